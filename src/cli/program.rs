@@ -1,0 +1,203 @@
+//! The clap tree and what hangs on it: this library's commands, and those a user's crate adds.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::{CommandError, completions, config, logging, run};
+use crate::config::{Settings, Sources};
+use crate::handler::Registry;
+
+/// A program: the commands of this library with your handlers, and your own commands beside them.
+pub struct Program {
+    registry: RegistryMaker,
+    commands: Vec<Command>,
+}
+
+/// A command of your own.
+pub struct Command {
+    clap: clap::Command,
+    run: Box<dyn FnOnce(Settings, clap::ArgMatches) -> CommandFuture>,
+}
+
+type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
+type RegistryFuture = Pin<Box<dyn Future<Output = Result<Registry, CommandError>> + Send>>;
+type RegistryMaker = Box<dyn FnOnce(Settings) -> RegistryFuture + Send>;
+
+#[derive(Parser)]
+#[command(
+    name = "streamhand",
+    version,
+    about = "A Redis Streams worker runtime that loses nothing"
+)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Builtin,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Globals {
+    /// The configuration [default: config.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "STREAMHAND_CONFIG")]
+    config: Option<PathBuf>,
+    /// The server, in place of redis.url
+    #[arg(long, global = true, value_name = "URL")]
+    redis: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Builtin {
+    /// Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
+    Run(run::RunArgs),
+    /// Check the configuration, or show what is in force
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
+}
+
+impl Program {
+    /// A program with these handlers.
+    pub fn new(registry: Registry) -> Self {
+        Program {
+            registry: Box::new(|_| Box::pin(async { Ok(registry) })),
+            commands: Vec::new(),
+        }
+    }
+
+    /// A program whose registry is made when a command needs it, from the configuration.
+    pub fn with<F, Fut, E>(registry: F) -> Self
+    where
+        F: FnOnce(Settings) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Registry, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let make = |settings| -> RegistryFuture {
+            let made = registry(settings);
+            Box::pin(async move {
+                made.await.map_err(|error| {
+                    let error = error.into();
+                    CommandError::failed(format!(
+                        "the handlers can't be set up: {}",
+                        crate::error::chain(&*error)
+                    ))
+                })
+            })
+        };
+        Program {
+            registry: Box::new(make),
+            commands: Vec::new(),
+        }
+    }
+
+    /// The same program with a command of your own.
+    ///
+    /// # Panics
+    /// Where a command of that name is there already.
+    pub fn command(mut self, command: Command) -> Self {
+        let name = command.clap.get_name();
+        let taken = self
+            .tree()
+            .get_subcommands()
+            .any(|known| known.get_name() == name);
+        assert!(!taken, "the program has a command called {name} already");
+        self.commands.push(command);
+        self
+    }
+
+    /// Runs it by the arguments of the process.
+    pub fn main(self) -> ExitCode {
+        match self.try_main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(error.code())
+            }
+        }
+    }
+
+    fn try_main(mut self) -> Result<(), CommandError> {
+        let mut tree = self.tree();
+        let matches = tree.get_matches_mut();
+        let globals = Globals::from_arg_matches(&matches)
+            .map_err(|error| CommandError::usage(error.to_string()))?;
+        logging::set_up()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("streamhand")
+            .build()
+            .map_err(|error| CommandError::failed(format!("can't start: {error}")))?;
+        if let Some((name, arguments)) = matches.subcommand()
+            && let Some(at) = self
+                .commands
+                .iter()
+                .position(|command| command.clap.get_name() == name)
+        {
+            let command = self.commands.swap_remove(at);
+            return runtime.block_on((command.run)(globals.settings()?, arguments.clone()));
+        }
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let result = runtime.block_on(async {
+            match cli.command {
+                Builtin::Run(args) => {
+                    let settings = globals.settings()?;
+                    let registry = (self.registry)(settings.clone()).await?;
+                    run::run(args, settings, registry).await
+                }
+                Builtin::Config(command) => config::run(command, &globals),
+                Builtin::Completions(args) => completions::run(args, tree),
+            }
+        });
+        // A handler that blocks its thread must not keep the process from ending.
+        runtime.shutdown_background();
+        result
+    }
+
+    fn tree(&self) -> clap::Command {
+        self.commands.iter().fold(Cli::command(), |tree, command| {
+            tree.subcommand(command.clap.clone())
+        })
+    }
+}
+
+impl Command {
+    /// A command described by `clap`, such as `clap::Command::new("order")` or a derived `Args` type's.
+    pub fn new<F, Fut>(clap: clap::Command, run: F) -> Self
+    where
+        F: FnOnce(Settings, clap::ArgMatches) -> Fut + 'static,
+        Fut: Future<Output = Result<(), CommandError>> + 'static,
+    {
+        Command {
+            clap,
+            run: Box::new(|settings, arguments| Box::pin(run(settings, arguments))),
+        }
+    }
+}
+
+impl Globals {
+    /// Where the configuration comes from.
+    pub fn sources(&self) -> Sources {
+        let mut sources = Sources::from_process();
+        if self.config.is_some() {
+            sources.file.clone_from(&self.config);
+        }
+        if let Some(url) = &self.redis {
+            sources
+                .overrides
+                .push(("redis.url".to_owned(), url.clone()));
+        }
+        sources
+    }
+
+    /// The configuration in force.
+    pub fn settings(&self) -> Result<Settings, CommandError> {
+        Ok(Settings::load(self.sources())?)
+    }
+}

@@ -1,0 +1,223 @@
+//! Stream fields to event and back: which field means what, and how the data is encoded.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Fields;
+
+/// The content type of JSON data, and of data that says nothing.
+pub const JSON: &str = "application/json";
+/// The content type of MessagePack data, which the publisher writes.
+pub const MSGPACK: &str = "application/msgpack";
+/// One field in place of more than a script can carry: the whole entry, as a MessagePack array of its strings.
+pub(crate) const PACKED: &[u8] = b"streamhand.packed";
+
+/// The largest JSON nesting `serde_json` follows is 128; MessagePack gets the same, for the same reason: the stack.
+const MSGPACK_DEPTH: usize = 128;
+
+/// How an event's data is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `application/msgpack`, structs with their fields' names.
+    #[default]
+    MessagePack,
+    /// `application/json`.
+    Json,
+}
+
+impl Format {
+    /// The content type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::MessagePack => MSGPACK,
+            Format::Json => JSON,
+        }
+    }
+}
+
+/// Why an entry is no event, or its data not what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// There is no field `type`.
+    #[error("the entry has no field `type`")]
+    MissingType,
+    /// A field with a meaning is not UTF-8.
+    #[error("the field `{0}` is not UTF-8")]
+    NotUtf8(&'static str),
+    /// The field `schemaversion` is no whole number from 1 to 4294967295.
+    #[error("the field `schemaversion` is {0:?}, not a whole number from 1")]
+    Version(String),
+    /// The data's content type is neither JSON nor MessagePack.
+    #[error("the content type {0:?} is neither application/json nor application/msgpack")]
+    ContentType(String),
+    /// The data does not decode.
+    #[error("the data does not decode as {format}: {error}")]
+    Data {
+        /// The format it was read as.
+        format: &'static str,
+        /// What the decoder says.
+        error: String,
+    },
+    /// An entry packed into one field does not unpack.
+    #[error("the packed entry does not unpack")]
+    Packed,
+}
+
+/// Where the fields with a meaning stand in an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Known {
+    pub event_type: u16,
+    pub id: Option<u16>,
+    pub time: Option<u16>,
+    pub source: Option<u16>,
+    pub subject: Option<u16>,
+    pub content_type: Option<u16>,
+    pub traceparent: Option<u16>,
+    pub data: Option<u16>,
+    pub version: u32,
+}
+
+/// Finds the fields with a meaning. Where a name stands twice the first one counts.
+pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
+    let mut known = Known {
+        version: 1,
+        ..Known::default()
+    };
+    let mut event_type = None;
+    let mut version = None;
+    for (at, (name, value)) in fields.iter().enumerate().take(u16::MAX as usize) {
+        // By length first: most fields of most entries are told apart by it alone.
+        let slot = match (name.len(), &name[..]) {
+            (2, b"id") => (&mut known.id, "id"),
+            (4, b"type") => (&mut event_type, "type"),
+            (4, b"time") => (&mut known.time, "time"),
+            (4, b"data") => {
+                known.data.get_or_insert(at as u16);
+                continue;
+            }
+            (6, b"source") => (&mut known.source, "source"),
+            (7, b"subject") => (&mut known.subject, "subject"),
+            (11, b"traceparent") => (&mut known.traceparent, "traceparent"),
+            (13, b"schemaversion") => (&mut version, "schemaversion"),
+            (15, b"datacontenttype") => (&mut known.content_type, "datacontenttype"),
+            _ => continue,
+        };
+        let (slot, field) = slot;
+        if slot.is_none() {
+            let text = std::str::from_utf8(value).map_err(|_| DecodeError::NotUtf8(field))?;
+            *slot = Some(at as u16);
+            if field == "schemaversion" {
+                known.version = match text.parse() {
+                    Ok(number) if number > 0 => number,
+                    _ => return Err(DecodeError::Version(text.chars().take(40).collect())),
+                };
+            }
+        }
+    }
+    known.event_type = event_type.ok_or(DecodeError::MissingType)?;
+    Ok(known)
+}
+
+/// Whether a field's name has a meaning of its own.
+pub(crate) fn is_known(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"id"
+            | b"type"
+            | b"time"
+            | b"data"
+            | b"source"
+            | b"subject"
+            | b"traceparent"
+            | b"schemaversion"
+            | b"datacontenttype"
+    )
+}
+
+/// Encodes an event's data.
+pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<Bytes> {
+    let failed = |error: String| {
+        Error::new(
+            ErrorKind::Codec,
+            format!("the event's data can't be encoded: {error}"),
+        )
+    };
+    match format {
+        Format::MessagePack => rmp_serde::to_vec_named(data).map_err(|e| failed(e.to_string())),
+        Format::Json => serde_json::to_vec(data).map_err(|e| failed(e.to_string())),
+    }
+    .map(Bytes::from)
+}
+
+/// Decodes an event's data by its content type; parameters such as `; charset=utf-8` are passed over.
+pub(crate) fn decode<T: DeserializeOwned>(
+    content_type: &str,
+    data: &[u8],
+) -> Result<T, DecodeError> {
+    match content_type.split(';').next().unwrap_or_default().trim() {
+        MSGPACK | "application/x-msgpack" | "application/vnd.msgpack" => {
+            let mut decoder = rmp_serde::Deserializer::from_read_ref(data);
+            decoder.set_max_depth(MSGPACK_DEPTH);
+            T::deserialize(&mut decoder).map_err(|error| DecodeError::Data {
+                format: "MessagePack",
+                error: error.to_string(),
+            })
+        }
+        JSON => serde_json::from_slice(data).map_err(|error| DecodeError::Data {
+            format: "JSON",
+            error: error.to_string(),
+        }),
+        other => Err(DecodeError::ContentType(other.chars().take(100).collect())),
+    }
+}
+
+/// Restores an entry that a script had to pack into one field, and the fields that were put behind it.
+pub(crate) fn unpack(fields: Fields) -> Result<Fields, (Fields, DecodeError)> {
+    match fields.first() {
+        Some((name, _)) if name == PACKED => {}
+        _ => return Ok(fields),
+    }
+    let strings: Vec<serde_bytes_like::Chunk> = match rmp_serde::from_slice(&fields[0].1) {
+        Ok(strings) => strings,
+        Err(_) => return Err((fields, DecodeError::Packed)),
+    };
+    if strings.len() % 2 != 0 {
+        return Err((fields, DecodeError::Packed));
+    }
+    let mut strings = strings.into_iter().map(|chunk| Bytes::from(chunk.0));
+    let mut unpacked = Fields::with_capacity(strings.len() / 2 + fields.len());
+    while let (Some(name), Some(value)) = (strings.next(), strings.next()) {
+        unpacked.push((name, value));
+    }
+    unpacked.extend(fields.into_iter().skip(1));
+    Ok(unpacked)
+}
+
+/// A string of any bytes, as MessagePack's `str` or `bin`.
+mod serde_bytes_like {
+    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+    pub struct Chunk(pub Vec<u8>);
+
+    impl<'de> Deserialize<'de> for Chunk {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Bytes;
+            impl Visitor<'_> for Bytes {
+                type Value = Chunk;
+                fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                    f.write_str("a string of bytes")
+                }
+                fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Chunk, E> {
+                    Ok(Chunk(bytes.to_vec()))
+                }
+                fn visit_str<E: Error>(self, text: &str) -> Result<Chunk, E> {
+                    Ok(Chunk(text.as_bytes().to_vec()))
+                }
+            }
+            deserializer.deserialize_bytes(Bytes)
+        }
+    }
+}

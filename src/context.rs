@@ -1,0 +1,241 @@
+//! What a handler is given beside its event: the envelope, the attempt, a way to hear that it should stop, and Redis.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Envelope;
+use crate::publisher::Publisher;
+use crate::stream::{Pool, PooledConnection};
+
+/// What a handler is given beside its event. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    inner: Arc<Inner>,
+}
+
+/// Why a handler is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cancelled {
+    /// The worker is stopping. It waits for running handlers until its drain time is over.
+    Stopping,
+    /// The entry is no longer this worker's: another one has taken it over.
+    LeaseLost,
+    /// The handler's timeout has passed; after a grace period it is dropped.
+    TimedOut,
+}
+
+/// What all entries of one stream have in common.
+pub(crate) struct Surroundings {
+    pub stream: String,
+    pub group: String,
+    pub pool: Option<Pool>,
+    pub publisher: Option<Publisher>,
+}
+
+struct Inner {
+    envelope: Envelope,
+    attempt: u32,
+    max_attempts: u32,
+    surroundings: Arc<Surroundings>,
+    /// 0, or a [`Cancelled`] as a number.
+    cancelled: AtomicU8,
+    /// Made when somebody asks for it: most handlers never do.
+    token: OnceLock<CancellationToken>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        envelope: Envelope,
+        attempt: u32,
+        max_attempts: u32,
+        surroundings: Arc<Surroundings>,
+    ) -> Self {
+        let (cancelled, token) = (AtomicU8::new(0), OnceLock::new());
+        Context {
+            inner: Arc::new(Inner {
+                envelope,
+                attempt,
+                max_attempts,
+                surroundings,
+                cancelled,
+                token,
+            }),
+        }
+    }
+
+    /// A context for a handler's unit test: first attempt of five, an event without data, no Redis.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+    ///     println!("attempt {} at {}", ctx.attempt(), order.order_id);
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let order = OrderCreated { order_id: "o-1".into() };
+    /// assert!(reserve(order, Context::for_test()).await.is_ok());
+    /// # }
+    /// ```
+    pub fn for_test() -> Self {
+        Self::for_test_with(Envelope::new("test.event"), None)
+    }
+
+    /// The same with an envelope of your own, and with a Redis for [`redis`](Self::redis) and
+    /// [`publisher`](Self::publisher) where the handler needs one.
+    pub fn for_test_with(envelope: Envelope, publisher: Option<Publisher>) -> Self {
+        let pool = publisher.as_ref().map(|publisher| publisher.pool().clone());
+        let surroundings = Surroundings {
+            stream: "test".to_owned(),
+            group: "test".to_owned(),
+            pool,
+            publisher,
+        };
+        Self::new(envelope, 1, 5, Arc::new(surroundings))
+    }
+
+    /// The event as it came, with its type, id, time and undecoded data.
+    pub fn envelope(&self) -> &Envelope {
+        &self.inner.envelope
+    }
+
+    /// Which attempt this is: 1 the first time. Deliveries that reached no handler do not count.
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// After how many attempts the event is buried.
+    pub fn max_attempts(&self) -> u32 {
+        self.inner.max_attempts
+    }
+
+    /// Whether the event is buried if this attempt fails.
+    pub fn is_last_attempt(&self) -> bool {
+        self.inner.attempt >= self.inner.max_attempts
+    }
+
+    /// The stream the entry was read from.
+    pub fn stream(&self) -> &str {
+        &self.inner.surroundings.stream
+    }
+
+    /// The worker's group.
+    pub fn group(&self) -> &str {
+        &self.inner.surroundings.group
+    }
+
+    /// Why this handler should stop, if it should.
+    pub fn cancellation(&self) -> Option<Cancelled> {
+        match self.inner.cancelled.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Cancelled::Stopping),
+            2 => Some(Cancelled::LeaseLost),
+            _ => Some(Cancelled::TimedOut),
+        }
+    }
+
+    /// Waits until this handler should stop, and says why. Useful in a `select!` beside long work.
+    pub async fn cancelled(&self) -> Cancelled {
+        self.token().cancelled().await;
+        self.cancellation().unwrap_or(Cancelled::Stopping)
+    }
+
+    /// The token that is cancelled when this handler should stop, to pass on to other libraries.
+    pub fn token(&self) -> &CancellationToken {
+        let token = self.inner.token.get_or_init(CancellationToken::new);
+        // `cancel` notes the reason first and looks for a token then: one of the two sees the other.
+        if self.inner.cancelled.load(Ordering::SeqCst) != 0 {
+            token.cancel();
+        }
+        token
+    }
+
+    /// A connection to the worker's Redis, from its pool.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or in a test without one.
+    pub async fn redis(&self) -> Result<PooledConnection> {
+        self.inner
+            .surroundings
+            .pool
+            .as_ref()
+            .ok_or_else(without_redis)?
+            .get()
+            .await
+    }
+
+    /// Publishes events to the worker's Redis. What it publishes is not tied to the event's acknowledgement: a
+    /// crash between the two publishes again when the event is handled again.
+    ///
+    /// # Errors
+    /// In a test without Redis.
+    pub fn publisher(&self) -> Result<&Publisher> {
+        self.inner
+            .surroundings
+            .publisher
+            .as_ref()
+            .ok_or_else(without_redis)
+    }
+
+    pub(crate) fn cancel(&self, why: Cancelled) {
+        let number = match why {
+            Cancelled::Stopping => 1,
+            Cancelled::LeaseLost => 2,
+            Cancelled::TimedOut => 3,
+        };
+        // What came first stays, but for a stop, which is the mildest reason.
+        let _ = self
+            .inner
+            .cancelled
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+                (old <= 1 && number > old).then_some(number)
+            });
+        if let Some(token) = self.inner.token.get() {
+            token.cancel();
+        }
+    }
+}
+
+fn without_redis() -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "this context has no Redis; in a test, make it by Context::for_test_with(envelope, Some(publisher))",
+    )
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("stream", &self.stream())
+            .field("envelope", self.envelope())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_is_told_why_it_should_stop_whenever_it_asks() {
+        let ctx = Context::for_test();
+        assert_eq!(ctx.cancellation(), None);
+        assert!(!ctx.token().is_cancelled());
+        ctx.cancel(Cancelled::Stopping);
+        ctx.cancel(Cancelled::LeaseLost);
+        ctx.cancel(Cancelled::TimedOut);
+        assert_eq!(ctx.cancelled().await, Cancelled::LeaseLost);
+
+        let late = Context::for_test();
+        late.cancel(Cancelled::TimedOut);
+        assert!(late.token().is_cancelled());
+    }
+}

@@ -1,0 +1,258 @@
+//! The envelope: one entry of a stream, read as an event. Its fields stay as they came; what is known of them is
+//! found by position, so that nothing is copied on the way to a handler.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::codec::{self, DecodeError, Known};
+
+/// The id Redis gave an entry: milliseconds since 1970 and a number within the millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EntryId {
+    /// Milliseconds since the Unix epoch, by the server's clock.
+    pub ms: u64,
+    /// The number within that millisecond.
+    pub seq: u64,
+}
+
+impl EntryId {
+    /// The time in the id.
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.ms)
+    }
+
+    /// Reads an id as Redis writes it.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok()?.parse().ok()
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || {
+            crate::Error::new(
+                crate::ErrorKind::Invalid,
+                format!("{text:?} is no entry id: write it as Redis does, like 1732360000000-0"),
+            )
+        };
+        let (ms, seq) = text.split_once('-').ok_or_else(invalid)?;
+        Ok(EntryId {
+            ms: ms.parse().map_err(|_| invalid())?,
+            seq: seq.parse().map_err(|_| invalid())?,
+        })
+    }
+}
+
+/// The fields of an entry, in order, names and values as they are in Redis.
+pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// One entry as it came from the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry's id.
+    pub id: EntryId,
+    /// Its fields.
+    pub fields: Fields,
+}
+
+impl Entry {
+    /// Bytes of all names and values.
+    pub(crate) fn size(&self) -> usize {
+        self.fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
+    }
+}
+
+/// An event: an entry whose fields have the meaning CloudEvents gives them.
+///
+/// ```
+/// use streamhand::Envelope;
+///
+/// let envelope = Envelope::new("order.created").json(&serde_json::json!({"order_id": "o-1"})).unwrap();
+/// assert_eq!(envelope.event_type(), "order.created");
+/// assert_eq!(envelope.version(), 1);
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope {
+    entry: Entry,
+    known: Known,
+}
+
+impl Envelope {
+    /// Reads an entry as an event. What can't be read is handed back with the reason.
+    pub fn decode(entry: Entry) -> Result<Self, (Entry, DecodeError)> {
+        match codec::find(&entry.fields) {
+            Ok(known) => Ok(Envelope { entry, known }),
+            Err(error) => Err((entry, error)),
+        }
+    }
+
+    /// An event of `event_type` without data, for tests and for [`Publisher`](crate::Publisher).
+    pub fn new(event_type: impl Into<String>) -> Self {
+        let event_type: String = event_type.into();
+        let entry = Entry {
+            id: EntryId::default(),
+            fields: vec![(Bytes::from_static(b"type"), event_type.into())],
+        };
+        let known = codec::find(&entry.fields).expect("a type alone is an event");
+        Envelope { entry, known }
+    }
+
+    /// The same event with `data` as JSON.
+    pub fn json<T: serde::Serialize + ?Sized>(self, data: &T) -> crate::Result<Self> {
+        let data = codec::encode(codec::Format::Json, data)?;
+        Ok(self.with("datacontenttype", codec::JSON).with("data", data))
+    }
+
+    /// The same event with `data` as MessagePack, fields by name.
+    pub fn msgpack<T: serde::Serialize + ?Sized>(self, data: &T) -> crate::Result<Self> {
+        let data = codec::encode(codec::Format::MessagePack, data)?;
+        Ok(self
+            .with("datacontenttype", codec::MSGPACK)
+            .with("data", data))
+    }
+
+    /// The same event with a field added, or replaced where it is there.
+    ///
+    /// # Panics
+    /// Where the field is one with a meaning (`schemaversion`, `id` …) and the value can't have it.
+    pub fn with(mut self, name: &str, value: impl Into<Bytes>) -> Self {
+        let value = value.into();
+        match self
+            .entry
+            .fields
+            .iter_mut()
+            .find(|(n, _)| n == name.as_bytes())
+        {
+            Some(field) => field.1 = value,
+            None => self
+                .entry
+                .fields
+                .push((Bytes::copy_from_slice(name.as_bytes()), value)),
+        }
+        match codec::find(&self.entry.fields) {
+            Ok(known) => self.known = known,
+            Err(error) => panic!("{name}: {error}"),
+        }
+        self
+    }
+
+    /// The type, such as `order.created`.
+    pub fn event_type(&self) -> &str {
+        self.text(Some(self.known.event_type)).unwrap_or_default()
+    }
+
+    /// The event's id: the field `id`, or the entry's id where there is none.
+    pub fn id(&self) -> Cow<'_, str> {
+        match self.text(self.known.id) {
+            Some(id) => Cow::Borrowed(id),
+            None => Cow::Owned(self.entry.id.to_string()),
+        }
+    }
+
+    /// The id Redis gave the entry.
+    pub fn entry_id(&self) -> EntryId {
+        self.entry.id
+    }
+
+    /// When it happened: the field `time` (RFC 3339), or the time in the entry's id.
+    pub fn time(&self) -> SystemTime {
+        self.text(self.known.time)
+            .and_then(|text| humantime::parse_rfc3339_weak(text.trim_end_matches('Z')).ok())
+            .unwrap_or_else(|| self.entry.id.time())
+    }
+
+    /// Who published it.
+    pub fn source(&self) -> Option<&str> {
+        self.text(self.known.source)
+    }
+
+    /// What it is about: the ordering key, an aggregate's id.
+    pub fn subject(&self) -> Option<&str> {
+        self.text(self.known.subject)
+    }
+
+    /// The version of the event's schema, 1 where the entry says nothing.
+    pub fn version(&self) -> u32 {
+        self.known.version
+    }
+
+    /// The W3C trace context it was published in.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.text(self.known.traceparent)
+    }
+
+    /// The content type of the data, `application/json` where the entry says nothing.
+    pub fn content_type(&self) -> &str {
+        self.text(self.known.content_type).unwrap_or(codec::JSON)
+    }
+
+    /// The data, undecoded; empty where there is none.
+    pub fn data(&self) -> &[u8] {
+        self.known
+            .data
+            .map(|at| &self.entry.fields[at as usize].1[..])
+            .unwrap_or_default()
+    }
+
+    /// Decodes the data by its content type.
+    pub fn decode_data<T: serde::de::DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        codec::decode(self.content_type(), self.data())
+    }
+
+    /// The fields that have no meaning of their own here.
+    pub fn extensions(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entry
+            .fields
+            .iter()
+            .filter(|(name, _)| !codec::is_known(name))
+            .map(|(name, value)| (&name[..], &value[..]))
+    }
+
+    /// The value of a field, if it is there and text.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let (_, value) = self
+            .entry
+            .fields
+            .iter()
+            .find(|(n, _)| n == name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// All fields, as they came.
+    pub fn fields(&self) -> &Fields {
+        &self.entry.fields
+    }
+
+    fn text(&self, at: Option<u16>) -> Option<&str> {
+        // `find` has seen that it is UTF-8; a field that is not there is None.
+        std::str::from_utf8(&self.entry.fields[at? as usize].1).ok()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("entry_id", &self.entry.id)
+            .field("type", &self.event_type())
+            .field(
+                "data",
+                &String::from_utf8_lossy(&self.data()[..self.data().len().min(200)]),
+            )
+            .finish_non_exhaustive()
+    }
+}

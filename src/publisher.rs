@@ -1,0 +1,194 @@
+//! The publisher: puts events on streams, one or many, pipelined.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::codec::{self, Format};
+use crate::config::RedisSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{EntryId, Envelope};
+use crate::event_type;
+use crate::handler::Event;
+use crate::stream::{Connector, Pool};
+
+/// Most events in one pipeline, and most bytes: what a lost connection leaves in doubt is one pipeline.
+const PIPELINE: usize = 500;
+const PIPELINE_BYTES: usize = 1 << 20;
+
+/// Puts events on streams. Cheap to clone; clones share their connections.
+///
+/// Every event gets an `id` (UUIDv7), a `time` and a `datacontenttype` where it has none. A publish that ends in an
+/// error may have reached the stream all the same; publish it again with the same [`Envelope`], whose `id` then
+/// tells handlers that it is the same event.
+#[derive(Clone)]
+pub struct Publisher {
+    pool: Pool,
+    format: Format,
+    source: Option<Bytes>,
+}
+
+impl Publisher {
+    /// A publisher with connections of its own, made when they are needed.
+    ///
+    /// # Errors
+    /// Where the address is not one.
+    pub fn new(settings: &RedisSettings) -> Result<Self> {
+        Ok(Self::with_pool(
+            Connector::new(settings)?.pool(settings.pool_size)?,
+        ))
+    }
+
+    pub(crate) fn with_pool(pool: Pool) -> Self {
+        Publisher {
+            pool,
+            format: Format::default(),
+            source: None,
+        }
+    }
+
+    /// The same publisher, encoding data as `format` (MessagePack where this is not called).
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// The same publisher, naming `source` as where events come from.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into().into());
+        self
+    }
+
+    /// Publishes one event to `stream`. Answers the id Redis gave the entry.
+    ///
+    /// # Errors
+    /// Where the event can't be encoded, or Redis can't be reached or refuses it.
+    pub async fn publish<E: Event + Serialize>(&self, stream: &str, event: &E) -> Result<EntryId> {
+        let envelope = self.envelope(event)?;
+        self.publish_envelope(stream, envelope).await
+    }
+
+    /// Publishes events to `stream` in their order, pipelined. Answers the ids Redis gave them.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); of those events that follow the first one refused, some may have been
+    /// published.
+    pub async fn publish_many<'a, E: Event + Serialize>(
+        &self,
+        stream: &str,
+        events: impl IntoIterator<Item = &'a E>,
+    ) -> Result<Vec<EntryId>> {
+        let envelopes = events
+            .into_iter()
+            .map(|event| self.envelope(event))
+            .collect::<Result<Vec<_>>>()?;
+        self.publish_envelopes(stream, envelopes).await
+    }
+
+    /// Publishes one event that is ready made: with an id, a subject or fields of its own.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and where the type breaks the grammar.
+    pub async fn publish_envelope(&self, stream: &str, envelope: Envelope) -> Result<EntryId> {
+        let ids = self.publish_envelopes(stream, [envelope]).await?;
+        ids.first()
+            .copied()
+            .ok_or_else(|| Error::new(ErrorKind::Redis, "Redis gave the event no id"))
+    }
+
+    /// Publishes events that are ready made, in their order, pipelined. Answers the ids Redis gave them.
+    ///
+    /// # Errors
+    /// As [`publish_many`](Self::publish_many), and where a type breaks the grammar (then nothing is published).
+    pub async fn publish_envelopes(
+        &self,
+        stream: &str,
+        envelopes: impl IntoIterator<Item = Envelope>,
+    ) -> Result<Vec<EntryId>> {
+        let envelopes = envelopes
+            .into_iter()
+            .map(|envelope| self.complete(envelope))
+            .collect::<Result<Vec<_>>>()?;
+        let mut ids = Vec::with_capacity(envelopes.len());
+        let mut conn = self.pool.get().await?;
+        let mut rest = &envelopes[..];
+        while !rest.is_empty() {
+            let mut pipe = redis::Pipeline::with_capacity(rest.len().min(PIPELINE));
+            let (mut count, mut bytes) = (0, 0);
+            for envelope in rest.iter().take(PIPELINE) {
+                if bytes > PIPELINE_BYTES {
+                    break;
+                }
+                pipe.cmd("XADD").arg(stream).arg("*");
+                for (name, value) in envelope.fields() {
+                    pipe.arg(&name[..]).arg(&value[..]);
+                    bytes += name.len() + value.len();
+                }
+                count += 1;
+            }
+            let answers: Vec<String> = pipe.query_async(&mut conn).await.map_err(|error| {
+                Error::new(
+                    ErrorKind::Redis,
+                    format!("publishing to {stream:?}: {error}"),
+                )
+                .with_source(error)
+            })?;
+            for answer in answers {
+                ids.push(answer.parse()?);
+            }
+            rest = &rest[count..];
+        }
+        Ok(ids)
+    }
+
+    /// The envelope that [`publish`](Self::publish) would make of an event, to be completed and published.
+    ///
+    /// # Errors
+    /// Where the event can't be encoded.
+    pub fn envelope<E: Event + Serialize>(&self, event: &E) -> Result<Envelope> {
+        const {
+            assert!(
+                event_type::is_valid(E::TYPE),
+                "Event::TYPE is dotted and lower-case, like order.created"
+            )
+        };
+        let data = codec::encode(self.format, event)?;
+        let envelope = Envelope::new(E::TYPE)
+            .with("datacontenttype", self.format.content_type())
+            .with("data", data);
+        Ok(if E::VERSION == 1 {
+            envelope
+        } else {
+            envelope.with("schemaversion", E::VERSION.to_string())
+        })
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    fn complete(&self, mut envelope: Envelope) -> Result<Envelope> {
+        if let Err(why) = event_type::check(envelope.event_type()) {
+            let message = format!("the event type {:?}: {why}", envelope.event_type());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if envelope.field("id").is_none() {
+            envelope = envelope.with("id", Uuid::now_v7().to_string());
+        }
+        if envelope.field("time").is_none() {
+            envelope = envelope.with(
+                "time",
+                humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            );
+        }
+        if envelope.field("datacontenttype").is_none() {
+            envelope = envelope.with("datacontenttype", codec::JSON);
+        }
+        if let (None, Some(source)) = (envelope.source(), &self.source) {
+            envelope = envelope.with("source", source.clone());
+        }
+        Ok(envelope)
+    }
+}

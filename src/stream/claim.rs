@@ -1,0 +1,368 @@
+//! How an entry comes to a worker that did not read it as new, and how it stays: wake, reclaim, adopt, renew, mend.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::Keys;
+use super::reply;
+use super::settle::script;
+use crate::event::{Entry, EntryId};
+
+script!(WAKE, "wake");
+script!(RECLAIM, "reclaim");
+script!(ADOPT, "adopt");
+script!(RENEW, "renew");
+script!(MEND, "mend");
+script!(SWEEP, "sweep");
+
+/// An entry that was delivered before.
+#[derive(Debug)]
+pub(crate) struct Delivered {
+    pub entry: Entry,
+    /// How often it has been delivered, this time included.
+    pub count: u32,
+    pub record: Option<Record>,
+}
+
+/// What the group remembers of an entry that has failed, been given back or been reclaimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// When it was first delivered, in the server's milliseconds since 1970.
+    pub first_ms: u64,
+    /// Deliveries that used up no attempt.
+    pub given_back: u32,
+    /// It is to be buried for this reason, and could not be.
+    pub doomed: Option<String>,
+    /// The last error.
+    pub error: String,
+}
+
+/// What waking found.
+pub(crate) struct Woken {
+    pub entries: Vec<Delivered>,
+    pub trimmed: Vec<EntryId>,
+    /// When the next parked entry falls due, from now; zero where some are due already.
+    pub next: Option<Duration>,
+    pub now_ms: u64,
+    /// How many replayed entries wait.
+    pub again: u64,
+}
+
+/// What is to be reclaimed from one holder.
+pub(crate) struct Reclaim<'a> {
+    pub group: &'a str,
+    pub me: &'a str,
+    pub holder: &'a str,
+    pub lease_ms: u64,
+    pub most: usize,
+    pub most_bytes: usize,
+    /// From this attempt on an entry goes alone.
+    pub alone_from: u32,
+    pub room_alone: bool,
+    pub from: &'a str,
+}
+
+/// What reclaiming brought.
+pub(crate) struct Reclaimed {
+    pub entries: Vec<Delivered>,
+    pub alone: Option<Delivered>,
+    pub trimmed: Vec<EntryId>,
+    /// How many have to go alone and found no room.
+    pub waiting: u64,
+    /// Where to go on in the holder's list.
+    pub next: Option<String>,
+    pub now_ms: u64,
+}
+
+/// What adopting brought.
+pub(crate) struct Adopted {
+    pub entries: Vec<Delivered>,
+    pub trimmed: Vec<EntryId>,
+    pub more: bool,
+    pub now_ms: u64,
+}
+
+/// What a renewal says.
+pub(crate) struct Renewed {
+    pub lost: Vec<Lost>,
+    /// How many are pending with this consumer that it does not hold.
+    pub unheld: u64,
+    pub protocol: Option<u32>,
+}
+
+/// An entry that is no longer this worker's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub id: EntryId,
+    pub why: LostWhy,
+}
+
+/// Why an entry is no longer this worker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LostWhy {
+    /// Another delivery of it is under way, or it is parked.
+    Taken,
+    /// It is not pending at all: trimmed, acknowledged by hand, or the group was destroyed.
+    Nobody,
+}
+
+impl Link {
+    /// Takes up to `most` parked entries whose time has come.
+    pub async fn wake(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        me: &str,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<Woken, Trouble> {
+        let doing = "waking parked entries";
+        let value: Value = WAKE
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .key(&keys.failures)
+            .key(&keys.again)
+            .arg(group)
+            .arg(me)
+            .arg(most)
+            .arg(most_bytes)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let parse = |value| {
+            let [entries, trimmed, next, now, again] = reply::tuple(value)?;
+            let now_ms = reply::int(&now)? as u64;
+            let next = reply::text(next)
+                .and_then(|text| text.parse::<f64>().ok())
+                .map(|due| Duration::from_millis((due as u64).saturating_sub(now_ms)));
+            Some(Woken {
+                entries: delivered(entries)?,
+                trimmed: reply::ids(trimmed)?,
+                next,
+                now_ms,
+                again: reply::int(&again)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Takes over what `holder` let lapse.
+    pub async fn reclaim(
+        &mut self,
+        keys: &Keys,
+        reclaim: &Reclaim<'_>,
+    ) -> Result<Reclaimed, Trouble> {
+        let doing = "reclaiming what a worker left";
+        let value: Value = RECLAIM
+            .key(&keys.stream)
+            .key(&keys.failures)
+            .arg(reclaim.group)
+            .arg(reclaim.me)
+            .arg(reclaim.holder)
+            .arg(reclaim.lease_ms)
+            .arg(reclaim.most)
+            .arg(reclaim.most_bytes)
+            .arg(reclaim.alone_from)
+            .arg(u8::from(reclaim.room_alone))
+            .arg(reclaim.from)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let parse = |value| {
+            let [entries, alone, trimmed, waiting, next, now] = reply::tuple(value)?;
+            Some(Reclaimed {
+                entries: delivered(entries)?,
+                alone: delivered(alone)?.pop(),
+                trimmed: reply::ids(trimmed)?,
+                waiting: reply::int(&waiting)? as u64,
+                next: reply::text(next),
+                now_ms: reply::int(&now)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Takes what is pending with `consumer` and not among `held`.
+    pub async fn adopt(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        consumer: &str,
+        most: usize,
+        most_bytes: usize,
+        held: &[EntryId],
+    ) -> Result<Adopted, Trouble> {
+        let doing = "adopting entries whose delivery got lost";
+        let mut call = ADOPT.key(&keys.stream);
+        call.key(&keys.failures)
+            .arg(group)
+            .arg(consumer)
+            .arg(most)
+            .arg(most_bytes);
+        for id in held {
+            call.arg(id.to_string());
+        }
+        let value: Value = call
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let parse = |value| {
+            let [entries, trimmed, more, now] = reply::tuple(value)?;
+            Some(Adopted {
+                entries: delivered(entries)?,
+                trimmed: reply::ids(trimmed)?,
+                more: reply::int(&more)? == 1,
+                now_ms: reply::int(&now)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Renews what `consumer` holds from `from` to `to`, both as Redis writes ranges. `lowest` is noted as this
+    /// worker's position: `-` where it holds nothing, empty to leave the position alone.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn renew(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        consumer: &str,
+        from: &str,
+        to: &str,
+        lowest: &str,
+        held: &[(EntryId, u32)],
+    ) -> Result<Renewed, Trouble> {
+        let doing = "renewing leases";
+        let mut call = RENEW.key(&keys.stream);
+        call.key(&keys.position).key(&keys.protocol);
+        call.arg(group).arg(consumer).arg(from).arg(to).arg(lowest);
+        for (id, count) in held {
+            call.arg(id.to_string()).arg(count);
+        }
+        let value: Value = call
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let lost = |value: Value| {
+            let [id, why] = reply::tuple(value)?;
+            let why = match &reply::bytes(why)?[..] {
+                b"taken" => LostWhy::Taken,
+                _ => LostWhy::Nobody,
+            };
+            Some(Lost {
+                id: reply::id(&id)?,
+                why,
+            })
+        };
+        let parse = |value| {
+            let [list, unheld, protocol] = reply::tuple(value)?;
+            Some(Renewed {
+                lost: reply::array(list)?
+                    .into_iter()
+                    .map(lost)
+                    .collect::<Option<_>>()?,
+                unheld: reply::int(&unheld)? as u64,
+                protocol: reply::int(&protocol).map(|number| number as u32),
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.
+    pub async fn mend(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        from: &str,
+    ) -> Result<(Option<String>, u64), Trouble> {
+        let doing = "mending due times";
+        let value: Value = MEND
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .arg(group)
+            .arg(from)
+            .arg(1000)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        reply::tuple(value)
+            .and_then(|[next, mended]| Some((reply::text(next), reply::int(&mended)? as u64)))
+            .ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Removes failure records that belong to nothing, a chunk at a time. Answers the next cursor, "0" at the end.
+    pub async fn sweep(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        cursor: &str,
+    ) -> Result<String, Trouble> {
+        let doing = "sweeping failure records";
+        let value: Value = SWEEP
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .key(&keys.failures)
+            .arg(group)
+            .arg(cursor)
+            .arg(200)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        reply::tuple(value)
+            .and_then(|[next, _]| reply::text(next))
+            .ok_or_else(|| Trouble::garbled(doing))
+    }
+}
+
+fn delivered(value: Value) -> Option<Vec<Delivered>> {
+    let one = |value| {
+        let [id, count, fields, record] = reply::tuple(value)?;
+        Some(Delivered {
+            entry: Entry {
+                id: reply::id(&id)?,
+                fields: reply::fields(fields)?,
+            },
+            count: reply::int(&count)? as u32,
+            record: reply::bytes(record).and_then(|bytes| Record::parse(&bytes)),
+        })
+    };
+    reply::array(value)?.into_iter().map(one).collect()
+}
+
+impl Record {
+    /// As `park.lua` writes it: first delivery, attempts given back, `-` or the reason to bury, the last error.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut parts = text.splitn(4, ' ');
+        Some(Record {
+            first_ms: parts.next()?.parse().ok()?,
+            given_back: parts.next()?.parse().ok()?,
+            doomed: parts
+                .next()
+                .filter(|reason| *reason != "-")
+                .map(str::to_owned),
+            error: parts.next().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_the_script_writes_it() {
+        let record = Record::parse(b"1732360000000 2 - no stock: a b").unwrap();
+        assert_eq!(
+            (record.first_ms, record.given_back, record.doomed),
+            (1_732_360_000_000, 2, None)
+        );
+        assert_eq!(record.error, "no stock: a b");
+        assert_eq!(
+            Record::parse(b"1 0 crashed ").unwrap().doomed.as_deref(),
+            Some("crashed")
+        );
+        assert_eq!(Record::parse(b"by hand"), None);
+    }
+}

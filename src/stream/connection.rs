@@ -1,0 +1,255 @@
+//! Connections: how they are made, what they must be able to do, and what their errors mean to a worker.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
+
+use crate::config::RedisSettings;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A connection from the worker's pool, for a handler's own use.
+pub type PooledConnection = deadpool_redis::Connection;
+
+/// How long making a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The oldest servers this works on: Redis 7.0, and Valkey 7.2, which calls itself Redis 7.2.
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Makes connections to one server.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    client: Client,
+    /// The address without its secrets, for messages.
+    pub address: String,
+}
+
+/// One connection of a worker, and what is known of the server at its other end.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(super) conn: MultiplexedConnection,
+    /// Differs between two servers, and between two runs of one.
+    pub server: String,
+    /// The connection's id at the server, by which a blocked read can be woken.
+    pub client: i64,
+}
+
+/// Connections that come and go: for the publisher, for commands and for handlers.
+#[derive(Clone)]
+pub(crate) struct Pool(deadpool_redis::Pool);
+
+/// What an error of Redis means to the one who waits for an answer.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// No answer will come on this connection; whether the step was done is unknown.
+    Broken(Error),
+    /// The group or the stream is gone.
+    NoGroup(Error),
+    /// The server answered, with an error: nothing was done.
+    Refused(Error),
+}
+
+impl Connector {
+    pub fn new(settings: &RedisSettings) -> Result<Self> {
+        let invalid = |error: RedisError| {
+            Error::new(ErrorKind::Invalid, format!("redis.url: {error}")).with_source(error)
+        };
+        let mut info = settings
+            .url
+            .expose()
+            .into_connection_info()
+            .map_err(invalid)?;
+        let mut login = info.redis_settings().clone();
+        if let Some(username) = &settings.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &settings.password {
+            login = login.set_password(password.expose());
+        }
+        info = info.set_redis_settings(login);
+        let address = info.addr().to_string();
+        Ok(Connector {
+            client: Client::open(info).map_err(invalid)?,
+            address,
+        })
+    }
+
+    /// A new connection, whose answers are waited for at most `response_timeout`.
+    pub async fn connect(&self, name: &str, response_timeout: Duration) -> Result<Link> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(response_timeout));
+        let unreachable = |error: RedisError| self.explain(error);
+        let mut conn = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(unreachable)?;
+        let (info, client): (String, i64) = redis::pipe()
+            .cmd("INFO")
+            .arg("server")
+            .cmd("CLIENT")
+            .arg("ID")
+            .cmd("CLIENT")
+            .arg("SETNAME")
+            .arg(name)
+            .ignore()
+            .query_async(&mut conn)
+            .await
+            .map_err(unreachable)?;
+        let (version, server) = server_of(&info);
+        if version < OLDEST {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the server at {} is Redis {}.{}; streamhand needs Redis 7.0 or Valkey 7.2, or later",
+                    self.address, version.0, version.1
+                ),
+            ));
+        }
+        Ok(Link {
+            conn,
+            server,
+            client,
+        })
+    }
+
+    /// A pool of at most `size` connections.
+    pub fn pool(&self, size: usize) -> Result<Pool> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(Duration::from_secs(10)));
+        let info = self.client.get_connection_info().clone();
+        let manager = deadpool_redis::Manager::new_with_config(info, config).map_err(|error| {
+            Error::new(ErrorKind::Invalid, error.to_string()).with_source(error)
+        })?;
+        let pool = deadpool_redis::Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(Duration::from_secs(10)))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, error.to_string()).with_source(error)
+            })?;
+        Ok(Pool(pool))
+    }
+
+    fn explain(&self, error: RedisError) -> Error {
+        let refused = error.kind() == redis::ErrorKind::AuthenticationFailed
+            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+        let (kind, message) = if refused {
+            let hint = "check redis.username and redis.password, or the user's ACL";
+            (
+                ErrorKind::Refused,
+                format!("Redis at {} refuses us: {error} ({hint})", self.address),
+            )
+        } else {
+            (
+                ErrorKind::Unreachable,
+                format!("can't reach Redis at {}: {error}", self.address),
+            )
+        };
+        Error::new(kind, message).with_source(error)
+    }
+}
+
+impl Pool {
+    pub async fn get(&self) -> Result<PooledConnection> {
+        self.0.get().await.map_err(|error| {
+            Error::new(
+                ErrorKind::Unreachable,
+                format!("no connection to Redis: {error}"),
+            )
+            .with_source(error)
+        })
+    }
+}
+
+impl Trouble {
+    /// What `error` means to the step that met it.
+    pub fn of(doing: &str, error: RedisError) -> Self {
+        let code = error.code().unwrap_or_default().to_owned();
+        let answered = matches!(
+            error.kind(),
+            redis::ErrorKind::Server(_) | redis::ErrorKind::Extension
+        ) || (!code.is_empty() && !error.is_io_error());
+        let message = format!("{doing}: {error}{}", hint(&code));
+        if !answered || error.is_io_error() {
+            Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error))
+        } else if code == "NOGROUP"
+            || message.contains("NOGROUP")
+            || message.contains("requires the key to exist")
+        {
+            Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(error))
+        } else {
+            Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(error))
+        }
+    }
+
+    /// An answer that is not of the form the step has.
+    pub fn garbled(doing: &str) -> Self {
+        Trouble::Broken(Error::new(
+            ErrorKind::Redis,
+            format!("{doing}: an answer that can't be understood"),
+        ))
+    }
+
+    pub fn error(&self) -> &Error {
+        match self {
+            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+        }
+    }
+
+    pub fn into_error(self) -> Error {
+        match self {
+            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+        }
+    }
+}
+
+/// What an operator can do about an error of the server.
+fn hint(code: &str) -> &'static str {
+    match code {
+        "OOM" => {
+            " (the server's maxmemory is reached: give it memory, or take data away; nothing is lost meanwhile)"
+        }
+        "READONLY" => " (this is a read-only replica: redis.url must name the primary)",
+        "MISCONF" => " (the server can't save to its disk and takes no writes until it can)",
+        "WRONGTYPE" => " (a key of this group holds something else: rename or delete it)",
+        "NOPERM" => {
+            " (the user's ACL must allow the stream commands, EVALSHA and SCRIPT on the group's keys)"
+        }
+        "LOADING" => " (the server is loading its data)",
+        _ => "",
+    }
+}
+
+/// Version and run id out of `INFO server`.
+fn server_of(info: &str) -> ((u32, u32), String) {
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or("")
+    };
+    let mut parts = field("redis_version")
+        .split('.')
+        .map(|part| part.parse().unwrap_or(0));
+    (
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)),
+        field("run_id").trim().to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_and_the_run_are_read_from_info() {
+        let info = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nrun_id:abc\r\n";
+        assert_eq!(server_of(info), ((7, 2), "abc".to_owned()));
+        assert_eq!(server_of("").0, (0, 0));
+    }
+}

@@ -1,0 +1,166 @@
+//! The group: joining it, who is in it, and leaving it.
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::Keys;
+use super::{PROTOCOL, reply, settle::script};
+use crate::config::Start;
+
+/// How a worker came into its group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// The group was there.
+    Joined,
+    /// There was none; it begins at this id.
+    Created(String),
+    /// It had been destroyed and was made anew at this id.
+    Restored(String),
+    /// A newer release's workers are in it, with this protocol number.
+    Foreign(String),
+}
+
+/// A consumer of a group, as Redis lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConsumerInfo {
+    pub name: String,
+    pub pending: u64,
+    /// Milliseconds since it was last heard of.
+    pub idle_ms: u64,
+}
+
+impl ConsumerInfo {
+    /// The lease in the name, in milliseconds; None for a consumer that is not ours.
+    pub fn lease_ms(&self) -> Option<u64> {
+        let rest = self.name.strip_prefix("sh")?;
+        let (protocol, rest) = rest.split_once('-')?;
+        protocol.parse::<u32>().ok()?;
+        rest.split_once('-')?.0.parse().ok()
+    }
+
+    /// Whether entries come to this consumer one at a time because they may have killed their workers.
+    pub fn is_alone(&self) -> bool {
+        self.name.ends_with('!')
+    }
+}
+
+script!(JOIN, "join");
+script!(FORGET, "forget");
+
+impl Link {
+    /// Makes sure that the group is there and speaks this release's protocol.
+    pub async fn join(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        start: Start,
+    ) -> Result<Joined, Trouble> {
+        let doing = format!("joining the group {group:?} of {:?}", keys.stream);
+        let begin = match start {
+            Start::Beginning => "0",
+            Start::End => "$",
+        };
+        let value: Value = JOIN
+            .key(&keys.stream)
+            .key(&keys.position)
+            .key(&keys.protocol)
+            .arg(group)
+            .arg(begin)
+            .arg(PROTOCOL)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing, error))?;
+        let answer =
+            reply::tuple(value).and_then(|[how, id]| Some((reply::text(how)?, reply::text(id)?)));
+        match answer {
+            Some((how, _)) if how == "joined" => Ok(Joined::Joined),
+            Some((how, id)) if how == "created" => Ok(Joined::Created(id)),
+            Some((how, id)) if how == "restored" => Ok(Joined::Restored(id)),
+            Some((how, protocol)) if how == "foreign" => Ok(Joined::Foreign(protocol)),
+            _ => Err(Trouble::garbled(&doing)),
+        }
+    }
+
+    /// The group's consumers.
+    pub async fn consumers(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+    ) -> Result<Vec<ConsumerInfo>, Trouble> {
+        let doing = "listing the group's consumers";
+        let value: Value = redis::cmd("XINFO")
+            .arg("CONSUMERS")
+            .arg(&keys.stream)
+            .arg(group)
+            .query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let parse = |value: Value| {
+            let mut info = ConsumerInfo {
+                name: String::new(),
+                pending: 0,
+                idle_ms: 0,
+            };
+            let mut items = reply::array(value)?.into_iter();
+            while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                match &reply::bytes(key)?[..] {
+                    // A foreign client's name may be any bytes; it only has to be shown.
+                    b"name" => {
+                        info.name = String::from_utf8_lossy(&reply::bytes(value)?).into_owned()
+                    }
+                    b"pending" => info.pending = reply::int(&value)? as u64,
+                    b"idle" => info.idle_ms = reply::int(&value)? as u64,
+                    _ => {}
+                }
+            }
+            Some(info)
+        };
+        reply::array(value)
+            .and_then(|items| items.into_iter().map(parse).collect())
+            .ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Deletes a consumer that has nothing pending. Answers whether it was deleted.
+    pub async fn forget(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        consumer: &str,
+    ) -> Result<bool, Trouble> {
+        FORGET
+            .key(&keys.stream)
+            .key(&keys.position)
+            .arg(group)
+            .arg(consumer)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of("forgetting a consumer", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumers_name_tells_its_lease() {
+        let named = |name: &str| ConsumerInfo {
+            name: name.to_owned(),
+            pending: 0,
+            idle_ms: 0,
+        };
+        assert_eq!(named("sh1-30000-web-3-4711-x8f2").lease_ms(), Some(30_000));
+        assert_eq!(named("sh1-2000-h-1-a!").lease_ms(), Some(2_000));
+        assert!(named("sh1-2000-h-1-a!").is_alone());
+        for foreign in [
+            "(parked)",
+            "shop-1",
+            "sh1",
+            "shx-30000-a",
+            "c1",
+            "sh1-long-a",
+        ] {
+            assert_eq!(named(foreign).lease_ms(), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
+//! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
+
+mod claim;
+mod connection;
+mod group;
+mod keys;
+mod read;
+mod reply;
+mod settle;
+
+pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
+pub use connection::PooledConnection;
+pub(crate) use connection::{Connector, Link, Pool, Trouble};
+pub(crate) use group::{ConsumerInfo, Joined};
+pub(crate) use keys::Keys;
+pub(crate) use read::Read;
+pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking};
+
+/// What a consumer's name, the scripts and the keys of this release agree on.
+pub(crate) const PROTOCOL: u32 = 1;

@@ -1,0 +1,71 @@
+//! Taking answers apart without copying what is in them.
+
+use bytes::Bytes;
+use redis::Value;
+
+use crate::event::{EntryId, Fields};
+
+/// An array's items; a map's keys and values in turn. Anything else is None.
+pub(super) fn array(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(items) => Some(items),
+        Value::Map(pairs) => Some(
+            pairs
+                .into_iter()
+                .flat_map(|(key, value)| [key, value])
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+/// An array of exactly `N` items, or of at least so many: what a later release adds is passed over.
+pub(super) fn tuple<const N: usize>(value: Value) -> Option<[Value; N]> {
+    let mut items = array(value)?;
+    items.truncate(N);
+    items.try_into().ok()
+}
+
+pub(super) fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        Value::SimpleString(text) => Some(text.into()),
+        Value::Okay => Some(Bytes::from_static(b"OK")),
+        Value::Int(number) => Some(number.to_string().into()),
+        _ => None,
+    }
+}
+
+pub(super) fn text(value: Value) -> Option<String> {
+    String::from_utf8(bytes(value)?.into()).ok()
+}
+
+pub(super) fn int(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn id(value: &Value) -> Option<EntryId> {
+    match value {
+        Value::BulkString(bytes) => EntryId::parse(bytes),
+        _ => None,
+    }
+}
+
+pub(super) fn ids(value: Value) -> Option<Vec<EntryId>> {
+    array(value)?.iter().map(id).collect()
+}
+
+/// Names and values of an entry. None where Redis answers nil: the entry is no longer in the stream.
+pub(super) fn fields(value: Value) -> Option<Fields> {
+    let items = array(value)?;
+    let mut fields = Fields::with_capacity(items.len() / 2);
+    let mut items = items.into_iter();
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        fields.push((bytes(name)?, bytes(value)?));
+    }
+    Some(fields)
+}

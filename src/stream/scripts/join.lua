@@ -1,0 +1,61 @@
+-- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before
+-- (its position is known) is made anew where it stood, or just below what a worker that is gone held then.
+-- KEYS: stream, position, protocol
+-- ARGV: group, where a new group begins (0|$), protocol number
+-- Answers: joined|created|restored|foreign, and the id the group begins at or the protocol number
+local stream, position, protocol, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local spoken = redis.call('GET', protocol)
+if spoken and tonumber(spoken) > tonumber(ARGV[3]) then return { 'foreign', spoken } end
+local known = redis.call('HGETALL', position)
+local kind = redis.call('TYPE', stream).ok
+if kind == 'stream' then
+  for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    for i = 1, #g, 2 do
+      if g[i] == 'name' and g[i + 1] == group then
+        if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
+        return { 'joined', '' }
+      end
+    end
+  end
+end
+
+local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
+local function below(x, y)
+  local a, b = parts(x)
+  local c, d = parts(y)
+  if a ~= c then return #a < #c or (#a == #c and a < c) end
+  return #b < #d or (#b == #d and b < d)
+end
+local function just_below(id)
+  local ms, seq = parts(id)
+  if seq ~= '0' and #seq < 15 then return ms .. '-' .. string.format('%.0f', seq - 1) end
+  if ms == '0' then return '0-0' end
+  return string.format('%.0f', ms - 1) .. '-18446744073709551615'
+end
+
+local begin, how = ARGV[2], 'created'
+local last
+for i = 1, #known, 2 do if known[i] == 'last' then last = known[i + 1] end end
+if last then
+  how, begin = 'restored', last
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  for i = 1, #known, 2 do
+    local lease = string.match(known[i], '^sh%d+%-(%d+)%-')
+    local lowest, seen = string.match(known[i + 1], '^(%S+) (%d+)$')
+    if lease and lowest and lowest ~= '-' and now - seen > tonumber(lease) and below(lowest, begin) then
+      begin = just_below(lowest)
+    end
+  end
+  local newest = '0-0'
+  if kind == 'stream' then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then newest = info[i + 1] end end
+  end
+  -- The stream is a new one under an old name: nothing of it has been read.
+  if below(newest, last) then begin = '0' end
+end
+redis.call('XGROUP', 'CREATE', stream, group, begin, 'MKSTREAM')
+redis.call('DEL', position)
+if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
+return { how, begin }

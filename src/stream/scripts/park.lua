@@ -1,0 +1,38 @@
+-- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
+-- KEYS: stream, retry, failures
+-- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
+--       ms since its delivery, doomed ('-', or the reason it is to be buried for), error
+-- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed
+local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
+redis.call('HLEN', failures)
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local out = {}
+for a = 2, #ARGV, 8 do
+  local id = ARGV[a]
+  local p = redis.call('XPENDING', stream, group, id, id, 1)
+  if #p == 0 then
+    out[#out + 1] = 'nobody'
+  elseif p[1][2] ~= ARGV[a + 1] or p[1][4] ~= tonumber(ARGV[a + 2]) then
+    out[#out + 1] = 'taken'
+  else
+    -- XCLAIM first: it is not refused when memory is short, and after it ZADD and HSET are not either.
+    local claimed = redis.call('XCLAIM', stream, group, '(parked)', 0, id, 'JUSTID')
+    if #claimed == 0 then
+      redis.call('HDEL', failures, id)
+      out[#out + 1] = 'trimmed'
+    else
+      redis.call('ZADD', retry, string.format('%.0f', now + ARGV[a + 3]), id)
+      local first, given, doomed, error
+      local record = redis.call('HGET', failures, id)
+      if record then first, given, doomed, error = string.match(record, '^(%d+) (%d+) (%S+) (.*)$') end
+      if not first then first, given, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '' end
+      if ARGV[a + 6] ~= '-' then doomed = ARGV[a + 6] end
+      if ARGV[a + 7] ~= '' then error = ARGV[a + 7] end
+      redis.call('HSET', failures, id, first .. ' ' .. (given + ARGV[a + 4]) .. ' ' .. doomed .. ' ' .. error)
+      out[#out + 1] = 'ok'
+    end
+  end
+end
+return out

@@ -1,0 +1,13 @@
+-- Removes failure records of entries that are neither pending nor parked: settled by a hand other than ours.
+-- KEYS: stream, retry, failures
+-- ARGV: group, cursor, about how many to look at
+-- Answers: the next cursor, how many were removed
+local scan = redis.call('HSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[3])
+local removed = 0
+for i = 1, #scan[2], 2 do
+  local id = scan[2][i]
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0 and not redis.call('ZSCORE', KEYS[2], id) then
+    removed = removed + redis.call('HDEL', KEYS[3], id)
+  end
+end
+return { scan[1], removed }

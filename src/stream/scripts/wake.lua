@@ -1,0 +1,54 @@
+-- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
+-- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
+-- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none)
+-- ARGV: group, consumer, most entries, most bytes
+-- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
+--          length of the stream of replayed entries
+local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function at_most(x, y)
+  local a, b = string.match(x, '^(%d+)-(%d+)$')
+  local c, d = string.match(y, '^(%d+)-(%d+)$')
+  if a ~= c then return #a < #c or (#a == #c and a < c) end
+  return #b < #d or (#b == #d and b <= d)
+end
+redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+local ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0,
+  math.min(tonumber(ARGV[3]), 500))
+local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
+for _, id in ipairs(ids) do
+  if bytes > tonumber(ARGV[4]) then break end
+  local p = redis.call('XPENDING', stream, group, id, id, 1) -- NOGROUP is raised here, before the first write
+  local count, take = 1, false
+  if #p == 1 then
+    take = p[1][2] == '(parked)'
+    count = p[1][4] + 1
+  else
+    if not last then
+      for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+        local info = {}
+        for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
+        if info.name == group then last = info['last-delivered-id'] end
+      end
+    end
+    -- An id above the last delivered one will be delivered as new, unless it is gone.
+    take = at_most(id, last) or #redis.call('XRANGE', stream, id, id) == 0
+  end
+  if take then
+    local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'FORCE', 'RETRYCOUNT', count)
+    if #claimed == 1 then
+      out[#out + 1] = { id, count, claimed[1][2], redis.call('HGET', failures, id) }
+      for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
+    else
+      trimmed[#trimmed + 1] = id
+      redis.call('HDEL', failures, id)
+    end
+  end
+  done[#done + 1] = id
+end
+if #done > 0 then redis.call('ZREM', retry, unpack(done)) end
+local again = 0
+if redis.call('TYPE', KEYS[4]).ok == 'stream' then again = redis.call('XLEN', KEYS[4]) end
+return { out, trimmed, redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2] or false,
+  string.format('%.0f', now), again }

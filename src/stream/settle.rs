@@ -1,0 +1,222 @@
+//! How an entry leaves a worker: acknowledged, parked or buried. Every step is safe to repeat.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::Keys;
+use super::reply;
+use crate::event::{EntryId, Fields};
+
+/// A script by its file's name.
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        static $name: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
+            redis::Script::new(include_str!(concat!("scripts/", $file, ".lua")))
+        });
+    };
+}
+pub(super) use script;
+
+script!(ACK, "ack");
+script!(PARK, "park");
+script!(BURY, "bury");
+
+/// Most entries in one script: Lua's unpack ends at some 8,000 values.
+const CHUNK: usize = 500;
+
+/// One entry to be acknowledged by the script.
+#[derive(Clone, Copy)]
+pub(crate) struct Ack<'a> {
+    pub id: EntryId,
+    pub consumer: &'a str,
+    pub count: u32,
+}
+
+/// One entry to be parked.
+#[derive(Clone)]
+pub(crate) struct Parking<'a> {
+    pub id: EntryId,
+    pub consumer: &'a str,
+    pub count: u32,
+    pub delay: Duration,
+    /// A release: this delivery uses up no attempt.
+    pub given_back: bool,
+    /// How long ago it was delivered.
+    pub age: Duration,
+    /// The reason it is to be buried for once it can be.
+    pub doomed: Option<&'a str>,
+    pub error: &'a str,
+}
+
+/// What became of a parking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParkOutcome {
+    Parked,
+    /// Another delivery of the entry is under way, or it was parked already.
+    Taken,
+    /// It is not pending, or no longer in the stream.
+    Nobody,
+}
+
+/// One entry to be buried.
+pub(crate) struct Burial<'a> {
+    pub id: EntryId,
+    pub consumer: &'a str,
+    pub count: u32,
+    /// The lease never lapsed: if the entry is nobody's, its burial is this worker's.
+    pub own: bool,
+    pub age: Duration,
+    pub reason: &'a str,
+    pub error: &'a str,
+    pub attempts: u32,
+    pub handler: &'a str,
+    pub stream: &'a str,
+    pub replays: u32,
+    /// The fields as this worker got them, used where the stream no longer has the entry.
+    pub fields: &'a Fields,
+}
+
+/// What became of a burial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Buried {
+    Buried,
+    Taken,
+    Nobody,
+}
+
+impl Link {
+    /// Acknowledges entries that have no record, in one command.
+    pub async fn ack(&mut self, keys: &Keys, group: &str, ids: &[EntryId]) -> Result<(), Trouble> {
+        let mut cmd = redis::Cmd::with_capacity(ids.len() + 3, ids.len() * 24 + 64);
+        cmd.arg("XACK").arg(&keys.stream).arg(group);
+        let mut text = String::with_capacity(24);
+        for id in ids {
+            use std::fmt::Write;
+            text.clear();
+            let _ = write!(text, "{id}");
+            cmd.arg(&text[..]);
+        }
+        let _: i64 = cmd
+            .query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of("acknowledging", error))?;
+        Ok(())
+    }
+
+    /// Acknowledges entries along with their records; fenced where their ids may by now be other entries'.
+    pub async fn ack_with_records(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        fenced: bool,
+        delete: bool,
+        acks: &[Ack<'_>],
+    ) -> Result<(), Trouble> {
+        for chunk in acks.chunks(CHUNK) {
+            let mut call = ACK.key(&keys.stream);
+            call.key(&keys.failures)
+                .arg(group)
+                .arg(u8::from(fenced))
+                .arg(u8::from(delete));
+            for ack in chunk {
+                call.arg(ack.id.to_string())
+                    .arg(ack.consumer)
+                    .arg(ack.count);
+            }
+            let _: i64 = call
+                .invoke_async(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of("acknowledging", error))?;
+        }
+        Ok(())
+    }
+
+    /// Parks entries; answers for each what became of it.
+    pub async fn park(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        parkings: &[Parking<'_>],
+    ) -> Result<Vec<ParkOutcome>, Trouble> {
+        let doing = "parking entries";
+        let mut outcomes = Vec::with_capacity(parkings.len());
+        for chunk in parkings.chunks(CHUNK) {
+            let mut call = PARK.key(&keys.stream);
+            call.key(&keys.retry).key(&keys.failures).arg(group);
+            for parking in chunk {
+                call.arg(parking.id.to_string())
+                    .arg(parking.consumer)
+                    .arg(parking.count)
+                    .arg(parking.delay.as_millis() as u64)
+                    .arg(u8::from(parking.given_back))
+                    .arg(parking.age.as_millis() as u64)
+                    .arg(parking.doomed.unwrap_or("-"))
+                    .arg(parking.error);
+            }
+            let value: Value = call
+                .invoke_async(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of(doing, error))?;
+            for outcome in reply::array(value).ok_or_else(|| Trouble::garbled(doing))? {
+                outcomes.push(match reply::bytes(outcome).as_deref() {
+                    Some(b"ok") => ParkOutcome::Parked,
+                    Some(b"taken") => ParkOutcome::Taken,
+                    Some(b"nobody" | b"trimmed") => ParkOutcome::Nobody,
+                    _ => return Err(Trouble::garbled(doing)),
+                });
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Moves an entry to the dead letters.
+    pub async fn bury(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        delete: bool,
+        burial: &Burial<'_>,
+    ) -> Result<Buried, Trouble> {
+        let doing = "writing a dead letter";
+        let id = burial.id.to_string();
+        let mut with_fields = false;
+        loop {
+            let mut call = BURY.key(&keys.stream);
+            call.key(&keys.retry)
+                .key(&keys.dead)
+                .key(&keys.failures)
+                .key(keys.guard(&id));
+            call.arg(group)
+                .arg(burial.consumer)
+                .arg(&id)
+                .arg(burial.count)
+                .arg(u8::from(burial.own))
+                .arg(burial.age.as_millis() as u64)
+                .arg(u8::from(delete))
+                .arg(burial.reason)
+                .arg(burial.error)
+                .arg(burial.attempts)
+                .arg(burial.handler)
+                .arg(burial.stream)
+                .arg(burial.replays);
+            if with_fields {
+                for (name, value) in burial.fields {
+                    call.arg(&name[..]).arg(&value[..]);
+                }
+            }
+            let answer: String = call
+                .invoke_async(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of(doing, error))?;
+            match &answer[..] {
+                "ok" => return Ok(Buried::Buried),
+                "taken" => return Ok(Buried::Taken),
+                "nobody" => return Ok(Buried::Nobody),
+                "missing" if !with_fields => with_fields = true,
+                _ => return Err(Trouble::garbled(doing)),
+            }
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! The executor: starts handlers, as many at once as `concurrency` allows, and turns what comes of them into
+//! verdicts. A handler is polled once where it stands; only one that waits becomes a task of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::held::{Batch, Owner};
+use super::observer::{Outcome, Settled};
+use super::settler::{Body, Settlement};
+use super::shared::Shared;
+use super::verdict::{self, Reason, Verdict};
+use crate::config::{HandlerPolicy, Settings, Unhandled};
+use crate::context::{Cancelled, Context};
+use crate::event::{Entry, EntryId, Envelope};
+use crate::failure::Failure;
+use crate::handler::{HandlerFuture, Registry, Route};
+use crate::stream::Record;
+
+/// Entries that are handed to a lane at once.
+pub(super) const RUN: usize = 32;
+
+/// Part of a batch, on its way to handlers.
+pub(super) struct Run {
+    pub batch: Arc<Batch>,
+    pub items: Vec<Item>,
+}
+
+/// One entry to be handled.
+pub(super) struct Item {
+    /// Its place in the batch.
+    pub index: u32,
+    pub entry: Entry,
+    /// Set where it was delivered before.
+    pub past: Option<Box<Past>>,
+}
+
+/// What is known of an entry that was delivered before.
+pub(super) struct Past {
+    pub record: Option<Record>,
+    /// Since its first delivery.
+    pub age: Duration,
+    /// Its last holder died while the entry was all it was starting.
+    pub died_alone: bool,
+}
+
+/// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
+pub(super) struct Executor {
+    shared: Arc<Shared>,
+    routes: HashMap<String, Bound>,
+    ignored: HashSet<String>,
+    default_policy: HandlerPolicy,
+    unhandled: Unhandled,
+    unhandled_after: Duration,
+    settle: mpsc::UnboundedSender<Settlement>,
+    tasks: TaskTracker,
+    /// Drops the handlers that are still running.
+    pub give_up: CancellationToken,
+}
+
+struct Bound {
+    route: Route,
+    policy: HandlerPolicy,
+}
+
+/// What an entry needs before its handler runs.
+enum Admission<'a> {
+    Handle(&'a Bound, Context),
+    Settle(Verdict, Body, u32),
+}
+
+type Caught = CatchUnwind<AssertUnwindSafe<HandlerFuture>>;
+
+impl Executor {
+    pub fn new(
+        shared: Arc<Shared>,
+        settings: &Settings,
+        registry: Registry,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
+        let (routes, ignored) = registry.into_parts();
+        let routes = routes
+            .into_iter()
+            .map(|(event_type, route)| {
+                let policy = settings.policy(&event_type);
+                (event_type, Bound { route, policy })
+            })
+            .collect();
+        Executor {
+            shared,
+            routes,
+            ignored,
+            default_policy: settings.policy(""),
+            unhandled: settings.worker.unhandled,
+            unhandled_after: settings.worker.unhandled_after,
+            settle,
+            tasks: TaskTracker::new(),
+            give_up: CancellationToken::new(),
+        }
+    }
+
+    /// Works until no more entries come; then waits for the handlers that are still running.
+    pub async fn work(
+        self: Arc<Self>,
+        runs: mpsc::UnboundedReceiver<Run>,
+        suspects: mpsc::UnboundedReceiver<Run>,
+    ) {
+        let lanes = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(self.shared.concurrency);
+        let runs = Arc::new(Mutex::new(runs));
+        for _ in 0..lanes {
+            self.tasks.spawn(self.clone().lane(runs.clone()));
+        }
+        self.tasks.spawn(self.clone().ward(suspects));
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Takes runs one after the other and starts their handlers.
+    async fn lane(self: Arc<Self>, runs: Arc<Mutex<mpsc::UnboundedReceiver<Run>>>) {
+        // A lane keeps its permit from one handler to the next; only one that waits takes it along.
+        let mut permit = None;
+        loop {
+            let next = runs
+                .try_lock()
+                .ok()
+                .and_then(|mut runs| runs.try_recv().ok());
+            let run = match next {
+                Some(run) => run,
+                None => {
+                    // Whoever waits here must not look as if it ran a handler.
+                    permit = None;
+                    match runs.lock().await.recv().await {
+                        Some(run) => run,
+                        None => return,
+                    }
+                }
+            };
+            self.run(run, &mut permit).await;
+        }
+    }
+
+    async fn run(self: &Arc<Self>, run: Run, permit: &mut Option<OwnedSemaphorePermit>) {
+        let Run { batch, items } = run;
+        let mut acks = Vec::with_capacity(items.len());
+        for item in items {
+            // All that may wait happens before the entry starts, and not while acknowledgements are kept back.
+            while !self.may_start(&batch, permit) {
+                self.acknowledge(&batch, &mut acks);
+                self.until_it_may_start(&batch, permit).await;
+            }
+            self.start(&batch, item, permit, &mut acks);
+        }
+        self.acknowledge(&batch, &mut acks);
+    }
+
+    /// Whether the next entry may start at once (a stopping worker "starts" them all, to give them back).
+    fn may_start(&self, batch: &Batch, permit: &mut Option<OwnedSemaphorePermit>) -> bool {
+        if self.shared.stopping.is_cancelled() {
+            return true;
+        }
+        if !self.shared.ward.is_open() || batch.is_lapsed() {
+            return false;
+        }
+        if permit.is_none() {
+            *permit = self.shared.slots.clone().try_acquire_owned().ok();
+        }
+        permit.is_some()
+    }
+
+    /// Waits for the ward to open, a renewal of a lease that has run out, and a free slot.
+    async fn until_it_may_start(&self, batch: &Batch, permit: &mut Option<OwnedSemaphorePermit>) {
+        let free = async {
+            if !self.shared.ward.is_open() {
+                *permit = None;
+                self.shared.ward.pass().await;
+            }
+            while batch.is_lapsed() {
+                let renewed = self.shared.held.renewed.notified();
+                self.shared.renew_now.notify_one();
+                renewed.await;
+            }
+            if permit.is_none() {
+                *permit = self.shared.slots.clone().acquire_owned().await.ok();
+            }
+        };
+        tokio::select! {
+            () = free => {}
+            () = self.shared.stopping.cancelled() => {}
+        }
+    }
+
+    /// Where suspects run, one at a time, each as a task of its own.
+    async fn ward(self: Arc<Self>, mut suspects: mpsc::UnboundedReceiver<Run>) {
+        while let Some(run) = suspects.recv().await {
+            let mut permit = self.shared.slots.clone().try_acquire_owned().ok();
+            let mut acks = Vec::new();
+            for item in run.items {
+                self.start(&run.batch, item, &mut permit, &mut acks);
+            }
+            self.acknowledge(&run.batch, &mut acks);
+        }
+    }
+
+    /// One entry: decides whether it is to be handled, starts its handler, and polls it once.
+    fn start(
+        self: &Arc<Self>,
+        batch: &Arc<Batch>,
+        item: Item,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        acks: &mut Vec<u32>,
+    ) {
+        let slot = &batch.slots[item.index as usize];
+        let index = item.index;
+        if self.shared.stopping.is_cancelled() {
+            slot.finish();
+            let error = "given back unstarted by a worker that stopped".to_owned();
+            let verdict = Verdict::Release {
+                delay: Duration::ZERO,
+                error,
+            };
+            return self.settle(batch, index, verdict, Body::Raw(item.entry), 0);
+        }
+        if !slot.start() {
+            // Taken over by another worker while it waited here.
+            return self.shared.settled(batch, [slot]);
+        }
+        let (bound, ctx) = match self.admit(batch, item) {
+            Admission::Handle(bound, ctx) => (bound, ctx),
+            Admission::Settle(Verdict::Ack, ..) => {
+                slot.finish();
+                return acks.push(index);
+            }
+            Admission::Settle(verdict, body, attempt) => {
+                let owner = slot.finish();
+                match &body {
+                    Body::Event(ctx) => self.report(batch, ctx, &verdict, owner, None),
+                    Body::Raw(entry) => log(&verdict, owner, entry.id, "", attempt),
+                }
+                return self.settle(batch, index, verdict, body, attempt);
+            }
+        };
+        let started = self.observe_start(&ctx);
+        let mut future = match catch_unwind(AssertUnwindSafe(|| bound.route.call(ctx.clone()))) {
+            Ok(Ok(future)) => AssertUnwindSafe(future).catch_unwind(),
+            Ok(Err(failure)) => {
+                return self.finish(batch, index, &ctx, bound, Err(failure), started, acks);
+            }
+            Err(panic) => {
+                return self.finish(
+                    batch,
+                    index,
+                    &ctx,
+                    bound,
+                    Err(panicked(panic)),
+                    started,
+                    acks,
+                );
+            }
+        };
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.poll_unpin(&mut nobody) {
+            Poll::Ready(result) => {
+                self.finish(batch, index, &ctx, bound, flatten(result), started, acks)
+            }
+            Poll::Pending => {
+                slot.running(&ctx);
+                let task =
+                    self.clone()
+                        .wait(batch.clone(), index, ctx, future, started, permit.take());
+                self.tasks.spawn(task);
+            }
+        }
+    }
+
+    /// A handler that waits: until it ends, its time is over, or the worker gives up on it.
+    async fn wait(
+        self: Arc<Self>,
+        batch: Arc<Batch>,
+        index: u32,
+        ctx: Context,
+        future: Caught,
+        started: Option<Instant>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let bound = &self.routes[ctx.envelope().event_type()];
+        let since = started.unwrap_or_else(Instant::now);
+        // In a block of its own: what it returns with, the handler's future is dropped by then.
+        let result = {
+            tokio::pin!(future);
+            tokio::select! {
+                biased;
+                result = &mut future => Some(flatten(result)),
+                () = self.give_up.cancelled() => None,
+                () = tokio::time::sleep(bound.policy.timeout) => {
+                    ctx.cancel(Cancelled::TimedOut);
+                    tokio::select! {
+                        biased;
+                        result = &mut future => Some(flatten(result)),
+                        () = self.give_up.cancelled() => None,
+                        () = tokio::time::sleep(bound.policy.grace) => {
+                            let timeout = humantime::format_duration(bound.policy.timeout);
+                            Some(Err(Failure::retry(format!("the handler timed out after {timeout}"))))
+                        }
+                    }
+                }
+            }
+        };
+        let mut acks = Vec::new();
+        match result {
+            Some(result) => {
+                self.finish(&batch, index, &ctx, bound, result, Some(since), &mut acks);
+                self.acknowledge(&batch, &mut acks);
+            }
+            None => {
+                batch.slots[index as usize].finish();
+                let error = "cut off when the worker's drain time was over".to_owned();
+                let verdict = Verdict::Release {
+                    delay: Duration::ZERO,
+                    error,
+                };
+                let attempt = ctx.attempt();
+                self.settle(&batch, index, verdict, Body::Event(ctx), attempt);
+            }
+        }
+        drop(permit);
+    }
+
+    /// What is to be done with an entry, before a handler is involved.
+    fn admit(&self, batch: &Batch, item: Item) -> Admission<'_> {
+        let slot = &batch.slots[item.index as usize];
+        let Item { entry, past, .. } = item;
+        let (record, age, died_alone) = match past {
+            Some(past) => (past.record, past.age, past.died_alone),
+            None => (None, Duration::ZERO, false),
+        };
+        let given_back = record.as_ref().map_or(0, |record| record.given_back);
+        let attempt = slot.count.saturating_sub(given_back).max(1);
+        if let Some((reason, error)) =
+            record.and_then(|record| Some((record.doomed?, record.error)))
+        {
+            let verdict = Verdict::Bury {
+                reason: Reason::parse(&reason),
+                error,
+            };
+            return Admission::Settle(verdict, Body::Raw(entry), attempt);
+        }
+        let envelope = match Envelope::decode(entry) {
+            Ok(envelope) => envelope,
+            Err((entry, error)) => {
+                let verdict = Verdict::Bury {
+                    reason: Reason::Undecodable,
+                    error: error.to_string(),
+                };
+                return Admission::Settle(verdict, Body::Raw(entry), attempt);
+            }
+        };
+        let event_type = envelope.event_type();
+        let bound = self.routes.get(event_type);
+        let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
+        // This delivery brought it to where it can be buried; what counts are those before it.
+        if died_alone && attempt > policy.max_attempts {
+            let attempts = attempt - 1;
+            let error = format!(
+                "its worker died {attempts} times while it ran, at last with nothing else starting"
+            );
+            let verdict = Verdict::Bury {
+                reason: Reason::Crashed,
+                error,
+            };
+            let body = self.event_body(batch, envelope, attempts, policy);
+            return Admission::Settle(verdict, body, attempts);
+        }
+        let unhandled = match bound {
+            Some(bound) if envelope.version() <= bound.route.version => {
+                let surroundings = batch.source.surroundings.clone();
+                return Admission::Handle(
+                    bound,
+                    Context::new(envelope, attempt, policy.max_attempts, surroundings),
+                );
+            }
+            Some(bound) => format!(
+                "{event_type} has version {}; this worker's handler takes versions up to {}",
+                envelope.version(),
+                bound.route.version
+            ),
+            None if self.ignored.contains(event_type) || self.unhandled == Unhandled::Ack => {
+                return Admission::Settle(
+                    Verdict::Ack,
+                    self.event_body(batch, envelope, attempt, policy),
+                    attempt,
+                );
+            }
+            None => format!("no handler is registered for {event_type:?}"),
+        };
+        let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
+        let body = self.event_body(batch, envelope, attempt, policy);
+        Admission::Settle(verdict, body, attempt)
+    }
+
+    fn event_body(
+        &self,
+        batch: &Batch,
+        envelope: Envelope,
+        attempt: u32,
+        policy: &HandlerPolicy,
+    ) -> Body {
+        Body::Event(Context::new(
+            envelope,
+            attempt,
+            policy.max_attempts,
+            batch.source.surroundings.clone(),
+        ))
+    }
+
+    /// A handler has come to its end.
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        ctx: &Context,
+        bound: &Bound,
+        result: Result<(), Failure>,
+        started: Option<Instant>,
+        acks: &mut Vec<u32>,
+    ) {
+        let verdict = match &result {
+            Ok(()) => Verdict::Ack,
+            // A handler that ends because it was told that the worker stops has not failed.
+            Err(failure)
+                if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() =>
+            {
+                let error = "given back by a handler that was told to stop".to_owned();
+                Verdict::Release {
+                    delay: Duration::ZERO,
+                    error,
+                }
+            }
+            Err(failure) => {
+                verdict::of_failure(failure, ctx.attempt(), &bound.policy, fastrand::f64())
+            }
+        };
+        let owner = batch.slots[index as usize].finish();
+        self.report(batch, ctx, &verdict, owner, started);
+        match verdict {
+            Verdict::Ack => acks.push(index),
+            verdict => self.settle(
+                batch,
+                index,
+                verdict,
+                Body::Event(ctx.clone()),
+                ctx.attempt(),
+            ),
+        }
+    }
+
+    fn report(
+        &self,
+        batch: &Batch,
+        ctx: &Context,
+        verdict: &Verdict,
+        owner: Owner,
+        started: Option<Instant>,
+    ) {
+        log(
+            verdict,
+            owner,
+            ctx.envelope().entry_id(),
+            ctx.envelope().event_type(),
+            ctx.attempt(),
+        );
+        if let Some(observer) = &self.shared.observer {
+            let outcome = match verdict {
+                Verdict::Ack => Outcome::Succeeded,
+                Verdict::Retry { .. } => Outcome::Retried,
+                Verdict::Release { .. } => Outcome::Released,
+                Verdict::Bury { .. } => Outcome::Buried,
+            };
+            let (started, lost) = (
+                started.unwrap_or_else(Instant::now),
+                owner == Owner::Another,
+            );
+            let queued = started.saturating_duration_since(batch.since);
+            observer.settled(&Settled {
+                context: ctx,
+                outcome,
+                lost,
+                queued,
+                ran: started.elapsed(),
+            });
+        }
+    }
+
+    fn observe_start(&self, ctx: &Context) -> Option<Instant> {
+        let observer = self.shared.observer.as_ref()?;
+        observer.started(ctx);
+        Some(Instant::now())
+    }
+
+    fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
+        if !acks.is_empty() {
+            // The settler outlives every handler; if it is gone, the worker is ending with an error.
+            let _ = self
+                .settle
+                .send(Settlement::Acks(batch.clone(), std::mem::take(acks)));
+        }
+    }
+
+    fn settle(&self, batch: &Arc<Batch>, index: u32, verdict: Verdict, body: Body, attempt: u32) {
+        let _ = self.settle.send(Settlement::Other {
+            batch: batch.clone(),
+            index,
+            verdict,
+            body,
+            attempt,
+        });
+    }
+}
+
+/// Says what became of an entry; of a success only to those who listen closely.
+fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &str, attempt: u32) {
+    match verdict {
+        Verdict::Ack => tracing::debug!(%entry, event_type, attempt, "handled"),
+        _ if owner == Owner::Another => {
+            tracing::warn!(%entry, event_type, attempt, "failed, but another worker has taken it over");
+        }
+        Verdict::Retry { delay, error } => {
+            let retry_in =
+                humantime::format_duration(Duration::from_millis(delay.as_millis() as u64));
+            tracing::warn!(%entry, event_type, attempt, %retry_in, "failed: {error}");
+        }
+        Verdict::Release { delay, error } => {
+            tracing::info!(%entry, event_type, attempt, ?delay, "given back: {error}");
+        }
+        Verdict::Bury { reason, error } => {
+            tracing::error!(%entry, event_type, attempt, reason = reason.as_str(), "to the dead letters: {error}");
+        }
+    }
+}
+
+/// Handlers that run, by the slots they took.
+pub(super) fn running(slots: &Semaphore, concurrency: usize) -> usize {
+    concurrency.saturating_sub(slots.available_permits())
+}
+
+fn flatten(result: std::thread::Result<Result<(), Failure>>) -> Result<(), Failure> {
+    result.unwrap_or_else(|panic| Err(panicked(panic)))
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Failure {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "of a value that is no text".to_owned());
+    Failure::retry(format!("the handler panicked: {message}"))
+}

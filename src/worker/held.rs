@@ -1,0 +1,292 @@
+//! What this worker holds: entries delivered to it and not settled yet. Kept by batch, as they were delivered, so
+//! that the path of an entry takes no lock: an entry's state is one atomic byte.
+//!
+//! An entry waits, runs, has finished, and is settled once Redis is known to have it settled. The renewer may find
+//! in between that it is no longer this worker's; that is noted beside the state and heeded by whoever has it next.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::source::Source;
+use crate::context::{Cancelled, Context};
+use crate::event::EntryId;
+use crate::stream::LostWhy;
+
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const FINISHED: u8 = 2;
+const SETTLED: u8 = 3;
+const PHASE: u8 = 0b11;
+/// Another delivery of the entry is under way.
+const TAKEN: u8 = 0b100;
+/// Nobody has it pending, and our lease never lapsed: its end is ours to write.
+const NOBODYS: u8 = 0b1000;
+
+/// Everything this worker holds.
+pub(super) struct Held {
+    batches: Mutex<Vec<Arc<Batch>>>,
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+    settled: AtomicU64,
+    /// Signalled when something was settled.
+    pub freed: Notify,
+    /// Signalled when a renewal has been answered.
+    pub renewed: Notify,
+    epoch: Instant,
+}
+
+/// Entries that came in one reply and have one lease.
+pub(super) struct Batch {
+    pub source: Arc<Source>,
+    /// They were reclaimed under this worker's consumer for entries that may kill their worker.
+    pub alone: bool,
+    /// When the request was sent that brought them.
+    pub since: Instant,
+    pub slots: Box<[Slot]>,
+    /// Milliseconds after the epoch of [`Held`].
+    leased_until: AtomicU64,
+    ever_lapsed: AtomicBool,
+    open: AtomicUsize,
+    epoch: Instant,
+}
+
+/// One held entry.
+pub(super) struct Slot {
+    pub id: EntryId,
+    /// Deliveries, this one included: what makes a step on the entry this delivery's.
+    pub count: u32,
+    /// The group has a record of it, which goes when it is settled.
+    pub recorded: bool,
+    size: u32,
+    state: AtomicU8,
+    /// Set while a handler waits, so that it can be told to stop.
+    running: OnceLock<Context>,
+}
+
+/// Whose an entry is when its handler has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Us,
+    Another,
+    /// Nobody, and its end is ours to write.
+    Nobody,
+}
+
+impl Slot {
+    pub fn new(id: EntryId, count: u32, recorded: bool, size: usize) -> Self {
+        let (state, running) = (AtomicU8::new(WAITING), OnceLock::new());
+        Slot {
+            id,
+            count,
+            recorded,
+            size: size.min(u32::MAX as usize) as u32,
+            state,
+            running,
+        }
+    }
+
+    /// Whether its handler may start: it waits, and nobody else has it.
+    pub fn start(&self) -> bool {
+        let begin = |state| {
+            (state & PHASE == WAITING && state & TAKEN == 0).then_some((state & !PHASE) | RUNNING)
+        };
+        self.state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin)
+            .is_ok()
+    }
+
+    /// From now on it only has to be settled. Answers whose it is.
+    pub fn finish(&self) -> Owner {
+        let finish = |state| Some((state & !PHASE) | FINISHED);
+        let (Ok(state) | Err(state)) =
+            self.state
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, finish);
+        owner(state)
+    }
+
+    /// Whose the entry is, as far as the last renewal told.
+    pub fn owner(&self) -> Owner {
+        owner(self.state.load(Ordering::SeqCst))
+    }
+
+    /// A handler that waits can be told to stop through its context.
+    pub fn running(&self, ctx: &Context) {
+        let _ = self.running.set(ctx.clone());
+        // `lose` marks first and looks for the context then: one of the two sees the other.
+        if self.owner() == Owner::Another {
+            ctx.cancel(Cancelled::LeaseLost);
+        }
+    }
+
+    /// The context of a handler that waits.
+    pub fn context(&self) -> Option<&Context> {
+        (self.state.load(Ordering::SeqCst) & PHASE == RUNNING)
+            .then(|| self.running.get())
+            .flatten()
+    }
+
+    /// Whether it is to be renewed: not settled, and not known to be lost.
+    fn is_kept(&self) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        state & PHASE != SETTLED && state & (TAKEN | NOBODYS) == 0
+    }
+
+    fn lose(&self, owner: Owner) {
+        let mark = if owner == Owner::Nobody {
+            NOBODYS
+        } else {
+            TAKEN
+        };
+        self.state.fetch_or(mark, Ordering::SeqCst);
+        if let (Owner::Another, Some(ctx)) = (owner, self.context()) {
+            ctx.cancel(Cancelled::LeaseLost);
+        }
+    }
+}
+
+fn owner(state: u8) -> Owner {
+    match state & (TAKEN | NOBODYS) {
+        0 => Owner::Us,
+        NOBODYS => Owner::Nobody,
+        _ => Owner::Another,
+    }
+}
+
+impl Batch {
+    /// Whether the lease may have run out: nothing of the batch may start before a renewal has confirmed it.
+    pub fn is_lapsed(&self) -> bool {
+        self.epoch.elapsed().as_millis() as u64 >= self.leased_until.load(Ordering::SeqCst)
+    }
+
+    /// Whether the lease has never run out between two answered renewals.
+    pub fn never_lapsed(&self) -> bool {
+        !self.ever_lapsed.load(Ordering::SeqCst) && !self.is_lapsed()
+    }
+
+    /// Entries that are to be renewed.
+    pub fn kept(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.is_kept())
+    }
+
+    /// The lease now runs from when the renewal was sent.
+    pub fn renew(&self, sent: Instant, lease: Duration) {
+        if self.is_lapsed() {
+            self.ever_lapsed.store(true, Ordering::SeqCst);
+        }
+        let until = sent.saturating_duration_since(self.epoch) + lease;
+        self.leased_until
+            .fetch_max(until.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whether it was held.
+    pub fn lose(&self, id: EntryId, count: u32, why: LostWhy) -> Option<Owner> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| slot.id == id && slot.count == count && slot.is_kept())?;
+        // Nobody's after the lease ran out: another worker may have had it and settled it.
+        let owner = match why {
+            LostWhy::Nobody if self.never_lapsed() => Owner::Nobody,
+            _ => Owner::Another,
+        };
+        slot.lose(owner);
+        Some(owner)
+    }
+}
+
+impl Held {
+    pub fn new() -> Self {
+        Held {
+            batches: Mutex::new(Vec::new()),
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            settled: AtomicU64::new(0),
+            freed: Notify::new(),
+            renewed: Notify::new(),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Takes a batch in; its lease runs from `since`, when the request was sent that brought it.
+    pub fn add(
+        &self,
+        source: &Arc<Source>,
+        alone: bool,
+        since: Instant,
+        lease: Duration,
+        slots: Vec<Slot>,
+    ) -> Arc<Batch> {
+        self.entries.fetch_add(slots.len(), Ordering::SeqCst);
+        self.bytes.fetch_add(
+            slots.iter().map(|slot| slot.size as usize).sum(),
+            Ordering::SeqCst,
+        );
+        let until = since.saturating_duration_since(self.epoch) + lease;
+        let batch = Arc::new(Batch {
+            source: source.clone(),
+            alone,
+            since,
+            open: AtomicUsize::new(slots.len()),
+            slots: slots.into(),
+            leased_until: AtomicU64::new(until.as_millis() as u64),
+            ever_lapsed: AtomicBool::new(false),
+            epoch: self.epoch,
+        });
+        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
+        batches.push(batch.clone());
+        batch
+    }
+
+    /// The batches with something unsettled.
+    pub fn snapshot(&self) -> Vec<Arc<Batch>> {
+        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
+        batches.clone()
+    }
+
+    /// Redis has settled these entries, or they are no longer ours to settle.
+    pub fn settle<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
+        let (mut entries, mut bytes) = (0, 0);
+        for slot in slots {
+            if slot.state.fetch_or(SETTLED, Ordering::SeqCst) & PHASE != SETTLED {
+                entries += 1;
+                bytes += slot.size as usize;
+            }
+        }
+        batch.open.fetch_sub(entries, Ordering::SeqCst);
+        self.entries.fetch_sub(entries, Ordering::SeqCst);
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.settled.fetch_add(entries as u64, Ordering::SeqCst);
+        self.freed.notify_one();
+    }
+
+    /// Tells every handler that waits why it should stop.
+    pub fn cancel_all(&self, why: Cancelled) {
+        for batch in self.snapshot() {
+            batch
+                .slots
+                .iter()
+                .filter_map(Slot::context)
+                .for_each(|ctx| ctx.cancel(why));
+        }
+    }
+
+    /// How many entries are held.
+    pub fn entries(&self) -> usize {
+        self.entries.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes their fields have.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// How many have been settled since the worker began.
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::SeqCst)
+    }
+}

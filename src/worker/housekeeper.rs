@@ -1,0 +1,61 @@
+//! The housekeeper: once a lease it mends what hands other than ours have broken: parked entries that no due time
+//! names get one, failure records that belong to nothing go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+use crate::stream::{Link, Trouble};
+
+/// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut link = None;
+    shared.joined.cancelled().await;
+    loop {
+        // Not all workers of a fleet at once.
+        tokio::time::sleep(shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        if let Err(trouble) = round(&shared, &mut link).await {
+            tracing::debug!("{}", trouble.error());
+            link = None;
+        }
+    }
+}
+
+async fn round(shared: &Shared, slot: &mut Option<Link>) -> Result<(), Trouble> {
+    let link = match slot {
+        Some(link) => link,
+        None => slot.insert(
+            shared
+                .connect("tidy", Duration::from_secs(10))
+                .await
+                .map_err(Trouble::Broken)?,
+        ),
+    };
+    for source in shared.active_sources() {
+        let group = &source.surroundings.group;
+        let (mut from, mut mended) = (Some("-".to_owned()), 0);
+        while let Some(at) = from {
+            let (next, count) = link.mend(&source.keys, group, &at).await?;
+            (from, mended) = (next, mended + count);
+        }
+        if mended > 0 {
+            let stream = &source.keys.stream;
+            tracing::warn!(
+                stream,
+                mended,
+                "parked entries had lost their due time: they are due now"
+            );
+            shared.due_in(Duration::ZERO);
+        }
+        let mut cursor = "0".to_owned();
+        loop {
+            cursor = link.sweep(&source.keys, group, &cursor).await?;
+            if cursor == "0" {
+                break;
+            }
+            // A long hash is gone through at leisure.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Ok(())
+}

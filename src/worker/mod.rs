@@ -1,0 +1,278 @@
+//! The worker: one process's part in a group. `run` works until it is told to stop.
+//!
+//! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
+//! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
+//! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`] and carried out by the
+//! [`settler`]; the [`renewer`] keeps it ours meanwhile.
+
+mod complaint;
+mod executor;
+mod fetcher;
+mod held;
+mod housekeeper;
+mod observer;
+mod reclaimer;
+mod renewer;
+mod settler;
+mod shared;
+mod source;
+mod verdict;
+mod waker;
+mod ward;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+pub use observer::{Observer, Outcome, Settled};
+
+use crate::config::Settings;
+use crate::context::{Cancelled, Surroundings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::EntryId;
+use crate::handler::Registry;
+use crate::publisher::Publisher;
+use crate::stream::{Connector, PROTOCOL, Trouble};
+use executor::Executor;
+use fetcher::Fetcher;
+use renewer::Renewer;
+use settler::{Settlement, Settler};
+use shared::Shared;
+use source::Source;
+
+/// Most bytes a single wake, reclaim or adopt brings.
+const ROOM: usize = 4 << 20;
+
+/// How long after the drain time what is finished may still take to be settled.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A worker of a group: reads entries of streams, hands each to its handler, and settles it.
+///
+/// ```no_run
+/// # use streamhand::{Registry, Settings, Worker};
+/// # async fn example(registry: Registry) -> streamhand::Result<()> {
+/// let worker = Worker::new(Settings::default(), registry)?;
+/// worker.run(async { tokio::signal::ctrl_c().await.unwrap() }).await?;
+/// # Ok(()) }
+/// ```
+pub struct Worker {
+    settings: Settings,
+    registry: Registry,
+    connector: Connector,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// What a worker did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Entries that were acknowledged, parked, given back or buried.
+    pub settled: u64,
+    /// Entries that could not be settled before the end. They stay pending, and other workers take them over when
+    /// the lease is over.
+    pub unsettled: usize,
+}
+
+impl Worker {
+    /// A worker by `settings`, with the handlers of `registry`. Does not connect yet.
+    ///
+    /// # Errors
+    /// Where the registry is wrong, or `redis.url` is.
+    pub fn new(settings: Settings, registry: Registry) -> Result<Self> {
+        registry.check()?;
+        let connector = Connector::new(&settings.redis)?;
+        Ok(Worker {
+            settings,
+            registry,
+            connector,
+            observer: None,
+        })
+    }
+
+    /// The same worker, watched by `observer`.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Works until `shutdown` ends; then gives back what has not started, waits for running handlers up to
+    /// `worker.drain`, and settles what they did. Waits for a Redis that can't be reached.
+    ///
+    /// # Errors
+    /// Where waiting can't help: the server is too old, or workers of another release have taken over the group.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
+        let Worker {
+            settings,
+            registry,
+            connector,
+            observer,
+        } = self;
+        let pool = connector.pool(settings.redis.pool_size)?;
+        let surroundings = |stream: &String| Surroundings {
+            stream: stream.clone(),
+            group: settings.worker.group.clone(),
+            pool: Some(pool.clone()),
+            publisher: Some(Publisher::with_pool(pool.clone())),
+        };
+        let sources = settings
+            .worker
+            .streams
+            .iter()
+            .map(|stream| Source::new(surroundings(stream)))
+            .collect();
+        let shared = Arc::new(Shared::new(&settings, connector, sources, observer));
+        let types = registry.event_types().collect::<Vec<_>>().join(", ");
+        tracing::info!(
+            group = shared.group,
+            streams = settings.worker.streams.join(", "),
+            handles = types,
+            consumer = shared.consumer,
+            redis = shared.connector.address,
+            "worker starts"
+        );
+
+        let (settle, settlements) = mpsc::unbounded_channel();
+        let (to_lanes, runs) = mpsc::unbounded_channel();
+        let (to_ward, suspects) = mpsc::unbounded_channel();
+        let executor = Arc::new(Executor::new(shared.clone(), &settings, registry, settle));
+        let give_up = executor.give_up.clone();
+        let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
+        let io = spawn_io(shared.clone(), fetcher, settlements)?;
+        let mut work = tokio::spawn(executor.work(runs, suspects));
+
+        tokio::select! {
+            () = shutdown => tracing::info!("stopping: what has not started is given back"),
+            () = shared.stopping.cancelled() => {}
+        }
+        let drain = Instant::now() + settings.worker.drain;
+        shared.stopping.cancel();
+        shared.held.cancel_all(Cancelled::Stopping);
+        if tokio::time::timeout_at(drain.into(), &mut work)
+            .await
+            .is_err()
+        {
+            let running = executor::running(&shared.slots, shared.concurrency);
+            tracing::warn!(
+                running,
+                "the drain time is over: handlers that still run are cut off"
+            );
+            give_up.cancel();
+            // A handler that blocks its thread can't be cut off: it dies with the process.
+            let _ = tokio::time::timeout(Duration::from_millis(500), &mut work).await;
+        }
+        work.abort();
+        if tokio::time::timeout_at((drain + LAST_WORDS).into(), io.ended())
+            .await
+            .is_err()
+        {
+            shared.abandon.cancel();
+        }
+        if let Some(error) = shared.take_failure() {
+            return Err(error);
+        }
+        let summary = Summary {
+            settled: shared.held.settled(),
+            unsettled: shared.held.entries(),
+        };
+        if summary.unsettled > 0 {
+            tracing::error!(
+                unsettled = summary.unsettled,
+                "stopped with entries unsettled; they stay pending, and other workers take them over"
+            );
+        } else {
+            tracing::info!(settled = summary.settled, "stopped");
+        }
+        Ok(summary)
+    }
+}
+
+/// The thread that speaks to Redis.
+struct Io {
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Io {
+    /// Waits for its end.
+    async fn ended(self) {
+        let _ = self.ended.await;
+    }
+}
+
+fn spawn_io(
+    shared: Arc<Shared>,
+    fetcher: Fetcher,
+    inbox: mpsc::UnboundedReceiver<Settlement>,
+) -> Result<Io> {
+    let internal = |error: std::io::Error| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("can't start the thread that speaks to Redis: {error}"),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?;
+    let (end, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("streamhand-io".to_owned())
+        .spawn(move || {
+            // Dropped in a panic as well: the worker then ends instead of waiting for ever.
+            let _end = end;
+            let _stop = shared.stopping.clone().drop_guard();
+            runtime.block_on(async {
+                let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
+                let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let fetching = tokio::spawn(fetcher.run());
+                // Ends when the executor has: it, and every handler, has a sender.
+                Settler::new(shared.clone()).run(inbox).await;
+                let _ = fetching.await;
+                renewing.abort();
+                tidying.abort();
+                if !shared.abandon.is_cancelled() {
+                    leave(&shared).await;
+                }
+            });
+        })
+        .map_err(internal)?;
+    Ok(Io { ended })
+}
+
+/// A stopping worker takes its consumers along, where they hold nothing.
+async fn leave(shared: &Shared) {
+    let leave = async {
+        let mut link = shared
+            .connect("leave", Duration::from_secs(2))
+            .await
+            .map_err(Trouble::Broken)?;
+        for source in shared.active_sources() {
+            for consumer in [&shared.consumer, &shared.alone] {
+                link.forget(&source.keys, &shared.group, consumer).await?;
+            }
+        }
+        Ok::<(), Trouble>(())
+    };
+    if let Err(trouble) = leave.await {
+        tracing::debug!("{}", trouble.error());
+    }
+}
+
+/// Entries that are gone from the stream before this group was done with them: they can't be brought back.
+fn report_trimmed(source: &Source, ids: &[EntryId], when: &str) {
+    if let Some(first) = ids.first() {
+        let (stream, count) = (&source.keys.stream, ids.len());
+        tracing::error!(stream, count, first = %first, "LOST TO TRIMMING: deleted from the stream {when}");
+    }
+}
+
+fn foreign(group: &str, stream: &str, protocol: &str) -> Trouble {
+    Trouble::Refused(Error::new(
+        ErrorKind::Protocol,
+        format!(
+            "the group {group:?} of {stream:?} is worked on by a newer release (protocol {protocol}; this one speaks \
+             {PROTOCOL}): update this worker"
+        ),
+    ))
+}

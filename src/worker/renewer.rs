@@ -1,0 +1,190 @@
+//! The renewer: every third of a lease it renews what is held and hears what is no longer ours. Its answers in time
+//! are also what tells the reclaimer that it may trust the ages it sees.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::complaint::{Complaint, Pause};
+use super::held::{Batch, Owner};
+use super::shared::Shared;
+use super::source::Source;
+use crate::error::{Error, ErrorKind};
+use crate::event::EntryId;
+use crate::stream::{Link, PROTOCOL, Trouble};
+
+/// Most entries in one renewal.
+const CHUNK: usize = 500;
+
+/// Renews leases.
+pub(super) struct Renewer {
+    shared: Arc<Shared>,
+    link: Option<Link>,
+    complaint: Complaint,
+    pause: Pause,
+    /// When the last renewal was sent that was answered.
+    last: Option<Instant>,
+}
+
+impl Renewer {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Renewer {
+            shared,
+            link: None,
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+            last: None,
+        }
+    }
+
+    /// Renews until it is dropped.
+    pub async fn run(mut self) {
+        self.shared.joined.cancelled().await;
+        loop {
+            let wait = match self.round().await {
+                Ok(()) => {
+                    if self.complaint.clear() {
+                        tracing::info!("leases are renewed again");
+                    }
+                    self.pause.reset();
+                    self.shared.lease / 3
+                }
+                Err(trouble) => {
+                    self.shared.not_renewed();
+                    if trouble.is_final() {
+                        return self.shared.fail(trouble.into_error());
+                    }
+                    match &trouble {
+                        Trouble::Broken(_) => self.link = None,
+                        Trouble::NoGroup(_) => self.shared.rejoin(),
+                        Trouble::Refused(_) => {}
+                    }
+                    self.complaint.warn(trouble.error().to_string());
+                    self.pause.next().min(self.shared.lease / 3)
+                }
+            };
+            let soon = tokio::time::sleep(Duration::from_millis(20));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Asked for by an entry that waits for it; but never in a spin.
+                () = async { self.shared.renew_now.notified().await; soon.await } => {}
+            }
+        }
+    }
+
+    /// One renewal of everything.
+    async fn round(&mut self) -> Result<(), Trouble> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let timeout = (self.shared.lease / 2).max(Duration::from_millis(500));
+                self.shared
+                    .connect("renew", timeout)
+                    .await
+                    .map_err(Trouble::Broken)?
+            }
+        };
+        // Taken before anything is sent: the answers say nothing about what came later.
+        let sent = Instant::now();
+        let batches = self.shared.held.snapshot();
+        for source in self.shared.active_sources() {
+            self.renew(&mut link, &source, &batches, false).await?;
+            if self.shared.ward.is_occupied() || self.last.is_none() {
+                self.renew(&mut link, &source, &batches, true).await?;
+            }
+        }
+        self.link = Some(link);
+        for batch in &batches {
+            batch.renew(sent, self.shared.lease);
+        }
+        // In time is: before the lease that the previous answer granted was over.
+        let in_time = self
+            .last
+            .is_some_and(|last| last.elapsed() < self.shared.lease);
+        self.shared.renewed(sent, in_time);
+        self.last = Some(sent);
+        self.shared.held.renewed.notify_waiters();
+        Ok(())
+    }
+
+    async fn renew(
+        &self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        batches: &[Arc<Batch>],
+        alone: bool,
+    ) -> Result<(), Trouble> {
+        let consumer = if alone {
+            &self.shared.alone
+        } else {
+            &self.shared.consumer
+        };
+        let mut held: Vec<(EntryId, u32)> = batches
+            .iter()
+            .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
+            .flat_map(|batch| batch.kept().map(|slot| (slot.id, slot.count)))
+            .collect();
+        held.sort_unstable();
+        let lowest = held
+            .first()
+            .map_or_else(|| "-".to_owned(), |(id, _)| id.to_string());
+        let mut from = "-".to_owned();
+        let mut rest = &held[..];
+        loop {
+            let (chunk, later) = rest.split_at(rest.len().min(CHUNK));
+            rest = later;
+            let last = rest.is_empty();
+            let to = match chunk.last() {
+                Some((id, _)) if !last => id.to_string(),
+                _ => "+".to_owned(),
+            };
+            // Entries that may kill their worker are few and do not move a worker's position.
+            let position = if last && !alone { &lowest[..] } else { "" };
+            let group = &source.surroundings.group;
+            let renewed = link
+                .renew(&source.keys, group, consumer, &from, &to, position, chunk)
+                .await?;
+            if renewed
+                .protocol
+                .is_some_and(|protocol| protocol != PROTOCOL)
+            {
+                return Err(Trouble::Refused(Error::new(
+                    ErrorKind::Protocol,
+                    format!(
+                        "workers of another release have taken over the group {group:?} of {:?} (protocol {} instead \
+                         of {PROTOCOL}): this one stops, and leaves what it holds to them",
+                        source.keys.stream,
+                        renewed.protocol.unwrap_or(0),
+                    ),
+                )));
+            }
+            for lost in renewed.lost {
+                let count = chunk
+                    .iter()
+                    .find(|(id, _)| *id == lost.id)
+                    .map_or(0, |(_, count)| *count);
+                let owner = batches
+                    .iter()
+                    .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
+                    .find_map(|batch| batch.lose(lost.id, count, lost.why));
+                let (entry, stream) = (lost.id, &source.keys.stream);
+                match owner {
+                    Some(Owner::Another) => {
+                        tracing::warn!(%entry, stream, "taken over by another worker")
+                    }
+                    Some(Owner::Nobody) => tracing::warn!(
+                        %entry, stream, "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
+                    ),
+                    // Settled between the snapshot and the answer.
+                    Some(Owner::Us) | None => {}
+                }
+            }
+            if renewed.unheld > 0 {
+                self.shared.adopt_soon();
+            }
+            if last {
+                return Ok(());
+            }
+            from = format!("({to}");
+        }
+    }
+}

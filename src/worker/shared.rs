@@ -1,0 +1,303 @@
+//! What the parts of a worker share: its names and limits, what it holds, and how they tell each other what to do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::held::{Batch, Held, Slot};
+use super::observer::Observer;
+use super::source::Source;
+use super::ward::Ward;
+use crate::config::{Settings, Start};
+use crate::error::{Error, Result};
+use crate::stream::{Connector, Link};
+
+/// What the parts of a worker share.
+pub(super) struct Shared {
+    pub connector: Connector,
+    pub group: String,
+    /// This worker's consumer.
+    pub consumer: String,
+    /// Its consumer for entries that may kill their worker.
+    pub alone: String,
+    pub sources: Vec<Arc<Source>>,
+    pub lease: Duration,
+    pub concurrency: usize,
+    pub prefetch: usize,
+    /// The fewest attempts any handler has.
+    pub least_attempts: u32,
+    pub observer: Option<Arc<dyn Observer>>,
+    pub held: Held,
+    pub ward: Ward,
+    /// One permit for each handler that may run.
+    pub slots: Arc<Semaphore>,
+    /// No new work: what has not started is given back.
+    pub stopping: CancellationToken,
+    /// The end: what is not settled stays pending and is reclaimed by others.
+    pub abandon: CancellationToken,
+    /// The groups are there: set once the fetcher has joined them for the first time.
+    pub joined: CancellationToken,
+    /// Something came up for the fetcher.
+    pub nudge: Notify,
+    /// [`next_due`](Self::next_due) may be sooner now.
+    pub due_changed: Notify,
+    /// An entry waits for its lease to be renewed.
+    pub renew_now: Notify,
+    starts: Vec<(String, Start)>,
+    start: Start,
+    adopt: AtomicBool,
+    rejoin: AtomicBool,
+    due: Mutex<Option<Instant>>,
+    health: Mutex<Health>,
+    server: Mutex<Server>,
+    failure: Mutex<Option<Error>>,
+}
+
+#[derive(Default)]
+struct Health {
+    /// Since when every renewal has been answered in time.
+    since: Option<Instant>,
+    last: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Server {
+    run: Option<String>,
+    /// Until then an acknowledgement makes sure that the id is still the entry's.
+    fenced_until: Option<Instant>,
+}
+
+impl Shared {
+    pub fn new(
+        settings: &Settings,
+        connector: Connector,
+        sources: Vec<Arc<Source>>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
+        let worker = &settings.worker;
+        let consumer = consumer_name(worker.lease);
+        let policies = settings
+            .handlers
+            .keys()
+            .map(|event_type| settings.policy(event_type));
+        let starts = settings
+            .streams
+            .iter()
+            .filter_map(|(name, stream)| Some((name.clone(), stream.start?)));
+        Shared {
+            connector,
+            group: worker.group.clone(),
+            alone: format!("{consumer}!"),
+            consumer,
+            sources,
+            lease: worker.lease,
+            concurrency: worker.concurrency,
+            prefetch: worker.prefetch,
+            least_attempts: policies
+                .map(|policy| policy.max_attempts)
+                .fold(settings.retry.max_attempts, u32::min),
+            observer,
+            held: Held::new(),
+            ward: Ward::default(),
+            slots: Arc::new(Semaphore::new(worker.concurrency)),
+            stopping: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            joined: CancellationToken::new(),
+            nudge: Notify::new(),
+            due_changed: Notify::new(),
+            renew_now: Notify::new(),
+            starts: starts.collect(),
+            start: worker.start,
+            adopt: AtomicBool::new(false),
+            rejoin: AtomicBool::new(false),
+            due: Mutex::default(),
+            health: Mutex::default(),
+            server: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// A connection for one part of the worker. Notices when it leads to another server, or to another run of it.
+    pub async fn connect(&self, part: &str, response_timeout: Duration) -> Result<Link> {
+        let link = self
+            .connector
+            .connect(
+                &format!("streamhand:{}:{part}", self.group),
+                response_timeout,
+            )
+            .await?;
+        let mut server = self.server.lock().expect("no panic while it is locked");
+        if server.run.as_ref().is_some_and(|run| *run != link.server) {
+            server.fenced_until = Some(Instant::now() + self.lease);
+        }
+        server.run = Some(link.server.clone());
+        Ok(link)
+    }
+
+    /// Whether ids may by now be other entries': after a failover, for a lease.
+    pub fn is_fenced(&self) -> bool {
+        let server = self.server.lock().expect("no panic while it is locked");
+        server
+            .fenced_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The streams there is something to look for in.
+    pub fn active_sources(&self) -> Vec<Arc<Source>> {
+        let mut active = self.sources.clone();
+        active.extend(
+            self.sources
+                .iter()
+                .filter_map(|source| source.again.clone())
+                .filter(|again| again.is_active()),
+        );
+        active
+    }
+
+    /// Where the group of a stream begins if there is none.
+    pub fn start_of(&self, source: &Source) -> Start {
+        if source.deletes() {
+            return Start::Beginning;
+        }
+        let own = self
+            .starts
+            .iter()
+            .find(|(name, _)| *name == source.keys.stream);
+        own.map_or(self.start, |(_, start)| *start)
+    }
+
+    pub fn is_me(&self, consumer: &str) -> bool {
+        consumer == self.consumer || consumer == self.alone
+    }
+
+    /// Redis has settled these entries, or they are no longer ours to settle.
+    pub fn settled<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
+        self.held.settle(batch, slots);
+        if batch.alone {
+            self.ward.leave();
+        }
+    }
+
+    /// The group seems to be gone: the fetcher joins it anew.
+    pub fn rejoin(&self) {
+        self.rejoin.store(true, Ordering::SeqCst);
+        self.nudge.notify_one();
+    }
+
+    pub fn take_rejoin(&self) -> bool {
+        self.rejoin.swap(false, Ordering::SeqCst)
+    }
+
+    /// Something may be pending with us that is not held: the fetcher looks.
+    pub fn adopt_soon(&self) {
+        self.adopt.store(true, Ordering::SeqCst);
+        self.nudge.notify_one();
+    }
+
+    pub fn take_adopt(&self) -> bool {
+        self.adopt.swap(false, Ordering::SeqCst)
+    }
+
+    /// Something was parked that falls due after `delay`.
+    pub fn due_in(&self, delay: Duration) {
+        let at = Instant::now() + delay;
+        let mut due = self.due.lock().expect("no panic while it is locked");
+        if due.is_none_or(|known| at < known) {
+            *due = Some(at);
+            self.due_changed.notify_one();
+        }
+    }
+
+    /// When the first of what was parked here falls due.
+    pub fn next_due(&self) -> Option<Instant> {
+        *self.due.lock().expect("no panic while it is locked")
+    }
+
+    /// What was due at `now` is being looked for.
+    pub fn due_looked_for(&self, now: Instant) {
+        let mut due = self.due.lock().expect("no panic while it is locked");
+        if due.is_some_and(|due| due <= now) {
+            *due = None;
+        }
+    }
+
+    /// A renewal sent at `sent` was answered.
+    pub fn renewed(&self, sent: Instant, in_time: bool) {
+        let mut health = self.health.lock().expect("no panic while it is locked");
+        if !in_time || health.since.is_none() {
+            health.since = Some(sent);
+        }
+        health.last = Some(sent);
+    }
+
+    /// A renewal got no answer.
+    pub fn not_renewed(&self) {
+        self.health
+            .lock()
+            .expect("no panic while it is locked")
+            .since = None;
+    }
+
+    /// Whether renewals have been answered in time for a whole lease: only then do the ages of others' entries mean
+    /// that they, and not Redis, were away.
+    pub fn is_healthy(&self) -> bool {
+        let health = self.health.lock().expect("no panic while it is locked");
+        health
+            .since
+            .is_some_and(|since| since.elapsed() >= self.lease)
+            && health.last.is_some_and(|last| last.elapsed() < self.lease)
+    }
+
+    /// Something that waiting can't mend: the worker stops and ends with it.
+    pub fn fail(&self, error: Error) {
+        tracing::error!("{}", crate::error::chain(&error));
+        self.failure
+            .lock()
+            .expect("no panic while it is locked")
+            .get_or_insert(error);
+        self.stopping.cancel();
+        self.abandon.cancel();
+    }
+
+    pub fn take_failure(&self) -> Option<Error> {
+        self.failure
+            .lock()
+            .expect("no panic while it is locked")
+            .take()
+    }
+}
+
+/// `sh<protocol>-<lease in ms>-<host>-<pid>-<random>`: unlike any other's, and it tells the lease to those who may
+/// have to reclaim what it holds.
+fn consumer_name(lease: Duration) -> String {
+    let host: String = gethostname::gethostname()
+        .to_string_lossy()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(64)
+        .collect();
+    let random: u64 = fastrand::u64(..);
+    format!(
+        "sh{}-{}-{host}-{}-{random:016x}",
+        crate::stream::PROTOCOL,
+        lease.as_millis(),
+        std::process::id()
+    )
+}
+
+/// Waits until `at`, or for ever.
+pub(super) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,180 @@
+//! What becomes of an entry: decisions without IO. The executor asks before and after a handler runs; the settler
+//! carries the verdict out.
+
+use std::time::Duration;
+
+use crate::config::HandlerPolicy;
+use crate::failure::{Failure, FailureVerdict};
+
+/// Most bytes of an error that are kept in Redis.
+const ERROR_BYTES: usize = 1000;
+
+/// The shortest and the longest wait of an entry nobody here handles, between two workers that are asked.
+const UNHANDLED_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+
+/// What is to be done with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It succeeded, or is none of our business.
+    Ack,
+    /// It failed and is tried again after `delay`.
+    Retry { delay: Duration, error: String },
+    /// It is given back, to be taken after `delay`; no attempt is used up.
+    Release { delay: Duration, error: String },
+    /// It goes to the dead letters.
+    Bury { reason: Reason, error: String },
+}
+
+/// Why an entry is in the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Failed,
+    Permanent,
+    Crashed,
+    Undecodable,
+    Unhandled,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Failed => "failed",
+            Reason::Permanent => "permanent",
+            Reason::Crashed => "crashed",
+            Reason::Undecodable => "undecodable",
+            Reason::Unhandled => "unhandled",
+        }
+    }
+
+    pub fn parse(text: &str) -> Self {
+        [
+            Reason::Permanent,
+            Reason::Crashed,
+            Reason::Undecodable,
+            Reason::Unhandled,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .unwrap_or(Reason::Failed)
+    }
+}
+
+/// What a handler's failure at `attempt` leads to; `random` is uniform from 0 to 1.
+pub(super) fn of_failure(
+    failure: &Failure,
+    attempt: u32,
+    policy: &HandlerPolicy,
+    random: f64,
+) -> Verdict {
+    let error = bounded(failure.to_string());
+    let retry = |delay: Duration, error: String| {
+        if attempt >= policy.max_attempts {
+            Verdict::Bury {
+                reason: Reason::Failed,
+                error,
+            }
+        } else {
+            Verdict::Retry { delay, error }
+        }
+    };
+    match failure.verdict {
+        FailureVerdict::Retry => retry(policy.backoff.delay(attempt, random), error),
+        FailureVerdict::RetryAfter(delay) => retry(delay, error),
+        FailureVerdict::Later(delay) => Verdict::Release { delay, error },
+        FailureVerdict::Permanent => Verdict::Bury {
+            reason: Reason::Permanent,
+            error,
+        },
+        FailureVerdict::Undecodable => Verdict::Bury {
+            reason: Reason::Undecodable,
+            error,
+        },
+    }
+}
+
+/// What becomes of an entry nobody here handles, first delivered `age` ago: other workers, newer ones in a rolling
+/// deploy, get it in growing steps until `bury_after`.
+pub(super) fn of_unhandled(error: String, age: Duration, bury_after: Duration) -> Verdict {
+    match bury_after.checked_sub(age).filter(|left| !left.is_zero()) {
+        Some(left) => {
+            let delay = age.clamp(UNHANDLED_WAIT.0, UNHANDLED_WAIT.1).min(left);
+            Verdict::Release { delay, error }
+        }
+        None => Verdict::Bury {
+            reason: Reason::Unhandled,
+            error,
+        },
+    }
+}
+
+/// At most [`ERROR_BYTES`] of an error, cut between characters.
+pub(super) fn bounded(mut error: String) -> String {
+    if error.len() > ERROR_BYTES {
+        let mut end = ERROR_BYTES;
+        while !error.is_char_boundary(end) {
+            end -= 1;
+        }
+        error.truncate(end);
+        error.push('…');
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn a_failure_is_retried_until_its_attempts_are_used_up() {
+        let policy = Settings::default().policy("order.created");
+        let failure = || Failure::retry("no");
+        assert!(matches!(
+            of_failure(&failure(), 1, &policy, 0.5),
+            Verdict::Retry { delay, .. } if delay == Duration::from_secs(1)
+        ));
+        assert!(matches!(
+            of_failure(&failure(), 4, &policy, 0.5),
+            Verdict::Retry { .. }
+        ));
+        assert_eq!(
+            of_failure(&failure(), 5, &policy, 0.5),
+            Verdict::Bury {
+                reason: Reason::Failed,
+                error: "no".to_owned()
+            }
+        );
+        let later = Failure::later(Duration::from_secs(9));
+        assert!(matches!(
+            of_failure(&later, 99, &policy, 0.5),
+            Verdict::Release { .. }
+        ));
+        let never = Failure::permanent("never");
+        assert!(matches!(
+            of_failure(&never, 1, &policy, 0.5),
+            Verdict::Bury {
+                reason: Reason::Permanent,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn what_nobody_handles_waits_in_growing_steps_and_is_buried_in_time() {
+        let (mut age, mut steps) = (Duration::ZERO, 0);
+        let limit = Duration::from_secs(600);
+        while let Verdict::Release { delay, .. } = of_unhandled(String::new(), age, limit) {
+            assert!(delay > Duration::ZERO && age + delay <= limit);
+            age += delay;
+            steps += 1;
+        }
+        assert_eq!(age, limit);
+        assert!(steps < 25, "{steps}");
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let cut = bounded("ä".repeat(2000));
+        assert!(cut.len() <= ERROR_BYTES + 4 && cut.ends_with("ä…"));
+    }
+}

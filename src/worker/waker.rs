@@ -1,0 +1,95 @@
+//! The waker's part of the fetcher: entries that are parked come back when their time has come.
+
+use std::time::{Duration, Instant};
+
+use super::fetcher::{Arrival, Fetcher};
+use crate::stream::{Link, Trouble};
+
+/// How often every worker looks for due entries that nobody told it of.
+const POLL: Duration = Duration::from_secs(1);
+/// The least time between two looks, so that due times close together are woken together.
+const LEAST: Duration = Duration::from_millis(5);
+
+/// When parked entries are to be looked for next.
+pub(super) struct Alarm {
+    pub next: Instant,
+}
+
+/// What one kind of fetching brought.
+pub(super) struct Taken {
+    pub entries: usize,
+    /// There is more of it, and it is worth asking again at once.
+    pub more: bool,
+}
+
+impl Taken {
+    pub const NONE: Taken = Taken {
+        entries: 0,
+        more: false,
+    };
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Alarm {
+            next: Instant::now(),
+        }
+    }
+}
+
+impl Alarm {
+    fn set(&mut self, wait: Duration) {
+        self.next = Instant::now() + wait.clamp(LEAST, POLL);
+    }
+}
+
+impl Fetcher {
+    /// Takes up to `most` entries whose time has come, of all streams.
+    pub(super) async fn wake(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let now = Instant::now();
+        // Parked by this worker since the last look; what others parked, the last look has told.
+        let parked_here = self.shared.next_due();
+        let at = parked_here.map_or(self.alarm.next, |due| due.min(self.alarm.next));
+        if at > now {
+            self.alarm.next = at;
+            return Ok(Taken::NONE);
+        }
+        self.shared.due_looked_for(now);
+        let (mut taken, mut next) = (Taken::NONE, POLL);
+        for source in self.shared.active_sources() {
+            let left = most - taken.entries;
+            if left == 0 {
+                taken.more = true;
+                break;
+            }
+            let since = Instant::now();
+            let (group, room) = (&source.surroundings.group, super::ROOM);
+            let woken = link
+                .wake(&source.keys, group, &self.shared.consumer, left, room)
+                .await?;
+            super::report_trimmed(&source, &woken.trimmed, "while they were parked");
+            taken.entries += woken.entries.len();
+            if let Some(due) = woken.next {
+                taken.more |= due.is_zero();
+                next = next.min(due);
+            }
+            if let Some(again) = &source.again
+                && again.is_active() != (woken.again > 0)
+            {
+                if woken.again > 0 {
+                    self.shared.rejoin();
+                }
+                again.set_active(woken.again > 0);
+            }
+            let entries = woken
+                .entries
+                .into_iter()
+                .map(|entry| Arrival::again(entry, woken.now_ms, false))
+                .collect();
+            self.hand_over(&source, false, since, entries);
+        }
+        self.alarm
+            .set(if taken.more { Duration::ZERO } else { next });
+        Ok(taken)
+    }
+}
