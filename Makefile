@@ -1,0 +1,48 @@
+# What one does with this project. `make help` lists it. Written for GNU make 3.81, which macOS has.
+
+export CARGO_TARGET_DIR ?= target
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check audit bench servers clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: ## See the whole story on a private server, which is fetched if there is none
+	@server=$$(scripts/servers any) && \
+	cargo build --release && \
+	exec "$$CARGO_TARGET_DIR/release/streamhand" demo --server "$$server"
+
+test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the tests of that name
+	@servers=$$(scripts/servers both) && eval "$$servers" && \
+	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
+	cargo test --no-fail-fast $(ARGS)
+
+check: ## Check format, lints and documentation; every warning is an error
+	@cargo fmt --version >/dev/null 2>&1 || \
+	{ echo "make check needs rustfmt: install it with 'rustup component add rustfmt'" >&2; exit 1; }
+	@cargo clippy --version >/dev/null 2>&1 || \
+	{ echo "make check needs clippy: install it with 'rustup component add clippy'" >&2; exit 1; }
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+audit: ## Look for known vulnerabilities and unwanted licences among the dependencies
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	elif cargo audit --version >/dev/null 2>&1; then \
+	    echo "cargo-deny is not installed: licences are not checked" >&2; cargo audit --deny warnings; \
+	else \
+	    echo "nothing was audited: install cargo-deny with 'cargo install --locked cargo-deny'" >&2; exit 1; \
+	fi
+
+bench: ## Measure what this machine and a private server can do
+	@server=$$(scripts/servers any) && \
+	cargo build --release && \
+	exec "$$CARGO_TARGET_DIR/release/streamhand" bench --server "$$server"
+
+servers: ## Find or fetch the Redis and the Valkey the tests run on, and print where they are
+	@scripts/servers both
+
+clean: ## Remove what was built and the servers that were fetched
+	cargo clean
+	rm -rf .servers

@@ -1,0 +1,17 @@
+//! How streamhand behaves, shown on a real Redis and a real Valkey.
+//!
+//! `make test` fetches the servers where there are none and runs everything;
+//! `make test ARGS=retry` runs what has `retry` in its name. With both servers on `PATH`, in
+//! `.servers/`, or named by `STREAMHAND_TEST_REDIS` and `STREAMHAND_TEST_VALKEY`, a plain
+//! `cargo test` does as well. A missing server is a failure, not a skipped test.
+//!
+//! A new behaviour is a file `tests/<behaviour>.rs` and a `mod` line below. Its tests stand in
+//! [`on_both_servers!`], each on a server of its own, and wait for what they expect with
+//! [`support::eventually()`]. All are one program, so that there is one to link, and a worker that
+//! has to be a process of its own is this program once more: `support::WorkerProcess` runs the
+//! ignored test `worker_process`, which belongs in this file.
+
+#[macro_use]
+mod support;
+
+mod fixture;
