@@ -15,3 +15,19 @@
 mod support;
 
 mod fixture;
+
+/// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
+#[test]
+#[ignore = "run by other tests"]
+fn worker_process() {
+    let config = std::env::var("STREAMHAND_TEST_CONFIG").expect("a configuration");
+    let program = streamhand::cli::Program::new(support::jobs::registry());
+    let code = match program.run_from(["streamhand", "--config", &config, "run"]) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.code().into()
+        }
+    };
+    std::process::exit(code);
+}

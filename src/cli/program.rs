@@ -1,5 +1,6 @@
 //! The clap tree and what hangs on it: this library's commands, and those a user's crate adds.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -114,7 +115,7 @@ impl Program {
 
     /// Runs it by the arguments of the process.
     pub fn main(self) -> ExitCode {
-        match self.try_main() {
+        match self.run_from(std::env::args_os()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -123,9 +124,16 @@ impl Program {
         }
     }
 
-    fn try_main(mut self) -> Result<(), CommandError> {
+    /// Runs it by these arguments, the program's name first. Ends the process where they only ask for help.
+    ///
+    /// # Errors
+    /// Where the command fails; the error has the exit code.
+    pub fn run_from(
+        mut self,
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<(), CommandError> {
         let mut tree = self.tree();
-        let matches = tree.get_matches_mut();
+        let matches = tree.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
         let globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
         logging::set_up()?;

@@ -51,3 +51,6 @@ pub enum Outcome {
     /// Moved to the dead letters.
     Buried,
 }
+
+/// Watches nothing.
+impl Observer for () {}

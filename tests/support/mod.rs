@@ -2,12 +2,14 @@
 
 mod eventually;
 mod guarded;
+pub mod jobs;
 mod kind;
 mod port;
 mod process;
 mod resp;
 mod resp_proxy;
 mod server;
+mod worker;
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,6 +20,7 @@ pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
+pub use worker::{InProcess, Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.
 const TEST_LIMIT: Duration = Duration::from_secs(120);

@@ -1,0 +1,175 @@
+//! The handlers that tests run: a job says itself what is to happen to it, and leaves a trace in
+//! Redis of every start and every end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+use streamhand::{Context, Event, Failure, Registry};
+
+/// Lists of traces: when a handler starts, and when it has ended by itself.
+const STARTED: &str = "test:started";
+const ENDED: &str = "test:ended";
+
+/// An event that says what is to happen when it is handled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub id: String,
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Succeeds at once.
+    Succeed,
+    /// Succeeds after so many milliseconds, whatever it is told meanwhile.
+    Take(u64),
+    /// Succeeds after so many milliseconds of computing, without an await.
+    Compute(u64),
+    /// Fails in the first so many attempts.
+    Fail(u32),
+    /// Fails for good.
+    FailForGood,
+    /// Asks, the first so many times, to come back after 10 ms.
+    Later(u32),
+    Panic,
+    /// Kills its process.
+    Abort,
+    /// Never ends, whatever it is told.
+    Hang,
+    /// Ends, with an error, when it is told to.
+    UntilTold,
+}
+
+impl Event for Job {
+    const TYPE: &'static str = "test.job";
+}
+
+/// A start or an end of a handler.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    pub id: String,
+    pub attempt: u32,
+    pub pid: u32,
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// How it was told to stop, or nothing.
+    pub told: String,
+}
+
+impl Job {
+    pub fn new(id: impl Into<String>, action: Action) -> Self {
+        Job {
+            id: id.into(),
+            action,
+        }
+    }
+}
+
+pub fn registry() -> Registry {
+    Registry::new().on(handle)
+}
+
+async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
+    trace(STARTED, &job, &ctx).await?;
+    match job.action {
+        Action::Succeed => {}
+        Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
+        Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
+        Action::Fail(_) => {}
+        Action::FailForGood => return Err(Failure::permanent("asked to fail for good")),
+        Action::Later(times) => {
+            let mut redis = ctx.redis().await?;
+            let asked: u32 = redis.incr(format!("test:later:{}", job.id), 1).await?;
+            if asked <= times {
+                return Err(Failure::later(Duration::from_millis(10)));
+            }
+        }
+        Action::Panic => panic!("asked to panic"),
+        Action::Abort => std::process::abort(),
+        Action::Hang => std::future::pending().await,
+        Action::UntilTold => {
+            let why = ctx.cancelled().await;
+            trace(ENDED, &job, &ctx).await?;
+            return Err(format!("told to stop: {why:?}").into());
+        }
+    }
+    trace(ENDED, &job, &ctx).await
+}
+
+async fn trace(list: &str, job: &Job, ctx: &Context) -> Result<(), Failure> {
+    let trace = Trace {
+        id: job.id.clone(),
+        attempt: ctx.attempt(),
+        pid: std::process::id(),
+        at: now_ms(),
+        told: ctx.cancellation().map_or(String::new(), |why| format!("{why:?}")),
+    };
+    let mut redis = ctx.redis().await?;
+    let _: () = redis.rpush(list, serde_json::to_string(&trace)?).await?;
+    Ok(())
+}
+
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("a clock after 1970").as_millis() as u64
+}
+
+/// The traces of the handlers' starts, in their order.
+pub async fn started(redis: &mut MultiplexedConnection) -> Vec<Trace> {
+    traces(redis, STARTED).await
+}
+
+/// The traces of handlers that came to their end, in their order.
+pub async fn ended(redis: &mut MultiplexedConnection) -> Vec<Trace> {
+    traces(redis, ENDED).await
+}
+
+/// How often each job came to its end.
+pub async fn handled(redis: &mut MultiplexedConnection) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for trace in ended(redis).await {
+        *times.entry(trace.id).or_default() += 1;
+    }
+    times
+}
+
+/// How often a job was started.
+pub async fn starts_of(redis: &mut MultiplexedConnection, id: &str) -> usize {
+    started(redis).await.iter().filter(|trace| trace.id == id).count()
+}
+
+async fn traces(redis: &mut MultiplexedConnection, list: &str) -> Vec<Trace> {
+    let lines: Vec<String> = redis.lrange(list, 0, -1).await.expect("the traces");
+    lines.iter().map(|line| serde_json::from_str(line).expect("a trace")).collect()
+}
+
+/// Puts jobs on a stream as a foreign client would, and answers their entries' ids.
+pub async fn publish(redis: &mut MultiplexedConnection, stream: &str, jobs: &[Job]) -> Vec<String> {
+    let mut ids = Vec::new();
+    for chunk in jobs.chunks(1000) {
+        let mut pipe = redis::pipe();
+        for job in chunk {
+            let data = serde_json::to_string(job).expect("JSON");
+            pipe.cmd("XADD").arg(stream).arg("*");
+            pipe.arg("type").arg(Job::TYPE).arg("data").arg(data);
+        }
+        let added: Vec<String> = pipe.query_async(redis).await.expect("the jobs to be added");
+        ids.extend(added);
+    }
+    ids
+}
+
+/// Jobs `name-0`, `name-1` … that do the same.
+pub fn many(name: &str, count: usize, action: &Action) -> Vec<Job> {
+    (0..count).map(|n| Job::new(format!("{name}-{n}"), action.clone())).collect()
+}
+
+/// The ids of jobs.
+pub fn ids(jobs: &[Job]) -> BTreeSet<String> {
+    jobs.iter().map(|job| job.id.clone()).collect()
+}

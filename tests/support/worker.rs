@@ -1,0 +1,145 @@
+//! Workers for tests: how one is configured, and one that runs inside the test.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use streamhand::{Observer, Registry, Settings, Summary, Worker};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Server, WorkerProcess, eventually, jobs};
+
+/// A worker's configuration, quick enough for tests.
+#[derive(Clone)]
+pub struct Setup {
+    url: String,
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Setup {
+    /// A worker of `server`: the group `workers` of the stream `jobs`, a lease of 2 s, five
+    /// attempts, 100 ms apart.
+    pub fn new(server: &Server) -> Self {
+        Setup::at(server.url())
+    }
+
+    pub fn at(url: String) -> Self {
+        Setup { url, lines: Vec::new() }
+            .worker("group = \"workers\"")
+            .worker("streams = [\"jobs\"]")
+            .worker("lease = \"2s\"")
+            .retry("backoff = { initial = \"100ms\", factor = 1.0, jitter = 0.0 }")
+    }
+
+    /// Sets a line of `[worker]`, in place of one of the same key.
+    pub fn worker(self, line: &str) -> Self {
+        self.line("worker", line)
+    }
+
+    /// Sets a line of `[retry]`.
+    pub fn retry(self, line: &str) -> Self {
+        self.line("retry", line)
+    }
+
+    /// Sets a line of `[defaults]`.
+    pub fn defaults(self, line: &str) -> Self {
+        self.line("defaults", line)
+    }
+
+    fn line(mut self, table: &'static str, line: &str) -> Self {
+        let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+        self.lines.retain(|(known, old)| *known != table || key(old) != key(line));
+        self.lines.push((table, line.to_owned()));
+        self
+    }
+
+    pub fn toml(&self) -> String {
+        let mut toml = format!("[redis]\nurl = \"{}\"\n", self.url);
+        for table in ["worker", "retry", "defaults"] {
+            toml += &format!("[{table}]\n");
+            for (_, line) in self.lines.iter().filter(|(of, _)| *of == table) {
+                toml += &format!("{line}\n");
+            }
+        }
+        toml
+    }
+
+    /// A worker in a process of its own.
+    pub fn process(&self) -> WorkerProcess {
+        WorkerProcess::builder().config(&self.toml()).start()
+    }
+
+    /// A worker inside the test, with the tests' handlers.
+    pub fn start(&self) -> InProcess {
+        self.start_with(jobs::registry())
+    }
+
+    /// A worker inside the test.
+    pub fn start_with(&self, registry: Registry) -> InProcess {
+        self.start_observed(registry, ())
+    }
+
+    /// A worker inside the test, watched.
+    pub fn start_observed(&self, registry: Registry, observer: impl Observer) -> InProcess {
+        let settings = Settings::from_toml_str(&self.toml()).expect("a right configuration");
+        let worker = Worker::new(settings, registry).expect("a worker").observer(observer);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(worker.run(async {
+            let _ = stopped.await;
+        }));
+        InProcess { stop: Some(stop), running }
+    }
+}
+
+/// A worker inside the test. Dropped, it stops as if it had been told to.
+pub struct InProcess {
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<streamhand::Result<Summary>>,
+}
+
+impl InProcess {
+    /// Tells it to stop and waits until it has.
+    pub async fn stop(mut self) -> Summary {
+        self.stop.take();
+        self.ended().await.expect("a clean end")
+    }
+
+    /// Waits until it ends.
+    pub async fn ended(self) -> streamhand::Result<Summary> {
+        let InProcess { stop: _stop, running } = self;
+        tokio::time::timeout(Duration::from_secs(40), running)
+            .await
+            .expect("the worker to end")
+            .expect("no panic")
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.running.is_finished()
+    }
+}
+
+/// What is pending in the group `workers` of a stream: how much with each consumer.
+pub async fn pending(redis: &mut MultiplexedConnection, stream: &str) -> Vec<(String, u64)> {
+    let (_, _, _, consumers): (u64, redis::Value, redis::Value, Option<Vec<(String, u64)>>) =
+        redis::cmd("XPENDING").arg(stream).arg("workers").query_async(redis).await.expect("XPENDING");
+    consumers.unwrap_or_default()
+}
+
+/// Waits until the group `workers` of a stream has read everything and settled it.
+pub async fn settled(redis: &mut MultiplexedConnection, stream: &str, deadline: Duration) {
+    eventually(deadline, format!("everything in {stream} to be settled"), async || {
+        let groups: redis::streams::StreamInfoGroupsReply =
+            redis::cmd("XINFO").arg("GROUPS").arg(stream).query_async(redis).await.ok().ok_or("no stream")?;
+        let group = groups.groups.iter().find(|group| group.name == "workers").ok_or("no group")?;
+        let info: redis::streams::StreamInfoStreamReply =
+            redis::cmd("XINFO").arg("STREAM").arg(stream).query_async(redis).await.map_err(|_| "no stream")?;
+        if group.last_delivered_id != info.last_generated_id {
+            return Err(format!("read up to {} of {}", group.last_delivered_id, info.last_generated_id));
+        }
+        match group.pending {
+            0 => Ok(()),
+            pending => Err(format!("{pending} pending")),
+        }
+    })
+    .await
+}
