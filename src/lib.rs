@@ -4,3 +4,4 @@
 // Nothing asks for the grammar yet but its tests.
 #[cfg_attr(not(test), allow(dead_code))]
 mod event_type;
+pub mod retry;
