@@ -1,7 +1,6 @@
 //! streamhand
 #![warn(missing_docs)]
 
-// Nothing asks for the grammar yet but its tests.
-#[cfg_attr(not(test), allow(dead_code))]
+pub mod config;
 mod event_type;
 pub mod retry;

@@ -1,0 +1,329 @@
+//! The settings of a worker: what there is to set, the defaults, and what holds for one handler.
+//!
+//! ```toml
+//! [redis]
+//! url = "redis://127.0.0.1:6379"
+//!
+//! [worker]
+//! streams = ["orders"]
+//! lease = "30s"
+//!
+//! [handlers."order.created"]
+//! timeout = "10s"
+//! ```
+//!
+//! [`Settings::load`] takes them from a file, the environment and the command line, in this order
+//! of strength; the submodules do one step of it each. Unknown keys, wrong types and impossible
+//! values are refused, all of them at once, each with its place and with what would be right.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::retry::Backoff;
+
+pub(crate) mod check;
+pub(crate) mod duration;
+mod environment;
+mod error;
+mod load;
+mod nearest;
+mod read;
+mod secret;
+mod show;
+mod tree;
+mod value;
+
+pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
+pub use load::Sources;
+pub use secret::{RedisUrl, Secret};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+/// Everything that can be set.
+///
+/// `Debug` and [`Settings::to_toml`] hide the secrets.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// `[redis]`: the server.
+    pub redis: RedisSettings,
+    /// `[worker]`: what a worker reads, and how much of it at once.
+    pub worker: WorkerSettings,
+    /// `[retry]`: attempts and backoff of every handler that has none of its own.
+    pub retry: RetrySettings,
+    /// `[defaults]`: everything else of every handler that has none of its own. `max_attempts` and
+    /// `backoff` stay unset here; their place is `[retry]`.
+    pub defaults: HandlerSettings,
+    /// `[handlers."order.created"]`: single handlers, by event type.
+    pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[streams.orders]`: single streams, by name.
+    pub streams: BTreeMap<String, StreamSettings>,
+    /// `[app]`: the user's own, not looked into.
+    #[serde(serialize_with = "show::serialize_app")]
+    pub app: toml::Table,
+}
+
+impl Settings {
+    /// Reads the settings from `sources` and checks them. A password file is read too; the
+    /// password in it is then that of [`RedisSettings::password`].
+    ///
+    /// # Errors
+    /// Everything that is wrong in any of the sources.
+    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        load::load(&sources)
+    }
+
+    /// Reads the settings from the text of a configuration file alone, as [`Settings::load`] does.
+    ///
+    /// # Errors
+    /// Everything that is wrong in the text.
+    pub fn from_toml_str(text: &str) -> Result<Self, ConfigError> {
+        load::from_text(text)
+    }
+
+    /// Checks settings that a program has made or changed. Those that were loaded have been
+    /// checked.
+    ///
+    /// # Errors
+    /// Every value that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let problems: Vec<Problem> = check::check(self)
+            .into_iter()
+            .map(|finding| Problem {
+                kind: ProblemKind::Invalid,
+                origin: Origin::Code,
+                key: Some(finding.path.to_string()),
+                message: finding.message,
+            })
+            .collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::new(problems))
+        }
+    }
+
+    /// What holds for the handler of `event_type`: its own section, then `[defaults]` and
+    /// `[retry]`.
+    pub fn policy(&self, event_type: &str) -> HandlerPolicy {
+        let own = self.handlers.get(event_type);
+        let defaults = &self.defaults;
+        HandlerPolicy {
+            timeout: own
+                .and_then(|own| own.timeout)
+                .or(defaults.timeout)
+                .unwrap_or(HandlerPolicy::TIMEOUT),
+            grace: own
+                .and_then(|own| own.grace)
+                .or(defaults.grace)
+                .unwrap_or(HandlerPolicy::GRACE),
+            max_attempts: own
+                .and_then(|own| own.max_attempts)
+                .unwrap_or(self.retry.max_attempts),
+            backoff: own
+                .and_then(|own| own.backoff)
+                .unwrap_or(self.retry.backoff),
+        }
+    }
+
+    /// Where a new group begins to read `stream`: its own section, then `[worker]`.
+    pub fn start(&self, stream: &str) -> Start {
+        let own = self.streams.get(stream);
+        own.and_then(|own| own.start).unwrap_or(self.worker.start)
+    }
+
+    /// What is in force, as TOML, with the secrets hidden: passwords, and what looks like a secret
+    /// in `[app]`.
+    pub fn to_toml(&self) -> String {
+        show::to_toml(self)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            redis: RedisSettings::default(),
+            worker: WorkerSettings::default(),
+            retry: RetrySettings::default(),
+            defaults: HandlerSettings {
+                timeout: Some(HandlerPolicy::TIMEOUT),
+                grace: Some(HandlerPolicy::GRACE),
+                ..HandlerSettings::default()
+            },
+            handlers: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            app: toml::Table::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("redis", &self.redis)
+            .field("worker", &self.worker)
+            .field("retry", &self.retry)
+            .field("defaults", &self.defaults)
+            .field("handlers", &self.handlers)
+            .field("streams", &self.streams)
+            .field("app", &show::without_secrets(&self.app))
+            .finish()
+    }
+}
+
+/// `[redis]`: the server, and how to log in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisSettings {
+    /// Where it is; `redis://127.0.0.1:6379`. It may carry a user and a password; `username` and
+    /// `password` win over them.
+    pub url: RedisUrl,
+    /// The user to log in as; none is Redis' `default`. Sent with a password only.
+    pub username: Option<String>,
+    /// The password. Where `password_file` is set, what was in the file.
+    pub password: Option<Secret>,
+    /// The file that holds the password, relative to where the process runs. A newline at its end
+    /// is no part of the password.
+    pub password_file: Option<PathBuf>,
+    /// Connections that handlers can borrow at once; 4.
+    pub pool_size: usize,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: RedisUrl::default(),
+            username: None,
+            password: None,
+            password_file: None,
+            pool_size: 4,
+        }
+    }
+}
+
+/// `[worker]`: what a worker reads, and how much of it at once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerSettings {
+    /// The consumer group whose workers share the entries; `fulfilment`.
+    pub group: String,
+    /// The streams to read; `["orders"]`.
+    pub streams: Vec<String>,
+    /// Handlers running at once in this process; 64.
+    pub concurrency: usize,
+    /// Entries held at most, running or not; 1000. This and `concurrency` are both upper limits,
+    /// so that a `prefetch` below it holds for the handlers too.
+    pub prefetch: usize,
+    /// How long an entry may go without a renewal before others may reclaim it; 30 s, at least
+    /// 500 ms. Renewed every third of it.
+    #[serde(serialize_with = "duration::serialize")]
+    pub lease: Duration,
+    /// How long a stop waits for running handlers; 25 s. Zero waits for none.
+    #[serde(serialize_with = "duration::serialize")]
+    pub drain: Duration,
+    /// What becomes of an entry whose type nobody handles; buried.
+    pub unhandled: Unhandled,
+    /// How long workers that know its type may take to appear; 10 min.
+    #[serde(serialize_with = "duration::serialize")]
+    pub unhandled_after: Duration,
+    /// Where a group begins that is new to a stream; at the stream's beginning.
+    pub start: Start,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            group: "fulfilment".to_owned(),
+            streams: vec!["orders".to_owned()],
+            concurrency: 64,
+            prefetch: 1000,
+            lease: Duration::from_secs(30),
+            drain: Duration::from_secs(25),
+            unhandled: Unhandled::Bury,
+            unhandled_after: Duration::from_secs(600),
+            start: Start::Beginning,
+        }
+    }
+}
+
+/// What becomes of an entry whose type nobody handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unhandled {
+    /// `"bury"`: it goes to the dead letters once `unhandled_after` has passed.
+    Bury,
+    /// `"ack"`: it is acknowledged.
+    Ack,
+}
+
+/// Where a group begins that is new to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// `"beginning"`: with the oldest entry.
+    Beginning,
+    /// `"end"`: with the first entry added after the group. What came before is never read.
+    End,
+}
+
+/// `[retry]`: how often and how soon a failed entry is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RetrySettings {
+    /// Attempts at most, the first one counting; 5.
+    pub max_attempts: u32,
+    /// The wait between them.
+    pub backoff: Backoff,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+/// `[handlers."order.created"]` or `[defaults]`: what is unset is inherited.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HandlerSettings {
+    /// How long an attempt may take; 5 min.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub timeout: Option<Duration>,
+    /// How long a cancelled handler may go on before its task is dropped; 1 s.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub grace: Option<Duration>,
+    /// Attempts at most, the first one counting.
+    pub max_attempts: Option<u32>,
+    /// The wait between attempts. A file may give a part of it, and the rest is that of `[retry]`.
+    pub backoff: Option<Backoff>,
+}
+
+/// `[streams.orders]`: what is unset is inherited from `[worker]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StreamSettings {
+    /// Where a group begins that is new to this stream.
+    pub start: Option<Start>,
+}
+
+/// What holds for one handler, everything inherited. See [`Settings::policy`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HandlerPolicy {
+    /// How long an attempt may take.
+    pub timeout: Duration,
+    /// How long a cancelled handler may go on before its task is dropped.
+    pub grace: Duration,
+    /// Attempts at most, the first one counting.
+    pub max_attempts: u32,
+    /// The wait between attempts.
+    pub backoff: Backoff,
+}
+
+impl HandlerPolicy {
+    const TIMEOUT: Duration = Duration::from_secs(300);
+    const GRACE: Duration = Duration::from_secs(1);
+}

@@ -1,0 +1,290 @@
+//! The values that a setting cannot have, alone or together with others.
+//!
+//! Works on [`Settings`] however they came about. Only what cannot work is refused: a `prefetch`
+//! below the `concurrency` can, both being upper limits, of which the lower one holds.
+
+use std::time::Duration;
+
+use super::tree::KeyPath;
+use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration};
+use crate::event_type;
+use crate::retry::Backoff;
+
+/// Handlers and entries of one process; more is a slip, and would be reserved for in advance.
+const MOST_AT_ONCE: usize = 1_000_000;
+/// Pooled connections of one process; a server refuses more than 10,000 from all together.
+const MOST_CONNECTIONS: usize = 1_000;
+/// A lease is renewed every third of it: below this, a pause of a process or of the network that
+/// nobody would notice takes its entries away.
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+/// For so long nobody takes over what a dead worker held.
+const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+/// What Redis' times can tell apart; and a wait of nothing would be a retry in a tight loop.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// Beyond a year a duration is a slip, and sums of it with a time may have no room.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A setting that cannot work.
+pub(super) struct Finding {
+    pub(super) path: KeyPath,
+    /// The other settings it cannot work with.
+    pub(super) with: Vec<KeyPath>,
+    /// What is wrong, after the setting's name.
+    pub(super) message: String,
+}
+
+/// Everything in `settings` that cannot work.
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    redis(&settings.redis, &mut findings);
+    worker(&settings.worker, &mut findings);
+    let retry = KeyPath::plain("retry");
+    findings.attempts(retry.key("max_attempts"), settings.retry.max_attempts);
+    backoff(
+        &retry.key("backoff"),
+        &settings.retry.backoff,
+        &mut findings,
+    );
+    defaults(&settings.defaults, &mut findings);
+    for (name, settings) in &settings.handlers {
+        let path = KeyPath::plain("handlers").key(name);
+        if let Err(refusal) = event_type::check(name) {
+            findings.add(path.clone(), format!("the event type {refusal}"));
+        }
+        handler(&path, settings, &mut findings);
+    }
+    for name in settings.streams.keys() {
+        if let Err(refusal) = stream_name(name) {
+            let path = KeyPath::plain("streams").key(name);
+            findings.add(path, format!("the stream name {refusal}"));
+        }
+    }
+    findings.0
+}
+
+/// Refuses what cannot be the name of a stream here, with the end of a sentence about it.
+pub(crate) fn stream_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        return Err(format!("has the control character {control:?}"));
+    }
+    let braces: String = name.chars().filter(|c| matches!(c, '{' | '}')).collect();
+    match braces.as_str() {
+        "" => Ok(()),
+        "{}" if !name.contains("{}") => Ok(()),
+        "{}" => Err("has an empty tag; write something between the braces, or none".to_owned()),
+        _ => Err(
+            "has braces that are not one tag; write none, or one pair as in \"{shop}.orders\""
+                .to_owned(),
+        ),
+    }
+}
+
+/// Refuses what cannot be the name of a consumer group here, with the end of a sentence about it.
+pub(crate) fn group_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    match name
+        .chars()
+        .find(|c| *c == ':' || c.is_whitespace() || c.is_control())
+    {
+        Some(':') => Err("has a ':', which parts the names of its keys".to_owned()),
+        Some(space) if space.is_whitespace() => Err(format!("has the white space {space:?}")),
+        Some(control) => Err(format!("has the control character {control:?}")),
+        None => Ok(()),
+    }
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, path: KeyPath, message: impl Into<String>) {
+        self.add_with(path, Vec::new(), message);
+    }
+
+    fn add_with(&mut self, path: KeyPath, with: Vec<KeyPath>, message: impl Into<String>) {
+        self.0.push(Finding {
+            path,
+            with,
+            message: message.into(),
+        });
+    }
+
+    fn count(&mut self, path: KeyPath, value: usize, most: usize) {
+        if value < 1 {
+            self.add(path, format!("{value} is too few; at least 1"));
+        } else if value > most {
+            self.add(path, format!("{value} is too many; at most {most}"));
+        }
+    }
+
+    fn attempts(&mut self, path: KeyPath, value: u32) {
+        if value == 0 {
+            self.add(
+                path,
+                "0 attempts would bury every entry unseen; write 1 for no retries",
+            );
+        }
+    }
+
+    fn duration(&mut self, path: KeyPath, value: Duration, least: Duration, most: Duration) {
+        let (what, bound) = if value < least {
+            ("is too short; at least", least)
+        } else if value > most {
+            ("is too long; at most", most)
+        } else {
+            return;
+        };
+        let (value, bound) = (duration::format(value), duration::format(bound));
+        self.add(path, format!("{value} {what} {bound}"));
+    }
+
+    fn text(&mut self, path: KeyPath, value: Option<&str>) {
+        if value == Some("") {
+            self.add(path, "is empty; leave it out where there is none");
+        }
+    }
+}
+
+fn redis(redis: &RedisSettings, findings: &mut Findings) {
+    let at = |key| KeyPath::plain("redis").key(key);
+    findings.count(at("pool_size"), redis.pool_size, MOST_CONNECTIONS);
+    findings.text(at("username"), redis.username.as_deref());
+    let password = redis.password.as_ref().map(|password| password.expose());
+    findings.text(at("password"), password);
+    let file = redis.password_file.as_ref().and_then(|path| path.to_str());
+    findings.text(at("password_file"), file);
+
+    let named = if redis.username.is_some() {
+        "username"
+    } else if redis.url.has_user() {
+        "url"
+    } else {
+        return;
+    };
+    let any = password.is_some() || redis.password_file.is_some() || redis.url.has_password();
+    if !any {
+        findings.add_with(
+            at(named),
+            vec![at("url"), at("password"), at("password_file")],
+            "names a user without a password, which is never sent; set redis.password or \
+             redis.password_file, or write a password alone as \"redis://:password@host\"",
+        );
+    }
+}
+
+fn worker(worker: &WorkerSettings, findings: &mut Findings) {
+    let at = |key| KeyPath::plain("worker").key(key);
+    if let Err(refusal) = group_name(&worker.group) {
+        findings.add(at("group"), format!("the group name {refusal}"));
+    }
+    streams(&worker.streams, &worker.group, findings);
+    findings.count(at("concurrency"), worker.concurrency, MOST_AT_ONCE);
+    findings.count(at("prefetch"), worker.prefetch, MOST_AT_ONCE);
+    findings.duration(at("lease"), worker.lease, SHORTEST_LEASE, LONGEST_LEASE);
+    findings.duration(at("drain"), worker.drain, Duration::ZERO, LONGEST);
+    let after = worker.unhandled_after;
+    findings.duration(at("unhandled_after"), after, Duration::ZERO, LONGEST);
+}
+
+fn streams(names: &[String], group: &str, findings: &mut Findings) {
+    let path = KeyPath::plain("worker.streams");
+    if names.is_empty() {
+        findings.add(path.clone(), "has no stream in it; name at least one");
+    }
+    for (index, name) in names.iter().enumerate() {
+        let at = path.index(index);
+        if let Err(refusal) = stream_name(name) {
+            findings.add(at, format!("the stream name {refusal}"));
+        } else if names[..index].contains(name) {
+            findings.add(at, format!("{name:?} is in the list twice"));
+        } else if let Some(twin) = names[..index].iter().find(|other| same_keys(name, other)) {
+            findings.add(
+                at,
+                format!("{name:?} and {twin:?} would share their keys; rename one of them"),
+            );
+        } else if is_own_key(name, group) {
+            findings.add(
+                at,
+                format!("{name:?} is a key that the group {group:?} keeps for itself"),
+            );
+        }
+    }
+}
+
+/// The keys of `orders` are named after `{orders}`, which is what `{orders}` keeps.
+fn same_keys(a: &str, b: &str) -> bool {
+    a.strip_prefix('{').and_then(|a| a.strip_suffix('}')) == Some(b)
+        || b.strip_prefix('{').and_then(|b| b.strip_suffix('}')) == Some(a)
+}
+
+/// Another group may read the dead letters of this one; this one would chase its own.
+fn is_own_key(name: &str, group: &str) -> bool {
+    const OWN: [&str; 7] = [
+        "retry", "dead", "again", "failures", "position", "paused", "protocol",
+    ];
+    let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
+    let mark = format!(":{group}:seen:");
+    name.contains('{') && (OWN.iter().any(own) || name.contains(&mark))
+}
+
+fn defaults(defaults: &HandlerSettings, findings: &mut Findings) {
+    let path = KeyPath::plain("defaults");
+    if defaults.max_attempts.is_some() {
+        let with = "has no effect here; set retry.max_attempts";
+        findings.add(path.key("max_attempts"), with);
+    }
+    if defaults.backoff.is_some() {
+        findings.add(path.key("backoff"), "has no effect here; set retry.backoff");
+    }
+    handler(&path, defaults, findings);
+}
+
+fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) {
+    if let Some(timeout) = settings.timeout {
+        findings.duration(path.key("timeout"), timeout, SHORTEST_WAIT, LONGEST);
+    }
+    if let Some(grace) = settings.grace {
+        findings.duration(path.key("grace"), grace, Duration::ZERO, LONGEST);
+    }
+    if let Some(attempts) = settings.max_attempts {
+        findings.attempts(path.key("max_attempts"), attempts);
+    }
+    if let Some(settings) = &settings.backoff {
+        backoff(&path.key("backoff"), settings, findings);
+    }
+}
+
+fn backoff(path: &KeyPath, backoff: &Backoff, findings: &mut Findings) {
+    let Backoff {
+        initial,
+        factor,
+        max,
+        jitter,
+    } = *backoff;
+    findings.duration(path.key("initial"), initial, SHORTEST_WAIT, LONGEST);
+    findings.duration(path.key("max"), max, SHORTEST_WAIT, LONGEST);
+    if initial > max {
+        let (initial, max) = (duration::format(initial), duration::format(max));
+        findings.add_with(
+            path.key("initial"),
+            vec![path.key("max")],
+            format!("{initial} is longer than the longest wait, max = \"{max}\""),
+        );
+    }
+    if !(factor.is_finite() && factor >= 1.0) {
+        findings.add(
+            path.key("factor"),
+            format!("{factor} is not a factor to grow by; at least 1"),
+        );
+    }
+    if !(0.0..=1.0).contains(&jitter) {
+        findings.add(
+            path.key("jitter"),
+            format!("{jitter} is not a share; from 0 to 1"),
+        );
+    }
+}

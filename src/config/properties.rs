@@ -1,0 +1,355 @@
+//! What holds for every configuration: it prints and reads back equal, a slip is told with the
+//! key that was meant, secrets stay hidden, and nothing makes the loader panic.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use toml::{Table, Value};
+
+use super::*;
+use crate::event_type;
+
+const SECRET: &str = "hunter2";
+
+/// As [`Settings::to_toml`], with the secrets.
+fn print_with_secrets(settings: &Settings) -> String {
+    let mut table = Table::try_from(settings).expect("printable settings");
+    let redis = table["redis"].as_table_mut().expect("a table");
+    redis.insert("url".to_owned(), settings.redis.url.expose().into());
+    if let Some(password) = &settings.redis.password {
+        redis.insert("password".to_owned(), password.expose().into());
+    }
+    table.insert("app".to_owned(), Value::Table(settings.app.clone()));
+    toml::to_string(&table).expect("printable settings")
+}
+
+fn wait(least: Duration, most: Duration) -> impl Strategy<Value = Duration> {
+    let nanos = (least.as_nanos() as u64)..=(most.as_nanos() as u64);
+    let millis = (least.as_millis() as u64)..=(most.as_millis() as u64);
+    prop_oneof![
+        nanos.prop_map(Duration::from_nanos),
+        millis.prop_map(Duration::from_millis),
+    ]
+}
+
+fn any_wait() -> impl Strategy<Value = Duration> {
+    wait(
+        Duration::from_millis(1),
+        Duration::from_secs(365 * 24 * 3600),
+    )
+}
+
+fn redis() -> impl Strategy<Value = RedisSettings> {
+    let url = select(vec![
+        "redis://127.0.0.1:6379",
+        "rediss://[::1]:6380/3",
+        "redis://worker:hunter2@redis.internal",
+        "unix:///run/redis.sock?pass=hunter2&user=worker",
+    ]);
+    let url = url.prop_map(|url| RedisUrl::parse(url).expect(url));
+    let password = prop_oneof![Just(SECRET.to_owned()), ".{1,12}"];
+    (url, ".{1,8}", proptest::option::of(password), 1..100_usize).prop_map(
+        |(url, user, password, pool_size)| RedisSettings {
+            url,
+            username: password.is_some().then_some(user),
+            password: password.map(Secret::new),
+            password_file: None,
+            pool_size,
+        },
+    )
+}
+
+fn stream() -> impl Strategy<Value = String> {
+    r"[a-zé][a-z0-9.:_ -]{0,8}|[a-z]{0,3}\{[a-z]{1,4}\}[a-z.]{1,4}"
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    select(vec![Start::Beginning, Start::End])
+}
+
+fn worker() -> impl Strategy<Value = WorkerSettings> {
+    (
+        "[a-zé][a-z0-9_.{}-]{0,8}",
+        proptest::collection::btree_set(stream(), 1..4),
+        1..=1_000_000_usize,
+        1..=1_000_000_usize,
+        wait(Duration::from_millis(500), Duration::from_secs(24 * 3600)),
+        wait(Duration::ZERO, Duration::from_secs(3600)),
+        select(vec![Unhandled::Bury, Unhandled::Ack]),
+        wait(Duration::ZERO, Duration::from_secs(3600)),
+        start(),
+    )
+        .prop_map(
+            |(group, streams, concurrency, prefetch, lease, drain, unhandled, after, start)| {
+                WorkerSettings {
+                    group,
+                    streams: streams.into_iter().collect(),
+                    concurrency,
+                    prefetch,
+                    lease,
+                    drain,
+                    unhandled,
+                    unhandled_after: after,
+                    start,
+                }
+            },
+        )
+}
+
+fn backoff() -> impl Strategy<Value = Backoff> {
+    (any_wait(), any_wait(), 1.0..1e9_f64, 0.0..=1.0_f64).prop_map(|(a, b, factor, jitter)| {
+        Backoff {
+            initial: a.min(b),
+            factor,
+            max: a.max(b),
+            jitter,
+        }
+    })
+}
+
+fn handler() -> impl Strategy<Value = HandlerSettings> {
+    use proptest::option::of;
+    (
+        of(any_wait()),
+        of(any_wait()),
+        of(1..=u32::MAX),
+        of(backoff()),
+    )
+        .prop_map(|(timeout, grace, max_attempts, backoff)| HandlerSettings {
+            timeout,
+            grace,
+            max_attempts,
+            backoff,
+        })
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::Boolean),
+        any::<i64>().prop_map(Value::Integer),
+        any::<f64>()
+            .prop_filter("equal to itself", |number| !number.is_nan())
+            .prop_map(Value::Float),
+        ".{0,8}".prop_map(Value::String),
+        Just("1979-05-27T07:32:00Z".parse().expect("a date")),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            proptest::collection::btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|table| Value::Table(table.into_iter().collect())),
+        ]
+    })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let event_type = r"[a-z][a-z0-9_-]{0,3}(\.[a-z0-9][a-z0-9_-]{0,3}){1,2}";
+    (
+        redis(),
+        worker(),
+        (1..=u32::MAX, backoff()),
+        (any_wait(), any_wait()),
+        proptest::collection::btree_map(event_type, handler(), 0..3),
+        proptest::collection::btree_map(stream(), proptest::option::of(start()), 0..3),
+        proptest::collection::btree_map(".{0,6}", value(), 0..4),
+    )
+        .prop_map(
+            |(redis, worker, retry, defaults, handlers, streams, app)| Settings {
+                redis,
+                worker,
+                retry: RetrySettings {
+                    max_attempts: retry.0,
+                    backoff: retry.1,
+                },
+                defaults: HandlerSettings {
+                    timeout: Some(defaults.0),
+                    grace: Some(defaults.1),
+                    ..HandlerSettings::default()
+                },
+                handlers,
+                streams: streams
+                    .into_iter()
+                    .map(|(name, start)| (name, StreamSettings { start }))
+                    .collect(),
+                app: app.into_iter().collect(),
+            },
+        )
+}
+
+/// Every table of the configuration with the keys it may have.
+fn levels() -> Vec<(String, Vec<String>)> {
+    let mut levels = BTreeMap::<String, Vec<String>>::new();
+    for path in read::known() {
+        let keys: Vec<&str> = path.keys().collect();
+        let (key, above) = keys.split_last().expect("a key");
+        let level = levels.entry(above.join(".")).or_default();
+        level.push((*key).to_owned());
+    }
+    let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+    let of_handler = owned(&["timeout", "grace", "max_attempts", "backoff"]);
+    let of_backoff = levels["retry.backoff"].clone();
+    levels.insert("handlers.\"order.created\"".to_owned(), of_handler);
+    levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);
+    levels.insert("streams.orders".to_owned(), owned(&["start"]));
+    let top = "redis worker retry defaults handlers streams app";
+    levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
+    levels
+        .get_mut("retry")
+        .expect("a table")
+        .push("backoff".to_owned());
+    levels.into_iter().collect()
+}
+
+/// One slip of the finger somewhere in `word`.
+fn slip(word: &str, kind: u8, at: Index, letter: char) -> String {
+    let mut letters: Vec<char> = word.chars().collect();
+    let at = at.index(letters.len());
+    match kind {
+        0 => letters.insert(at, letter),
+        1 => letters[at] = letter,
+        2 => drop(letters.remove(at)),
+        _ => {
+            let at = at.min(letters.len() - 2);
+            letters.swap(at, at + 1);
+        }
+    }
+    letters.into_iter().collect()
+}
+
+#[test]
+fn no_depth_of_nesting_makes_the_loader_panic() {
+    for (open, close) in [
+        ("[", ""),
+        ("[", "]"),
+        ("{a=", "}"),
+        ("a.", ""),
+        ("[a.", "]"),
+        ("[[a.", "]]"),
+    ] {
+        let nested = format!("{}{}", open.repeat(100_000), close.repeat(100_000));
+        for text in [
+            nested.clone(),
+            format!("[app]\na = {nested}"),
+            format!("[app]\n{nested}b = 1"),
+        ] {
+            let _ = Settings::from_toml_str(&text);
+        }
+        let _ = Settings::load(Sources {
+            default_file: PathBuf::from("/nowhere/config.toml"),
+            environment: vec![
+                ("STREAMHAND_WORKER__STREAMS".to_owned(), nested.clone()),
+                (
+                    format!("STREAMHAND_APP{}", "__A".repeat(100_000)),
+                    String::new(),
+                ),
+            ],
+            overrides: vec![(nested.clone(), nested)],
+            ..Sources::default()
+        });
+    }
+}
+
+proptest! {
+    #[test]
+    fn valid_settings_print_and_read_back_equal(settings in settings()) {
+        prop_assert_eq!(settings.check(), Ok(()));
+        let text = print_with_secrets(&settings);
+        prop_assert_eq!(Settings::from_toml_str(&text), Ok(settings), "{}", text);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_and_holds_no_secret(mut settings in settings()) {
+        settings.app.insert("password".to_owned(), SECRET.into());
+        settings.redis.password = settings.redis.password.map(|_| Secret::new(SECRET));
+        let shown = settings.to_toml();
+        let debug = format!("{settings:?}");
+        prop_assert!(!shown.contains(SECRET) && !debug.contains(SECRET), "{}{}", shown, debug);
+        let again = Settings::from_toml_str(&shown).expect(&shown);
+        prop_assert_eq!(again.worker, settings.worker);
+        prop_assert_eq!(again.handlers, settings.handlers);
+    }
+
+    #[test]
+    fn a_slip_in_a_key_is_refused_with_the_nearest_valid_key(
+        (level, keys) in select(levels()), key: Index, kind in 0..4_u8, at: Index, letter in "[a-z_]"
+    ) {
+        let key = key.get(&keys);
+        let letter = letter.chars().next().expect("a letter");
+        let wrong = slip(key, kind, at, letter);
+        prop_assume!(!wrong.is_empty() && !keys.contains(&wrong));
+
+        let path = if level.is_empty() { wrong.clone() } else { format!("{level}.{wrong}") };
+        let error = Settings::from_toml_str(&format!("{path} = 1")).expect_err("unknown");
+        let [problem] = error.problems() else { panic!("one slip: {error}") };
+        prop_assert_eq!(problem.kind(), ProblemKind::UnknownKey);
+        prop_assert_eq!(problem.key(), Some(path.as_str()));
+
+        let named = problem.message().trim_end_matches("`?");
+        let named = named.rsplit(['`', '.']).next().expect("a key");
+        let distance = |key: &str| strsim::damerau_levenshtein(&wrong, key);
+        let least = keys.iter().map(|key| distance(key)).min();
+        prop_assert!(keys.iter().any(|key| key == named), "{} names no key", problem);
+        prop_assert_eq!(Some(distance(named)), least, "{}", problem);
+    }
+
+    #[test]
+    fn a_slip_in_the_grammar_of_an_event_type_is_refused(name in ".{0,12}") {
+        let mut settings = Settings::default();
+        settings.handlers.insert(name.clone(), HandlerSettings::default());
+        let text = print_with_secrets(&settings);
+        let accepted = Settings::from_toml_str(&text).is_ok();
+        prop_assert_eq!(accepted, event_type::is_valid(&name), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "\\PC{0,60}|(.|\n){0,60}") {
+        let _ = Settings::from_toml_str(&text);
+    }
+
+    #[test]
+    fn no_heap_of_toml_tokens_makes_the_loader_panic(
+        tokens in proptest::collection::vec(select(vec![
+            "[", "]", "[[", "]]", "{", "}", "=", ",", ".", "\n", " ", "\"", "\"\"\"", "'", "#", "-",
+            "1", "0x", "1e9", "nan", "inf", "true", "1979-05-27", "\"30s\"", "\"redis://h\"", "\u{feff}",
+            "redis", "url", "worker", "lease", "streams", "retry", "backoff", "initial", "max",
+            "handlers", "\"order.created\"", "defaults", "app", "é", "\r\n", "\\u00e9", "\\",
+        ]), 0..40)
+    ) {
+        let _ = Settings::from_toml_str(&tokens.concat());
+    }
+
+    #[test]
+    fn no_damage_to_a_good_file_makes_the_loader_panic(
+        damage in proptest::collection::vec((any::<Index>(), any::<Index>(), ".{0,3}"), 1..6)
+    ) {
+        let mut text: Vec<char> = include_str!("../../config.toml").chars().collect();
+        for (from, to, with) in damage {
+            let (from, to) = (from.index(text.len() + 1), to.index(text.len() + 1));
+            text.splice(from.min(to)..from.max(to).min(from.min(to) + 20), with.chars());
+        }
+        let _ = Settings::from_toml_str(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn no_variable_and_no_flag_makes_the_loader_panic(
+        names in proptest::collection::vec(
+            prop_oneof![
+                select(read::known()).prop_map(|path| path.to_string()),
+                "(app|handlers|worker|retry)(\\.[a-z\"_]{0,6}){0,3}|.{0,12}",
+            ],
+            0..5,
+        ),
+        values in proptest::collection::vec("\\PC{0,12}|\\[.{0,8}\\]|[0-9]{1,20}(s|ms)?", 5),
+    ) {
+        let variable = |name: &String| format!("STREAMHAND_{}", name.replace('.', "__").to_uppercase());
+        let values = || values.iter().cloned();
+        let _ = Settings::load(Sources {
+            default_file: PathBuf::from("/nowhere/config.toml"),
+            environment: names.iter().map(variable).zip(values()).collect(),
+            overrides: names.iter().cloned().zip(values()).collect(),
+            ..Sources::default()
+        });
+    }
+}

@@ -1,0 +1,254 @@
+//! The schema: which settings there are and where they stand. Reads a tree into [`Settings`] and
+//! notes everything in it that is no setting or no value of one.
+
+use toml::{Table, Value};
+
+use super::error::{Origin, Problem, ProblemKind};
+use super::tree::{KeyPath, Tree};
+use super::value::{Given, Setting, type_name};
+use super::{HandlerSettings, Settings, StreamSettings, nearest};
+use crate::retry::Backoff;
+
+/// Reads what `tree` says over the defaults. A setting whose value is refused keeps its default.
+pub(super) fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
+    let mut reader = Reader {
+        tree,
+        problems: Vec::new(),
+        known: Vec::new(),
+    };
+    let settings = reader.settings();
+    (settings, reader.problems)
+}
+
+/// Every setting with a fixed place, which is all but those of single handlers, single streams and
+/// `[app]`.
+pub(super) fn known() -> Vec<KeyPath> {
+    let tree = Tree::default();
+    let mut reader = Reader {
+        tree: &tree,
+        problems: Vec::new(),
+        known: Vec::new(),
+    };
+    reader.settings();
+    reader.known
+}
+
+struct Reader<'t> {
+    tree: &'t Tree,
+    problems: Vec<Problem>,
+    known: Vec<KeyPath>,
+}
+
+impl Reader<'_> {
+    fn settings(&mut self) -> Settings {
+        let mut read = Settings::default();
+        let tree = self.tree;
+        let mut root = Section {
+            reader: self,
+            path: KeyPath::default(),
+            table: Some(&tree.root),
+            keys: Vec::new(),
+        };
+        root.section("redis", |redis| {
+            redis.setting("url", &mut read.redis.url);
+            redis.setting("username", &mut read.redis.username);
+            redis.setting("password", &mut read.redis.password);
+            redis.setting("password_file", &mut read.redis.password_file);
+            redis.setting("pool_size", &mut read.redis.pool_size);
+        });
+        root.section("worker", |worker| {
+            worker.setting("group", &mut read.worker.group);
+            worker.setting("streams", &mut read.worker.streams);
+            worker.setting("concurrency", &mut read.worker.concurrency);
+            worker.setting("prefetch", &mut read.worker.prefetch);
+            worker.setting("lease", &mut read.worker.lease);
+            worker.setting("drain", &mut read.worker.drain);
+            worker.setting("unhandled", &mut read.worker.unhandled);
+            worker.setting("unhandled_after", &mut read.worker.unhandled_after);
+            worker.setting("start", &mut read.worker.start);
+        });
+        root.section("retry", |retry| {
+            retry.setting("max_attempts", &mut read.retry.max_attempts);
+            retry.backoff(&mut read.retry.backoff);
+        });
+        root.section("defaults", |defaults| {
+            defaults.setting("timeout", &mut read.defaults.timeout);
+            defaults.setting("grace", &mut read.defaults.grace);
+        });
+        let inherited = read.retry.backoff;
+        root.sections("handlers", |name, section| {
+            let handler = section.handler(inherited);
+            read.handlers.insert(name.to_owned(), handler);
+        });
+        root.sections("streams", |name, section| {
+            let mut stream = StreamSettings::default();
+            section.setting("start", &mut stream.start);
+            read.streams.insert(name.to_owned(), stream);
+        });
+        root.free("app", &mut read.app);
+        root.finish();
+        read
+    }
+}
+
+/// One table of the configuration while it is read.
+struct Section<'r, 't> {
+    reader: &'r mut Reader<'t>,
+    path: KeyPath,
+    table: Option<&'t Table>,
+    /// The keys that it may have, as far as they have been asked for.
+    keys: Vec<&'static str>,
+}
+
+impl<'t> Section<'_, 't> {
+    /// Reads the value of `key` into `into`, which stays as it is where there is none.
+    fn setting<T: Setting>(&mut self, key: &'static str, into: &mut T) {
+        let path = self.path.key(key);
+        if let Some(value) = self.value(key) {
+            let untyped = self.reader.tree.value_origin(&path).is_untyped();
+            let given = match value {
+                Value::String(text) if untyped => Given::Text(text),
+                value => Given::Toml(value),
+            };
+            match T::read(given) {
+                Ok(value) => *into = value,
+                Err(refusal) => {
+                    let origin = self.reader.tree.value_origin(&path);
+                    self.problem(refusal.kind, origin, &path, refusal.message);
+                }
+            }
+        }
+        self.reader.known.push(path);
+    }
+
+    /// Reads a backoff; what it does not say stays as it is.
+    fn backoff(&mut self, into: &mut Backoff) {
+        self.section("backoff", |section| {
+            section.setting("initial", &mut into.initial);
+            section.setting("factor", &mut into.factor);
+            section.setting("max", &mut into.max);
+            section.setting("jitter", &mut into.jitter);
+        });
+    }
+
+    fn handler(&mut self, inherited: Backoff) -> HandlerSettings {
+        let mut handler = HandlerSettings::default();
+        self.setting("timeout", &mut handler.timeout);
+        self.setting("grace", &mut handler.grace);
+        self.setting("max_attempts", &mut handler.max_attempts);
+        if self
+            .table
+            .is_some_and(|table| table.contains_key("backoff"))
+        {
+            let mut backoff = inherited;
+            self.backoff(&mut backoff);
+            handler.backoff = Some(backoff);
+        } else {
+            self.keys.push("backoff");
+        }
+        handler
+    }
+
+    /// Reads a table within this one, or none.
+    fn section(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 't>)) {
+        let value = self.value(key);
+        self.inner(key, value, read);
+    }
+
+    /// Reads a table of tables, whose keys are the user's names for something.
+    fn sections(&mut self, key: &'static str, mut read: impl FnMut(&str, &mut Section<'_, 't>)) {
+        self.section(key, |tables| {
+            for (name, value) in tables.table.into_iter().flatten() {
+                if tables.is_unquoted(name, value) {
+                    continue;
+                }
+                tables.inner(name, Some(value), |section| read(name, section));
+            }
+            tables.table = None;
+        });
+    }
+
+    /// Catches `[handlers.order.created]`, which TOML takes for `created` within `order`.
+    fn is_unquoted(&mut self, name: &str, value: &Value) -> bool {
+        let within = value.as_table().into_iter().flatten();
+        let mut inner = within.filter(|(key, value)| value.is_table() && *key != "backoff");
+        let Some((inner, _)) = inner.next().filter(|_| !name.contains('.')) else {
+            return false;
+        };
+        let quoted = self.path.key(&format!("{name}.{inner}"));
+        let message = format!("a name with dots needs quotes; write [{quoted}]");
+        let path = self.path.key(name).key(inner);
+        let origin = self.reader.tree.key_origin(&path);
+        self.problem(ProblemKind::UnknownKey, origin, &path, message);
+        true
+    }
+
+    /// Takes a table as it is.
+    fn free(&mut self, key: &'static str, into: &mut Table) {
+        self.section(key, |section| {
+            *into = section.table.take().cloned().unwrap_or_default();
+        });
+    }
+
+    fn inner(
+        &mut self,
+        key: &str,
+        value: Option<&'t Value>,
+        read: impl FnOnce(&mut Section<'_, 't>),
+    ) {
+        let path = self.path.key(key);
+        let table = value.and_then(Value::as_table);
+        if let (Some(value), None) = (value, table) {
+            let origin = self.reader.tree.value_origin(&path);
+            let found = type_name(value);
+            let message = format!("expected a section, [{path}], found {found}");
+            self.problem(ProblemKind::WrongType, origin, &path, message);
+        }
+        let mut section = Section {
+            reader: self.reader,
+            path,
+            table,
+            keys: Vec::new(),
+        };
+        read(&mut section);
+        section.finish();
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'t Value> {
+        self.keys.push(key);
+        self.table.and_then(|table| table.get(key))
+    }
+
+    /// Notes the keys that nothing has asked for.
+    fn finish(&mut self) {
+        for key in self.table.into_iter().flat_map(Table::keys) {
+            if self.keys.contains(&key.as_str()) {
+                continue;
+            }
+            let path = self.path.key(key);
+            let message = format!("unknown key{}", self.advice(key));
+            let origin = self.reader.tree.key_origin(&path);
+            self.problem(ProblemKind::UnknownKey, origin, &path, message);
+        }
+    }
+
+    fn advice(&self, key: &str) -> String {
+        if let Some(meant) = nearest::of(key, self.keys.iter().copied()) {
+            return format!("; did you mean `{}`?", self.path.key(meant));
+        }
+        let elsewhere = known().into_iter().find(|known| known.last() == Some(key));
+        if let Some(elsewhere) = elsewhere {
+            return format!("; did you mean `{elsewhere}`?");
+        }
+        format!("; known here: {}", self.keys.join(", "))
+    }
+
+    fn problem(&mut self, kind: ProblemKind, origin: Origin, path: &KeyPath, message: String) {
+        self.reader.problems.push(Problem {
+            kind,
+            origin,
+            key: Some(path.to_string()),
+            message,
+        });
+    }
+}

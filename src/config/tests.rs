@@ -1,0 +1,344 @@
+//! Where settings come from, which of them wins, and how they are shown.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+mod refusals;
+
+const DEFAULT_FILE: &str = include_str!("../../config.toml");
+
+fn refusal(text: &str) -> String {
+    match Settings::from_toml_str(text) {
+        Ok(settings) => panic!("{text:?} was accepted: {settings:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    pairs.iter().map(owned).collect()
+}
+
+/// A file with `text` in it; the directory goes when the guard does.
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).expect("a file in it");
+    (directory, path)
+}
+
+/// Nothing but what `environment` says, wherever the test runs.
+fn environment(variables: &[(&str, &str)]) -> Sources {
+    Sources {
+        default_file: PathBuf::from("/nowhere/config.toml"),
+        environment: pairs(variables),
+        ..Sources::default()
+    }
+}
+
+#[test]
+fn the_file_at_the_top_of_the_repository_says_the_defaults() {
+    assert_eq!(
+        Settings::from_toml_str(DEFAULT_FILE),
+        Ok(Settings::default())
+    );
+}
+
+#[test]
+fn the_file_at_the_top_of_the_repository_has_every_setting() {
+    let lines: Vec<&str> = DEFAULT_FILE
+        .lines()
+        .map(|l| l.trim_start_matches('#'))
+        .collect();
+    for path in read::known() {
+        let key = path.last().expect("a key");
+        let said = lines.iter().any(|line| {
+            line.starts_with(&format!("{key} = ")) || line.contains(&format!(" {key} = "))
+        });
+        assert!(said, "{path} is missing");
+    }
+}
+
+#[test]
+fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
+    let sample = |line: &str| line.starts_with('#') && !line.starts_with("# ");
+    let uncommented: String = DEFAULT_FILE
+        .lines()
+        // The file that a sample names is not there.
+        .filter(|line| !line.starts_with("#password_file"))
+        .map(|line| if sample(line) { &line[1..] } else { line })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let settings = Settings::from_toml_str(&uncommented).expect(&uncommented);
+    assert_eq!(settings.redis.username.as_deref(), Some("worker"));
+    assert_eq!(settings.start("orders"), Start::End);
+    let policy = settings.policy("order.created");
+    assert_eq!((policy.timeout.as_secs(), policy.max_attempts), (10, 8));
+    assert_eq!(policy.backoff.initial, Duration::from_secs(2));
+    assert_eq!(policy.backoff.max, Duration::from_secs(300));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+    let (_guard, path) = file("[worker]\nlease = \"10s\"\ndrain = \"11s\"\nprefetch = 12\n");
+    let sources = Sources {
+        file: Some(path),
+        environment: pairs(&[
+            ("STREAMHAND_WORKER__DRAIN", "20s"),
+            ("STREAMHAND_WORKER__PREFETCH", "21"),
+            ("STREAMHAND_WORKER__STREAMS", "orders, invoices"),
+            ("STREAMHAND_WORKER__UNHANDLED", "ack"),
+            ("STREAMHAND_RETRY__BACKOFF__FACTOR", "3"),
+            ("STREAMHAND_LOG", "debug"),
+            ("HOME", "/root"),
+        ]),
+        overrides: pairs(&[
+            ("worker.prefetch", "30"),
+            ("handlers.\"order.created\".timeout", "31s"),
+        ]),
+        ..Sources::default()
+    };
+    let settings = Settings::load(sources).expect("valid sources");
+    let worker = &settings.worker;
+    assert_eq!(
+        (
+            worker.lease.as_secs(),
+            worker.drain.as_secs(),
+            worker.prefetch
+        ),
+        (10, 20, 30)
+    );
+    assert_eq!(worker.streams, ["orders", "invoices"]);
+    assert_eq!(worker.unhandled, Unhandled::Ack);
+    assert_eq!(worker.group, "fulfilment");
+    assert_eq!(settings.retry.backoff.factor, 3.0);
+    assert_eq!(settings.policy("order.created").timeout.as_secs(), 31);
+}
+
+#[test]
+fn a_list_in_the_environment_may_be_toml() {
+    let sources = environment(&[("STREAMHAND_WORKER__STREAMS", "[\"a,b\", 'c']")]);
+    let settings = Settings::load(sources).expect("valid sources");
+    assert_eq!(settings.worker.streams, ["a,b", "c"]);
+}
+
+#[test]
+fn the_default_file_may_be_missing_and_the_one_asked_for_may_not() {
+    assert_eq!(Settings::load(environment(&[])), Ok(Settings::default()));
+    let sources = Sources {
+        file: Some(PathBuf::from("/nowhere/config.toml")),
+        ..environment(&[("STREAMHAND_WORKER__LEASE", "0s")])
+    };
+    let error = Settings::load(sources).expect_err("no file");
+    assert_eq!(error.problems()[0].kind(), ProblemKind::Unreadable);
+    insta::assert_snapshot!(error, @"
+    2 problems in the configuration:
+      /nowhere/config.toml: cannot be read: No such file or directory (os error 2)
+      STREAMHAND_WORKER__LEASE: worker.lease: 0s is too short; at least 500ms
+    ");
+}
+
+#[test]
+fn a_default_file_that_is_there_is_read() {
+    let (_guard, path) = file("[worker]\ngroup = \"billing\"\n");
+    let sources = Sources {
+        default_file: path,
+        ..environment(&[])
+    };
+    let settings = Settings::load(sources).expect("a valid file");
+    assert_eq!(settings.worker.group, "billing");
+}
+
+#[test]
+fn the_users_own_settings_are_taken_as_they_are_and_overridden_by_type() {
+    let (_guard, path) = file(
+        "[app]\nname = \"shop\"\nport = 25\nratio = 0.5\nhosts = [\"a\"]\nsmtp = { tls = true }\n",
+    );
+    let sources = |port: &str| Sources {
+        file: Some(path.clone()),
+        environment: pairs(&[
+            ("STREAMHAND_APP__NAME", "007"),
+            ("STREAMHAND_APP__PORT", port),
+            ("STREAMHAND_APP__RATIO", "2"),
+            ("STREAMHAND_APP__HOSTS", "b, c"),
+            ("STREAMHAND_APP__SMTP__TLS", "false"),
+            ("STREAMHAND_APP__DATABASE__URL", "postgres://db"),
+        ]),
+        ..Sources::default()
+    };
+    let app = Settings::load(sources("26")).expect("valid sources").app;
+    let expected: toml::Table = "name = \"007\"\nport = 26\nratio = 2.0\nhosts = [\"b\", \"c\"]\n\
+                                 smtp = { tls = false }\ndatabase = { url = \"postgres://db\" }"
+        .parse()
+        .expect("TOML");
+    assert_eq!(app, expected);
+    let error = Settings::load(sources("many")).expect_err("not a number");
+    insta::assert_snapshot!(error, @"STREAMHAND_APP__PORT: app.port: expected a whole number, as in the file");
+}
+
+#[test]
+fn a_password_comes_from_a_file_without_its_last_newline() {
+    let (_guard, path) = file("hunter2\n");
+    let text = format!(
+        "[redis]\nusername = \"worker\"\npassword_file = {:?}\n",
+        path
+    );
+    let settings = Settings::from_toml_str(&text).expect("a valid file");
+    assert_eq!(settings.redis.password, Some(Secret::new("hunter2")));
+    assert_eq!(
+        settings.redis.password_file.as_deref(),
+        Some(path.as_path())
+    );
+    assert_eq!(Settings::from_toml_str(&settings.to_toml()), Ok(settings));
+}
+
+#[test]
+fn a_password_file_that_cannot_be_used_says_why() {
+    let (guard, empty) = file("\n");
+    let missing = guard.path().join("missing");
+    let errors = [&empty, &missing].map(|path| {
+        let path = path.to_str().expect("a path in Unicode");
+        let sources = environment(&[("STREAMHAND_REDIS__PASSWORD_FILE", path)]);
+        let error = Settings::load(sources)
+            .expect_err("no password")
+            .to_string();
+        error.replace(&guard.path().display().to_string(), "/run")
+    });
+    insta::assert_snapshot!(errors.join("\n"), @"
+    STREAMHAND_REDIS__PASSWORD_FILE: redis.password_file: /run/config.toml is empty; write the password into it
+    STREAMHAND_REDIS__PASSWORD_FILE: redis.password_file: cannot read /run/missing: No such file or directory (os error 2)
+    ");
+}
+
+#[test]
+fn the_credentials_of_the_stronger_source_win_however_they_are_given() {
+    let (_guard, secret) = file("from the file");
+    let text = format!("[redis]\npassword_file = {secret:?}\n");
+    let (_guard, path) = file(&text);
+    let sources = |environment: &[(&str, &str)]| Sources {
+        file: Some(path.clone()),
+        environment: pairs(environment),
+        ..Sources::default()
+    };
+    let redis = |environment| {
+        Settings::load(sources(environment))
+            .expect("valid sources")
+            .redis
+    };
+
+    let redis_of_file = redis(&[]);
+    assert_eq!(redis_of_file.password, Some(Secret::new("from the file")));
+    let overridden = redis(&[("STREAMHAND_REDIS__PASSWORD", "other")]);
+    assert_eq!(overridden.password, Some(Secret::new("other")));
+    assert_eq!(overridden.password_file, None);
+    let by_url = redis(&[("STREAMHAND_REDIS", "redis://:other@host")]);
+    assert_eq!((by_url.password, by_url.password_file), (None, None));
+    let by_url = redis(&[("STREAMHAND_REDIS", "redis://host")]);
+    assert_eq!(by_url.password, Some(Secret::new("from the file")));
+
+    let both = refusal(&format!(
+        "[redis]\npassword = \"a\"\npassword_file = {secret:?}\n"
+    ));
+    insta::assert_snapshot!(both, @"line 3, column 17: redis.password_file: stands beside redis.password; leave one of them out");
+}
+
+#[test]
+fn a_policy_is_the_handlers_own_then_the_defaults() {
+    let settings = Settings::from_toml_str(
+        r#"
+[retry]
+max_attempts = 3
+backoff = { initial = "2s", max = "1m" }
+[defaults]
+timeout = "20s"
+[handlers."order.created"]
+max_attempts = 8
+backoff = { jitter = 0 }
+"#,
+    )
+    .expect("valid settings");
+    let inherited = settings.policy("order.shipped");
+    assert_eq!(
+        (inherited.timeout.as_secs(), inherited.grace.as_secs()),
+        (20, 1)
+    );
+    assert_eq!(
+        (inherited.max_attempts, inherited.backoff),
+        (3, settings.retry.backoff)
+    );
+    let own = settings.policy("order.created");
+    assert_eq!((own.timeout.as_secs(), own.max_attempts), (20, 8));
+    let backoff = Backoff {
+        jitter: 0.0,
+        ..settings.retry.backoff
+    };
+    assert_eq!(own.backoff, backoff);
+}
+
+#[test]
+fn what_is_in_force_is_shown_without_secrets() {
+    let settings = Settings::from_toml_str(
+        r#"
+[redis]
+url = "redis://worker:hunter2@host:6379"
+password = "hunter2"
+[handlers."order.created"]
+timeout = "26h"
+backoff = { initial = "2s" }
+[streams."{shop}.orders"]
+start = "end"
+[app]
+token = "hunter2"
+"#,
+    )
+    .expect("valid settings");
+    let debug = format!("{settings:?} {settings:#?}");
+    assert!(!debug.contains("hunter2"), "{debug}");
+    insta::assert_snapshot!(settings.to_toml(), @r#"
+    [redis]
+    url = "redis://worker:***@host:6379"
+    password = "***"
+    pool_size = 4
+
+    [worker]
+    group = "fulfilment"
+    streams = ["orders"]
+    concurrency = 64
+    prefetch = 1000
+    lease = "30s"
+    drain = "25s"
+    unhandled = "bury"
+    unhandled_after = "10m"
+    start = "beginning"
+
+    [retry]
+    max_attempts = 5
+
+    [retry.backoff]
+    initial = "1s"
+    factor = 2.0
+    max = "5m"
+    jitter = 0.2
+
+    [defaults]
+    timeout = "5m"
+    grace = "1s"
+
+    [handlers."order.created"]
+    timeout = "1d 2h"
+
+    [handlers."order.created".backoff]
+    initial = "2s"
+    factor = 2.0
+    max = "5m"
+    jitter = 0.2
+
+    [streams."{shop}.orders"]
+    start = "end"
+
+    [app]
+    token = "***"
+    "#);
+}
