@@ -184,7 +184,7 @@ pub(crate) fn unpack(fields: Fields) -> Result<Fields, (Fields, DecodeError)> {
         Ok(strings) => strings,
         Err(_) => return Err((fields, DecodeError::Packed)),
     };
-    if strings.len() % 2 != 0 {
+    if !strings.len().is_multiple_of(2) {
         return Err((fields, DecodeError::Packed));
     }
     let mut strings = strings.into_iter().map(|chunk| Bytes::from(chunk.0));

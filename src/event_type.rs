@@ -144,7 +144,20 @@ mod tests {
         ]
         .map(|name| format!("{name:?} {}", check(name).expect_err(name)))
         .join("\n");
-        insta::assert_snapshot!(refusals, @"");
+        insta::assert_snapshot!(refusals, @r#"
+        "" is empty; write a noun and what happened to it, as in "order.created"
+        "order" has no dot; write a noun and what happened to it, as in "order.created"
+        "Order.created" has the upper-case letter 'O' at position 1; write "order.created"
+        "order.Created_" has the upper-case letter 'C' at position 7; write "order.created_"
+        "ordér.created" has 'é' at position 4; only a-z, 0-9, '_', '-' and the dots between the parts are allowed
+        "order created" has ' ' at position 6; only a-z, 0-9, '_', '-' and the dots between the parts are allowed
+        "order..created" has two dots in a row at position 6
+        ".created" begins with a dot
+        "order." ends in a dot
+        "1order.created" begins with '1'; an event type begins with a letter
+        "order.-created" has a part that begins with '-'; a part begins with a letter or a digit
+        "order.ÄRGER" has the upper-case letter 'Ä' at position 7; event types are lower-case
+        "#);
     }
 
     proptest! {

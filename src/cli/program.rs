@@ -133,7 +133,9 @@ impl Program {
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<(), CommandError> {
         let mut tree = self.tree();
-        let matches = tree.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+        let matches = tree
+            .try_get_matches_from_mut(arguments)
+            .unwrap_or_else(|error| error.exit());
         let globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
         logging::set_up()?;

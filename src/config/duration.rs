@@ -118,7 +118,17 @@ mod tests {
         ]
         .map(|text| parse(text).expect_err(text))
         .join("\n");
-        insta::assert_snapshot!(refusals, @"");
+        insta::assert_snapshot!(refusals, @r#"
+        is empty; write a number and a unit, as in "500ms", "30s" or "1h 30m"
+        "30" has no unit; write "30s"
+        "1.5" has no unit; write "1.5s"
+        "-5s" is not a duration; write a number and a unit, as in "500ms", "30s" or "1h 30m"
+        "5 parsecs" has the unknown unit "parsecs"; the units are ms, s, m, h and d
+        "soon" is not a duration; write a number and a unit, as in "500ms", "30s" or "1h 30m"
+        "5s!" is not a duration; write a number and a unit, as in "500ms", "30s" or "1h 30m"
+        "99999999999s" is too long for a duration
+        "0.1ns" is too large or too fine for a duration
+        "#);
     }
 
     #[test]

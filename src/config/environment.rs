@@ -6,6 +6,10 @@ use super::{nearest, read};
 /// What the variables begin with that are meant for this program.
 pub(super) const PREFIX: &str = "STREAMHAND_";
 
+/// As deep as the TOML parser goes in a file. Much deeper tables could not even be dropped, which
+/// happens recursively.
+const DEEPEST: usize = 80;
+
 /// The setting that a variable sets; none where it is not a setting's. An error says what is wrong
 /// with the name.
 pub(super) fn setting(variable: &str, value: &str) -> Result<Option<KeyPath>, String> {
@@ -19,6 +23,9 @@ pub(super) fn setting(variable: &str, value: &str) -> Result<Option<KeyPath>, St
         return Ok(None);
     }
     let parts: Vec<String> = name.split("__").map(str::to_lowercase).collect();
+    if parts.len() > DEEPEST {
+        return Err(format!("leads into more than {DEEPEST} sections"));
+    }
     if parts[0] == "app" && parts.len() > 1 && parts.iter().all(|part| !part.is_empty()) {
         return Ok(Some(parts.iter().map(String::as_str).collect()));
     }
@@ -144,6 +151,17 @@ mod tests {
             format!("{variable} {refusal}")
         })
         .join("\n");
-        insta::assert_snapshot!(refusals, @"");
+        insta::assert_snapshot!(refusals, @"
+        STREAMHAND_WORKER_LEASE sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_WORKER__LAESE sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_worker__lease sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_REDIS_PORT sets no setting; did you mean STREAMHAND_REDIS__URL?
+        STREAMHAND_RETRY__BACKOFF is a section; set what is in it one by one, as in STREAMHAND_RETRY__BACKOFF__INITIAL
+        STREAMHAND_WORKER is a section; set what is in it one by one, as in STREAMHAND_WORKER__GROUP
+        STREAMHAND_HANDLERS__ORDER_CREATED__TIMEOUT no variable can name a section of [handlers]; write it in the file
+        STREAMHAND_COLOUR sets no setting; names are made as in STREAMHAND_WORKER__LEASE
+        STREAMHAND_APP sets no setting; names are made as in STREAMHAND_WORKER__LEASE
+        STREAMHAND_ sets no setting; names are made as in STREAMHAND_WORKER__LEASE
+        ");
     }
 }

@@ -210,9 +210,45 @@ fn slip(word: &str, kind: u8, at: Index, letter: char) -> String {
         0 => letters.insert(at, letter),
         1 => letters[at] = letter,
         2 => drop(letters.remove(at)),
-        _ => letters.swap(at, (at + 1) % word.len()),
+        _ => {
+            let at = at.min(letters.len() - 2);
+            letters.swap(at, at + 1);
+        }
     }
     letters.into_iter().collect()
+}
+
+#[test]
+fn no_depth_of_nesting_makes_the_loader_panic() {
+    for (open, close) in [
+        ("[", ""),
+        ("[", "]"),
+        ("{a=", "}"),
+        ("a.", ""),
+        ("[a.", "]"),
+        ("[[a.", "]]"),
+    ] {
+        let nested = format!("{}{}", open.repeat(100_000), close.repeat(100_000));
+        for text in [
+            nested.clone(),
+            format!("[app]\na = {nested}"),
+            format!("[app]\n{nested}b = 1"),
+        ] {
+            let _ = Settings::from_toml_str(&text);
+        }
+        let _ = Settings::load(Sources {
+            default_file: PathBuf::from("/nowhere/config.toml"),
+            environment: vec![
+                ("STREAMHAND_WORKER__STREAMS".to_owned(), nested.clone()),
+                (
+                    format!("STREAMHAND_APP{}", "__A".repeat(100_000)),
+                    String::new(),
+                ),
+            ],
+            overrides: vec![(nested.clone(), nested)],
+            ..Sources::default()
+        });
+    }
 }
 
 proptest! {

@@ -278,7 +278,15 @@ mod tests {
         })
         .join("\n");
         assert!(!shown.contains("hunter2"), "{shown}");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @"
+        redis://worker:***@host:6379/1
+        redis://:***@host
+        redis://***@host
+        redis://worker:***@host
+        unix:///run/redis.sock?user=worker&pass=***&db=1
+        unix:///run/redis.sock?pass=***
+        redis://host:6379
+        ");
     }
 
     #[test]
@@ -308,7 +316,28 @@ mod tests {
         .map(|text| RedisUrl::parse(text).expect_err(text))
         .join("\n");
         assert!(!refusals.contains("hunter2"), "{refusals}");
-        insta::assert_snapshot!(refusals, @"");
+        insta::assert_snapshot!(refusals, @r#"
+        is not a URL (it has no scheme); write "redis://host:6379", with special characters of a password percent-encoded
+        is not a URL (it has no scheme); write "redis://host:6379", with special characters of a password percent-encoded
+        is not a URL (it has no scheme); write "redis://host:6379", with special characters of a password percent-encoded
+        has an unknown scheme; write "redis://host:6379", "rediss://host:6379" or "unix:///path/to/socket"
+        has an unknown scheme; write "redis://host:6379", "rediss://host:6379" or "unix:///path/to/socket"
+        has no host; write "redis://host:6379"
+        has no host; write "redis://host:6379"
+        has a host that only a server can listen on; write 127.0.0.1 for this machine
+        is not a URL (invalid port number); write "redis://host:6379", with special characters of a password percent-encoded
+        has port 0; leave it out for 6379
+        is not a URL (empty host); write "redis://host:6379", with special characters of a password percent-encoded
+        has a '#'; inside a password write %23
+        has a path that is not a database number; write "redis://host:6379/0", and inside a password %2F for '/'
+        has a path that is not a database number; write "redis://host:6379/0", and inside a password %2F for '/'
+        has an unknown parameter after the '?'; known here: protocol
+        has an unknown protocol; write ?protocol=resp2 or resp3
+        has no path to a socket; write "unix:///path/to/socket", with three slashes
+        has no path to a socket; write "unix:///path/to/socket", with three slashes
+        has a db that is not a number; write ?db=0
+        has a '#'; inside a path or a password write %23
+        "#);
     }
 
     #[test]

@@ -117,6 +117,18 @@ mod tests {
             !shown.contains("hunter2") && !shown.contains("4711"),
             "{shown}"
         );
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r#"
+        AccessKeyId = "***"
+        api_key = "***"
+        brokers = ["amqp://u:***@a", "amqp://b"]
+        database = "postgres://shop:***@db/orders"
+        greeting = "hello"
+        pin_token = "***"
+
+        [smtp]
+        credentials = "***"
+        host = "mail"
+        password = "***"
+        "#);
     }
 }

@@ -13,6 +13,10 @@ use toml::{Spanned, Table, Value};
 
 use super::error::{Origin, Position, Problem, ProblemKind};
 
+/// What a text is told of that is not TOML: one problem a line, and no more than this. The rest is
+/// most often a consequence.
+const MOST_SYNTAX_PROBLEMS: usize = 10;
+
 /// The values, and the origin of every key, value and array item among them.
 #[derive(Default)]
 pub(super) struct Tree {
@@ -37,8 +41,15 @@ impl Tree {
             places: BTreeMap::new(),
             problems: Vec::new(),
         };
+        let mut last_line = 0;
         for error in &errors {
-            let origin = reader.origin(error.span().unwrap_or_default());
+            let at = reader.position(error.span().unwrap_or_default());
+            // After an unclosed bracket everything that follows looks wrong.
+            if at.line == last_line || reader.problems.len() == MOST_SYNTAX_PROBLEMS {
+                continue;
+            }
+            last_line = at.line;
+            let origin = reader.origin(at);
             // Not the error's own Display, which quotes the line: there may be a secret in it.
             let message = error.message().to_owned();
             reader.problem(ProblemKind::Syntax, origin, None, message);
@@ -228,8 +239,8 @@ impl TextReader<'_> {
         for (key, value) in table {
             let path = path.key(key.get_ref());
             let place = Place {
-                key: self.origin(key.span()),
-                value: self.origin(value.span()),
+                key: self.origin(self.position(key.span())),
+                value: self.origin(self.position(value.span())),
             };
             self.places.insert(path.clone(), place);
             if let Some(value) = self.value(&path, value) {
@@ -251,7 +262,7 @@ impl TextReader<'_> {
                 let items = items.into_iter().enumerate();
                 let items = items.filter_map(|(index, item)| {
                     let path = path.index(index);
-                    let origin = self.origin(item.span());
+                    let origin = self.origin(self.position(item.span()));
                     let place = Place {
                         key: origin.clone(),
                         value: origin,
@@ -279,7 +290,7 @@ impl TextReader<'_> {
                 }
             }
         }
-        let origin = self.origin(span);
+        let origin = self.origin(self.position(span));
         let message = "is too large a number".to_owned();
         self.problem(ProblemKind::Invalid, origin, Some(path), message);
         None
@@ -300,17 +311,20 @@ impl TextReader<'_> {
         });
     }
 
-    fn origin(&self, span: Range<usize>) -> Origin {
+    fn position(&self, span: Range<usize>) -> Position {
         let at = span.start.min(self.text.len());
         let line = self.lines.partition_point(|start| *start <= at);
         let start = self.lines[line - 1];
         // A character has one byte that does not continue another.
         let before = &self.text.as_bytes()[start..at];
         let column = before.iter().filter(|b| (**b & 0xC0) != 0x80).count() + 1;
-        let position = Position { line, column };
+        Position { line, column }
+    }
+
+    fn origin(&self, at: Position) -> Origin {
         match self.file {
-            Some(path) => Origin::File(path.to_owned(), Some(position)),
-            None => Origin::Text(position),
+            Some(path) => Origin::File(path.to_owned(), Some(at)),
+            None => Origin::Text(at),
         }
     }
 }

@@ -130,8 +130,8 @@ impl Setting for Vec<String> {
         const EXPECTED: &str = "a list, as in [\"orders\", \"invoices\"]";
         match given {
             Given::Toml(Value::Array(items)) => {
-                let item = |item| match item {
-                    &Value::String(ref text) => Ok(text.clone()),
+                let item = |item: &Value| match item {
+                    Value::String(text) => Ok(text.clone()),
                     other => Err(wrong_type(format!(
                         "expected a list of texts in quotes, found {} in it",
                         type_name(other)

@@ -11,7 +11,7 @@ use crate::config::Start;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
     /// The group was there.
-    Joined,
+    There,
     /// There was none; it begins at this id.
     Created(String),
     /// It had been destroyed and was made anew at this id.
@@ -73,7 +73,7 @@ impl Link {
         let answer =
             reply::tuple(value).and_then(|[how, id]| Some((reply::text(how)?, reply::text(id)?)));
         match answer {
-            Some((how, _)) if how == "joined" => Ok(Joined::Joined),
+            Some((how, _)) if how == "joined" => Ok(Joined::There),
             Some((how, id)) if how == "created" => Ok(Joined::Created(id)),
             Some((how, id)) if how == "restored" => Ok(Joined::Restored(id)),
             Some((how, protocol)) if how == "foreign" => Ok(Joined::Foreign(protocol)),

@@ -81,7 +81,7 @@ pub(crate) struct Burial<'a> {
 /// What became of a burial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Buried {
-    Buried,
+    Done,
     Taken,
     Nobody,
 }
@@ -211,7 +211,7 @@ impl Link {
                 .await
                 .map_err(|error| Trouble::of(doing, error))?;
             match &answer[..] {
-                "ok" => return Ok(Buried::Buried),
+                "ok" => return Ok(Buried::Done),
                 "taken" => return Ok(Buried::Taken),
                 "nobody" => return Ok(Buried::Nobody),
                 "missing" if !with_fields => with_fields = true,

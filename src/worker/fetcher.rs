@@ -151,7 +151,7 @@ impl Fetcher {
             .join(&source.keys, group, self.shared.start_of(source))
             .await?
         {
-            Joined::Joined => {}
+            Joined::There => {}
             Joined::Created(at) => {
                 tracing::info!(group, stream, begins_at = at, "the group is new")
             }

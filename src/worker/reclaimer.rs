@@ -82,7 +82,7 @@ impl Fetcher {
         }
         self.reclaims.retry = None;
         self.reclaims.looks += 1;
-        let thorough = self.reclaims.looks % THOROUGH == 0;
+        let thorough = self.reclaims.looks.is_multiple_of(THOROUGH);
         let (mut taken, mut next) = (Taken::NONE, LONGEST.min(self.shared.lease));
         for source in self.shared.active_sources() {
             for holder in link

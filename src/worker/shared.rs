@@ -47,7 +47,6 @@ pub(super) struct Shared {
     /// An entry waits for its lease to be renewed.
     pub renew_now: Notify,
     starts: Vec<(String, Start)>,
-    start: Start,
     adopt: AtomicBool,
     rejoin: AtomicBool,
     due: Mutex<Option<Instant>>,
@@ -83,10 +82,8 @@ impl Shared {
             .handlers
             .keys()
             .map(|event_type| settings.policy(event_type));
-        let starts = settings
-            .streams
-            .iter()
-            .filter_map(|(name, stream)| Some((name.clone(), stream.start?)));
+        let start = |stream: &String| (stream.clone(), settings.start(stream));
+        let starts = worker.streams.iter().map(start);
         Shared {
             connector,
             group: worker.group.clone(),
@@ -110,7 +107,6 @@ impl Shared {
             due_changed: Notify::new(),
             renew_now: Notify::new(),
             starts: starts.collect(),
-            start: worker.start,
             adopt: AtomicBool::new(false),
             rejoin: AtomicBool::new(false),
             due: Mutex::default(),
@@ -166,7 +162,7 @@ impl Shared {
             .starts
             .iter()
             .find(|(name, _)| *name == source.keys.stream);
-        own.map_or(self.start, |(_, start)| *start)
+        own.map_or(Start::Beginning, |(_, start)| *start)
     }
 
     pub fn is_me(&self, consumer: &str) -> bool {

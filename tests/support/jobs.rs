@@ -107,7 +107,9 @@ async fn trace(list: &str, job: &Job, ctx: &Context) -> Result<(), Failure> {
         attempt: ctx.attempt(),
         pid: std::process::id(),
         at: now_ms(),
-        told: ctx.cancellation().map_or(String::new(), |why| format!("{why:?}")),
+        told: ctx
+            .cancellation()
+            .map_or(String::new(), |why| format!("{why:?}")),
     };
     let mut redis = ctx.redis().await?;
     let _: () = redis.rpush(list, serde_json::to_string(&trace)?).await?;
@@ -140,12 +142,19 @@ pub async fn handled(redis: &mut MultiplexedConnection) -> BTreeMap<String, usiz
 
 /// How often a job was started.
 pub async fn starts_of(redis: &mut MultiplexedConnection, id: &str) -> usize {
-    started(redis).await.iter().filter(|trace| trace.id == id).count()
+    started(redis)
+        .await
+        .iter()
+        .filter(|trace| trace.id == id)
+        .count()
 }
 
 async fn traces(redis: &mut MultiplexedConnection, list: &str) -> Vec<Trace> {
     let lines: Vec<String> = redis.lrange(list, 0, -1).await.expect("the traces");
-    lines.iter().map(|line| serde_json::from_str(line).expect("a trace")).collect()
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("a trace"))
+        .collect()
 }
 
 /// Puts jobs on a stream as a foreign client would, and answers their entries' ids.
@@ -166,7 +175,9 @@ pub async fn publish(redis: &mut MultiplexedConnection, stream: &str, jobs: &[Jo
 
 /// Jobs `name-0`, `name-1` … that do the same.
 pub fn many(name: &str, count: usize, action: &Action) -> Vec<Job> {
-    (0..count).map(|n| Job::new(format!("{name}-{n}"), action.clone())).collect()
+    (0..count)
+        .map(|n| Job::new(format!("{name}-{n}"), action.clone()))
+        .collect()
 }
 
 /// The ids of jobs.

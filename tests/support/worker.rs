@@ -24,11 +24,14 @@ impl Setup {
     }
 
     pub fn at(url: String) -> Self {
-        Setup { url, lines: Vec::new() }
-            .worker("group = \"workers\"")
-            .worker("streams = [\"jobs\"]")
-            .worker("lease = \"2s\"")
-            .retry("backoff = { initial = \"100ms\", factor = 1.0, jitter = 0.0 }")
+        Setup {
+            url,
+            lines: Vec::new(),
+        }
+        .worker("group = \"workers\"")
+        .worker("streams = [\"jobs\"]")
+        .worker("lease = \"2s\"")
+        .retry("backoff = { initial = \"100ms\", factor = 1.0, jitter = 0.0 }")
     }
 
     /// Sets a line of `[worker]`, in place of one of the same key.
@@ -48,7 +51,8 @@ impl Setup {
 
     fn line(mut self, table: &'static str, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-        self.lines.retain(|(known, old)| *known != table || key(old) != key(line));
+        self.lines
+            .retain(|(known, old)| *known != table || key(old) != key(line));
         self.lines.push((table, line.to_owned()));
         self
     }
@@ -82,12 +86,17 @@ impl Setup {
     /// A worker inside the test, watched.
     pub fn start_observed(&self, registry: Registry, observer: impl Observer) -> InProcess {
         let settings = Settings::from_toml_str(&self.toml()).expect("a right configuration");
-        let worker = Worker::new(settings, registry).expect("a worker").observer(observer);
+        let worker = Worker::new(settings, registry)
+            .expect("a worker")
+            .observer(observer);
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(worker.run(async {
             let _ = stopped.await;
         }));
-        InProcess { stop: Some(stop), running }
+        InProcess {
+            stop: Some(stop),
+            running,
+        }
     }
 }
 
@@ -106,7 +115,10 @@ impl InProcess {
 
     /// Waits until it ends.
     pub async fn ended(self) -> streamhand::Result<Summary> {
-        let InProcess { stop: _stop, running } = self;
+        let InProcess {
+            stop: _stop,
+            running,
+        } = self;
         tokio::time::timeout(Duration::from_secs(40), running)
             .await
             .expect("the worker to end")
@@ -121,25 +133,50 @@ impl InProcess {
 /// What is pending in the group `workers` of a stream: how much with each consumer.
 pub async fn pending(redis: &mut MultiplexedConnection, stream: &str) -> Vec<(String, u64)> {
     let (_, _, _, consumers): (u64, redis::Value, redis::Value, Option<Vec<(String, u64)>>) =
-        redis::cmd("XPENDING").arg(stream).arg("workers").query_async(redis).await.expect("XPENDING");
+        redis::cmd("XPENDING")
+            .arg(stream)
+            .arg("workers")
+            .query_async(redis)
+            .await
+            .expect("XPENDING");
     consumers.unwrap_or_default()
 }
 
 /// Waits until the group `workers` of a stream has read everything and settled it.
 pub async fn settled(redis: &mut MultiplexedConnection, stream: &str, deadline: Duration) {
-    eventually(deadline, format!("everything in {stream} to be settled"), async || {
-        let groups: redis::streams::StreamInfoGroupsReply =
-            redis::cmd("XINFO").arg("GROUPS").arg(stream).query_async(redis).await.ok().ok_or("no stream")?;
-        let group = groups.groups.iter().find(|group| group.name == "workers").ok_or("no group")?;
-        let info: redis::streams::StreamInfoStreamReply =
-            redis::cmd("XINFO").arg("STREAM").arg(stream).query_async(redis).await.map_err(|_| "no stream")?;
-        if group.last_delivered_id != info.last_generated_id {
-            return Err(format!("read up to {} of {}", group.last_delivered_id, info.last_generated_id));
-        }
-        match group.pending {
-            0 => Ok(()),
-            pending => Err(format!("{pending} pending")),
-        }
-    })
+    eventually(
+        deadline,
+        format!("everything in {stream} to be settled"),
+        async || {
+            let groups: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO")
+                .arg("GROUPS")
+                .arg(stream)
+                .query_async(redis)
+                .await
+                .ok()
+                .ok_or("no stream")?;
+            let group = groups
+                .groups
+                .iter()
+                .find(|group| group.name == "workers")
+                .ok_or("no group")?;
+            let info: redis::streams::StreamInfoStreamReply = redis::cmd("XINFO")
+                .arg("STREAM")
+                .arg(stream)
+                .query_async(redis)
+                .await
+                .map_err(|_| "no stream")?;
+            if group.last_delivered_id != info.last_generated_id {
+                return Err(format!(
+                    "read up to {} of {}",
+                    group.last_delivered_id, info.last_generated_id
+                ));
+            }
+            match group.pending {
+                0 => Ok(()),
+                pending => Err(format!("{pending} pending")),
+            }
+        },
+    )
     .await
 }

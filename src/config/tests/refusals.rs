@@ -1,0 +1,304 @@
+//! What is refused, and what is said about it.
+
+use super::*;
+
+#[test]
+fn everything_wrong_in_all_sources_is_told_at_once() {
+    let (guard, path) = file(
+        r#"
+[worker]
+leese = "30s"
+concurrency = "64"
+drain = 25
+streams = ["orders", "{orders}", "a}b"]
+
+[retry]
+backoff = { initial = "10m", jitter = 1.5 }
+
+[handlers."Order.created"]
+timeout = "0s"
+
+[handers."order.shipped"]
+"#,
+    );
+    let sources = Sources {
+        file: Some(path),
+        environment: pairs(&[
+            ("STREAMHAND_WORKER_LEASE", "10s"),
+            ("STREAMHAND_WORKER__PREFETCH", "many"),
+            ("STREAMHAND_REDIS__POOL_SIZE", ""),
+        ]),
+        overrides: pairs(&[("redis.url", "127.0.0.1:6379"), ("worker.leas", "1s")]),
+        ..Sources::default()
+    };
+    let error = Settings::load(sources)
+        .expect_err("much is wrong")
+        .to_string();
+    let error = error.replace(&guard.path().display().to_string(), "/etc");
+    insta::assert_snapshot!(error, @r#"
+    15 problems in the configuration:
+      /etc/config.toml:3:1: worker.leese: unknown key; did you mean `worker.lease`?
+      /etc/config.toml:4:15: worker.concurrency: expected a whole number; write 64 without quotes
+      /etc/config.toml:5:9: worker.drain: a duration needs a unit; write "25s"
+      /etc/config.toml:6:22: worker.streams[1]: "{orders}" and "orders" would share their keys; rename one of them
+      /etc/config.toml:6:34: worker.streams[2]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      /etc/config.toml:9:23: retry.backoff.initial: 10m is longer than the longest wait, max = "5m"
+      /etc/config.toml:9:39: retry.backoff.jitter: 1.5 is not a share; from 0 to 1
+      /etc/config.toml:11:1: handlers."Order.created": the event type has the upper-case letter 'O' at position 1; write "order.created"
+      /etc/config.toml:12:11: handlers."Order.created".timeout: 0s is too short; at least 1ms
+      /etc/config.toml:14:2: handers: unknown key; did you mean `handlers`?
+      STREAMHAND_REDIS__POOL_SIZE: redis.pool_size: is empty; unset it or give it a value
+      STREAMHAND_WORKER_LEASE: sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+      STREAMHAND_WORKER__PREFETCH: worker.prefetch: expected a whole number, found "many"
+      command line: redis.url: is not a URL (it has no scheme); write "redis://host:6379", with special characters of a password percent-encoded
+      command line: worker.leas: unknown key; did you mean `worker.lease`?
+    "#);
+}
+
+#[test]
+fn unknown_keys_are_refused_with_what_was_meant() {
+    insta::assert_snapshot!(refusal(r#"
+lease = "30s"
+[Worker]
+[worker]
+pool_size = 4
+colour = "red"
+unhandled-after = "1m"
+[defaults]
+max_attempts = 3
+[handlers."order.created".backoff]
+inital = "1s"
+[streams.orders]
+begin = "end"
+"#), @r#"
+    8 problems in the configuration:
+      line 2, column 1: lease: unknown key; did you mean `worker.lease`?
+      line 3, column 2: Worker: unknown key; did you mean `worker`?
+      line 5, column 1: worker.pool_size: unknown key; did you mean `redis.pool_size`?
+      line 6, column 1: worker.colour: unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
+      line 7, column 1: worker.unhandled-after: unknown key; did you mean `worker.unhandled_after`?
+      line 9, column 1: defaults.max_attempts: unknown key; did you mean `retry.max_attempts`?
+      line 11, column 1: handlers."order.created".backoff.inital: unknown key; did you mean `handlers."order.created".backoff.initial`?
+      line 13, column 1: streams.orders.begin: unknown key; known here: start
+    "#);
+}
+
+#[test]
+fn names_with_dots_that_are_not_quoted_are_told_so() {
+    let text = "[handlers.order.created]\ntimeout = \"1s\"\n[streams.shop.orders]\n";
+    insta::assert_snapshot!(refusal(text), @r#"
+    2 problems in the configuration:
+      line 1, column 17: handlers.order.created: a name with dots needs quotes; write [handlers."order.created"]
+      line 3, column 15: streams.shop.orders: a name with dots needs quotes; write [streams."shop.orders"]
+    "#);
+}
+
+#[test]
+fn wrong_types_are_refused_with_the_right_one() {
+    insta::assert_snapshot!(refusal(r#"
+retry = 5
+app = "mine"
+[redis]
+url = 6379
+password = 4711
+password_file = true
+pool_size = 4.0
+[worker]
+group = ["fulfilment"]
+streams = "orders"
+concurrency = "64"
+prefetch = 99999999999999999999
+lease = 30
+drain = 2.5
+unhandled = "burry"
+unhandled_after = "10"
+start = false
+[defaults]
+timeout = 1979-05-27
+grace = "1 parsec"
+[handlers]
+"order.created" = "10s"
+[handlers."order.shipped".backoff]
+factor = "2.0"
+jitter = true
+[streams.orders]
+start = "now"
+"#), @r#"
+    21 problems in the configuration:
+      line 2, column 9: retry: expected a section, [retry], found a whole number
+      line 3, column 7: app: expected a section, [app], found text
+      line 5, column 7: redis.url: expected a URL in quotes, as in "redis://127.0.0.1:6379", found a whole number
+      line 6, column 12: redis.password: expected text in quotes, found a whole number
+      line 7, column 17: redis.password_file: expected a path in quotes, found true or false
+      line 8, column 13: redis.pool_size: expected a whole number, found a number
+      line 10, column 9: worker.group: expected text in quotes, found a list
+      line 11, column 11: worker.streams: expected a list, found text; write ["orders"]
+      line 12, column 15: worker.concurrency: expected a whole number; write 64 without quotes
+      line 13, column 12: worker.prefetch: is too large a number
+      line 14, column 9: worker.lease: a duration needs a unit; write "30s"
+      line 15, column 9: worker.drain: a duration needs a unit; write "2.5s"
+      line 16, column 13: worker.unhandled: expected "bury" or "ack", found "burry"; did you mean "bury"?
+      line 17, column 19: worker.unhandled_after: "10" has no unit; write "10s"
+      line 18, column 9: worker.start: expected "beginning" or "end", found true or false
+      line 20, column 11: defaults.timeout: expected a duration, as in "30s", found a date
+      line 21, column 9: defaults.grace: "1 parsec" has the unknown unit "parsec"; the units are ms, s, m, h and d
+      line 23, column 19: handlers."order.created": expected a section, [handlers."order.created"], found text
+      line 25, column 10: handlers."order.shipped".backoff.factor: expected a number; write 2.0 without quotes
+      line 26, column 10: handlers."order.shipped".backoff.jitter: expected a number, as in 1.5, found true or false
+      line 28, column 9: streams.orders.start: expected "beginning" or "end", found "now"
+    "#);
+}
+
+#[test]
+fn impossible_values_are_refused_with_what_is_possible() {
+    insta::assert_snapshot!(refusal(r#"
+[redis]
+url = "redis://worker@host"
+password = ""
+pool_size = 0
+[worker]
+group = "a:b"
+streams = ["", "orders", "orders", "{orders}", "a{}", "{a}{b}", "}a{", "x\ty", "{a}:a:b:retry", "{a}.x"]
+concurrency = 0
+prefetch = -1
+lease = "499ms"
+drain = "2000d"
+[retry]
+max_attempts = 0
+backoff = { initial = "0s", factor = 0.5, max = "10y", jitter = -0.1 }
+[handlers.ordercreated]
+max_attempts = 0
+[handlers."order.created"]
+timeout = "0s"
+backoff = { initial = "1h", max = "1m" }
+[handlers."order.shipped"]
+backoff = { factor = nan }
+[streams."a{"]
+"#), @r#"
+    26 problems in the configuration:
+      line 4, column 12: redis.password: is empty; leave it out where there is none
+      line 5, column 13: redis.pool_size: 0 is too few; at least 1
+      line 7, column 9: worker.group: the group name has a ':', which parts the names of its keys
+      line 8, column 12: worker.streams[0]: the stream name is empty
+      line 8, column 26: worker.streams[2]: "orders" is in the list twice
+      line 8, column 36: worker.streams[3]: "{orders}" and "orders" would share their keys; rename one of them
+      line 8, column 48: worker.streams[4]: the stream name has an empty tag; write something between the braces, or none
+      line 8, column 55: worker.streams[5]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      line 8, column 65: worker.streams[6]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      line 8, column 72: worker.streams[7]: the stream name has the control character '\t'
+      line 8, column 80: worker.streams[8]: "{a}:a:b:retry" is a key that the group "a:b" keeps for itself
+      line 9, column 15: worker.concurrency: 0 is too few; at least 1
+      line 10, column 12: worker.prefetch: -1 is less than 0
+      line 11, column 9: worker.lease: 499ms is too short; at least 500ms
+      line 12, column 9: worker.drain: 2000d is too long; at most 365d
+      line 14, column 16: retry.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
+      line 15, column 23: retry.backoff.initial: 0s is too short; at least 1ms
+      line 15, column 38: retry.backoff.factor: 0.5 is not a factor to grow by; at least 1
+      line 15, column 49: retry.backoff.max: 3652d 12h is too long; at most 365d
+      line 15, column 65: retry.backoff.jitter: -0.1 is not a share; from 0 to 1
+      line 16, column 1: handlers.ordercreated: the event type has no dot; write a noun and what happened to it, as in "order.created"
+      line 17, column 16: handlers.ordercreated.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
+      line 19, column 11: handlers."order.created".timeout: 0s is too short; at least 1ms
+      line 20, column 23: handlers."order.created".backoff.initial: 1h is longer than the longest wait, max = "1m"
+      line 22, column 22: handlers."order.shipped".backoff.factor: NaN is not a factor to grow by; at least 1
+      line 23, column 1: streams."a{": the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+    "#);
+}
+
+#[test]
+fn a_wait_may_be_made_impossible_by_what_is_inherited() {
+    insta::assert_snapshot!(refusal("[handlers.\"a.b\"]\nbackoff = { initial = \"6m\" }"), @r#"line 2, column 23: handlers."a.b".backoff.initial: 6m is longer than the longest wait, max = "5m""#);
+    let sources = environment(&[("STREAMHAND_RETRY__BACKOFF__MAX", "500ms")]);
+    insta::assert_snapshot!(Settings::load(sources).unwrap_err(), @r#"STREAMHAND_RETRY__BACKOFF__MAX: retry.backoff.initial: 1s is longer than the longest wait, max = "500ms""#);
+}
+
+#[test]
+fn what_is_inherited_is_judged_where_it_stands() {
+    let text = "[retry]\nbackoff = { factor = 0 }\n[handlers.\"a.b\"]\nbackoff = { jitter = 0 }";
+    insta::assert_snapshot!(refusal(text), @"line 2, column 22: retry.backoff.factor: 0 is not a factor to grow by; at least 1");
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_place_and_nothing_more_is_guessed() {
+    let text = "[redis]\npassword = hunter2\n[worker]\nconcurrency = 0\nlease = \"1s\n";
+    let error = refusal(text);
+    assert!(!error.contains("hunter2"), "{error}");
+    insta::assert_snapshot!(error, @r#"
+    2 problems in the configuration:
+      line 2, column 12: string values must be quoted, expected literal string
+      line 5, column 12: invalid basic string, expected `"`
+    "#);
+}
+
+#[test]
+fn a_bracket_that_is_not_closed_does_not_flood_what_is_told() {
+    let text = format!("[worker]\nstreams = [\"a\"\n{}", "lease = 1\n".repeat(100));
+    let error = Settings::from_toml_str(&text).expect_err("no TOML");
+    assert_eq!(error.problems()[0].origin().to_string(), "line 3, column 1");
+    assert!(error.problems().len() <= 10, "{error}");
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused_where_it_stands_again() {
+    insta::assert_snapshot!(refusal("[worker]\nlease = \"1s\"\nlease = \"2s\"\n[worker]\n"), @"
+    2 problems in the configuration:
+      line 3, column 1: duplicate key
+      line 4, column 2: duplicate key
+    ");
+}
+
+#[test]
+fn columns_are_counted_in_characters() {
+    insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
+    2 problems in the configuration:
+      line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, streams, app
+    "#);
+}
+
+#[test]
+fn two_names_for_one_setting_are_refused() {
+    let sources = environment(&[
+        ("STREAMHAND_REDIS", "redis://a"),
+        ("STREAMHAND_REDIS__URL", "redis://b"),
+    ]);
+    insta::assert_snapshot!(Settings::load(sources).unwrap_err(), @"STREAMHAND_REDIS__URL: redis.url: is set by STREAMHAND_REDIS too; unset one of them");
+}
+
+#[test]
+fn a_key_of_the_command_line_is_one_key() {
+    let sources = Sources {
+        overrides: pairs(&[
+            ("worker.lease = \"1s\" #", "2s"),
+            ("worker.lease\nworker.drain", "2s"),
+            ("", "2s"),
+            ("worker.lease.x", "2s"),
+            ("worker", "2s"),
+        ]),
+        ..environment(&[])
+    };
+    insta::assert_snapshot!(Settings::load(sources).unwrap_err(), @r#"
+    4 problems in the configuration:
+      command line: "worker.lease = \"1s\" #" is not a dotted key; write it as in worker.lease
+      command line: "worker.lease\nworker.drain" is not a dotted key; write it as in worker.lease
+      command line: "" is not a dotted key; write it as in worker.lease
+      command line: worker: expected a section, [worker], found text
+    "#);
+}
+
+#[test]
+fn settings_made_by_a_program_are_checked_too() {
+    let mut settings = Settings::default();
+    assert_eq!(settings.check(), Ok(()));
+    settings.worker.prefetch = 1;
+    assert_eq!(settings.check(), Ok(()), "both are upper limits");
+    settings.worker.concurrency = usize::MAX;
+    settings.worker.streams.clear();
+    settings.defaults.backoff = Some(Backoff::default());
+    insta::assert_snapshot!(settings.check().unwrap_err(), @"
+    3 problems in the configuration:
+      worker.streams: has no stream in it; name at least one
+      worker.concurrency: 18446744073709551615 is too many; at most 1000000
+      defaults.backoff: has no effect here; set retry.backoff
+    ");
+}
