@@ -14,7 +14,11 @@
 #[macro_use]
 mod support;
 
+mod crashes;
 mod fixture;
+mod idle;
+mod leases;
+mod stopping;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]

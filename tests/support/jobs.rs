@@ -38,6 +38,12 @@ pub enum Action {
     Panic,
     /// Kills its process.
     Abort,
+    /// Kills its process after so many milliseconds.
+    AbortAfter(u64),
+    /// Fails after so many milliseconds, whatever it is told meanwhile.
+    TakeThenFail(u64),
+    /// The same, for good.
+    TakeThenFailForGood(u64),
     /// Never ends, whatever it is told.
     Hang,
     /// Ends, with an error, when it is told to.
@@ -73,6 +79,14 @@ pub fn registry() -> Registry {
     Registry::new().on(handle)
 }
 
+/// Handlers that start whatever comes and never end.
+pub fn holding_registry() -> Registry {
+    Registry::new().on(async |job: Job, ctx: Context| {
+        trace(STARTED, &job, &ctx).await?;
+        std::future::pending().await
+    })
+}
+
 async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
     trace(STARTED, &job, &ctx).await?;
     match job.action {
@@ -91,6 +105,18 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         }
         Action::Panic => panic!("asked to panic"),
         Action::Abort => std::process::abort(),
+        Action::AbortAfter(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            std::process::abort();
+        }
+        Action::TakeThenFail(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return Err("asked to fail".into());
+        }
+        Action::TakeThenFailForGood(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return Err(Failure::permanent("asked to fail for good"));
+        }
         Action::Hang => std::future::pending().await,
         Action::UntilTold => {
             let why = ctx.cancelled().await;

@@ -59,6 +59,11 @@ impl WorkerProcess {
         .await
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
     /// Waits until it has ended by itself.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         match self.process.wait(deadline).await {

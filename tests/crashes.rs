@@ -1,0 +1,104 @@
+//! An entry that kills its worker is found out and buried; those that were held beside it are not.
+
+use std::time::Duration;
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{Server, Setup, WorkerProcess, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+on_both_servers! {
+    async fn with_five_attempts_the_culprit_is_buried_and_no_bystander(server: Server) {
+        the_culprit_is_buried_and_no_bystander(server, 5).await;
+    }
+
+    async fn with_two_attempts_the_culprit_is_buried_and_no_bystander(server: Server) {
+        the_culprit_is_buried_and_no_bystander(server, 2).await;
+    }
+
+    /// Each kills its worker while the other's bystanders are held.
+    async fn two_culprits_are_told_from_their_bystanders(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"1s\"").retry("max_attempts = 2");
+        let mut all = many("before", 100, &Action::Take(20));
+        all.push(Job::new("culprit-1", Action::Abort));
+        all.extend(many("between", 100, &Action::Take(20)));
+        all.push(Job::new("culprit-2", Action::Abort));
+        all.extend(many("after", 100, &Action::Take(20)));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        let mut fleet: Vec<WorkerProcess> = (0..3).map(|_| setup.process()).collect();
+        let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
+        assert_eq!(dead, ["culprit-1", "culprit-2"]);
+    }
+}
+
+async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u32) {
+    let mut redis = server.connect().await;
+    let setup = Setup::new(&server)
+        .worker("lease = \"1s\"")
+        .worker("concurrency = 400")
+        .retry(&format!("max_attempts = {max_attempts}"));
+    // Hundreds that run, and are held, each time the culprit kills its worker.
+    let mut all = many("bystander", 300, &Action::Take(50));
+    all.insert(150, Job::new("culprit", Action::AbortAfter(30)));
+    jobs::publish(&mut redis, "jobs", &all).await;
+    let mut fleet = vec![setup.process(), setup.process()];
+    let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
+    assert_eq!(dead, ["culprit"]);
+    let starts = jobs::starts_of(&mut redis, "culprit").await;
+    assert_eq!(starts, max_attempts as usize, "starts of the culprit");
+}
+
+/// Replaces workers that die until everything is handled or buried; answers what was buried.
+async fn until_all_is_done(
+    redis: &mut redis::aio::MultiplexedConnection,
+    setup: &Setup,
+    fleet: &mut [WorkerProcess],
+    all: &[Job],
+) -> Vec<String> {
+    let dead = eventually(PATIENCE, "everything to be handled or buried", async || {
+        for worker in fleet.iter_mut() {
+            if worker.has_ended() {
+                *worker = setup.process();
+            }
+        }
+        let letters: Vec<(String, Vec<(String, String)>)> = redis::cmd("XRANGE")
+            .arg("{jobs}:workers:dead")
+            .arg("-")
+            .arg("+")
+            .query_async(redis)
+            .await
+            .unwrap();
+        let field = |fields: &[(String, String)], name: &str| {
+            fields
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default()
+        };
+        let mut dead = Vec::new();
+        for (_, fields) in &letters {
+            let job: Job = serde_json::from_str(&field(fields, "data")).unwrap();
+            assert_eq!(
+                field(fields, "dead.reason"),
+                "crashed",
+                "{} {fields:?}",
+                job.id
+            );
+            dead.push(job.id);
+        }
+        let handled = jobs::handled(redis).await;
+        let done = handled.len() + dead.len();
+        let pending = crate::support::pending(redis, "jobs").await;
+        let open: u64 = pending.iter().map(|(_, count)| count).sum();
+        if done == all.len() && open == 0 {
+            Ok(dead)
+        } else {
+            Err(format!("{done} of {}, {open} pending", all.len()))
+        }
+    })
+    .await;
+    let most = jobs::handled(redis).await.into_values().max().unwrap_or(0);
+    assert!(most <= 3, "a bystander ran {most} times to its end");
+    dead
+}

@@ -1,0 +1,123 @@
+//! An entry belongs to one worker at a time: as long as its lease is renewed, and no longer.
+
+use std::time::{Duration, Instant};
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{Server, Setup, eventually, pending, settled};
+
+const LEASE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+on_both_servers! {
+    /// Among the entries of the killed worker are some that run and some that wait their turn.
+    async fn what_a_killed_worker_held_runs_elsewhere_within_a_lease_and_a_second(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("concurrency = 4");
+        let mut victim = setup.process();
+        victim.wait_for_log("the group is new", PATIENCE).await;
+        let held = many("held", 4, &Action::Take(60_000));
+        jobs::publish(&mut redis, "jobs", &held).await;
+        eventually(PATIENCE, "the victim to run them all", async || {
+            jobs::started(&mut redis).await.len() == held.len()
+        })
+        .await;
+        let mut heir = setup.process();
+        heir.wait_for_log("worker starts", PATIENCE).await;
+        // An heir takes over only after a lease of its own renewals answered in time.
+        eventually(PATIENCE, "the heir to have been here for a lease", async || {
+            let consumers: redis::streams::StreamInfoConsumersReply = redis::cmd("XINFO")
+                .arg("CONSUMERS").arg("jobs").arg("workers").query_async(&mut redis).await.unwrap();
+            let idle = consumers.consumers.iter().filter(|consumer| consumer.pending == 0).count();
+            idle == 1
+        })
+        .await;
+        let there = Instant::now();
+        eventually(PATIENCE, "a lease to pass", async || there.elapsed() > LEASE).await;
+
+        victim.kill();
+        let killed = jobs::now_ms();
+        let limit = LEASE + Duration::from_secs(1);
+        eventually(PATIENCE, "the heir to run them all", async || {
+            jobs::started(&mut redis).await.len() == 2 * held.len()
+        })
+        .await;
+        for trace in &jobs::started(&mut redis).await[held.len()..] {
+            let after = Duration::from_millis(trace.at.saturating_sub(killed));
+            assert!(after <= limit, "{} ran elsewhere after {after:?}", trace.id);
+            assert_eq!((trace.attempt, trace.pid), (2, heir.pid()), "{trace:?}");
+        }
+    }
+
+    async fn a_handler_that_runs_for_ten_leases_runs_once_with_idle_workers_around(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"500ms\"");
+        let _idle = [setup.start(), setup.start()];
+        let worker = setup.start();
+        jobs::publish(&mut redis, "jobs", &[Job::new("long", Action::Take(5_000))]).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(jobs::starts_of(&mut redis, "long").await, 1);
+        assert_eq!(jobs::handled(&mut redis).await["long"], 1);
+        worker.stop().await;
+    }
+
+    /// It computes, too, so that nothing on its thread can renew anything meanwhile.
+    async fn a_handler_that_runs_for_ten_leases_runs_once_with_a_thousand_entries_behind_it(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"500ms\"").worker("concurrency = 1");
+        let mut worker = setup.process();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        let mut all = vec![Job::new("long", Action::Compute(5_000))];
+        all.extend(many("behind", 1000, &Action::Succeed));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let twice: Vec<_> = jobs::handled(&mut redis).await.into_iter().filter(|(_, times)| *times != 1).collect();
+        assert!(twice.is_empty(), "not handled once: {twice:?}");
+        assert_eq!(jobs::started(&mut redis).await.len(), all.len());
+    }
+
+    /// The woken worker's handlers end in every way there is; all of it is the other worker's now.
+    async fn a_worker_frozen_past_its_lease_does_nothing_to_what_others_took_over(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).retry("max_attempts = 2");
+        let mut frozen = setup.process();
+        frozen.wait_for_log("the group is new", PATIENCE).await;
+        let held = [
+            Job::new("told", Action::UntilTold),
+            Job::new("parks", Action::TakeThenFail(1_500)),
+            Job::new("buries", Action::TakeThenFailForGood(1_500)),
+        ];
+        jobs::publish(&mut redis, "jobs", &held).await;
+        eventually(PATIENCE, "the worker to run them all", async || {
+            jobs::started(&mut redis).await.len() == held.len()
+        })
+        .await;
+        frozen.freeze();
+
+        // The other worker holds what it took over for the rest of the test.
+        let heir = setup.start_with(jobs::holding_registry());
+        eventually(PATIENCE, "the other worker to run them all", async || {
+            jobs::started(&mut redis).await.len() == 2 * held.len()
+        })
+        .await;
+        let before = pending(&mut redis, "jobs").await;
+        assert_eq!(before.iter().map(|(_, count)| count).sum::<u64>(), 3, "{before:?}");
+
+        frozen.thaw();
+        let told = eventually(PATIENCE, "the woken worker's handler to be told", async || {
+            jobs::ended(&mut redis).await.into_iter().find(|trace| trace.id == "told")
+        })
+        .await;
+        assert_eq!((told.told.as_str(), told.pid), ("LeaseLost", frozen.pid()));
+        frozen.wait_for_log("another worker has taken it over", PATIENCE).await;
+        // Two rounds of renewals later it has had every chance to do harm.
+        frozen.wait_for_log("taken over by another worker", PATIENCE).await;
+        let woken = Instant::now();
+        eventually(PATIENCE, "a lease to pass", async || woken.elapsed() > LEASE).await;
+        assert_eq!(pending(&mut redis, "jobs").await, before);
+        let parked: u64 = redis::cmd("ZCARD").arg("{jobs}:workers:retry").query_async(&mut redis).await.unwrap();
+        let dead: u64 = redis::cmd("XLEN").arg("{jobs}:workers:dead").query_async(&mut redis).await.unwrap();
+        assert_eq!((parked, dead), (0, 0));
+        assert_eq!(jobs::started(&mut redis).await.len(), 2 * held.len());
+        drop(heir);
+    }
+}

@@ -1,0 +1,99 @@
+//! A graceful stop finishes what runs, gives back what has not started, and repeats nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{Server, Setup, eventually, settled};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+on_both_servers! {
+    async fn under_load_no_finished_work_is_done_again_in_ten_stops(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("concurrency = 8").worker("lease = \"30s\"");
+        let all = many("job", 5_000, &Action::Take(5));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        for _ in 0..10 {
+            let done = jobs::ended(&mut redis).await.len();
+            let mut worker = setup.process();
+            eventually(PATIENCE, "some work to be done", async || jobs::ended(&mut redis).await.len() > done + 200).await;
+            worker.terminate();
+            let status = worker.wait(PATIENCE).await;
+            assert_eq!(status.code(), Some(0), "{}", worker.log());
+        }
+        let last = setup.start();
+        settled(&mut redis, "jobs", PATIENCE * 2).await;
+        last.stop().await;
+        let handled = jobs::handled(&mut redis).await;
+        assert_eq!(handled.keys().cloned().collect::<std::collections::BTreeSet<_>>(), jobs::ids(&all));
+        let twice: Vec<_> = handled.into_iter().filter(|(_, times)| *times > 1).collect();
+        assert!(twice.is_empty(), "done again: {twice:?}");
+        // What was given back unstarted has used up no attempt.
+        let attempts: Vec<_> = jobs::started(&mut redis).await.into_iter().filter(|trace| trace.attempt > 1).collect();
+        assert!(attempts.is_empty(), "{attempts:?}");
+    }
+
+    async fn what_was_not_started_is_taken_up_by_others_at_once(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"30s\"").worker("concurrency = 1");
+        let mut leaving = setup.process();
+        leaving.wait_for_log("the group is new", PATIENCE).await;
+        // Fast ones first: the worker learns to read ahead, and then holds what it can't start.
+        let mut all = many("fast", 2_000, &Action::Succeed);
+        all.push(Job::new("slow", Action::Take(3_000)));
+        all.extend(many("behind", 200, &Action::Succeed));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        eventually(PATIENCE, "the slow job to run", async || jobs::starts_of(&mut redis, "slow").await == 1).await;
+        let other = setup.start();
+        leaving.terminate();
+        let stopped = Instant::now();
+        eventually(PATIENCE, "the jobs behind it to be done", async || {
+            let ended = jobs::ended(&mut redis).await;
+            ended.iter().filter(|trace| trace.id.starts_with("behind")).count() == 200
+        })
+        .await;
+        assert!(stopped.elapsed() < Duration::from_millis(2_500), "after {:?}", stopped.elapsed());
+        assert!(leaving.wait(PATIENCE).await.success());
+        settled(&mut redis, "jobs", PATIENCE).await;
+        other.stop().await;
+        for trace in jobs::started(&mut redis).await {
+            assert_eq!(trace.attempt, 1, "{trace:?}");
+        }
+        assert!(jobs::handled(&mut redis).await.values().all(|times| *times == 1));
+        let consumers: redis::streams::StreamInfoConsumersReply =
+            redis::cmd("XINFO").arg("CONSUMERS").arg("jobs").arg("workers").query_async(&mut redis).await.unwrap();
+        assert!(consumers.consumers.iter().all(|consumer| consumer.name == "(parked)"), "{consumers:?}");
+    }
+
+    async fn a_handler_that_outlasts_the_drain_time_is_cut_off_and_given_back(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("drain = \"1s\"").worker("lease = \"30s\"");
+        let mut leaving = setup.process();
+        leaving.wait_for_log("the group is new", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("hangs", Action::Hang), Job::new("told", Action::UntilTold)]).await;
+        eventually(PATIENCE, "both to run", async || jobs::started(&mut redis).await.len() == 2).await;
+        leaving.terminate();
+        let asked = Instant::now();
+        assert!(leaving.wait(PATIENCE).await.success(), "{}", leaving.log());
+        assert!(asked.elapsed() < Duration::from_secs(3), "exited after {:?}", asked.elapsed());
+        assert_eq!(jobs::ended(&mut redis).await[0].told, "Stopping");
+        let other = setup.start();
+        eventually(PATIENCE, "both to run elsewhere", async || jobs::started(&mut redis).await.len() == 4).await;
+        assert!(jobs::started(&mut redis).await.iter().all(|trace| trace.attempt == 1));
+        drop(other);
+    }
+
+    async fn a_second_signal_exits_at_once(server: Server) {
+        let mut redis = server.connect().await;
+        let mut worker = Setup::new(&server).worker("drain = \"60s\"").process();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("hangs", Action::Hang)]).await;
+        eventually(PATIENCE, "it to run", async || jobs::started(&mut redis).await.len() == 1).await;
+        worker.terminate();
+        worker.wait_for_log("stopping", PATIENCE).await;
+        worker.interrupt();
+        let asked = Instant::now();
+        assert_eq!(worker.wait(PATIENCE).await.code(), Some(1));
+        assert!(asked.elapsed() < Duration::from_secs(1), "exited after {:?}", asked.elapsed());
+    }
+}
