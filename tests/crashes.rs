@@ -94,7 +94,11 @@ async fn until_all_is_done(
         if done == all.len() && open == 0 {
             Ok(dead)
         } else {
-            Err(format!("{done} of {}, {open} pending", all.len()))
+            Err(format!(
+                "{done} of {}, {open} pending; {}",
+                all.len(),
+                fleet[0].log()
+            ))
         }
     })
     .await;

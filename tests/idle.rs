@@ -26,7 +26,9 @@ on_both_servers! {
 
         let status = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", worker.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        println!("resident: {resident}");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        println!("{kib} KiB resident");
+        assert!(kib < 15 * 1024, "{kib} KiB resident");
     }
 }
 

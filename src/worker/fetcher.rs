@@ -68,7 +68,7 @@ impl Fetcher {
             complaint: Complaint::default(),
             pause: Pause::new(),
             alarm: Alarm::default(),
-            reclaims: super::reclaimer::Schedule::default(),
+            reclaims: super::reclaimer::Schedule::new(),
             rate: Rate {
                 per_second: 0.0,
                 settled: 0,
@@ -179,10 +179,14 @@ impl Fetcher {
         if self.shared.take_adopt() {
             self.adopt(link).await?;
         }
-        self.reclaims
-            .look_after(&self.shared.ward, self.shared.lease);
+        let (held, lease) = (self.shared.held.entries(), self.shared.lease);
+        if self.reclaims.visits.tend(&self.shared.ward, held, lease) {
+            self.reclaims.look_soon(Instant::now());
+        }
         let budget = self.budget();
         if budget == 0 {
+            // A suspect has no need of a free slot: it comes when nothing else runs.
+            self.reclaim(link, 0).await?;
             return self.until_there_is_room().await;
         }
         // With room for all, each kind gets its share; with room for one, they take turns.
@@ -324,7 +328,7 @@ impl Fetcher {
                     let (count, stream) = (adopted.entries.len(), &source.keys.stream);
                     tracing::info!(stream, count, "found entries whose delivery had got lost");
                     if alone {
-                        self.reclaims.admitted(&self.shared.ward);
+                        self.reclaims.visits.entered(&self.shared.ward);
                     }
                 }
                 if adopted.more {

@@ -11,7 +11,7 @@ use super::executor::running;
 use super::fetcher::{Arrival, Fetcher};
 use super::source::Source;
 use super::waker::Taken;
-use super::ward::Ward;
+use super::ward::{Admission, Visits};
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
 
 /// From which attempt on an entry whose workers died goes alone.
@@ -25,46 +25,39 @@ const THOROUGH: u64 = 10;
 /// After so many leases without a word a consumer that holds nothing is forgotten.
 const FORGOTTEN: u32 = 10;
 
-/// When to look next, and who is in the ward.
+/// What one holder's entries came to.
+struct Brought {
+    taken: Taken,
+    /// How many have to come alone and have not come yet.
+    waiting: u64,
+}
+
+/// When to look next, and when suspects may come.
 pub(super) struct Schedule {
     next: Instant,
     looks: u64,
-    /// Since when a suspect has been running.
-    suspect: Option<Instant>,
-    /// Suspects that found the ward occupied or the worker busy are tried again then.
-    retry: Option<Instant>,
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Schedule {
-            next: Instant::now(),
-            looks: 0,
-            suspect: None,
-            retry: None,
-        }
-    }
+    /// Something is to be looked for sooner: a suspect that may come in now.
+    soon: Option<Instant>,
+    pub visits: Visits,
 }
 
 impl Schedule {
-    /// When to look next.
-    pub fn next(&self) -> Instant {
-        self.retry.map_or(self.next, |retry| retry.min(self.next))
-    }
-
-    /// A suspect that has run for a lease no longer keeps others from starting.
-    pub fn look_after(&mut self, ward: &Ward, lease: Duration) {
-        match self.suspect {
-            Some(_) if !ward.is_occupied() => self.suspect = None,
-            Some(since) if since.elapsed() > lease && !ward.is_open() => ward.open(),
-            _ => {}
+    pub fn new() -> Self {
+        Schedule {
+            next: Instant::now(),
+            looks: 0,
+            soon: None,
+            visits: Visits::new(),
         }
     }
 
-    /// A suspect has come in.
-    pub fn admitted(&mut self, ward: &Ward) {
-        ward.enter();
-        self.suspect = Some(Instant::now());
+    /// When to look next.
+    pub fn next(&self) -> Instant {
+        self.soon.map_or(self.next, |soon| soon.min(self.next))
+    }
+
+    pub fn look_soon(&mut self, at: Instant) {
+        self.soon = Some(self.soon.map_or(at, |soon| soon.min(at)));
     }
 }
 
@@ -76,25 +69,24 @@ impl Fetcher {
             return Ok(Taken::NONE);
         }
         if !self.shared.is_healthy() {
-            self.reclaims.retry = None;
+            self.reclaims.soon = None;
             self.reclaims.next = now + self.shared.lease / 10;
             return Ok(Taken::NONE);
         }
-        self.reclaims.retry = None;
+        self.reclaims.soon = None;
         self.reclaims.looks += 1;
         let thorough = self.reclaims.looks.is_multiple_of(THOROUGH);
         let (mut taken, mut next) = (Taken::NONE, LONGEST.min(self.shared.lease));
+        let mut waiting = 0;
         for source in self.shared.active_sources() {
-            for holder in link
-                .consumers(&source.keys, &source.surroundings.group)
-                .await?
-            {
-                let Some(lease_ms) = holder.lease_ms() else {
+            let group = &source.surroundings.group;
+            for holder in link.consumers(&source.keys, group).await? {
+                let Some(lease_ms) = holder
+                    .lease_ms()
+                    .filter(|_| !self.shared.is_me(&holder.name))
+                else {
                     continue;
                 };
-                if self.shared.is_me(&holder.name) {
-                    continue;
-                }
                 let left = lease_ms.saturating_sub(holder.idle_ms);
                 if left > 0 {
                     next = next.min(Duration::from_millis(left + 1));
@@ -102,18 +94,18 @@ impl Fetcher {
                 if holder.pending == 0 {
                     self.forget(link, &source, &holder, lease_ms).await?;
                 } else if left == 0 || thorough {
+                    let room = most.saturating_sub(taken.entries);
                     let brought = self
-                        .reclaim_from(link, &source, &holder, lease_ms, most - taken.entries)
+                        .reclaim_from(link, &source, &holder, lease_ms, room)
                         .await?;
-                    taken.entries += brought.entries;
-                    taken.more |= brought.more;
-                }
-                if taken.entries >= most {
-                    break;
+                    taken.entries += brought.taken.entries;
+                    taken.more |= brought.taken.more;
+                    waiting += brought.waiting;
                 }
             }
         }
-        let wait = if taken.more || taken.entries >= most {
+        self.reclaims.visits.looked(&self.shared.ward, waiting);
+        let wait = if taken.more && most > 0 {
             Duration::ZERO
         } else {
             next.max(SHORTEST)
@@ -122,6 +114,7 @@ impl Fetcher {
         Ok(taken)
     }
 
+    /// All of one holder's entries there is room for; of those that may have killed it, one.
     async fn reclaim_from(
         &mut self,
         link: &mut Link,
@@ -129,30 +122,33 @@ impl Fetcher {
         holder: &ConsumerInfo,
         lease_ms: u64,
         most: usize,
-    ) -> Result<Taken, Trouble> {
+    ) -> Result<Brought, Trouble> {
         let mut from = "-".to_owned();
-        let mut taken = Taken::NONE;
+        let mut brought = Brought {
+            taken: Taken::NONE,
+            waiting: 0,
+        };
         loop {
             let since = Instant::now();
-            let reclaim = self.wanted(
-                holder,
-                lease_ms,
-                most.saturating_sub(taken.entries),
-                &from,
-                false,
-            );
-            let mut brought = link.reclaim(&source.keys, &reclaim).await?;
-            taken.entries += self.take_over(source, holder, since, &mut brought);
-            if brought.waiting > 0 && !self.shared.ward.is_occupied() {
-                taken.entries += self
+            let room = most.saturating_sub(brought.taken.entries);
+            let wanted = self.wanted(holder, lease_ms, room, &from, false);
+            let mut page = link.reclaim(&source.keys, &wanted).await?;
+            brought.taken.entries += self.take_over(source, holder, since, &mut page);
+            brought.waiting += page.waiting;
+            if page.waiting > 0
+                && !self.shared.ward.is_occupied()
+                && self
                     .reclaim_alone(link, source, holder, lease_ms, &from)
-                    .await?;
+                    .await?
+            {
+                brought.taken.entries += 1;
+                brought.waiting -= 1;
             }
-            match brought.next {
-                Some(next) if taken.entries < most => from = next,
+            match page.next {
+                Some(next) if brought.taken.entries < most => from = next,
                 next => {
-                    taken.more = next.is_some();
-                    return Ok(taken);
+                    brought.taken.more = next.is_some();
+                    return Ok(brought);
                 }
             }
         }
@@ -166,39 +162,32 @@ impl Fetcher {
         holder: &ConsumerInfo,
         lease_ms: u64,
         from: &str,
-    ) -> Result<usize, Trouble> {
+    ) -> Result<bool, Trouble> {
         let shared = self.shared.clone();
-        // Soon again, whether it comes in now or not: suspects come one by one.
-        self.reclaims.retry = Some(Instant::now() + SHORTEST);
-        if !shared
-            .ward
-            .quiet(|| running(&shared.slots, shared.concurrency))
-            .await
+        let running = running(&shared.slots, shared.concurrency);
+        if let Admission::At(at) = self
+            .reclaims
+            .visits
+            .ask(&shared.ward, running, shared.lease)
         {
-            return Ok(0);
+            self.reclaims.look_soon(at);
+            return Ok(false);
         }
         let since = Instant::now();
         let reclaim = self.wanted(holder, lease_ms, 0, from, true);
-        let brought = match link.reclaim(&source.keys, &reclaim).await {
-            Ok(brought) => brought,
-            Err(trouble) => {
-                shared.ward.open();
-                return Err(trouble);
-            }
-        };
+        let brought = link.reclaim(&source.keys, &reclaim).await?;
         super::report_trimmed(source, &brought.trimmed, "while their worker was gone");
         let Some(suspect) = brought.alone else {
-            shared.ward.open();
-            return Ok(0);
+            return Ok(false);
         };
         tracing::warn!(
             entry = %suspect.entry.id, stream = source.keys.stream, deliveries = suspect.count,
             "its workers died: it runs with nothing else starting beside it"
         );
-        self.reclaims.admitted(&shared.ward);
+        self.reclaims.visits.entered(&shared.ward);
         let arrival = Arrival::again(suspect, brought.now_ms, holder.is_alone());
         self.hand_over(source, true, since, vec![arrival]);
-        Ok(1)
+        Ok(true)
     }
 
     fn wanted<'a>(

@@ -174,6 +174,7 @@ impl Shared {
         self.held.settle(batch, slots);
         if batch.alone {
             self.ward.leave();
+            self.nudge.notify_one();
         }
     }
 

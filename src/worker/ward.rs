@@ -1,24 +1,50 @@
-//! The ward: where an entry that may have killed its workers runs, one at a time and with nothing else starting
+//! The ward: where an entry that may have killed its workers runs, one at a time and with nothing else running
 //! beside it, so that a worker that dies now names its culprit.
+//!
+//! The fetcher closes the gate, lets a suspect in once nothing else runs, and opens the gate again; lanes only pass
+//! it. How long the gate may be closed is bounded, so that suspects never stop the rest: see [`Visits`].
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// How long a suspect waits for running handlers to end before it is left to a later try.
-const QUIET_WAIT: Duration = Duration::from_millis(500);
+/// How long the first suspect waits for running handlers to end. Each try that finds no quiet doubles it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After so many tries a suspect runs beside handlers that have outlived all of them.
+const TRIES: u32 = 8;
+/// How long suspects may follow each other while others wait to start, and how long those have then.
+const TURN: Duration = Duration::from_millis(500);
 
-/// After so many tries that found no quiet the suspect runs beside handlers that have been running all the while.
-const TRIES: usize = 3;
-
+/// The gate that every handler passes before it starts.
 #[derive(Default)]
 pub(super) struct Ward {
     closed: AtomicBool,
     occupied: AtomicBool,
-    tries: AtomicUsize,
     /// Signalled when others may start again.
     opened: Notify,
+}
+
+/// When suspects may come, as the fetcher keeps count of it.
+pub(super) struct Visits {
+    /// Since when the gate has been closed.
+    closed: Option<Instant>,
+    /// Since when a suspect has been running.
+    suspect: Option<Instant>,
+    tries: u32,
+    /// No suspect comes before.
+    rest_until: Instant,
+    /// The last look left suspects that have still to come in.
+    waiting: bool,
+}
+
+/// What a suspect that would come in is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Nothing else runs: come in now.
+    Enter,
+    /// Ask again then.
+    At(Instant),
 }
 
 impl Ward {
@@ -27,54 +53,202 @@ impl Ward {
         self.occupied.load(Ordering::SeqCst)
     }
 
+    /// Whether other handlers may start now.
+    pub fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::SeqCst)
+    }
+
     /// Waits until other handlers may start. Costs one load where nothing is in the way.
     pub async fn pass(&self) {
-        while self.closed.load(Ordering::SeqCst) {
+        loop {
             let opened = self.opened.notified();
-            if !self.closed.load(Ordering::SeqCst) {
+            if self.is_open() {
                 return;
             }
             opened.await;
         }
     }
 
-    /// Whether other handlers may start now.
-    pub fn is_open(&self) -> bool {
-        !self.closed.load(Ordering::SeqCst)
+    /// The suspect is settled.
+    pub fn leave(&self) {
+        self.occupied.store(false, Ordering::SeqCst);
     }
 
-    /// Lets nothing else start and waits a while for `running` to become zero. Answers whether a suspect may come.
-    pub async fn quiet(&self, running: impl Fn() -> usize) -> bool {
+    fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let deadline = Instant::now() + QUIET_WAIT;
-        while running() > 0 {
-            if Instant::now() >= deadline {
-                if self.tries.fetch_add(1, Ordering::SeqCst) + 1 >= TRIES {
-                    break;
-                }
-                self.open();
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+
+    fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+        self.opened.notify_waiters();
+    }
+}
+
+impl Visits {
+    pub fn new() -> Self {
+        Visits {
+            closed: None,
+            suspect: None,
+            tries: 0,
+            rest_until: Instant::now(),
+            waiting: false,
         }
-        self.tries.store(0, Ordering::SeqCst);
-        true
+    }
+
+    /// May a suspect come in, with so many handlers running?
+    pub fn ask(&mut self, ward: &Ward, running: usize, lease: Duration) -> Admission {
+        let now = Instant::now();
+        if self.closed.is_none() && now < self.rest_until {
+            return Admission::At(self.rest_until);
+        }
+        ward.close();
+        let since = *self.closed.get_or_insert(now);
+        if running == 0 {
+            return Admission::Enter;
+        }
+        let patience = self.patience();
+        if now < since + patience {
+            return Admission::At(now + Duration::from_millis(5));
+        }
+        self.tries += 1;
+        if self.tries >= TRIES {
+            return Admission::Enter;
+        }
+        // The gate is closed for a fifth of the time at most.
+        self.reopen(ward, lease.max(patience * 4));
+        Admission::At(self.rest_until)
     }
 
     /// A suspect has come in.
-    pub fn enter(&self) {
-        self.occupied.store(true, Ordering::SeqCst);
+    pub fn entered(&mut self, ward: &Ward) {
+        ward.close();
+        ward.occupied.store(true, Ordering::SeqCst);
+        let now = Instant::now();
+        self.closed.get_or_insert(now);
+        self.suspect = Some(now);
+        self.tries = 0;
     }
 
-    /// The suspect is settled, or none came.
-    pub fn leave(&self) {
-        self.occupied.store(false, Ordering::SeqCst);
-        self.open();
+    /// Opens the gate where that is due; `others` is how many entries are held besides. Answers whether the next
+    /// suspect may be looked for at once.
+    pub fn tend(&mut self, ward: &Ward, others: usize, lease: Duration) -> bool {
+        let Some(closed) = self.closed else {
+            return false;
+        };
+        if ward.is_occupied() {
+            // It has outlived its first lease: others need not wait for its end.
+            if self.suspect.is_some_and(|since| since.elapsed() > lease) && !ward.is_open() {
+                ward.open();
+            }
+            return false;
+        }
+        let left = self.suspect.take().is_some();
+        if left && !self.waiting {
+            self.reopen(ward, Duration::ZERO);
+            return false;
+        }
+        // Nobody has asked for it any more: looking for suspects has met with trouble.
+        let forgotten = !left && closed.elapsed() > self.patience() + TURN;
+        if forgotten || (left && others > 0 && closed.elapsed() > TURN) {
+            self.reopen(ward, TURN);
+        }
+        left
     }
 
-    /// Others may start again, though a suspect may still be running: it has outlived its first lease.
-    pub fn open(&self) {
-        self.closed.store(false, Ordering::SeqCst);
-        self.opened.notify_waiters();
+    /// A look has ended that found so many suspects left to come in.
+    pub fn looked(&mut self, ward: &Ward, waiting: u64) {
+        self.waiting = waiting > 0;
+        if !self.waiting && !ward.is_occupied() && self.closed.is_some() {
+            self.reopen(ward, Duration::ZERO);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE * 2u32.pow(self.tries.min(TRIES))
+    }
+
+    fn reopen(&mut self, ward: &Ward, rest: Duration) {
+        self.closed = None;
+        self.rest_until = Instant::now() + rest;
+        ward.open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_suspect_comes_in_when_nothing_else_runs_and_keeps_others_out_until_it_is_settled() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        assert!(matches!(visits.ask(&ward, 1, LEASE), Admission::At(_)));
+        assert!(!ward.is_open());
+        assert_eq!(visits.ask(&ward, 0, LEASE), Admission::Enter);
+        visits.entered(&ward);
+        assert!(!visits.tend(&ward, 5, LEASE));
+        assert!(ward.is_occupied() && !ward.is_open());
+        ward.leave();
+        visits.tend(&ward, 5, LEASE);
+        assert!(ward.is_open());
+    }
+
+    #[test]
+    fn the_next_suspect_follows_at_once_but_others_get_their_turn() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        visits.ask(&ward, 0, LEASE);
+        visits.entered(&ward);
+        visits.waiting = true;
+        ward.leave();
+        assert!(visits.tend(&ward, 5, LEASE));
+        assert!(!ward.is_open(), "the gate stays closed for the next one");
+        visits.entered(&ward);
+        ward.leave();
+        visits.closed = Instant::now().checked_sub(TURN * 2);
+        assert!(visits.tend(&ward, 5, LEASE));
+        assert!(ward.is_open());
+        assert!(
+            matches!(visits.ask(&ward, 0, LEASE), Admission::At(_)),
+            "others have their turn"
+        );
+    }
+
+    #[test]
+    fn a_worker_that_never_falls_quiet_lets_a_suspect_in_at_last_and_keeps_working_meanwhile() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        for _ in 1..TRIES {
+            visits.ask(&ward, 1, LEASE);
+            visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
+            assert!(
+                matches!(visits.ask(&ward, 1, LEASE), Admission::At(at) if at > Instant::now() + LEASE / 2)
+            );
+            assert!(ward.is_open());
+            visits.rest_until = Instant::now();
+        }
+        visits.ask(&ward, 1, LEASE);
+        visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
+        assert_eq!(visits.ask(&ward, 1, LEASE), Admission::Enter);
+    }
+
+    #[test]
+    fn a_gate_that_is_forgotten_opens_by_itself() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        visits.ask(&ward, 1, LEASE);
+        visits.tend(&ward, 5, LEASE);
+        assert!(!ward.is_open());
+        visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
+        visits.tend(&ward, 5, LEASE);
+        assert!(ward.is_open());
+    }
+
+    #[test]
+    fn a_suspect_that_runs_for_long_does_not_keep_others_out() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        visits.ask(&ward, 0, LEASE);
+        visits.entered(&ward);
+        visits.suspect = Instant::now().checked_sub(LEASE * 2);
+        visits.tend(&ward, 5, LEASE);
+        assert!(ward.is_occupied() && ward.is_open());
     }
 }

@@ -130,16 +130,21 @@ impl InProcess {
     }
 }
 
-/// What is pending in the group `workers` of a stream: how much with each consumer.
+/// What is pending in the group `workers` of a stream: how much with each consumer. Nothing where
+/// there is no such group yet.
 pub async fn pending(redis: &mut MultiplexedConnection, stream: &str) -> Vec<(String, u64)> {
-    let (_, _, _, consumers): (u64, redis::Value, redis::Value, Option<Vec<(String, u64)>>) =
-        redis::cmd("XPENDING")
-            .arg(stream)
-            .arg("workers")
-            .query_async(redis)
-            .await
-            .expect("XPENDING");
-    consumers.unwrap_or_default()
+    type Summary = (u64, redis::Value, redis::Value, Option<Vec<(String, u64)>>);
+    let mut command = redis::cmd("XPENDING");
+    match command
+        .arg(stream)
+        .arg("workers")
+        .query_async::<Summary>(redis)
+        .await
+    {
+        Ok((_, _, _, consumers)) => consumers.unwrap_or_default(),
+        Err(error) if error.code() == Some("NOGROUP") => Vec::new(),
+        Err(error) => panic!("XPENDING: {error}"),
+    }
 }
 
 /// Waits until the group `workers` of a stream has read everything and settled it.
