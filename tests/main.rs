@@ -14,8 +14,12 @@
 #[macro_use]
 mod support;
 
+mod batches;
 mod crashes;
 mod fixture;
+mod fleet;
+mod forgetting;
+mod groups;
 mod idle;
 mod leases;
 mod stopping;

@@ -25,6 +25,8 @@ pub struct Job {
 pub enum Action {
     /// Succeeds at once.
     Succeed,
+    /// Succeeds at once, and leaves no trace.
+    Nothing,
     /// Succeeds after so many milliseconds, whatever it is told meanwhile.
     Take(u64),
     /// Succeeds after so many milliseconds of computing, without an await.
@@ -88,9 +90,12 @@ pub fn holding_registry() -> Registry {
 }
 
 async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
+    if matches!(job.action, Action::Nothing) {
+        return Ok(());
+    }
     trace(STARTED, &job, &ctx).await?;
     match job.action {
-        Action::Succeed => {}
+        Action::Succeed | Action::Nothing => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
         Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
