@@ -23,6 +23,7 @@ mod groups;
 mod idle;
 mod leases;
 mod stopping;
+mod timeouts;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]

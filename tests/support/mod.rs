@@ -20,7 +20,7 @@ pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
-pub use worker::{InProcess, Setup, pending, settled};
+pub use worker::{Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.
 const TEST_LIMIT: Duration = Duration::from_secs(120);

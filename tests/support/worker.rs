@@ -124,10 +124,6 @@ impl InProcess {
             .expect("the worker to end")
             .expect("no panic")
     }
-
-    pub fn is_running(&self) -> bool {
-        !self.running.is_finished()
-    }
 }
 
 /// What is pending in the group `workers` of a stream: how much with each consumer. Nothing where
