@@ -15,6 +15,7 @@
 mod support;
 
 mod batches;
+mod bench;
 mod crashes;
 mod fixture;
 mod fleet;

@@ -3,10 +3,12 @@
 //! Data goes to standard output, logs and progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong use or
 //! wrong configuration.
 
+mod bench;
 mod completions;
 mod config;
 mod failure;
 mod logging;
+mod private_server;
 mod program;
 mod run;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{CommandError, completions, config, logging, run};
+use super::{CommandError, bench, completions, config, logging, run};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -60,6 +60,8 @@ enum Builtin {
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Measure what this machine and this Redis can do, against the least a worker could do
+    Bench(bench::BenchArgs),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -162,6 +164,7 @@ impl Program {
                     run::run(args, settings, registry).await
                 }
                 Builtin::Config(command) => config::run(command, &globals),
+                Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),
             }
         });

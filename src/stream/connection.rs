@@ -155,6 +155,13 @@ impl Connector {
     }
 }
 
+impl Link {
+    /// The client's connection, for what is none of this module's steps.
+    pub fn into_inner(self) -> MultiplexedConnection {
+        self.conn
+    }
+}
+
 impl Pool {
     pub async fn get(&self) -> Result<PooledConnection> {
         self.0.get().await.map_err(|error| {
