@@ -1,4 +1,37 @@
-//! streamhand
+//! A Redis Streams worker runtime that loses nothing.
+//!
+//! A worker reads entries of streams through a consumer group, hands each to the handler registered for its event
+//! type, and acknowledges it, parks it for a retry with backoff, or moves it to a dead-letter stream. What a dead
+//! worker held is taken over by the others.
+//!
+//! - [`Event`] and [`Registry`]: what events there are, and which function handles which.
+//! - [`Failure`]: what a handler's error means.
+//! - [`Context`]: what a handler is given beside its event.
+//! - [`Worker`] and [`cli::run`]: a worker inside your program, or as your program.
+//! - [`Publisher`]: puts events on streams.
+//! - [`Settings`]: the configuration.
+//!
+//! ```no_run
+//! use streamhand::{Context, Event, Failure, Registry};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct OrderCreated {
+//!     order_id: String,
+//! }
+//!
+//! impl Event for OrderCreated {
+//!     const TYPE: &'static str = "order.created";
+//! }
+//!
+//! async fn ship(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+//!     println!("{} at attempt {}", order.order_id, ctx.attempt());
+//!     Ok(())
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     streamhand::cli::run(Registry::new().on(ship))
+//! }
+//! ```
 #![warn(missing_docs)]
 
 pub mod cli;
@@ -26,3 +59,8 @@ pub use handler::{Event, Registry};
 pub use publisher::Publisher;
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
+
+/// The README's code is compiled and run like any other example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

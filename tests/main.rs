@@ -14,6 +14,7 @@
 #[macro_use]
 mod support;
 
+mod architecture;
 mod batches;
 mod bench;
 mod crashes;
