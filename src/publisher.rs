@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
 use crate::event_type;
 use crate::handler::Event;
-use crate::stream::{Connector, Pool};
+use crate::stream::{Connector, Pool, PooledConnection};
 
 /// Most events in one pipeline, and most bytes: what a lost connection leaves in doubt is one pipeline.
 const PIPELINE: usize = 500;
@@ -163,6 +163,14 @@ impl Publisher {
         } else {
             envelope.with("schemaversion", E::VERSION.to_string())
         })
+    }
+
+    /// A connection to the publisher's Redis, from its pool, for what is to be stored beside an event.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached.
+    pub async fn redis(&self) -> Result<PooledConnection> {
+        self.pool.get().await
     }
 
     pub(crate) fn pool(&self) -> &Pool {

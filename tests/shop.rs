@@ -1,0 +1,170 @@
+//! The shop that people copy: stock is reserved once for each order, whatever is delivered twice or out of turn.
+
+#[path = "../handlers/events.rs"]
+mod events;
+#[path = "../handlers/inventory.rs"]
+mod inventory;
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use streamhand::{Context, Envelope, Event, Failure, Publisher, Settings};
+
+use crate::support::{Server, Setup, eventually};
+use events::{INVENTORY, Item, ORDERS, OrderCancelled, OrderCreated};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn publisher(server: &Server) -> Publisher {
+    let settings =
+        Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"\n", server.url())).unwrap();
+    Publisher::new(&settings.redis).unwrap()
+}
+
+fn order(id: &str, items: &[(&str, u32)]) -> OrderCreated {
+    let item = |(sku, quantity): &(&str, u32)| Item {
+        sku: (*sku).to_owned(),
+        quantity: *quantity,
+    };
+    OrderCreated {
+        order_id: id.to_owned(),
+        customer_id: "c-1".to_owned(),
+        amount: 100,
+        items: items.iter().map(item).collect(),
+    }
+}
+
+/// Hands an event to its handler, as a worker would.
+async fn handle<E: Event + serde::Serialize>(
+    server: &Server,
+    event: &E,
+    id: &str,
+) -> Result<(), Failure> {
+    let publisher = publisher(server);
+    let envelope: Envelope = publisher.envelope(event).unwrap().with("id", id.to_owned());
+    inventory::registry()
+        .dispatch_with(Context::for_test_with(envelope, Some(publisher)))
+        .await
+}
+
+async fn stock(redis: &mut MultiplexedConnection) -> BTreeMap<String, i64> {
+    redis.hgetall("{orders}:stock").await.unwrap()
+}
+
+/// Types and ids of what the inventory has published.
+async fn answers(redis: &mut MultiplexedConnection) -> Vec<(String, String)> {
+    type Entries = Vec<(String, Vec<(String, Vec<u8>)>)>;
+    let entries: Entries = redis::cmd("XRANGE")
+        .arg(INVENTORY)
+        .arg("-")
+        .arg("+")
+        .query_async(redis)
+        .await
+        .unwrap();
+    let field = |fields: &[(String, Vec<u8>)], name: &str| {
+        String::from_utf8(fields.iter().find(|(n, _)| n == name).unwrap().1.clone()).unwrap()
+    };
+    entries
+        .iter()
+        .map(|(_, fields)| (field(fields, "type"), field(fields, "id")))
+        .collect()
+}
+
+fn streamhand(server: &Server, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_streamhand"))
+        .args(["--redis", &server.url()])
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+on_both_servers! {
+    async fn an_order_that_is_handled_twice_reserves_once_and_answers_under_one_id(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
+        for _ in 0..2 {
+            handle(&server, &order("o-1", &[("tea", 2), ("tea", 1)]), "e-1").await.unwrap();
+        }
+        assert_eq!(stock(&mut redis).await["tea"], 7);
+        let held: BTreeMap<String, i64> = redis.hgetall("{orders}:reserved:o-1").await.unwrap();
+        assert_eq!(held, BTreeMap::from([("tea".to_owned(), 3)]));
+        let answer = ("inventory.reserved".to_owned(), "e-1/inventory.reserved".to_owned());
+        assert_eq!(answers(&mut redis).await, [answer.clone(), answer]);
+    }
+
+    async fn too_little_stock_is_an_answer_and_takes_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset_multiple("{orders}:stock", &[("tea", 10), ("pot", 1)]).await.unwrap();
+        handle(&server, &order("o-1", &[("tea", 2), ("pot", 2)]), "e-1").await.unwrap();
+        assert_eq!(stock(&mut redis).await, BTreeMap::from([("tea".to_owned(), 10), ("pot".to_owned(), 1)]));
+        // The answer stays the same when stock has come in and the event comes again.
+        let _: () = redis.hset("{orders}:stock", "pot", 5).await.unwrap();
+        handle(&server, &order("o-1", &[("tea", 2), ("pot", 2)]), "e-1").await.unwrap();
+        let types: Vec<_> = answers(&mut redis).await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(types, ["inventory.reservation.failed"; 2]);
+    }
+
+    async fn an_unknown_sku_is_a_permanent_failure_that_can_be_mended(server: Server) {
+        let mut redis = server.connect().await;
+        let failure = handle(&server, &order("o-1", &[("unicorn", 1)]), "e-1").await.unwrap_err();
+        assert!(failure.is_permanent());
+        assert_eq!(failure.to_string(), "no sku is called \"unicorn\"");
+        let _: () = redis.hset("{orders}:stock", "unicorn", 1).await.unwrap();
+        handle(&server, &order("o-1", &[("unicorn", 1)]), "e-1").await.unwrap();
+        assert_eq!(stock(&mut redis).await["unicorn"], 0);
+    }
+
+    async fn a_cancelled_order_gives_back_once_and_reserves_nothing_afterwards(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
+        let cancelled = |id: &str| OrderCancelled { order_id: id.to_owned() };
+        handle(&server, &order("o-1", &[("tea", 4)]), "e-1").await.unwrap();
+        for _ in 0..2 {
+            handle(&server, &cancelled("o-1"), "e-2").await.unwrap();
+        }
+        assert_eq!(stock(&mut redis).await["tea"], 10);
+        // A retry of the order's creation that comes after its end.
+        handle(&server, &order("o-1", &[("tea", 4)]), "e-1").await.unwrap();
+        handle(&server, &cancelled("o-2"), "e-3").await.unwrap();
+        handle(&server, &order("o-2", &[("tea", 4)]), "e-4").await.unwrap();
+        assert_eq!(stock(&mut redis).await["tea"], 10);
+    }
+
+    async fn a_fleet_never_sells_more_than_there_is(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset("{orders}:stock", "tea", 150).await.unwrap();
+        let orders: Vec<_> = (0..200).map(|n| order(&format!("o-{n}"), &[("tea", 1)])).collect();
+        publisher(&server).publish_many(ORDERS, &orders).await.unwrap();
+        let setup = Setup::new(&server).worker("streams = [\"orders\"]");
+        let fleet = [setup.start_with(inventory::registry()), setup.start_with(inventory::registry())];
+        eventually(PATIENCE, "an answer to every order", async || answers(&mut redis).await.len() == 200).await;
+        assert_eq!(stock(&mut redis).await["tea"], 0);
+        let reserved = answers(&mut redis).await.into_iter().filter(|(name, _)| name == "inventory.reserved").count();
+        assert_eq!(reserved, 150);
+        for worker in fleet {
+            worker.stop().await;
+        }
+    }
+
+    async fn the_program_creates_and_cancels_orders(server: Server) {
+        let mut redis = server.connect().await;
+        let said = |output: &Output| (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned());
+        let create = ["order", "create", "o-1", "--amount", "1200", "--item", "tea=2", "--item", "pot=1"];
+        assert_eq!(said(&streamhand(&server, &create)), (Some(0), "created o-1\n".to_owned()));
+        let again = streamhand(&server, &create);
+        assert_eq!(again.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&again.stderr), "error: there is an order \"o-1\" already\n");
+        assert_eq!(said(&streamhand(&server, &["order", "cancel", "o-1"])), (Some(0), "cancelled o-1\n".to_owned()));
+        assert_eq!(streamhand(&server, &["order", "cancel", "o-2"]).status.code(), Some(1));
+        let wrong = streamhand(&server, &["order", "create", "o-3", "--item", "tea"]);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("write SKU=QUANTITY, like tea=2"));
+        let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> =
+            redis::cmd("XRANGE").arg(ORDERS).arg("-").arg("+").query_async(&mut redis).await.unwrap();
+        let types: Vec<_> = entries.iter().map(|(_, fields)| &fields["type"][..]).collect();
+        assert_eq!(types, [&b"order.created"[..], b"order.creation.failed", b"order.cancelled"]);
+    }
+}
