@@ -25,8 +25,8 @@ use serde::Serialize;
 
 use crate::retry::Backoff;
 
-mod check;
-mod duration;
+pub(crate) mod check;
+pub(crate) mod duration;
 mod environment;
 mod error;
 mod load;

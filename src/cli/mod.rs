@@ -8,7 +8,9 @@ mod config;
 mod failure;
 mod logging;
 mod program;
+mod publish;
 mod run;
+mod terminal;
 
 pub use failure::CommandError;
 pub use program::{Command, Program};

@@ -1,5 +1,6 @@
 //! What every behaviour stands on: private servers, workers as processes, and patience.
 
+mod cli;
 mod eventually;
 mod guarded;
 mod kind;
@@ -8,16 +9,19 @@ mod process;
 mod resp;
 mod resp_proxy;
 mod server;
+mod streams;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use cli::Cli;
 pub use eventually::eventually;
 pub use kind::Kind;
 pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
+pub use streams::{add, entries};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.
 const TEST_LIMIT: Duration = Duration::from_secs(120);
