@@ -7,16 +7,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::codec::{self, Format};
-use crate::config::RedisSettings;
+use crate::config::{RedisSettings, check};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EntryId, Envelope};
+use crate::event::{EntryId, Envelope, Fields};
 use crate::event_type;
 use crate::handler::Event;
-use crate::stream::{Connector, Pool, PooledConnection};
-
-/// Most events in one pipeline, and most bytes: what a lost connection leaves in doubt is one pipeline.
-const PIPELINE: usize = 500;
-const PIPELINE_BYTES: usize = 1 << 20;
+use crate::stream::{Appended, Connector, Pool, PooledConnection};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
 ///
@@ -64,7 +60,7 @@ impl Publisher {
     /// Publishes one event to `stream`. Answers the id Redis gave the entry.
     ///
     /// # Errors
-    /// Where the event can't be encoded, or Redis can't be reached or refuses it.
+    /// Where the event can't be encoded, the stream's name can't be one, or Redis can't be reached or refuses it.
     pub async fn publish<E: Event + Serialize>(&self, stream: &str, event: &E) -> Result<EntryId> {
         let envelope = self.envelope(event)?;
         self.publish_envelope(stream, envelope).await
@@ -107,40 +103,20 @@ impl Publisher {
         stream: &str,
         envelopes: impl IntoIterator<Item = Envelope>,
     ) -> Result<Vec<EntryId>> {
-        let envelopes = envelopes
-            .into_iter()
-            .map(|envelope| self.complete(envelope))
-            .collect::<Result<Vec<_>>>()?;
-        let mut ids = Vec::with_capacity(envelopes.len());
-        let mut conn = self.pool.get().await?;
-        let mut rest = &envelopes[..];
-        while !rest.is_empty() {
-            let mut pipe = redis::Pipeline::with_capacity(rest.len().min(PIPELINE));
-            let (mut count, mut bytes) = (0, 0);
-            for envelope in rest.iter().take(PIPELINE) {
-                if bytes > PIPELINE_BYTES {
-                    break;
-                }
-                pipe.cmd("XADD").arg(stream).arg("*");
-                for (name, value) in envelope.fields() {
-                    pipe.arg(&name[..]).arg(&value[..]);
-                    bytes += name.len() + value.len();
-                }
-                count += 1;
-            }
-            let answers: Vec<String> = pipe.query_async(&mut conn).await.map_err(|error| {
-                Error::new(
-                    ErrorKind::Redis,
-                    format!("publishing to {stream:?}: {error}"),
-                )
-                .with_source(error)
-            })?;
-            for answer in answers {
-                ids.push(answer.parse()?);
-            }
-            rest = &rest[count..];
-        }
-        Ok(ids)
+        let envelopes = self.complete_all(stream, envelopes)?;
+        let fields: Vec<&Fields> = envelopes.iter().map(Envelope::fields).collect();
+        self.pool.append(stream, &fields).await.into_ids()
+    }
+
+    /// As [`publish_envelopes`](Self::publish_envelopes), telling of every event what became of it.
+    pub(crate) async fn append(
+        &self,
+        stream: &str,
+        envelopes: impl IntoIterator<Item = Envelope>,
+    ) -> Result<Appended> {
+        let envelopes = self.complete_all(stream, envelopes)?;
+        let fields: Vec<&Fields> = envelopes.iter().map(Envelope::fields).collect();
+        Ok(self.pool.append(stream, &fields).await)
     }
 
     /// The envelope that [`publish`](Self::publish) would make of an event, to be completed and published.
@@ -177,9 +153,21 @@ impl Publisher {
         &self.pool
     }
 
+    fn complete_all(
+        &self,
+        stream: &str,
+        envelopes: impl IntoIterator<Item = Envelope>,
+    ) -> Result<Vec<Envelope>> {
+        check_stream(stream)?;
+        envelopes
+            .into_iter()
+            .map(|envelope| self.complete(envelope))
+            .collect()
+    }
+
     fn complete(&self, mut envelope: Envelope) -> Result<Envelope> {
         if let Err(why) = event_type::check(envelope.event_type()) {
-            let message = format!("the event type {:?}: {why}", envelope.event_type());
+            let message = format!("the event type {:?} {why}", envelope.event_type());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         if envelope.field("id").is_none() {
@@ -199,4 +187,14 @@ impl Publisher {
         }
         Ok(envelope)
     }
+}
+
+/// Refuses what can't be the name of a stream here.
+pub(crate) fn check_stream(stream: &str) -> Result<()> {
+    check::stream_name(stream).map_err(|why| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("the stream name {stream:?} {why}"),
+        )
+    })
 }

@@ -24,6 +24,7 @@ mod forgetting;
 mod groups;
 mod idle;
 mod leases;
+mod publishing;
 mod shop;
 mod stopping;
 mod timeouts;

@@ -29,6 +29,14 @@ impl CommandError {
         }
     }
 
+    /// Nobody listens to what it says any more (`| head`): no failure, and nothing left to say.
+    pub(super) fn unheard() -> Self {
+        CommandError {
+            message: String::new(),
+            code: 0,
+        }
+    }
+
     /// The exit code of the process.
     pub fn code(&self) -> u8 {
         self.code

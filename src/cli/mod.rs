@@ -10,7 +10,9 @@ mod failure;
 mod logging;
 mod private_server;
 mod program;
+mod publish;
 mod run;
+mod terminal;
 
 pub use failure::CommandError;
 pub use program::{Command, Program};

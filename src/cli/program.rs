@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{CommandError, bench, completions, config, logging, run};
+use super::{CommandError, bench, completions, config, logging, publish, run};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -57,6 +57,8 @@ pub(super) struct Globals {
 enum Builtin {
     /// Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
     Run(run::RunArgs),
+    /// Publish an event, or many
+    Publish(publish::PublishArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -120,7 +122,9 @@ impl Program {
         match self.run_from(std::env::args_os()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                if error.code() != 0 {
+                    eprintln!("error: {error}");
+                }
                 ExitCode::from(error.code())
             }
         }
@@ -163,6 +167,7 @@ impl Program {
                     let registry = (self.registry)(settings.clone()).await?;
                     run::run(args, settings, registry).await
                 }
+                Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),

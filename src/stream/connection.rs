@@ -37,7 +37,10 @@ pub(crate) struct Link {
 
 /// Connections that come and go: for the publisher, for commands and for handlers.
 #[derive(Clone)]
-pub(crate) struct Pool(deadpool_redis::Pool);
+pub(crate) struct Pool {
+    pool: deadpool_redis::Pool,
+    connector: Connector,
+}
 
 /// What an error of Redis means to the one who waits for an answer.
 #[derive(Debug)]
@@ -133,7 +136,10 @@ impl Connector {
             .map_err(|error| {
                 Error::new(ErrorKind::Internal, error.to_string()).with_source(error)
             })?;
-        Ok(Pool(pool))
+        Ok(Pool {
+            pool,
+            connector: self.clone(),
+        })
     }
 
     fn explain(&self, error: RedisError) -> Error {
@@ -164,12 +170,21 @@ impl Link {
 
 impl Pool {
     pub async fn get(&self) -> Result<PooledConnection> {
-        self.0.get().await.map_err(|error| {
-            Error::new(
-                ErrorKind::Unreachable,
-                format!("no connection to Redis: {error}"),
-            )
-            .with_source(error)
+        use deadpool_redis::{PoolError, TimeoutType};
+        self.pool.get().await.map_err(|error| {
+            let address = &self.connector.address;
+            let message = match error {
+                PoolError::Backend(error) => return self.connector.explain(error),
+                PoolError::Timeout(TimeoutType::Wait) => format!(
+                    "all connections to Redis at {address} are in use: raise redis.pool_size"
+                ),
+                PoolError::Timeout(_) => format!(
+                    "can't reach Redis at {address}: no connection within {} s",
+                    CONNECT_TIMEOUT.as_secs()
+                ),
+                _ => format!("no connection to Redis at {address}: {error}"),
+            };
+            Error::new(ErrorKind::Unreachable, message).with_source(error)
         })
     }
 }

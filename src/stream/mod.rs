@@ -1,6 +1,7 @@
 //! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
 //! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
 
+mod append;
 mod claim;
 mod connection;
 mod group;
@@ -9,6 +10,7 @@ mod read;
 mod reply;
 mod settle;
 
+pub(crate) use append::Appended;
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Link, Pool, Trouble};

@@ -1,5 +1,6 @@
 //! What every behaviour stands on: private servers, workers as processes, and patience.
 
+mod cli;
 mod eventually;
 mod guarded;
 pub mod jobs;
@@ -9,17 +10,20 @@ mod process;
 mod resp;
 mod resp_proxy;
 mod server;
+mod streams;
 mod worker;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use cli::Cli;
 pub use eventually::eventually;
 pub use kind::Kind;
 pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
+pub use streams::entries;
 pub use worker::{Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.

@@ -1,0 +1,258 @@
+//! `publish`: one event from an argument, or many from lines of JSON.
+//!
+//! Lines are read and turned into events by one task and published by another, in pipelines; what lies between the
+//! two is bounded in bytes. What is said to be published has been answered by Redis.
+
+mod event;
+mod lines;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::CommandError;
+use super::terminal::{byte_progress, print, progress};
+use crate::config::Settings;
+use crate::error::chain;
+use crate::event::EntryId;
+use crate::event_type;
+use crate::publisher::{Publisher, check_stream};
+use crate::stream::Appended;
+use event::Template;
+use lines::{Line, Lines};
+
+#[derive(Args)]
+pub(super) struct PublishArgs {
+    /// The stream
+    stream: String,
+    /// The events' type, such as order.created
+    #[arg(value_name = "TYPE", required_unless_present = "envelopes")]
+    event_type: Option<String>,
+    /// The event's data as JSON; "-" reads events from standard input, one a line
+    #[arg(conflicts_with = "file")]
+    data: Option<String>,
+    /// Read events from a file, one JSON value a line: each is the data of one event
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The lines are whole events: objects with `type`, `data` and, if wanted, `id`, `source`, `subject`, `time`,
+    /// `schemaversion`, `traceparent` and fields of your own
+    #[arg(long)]
+    envelopes: bool,
+    /// The event's id [default: a new UUIDv7]
+    #[arg(long, conflicts_with_all = ["file", "envelopes"])]
+    id: Option<String>,
+    /// What the events are about: the ordering key
+    #[arg(long, conflicts_with = "envelopes")]
+    subject: Option<String>,
+    /// Who publishes them
+    #[arg(long)]
+    source: Option<String>,
+    /// The version of the data's schema
+    #[arg(long, value_name = "NUMBER", conflicts_with = "envelopes",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    schema_version: Option<u32>,
+    /// Keep the data as JSON instead of encoding it as MessagePack
+    #[arg(long)]
+    json_data: bool,
+    /// Say what was published as one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+/// What has been published so far, by Redis' answers.
+#[derive(Default)]
+struct Tally {
+    published: u64,
+    first: Option<EntryId>,
+    last: Option<EntryId>,
+    /// The number of the last line of which Redis has an event.
+    line: u64,
+}
+
+pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
+    // With --envelopes there is no TYPE, and what stands in its place is DATA.
+    if args.envelopes && args.data.is_none() {
+        args.data = args.event_type.take();
+    }
+    check(&args)?;
+    let mut publisher = Publisher::new(&settings.redis)?;
+    if let Some(source) = &args.source {
+        publisher = publisher.source(source);
+    }
+    let template = Template {
+        event_type: args.event_type.clone(),
+        id: args.id.clone(),
+        subject: args.subject.clone(),
+        version: args.schema_version,
+        keep_json: args.json_data,
+    };
+    let mut tally = Tally::default();
+    match &args.data {
+        Some(data) if data != "-" => {
+            let envelope = template
+                .event(data)
+                .map_err(|why| CommandError::usage(format!("DATA {why}{}", quoting(data))))?;
+            let id = publisher.publish_envelope(&args.stream, envelope).await?;
+            tally.count(id, 1);
+            if !args.json {
+                return print(id);
+            }
+        }
+        _ => {
+            let lines = Lines::open(args.file.as_deref(), template).await?;
+            let bar = lines
+                .size()
+                .map_or_else(|| progress(None, "events"), byte_progress);
+            let result = publish_lines(&publisher, &args.stream, lines, &mut tally, &bar).await;
+            bar.finish_and_clear();
+            result?;
+        }
+    }
+    if args.json {
+        print(serde_json::json!({
+            "stream": args.stream,
+            "published": tally.published,
+            "first": tally.first.map(|id| id.to_string()),
+            "last": tally.last.map(|id| id.to_string()),
+        }))
+    } else {
+        print(format_args!("published {}", tally.published))
+    }
+}
+
+/// Refuses, before anything is sent, what can't be meant.
+fn check(args: &PublishArgs) -> Result<(), CommandError> {
+    check_stream(&args.stream)?;
+    let data = args.data.as_deref();
+    if args.envelopes {
+        let extra = args
+            .event_type
+            .as_deref()
+            .or(data.filter(|data| *data != "-"));
+        return match extra {
+            None => Ok(()),
+            Some(extra) => Err(CommandError::usage(format!(
+                "{extra:?} is too much: with --envelopes each event says its own type and data; name a file of them \
+                 by --file, or write - for standard input"
+            ))),
+        };
+    }
+    if let Some(event_type) = &args.event_type
+        && let Err(why) = event_type::check(event_type)
+    {
+        let message = format!("the event type {event_type:?} {why}");
+        return Err(CommandError::usage(message));
+    }
+    if data.is_none() && args.file.is_none() {
+        return Err(CommandError::usage(
+            "no data: write it as JSON ('{}' where there is nothing to say), name a --file, or write - for standard \
+             input",
+        ));
+    }
+    if args.id.is_some() && data == Some("-") {
+        return Err(CommandError::usage(
+            "--id is one event's: the events of standard input would all have the same one",
+        ));
+    }
+    Ok(())
+}
+
+/// What the shell may have done to DATA.
+fn quoting(data: &str) -> &'static str {
+    if data.starts_with(['{', '[']) && !data.contains('"') {
+        " (the shell takes quotes away: write '{\"order_id\":\"o-1\"}')"
+    } else {
+        ""
+    }
+}
+
+async fn publish_lines(
+    publisher: &Publisher,
+    stream: &str,
+    mut lines: Lines,
+    tally: &mut Tally,
+    bar: &ProgressBar,
+) -> Result<(), CommandError> {
+    let stop = tokio::signal::ctrl_c();
+    tokio::pin!(stop);
+    loop {
+        let batch = tokio::select! {
+            biased;
+            _ = &mut stop => return Err(CommandError::failed(format!("stopped; {tally}"))),
+            batch = lines.next() => batch,
+        };
+        if !batch.lines.is_empty() {
+            let (numbers, envelopes): (Vec<Line>, Vec<_>) = batch.lines.into_iter().unzip();
+            let appended = publisher.append(stream, envelopes).await?;
+            tally
+                .take(&numbers, appended)
+                .map_err(|why| CommandError::failed(format!("{}: {why}", lines.name())))?;
+            bar.set_message(format!("{} events", tally.published));
+            match (lines.size(), numbers.last()) {
+                (Some(_), Some(line)) => bar.set_position(line.end),
+                _ => bar.set_position(tally.published),
+            }
+        }
+        match batch.end {
+            None => {}
+            Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => {
+                return Err(CommandError::failed(format!(
+                    "{}, {why}\n{tally}",
+                    lines.name()
+                )));
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, id: EntryId, line: u64) {
+        self.published += 1;
+        self.first.get_or_insert(id);
+        self.last = Some(id);
+        self.line = line;
+    }
+
+    /// Counts what was answered; an error says what was not published, or may not have been.
+    fn take(&mut self, lines: &[Line], appended: Appended) -> Result<(), String> {
+        let answered = appended.answers.len();
+        let mut refused = Vec::new();
+        for (line, answer) in lines.iter().zip(appended.answers) {
+            match answer {
+                Ok(id) => self.count(id, line.number),
+                Err(error) => refused.push((line.number, error)),
+            }
+        }
+        if let Some((line, error)) = refused.first() {
+            let more = match refused.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more up to line {})", refused[more].0),
+            };
+            return Err(format!("line {line}{more}: {}\n{self}", chain(error)));
+        }
+        let Some(error) = appended.broken else {
+            return Ok(());
+        };
+        let doubt = match &lines[answered..answered + appended.in_doubt] {
+            [] => String::new(),
+            [only] => format!("; whether line {} was published is not known", only.number),
+            [first, .., last] => format!(
+                "; whether lines {} to {} were published is not known",
+                first.number, last.number
+            ),
+        };
+        Err(format!("{}\n{self}{doubt}", chain(&error)))
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.published {
+            0 => write!(f, "published nothing"),
+            1 => write!(f, "published 1 event, up to line {}", self.line),
+            many => write!(f, "published {many} events, up to line {}", self.line),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The program as its users run it: arguments in, output and exit code out.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::Server;
+use super::server::scratch_dir;
+
+/// Longer than any command of a test should take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The program with a configuration of its own, in a directory of its own.
+pub struct Cli {
+    dir: TempDir,
+}
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Cli {
+    /// The program for `server`, with further lines of `config.toml`.
+    pub fn new(server: &Server, config: &str) -> Cli {
+        let dir = scratch_dir();
+        let config = format!("[redis]\nurl = \"{}\"\n{config}", server.url());
+        std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
+        Cli { dir }
+    }
+
+    /// A file in the directory it runs in.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs it with nothing on standard input.
+    pub async fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, b"").await
+    }
+
+    /// Runs it with `input` on standard input, which is no terminal.
+    pub async fn run_with(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.command(args).spawn().expect("the program to start");
+        let mut stdin = child.stdin.take().expect("its standard input");
+        let input = input.to_vec();
+        let writing = tokio::spawn(async move {
+            // It may have ended before it has read all.
+            let _ = stdin.write_all(&input).await;
+        });
+        let output = tokio::time::timeout(LIMIT, child.wait_with_output())
+            .await
+            .unwrap_or_else(|_| {
+                panic!("streamhand {} was not done after {LIMIT:?}", args.join(" "))
+            })
+            .expect("its output");
+        writing.abort();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).expect("UTF-8"),
+            err: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
+    /// The program, to be started by the test; killed when dropped.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STREAMHAND_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+}
+
+impl Ran {
+    /// What it wrote to standard output, where it succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+
+    /// What it wrote to standard error, where it failed with this exit code and no output.
+    #[track_caller]
+    pub fn failed(self, code: i32) -> String {
+        assert_eq!((self.code, self.out.as_str()), (code, ""), "{self:?}");
+        self.err
+    }
+
+    /// Its one JSON value.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        let out = self.ok();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+}
