@@ -15,6 +15,7 @@
 mod support;
 
 mod architecture;
+mod bad_input;
 mod batches;
 mod bench;
 mod crashes;
@@ -24,7 +25,10 @@ mod forgetting;
 mod groups;
 mod idle;
 mod leases;
+mod lost_replies;
+mod outages;
 mod publishing;
+mod retries;
 mod shop;
 mod stopping;
 mod timeouts;

@@ -27,6 +27,10 @@ pub enum Action {
     Succeed,
     /// Succeeds at once, and leaves no trace.
     Nothing,
+    /// Succeeds after so many milliseconds, and leaves no trace.
+    SleepQuietly(u64),
+    /// Fails for good after so many milliseconds, and leaves no trace.
+    SleepQuietlyThenFailForGood(u64),
     /// Succeeds after so many milliseconds, whatever it is told meanwhile.
     Take(u64),
     /// Succeeds after so many milliseconds of computing, without an await.
@@ -90,12 +94,24 @@ pub fn holding_registry() -> Registry {
 }
 
 async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
-    if matches!(job.action, Action::Nothing) {
-        return Ok(());
+    match job.action {
+        Action::Nothing => return Ok(()),
+        Action::SleepQuietly(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return Ok(());
+        }
+        Action::SleepQuietlyThenFailForGood(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return Err(Failure::permanent("asked to fail for good"));
+        }
+        _ => {}
     }
     trace(STARTED, &job, &ctx).await?;
     match job.action {
-        Action::Succeed | Action::Nothing => {}
+        Action::Succeed
+        | Action::Nothing
+        | Action::SleepQuietly(_)
+        | Action::SleepQuietlyThenFailForGood(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
         Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
