@@ -1,0 +1,48 @@
+//! The protocol as a model: one entry, two workers, Redis between them, and every order in which what they do
+//! and what goes wrong can happen.
+//!
+//! A scenario is a budget of things that may go wrong; it is explored to the end, and holds the promises of
+//! `properties.rs` in every state. The tests called `without_…` take out one defence and find what then breaks,
+//! by a shortest way; `cargo test --test protocol_model without -- --nocapture` tells them all in plain words.
+//!
+//! Where to read on: `server.rs` is what each script does, `worker.rs` what a worker sends and runs,
+//! `answers.rs` what it makes of an answer, `network.rs`, `faults.rs` and `operators.rs` all that comes between.
+//!
+//! What the model leaves out: other entries (batches, budgets, order), the sizes of times (only that a lease
+//! can pass), errors inside a script (each looks before it writes), and a new entry under an old id.
+
+/// How often what may go wrong: `may!(losses: 1, failures: 2)`, and nothing else.
+macro_rules! may {
+    ($($what:ident: $often:expr),*) => {
+        crate::rules::Budget { $($what: $often,)* ..Default::default() }
+    };
+}
+
+#[path = "protocol_model/action.rs"]
+mod action;
+#[path = "protocol_model/answers.rs"]
+mod answers;
+#[path = "protocol_model/defences.rs"]
+mod defences;
+#[path = "protocol_model/explore.rs"]
+mod explore;
+#[path = "protocol_model/faults.rs"]
+mod faults;
+#[path = "protocol_model/messages.rs"]
+mod messages;
+#[path = "protocol_model/network.rs"]
+mod network;
+#[path = "protocol_model/operators.rs"]
+mod operators;
+#[path = "protocol_model/properties.rs"]
+mod properties;
+#[path = "protocol_model/rules.rs"]
+mod rules;
+#[path = "protocol_model/scenarios.rs"]
+mod scenarios;
+#[path = "protocol_model/server.rs"]
+mod server;
+#[path = "protocol_model/state.rs"]
+mod state;
+#[path = "protocol_model/worker.rs"]
+mod worker;

@@ -1,0 +1,162 @@
+//! What a run of the model takes for given: how many attempts an entry has, which defences stand, and how
+//! much may go wrong.
+
+/// The rules under which the entry is worked on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub max_attempts: u8,
+    /// The handler emits an event, so that its success is a commit instead of a plain acknowledgement.
+    pub commits: bool,
+    pub defences: Defences,
+}
+
+impl Rules {
+    pub fn new(max_attempts: u8) -> Self {
+        Rules {
+            max_attempts,
+            commits: false,
+            defences: Defences::all(),
+        }
+    }
+
+    pub fn commits(self) -> Self {
+        Rules {
+            commits: true,
+            ..self
+        }
+    }
+
+    /// The same rules with one defence (or more) taken out.
+    pub fn without(mut self, take_out: impl FnOnce(&mut Defences)) -> Self {
+        take_out(&mut self.defences);
+        self
+    }
+
+    /// Whether an entry on this attempt is reclaimed alone: it may be what killed its workers.
+    pub fn goes_alone(&self, attempt: u8) -> bool {
+        attempt >= 3 || attempt >= self.max_attempts
+    }
+}
+
+/// What keeps the promises. Each can be taken out, to show what it is there for.
+#[derive(Clone, Copy, Debug)]
+pub struct Defences {
+    /// "Still mine" asks for the delivery count too, not only for the consumer.
+    pub fence_by_count: bool,
+    /// What renew names as unheld is only a hint: the fetcher adopts it when nothing else of its is outstanding.
+    pub adopt_by_fetcher: bool,
+    /// What an answer to renew or to a settlement says concerns only what was held when it was sent.
+    pub answers_by_generation: bool,
+    /// Wake takes only what is with `(parked)` or with nobody.
+    pub wake_asks_the_holder: bool,
+    /// Reclaim looks and takes in one script.
+    pub reclaim_in_one_script: bool,
+    /// What `(parked)` holds and no due time names is given one.
+    pub mend: bool,
+    /// Forget looks and deletes in one step.
+    pub forget_in_one_step: bool,
+    /// Every burial leaves a guard, not only that of a nobody's: a repeat of it finds the entry with nobody.
+    pub every_burial_guarded: bool,
+    /// The acknowledgement of an entry that has been parked leaves the guard too: a repeat of the park that
+    /// came before finds the entry with nobody, and must not bury what succeeded.
+    pub ack_guards_the_parked: bool,
+    /// That acknowledgement takes the due time along: it may be a late one, of what has been parked again since,
+    /// and wake would bring it back.
+    pub ack_clears_the_due_time: bool,
+    /// What wake brings back from nobody goes on at the delivery count it was parked with.
+    pub forced_count_goes_on: bool,
+    /// Reclaim notes in the failure record that the entry died alone, so that adopt can tell it too.
+    pub lone_death_noted: bool,
+    /// Redis refuses a reclaim that reaches it long after it was sent.
+    pub reclaim_has_a_deadline: bool,
+    /// A destroyed group is made anew only a lease after it was missed, when it is known who is gone.
+    pub join_waits_a_lease: bool,
+    /// A position tells up to where all that was delivered to a worker is settled, not only what it holds.
+    pub position_tells_the_settled: bool,
+    /// The success of a nobody's commits its effect, behind the guard.
+    pub nobodys_commit: bool,
+    /// A change of server ends every lease: what is held has to be confirmed by the new one.
+    pub failover_ends_leases: bool,
+    /// What is held under a lease that has lapsed is not settled, but for an ack, before a renewal confirms it.
+    pub lapsed_is_confirmed_first: bool,
+    /// What has been called nobody's cannot be taken any more: it stays its holder's, however long that takes.
+    pub nobodys_has_no_lease: bool,
+}
+
+impl Defences {
+    pub fn all() -> Self {
+        Defences {
+            fence_by_count: true,
+            adopt_by_fetcher: true,
+            answers_by_generation: true,
+            wake_asks_the_holder: true,
+            reclaim_in_one_script: true,
+            mend: true,
+            forget_in_one_step: true,
+            every_burial_guarded: true,
+            ack_guards_the_parked: true,
+            ack_clears_the_due_time: true,
+            forced_count_goes_on: true,
+            lone_death_noted: true,
+            reclaim_has_a_deadline: true,
+            join_waits_a_lease: true,
+            position_tells_the_settled: true,
+            nobodys_commit: true,
+            failover_ends_leases: true,
+            lapsed_is_confirmed_first: true,
+            nobodys_has_no_lease: true,
+        }
+    }
+}
+
+/// How often each thing may still happen that the protocol does not choose. A scenario is its budget.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Budget {
+    /// A handler returns an error.
+    pub failures: u8,
+    /// An entry is given back: before its start (stopping, breaker open) or by its handler (`later`).
+    pub releases: u8,
+    /// A request or an answer gets lost, or a request reaches Redis after its sender gave it up.
+    pub losses: u8,
+    /// A worker stands still and wakes up at any time, or never.
+    pub freezes: u8,
+    /// A worker dies; its successor has another name.
+    pub crashes: u8,
+    /// Redis is away, or stands still, for longer than a lease, and loses nothing.
+    pub outages: u8,
+    /// A replica takes over that lacks the last write.
+    pub failovers: u8,
+    /// An operator replays the dead letter.
+    pub replays: u8,
+    /// Somebody forgets a consumer that has long not been seen.
+    pub forgets: u8,
+    /// The entry is trimmed from the stream.
+    pub trims: u8,
+    /// Somebody deletes the retry key.
+    pub retry_keys_deleted: u8,
+    /// Somebody deletes the consumer `(parked)`.
+    pub parked_deleted: u8,
+    /// Somebody destroys the group.
+    pub groups_destroyed: u8,
+}
+
+impl Budget {
+    /// What has been used of it by a state that still has `left`.
+    pub fn without(&self, left: &Budget) -> Budget {
+        Budget {
+            failures: self.failures - left.failures,
+            releases: self.releases - left.releases,
+            losses: self.losses - left.losses,
+            freezes: self.freezes - left.freezes,
+            crashes: self.crashes - left.crashes,
+            outages: self.outages - left.outages,
+            failovers: self.failovers - left.failovers,
+            replays: self.replays - left.replays,
+            forgets: self.forgets - left.forgets,
+            trims: self.trims - left.trims,
+            retry_keys_deleted: self.retry_keys_deleted - left.retry_keys_deleted,
+            parked_deleted: self.parked_deleted - left.parked_deleted,
+            groups_destroyed: self.groups_destroyed - left.groups_destroyed,
+        }
+    }
+}
