@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub first_ms: u64,
     /// Deliveries that used up no attempt.
     pub given_back: u32,
+    /// Its last worker died while the entry was all it ran.
+    pub died_alone: bool,
     /// It is to be buried for this reason, and could not be.
     pub doomed: Option<String>,
     /// The last error.
@@ -62,6 +64,8 @@ pub(crate) struct Reclaim<'a> {
     pub alone_from: u32,
     pub room_alone: bool,
     pub from: &'a str,
+    /// The server's time, in ms, after which it is too late.
+    pub deadline_ms: u64,
 }
 
 /// What reclaiming brought.
@@ -167,6 +171,7 @@ impl Link {
             .arg(reclaim.alone_from)
             .arg(u8::from(reclaim.room_alone))
             .arg(reclaim.from)
+            .arg(reclaim.deadline_ms)
             .invoke_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
@@ -331,13 +336,15 @@ fn delivered(value: Value) -> Option<Vec<Delivered>> {
 }
 
 impl Record {
-    /// As `park.lua` writes it: first delivery, attempts given back, `-` or the reason to bury, the last error.
+    /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death, `-` or the
+    /// reason to bury, the last error.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
-        let mut parts = text.splitn(4, ' ');
+        let mut parts = text.splitn(6, ' ');
         Some(Record {
             first_ms: parts.next()?.parse().ok()?,
             given_back: parts.next()?.parse().ok()?,
+            died_alone: parts.next().and_then(|_| parts.next()) == Some("!"),
             doomed: parts
                 .next()
                 .filter(|reason| *reason != "-")
@@ -353,14 +360,17 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_the_script_writes_it() {
-        let record = Record::parse(b"1732360000000 2 - no stock: a b").unwrap();
+        let record = Record::parse(b"1732360000000 2 4 - - no stock: a b").unwrap();
         assert_eq!(
             (record.first_ms, record.given_back, record.doomed),
             (1_732_360_000_000, 2, None)
         );
         assert_eq!(record.error, "no stock: a b");
         assert_eq!(
-            Record::parse(b"1 0 crashed ").unwrap().doomed.as_deref(),
+            Record::parse(b"1 0 3 ! crashed ")
+                .unwrap()
+                .doomed
+                .as_deref(),
             Some("crashed")
         );
         assert_eq!(Record::parse(b"by hand"), None);

@@ -37,11 +37,6 @@ impl ConsumerInfo {
         protocol.parse::<u32>().ok()?;
         rest.split_once('-')?.0.parse().ok()
     }
-
-    /// Whether entries come to this consumer one at a time because they may have killed their workers.
-    pub fn is_alone(&self) -> bool {
-        self.name.ends_with('!')
-    }
 }
 
 script!(JOIN, "join");
@@ -151,7 +146,6 @@ mod tests {
         };
         assert_eq!(named("sh1-30000-web-3-4711-x8f2").lease_ms(), Some(30_000));
         assert_eq!(named("sh1-2000-h-1-a!").lease_ms(), Some(2_000));
-        assert!(named("sh1-2000-h-1-a!").is_alone());
         for foreign in [
             "(parked)",
             "shop-1",

@@ -116,10 +116,11 @@ impl Link {
     ) -> Result<(), Trouble> {
         for chunk in acks.chunks(CHUNK) {
             let mut call = ACK.key(&keys.stream);
-            call.key(&keys.failures)
-                .arg(group)
-                .arg(u8::from(fenced))
-                .arg(u8::from(delete));
+            call.key(&keys.retry).key(&keys.failures);
+            for ack in chunk {
+                call.key(keys.guard(&ack.id.to_string()));
+            }
+            call.arg(group).arg(u8::from(fenced)).arg(u8::from(delete));
             for ack in chunk {
                 call.arg(ack.id.to_string())
                     .arg(ack.consumer)

@@ -48,8 +48,6 @@ pub(super) struct Past {
     pub record: Option<Record>,
     /// Since its first delivery.
     pub age: Duration,
-    /// Its last holder died while the entry was all it was starting.
-    pub died_alone: bool,
 }
 
 /// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
@@ -339,10 +337,11 @@ impl Executor {
     fn admit(&self, batch: &Batch, item: Item) -> Admission<'_> {
         let slot = &batch.slots[item.index as usize];
         let Item { entry, past, .. } = item;
-        let (record, age, died_alone) = match past {
-            Some(past) => (past.record, past.age, past.died_alone),
-            None => (None, Duration::ZERO, false),
+        let (record, age) = match past {
+            Some(past) => (past.record, past.age),
+            None => (None, Duration::ZERO),
         };
+        let died_alone = record.as_ref().is_some_and(|record| record.died_alone);
         let given_back = record.as_ref().map_or(0, |record| record.given_back);
         let attempt = slot.count.saturating_sub(given_back).max(1);
         if let Some((reason, error)) =

@@ -41,6 +41,8 @@ pub(super) struct Fetcher {
     pub(super) alarm: Alarm,
     pub(super) reclaims: super::reclaimer::Schedule,
     rate: Rate,
+    /// The server's time in ms, and when it was told.
+    pub(super) clock: Option<(u64, Instant)>,
     /// The size of an entry, as of late.
     size: usize,
     turn: usize,
@@ -74,6 +76,7 @@ impl Fetcher {
                 settled: 0,
                 at: Instant::now(),
             },
+            clock: None,
             size: FIRST_SIZE,
             turn: 0,
         }
@@ -337,7 +340,7 @@ impl Fetcher {
                 let entries = adopted
                     .entries
                     .into_iter()
-                    .map(|entry| Arrival::again(entry, adopted.now_ms, false));
+                    .map(|entry| Arrival::again(entry, adopted.now_ms));
                 self.hand_over(&source, alone, since, entries.collect());
             }
         }
@@ -411,7 +414,7 @@ impl Arrival {
     }
 
     /// An entry that was delivered before; `now_ms` is the server's time.
-    pub(super) fn again(delivered: Delivered, now_ms: u64, died_alone: bool) -> Self {
+    pub(super) fn again(delivered: Delivered, now_ms: u64) -> Self {
         let Delivered {
             entry,
             count,
@@ -423,7 +426,6 @@ impl Arrival {
         let past = Past {
             record,
             age: Duration::from_millis(age),
-            died_alone,
         };
         let size = entry.size();
         Arrival {

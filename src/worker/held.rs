@@ -264,6 +264,13 @@ impl Held {
         self.freed.notify_one();
     }
 
+    /// The leases may mean nothing to the server that answers now: nothing starts before it has confirmed them.
+    pub fn lapse_all(&self) {
+        for batch in self.snapshot() {
+            batch.leased_until.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// Tells every handler that waits why it should stop.
     pub fn cancel_all(&self, why: Cancelled) {
         for batch in self.snapshot() {

@@ -185,7 +185,7 @@ impl Fetcher {
             "its workers died: it runs with nothing else starting beside it"
         );
         self.reclaims.visits.entered(&shared.ward);
-        let arrival = Arrival::again(suspect, brought.now_ms, holder.is_alone());
+        let arrival = Arrival::again(suspect, brought.now_ms);
         self.hand_over(source, true, since, vec![arrival]);
         Ok(true)
     }
@@ -208,7 +208,14 @@ impl Fetcher {
             alone_from: ALONE_FROM.min(self.shared.least_attempts),
             room_alone: alone,
             from,
+            deadline_ms: self.server_time() + self.shared.lease.as_millis() as u64 / 2,
         }
+    }
+
+    /// What the server's clock shows now, unless the server has stood still meanwhile: then it is later there.
+    fn server_time(&self) -> u64 {
+        self.clock
+            .map_or(0, |(ms, at)| ms + at.elapsed().as_millis() as u64)
     }
 
     fn take_over(
@@ -231,7 +238,7 @@ impl Fetcher {
         let entries = std::mem::take(&mut brought.entries);
         let entries = entries
             .into_iter()
-            .map(|entry| Arrival::again(entry, brought.now_ms, false))
+            .map(|entry| Arrival::again(entry, brought.now_ms))
             .collect();
         self.hand_over(source, false, since, entries);
         count

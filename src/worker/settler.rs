@@ -212,7 +212,7 @@ impl Settler {
         }
         for (job, result) in parked {
             match result {
-                Ok(ParkOutcome::Nobody) if job.batch.never_lapsed() => {
+                Ok(ParkOutcome::Nobody) if job.is_ours_to_bury() => {
                     let (Step::Park { error, .. } | Step::Bury { error, .. }) = &job.step;
                     self.others.push(Job {
                         step: nobodys(error.clone()),
@@ -269,6 +269,12 @@ impl Settler {
 impl Job {
     fn slot(&self) -> &Slot {
         &self.batch.slots[self.index as usize]
+    }
+
+    /// Should the entry be nobody's: nobody else can have had it since it was ours. What has once been found to be so
+    /// stays so, for what is nobody's can't be taken.
+    fn is_ours_to_bury(&self) -> bool {
+        self.batch.never_lapsed() || self.slot().owner() == Owner::Nobody
     }
 
     fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
@@ -455,7 +461,7 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
         id: job.slot().id,
         consumer: job.consumer(shared),
         count: job.slot().count,
-        own: job.batch.never_lapsed(),
+        own: job.is_ours_to_bury(),
         age: job.batch.since.elapsed(),
         reason: reason.as_str(),
         error,

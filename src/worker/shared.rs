@@ -128,6 +128,8 @@ impl Shared {
         let mut server = self.server.lock().expect("no panic while it is locked");
         if server.run.as_ref().is_some_and(|run| *run != link.server) {
             server.fenced_until = Some(Instant::now() + self.lease);
+            self.held.lapse_all();
+            self.renew_now.notify_one();
         }
         server.run = Some(link.server.clone());
         Ok(link)

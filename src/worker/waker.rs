@@ -67,6 +67,7 @@ impl Fetcher {
             let woken = link
                 .wake(&source.keys, group, &self.shared.consumer, left, room)
                 .await?;
+            self.clock = Some((woken.now_ms, Instant::now()));
             super::report_trimmed(&source, &woken.trimmed, "while they were parked");
             taken.entries += woken.entries.len();
             if let Some(due) = woken.next {
@@ -84,7 +85,7 @@ impl Fetcher {
             let entries = woken
                 .entries
                 .into_iter()
-                .map(|entry| Arrival::again(entry, woken.now_ms, false))
+                .map(|entry| Arrival::again(entry, woken.now_ms))
                 .collect();
             self.hand_over(&source, false, since, entries);
         }

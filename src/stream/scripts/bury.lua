@@ -8,7 +8,8 @@ local group, me, id, own = ARGV[1], ARGV[2], ARGV[3], ARGV[5] == '1'
 local p = redis.call('XPENDING', stream, group, id, id, 1)
 if #p == 0 and not own then return 'nobody' end
 if #p == 1 and (p[1][2] ~= me or p[1][4] ~= tonumber(ARGV[4])) then return 'taken' end
--- Nobody's, and its holder buries it: what fences a repeat is the guard, for there is no delivery count.
+-- Nobody's, and its holder buries it: there is no delivery count any more to fence a repeat, or a step that came
+-- before the entry's success elsewhere. Every burial, and every success after a failure, leaves a guard.
 if #p == 0 and redis.call('EXISTS', guard) == 1 then return 'ok' end
 
 local fields
@@ -56,7 +57,7 @@ for i, v in ipairs({
 }) do fields[n + i] = v end
 
 redis.call('XADD', dead, '*', unpack(fields))
-if #p == 0 then redis.call('SET', guard, '', 'PX', 86400000) end
+redis.call('SET', guard, '', 'PX', 3600000)
 redis.call('XACK', stream, group, id)
 if ARGV[7] == '1' then redis.call('XDEL', stream, id) end
 redis.call('HDEL', failures, id)

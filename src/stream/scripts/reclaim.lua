@@ -2,7 +2,8 @@
 -- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
 -- KEYS: stream, failures
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
---       goes alone, room for one alone (0|1), id to begin at
+--       goes alone, room for one alone (0|1), id to begin at, time (ms) after which nothing is taken: then the server
+--       stood still on the way, and what looks old may only be unrenewed
 -- Answers: entries {id, count, fields, record}, the one that goes alone (a list of none or one), ids lost to
 --          trimming, how many wait to go alone, id to continue at or false, now (ms)
 local stream, failures, group, me, holder, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -12,6 +13,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out, alone, trimmed, waiting, bytes = {}, {}, {}, 0, 0
 
+if now > tonumber(ARGV[10]) then return { {}, {}, {}, 0, false, string.format('%.0f', now) } end
+
+local died_alone = string.sub(holder, -1) == '!' and '!' or '-'
 local function take(id, idle, count, consumer, list)
   local claimed = redis.call('XCLAIM', stream, group, consumer, lease, id, 'RETRYCOUNT', count + 1)
   if #claimed == 0 then
@@ -19,11 +23,16 @@ local function take(id, idle, count, consumer, list)
     redis.call('HDEL', failures, id)
     return
   end
+  -- The record tells how it died, also to an adopt after the answer to this got lost. See park.lua.
+  local first, given, doomed, error
   local record = redis.call('HGET', failures, id)
-  if not record then
-    record = string.format('%.0f', now - idle) .. ' 0 - worker ' .. holder .. ' died or froze while it held this'
-    redis.call('HSET', failures, id, record)
+  if record then first, given, doomed, error = string.match(record, '^(%d+) (%d+) %d+ %S (%S+) (.*)$') end
+  if not first then
+    first, given, doomed = string.format('%.0f', now - idle), 0, '-'
+    error = 'worker ' .. holder .. ' died or froze while it held this'
   end
+  record = table.concat({ first, given, count + 1, died_alone, doomed, error }, ' ')
+  redis.call('HSET', failures, id, record)
   list[#list + 1] = { id, count + 1, claimed[1][2], record }
   for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
 end

@@ -34,6 +34,10 @@ for _, id in ipairs(ids) do
     end
     -- An id above the last delivered one will be delivered as new, unless it is gone.
     take = at_most(id, last) or #redis.call('XRANGE', stream, id, id) == 0
+    -- It goes on at the count it was parked with, or its attempts would begin again.
+    local record = redis.call('HGET', failures, id)
+    local parked_at = record and tonumber(string.match(record, '^%d+ %d+ (%d+) ')) or 0
+    count = parked_at + 1
   end
   if take then
     local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'FORCE', 'RETRYCOUNT', count)
