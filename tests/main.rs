@@ -28,6 +28,7 @@ mod leases;
 mod lost_replies;
 mod outages;
 mod publishing;
+mod repeats;
 mod retries;
 mod shop;
 mod stopping;
