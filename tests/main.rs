@@ -14,5 +14,8 @@
 #[macro_use]
 mod support;
 
+mod dead_letters;
 mod fixture;
 mod publishing;
+mod purge;
+mod replay;

@@ -4,6 +4,7 @@ mod cli;
 mod eventually;
 mod guarded;
 mod kind;
+pub mod letters;
 mod port;
 mod process;
 mod resp;

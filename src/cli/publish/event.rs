@@ -78,10 +78,11 @@ impl Template {
                 serde_json::error::Category::Data if text.starts_with('{') => {
                     format!("is no event: {}", without_place(&error))
                 }
-                serde_json::error::Category::Data => format!(
-                    "is no event: expected an object such as {{\"type\":\"order.created\",\"data\":{{}}}}; for lines \
+                serde_json::error::Category::Data => {
+                    "is no event: expected an object such as {\"type\":\"order.created\",\"data\":{}}; for lines \
                      that are data alone name their type in place of --envelopes"
-                ),
+                        .to_owned()
+                }
                 _ => no_json(text, &error),
             }
         })?;
