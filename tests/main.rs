@@ -15,6 +15,7 @@
 mod support;
 
 mod dead_letters;
+mod dlq;
 mod fixture;
 mod publishing;
 mod purge;

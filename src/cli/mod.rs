@@ -5,12 +5,14 @@
 
 mod completions;
 mod config;
+mod dlq;
 mod failure;
 mod logging;
 mod program;
 mod publish;
 mod run;
 mod terminal;
+mod text;
 
 pub use failure::CommandError;
 pub use program::{Command, Program};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{CommandError, completions, config, logging, publish, run};
+use super::{CommandError, completions, config, dlq, logging, publish, run};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -58,6 +58,8 @@ enum Builtin {
     Run(run::RunArgs),
     /// Publish an event, or many
     Publish(publish::PublishArgs),
+    /// Look through dead letters, replay or delete them
+    Dlq(dlq::DlqArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -156,6 +158,7 @@ impl Program {
                     run::run(args, settings, registry).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
+                Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Completions(args) => completions::run(args, tree),
             }

@@ -15,7 +15,7 @@ mod streams;
 use std::future::Future;
 use std::time::Duration;
 
-pub use cli::Cli;
+pub use cli::{Cli, masked};
 pub use eventually::eventually;
 pub use kind::Kind;
 pub use port::free_ports;
