@@ -38,6 +38,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 mod context;
+pub mod dead_letters;
 mod error;
 mod event;
 mod event_type;

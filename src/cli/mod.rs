@@ -6,6 +6,7 @@
 mod bench;
 mod completions;
 mod config;
+mod dlq;
 mod failure;
 mod logging;
 mod private_server;
@@ -13,6 +14,7 @@ mod program;
 mod publish;
 mod run;
 mod terminal;
+mod text;
 
 pub use failure::CommandError;
 pub use program::{Command, Program};

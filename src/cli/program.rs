@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{CommandError, bench, completions, config, logging, publish, run};
+use super::{CommandError, bench, completions, config, dlq, logging, publish, run};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -59,6 +59,8 @@ enum Builtin {
     Run(run::RunArgs),
     /// Publish an event, or many
     Publish(publish::PublishArgs),
+    /// Look through dead letters, replay or delete them
+    Dlq(dlq::DlqArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -168,6 +170,7 @@ impl Program {
                     run::run(args, settings, registry).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
+                Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),

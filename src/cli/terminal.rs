@@ -1,14 +1,15 @@
 //! How commands speak: data to standard output, progress to standard error.
 
-use std::io::{self, Write};
+use std::fmt::Write;
+use std::io;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::CommandError;
 
 /// Writes a line of data to standard output.
 pub(super) fn print(line: impl std::fmt::Display) -> Result<(), CommandError> {
-    writeln!(io::stdout().lock(), "{line}").map_err(closed)
+    io::Write::write_fmt(&mut io::stdout().lock(), format_args!("{line}\n")).map_err(closed)
 }
 
 /// What a write to standard output means that failed: whoever read it has had enough, or the disk is full.
@@ -23,8 +24,8 @@ pub(super) fn closed(error: io::Error) -> CommandError {
 /// terminal.
 pub(super) fn progress(total: Option<u64>, what: &str) -> ProgressBar {
     let template = match total {
-        Some(_) => "{bar:30} {pos}/{len} WHAT, {per_sec}, {eta} left {msg}",
-        None => "{spinner} {pos} WHAT, {per_sec} {msg}",
+        Some(_) => "{bar:30} {pos}/{len} WHAT, {pace}, {eta} left {msg}",
+        None => "{spinner} {pos} WHAT, {pace} {msg}",
     };
     bar(total, &template.replace("WHAT", what))
 }
@@ -42,5 +43,11 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
         Some(total) => ProgressBar::new(total),
         None => ProgressBar::new_spinner(),
     };
-    bar.with_style(ProgressStyle::with_template(template).expect("the template is right"))
+    let style = ProgressStyle::with_template(template).expect("the template is right");
+    bar.with_style(
+        style.with_key("pace", |state: &ProgressState, to: &mut dyn Write| {
+            // A bar that can't be drawn is not drawn.
+            let _ = write!(to, "{:.0}/s", state.per_sec());
+        }),
+    )
 }

@@ -231,6 +231,11 @@ impl Trouble {
     }
 }
 
+/// What an operator can do about an error that a script has caught, as the server words it.
+pub(super) fn hint_in(error: &str) -> &'static str {
+    hint(error.split(' ').next().unwrap_or_default())
+}
+
 /// What an operator can do about an error of the server.
 fn hint(code: &str) -> &'static str {
     match code {

@@ -6,6 +6,7 @@ mod claim;
 mod connection;
 mod group;
 mod keys;
+mod letters;
 mod read;
 mod reply;
 mod settle;
@@ -16,6 +17,7 @@ pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Link, Pool, Trouble};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use keys::Keys;
+pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use read::Read;
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking};
 

@@ -5,6 +5,7 @@ mod eventually;
 mod guarded;
 pub mod jobs;
 mod kind;
+pub mod letters;
 mod port;
 mod process;
 mod resp;
@@ -16,14 +17,14 @@ mod worker;
 use std::future::Future;
 use std::time::Duration;
 
-pub use cli::Cli;
+pub use cli::{Cli, masked};
 pub use eventually::eventually;
 pub use kind::Kind;
 pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
-pub use streams::entries;
+pub use streams::{add, entries};
 pub use worker::{Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.

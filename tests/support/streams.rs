@@ -23,6 +23,16 @@ pub async fn entries(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Ent
         .collect()
 }
 
+/// Adds an entry of any fields, and answers its id.
+pub async fn add(redis: &mut MultiplexedConnection, stream: &str, fields: &Fields) -> String {
+    let mut cmd = redis::cmd("XADD");
+    cmd.arg(stream).arg("*");
+    for (name, value) in fields {
+        cmd.arg(&name[..]).arg(&value[..]);
+    }
+    cmd.query_async(redis).await.expect("the entry to be added")
+}
+
 fn fields(strings: Vec<Value>) -> Fields {
     let mut strings = strings.into_iter().map(|string| match string {
         Value::BulkString(bytes) => Bytes::from(bytes),

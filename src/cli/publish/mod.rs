@@ -188,9 +188,11 @@ async fn publish_lines(
             tally
                 .take(&numbers, appended)
                 .map_err(|why| CommandError::failed(format!("{}: {why}", lines.name())))?;
-            bar.set_message(format!("{} events", tally.published));
             match (lines.size(), numbers.last()) {
-                (Some(_), Some(line)) => bar.set_position(line.end),
+                (Some(_), Some(line)) => {
+                    bar.set_position(line.end);
+                    bar.set_message(format!("{} events", tally.published));
+                }
                 _ => bar.set_position(tally.published),
             }
         }

@@ -1,0 +1,131 @@
+//! `dlq list`: a table of dead letters, or a JSON array.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::CommandError;
+use super::select::{FilterArgs, say_strangers};
+use crate::cli::terminal::{closed, print};
+use crate::cli::text::{count, lines, printable, table, time, width};
+use crate::dead_letters::{DeadLetter, DeadLetters};
+
+/// A table of fewer columns is not read any more.
+const NARROW: u16 = 100;
+/// Letters in the table where no limit is given.
+const LIMIT: u64 = 100;
+/// Rows that are laid out together; more of them begin a new table.
+const ROWS: usize = 1000;
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// List all that there are as one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), CommandError> {
+    if args.json {
+        return as_json(&args, dead).await;
+    }
+    let limit = args.filter.limit.unwrap_or(LIMIT);
+    // One more tells whether there are more.
+    let filter = args.filter.filter()?.limit(limit.saturating_add(1));
+    let selection = dead.select(filter).await?;
+    let with_stream = dead.streams().count() > 1 && args.filter.stream.is_none();
+    let mut letters = selection.letters();
+    let (mut rows, mut shown, mut more) = (Vec::new(), 0, false);
+    while let Some(letter) = letters.next().await? {
+        if shown == limit {
+            more = true;
+            break;
+        }
+        shown += 1;
+        rows.push(letter);
+        if rows.len() == ROWS {
+            print(lay_out(&rows, with_stream))?;
+            rows.clear();
+        }
+    }
+    if !rows.is_empty() {
+        print(lay_out(&rows, with_stream))?;
+    }
+    say_strangers(&letters);
+    if shown == 0 {
+        args.filter.say_none(dead);
+    } else if more && args.filter.limit.is_none() {
+        eprintln!("these are the {shown} oldest: see more by --limit, or count them by dlq stats");
+    }
+    Ok(())
+}
+
+/// The array is written as it is read.
+async fn as_json(args: &ListArgs, dead: &DeadLetters) -> Result<(), CommandError> {
+    let selection = dead.select(args.filter.filter()?).await?;
+    let mut letters = selection.letters();
+    let mut separator = "[";
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    while let Some(letter) = letters.next().await? {
+        let json = serde_json::to_string(&letter)
+            .map_err(|error| CommandError::failed(error.to_string()))?;
+        write!(out, "{separator}\n{json}").map_err(closed)?;
+        separator = ",";
+    }
+    say_strangers(&letters);
+    let end = if separator == "[" { "[]" } else { "\n]" };
+    writeln!(out, "{end}")
+        .and_then(|()| out.flush())
+        .map_err(closed)
+}
+
+fn lay_out(letters: &[DeadLetter], with_stream: bool) -> String {
+    if width().is_some_and(|width| width < NARROW) {
+        let blocks: Vec<String> = letters
+            .iter()
+            .map(|letter| block(letter, with_stream))
+            .collect();
+        return blocks.join("\n");
+    }
+    let mut header = vec!["ID", "STREAM", "TYPE", "REASON", "TRIES", "AT", "ERROR"];
+    header.retain(|name| with_stream || *name != "STREAM");
+    let mut table = table(&header, &["STREAM", "TYPE", "ERROR"]);
+    for letter in letters {
+        let mut row = vec![letter.id.to_string()];
+        if with_stream {
+            row.push(letter.stream.clone());
+        }
+        row.extend([
+            event_type(letter),
+            printable(&letter.reason).to_string(),
+            letter.attempts.to_string(),
+            time(letter.at),
+            printable(&letter.error).to_string(),
+        ]);
+        table.add_row(row);
+    }
+    lines(&table)
+}
+
+/// A letter over several lines, where a row of a table would be broken into snippets.
+fn block(letter: &DeadLetter, with_stream: bool) -> String {
+    let of = if with_stream {
+        format!(" of {}", letter.stream)
+    } else {
+        String::new()
+    };
+    format!(
+        "{}{of}\n  {} {} after {}\n  {}\n  {}",
+        letter.id,
+        event_type(letter),
+        printable(&letter.reason),
+        count(letter.attempts.into(), "attempt"),
+        time(letter.at),
+        printable(&letter.error)
+    )
+}
+
+fn event_type(letter: &DeadLetter) -> String {
+    printable(letter.event_type.as_deref().unwrap_or("-")).to_string()
+}

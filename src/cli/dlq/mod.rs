@@ -1,0 +1,52 @@
+//! `dlq`: dead letters. One file a command; what they share is here: which letters are meant.
+
+mod data;
+mod list;
+mod purge;
+mod replay;
+mod select;
+mod show;
+mod stats;
+
+use clap::{Args, Subcommand};
+
+use super::CommandError;
+use crate::config::Settings;
+use crate::dead_letters::DeadLetters;
+
+#[derive(Args)]
+pub(super) struct DlqArgs {
+    /// The group whose dead letters are meant [default: worker.group]
+    #[arg(long, global = true)]
+    group: Option<String>,
+    #[command(subcommand)]
+    command: DlqCommand,
+}
+
+#[derive(Subcommand)]
+enum DlqCommand {
+    /// List dead letters, the oldest first
+    List(list::ListArgs),
+    /// Show all of one dead letter
+    Show(show::ShowArgs),
+    /// Count dead letters by stream, type and reason
+    Stats(stats::StatsArgs),
+    /// Give dead letters back to their group, to be handled again
+    Replay(replay::ReplayArgs),
+    /// Delete dead letters
+    Purge(purge::PurgeArgs),
+}
+
+pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), CommandError> {
+    let worker = &settings.worker;
+    let group = args.group.as_deref().unwrap_or(&worker.group);
+    let streams = worker.streams.iter().map(String::as_str);
+    let dead = DeadLetters::of(&settings.redis, group, streams)?;
+    match args.command {
+        DlqCommand::List(args) => list::run(args, &dead).await,
+        DlqCommand::Show(args) => show::run(args, &dead).await,
+        DlqCommand::Stats(args) => stats::run(args, &dead).await,
+        DlqCommand::Replay(args) => replay::run(args, &dead).await,
+        DlqCommand::Purge(args) => purge::run(args, &dead).await,
+    }
+}

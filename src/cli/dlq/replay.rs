@@ -1,0 +1,113 @@
+//! `dlq replay`: gives dead letters back to their group.
+
+use std::num::NonZeroU32;
+
+use clap::Args;
+
+use super::CommandError;
+use super::select::{Which, confirm};
+use crate::cli::terminal::{print, progress};
+use crate::cli::text::count;
+use crate::dead_letters::{DeadLetters, Replayed};
+use crate::error::chain;
+
+/// More than so many are not replayed without asking.
+const ASK: u64 = 100;
+
+#[derive(Args)]
+pub(super) struct ReplayArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Say how many would be replayed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many a second
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Replay more than 100 without asking
+    #[arg(long, short)]
+    yes: bool,
+    /// Who replays, noted in each copy [default: user@host]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Print one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), CommandError> {
+    let meant = args.which.resolve(dead, "replay").await?;
+    let mut run = Replayed::default();
+    if !args.dry_run && meant.count > 0 {
+        if meant.count > ASK && !args.yes {
+            let (count, place) = (meant.count, &meant.place);
+            let unasked = format!(
+                "{count} dead letters are more than {ASK}, and there is no terminal to ask on: add --yes to replay \
+                 them"
+            );
+            if !confirm(
+                &format!("Replay {count} dead letters of {place}?"),
+                &unasked,
+            )? {
+                return Err(CommandError::failed("nothing was replayed"));
+            }
+        }
+        let by = args.by.clone().unwrap_or_else(whoami);
+        let bar = progress(Some(meant.count), "letters");
+        let result = {
+            let replaying =
+                meant
+                    .selection
+                    .replay(&by, args.rate.and_then(NonZeroU32::new), |so_far| {
+                        run = *so_far;
+                        bar.set_position(so_far.replayed + so_far.gone);
+                    });
+            tokio::select! {
+                result = replaying => result.map(|_| ()).map_err(|error| chain(&error)),
+                _ = tokio::signal::ctrl_c() => Err("stopped".to_owned()),
+            }
+        };
+        bar.finish_and_clear();
+        if let Err(why) = result {
+            return Err(CommandError::failed(format!(
+                "{why}\nreplayed {} of {}; run it again to go on",
+                run.replayed, meant.count
+            )));
+        }
+    }
+    if args.json {
+        let missing: Vec<String> = meant.missing.iter().map(ToString::to_string).collect();
+        print(serde_json::json!({
+            "dry_run": args.dry_run,
+            "found": meant.count,
+            "replayed": run.replayed,
+            "gone": run.gone,
+            "missing": missing,
+        }))?;
+    } else if args.dry_run {
+        print(format_args!(
+            "would replay {}",
+            count(meant.count, "dead letter")
+        ))?;
+    } else if meant.count > 0 {
+        let gone = match run.gone {
+            0 => String::new(),
+            gone => format!(" ({gone} more were gone by then)"),
+        };
+        print(format_args!(
+            "replayed {}{gone}",
+            count(run.replayed, "dead letter")
+        ))?;
+    }
+    meant.all_there()
+}
+
+/// `user@host`, as far as they are known.
+fn whoami() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned());
+    let host = gethostname::gethostname();
+    format!("{user}@{}", host.to_string_lossy())
+}

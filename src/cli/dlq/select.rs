@@ -1,0 +1,273 @@
+//! Which letters a command is about: ids, filters, or all.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::SystemTime;
+
+use clap::Args;
+
+use super::CommandError;
+use crate::cli::terminal::progress;
+use crate::config::duration;
+use crate::dead_letters::{DeadLetters, Filter, Letters, Selection};
+use crate::event::EntryId;
+
+/// The filters; a letter is meant that all of them let through.
+#[derive(Args)]
+pub(super) struct FilterArgs {
+    /// Only letters of this stream
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Only letters of this event type
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only letters buried for this reason: failed, permanent, crashed, undecodable or unhandled
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only letters in whose error this regular expression is found
+    #[arg(long, value_name = "REGEX")]
+    error: Option<String>,
+    /// Only letters buried since then: 2026-01-31T12:00:00Z, or a duration ago such as 2h
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<SystemTime>,
+    /// Only letters buried until then
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<SystemTime>,
+    /// Only so many, the oldest first
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+}
+
+/// Ids, or filters, or all.
+#[derive(Args)]
+pub(super) struct Which {
+    /// The letters' ids, as `dlq list` shows them
+    #[arg(value_name = "ID",
+          conflicts_with_all = ["event_type", "reason", "error", "since", "until", "limit", "all"])]
+    ids: Vec<EntryId>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All letters
+    #[arg(long, conflicts_with_all = ["event_type", "reason", "error", "since", "until", "limit"])]
+    all: bool,
+}
+
+/// What is meant, gone through once.
+pub(super) struct Meant {
+    pub selection: Selection,
+    pub count: u64,
+    /// Ids that were asked for and are none.
+    pub missing: Vec<EntryId>,
+    /// Where they are, for messages: `orders, payments`.
+    pub place: String,
+}
+
+impl FilterArgs {
+    pub fn filter(&self) -> Result<Filter, CommandError> {
+        let mut filter = Filter::new();
+        if let Some(stream) = &self.stream {
+            filter = filter.stream(stream);
+        }
+        if let Some(event_type) = &self.event_type {
+            filter = filter.event_type(event_type);
+        }
+        if let Some(reason) = &self.reason {
+            filter = filter.reason(reason);
+        }
+        if let Some(regex) = &self.error {
+            filter = filter.error(regex)?;
+        }
+        if let Some(since) = self.since {
+            filter = filter.since(since);
+        }
+        if let Some(until) = self.until {
+            filter = filter.until(until);
+        }
+        if let Some(limit) = self.limit {
+            filter = filter.limit(limit);
+        }
+        Ok(filter)
+    }
+
+    /// Whether anything is asked for.
+    pub fn is_any(&self) -> bool {
+        self.stream.is_some()
+            || self.event_type.is_some()
+            || self.reason.is_some()
+            || self.error.is_some()
+            || self.since.is_some()
+            || self.until.is_some()
+            || self.limit.is_some()
+    }
+
+    /// Says that nothing was found, on standard error.
+    pub fn say_none(&self, dead: &DeadLetters) {
+        let group = dead.group();
+        let place = place(dead, self.stream.as_deref());
+        let narrow = Filtered(self).to_string();
+        eprintln!("no dead letters of {place} in the group {group}{narrow}");
+    }
+}
+
+struct Filtered<'a>(&'a FilterArgs);
+
+impl std::fmt::Display for Filtered<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let FilterArgs {
+            event_type,
+            reason,
+            error,
+            since,
+            until,
+            ..
+        } = self.0;
+        let any = event_type.is_some() || reason.is_some() || error.is_some();
+        f.write_str(if any || since.is_some() || until.is_some() {
+            " that the filters let through"
+        } else {
+            ""
+        })
+    }
+}
+
+impl Which {
+    /// Goes through what is meant, so that it can be counted before anything is done.
+    pub async fn resolve(&self, dead: &DeadLetters, verb: &str) -> Result<Meant, CommandError> {
+        let selection = if !self.ids.is_empty() {
+            let stream = stream_of_ids(dead, self.filter.stream.as_deref())?;
+            let mut ids = self.ids.clone();
+            let mut seen = std::collections::HashSet::new();
+            ids.retain(|id| seen.insert(*id));
+            dead.pick(&stream, ids)?
+        } else if self.all || self.filter.is_any() {
+            dead.select(self.filter.filter()?).await?
+        } else {
+            return Err(CommandError::usage(format!(
+                "nothing to {verb}: name letters by their ids (streamhand dlq list), filter them (--type, --reason, \
+                 --since …), or write --all"
+            )));
+        };
+        let bar = progress(None, "letters looked at");
+        let mut letters = selection.letters();
+        let mut count = 0;
+        while letters.next().await?.is_some() {
+            count += 1;
+            bar.set_position(count);
+        }
+        bar.finish_and_clear();
+        say_strangers(&letters);
+        let missing = letters.missing().to_vec();
+        if count == 0 && missing.is_empty() {
+            self.filter.say_none(dead);
+        }
+        Ok(Meant {
+            selection,
+            count,
+            missing,
+            place: place(dead, self.filter.stream.as_deref()),
+        })
+    }
+}
+
+impl Meant {
+    /// Fails where ids were asked for that are none; said last, when the others have been dealt with.
+    pub fn all_there(&self) -> Result<(), CommandError> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = self.missing.iter().map(EntryId::to_string).collect();
+        Err(CommandError::failed(format!(
+            "no dead letter of {} has the id {}: it was replayed or purged, or never was",
+            self.place,
+            ids.join(" or ")
+        )))
+    }
+}
+
+/// The stream that ids are of: the only one, or the one that is named.
+pub(super) fn stream_of_ids(
+    dead: &DeadLetters,
+    named: Option<&str>,
+) -> Result<String, CommandError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let streams: Vec<&str> = dead.streams().collect();
+    match &streams[..] {
+        [only] => Ok((*only).to_owned()),
+        several => Err(CommandError::usage(format!(
+            "ids are a stream's own, and the worker reads {}: add --stream {}",
+            several.len(),
+            several.join(" or --stream ")
+        ))),
+    }
+}
+
+/// Says that there is something else among the dead letters.
+pub(super) fn say_strangers(letters: &Letters<'_>) {
+    match letters.strangers() {
+        0 => {}
+        1 => eprintln!("passed over an entry that no worker wrote"),
+        many => eprintln!("passed over {many} entries that no worker wrote"),
+    }
+}
+
+/// Asks a yes-or-no question on the terminal. `unasked` is what to say where there is no terminal to ask on.
+pub(super) fn confirm(question: &str, unasked: &str) -> Result<bool, CommandError> {
+    if !io::stdin().is_terminal() {
+        return Err(CommandError::usage(unasked));
+    }
+    let mut errors = io::stderr().lock();
+    let asked = write!(errors, "{question} [y/N] ").and_then(|()| errors.flush());
+    asked.map_err(|error| CommandError::failed(format!("can't ask: {error}")))?;
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CommandError::failed(format!("can't read the answer: {error}")))?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
+}
+
+fn place(dead: &DeadLetters, stream: Option<&str>) -> String {
+    match stream {
+        Some(stream) => stream.to_owned(),
+        None => dead.streams().collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// A time, or how long ago.
+fn time(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = duration::parse(text) {
+        return Ok(SystemTime::now()
+            .checked_sub(ago)
+            .unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+    let day = format!("{text}T00:00:00Z");
+    humantime::parse_rfc3339(text)
+        .or_else(|_| humantime::parse_rfc3339(&day))
+        .map_err(|_| {
+            "write a time in UTC (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)".to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800);
+        assert_eq!(time("2026-01-31T12:00:00Z"), Ok(noon));
+        assert_eq!(
+            time("2026-01-31"),
+            Ok(noon - Duration::from_secs(12 * 3600))
+        );
+        let ago = time("2h").unwrap().elapsed().unwrap();
+        assert!(ago >= Duration::from_secs(7200) && ago < Duration::from_secs(7260));
+        for wrong in ["", "yesterday", "2", "2026-13-01", "12:00", "-1h"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

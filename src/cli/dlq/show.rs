@@ -1,0 +1,114 @@
+//! `dlq show`: all of one dead letter, to be read.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::CommandError;
+use super::data::{self, Shown};
+use super::select::stream_of_ids;
+use crate::cli::terminal::print;
+use crate::cli::text::{printable, rough};
+use crate::dead_letters::{DeadLetters, WholeLetter};
+use crate::event::EntryId;
+
+#[derive(Args)]
+pub(super) struct ShowArgs {
+    /// The letter's id, as `dlq list` shows it
+    id: EntryId,
+    /// The stream it is of, where the worker reads several
+    #[arg(long)]
+    stream: Option<String>,
+    /// Print it as one JSON value, as `dlq purge --export` writes it
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ShowArgs, dead: &DeadLetters) -> Result<(), CommandError> {
+    let stream = stream_of_ids(dead, args.stream.as_deref())?;
+    let letter = dead.get(&stream, args.id).await?;
+    if args.json {
+        let json = serde_json::to_string(&letter);
+        return print(json.map_err(|error| CommandError::failed(error.to_string()))?);
+    }
+    print(readable(&letter).trim_end())
+}
+
+fn readable(letter: &WholeLetter) -> String {
+    let head = &letter.head;
+    let mut text = format!(
+        "dead letter {} of {} in the group {}\n\n",
+        head.id,
+        printable(&head.stream),
+        printable(&head.group)
+    );
+    let handler = match &head.handler[..] {
+        "" => "-",
+        name => name,
+    };
+    let first = humantime::format_rfc3339_millis(head.first_delivered);
+    let at = humantime::format_rfc3339_millis(head.at);
+    for (name, value) in [
+        ("reason", head.reason.clone()),
+        ("error", head.error.clone()),
+        ("attempts", head.attempts.to_string()),
+        ("handler", handler.to_owned()),
+        ("entry", head.entry.clone()),
+        ("consumer", head.consumer.clone()),
+        ("first delivered", first.to_string()),
+        ("buried", format!("{at} ({} ago)", rough(head.age()))),
+        ("replays", head.replays.to_string()),
+    ] {
+        field(&mut text, name, &Shown::Text(value));
+    }
+    if !letter.replay.is_empty() {
+        text.push_str("\nlast replayed\n");
+        for (name, value) in &letter.replay {
+            let name = String::from_utf8_lossy(name);
+            field(
+                &mut text,
+                name.trim_start_matches("replay."),
+                &data::value(value),
+            );
+        }
+    }
+    let _ = writeln!(text, "\nentry: {} fields", letter.fields.len());
+    let content_type = letter
+        .fields
+        .iter()
+        .find(|(name, _)| name == "datacontenttype")
+        .map(|(_, value)| String::from_utf8_lossy(value));
+    for (name, value) in &letter.fields {
+        let shown = if name == "data" {
+            data::decoded(content_type.as_deref(), value)
+        } else {
+            data::value(value)
+        };
+        field(&mut text, &String::from_utf8_lossy(name), &shown);
+    }
+    text
+}
+
+/// A name and its value: beside it where it is one line, else below it.
+fn field(text: &mut String, name: &str, value: &Shown) {
+    let name = printable(name).to_string();
+    let (note, body) = match value {
+        Shown::Text(body) => ("", body),
+        Shown::Block(note, body) => (*note, body),
+    };
+    let mut lines = body.lines();
+    match (note, lines.next(), lines.next()) {
+        ("", None, _) => {
+            let _ = writeln!(text, "  {name}");
+        }
+        ("", Some(line), None) => {
+            let _ = writeln!(text, "  {name:<16} {}", printable(line));
+        }
+        _ => {
+            let _ = writeln!(text, "{}", format!("  {name:<16} {note}").trim_end());
+            for line in body.lines() {
+                let _ = writeln!(text, "    {}", printable(line));
+            }
+        }
+    }
+}

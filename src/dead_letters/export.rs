@@ -1,0 +1,218 @@
+//! Dead letters as lines of JSON, to be kept where they are purged.
+//!
+//! A line is a [`DeadLetter`](super::DeadLetter) as JSON with its fields: `"fields": [["type", "order.created"],
+//! ["data", {"base64": "3gAB…"}]]`, in their order. A name or value that is text is a string; one that is not UTF-8
+//! is `{"base64": "…"}` (RFC 4648, with padding). `replay` has the four fields of the last replay in the same form.
+
+use std::io::Write;
+
+use base64::encode as base64;
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use super::selection::Progress;
+use super::{DeadLetter, Selection, WholeLetter};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Fields;
+use crate::stream::Ticket;
+
+/// Most letters and about most bytes that are read at once.
+const LETTERS: usize = 100;
+const BYTES: u64 = 1 << 20;
+
+/// Letters that have been exported, and that nothing has become of yet.
+#[must_use = "they are exported and not deleted"]
+pub struct Exported {
+    selection: Selection,
+    /// Of which stream, and which letter.
+    tickets: Vec<(usize, Ticket)>,
+}
+
+impl Selection {
+    /// Writes all letters of it to `to`, a line of JSON each. A letter that goes meanwhile is left out.
+    ///
+    /// `progress` is told how many there are so far. What is exported stays; see [`Exported::purge`].
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or `to` fails.
+    pub async fn export(
+        &self,
+        to: &mut (dyn Write + Send),
+        mut progress: impl FnMut(u64),
+    ) -> Result<Exported> {
+        let mut tickets = Vec::new();
+        let mut letters = self.letters();
+        let mut batch: Vec<(usize, DeadLetter)> = Vec::new();
+        loop {
+            let next = letters.next_with_place().await?;
+            let ends = match (&next, batch.first()) {
+                (None, _) => true,
+                (Some((at, _)), Some((of, _))) => at != of,
+                _ => false,
+            };
+            let bytes: u64 = batch.iter().map(|(_, letter)| letter.bytes).sum();
+            if (ends || batch.len() >= LETTERS || bytes >= BYTES) && !batch.is_empty() {
+                for (at, ticket) in self.write(to, &batch).await? {
+                    tickets.push((at, ticket));
+                }
+                progress(tickets.len() as u64);
+                batch.clear();
+            }
+            match next {
+                Some(letter) => batch.push(letter),
+                None => break,
+            }
+        }
+        to.flush().map_err(failed)?;
+        Ok(Exported {
+            selection: self.clone(),
+            tickets,
+        })
+    }
+
+    /// Writes letters of one stream, and answers for those that were still there.
+    async fn write(
+        &self,
+        to: &mut (dyn Write + Send),
+        batch: &[(usize, DeadLetter)],
+    ) -> Result<Vec<(usize, Ticket)>> {
+        let Some((at, _)) = batch.first() else {
+            return Ok(Vec::new());
+        };
+        let keys = &self.dead.streams[*at];
+        let ids: Vec<_> = batch.iter().map(|(_, letter)| letter.id).collect();
+        let mut written = Vec::with_capacity(batch.len());
+        for entry in self
+            .dead
+            .pool
+            .letters(keys, &ids)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            let Some(letter) = WholeLetter::parse(entry, &keys.stream) else {
+                continue;
+            };
+            serde_json::to_writer(&mut *to, &letter).map_err(|error| failed(error.into()))?;
+            to.write_all(b"\n").map_err(failed)?;
+            written.push((*at, letter.head.ticket()));
+        }
+        Ok(written)
+    }
+}
+
+impl Exported {
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.tickets.len() as u64
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    /// Deletes these letters and no others. See to it before that what was written lasts ([`std::fs::File::sync_all`]).
+    ///
+    /// `progress` is told how many have been deleted so far. Answers how many that were in the end.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached; what had been deleted by then is deleted.
+    pub async fn purge(self, progress: impl FnMut(u64)) -> Result<u64> {
+        let mut progress = Progress::new(progress);
+        for lot in self.tickets.chunk_by(|(a, _), (b, _)| a == b) {
+            let tickets: Vec<Ticket> = lot.iter().map(|(_, ticket)| ticket.clone()).collect();
+            self.selection
+                .purge_tickets(lot[0].0, &tickets, &mut progress)
+                .await?;
+        }
+        Ok(progress.done)
+    }
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!("can't write the export: {error}"),
+    )
+    .with_source(error)
+}
+
+/// Fields in their order, as pairs.
+pub(super) fn serialize_fields<S: Serializer>(fields: &Fields, to: S) -> Result<S::Ok, S::Error> {
+    let mut list = to.serialize_seq(Some(fields.len()))?;
+    for (name, value) in fields {
+        list.serialize_element(&(Text(name), Text(value)))?;
+    }
+    list.end()
+}
+
+/// A string where it is one, else its bytes.
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.0) {
+            Ok(text) => to.serialize_str(text),
+            Err(_) => {
+                let mut object = to.serialize_map(Some(1))?;
+                object.serialize_entry("base64", &base64(self.0))?;
+                object.end()
+            }
+        }
+    }
+}
+
+mod base64 {
+    /// RFC 4648, section 4.
+    pub fn encode(bytes: &[u8]) -> String {
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+        for chunk in bytes.chunks(3) {
+            let three = [
+                chunk[0],
+                *chunk.get(1).unwrap_or(&0),
+                *chunk.get(2).unwrap_or(&0),
+            ];
+            let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            for digit in 0..4 {
+                if digit <= chunk.len() {
+                    text.push(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] as char);
+                } else {
+                    text.push('=');
+                }
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"foob", "Zm9vYg=="),
+            (b"foobar", "Zm9vYmFy"),
+            (b"\xff\xfe\xfd\x00", "//79AA=="),
+        ] {
+            assert_eq!(base64(bytes), text);
+        }
+    }
+
+    #[test]
+    fn text_stays_text_and_the_rest_is_base64() {
+        let values = [&b"o-1"[..], b"\xde\x00\x01", "\u{7f}ä\0".as_bytes()]
+            .map(|value| serde_json::to_string(&Text(value)).unwrap());
+        assert_eq!(
+            values,
+            [r#""o-1""#, r#"{"base64":"3gAB"}"#, "\"\u{7f}ä\\u0000\""]
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Which dead letters are meant.
+
+use std::time::SystemTime;
+
+use regex::Regex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Why an entry can be in the dead letters.
+///
+/// `failed`: its attempts are used up. `permanent`: its handler said that trying again can't help. `crashed`: it
+/// took its workers down. `undecodable`: it is no event, or its data is not what the handler takes. `unhandled`:
+/// nobody handles its type.
+pub const REASONS: [&str; 5] = ["failed", "permanent", "crashed", "undecodable", "unhandled"];
+
+/// Which dead letters are meant: those that all of it lets through; all of them where nothing is set.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub(super) stream: Option<String>,
+    pub(super) event_type: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) error: Option<Regex>,
+    pub(super) since: Option<SystemTime>,
+    pub(super) until: Option<SystemTime>,
+    pub(super) limit: Option<u64>,
+}
+
+impl Filter {
+    /// Lets all letters through.
+    pub fn new() -> Self {
+        Filter::default()
+    }
+
+    /// Only those of this stream.
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.stream = Some(stream.into());
+        self
+    }
+
+    /// Only those of this event type.
+    pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
+        self.event_type = Some(event_type.into());
+        self
+    }
+
+    /// Only those that were buried for this reason, one of [`REASONS`].
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Only those in whose error this regular expression is found.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn error(mut self, regex: &str) -> Result<Self> {
+        let compiled = Regex::new(regex).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("{regex:?} is no regular expression: {error}"),
+            )
+        })?;
+        self.error = Some(compiled);
+        Ok(self)
+    }
+
+    /// Only those buried then or later, by the server's clock.
+    pub fn since(mut self, time: SystemTime) -> Self {
+        self.since = Some(time);
+        self
+    }
+
+    /// Only those buried then or earlier, by the server's clock.
+    pub fn until(mut self, time: SystemTime) -> Self {
+        self.until = Some(time);
+        self
+    }
+
+    /// Only so many, the oldest of the first stream first.
+    pub fn limit(mut self, letters: u64) -> Self {
+        self.limit = Some(letters);
+        self
+    }
+
+    /// Refuses what no letter can meet.
+    pub(super) fn check(&self) -> Result<()> {
+        let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
+        if let Some(reason) = &self.reason
+            && !REASONS.contains(&&reason[..])
+        {
+            return invalid(format!(
+                "{reason:?} is no reason to be buried for; there are {}",
+                REASONS.join(", ")
+            ));
+        }
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since > until => invalid(format!(
+                "nothing is since {} and until {}: the second is earlier",
+                humantime::format_rfc3339_seconds(since),
+                humantime::format_rfc3339_seconds(until)
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Dead letters: reading their heads and their bodies, giving them back to their group, deleting them.
+
+use redis::Value;
+
+use super::connection::{Pool, Trouble};
+use super::keys::Keys;
+use super::settle::script;
+use super::{PROTOCOL, reply};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Entry, EntryId, Fields};
+
+script!(BROWSE, "browse");
+script!(REPLAY, "replay");
+script!(PURGE, "purge");
+
+/// The values every dead letter ends in, in their order, by their names without `dead.`.
+pub(crate) const DEATH: [&str; 11] = [
+    "reason",
+    "error",
+    "attempts",
+    "handler",
+    "stream",
+    "group",
+    "entry",
+    "consumer",
+    "first_delivered",
+    "at",
+    "replays",
+];
+
+/// Most letters a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
+const LETTERS: usize = 500;
+const BYTES: usize = 4 << 20;
+
+/// A dead letter without its data.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub id: EntryId,
+    pub event_type: Option<String>,
+    /// How many fields the event had.
+    pub fields: usize,
+    /// Bytes of all that is kept of it.
+    pub bytes: u64,
+    /// The values of [`DEATH`].
+    pub death: Vec<String>,
+}
+
+/// What is to be read of the dead letters.
+pub(crate) struct Browse<'a> {
+    /// The id to begin at, as Redis writes ranges.
+    pub from: &'a str,
+    /// The id to end at.
+    pub to: &'a str,
+    pub event_type: Option<&'a str>,
+    pub reason: Option<&'a str>,
+}
+
+/// Some dead letters.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub heads: Vec<Head>,
+    /// Where to go on.
+    pub next: Option<String>,
+    /// Entries passed over: nothing a worker wrote.
+    pub strangers: u64,
+}
+
+/// One letter that is meant: its id, and what tells it from another that got the same id after a failover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub id: EntryId,
+    /// Its `dead.entry` and `dead.at`.
+    pub mark: Box<str>,
+}
+
+impl Pool {
+    /// Reads the heads of some dead letters.
+    pub async fn browse(&self, keys: &Keys, browse: &Browse<'_>) -> Result<Page> {
+        let doing = "reading the dead letters";
+        let mut conn = self.get().await?;
+        let value: Value = BROWSE
+            .key(&keys.dead)
+            .arg(browse.from)
+            .arg(browse.to)
+            .arg(LETTERS)
+            .arg(BYTES)
+            .arg(browse.event_type.unwrap_or_default())
+            .arg(browse.reason.unwrap_or_default())
+            .invoke_async(&mut conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error).into_error())?;
+        let parse = |value| {
+            let [heads, next, strangers] = reply::tuple(value)?;
+            Some(Page {
+                heads: reply::array(heads)?
+                    .into_iter()
+                    .map(head)
+                    .collect::<Option<_>>()?,
+                next: reply::text(next),
+                strangers: reply::int(&strangers)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(doing).into_error())
+    }
+
+    /// Entries of the dead letters, whole; None for each that is not there.
+    pub async fn letters(&self, keys: &Keys, ids: &[EntryId]) -> Result<Vec<Option<Entry>>> {
+        let doing = "reading dead letters";
+        let mut conn = self.get().await?;
+        let mut pipe = redis::Pipeline::with_capacity(ids.len());
+        for id in ids {
+            let id = id.to_string();
+            pipe.cmd("XRANGE").arg(&keys.dead).arg(&id).arg(&id);
+        }
+        let values: Vec<Value> = pipe
+            .query_async(&mut conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error).into_error())?;
+        let parse = |(value, id): (Value, &EntryId)| {
+            let Some(entry) = reply::array(value)?.pop() else {
+                return Some(None);
+            };
+            let [_, strings] = reply::tuple(entry)?;
+            let fields: Fields = reply::fields(strings)?;
+            Some(Some(Entry { id: *id, fields }))
+        };
+        let entries: Option<_> = values.into_iter().zip(ids).map(parse).collect();
+        entries.ok_or_else(|| Trouble::garbled(doing).into_error())
+    }
+
+    /// The newest id the dead letters have ever had; None where there have never been any.
+    pub async fn newest_letter(&self, keys: &Keys) -> Result<Option<EntryId>> {
+        let doing = "looking for dead letters";
+        let mut conn = self.get().await?;
+        let value: redis::RedisResult<Value> = redis::cmd("XINFO")
+            .arg("STREAM")
+            .arg(&keys.dead)
+            .query_async(&mut conn)
+            .await;
+        let value = match value {
+            Ok(value) => value,
+            Err(error) if error.to_string().contains("no such key") => return Ok(None),
+            Err(error) => return Err(Trouble::of(doing, error).into_error()),
+        };
+        let mut items = reply::array(value)
+            .ok_or_else(|| Trouble::garbled(doing).into_error())?
+            .into_iter();
+        while let (Some(name), Some(value)) = (items.next(), items.next()) {
+            if reply::bytes(name).as_deref() == Some(b"last-generated-id") {
+                return Ok(reply::id(&value));
+            }
+        }
+        Err(Trouble::garbled(doing).into_error())
+    }
+
+    /// Gives letters back to their group. Answers for those it came to, which is at least the first, the id of the
+    /// copy; None where the letter is gone.
+    pub async fn replay(
+        &self,
+        keys: &Keys,
+        by: &str,
+        tickets: &[Ticket],
+    ) -> (Vec<Option<EntryId>>, Result<()>) {
+        let doing = "replaying dead letters";
+        let mut call = REPLAY.key(&keys.dead);
+        call.key(&keys.again)
+            .key(&keys.protocol)
+            .arg(PROTOCOL)
+            .arg(by)
+            .arg(BYTES);
+        for ticket in tickets.iter().take(LETTERS) {
+            call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
+        }
+        let value: Result<Value> = async {
+            let mut conn = self.get().await?;
+            call.invoke_async(&mut conn)
+                .await
+                .map_err(|error| Trouble::of(doing, error).into_error())
+        }
+        .await;
+        let value = match value {
+            Ok(value) => value,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let parse = |value| {
+            let [copies, error, newer] = reply::tuple(value)?;
+            let copies: Vec<Option<EntryId>> =
+                reply::array(copies)?.iter().map(reply::id).collect();
+            Some((copies, reply::text(error), reply::text(newer)))
+        };
+        match parse(value) {
+            Some((copies, None, None)) if copies.is_empty() != tickets.is_empty() => {
+                (copies, Err(Trouble::garbled(doing).into_error()))
+            }
+            Some((copies, None, None)) => (copies, Ok(())),
+            Some((copies, _, Some(protocol))) => (copies, Err(newer(&protocol))),
+            Some((copies, Some(error), _)) => {
+                let message = format!("{doing}: {error}{}", super::connection::hint_in(&error));
+                (copies, Err(Error::new(ErrorKind::Redis, message)))
+            }
+            None => (Vec::new(), Err(Trouble::garbled(doing).into_error())),
+        }
+    }
+
+    /// Deletes letters. Answers for those it came to, which is at least the first, whether they were there.
+    pub async fn purge(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<bool>> {
+        let doing = "deleting dead letters";
+        let mut conn = self.get().await?;
+        let mut call = PURGE.key(&keys.dead);
+        call.key(&keys.protocol).arg(PROTOCOL).arg(BYTES);
+        for ticket in tickets.iter().take(LETTERS) {
+            call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
+        }
+        let value: Value = call
+            .invoke_async(&mut conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error).into_error())?;
+        match reply::array(value.clone()) {
+            Some(items) if items.is_empty() != tickets.is_empty() => {
+                Err(Trouble::garbled(doing).into_error())
+            }
+            Some(items) => Ok(items
+                .iter()
+                .map(|item| reply::int(item) == Some(1))
+                .collect()),
+            None => Err(newer(&reply::text(value).unwrap_or_default())),
+        }
+    }
+}
+
+fn head(value: Value) -> Option<Head> {
+    let [id, event_type, fields, bytes, death] = reply::tuple(value)?;
+    let lossy = |value| Some(String::from_utf8_lossy(&reply::bytes(value)?).into_owned());
+    Some(Head {
+        id: reply::id(&id)?,
+        event_type: lossy(event_type),
+        fields: reply::int(&fields)? as usize,
+        bytes: reply::int(&bytes)? as u64,
+        death: reply::array(death)?
+            .into_iter()
+            .map(lossy)
+            .collect::<Option<_>>()?,
+    })
+}
+
+fn newer(protocol: &str) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!(
+            "a newer release works on this group (protocol {protocol}; this one speaks {PROTOCOL}): use its program"
+        ),
+    )
+}
