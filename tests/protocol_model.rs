@@ -1,15 +1,17 @@
 //! The protocol as a model: one entry, two workers, Redis between them, and every order in which what they do
 //! and what goes wrong can happen.
 //!
-//! A scenario is a budget of things that may go wrong; it is explored to the end, and holds the promises of
-//! `properties.rs` in every state. The tests called `without_…` take out one defence and find what then breaks,
-//! by a shortest way; `cargo test --test protocol_model without -- --nocapture` tells them all in plain words.
+//! A scenario (`scenarios.rs`) is a budget of things that may go wrong; it is explored to the end, and the
+//! promises (`properties.rs`) hold at every step and in every state. `defences.rs` takes out one defence after
+//! the other and finds a shortest way to what then breaks;
+//! `cargo test --test protocol_model defences -- --nocapture` tells them in plain words.
 //!
 //! Where to read on: `server.rs` is what each script does, `worker.rs` what a worker sends and runs,
-//! `answers.rs` what it makes of an answer, `network.rs`, `faults.rs` and `operators.rs` all that comes between.
+//! `answers.rs` what it makes of an answer; `network.rs`, `faults.rs` and `operators.rs` come between.
 //!
-//! What the model leaves out: other entries (batches, budgets, order), the sizes of times (only that a lease
-//! can pass), errors inside a script (each looks before it writes), and a new entry under an old id.
+//! What the model leaves out: other entries (batches, budgets, order), how long things take (only that a lease
+//! can pass), errors inside a script (each looks before it writes), a new entry under an old id after a
+//! failover, and the memory of what was acknowledged, which spares work and keeps no promise.
 
 /// How often what may go wrong: `may!(losses: 1, failures: 2)`, and nothing else.
 macro_rules! may {

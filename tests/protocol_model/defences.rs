@@ -15,7 +15,7 @@ fn without_the_delivery_count_in_the_fence_a_repeated_park_takes_the_next_attemp
         &[
             "park of delivery 1: done",
             "wake: the entry, delivery 2",
-            "answer to A's park is lost",
+            "park is lost",
             "park of delivery 1: done",
             "wake: the entry, delivery 2",
             "starts the handler",
@@ -122,7 +122,7 @@ fn without_a_guard_of_every_burial_its_repeat_buries_twice() {
         Violation::DeadTwice,
         &[
             "bury of delivery 1: done",
-            "answer to A's bury is lost",
+            "bury is lost",
             "bury of delivery 1: done",
         ],
     );
@@ -137,7 +137,7 @@ fn without_a_guard_of_its_ack_a_repeated_park_buries_what_succeeded() {
         Violation::DeadThoughDone,
         &[
             "park of delivery 1: done",
-            "answer to A's park is lost",
+            "park is lost",
             "bury of delivery 1: done",
         ],
     );
@@ -181,7 +181,7 @@ fn without_a_note_of_a_lone_death_adopt_runs_what_is_to_be_buried() {
         Violation::TooManyStarts,
         &[
             "reclaim: the entry, delivery 3, attempt 3, alone, to be buried as crashed",
-            "answer to A's reclaim is lost",
+            "reclaim is lost",
             "adopt: the entry, delivery 3",
             "starts the handler, attempt 3",
         ],
@@ -229,8 +229,8 @@ fn with_a_position_of_the_held_alone_what_was_never_received_is_lost() {
         Violation::NeverSettled,
         &[
             "deliver: the entry",
-            "B's renew",
-            "answer to A's deliver is lost",
+            "renew: nothing",
+            "deliver is lost",
             "destroys the group",
         ],
     );

@@ -41,7 +41,8 @@ pub struct Fence {
 pub struct Settlement {
     pub step: Step,
     pub fence: Fence,
-    /// The lease has not lapsed: if it is nobody's, it is this worker's to settle.
+    /// If it is nobody's it is this worker's to settle: its lease has not lapsed, and, for a commit, no
+    /// earlier commit of it can have been run.
     pub own: bool,
 }
 

@@ -5,7 +5,6 @@ use std::fmt::{Display, Formatter, Result};
 use crate::action::{Action, Transition};
 use crate::messages::{Fetch, LateRequest};
 use crate::rules::{Budget, Rules};
-
 use crate::state::{Holder, Phase, State, WORKERS, Who};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +49,7 @@ pub fn broken_by(
     before: &State,
     step: &Transition,
 ) -> Option<Violation> {
-    let used = budget.without(&step.state.left);
+    let used = budget.minus(&step.state.left);
     let (was, is) = (&before.redis, &step.state.redis);
     if is.dead > 1 && used.groups_destroyed == 0 {
         return Some(Violation::DeadTwice);
@@ -129,9 +128,10 @@ fn broken_by_start(
     if before.redis.acknowledged && used.freezes + used.crashes == 0 {
         return Some(Violation::StartsTheSettled);
     }
+    // What died in company on its last attempt may be innocent: it runs once more, alone.
     let ledger = step.state.ledger;
     let allowed = rules.max_attempts + ledger.second_chances;
-    if ledger.starts > allowed && used.freezes + used.outages == 0 {
+    if ledger.starts > allowed && used.freezes == 0 {
         return Some(Violation::TooManyStarts);
     }
     None

@@ -142,7 +142,7 @@ pub struct Budget {
 
 impl Budget {
     /// What has been used of it by a state that still has `left`.
-    pub fn without(&self, left: &Budget) -> Budget {
+    pub fn minus(&self, left: &Budget) -> Budget {
         Budget {
             failures: self.failures - left.failures,
             releases: self.releases - left.releases,
