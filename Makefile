@@ -28,7 +28,9 @@ check: ## Check format, lints and documentation; every warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 audit: ## Look for known vulnerabilities and unwanted licences among the dependencies
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	@if cargo deny --version >/dev/null 2>&1; then \
+	    cargo deny check licenses bans sources && { cargo deny check advisories || \
+	    { echo "there are advisories, or their database could not be fetched: see above" >&2; exit 1; }; }; \
 	elif cargo audit --version >/dev/null 2>&1; then \
 	    echo "cargo-deny is not installed: licences are not checked" >&2; cargo audit --deny warnings; \
 	else \
