@@ -56,7 +56,7 @@ async fn until_all_is_done(
     fleet: &mut [WorkerProcess],
     all: &[Job],
 ) -> Vec<String> {
-    let dead = eventually(PATIENCE, "everything to be handled or buried", async || {
+    let mut dead = eventually(PATIENCE, "everything to be handled or buried", async || {
         for worker in fleet.iter_mut() {
             if worker.has_ended() {
                 *worker = setup.process();
@@ -104,5 +104,6 @@ async fn until_all_is_done(
     .await;
     let most = jobs::handled(redis).await.into_values().max().unwrap_or(0);
     assert!(most <= 3, "a bystander ran {most} times to its end");
+    dead.sort();
     dead
 }

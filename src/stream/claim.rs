@@ -100,6 +100,8 @@ pub(crate) struct Renewed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub id: EntryId,
+    /// The delivery that is lost.
+    pub count: u32,
     pub why: LostWhy,
 }
 
@@ -108,8 +110,10 @@ pub(crate) struct Lost {
 pub(crate) enum LostWhy {
     /// Another delivery of it is under way, or it is parked.
     Taken,
-    /// It is not pending at all: trimmed, acknowledged by hand, or the group was destroyed.
+    /// It is not pending at all: acknowledged by hand, trimmed and forgotten, or the group was destroyed.
     Nobody,
+    /// It was ours until now, and is no longer in the stream.
+    Trimmed,
 }
 
 impl Link {
@@ -225,8 +229,8 @@ impl Link {
         parse(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// Renews what `consumer` holds from `from` to `to`, both as Redis writes ranges. `lowest` is noted as this
-    /// worker's position: `-` where it holds nothing, empty to leave the position alone.
+    /// Renews what `consumer` holds from `from` to `to`, both as Redis writes ranges. With `note`, this
+    /// worker's position is noted.
     #[allow(clippy::too_many_arguments)]
     pub async fn renew(
         &mut self,
@@ -235,13 +239,17 @@ impl Link {
         consumer: &str,
         from: &str,
         to: &str,
-        lowest: &str,
+        note: bool,
         held: &[(EntryId, u32)],
     ) -> Result<Renewed, Trouble> {
         let doing = "renewing leases";
         let mut call = RENEW.key(&keys.stream);
         call.key(&keys.position).key(&keys.protocol);
-        call.arg(group).arg(consumer).arg(from).arg(to).arg(lowest);
+        call.arg(group)
+            .arg(consumer)
+            .arg(from)
+            .arg(to)
+            .arg(u8::from(note));
         for (id, count) in held {
             call.arg(id.to_string()).arg(count);
         }
@@ -250,13 +258,15 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(doing, error))?;
         let lost = |value: Value| {
-            let [id, why] = reply::tuple(value)?;
+            let [id, why, count] = reply::tuple(value)?;
             let why = match &reply::bytes(why)?[..] {
                 b"taken" => LostWhy::Taken,
+                b"trimmed" => LostWhy::Trimmed,
                 _ => LostWhy::Nobody,
             };
             Some(Lost {
                 id: reply::id(&id)?,
+                count: reply::int(&count)? as u32,
                 why,
             })
         };

@@ -59,6 +59,8 @@ impl Link {
             .key(&keys.stream)
             .key(&keys.position)
             .key(&keys.protocol)
+            .key(&keys.failures)
+            .key(&keys.retry)
             .arg(group)
             .arg(begin)
             .arg(PROTOCOL)

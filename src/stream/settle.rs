@@ -56,8 +56,10 @@ pub(crate) enum ParkOutcome {
     Parked,
     /// Another delivery of the entry is under way, or it was parked already.
     Taken,
-    /// It is not pending, or no longer in the stream.
+    /// It is not pending.
     Nobody,
+    /// It was ours until now, and is no longer in the stream.
+    Trimmed,
 }
 
 /// One entry to be buried.
@@ -164,7 +166,8 @@ impl Link {
                 outcomes.push(match reply::bytes(outcome).as_deref() {
                     Some(b"ok") => ParkOutcome::Parked,
                     Some(b"taken") => ParkOutcome::Taken,
-                    Some(b"nobody" | b"trimmed") => ParkOutcome::Nobody,
+                    Some(b"nobody") => ParkOutcome::Nobody,
+                    Some(b"trimmed") => ParkOutcome::Trimmed,
                     _ => return Err(Trouble::garbled(doing)),
                 });
             }

@@ -4,7 +4,7 @@
 //! An entry waits, runs, has finished, and is settled once Redis is known to have it settled. The renewer may find
 //! in between that it is no longer this worker's; that is noted beside the state and heeded by whoever has it next.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,6 @@ pub(super) struct Batch {
     pub slots: Box<[Slot]>,
     /// Milliseconds after the epoch of [`Held`].
     leased_until: AtomicU64,
-    ever_lapsed: AtomicBool,
     open: AtomicUsize,
     epoch: Instant,
 }
@@ -134,6 +133,11 @@ impl Slot {
         state & PHASE != SETTLED && state & (TAKEN | NOBODYS) == 0
     }
 
+    /// It was ours until it was found to be nobody's: its end is ours to write.
+    pub fn is_nobodys(&self) {
+        self.state.fetch_or(NOBODYS, Ordering::SeqCst);
+    }
+
     fn lose(&self, owner: Owner) {
         let mark = if owner == Owner::Nobody {
             NOBODYS
@@ -161,11 +165,6 @@ impl Batch {
         self.epoch.elapsed().as_millis() as u64 >= self.leased_until.load(Ordering::SeqCst)
     }
 
-    /// Whether the lease has never run out between two answered renewals.
-    pub fn never_lapsed(&self) -> bool {
-        !self.ever_lapsed.load(Ordering::SeqCst) && !self.is_lapsed()
-    }
-
     /// Entries that are to be renewed.
     pub fn kept(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.is_kept())
@@ -173,9 +172,6 @@ impl Batch {
 
     /// The lease now runs from when the renewal was sent.
     pub fn renew(&self, sent: Instant, lease: Duration) {
-        if self.is_lapsed() {
-            self.ever_lapsed.store(true, Ordering::SeqCst);
-        }
         let until = sent.saturating_duration_since(self.epoch) + lease;
         self.leased_until
             .fetch_max(until.as_millis() as u64, Ordering::SeqCst);
@@ -189,7 +185,8 @@ impl Batch {
             .find(|slot| slot.id == id && slot.count == count && slot.is_kept())?;
         // Nobody's after the lease ran out: another worker may have had it and settled it.
         let owner = match why {
-            LostWhy::Nobody if self.never_lapsed() => Owner::Nobody,
+            LostWhy::Trimmed => Owner::Nobody,
+            LostWhy::Nobody if !self.is_lapsed() => Owner::Nobody,
             _ => Owner::Another,
         };
         slot.lose(owner);
@@ -232,7 +229,6 @@ impl Held {
             open: AtomicUsize::new(slots.len()),
             slots: slots.into(),
             leased_until: AtomicU64::new(until.as_millis() as u64),
-            ever_lapsed: AtomicBool::new(false),
             epoch: self.epoch,
         });
         let mut batches = self.batches.lock().expect("no panic while it is locked");

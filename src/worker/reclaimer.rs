@@ -129,6 +129,10 @@ impl Fetcher {
             waiting: 0,
         };
         loop {
+            if !self.shared.is_healthy() {
+                // Redis has stood still since the look began: what looks old may only be unrenewed.
+                return Ok(brought);
+            }
             let since = Instant::now();
             let room = most.saturating_sub(brought.taken.entries);
             let wanted = self.wanted(holder, lease_ms, room, &from, false);

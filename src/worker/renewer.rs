@@ -88,7 +88,7 @@ impl Renewer {
         let batches = self.shared.held.snapshot();
         for source in self.shared.active_sources() {
             self.renew(&mut link, &source, &batches, false).await?;
-            if self.shared.ward.is_occupied() || self.last.is_none() {
+            if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
                 self.renew(&mut link, &source, &batches, true).await?;
             }
         }
@@ -124,9 +124,6 @@ impl Renewer {
             .flat_map(|batch| batch.kept().map(|slot| (slot.id, slot.count)))
             .collect();
         held.sort_unstable();
-        let lowest = held
-            .first()
-            .map_or_else(|| "-".to_owned(), |(id, _)| id.to_string());
         let mut from = "-".to_owned();
         let mut rest = &held[..];
         loop {
@@ -138,10 +135,10 @@ impl Renewer {
                 _ => "+".to_owned(),
             };
             // Entries that may kill their worker are few and do not move a worker's position.
-            let position = if last && !alone { &lowest[..] } else { "" };
+            let note = last && !alone;
             let group = &source.surroundings.group;
             let renewed = link
-                .renew(&source.keys, group, consumer, &from, &to, position, chunk)
+                .renew(&source.keys, group, consumer, &from, &to, note, chunk)
                 .await?;
             if renewed
                 .protocol
@@ -158,14 +155,10 @@ impl Renewer {
                 )));
             }
             for lost in renewed.lost {
-                let count = chunk
-                    .iter()
-                    .find(|(id, _)| *id == lost.id)
-                    .map_or(0, |(_, count)| *count);
                 let owner = batches
                     .iter()
                     .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
-                    .find_map(|batch| batch.lose(lost.id, count, lost.why));
+                    .find_map(|batch| batch.lose(lost.id, lost.count, lost.why));
                 let (entry, stream) = (lost.id, &source.keys.stream);
                 match owner {
                     Some(Owner::Another) => {

@@ -212,7 +212,10 @@ impl Settler {
         }
         for (job, result) in parked {
             match result {
-                Ok(ParkOutcome::Nobody) if job.is_ours_to_bury() => {
+                Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
+                    if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
+                {
+                    job.slot().is_nobodys();
                     let (Step::Park { error, .. } | Step::Bury { error, .. }) = &job.step;
                     self.others.push(Job {
                         step: nobodys(error.clone()),
@@ -271,10 +274,16 @@ impl Job {
         &self.batch.slots[self.index as usize]
     }
 
+    /// The last field of that name: what a replay adds stands at the end.
+    fn last_text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.fields().iter().rfind(|(n, _)| n == name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    }
+
     /// Should the entry be nobody's: nobody else can have had it since it was ours. What has once been found to be so
     /// stays so, for what is nobody's can't be taken.
     fn is_ours_to_bury(&self) -> bool {
-        self.batch.never_lapsed() || self.slot().owner() == Owner::Nobody
+        !self.batch.is_lapsed() || self.slot().owner() == Owner::Nobody
     }
 
     fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
@@ -468,10 +477,14 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
         attempts: job.attempt,
         handler: job.text("type").unwrap_or(""),
         stream: &source.surroundings.stream,
-        replays: job
-            .text("replay.count")
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0),
+        // Only a replayed copy has been replayed, whatever an event's own fields are called.
+        replays: if source.deletes() {
+            job.last_text("replay.count")
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0)
+        } else {
+            0
+        },
         fields: job.fields(),
     };
     link.bury(

@@ -247,7 +247,9 @@ impl Shared {
         health
             .since
             .is_some_and(|since| since.elapsed() >= self.lease)
-            && health.last.is_some_and(|last| last.elapsed() < self.lease)
+            && health
+                .last
+                .is_some_and(|last| last.elapsed() < self.lease * 2 / 3)
     }
 
     /// Something that waiting can't mend: the worker stops and ends with it.

@@ -1,6 +1,6 @@
 -- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before
--- (its position is known) is made anew where it stood, or just below what a worker that is gone held then.
--- KEYS: stream, position, protocol
+-- (its position is known) is made anew just below the lowest its workers may not have settled.
+-- KEYS: stream, position, protocol, failures, retry
 -- ARGV: group, where a new group begins (0|$), protocol number
 -- Answers: joined|created|restored|foreign, and the id the group begins at or the protocol number
 local stream, position, protocol, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
@@ -38,14 +38,11 @@ local last
 for i = 1, #known, 2 do if known[i] == 'last' then last = known[i + 1] end end
 if last then
   how, begin = 'restored', last
-  local t = redis.call('TIME')
-  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  -- Whoever is alive and whoever is not can't be told now: below what any of them may still have had.
   for i = 1, #known, 2 do
-    local lease = string.match(known[i], '^sh%d+%-(%d+)%-')
-    local lowest, seen = string.match(known[i + 1], '^(%S+) (%d+)$')
-    if lease and lowest and lowest ~= '-' and now - seen > tonumber(lease) and below(lowest, begin) then
-      begin = just_below(lowest)
-    end
+    local word, id = string.match(known[i + 1], '^(%S+) (%d+%-%d+)$')
+    if word == 'from' then id = just_below(id) end
+    if id and below(id, begin) then begin = id end
   end
   local newest = '0-0'
   if kind == 'stream' then
@@ -57,5 +54,12 @@ if last then
 end
 redis.call('XGROUP', 'CREATE', stream, group, begin, 'MKSTREAM')
 redis.call('DEL', position)
+if begin ~= '$' then redis.call('HSET', position, 'last', begin == '0' and '0-0' or begin) end
+if how == 'restored' then
+  -- What has a record and lies below was parked or taken over, and may have been with a worker: it comes back.
+  local t = redis.call('TIME')
+  local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+  for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do redis.call('ZADD', KEYS[5], 'NX', now, id) end
+end
 if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
 return { how, begin }

@@ -1,27 +1,28 @@
 -- Renews the lease of what this worker holds between two ids, and says what it no longer holds.
 -- KEYS: stream, position, protocol
--- ARGV: group, consumer, first id, last id, lowest held id ('-' for none, '' to leave the position alone),
---       then id and count of every held entry in that range
--- Answers: {id, nobody|taken|trimmed} of what is lost, how many are pending with the consumer that it did not
+-- ARGV: group, consumer, first id, last id, whether to note the position (0|1), then id and count of every held
+--       entry in that range
+-- Answers: {id, nobody|taken|trimmed, count} of what is lost, how many are pending with the consumer that it did not
 --          name, the protocol number or false
 local stream, position, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 redis.call('HLEN', position) -- WRONGTYPE surfaces before the first write
 local held, mine, lost, ok, extra = {}, {}, {}, {}, 0
-for a = 6, #ARGV, 2 do held[ARGV[a]] = tonumber(ARGV[a + 1]) end
+for a = 6, #ARGV, 2 do held[ARGV[a]] = true end
 for _, p in ipairs(redis.call('XPENDING', stream, group, ARGV[3], ARGV[4], 2000, me)) do
   mine[p[1]] = p[4]
   if not held[p[1]] then extra = extra + 1 end
 end
 for a = 6, #ARGV, 2 do
-  local id = ARGV[a]
-  if mine[id] == held[id] then
+  -- An id can stand twice: a delivery that lapsed and is still running, and the one that came after it.
+  local id, count = ARGV[a], tonumber(ARGV[a + 1])
+  if mine[id] == count then
     ok[#ok + 1] = id
   else
     local p = redis.call('XPENDING', stream, group, id, id, 1)
     if #p == 0 then
-      lost[#lost + 1] = { id, 'nobody' }
-    elseif p[1][2] ~= me or p[1][4] ~= held[id] then
-      lost[#lost + 1] = { id, 'taken' }
+      lost[#lost + 1] = { id, 'nobody', count }
+    elseif p[1][2] ~= me or p[1][4] ~= count then
+      lost[#lost + 1] = { id, 'taken', count }
     else
       ok[#ok + 1] = id
     end
@@ -34,19 +35,21 @@ for a = 1, #ok, 1000 do
   local kept = {}
   for _, id in ipairs(redis.call(unpack(args))) do kept[id] = true end
   for b = a, math.min(a + 999, #ok) do
-    if not kept[ok[b]] then lost[#lost + 1] = { ok[b], 'trimmed' } end
+    if not kept[ok[b]] then lost[#lost + 1] = { ok[b], 'trimmed', mine[ok[b]] or 0 } end
   end
 end
-if ARGV[5] ~= '' then
+if ARGV[5] == '1' then
   -- Where a new group would have to begin if this one were destroyed. pcall: a server short of memory
   -- refuses it, and leases must be renewed all the same.
-  local t = redis.call('TIME')
+  -- Noted is the lowest that is pending with this worker, held or not, or else how far the group has read: all
+  -- that came to this worker below is settled.
+  local lowest = redis.call('XPENDING', stream, group, '-', '+', 1, me)
   for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local info = {}
     for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
     if info.name == group then
-      redis.pcall('HSET', position, 'last', info['last-delivered-id'], me,
-        ARGV[5] .. ' ' .. string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
+      local read = info['last-delivered-id']
+      redis.pcall('HSET', position, 'last', read, me, #lowest == 1 and 'from ' .. lowest[1][1] or 'after ' .. read)
     end
   end
 end
