@@ -20,3 +20,4 @@ mod fixture;
 mod publishing;
 mod purge;
 mod replay;
+mod status;

@@ -11,6 +11,7 @@ mod logging;
 mod program;
 mod publish;
 mod run;
+mod status;
 mod terminal;
 mod text;
 
