@@ -29,8 +29,8 @@ pub(crate) const DEATH: [&str; 11] = [
 ];
 
 /// Most letters a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
-const LETTERS: usize = 500;
-const BYTES: usize = 4 << 20;
+const LETTERS: usize = 100;
+const BYTES: usize = 1 << 20;
 
 /// A dead letter without its data.
 #[derive(Debug)]
