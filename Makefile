@@ -3,15 +3,10 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench servers clean
+.PHONY: help test check audit bench servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
-
-demo: ## See the whole story on a private server, which is fetched if there is none
-	@server=$$(scripts/servers any) && \
-	cargo build --release && \
-	exec "$$CARGO_TARGET_DIR/release/streamhand" demo --server "$$server"
 
 test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the tests of that name
 	@servers=$$(scripts/servers both) && eval "$$servers" && \

@@ -210,6 +210,10 @@ on_both_servers! {
         assert_eq!(count(Filter::new().since(middle - far).until(middle + far)).await, 3);
         assert_eq!(count(Filter::new().since(middle + far)).await, 0);
         assert_eq!(count(Filter::new().until(middle - far)).await, 0);
+        let selection = dead_letters(&server).select(Filter::new().until(middle + far)).await.unwrap();
+        bury_many(&mut redis, 1).await;
+        let stats = selection.stats().await.unwrap();
+        assert_eq!(stats.values().map(|tally| tally.count).sum::<u64>(), 3);
         let turned = dead_letters(&server).select(Filter::new().since(middle + far).until(middle)).await;
         assert_eq!(turned.map(|_| ()).unwrap_err().kind(), ErrorKind::Invalid);
     }
@@ -231,6 +235,24 @@ on_both_servers! {
         assert_eq!((stats.len(), stats[&key].count), (1, 1100));
         let near = |a: SystemTime, b: EntryId| a.duration_since(b.time()).unwrap_or_else(|e| e.duration()) < Duration::from_secs(1);
         assert!(near(stats[&key].oldest, ids[0]) && near(stats[&key].newest, ids[1099]));
+    }
+
+    /// The script that reads a page looks at one entry at a time, and stops behind the one that fills it.
+    async fn a_page_holds_no_more_bytes_than_it_has_to(server: Server) {
+        let mut redis = server.connect().await;
+        for size in [10, 10, 70_000, 70_000, 10] {
+            let order = fields(&[("type", "order.created"), ("data", &"x".repeat(size))]);
+            bury(&mut redis, "orders", &order, "failed", "x").await;
+        }
+        let ids: Vec<String> = entries(&mut redis, DEAD).await.iter().map(|letter| letter.id.to_string()).collect();
+        let browse = include_str!("../src/stream/scripts/browse.lua");
+        let page: (Vec<redis::Value>, String, u64) = redis::cmd("EVAL")
+            .arg(browse).arg(1).arg(DEAD).arg("-").arg("+").arg(500).arg(65_536).arg("").arg("")
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        assert_eq!((page.0.len(), page.1, page.2), (3, format!("({}", ids[2]), 0));
+        assert_eq!(found(&server, Filter::new()).await.len(), 5);
     }
 
     async fn what_no_worker_wrote_is_passed_over_and_left_alone(server: Server) {

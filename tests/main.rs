@@ -35,6 +35,7 @@ mod repeats;
 mod replay;
 mod retries;
 mod shop;
+mod status;
 mod stopping;
 mod timeouts;
 

@@ -156,15 +156,16 @@ on_both_servers! {
         assert!(entries(&mut redis, DEAD).await.is_empty());
     }
 
+    /// More than one page of letters, so that the run comes to look at what has died again.
     async fn what_dies_again_is_not_replayed_in_the_same_run(server: Server) {
         let mut redis = server.connect().await;
-        bury_many(&mut redis, 20).await;
+        bury_many(&mut redis, 600).await;
         let registry = Registry::new().on_raw("order.created", |_, _| async { Err("no stock".into()) });
         let worker = Working::start(settings(&server, ONCE), registry);
         let all = dead_letters(&server).select(Filter::new()).await.unwrap();
-        let run = all.replay("test", NonZeroU32::new(10), |_| ()).await.unwrap();
-        assert_eq!((run.replayed, run.gone), (20, 0));
-        eventually(PATIENCE, "all to die again", async || entries(&mut redis, DEAD).await.len() == 20).await;
+        let run = all.replay("test", NonZeroU32::new(300), |_| ()).await.unwrap();
+        assert_eq!((run.replayed, run.gone), (600, 0));
+        eventually(PATIENCE, "all to die again", async || entries(&mut redis, DEAD).await.len() == 600).await;
         worker.stop().await;
         let mut letters = Vec::new();
         let selection = dead_letters(&server).select(Filter::new()).await.unwrap();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{CommandError, bench, completions, config, dlq, logging, publish, run};
+use super::{CommandError, bench, completions, config, dlq, logging, publish, run, status};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -61,6 +61,8 @@ enum Builtin {
     Publish(publish::PublishArgs),
     /// Look through dead letters, replay or delete them
     Dlq(dlq::DlqArgs),
+    /// Show how far the group is, what waits, and who works
+    Status(status::StatusArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -171,6 +173,7 @@ impl Program {
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
+                Builtin::Status(args) => status::run(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),

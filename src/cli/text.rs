@@ -7,34 +7,73 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::config::duration;
 
-/// A table without lines. On a terminal that is too narrow only the columns of these names are broken; elsewhere
-/// every row is one line.
-pub(super) fn table(header: &[&str], breaking: &[&str]) -> Table {
+/// Columns of a terminal that a cell needs which may be broken.
+const BROKEN: usize = 24;
+
+/// A table without lines: every row is one line, but on a terminal cells of the `breaking` columns may take several,
+/// and where it is too narrow for that every row is a block.
+pub(super) fn table(header: &[&str], breaking: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header.iter().copied());
-    for (column, name) in table.column_iter_mut().zip(header) {
-        column.set_padding((0, 2));
-        if !breaking.contains(name) {
+        .set_header(header.iter().copied())
+        .add_rows(rows);
+    if let Some(width) = table.width() {
+        return for_terminal(table, width.into(), header, breaking, rows);
+    }
+    laid_out(table)
+}
+
+fn for_terminal(
+    mut table: Table,
+    width: usize,
+    header: &[&str],
+    breaking: &[&str],
+    rows: &[Vec<String>],
+) -> String {
+    let natural = table.column_max_content_widths();
+    let mut needed = 0;
+    for ((column, name), natural) in table.column_iter_mut().zip(header).zip(natural) {
+        if breaking.contains(name) {
+            needed += usize::from(natural).min(BROKEN) + 2;
+        } else {
+            needed += usize::from(natural) + 2;
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-    table
+    if needed > width {
+        blocks(header, rows)
+    } else {
+        laid_out(table)
+    }
 }
 
-/// How many columns the terminal has that standard output is; None where it is none.
-pub(super) fn width() -> Option<u16> {
-    Table::new().width()
-}
-
-/// A table's lines, without the spaces at their ends.
-pub(super) fn lines(table: &Table) -> String {
+/// The table's lines, without the spaces at their ends.
+fn laid_out(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let lines: Vec<String> = table
         .lines()
         .map(|line| line.trim_end().to_owned())
         .collect();
+    lines.join("\n")
+}
+
+/// Of every row the first cell, and below it the others with their names.
+fn blocks(header: &[&str], rows: &[Vec<String>]) -> String {
+    let longest = header.iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for row in rows {
+        for (at, (name, cell)) in header.iter().zip(row).enumerate() {
+            match at {
+                0 => lines.push(cell.clone()),
+                _ if cell.is_empty() => {}
+                _ => lines.push(format!("  {:<longest$}  {cell}", name.to_lowercase())),
+            }
+        }
+    }
     lines.join("\n")
 }
 
@@ -90,6 +129,38 @@ pub(super) fn count(number: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_blocks_in_place_of_snippets() {
+        let header = ["ID", "AT", "ERROR"];
+        let rows = [vec![
+            "1-0".to_owned(),
+            "noon".to_owned(),
+            "no stock ".repeat(6),
+        ]];
+        let on = |width: u16| {
+            let mut table = Table::new();
+            table
+                .load_preset(presets::NOTHING)
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_header(header)
+                .add_rows(&rows)
+                .set_width(width);
+            for_terminal(table, width.into(), &header, &["ERROR"], &rows)
+        };
+        insta::assert_snapshot!([on(80), on(40), on(30)].join("\n\n"), @r#"
+        ID   AT    ERROR
+        1-0  noon  no stock no stock no stock no stock no stock no stock
+
+        ID   AT    ERROR
+        1-0  noon  no stock no stock no stock
+                   no stock no stock no stock
+
+        1-0
+          at     noon
+          error  no stock no stock no stock no stock no stock no stock
+        "#);
+    }
 
     #[test]
     fn control_characters_are_shown_and_not_sent() {

@@ -30,6 +30,11 @@ pub(crate) struct ConsumerInfo {
 }
 
 impl ConsumerInfo {
+    /// Whether entries come to this consumer one at a time because they may have killed their workers.
+    pub fn is_alone(&self) -> bool {
+        self.name.ends_with('!')
+    }
+
     /// The lease in the name, in milliseconds; None for a consumer that is not ours.
     pub fn lease_ms(&self) -> Option<u64> {
         let rest = self.name.strip_prefix("sh")?;

@@ -29,8 +29,8 @@ pub(crate) const DEATH: [&str; 11] = [
 ];
 
 /// Most letters a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
-const LETTERS: usize = 500;
-const BYTES: usize = 4 << 20;
+const LETTERS: usize = 100;
+const BYTES: usize = 1 << 20;
 
 /// A dead letter without its data.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(crate) struct Ticket {
 impl Pool {
     /// Reads the heads of some dead letters.
     pub async fn browse(&self, keys: &Keys, browse: &Browse<'_>) -> Result<Page> {
-        let doing = "reading the dead letters";
+        let doing = format!("reading the dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
         let value: Value = BROWSE
             .key(&keys.dead)
@@ -88,7 +88,7 @@ impl Pool {
             .arg(browse.reason.unwrap_or_default())
             .invoke_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(doing, error).into_error())?;
+            .map_err(|error| Trouble::of(&doing, error).into_error())?;
         let parse = |value| {
             let [heads, next, strangers] = reply::tuple(value)?;
             Some(Page {
@@ -100,12 +100,12 @@ impl Pool {
                 strangers: reply::int(&strangers)? as u64,
             })
         };
-        parse(value).ok_or_else(|| Trouble::garbled(doing).into_error())
+        parse(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// Entries of the dead letters, whole; None for each that is not there.
     pub async fn letters(&self, keys: &Keys, ids: &[EntryId]) -> Result<Vec<Option<Entry>>> {
-        let doing = "reading dead letters";
+        let doing = format!("reading dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
         let mut pipe = redis::Pipeline::with_capacity(ids.len());
         for id in ids {
@@ -115,7 +115,7 @@ impl Pool {
         let values: Vec<Value> = pipe
             .query_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(doing, error).into_error())?;
+            .map_err(|error| Trouble::of(&doing, error).into_error())?;
         let parse = |(value, id): (Value, &EntryId)| {
             let Some(entry) = reply::array(value)?.pop() else {
                 return Some(None);
@@ -125,12 +125,12 @@ impl Pool {
             Some(Some(Entry { id: *id, fields }))
         };
         let entries: Option<_> = values.into_iter().zip(ids).map(parse).collect();
-        entries.ok_or_else(|| Trouble::garbled(doing).into_error())
+        entries.ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// The newest id the dead letters have ever had; None where there have never been any.
     pub async fn newest_letter(&self, keys: &Keys) -> Result<Option<EntryId>> {
-        let doing = "looking for dead letters";
+        let doing = format!("looking for dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
         let value: redis::RedisResult<Value> = redis::cmd("XINFO")
             .arg("STREAM")
@@ -140,17 +140,17 @@ impl Pool {
         let value = match value {
             Ok(value) => value,
             Err(error) if error.to_string().contains("no such key") => return Ok(None),
-            Err(error) => return Err(Trouble::of(doing, error).into_error()),
+            Err(error) => return Err(Trouble::of(&doing, error).into_error()),
         };
         let mut items = reply::array(value)
-            .ok_or_else(|| Trouble::garbled(doing).into_error())?
+            .ok_or_else(|| Trouble::garbled(&doing).into_error())?
             .into_iter();
         while let (Some(name), Some(value)) = (items.next(), items.next()) {
             if reply::bytes(name).as_deref() == Some(b"last-generated-id") {
                 return Ok(reply::id(&value));
             }
         }
-        Err(Trouble::garbled(doing).into_error())
+        Err(Trouble::garbled(&doing).into_error())
     }
 
     /// Gives letters back to their group. Answers for those it came to, which is at least the first, the id of the
@@ -161,7 +161,7 @@ impl Pool {
         by: &str,
         tickets: &[Ticket],
     ) -> (Vec<Option<EntryId>>, Result<()>) {
-        let doing = "replaying dead letters";
+        let doing = format!("replaying dead letters in {}", keys.dead);
         let mut call = REPLAY.key(&keys.dead);
         call.key(&keys.again)
             .key(&keys.protocol)
@@ -175,7 +175,7 @@ impl Pool {
             let mut conn = self.get().await?;
             call.invoke_async(&mut conn)
                 .await
-                .map_err(|error| Trouble::of(doing, error).into_error())
+                .map_err(|error| Trouble::of(&doing, error).into_error())
         }
         .await;
         let value = match value {
@@ -190,7 +190,7 @@ impl Pool {
         };
         match parse(value) {
             Some((copies, None, None)) if copies.is_empty() != tickets.is_empty() => {
-                (copies, Err(Trouble::garbled(doing).into_error()))
+                (copies, Err(Trouble::garbled(&doing).into_error()))
             }
             Some((copies, None, None)) => (copies, Ok(())),
             Some((copies, _, Some(protocol))) => (copies, Err(newer(&protocol))),
@@ -198,13 +198,13 @@ impl Pool {
                 let message = format!("{doing}: {error}{}", super::connection::hint_in(&error));
                 (copies, Err(Error::new(ErrorKind::Redis, message)))
             }
-            None => (Vec::new(), Err(Trouble::garbled(doing).into_error())),
+            None => (Vec::new(), Err(Trouble::garbled(&doing).into_error())),
         }
     }
 
     /// Deletes letters. Answers for those it came to, which is at least the first, whether they were there.
     pub async fn purge(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<bool>> {
-        let doing = "deleting dead letters";
+        let doing = format!("deleting dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
         let mut call = PURGE.key(&keys.dead);
         call.key(&keys.protocol).arg(PROTOCOL).arg(BYTES);
@@ -214,10 +214,10 @@ impl Pool {
         let value: Value = call
             .invoke_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(doing, error).into_error())?;
+            .map_err(|error| Trouble::of(&doing, error).into_error())?;
         match reply::array(value.clone()) {
             Some(items) if items.is_empty() != tickets.is_empty() => {
-                Err(Trouble::garbled(doing).into_error())
+                Err(Trouble::garbled(&doing).into_error())
             }
             Some(items) => Ok(items
                 .iter()

@@ -10,6 +10,7 @@ mod letters;
 mod read;
 mod reply;
 mod settle;
+mod status;
 
 pub(crate) use append::Appended;
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
@@ -20,6 +21,10 @@ pub(crate) use keys::Keys;
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use read::Read;
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking};
+pub(crate) use status::{Lag, StreamStatus};
 
 /// What a consumer's name, the scripts and the keys of this release agree on.
 pub(crate) const PROTOCOL: u32 = 1;
+
+/// The consumer that parked entries are pending with.
+pub(crate) const PARKED: &str = "(parked)";

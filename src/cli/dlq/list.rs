@@ -7,11 +7,9 @@ use clap::Args;
 use super::CommandError;
 use super::select::{FilterArgs, say_strangers};
 use crate::cli::terminal::{closed, print};
-use crate::cli::text::{count, lines, printable, table, time, width};
+use crate::cli::text::{printable, table, time};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 
-/// A table of fewer columns is not read any more.
-const NARROW: u16 = 100;
 /// Letters in the table where no limit is given.
 const LIMIT: u64 = 100;
 /// Rows that are laid out together; more of them begin a new table.
@@ -81,51 +79,23 @@ async fn as_json(args: &ListArgs, dead: &DeadLetters) -> Result<(), CommandError
 }
 
 fn lay_out(letters: &[DeadLetter], with_stream: bool) -> String {
-    if width().is_some_and(|width| width < NARROW) {
-        let blocks: Vec<String> = letters
-            .iter()
-            .map(|letter| block(letter, with_stream))
-            .collect();
-        return blocks.join("\n");
-    }
     let mut header = vec!["ID", "STREAM", "TYPE", "REASON", "TRIES", "AT", "ERROR"];
     header.retain(|name| with_stream || *name != "STREAM");
-    let mut table = table(&header, &["STREAM", "TYPE", "ERROR"]);
-    for letter in letters {
+    let row = |letter: &DeadLetter| {
         let mut row = vec![letter.id.to_string()];
         if with_stream {
             row.push(letter.stream.clone());
         }
+        let event_type = letter.event_type.as_deref().unwrap_or("-");
         row.extend([
-            event_type(letter),
+            printable(event_type).to_string(),
             printable(&letter.reason).to_string(),
             letter.attempts.to_string(),
             time(letter.at),
             printable(&letter.error).to_string(),
         ]);
-        table.add_row(row);
-    }
-    lines(&table)
-}
-
-/// A letter over several lines, where a row of a table would be broken into snippets.
-fn block(letter: &DeadLetter, with_stream: bool) -> String {
-    let of = if with_stream {
-        format!(" of {}", letter.stream)
-    } else {
-        String::new()
+        row
     };
-    format!(
-        "{}{of}\n  {} {} after {}\n  {}\n  {}",
-        letter.id,
-        event_type(letter),
-        printable(&letter.reason),
-        count(letter.attempts.into(), "attempt"),
-        time(letter.at),
-        printable(&letter.error)
-    )
-}
-
-fn event_type(letter: &DeadLetter) -> String {
-    printable(letter.event_type.as_deref().unwrap_or("-")).to_string()
+    let rows: Vec<Vec<String>> = letters.iter().map(row).collect();
+    table(&header, &["STREAM", "TYPE", "ERROR"], &rows)
 }

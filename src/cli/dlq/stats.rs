@@ -5,8 +5,8 @@ use clap::Args;
 use super::CommandError;
 use super::select::FilterArgs;
 use crate::cli::terminal::print;
-use crate::cli::text::{count, lines, printable, table, time};
-use crate::dead_letters::DeadLetters;
+use crate::cli::text::{count, printable, table, time};
+use crate::dead_letters::{DeadLetters, Tally};
 
 #[derive(Args)]
 pub(super) struct StatsArgs {
@@ -41,24 +41,22 @@ pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), Comma
         args.filter.say_none(dead);
         return Ok(());
     }
-    let mut table = table(
-        &["STREAM", "TYPE", "REASON", "COUNT", "OLDEST", "NEWEST"],
-        &["STREAM", "TYPE"],
-    );
-    for ((stream, event_type, reason), tally) in &stats {
+    let row = |((stream, event_type, reason), tally): (&(String, String, String), &Tally)| {
         let event_type = match &event_type[..] {
             "" => "-",
             name => name,
         };
-        table.add_row([
+        vec![
             stream.clone(),
             printable(event_type).to_string(),
             printable(reason).to_string(),
             tally.count.to_string(),
             time(tally.oldest),
             time(tally.newest),
-        ]);
-    }
-    print(lines(&table))?;
+        ]
+    };
+    let rows: Vec<Vec<String>> = stats.iter().map(row).collect();
+    let header = ["STREAM", "TYPE", "REASON", "COUNT", "OLDEST", "NEWEST"];
+    print(table(&header, &["STREAM", "TYPE"], &rows))?;
     print(format_args!("{} in all", count(total, "dead letter")))
 }

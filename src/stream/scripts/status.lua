@@ -1,0 +1,70 @@
+-- Says how a stream and its group are doing, all of it at one moment.
+-- KEYS: stream, retry, dead, again, protocol
+-- ARGV: group, most entries and most bytes to look at where the lag has to be counted
+-- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
+--          length, {last delivered id, pending, lowest pending id or false, lag or false, whether the lag is at least
+--          that (0|1), consumers {name, pending, idle in ms}} or false where there is no group
+local stream, group = KEYS[1], ARGV[1]
+local function at_most(x, y)
+  local a, b = string.match(x, '^(%d+)-(%d+)$')
+  local c, d = string.match(y, '^(%d+)-(%d+)$')
+  if a ~= c then return #a < #c or (#a == #c and a < c) end
+  return #b < #d or (#b == #d and b <= d)
+end
+-- What is of another type than it should be is as good as not there; the key of that name is not ours.
+local function number(...)
+  local answer = redis.pcall(...)
+  return type(answer) == 'number' and answer or 0
+end
+
+local t = redis.call('TIME')
+local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+local due = redis.pcall('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or false
+local spoken = redis.pcall('GET', KEYS[5])
+local kind = redis.call('TYPE', stream).ok
+local out = { kind, now, number('ZCARD', KEYS[2]), due, number('XLEN', KEYS[3]), number('XLEN', KEYS[4]),
+  type(spoken) == 'string' and spoken or false, 0, false }
+if kind ~= 'stream' then return out end
+
+local length = redis.call('XLEN', stream)
+out[8] = length
+local info
+for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local pairs_of = {}
+  for i = 1, #g, 2 do pairs_of[g[i]] = g[i + 1] end
+  if pairs_of.name == group then info = pairs_of end
+end
+if not info then return out end
+
+local last = info['last-delivered-id']
+local newest = '0-0'
+local about = redis.call('XINFO', 'STREAM', stream)
+for i = 1, #about, 2 do if about[i] == 'last-generated-id' then newest = about[i + 1] end end
+local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local lag, at_least = info.lag, 0
+if not first or at_most(newest, last) then
+  lag = 0
+elseif not at_most(first[1], last) then
+  lag = length
+elseif type(lag) ~= 'number' or lag > length then
+  -- Redis does not know it: entries were deleted, or the group began in the middle.
+  local from, bytes, counted = '(' .. last, 0, 0
+  local entry
+  repeat
+    entry = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1]
+    if entry then
+      counted, from = counted + 1, '(' .. entry[1]
+      for _, s in ipairs(entry[2]) do bytes = bytes + #s end
+    end
+  until not entry or counted >= tonumber(ARGV[2]) or bytes > tonumber(ARGV[3])
+  lag, at_least = counted, entry and 1 or 0
+end
+
+local consumers = {}
+for _, c in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+  local of = {}
+  for i = 1, #c, 2 do of[c[i]] = c[i + 1] end
+  consumers[#consumers + 1] = { of.name, of.pending, of.idle }
+end
+out[9] = { last, info.pending, redis.call('XPENDING', stream, group)[2] or false, lag, at_least, consumers }
+return out

@@ -1,0 +1,124 @@
+//! How a stream and its group are doing: read in one step, so that the numbers fit together.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Pool, Trouble};
+use super::group::ConsumerInfo;
+use super::keys::Keys;
+use super::reply;
+use super::settle::script;
+use crate::error::Result;
+use crate::event::EntryId;
+
+script!(STATUS, "status");
+
+/// Most entries, and most bytes, that are looked at to count a lag that Redis does not know.
+const COUNT: usize = 1000;
+const BYTES: usize = 4 << 20;
+
+/// How a stream is doing.
+#[derive(Debug)]
+pub(crate) struct StreamStatus {
+    /// What its key holds: `none`, `stream`, or something else that is in the way.
+    pub kind: String,
+    pub length: u64,
+    /// Entries that wait for their due time, and how long the first of them still has to.
+    pub parked: u64,
+    pub next_due: Option<Duration>,
+    pub dead: u64,
+    /// Replayed entries that are not settled yet.
+    pub again: u64,
+    /// The protocol that the group's workers speak.
+    pub protocol: Option<u32>,
+    /// None where there is no such group.
+    pub group: Option<GroupStatus>,
+}
+
+/// How a group is doing.
+#[derive(Debug)]
+pub(crate) struct GroupStatus {
+    pub last_delivered: EntryId,
+    /// Delivered and not settled; parked ones are among them.
+    pub pending: u64,
+    pub oldest_pending: Option<(EntryId, Duration)>,
+    pub lag: Lag,
+    pub consumers: Vec<ConsumerInfo>,
+}
+
+/// How many entries a group has not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lag {
+    Exactly(u64),
+    /// Redis does not know, and counting them all would take too long.
+    AtLeast(u64),
+}
+
+impl Pool {
+    /// How a stream and its group are doing.
+    pub async fn status(&self, keys: &Keys, group: &str) -> Result<StreamStatus> {
+        let doing = format!("looking at {:?}", keys.stream);
+        let mut conn = self.get().await?;
+        let value: Value = STATUS
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .key(&keys.dead)
+            .key(&keys.again)
+            .key(&keys.protocol)
+            .arg(group)
+            .arg(COUNT)
+            .arg(BYTES)
+            .invoke_async(&mut conn)
+            .await
+            .map_err(|error| Trouble::of(&doing, error).into_error())?;
+        status(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
+    }
+}
+
+fn status(value: Value) -> Option<StreamStatus> {
+    let [kind, now, parked, due, dead, again, protocol, length, group] = reply::tuple(value)?;
+    let now = reply::int(&now)? as u64;
+    let due = reply::text(due).and_then(|text| text.parse::<f64>().ok());
+    Some(StreamStatus {
+        kind: reply::text(kind)?,
+        length: reply::int(&length)? as u64,
+        parked: reply::int(&parked)? as u64,
+        next_due: due.map(|due| Duration::from_millis((due as u64).saturating_sub(now))),
+        dead: reply::int(&dead)? as u64,
+        again: reply::int(&again)? as u64,
+        protocol: reply::int(&protocol).map(|number| number as u32),
+        group: match group {
+            Value::Nil => None,
+            group => Some(group_status(group, now)?),
+        },
+    })
+}
+
+fn group_status(value: Value, now: u64) -> Option<GroupStatus> {
+    let [last, pending, lowest, lag, at_least, consumers] = reply::tuple(value)?;
+    let lag = reply::int(&lag)? as u64;
+    let consumer = |value: Value| {
+        let [name, pending, idle] = reply::tuple(value)?;
+        Some(ConsumerInfo {
+            // A foreign client's name may be any bytes; it only has to be shown.
+            name: String::from_utf8_lossy(&reply::bytes(name)?).into_owned(),
+            pending: reply::int(&pending)? as u64,
+            idle_ms: reply::int(&idle)? as u64,
+        })
+    };
+    Some(GroupStatus {
+        last_delivered: reply::id(&last)?,
+        pending: reply::int(&pending)? as u64,
+        oldest_pending: reply::id(&lowest)
+            .map(|id| (id, Duration::from_millis(now.saturating_sub(id.ms)))),
+        lag: match reply::int(&at_least)? {
+            0 => Lag::Exactly(lag),
+            _ => Lag::AtLeast(lag),
+        },
+        consumers: reply::array(consumers)?
+            .into_iter()
+            .map(consumer)
+            .collect::<Option<_>>()?,
+    })
+}
