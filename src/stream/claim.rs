@@ -285,11 +285,13 @@ impl Link {
     }
 
     /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.
+    /// Only a `thorough` look goes through all where nothing seems to be missing.
     pub async fn mend(
         &mut self,
         keys: &Keys,
         group: &str,
         from: &str,
+        thorough: bool,
     ) -> Result<(Option<String>, u64), Trouble> {
         let doing = "mending due times";
         let value: Value = MEND
@@ -298,6 +300,7 @@ impl Link {
             .arg(group)
             .arg(from)
             .arg(1000)
+            .arg(u8::from(thorough))
             .invoke_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
@@ -307,11 +310,13 @@ impl Link {
     }
 
     /// Removes failure records that belong to nothing, a chunk at a time. Answers the next cursor, "0" at the end.
+    /// Only a `thorough` look goes through all where there seem to be none too many.
     pub async fn sweep(
         &mut self,
         keys: &Keys,
         group: &str,
         cursor: &str,
+        thorough: bool,
     ) -> Result<String, Trouble> {
         let doing = "sweeping failure records";
         let value: Value = SWEEP
@@ -321,6 +326,7 @@ impl Link {
             .arg(group)
             .arg(cursor)
             .arg(200)
+            .arg(u8::from(thorough))
             .invoke_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;

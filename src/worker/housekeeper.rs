@@ -7,21 +7,24 @@ use std::time::Duration;
 use super::shared::Shared;
 use crate::stream::{Link, Trouble};
 
+/// In every so-manieth round everything is gone through, whether something seems to be missing or not.
+const THOROUGH: u64 = 10;
+
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut link = None;
     shared.joined.cancelled().await;
-    loop {
+    for number in 1_u64.. {
         // Not all workers of a fleet at once.
         tokio::time::sleep(shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-        if let Err(trouble) = round(&shared, &mut link).await {
+        if let Err(trouble) = round(&shared, &mut link, number.is_multiple_of(THOROUGH)).await {
             tracing::debug!("{}", trouble.error());
             link = None;
         }
     }
 }
 
-async fn round(shared: &Shared, slot: &mut Option<Link>) -> Result<(), Trouble> {
+async fn round(shared: &Shared, slot: &mut Option<Link>, thorough: bool) -> Result<(), Trouble> {
     let link = match slot {
         Some(link) => link,
         None => slot.insert(
@@ -35,7 +38,7 @@ async fn round(shared: &Shared, slot: &mut Option<Link>) -> Result<(), Trouble> 
         let group = &source.surroundings.group;
         let (mut from, mut mended) = (Some("-".to_owned()), 0);
         while let Some(at) = from {
-            let (next, count) = link.mend(&source.keys, group, &at).await?;
+            let (next, count) = link.mend(&source.keys, group, &at, thorough).await?;
             (from, mended) = (next, mended + count);
         }
         if mended > 0 {
@@ -49,7 +52,7 @@ async fn round(shared: &Shared, slot: &mut Option<Link>) -> Result<(), Trouble> 
         }
         let mut cursor = "0".to_owned();
         loop {
-            cursor = link.sweep(&source.keys, group, &cursor).await?;
+            cursor = link.sweep(&source.keys, group, &cursor, thorough).await?;
             if cursor == "0" {
                 break;
             }

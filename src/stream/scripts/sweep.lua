@@ -1,7 +1,12 @@
--- Removes failure records of entries that are neither pending nor parked: settled by a hand other than ours.
+-- Removes failure records of entries that are neither pending nor parked: settled by a hand other than ours. Where
+-- there are no more records than pending entries, only a thorough look goes through them.
 -- KEYS: stream, retry, failures
--- ARGV: group, cursor, about how many to look at
+-- ARGV: group, cursor, about how many to look at, thorough (0|1)
 -- Answers: the next cursor, how many were removed
+if ARGV[2] == '0' and ARGV[4] == '0'
+  and redis.call('HLEN', KEYS[3]) <= redis.call('XPENDING', KEYS[1], ARGV[1])[1] then
+  return { '0', 0 }
+end
 local scan = redis.call('HSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[3])
 local removed = 0
 for i = 1, #scan[2], 2 do
