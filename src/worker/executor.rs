@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::held::{Batch, Owner};
+use super::memory;
 use super::observer::{Outcome, Settled};
 use super::settler::{Body, Settlement};
 use super::shared::Shared;
@@ -234,7 +235,10 @@ impl Executor {
         }
         let (bound, ctx) = match self.admit(batch, item) {
             Admission::Handle(bound, ctx) => (bound, ctx),
-            Admission::Settle(Verdict::Ack, ..) => {
+            Admission::Settle(Verdict::Ack, body, _) => {
+                if let Body::Event(ctx) = &body {
+                    slot.succeeded(memory::mark(ctx.envelope()));
+                }
                 slot.finish();
                 return acks.push(index);
             }
@@ -366,6 +370,11 @@ impl Executor {
         let event_type = envelope.event_type();
         let bound = self.routes.get(event_type);
         let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
+        if self.shared.memory.knows(&batch.source, slot.id, &envelope) {
+            tracing::info!(entry = %slot.id, event_type, "handled already: its acknowledgement was lost with a server");
+            let body = self.event_body(batch, envelope, attempt, policy);
+            return Admission::Settle(Verdict::Ack, body, attempt);
+        }
         // This delivery brought it to where it can be buried; what counts are those before it.
         if died_alone && attempt > policy.max_attempts {
             let attempts = attempt - 1;
@@ -452,7 +461,10 @@ impl Executor {
         let owner = batch.slots[index as usize].finish();
         self.report(batch, ctx, &verdict, owner, started);
         match verdict {
-            Verdict::Ack => acks.push(index),
+            Verdict::Ack => {
+                batch.slots[index as usize].succeeded(memory::mark(ctx.envelope()));
+                acks.push(index);
+            }
             verdict => self.settle(
                 batch,
                 index,

@@ -4,7 +4,7 @@
 //! An entry waits, runs, has finished, and is settled once Redis is known to have it settled. The renewer may find
 //! in between that it is no longer this worker's; that is noted beside the state and heeded by whoever has it next.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,8 @@ pub(super) struct Slot {
     /// The group has a record of it, which goes when it is settled.
     pub recorded: bool,
     size: u32,
+    /// Of the event that succeeded: see [`mark`](super::memory::mark).
+    mark: AtomicU32,
     state: AtomicU8,
     /// Set while a handler waits, so that it can be told to stop.
     running: OnceLock<Context>,
@@ -82,6 +84,7 @@ impl Slot {
             count,
             recorded,
             size: size.min(u32::MAX as usize) as u32,
+            mark: AtomicU32::new(0),
             state,
             running,
         }
@@ -104,6 +107,16 @@ impl Slot {
             self.state
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, finish);
         owner(state)
+    }
+
+    /// It has succeeded, and will be acknowledged as the event with this mark.
+    pub fn succeeded(&self, mark: u32) {
+        self.mark.store(mark, Ordering::Relaxed);
+    }
+
+    /// The mark it succeeded with.
+    pub fn mark(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
     }
 
     /// Whose the entry is, as far as the last renewal told.

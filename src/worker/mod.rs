@@ -10,6 +10,7 @@ mod executor;
 mod fetcher;
 mod held;
 mod housekeeper;
+mod memory;
 mod observer;
 mod reclaimer;
 mod renewer;

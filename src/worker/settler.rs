@@ -203,7 +203,13 @@ impl Settler {
         let mut trouble = None;
         for (batch, slots, result) in acked {
             match result {
-                None => self.done(&batch, slots.iter().map(|at| &batch.slots[*at as usize])),
+                None => {
+                    let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
+                    let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
+                    let (source, lease) = (&batch.source, self.shared.lease);
+                    self.shared.memory.acknowledged(source, marked, lease);
+                    self.done(&batch, slots());
+                }
                 Some(met) => {
                     trouble = Some(met);
                     self.acks.push((batch, slots));

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Batch, Held, Slot};
+use super::memory::Memory;
 use super::observer::Observer;
 use super::source::Source;
 use super::ward::Ward;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub least_attempts: u32,
     pub observer: Option<Arc<dyn Observer>>,
     pub held: Held,
+    pub memory: Memory,
     pub ward: Ward,
     /// One permit for each handler that may run.
     pub slots: Arc<Semaphore>,
@@ -98,6 +100,7 @@ impl Shared {
                 .fold(settings.retry.max_attempts, u32::min),
             observer,
             held: Held::new(),
+            memory: Memory::default(),
             ward: Ward::default(),
             slots: Arc::new(Semaphore::new(worker.concurrency)),
             stopping: CancellationToken::new(),
@@ -129,6 +132,7 @@ impl Shared {
         if server.run.as_ref().is_some_and(|run| *run != link.server) {
             server.fenced_until = Some(Instant::now() + self.lease);
             self.held.lapse_all();
+            self.memory.recall();
             self.renew_now.notify_one();
         }
         server.run = Some(link.server.clone());
