@@ -1,7 +1,6 @@
 //! The executor: starts handlers, as many at once as `concurrency` allows, and turns what comes of them into
 //! verdicts. A handler is polled once where it stands; only one that waits becomes a task of its own.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,18 +12,19 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Admission, Bound, Item, Routes};
 use super::held::{Batch, Owner};
 use super::memory;
 use super::observer::{Outcome, Settled};
-use super::settler::{Body, Settlement};
+use super::settler::Settlement;
 use super::shared::Shared;
-use super::verdict::{self, Reason, Verdict};
-use crate::config::{HandlerPolicy, Settings, Unhandled};
+use super::steps::Body;
+use super::verdict::{self, Verdict};
+use crate::config::Settings;
 use crate::context::{Cancelled, Context};
-use crate::event::{Entry, EntryId, Envelope};
+use crate::event::EntryId;
 use crate::failure::Failure;
-use crate::handler::{HandlerFuture, Registry, Route};
-use crate::stream::Record;
+use crate::handler::{HandlerFuture, Registry};
 
 /// Entries that are handed to a lane at once.
 pub(super) const RUN: usize = 32;
@@ -35,45 +35,14 @@ pub(super) struct Run {
     pub items: Vec<Item>,
 }
 
-/// One entry to be handled.
-pub(super) struct Item {
-    /// Its place in the batch.
-    pub index: u32,
-    pub entry: Entry,
-    /// Set where it was delivered before.
-    pub past: Option<Box<Past>>,
-}
-
-/// What is known of an entry that was delivered before.
-pub(super) struct Past {
-    pub record: Option<Record>,
-    /// Since its first delivery.
-    pub age: Duration,
-}
-
 /// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
 pub(super) struct Executor {
     shared: Arc<Shared>,
-    routes: HashMap<String, Bound>,
-    ignored: HashSet<String>,
-    default_policy: HandlerPolicy,
-    unhandled: Unhandled,
-    unhandled_after: Duration,
+    routes: Routes,
     settle: mpsc::UnboundedSender<Settlement>,
     tasks: TaskTracker,
     /// Drops the handlers that are still running.
     pub give_up: CancellationToken,
-}
-
-struct Bound {
-    route: Route,
-    policy: HandlerPolicy,
-}
-
-/// What an entry needs before its handler runs.
-enum Admission<'a> {
-    Handle(&'a Bound, Context),
-    Settle(Verdict, Body, u32),
 }
 
 type Caught = CatchUnwind<AssertUnwindSafe<HandlerFuture>>;
@@ -85,21 +54,9 @@ impl Executor {
         registry: Registry,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
-        let (routes, ignored) = registry.into_parts();
-        let routes = routes
-            .into_iter()
-            .map(|(event_type, route)| {
-                let policy = settings.policy(&event_type);
-                (event_type, Bound { route, policy })
-            })
-            .collect();
         Executor {
             shared,
-            routes,
-            ignored,
-            default_policy: settings.policy(""),
-            unhandled: settings.worker.unhandled,
-            unhandled_after: settings.worker.unhandled_after,
+            routes: Routes::new(settings, registry),
             settle,
             tasks: TaskTracker::new(),
             give_up: CancellationToken::new(),
@@ -233,7 +190,7 @@ impl Executor {
             // Taken over by another worker while it waited here.
             return self.shared.settled(batch, [slot]);
         }
-        let (bound, ctx) = match self.admit(batch, item) {
+        let (bound, ctx) = match self.routes.admit(&self.shared.memory, batch, item) {
             Admission::Handle(bound, ctx) => (bound, ctx),
             Admission::Settle(Verdict::Ack, body, _) => {
                 if let Body::Event(ctx) = &body {
@@ -294,7 +251,7 @@ impl Executor {
         started: Option<Instant>,
         permit: Option<OwnedSemaphorePermit>,
     ) {
-        let bound = &self.routes[ctx.envelope().event_type()];
+        let bound = self.routes.of(ctx.envelope().event_type());
         let since = started.unwrap_or_else(Instant::now);
         // In a block of its own: what it returns with, the handler's future is dropped by then.
         let result = {
@@ -335,99 +292,6 @@ impl Executor {
             }
         }
         drop(permit);
-    }
-
-    /// What is to be done with an entry, before a handler is involved.
-    fn admit(&self, batch: &Batch, item: Item) -> Admission<'_> {
-        let slot = &batch.slots[item.index as usize];
-        let Item { entry, past, .. } = item;
-        let (record, age) = match past {
-            Some(past) => (past.record, past.age),
-            None => (None, Duration::ZERO),
-        };
-        let died_alone = record.as_ref().is_some_and(|record| record.died_alone);
-        let given_back = record.as_ref().map_or(0, |record| record.given_back);
-        let attempt = slot.count.saturating_sub(given_back).max(1);
-        if let Some((reason, error)) =
-            record.and_then(|record| Some((record.doomed?, record.error)))
-        {
-            let verdict = Verdict::Bury {
-                reason: Reason::parse(&reason),
-                error,
-            };
-            return Admission::Settle(verdict, Body::Raw(entry), attempt);
-        }
-        let envelope = match Envelope::decode(entry) {
-            Ok(envelope) => envelope,
-            Err((entry, error)) => {
-                let verdict = Verdict::Bury {
-                    reason: Reason::Undecodable,
-                    error: error.to_string(),
-                };
-                return Admission::Settle(verdict, Body::Raw(entry), attempt);
-            }
-        };
-        let event_type = envelope.event_type();
-        let bound = self.routes.get(event_type);
-        let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
-        if self.shared.memory.knows(&batch.source, slot.id, &envelope) {
-            tracing::info!(entry = %slot.id, event_type, "handled already: its acknowledgement was lost with a server");
-            let body = self.event_body(batch, envelope, attempt, policy);
-            return Admission::Settle(Verdict::Ack, body, attempt);
-        }
-        // This delivery brought it to where it can be buried; what counts are those before it.
-        if died_alone && attempt > policy.max_attempts {
-            let attempts = attempt - 1;
-            let error = format!(
-                "its worker died {attempts} times while it ran, at last with nothing else starting"
-            );
-            let verdict = Verdict::Bury {
-                reason: Reason::Crashed,
-                error,
-            };
-            let body = self.event_body(batch, envelope, attempts, policy);
-            return Admission::Settle(verdict, body, attempts);
-        }
-        let unhandled = match bound {
-            Some(bound) if envelope.version() <= bound.route.version => {
-                let surroundings = batch.source.surroundings.clone();
-                return Admission::Handle(
-                    bound,
-                    Context::new(envelope, attempt, policy.max_attempts, surroundings),
-                );
-            }
-            Some(bound) => format!(
-                "{event_type} has version {}; this worker's handler takes versions up to {}",
-                envelope.version(),
-                bound.route.version
-            ),
-            None if self.ignored.contains(event_type) || self.unhandled == Unhandled::Ack => {
-                return Admission::Settle(
-                    Verdict::Ack,
-                    self.event_body(batch, envelope, attempt, policy),
-                    attempt,
-                );
-            }
-            None => format!("no handler is registered for {event_type:?}"),
-        };
-        let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
-        let body = self.event_body(batch, envelope, attempt, policy);
-        Admission::Settle(verdict, body, attempt)
-    }
-
-    fn event_body(
-        &self,
-        batch: &Batch,
-        envelope: Envelope,
-        attempt: u32,
-        policy: &HandlerPolicy,
-    ) -> Body {
-        Body::Event(Context::new(
-            envelope,
-            attempt,
-            policy.max_attempts,
-            batch.source.surroundings.clone(),
-        ))
     }
 
     /// A handler has come to its end.

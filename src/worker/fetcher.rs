@@ -2,30 +2,28 @@
 //! what others left, what is due, what is new, and what was delivered and got lost on the way. Because nothing else
 //! delivers, adopting (which asks what is pending with us and not held) can never meet a delivery under way.
 //!
-//! How much it takes is decided by [`budget`](Fetcher::budget); the three kinds take turns in it.
+//! How much it takes is decided by the [`Budget`]; the three kinds take turns in it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::admission::Item;
+use super::arrival::Arrival;
+use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
-use super::executor::{Item, Past, RUN, Run};
-use super::held::Slot;
+use super::executor::{RUN, Run};
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
 use super::waker::Alarm;
-use crate::event::{Entry, EntryId};
-use crate::stream::{Delivered, Joined, Link, Read, Trouble};
+use crate::event::EntryId;
+use crate::stream::{Joined, Link, Read, Trouble};
 
-/// Most bytes held, reads under way included.
-const BYTES: usize = 16 << 20;
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
-/// What an entry is taken to have in bytes before the first has been seen.
-const FIRST_SIZE: usize = 64 << 10;
 
 /// Brings entries to this worker.
 pub(super) struct Fetcher {
@@ -40,19 +38,10 @@ pub(super) struct Fetcher {
     pause: Pause,
     pub(super) alarm: Alarm,
     pub(super) reclaims: super::reclaimer::Schedule,
-    rate: Rate,
+    budget: Budget,
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
-    /// The size of an entry, as of late.
-    size: usize,
     turn: usize,
-}
-
-/// How fast entries have been settled of late.
-struct Rate {
-    per_second: f64,
-    settled: u64,
-    at: Instant,
 }
 
 impl Fetcher {
@@ -71,13 +60,8 @@ impl Fetcher {
             pause: Pause::new(),
             alarm: Alarm::default(),
             reclaims: super::reclaimer::Schedule::new(),
-            rate: Rate {
-                per_second: 0.0,
-                settled: 0,
-                at: Instant::now(),
-            },
+            budget: Budget::new(),
             clock: None,
-            size: FIRST_SIZE,
             turn: 0,
         }
     }
@@ -186,7 +170,7 @@ impl Fetcher {
         if self.reclaims.visits.tend(&self.shared.ward, held, lease) {
             self.reclaims.look_soon(Instant::now());
         }
-        let budget = self.budget();
+        let budget = self.budget.entries(&self.shared);
         if budget == 0 {
             // A suspect has no need of a free slot: it comes when nothing else runs.
             self.reclaim(link, 0).await?;
@@ -210,28 +194,6 @@ impl Fetcher {
             return Ok(());
         }
         self.read(link, left, more).await
-    }
-
-    /// How many entries may be taken now: as many as are likely to be settled in a tenth of a second, at least one
-    /// for each free slot, and no more than `prefetch` and [`BYTES`] allow.
-    fn budget(&mut self) -> usize {
-        self.rate.sample(self.shared.held.settled());
-        let held = self.shared.held.entries();
-        let (prefetch, free) = (self.shared.prefetch, self.shared.slots.available_permits());
-        let ahead = ((self.rate.per_second / 10.0) as usize).min(prefetch);
-        let bytes = BYTES.saturating_sub(self.shared.held.bytes()) / self.size.max(1);
-        // What is held and does not run yet takes the free slots first.
-        let waiting = held.saturating_sub(self.shared.concurrency - free);
-        let by_slots = free.saturating_sub(waiting);
-        let mut budget = by_slots
-            .max(ahead.saturating_sub(held))
-            .min(prefetch.saturating_sub(held));
-        // Half of a large budget at least, so that fast handlers get large batches.
-        if by_slots == 0 && budget < ahead / 2 {
-            budget = 0;
-        }
-        // One entry larger than all that is allowed must pass, alone.
-        budget.min(bytes.max(usize::from(held == 0)))
     }
 
     async fn until_there_is_room(&self) -> Result<(), Trouble> {
@@ -359,13 +321,7 @@ impl Fetcher {
             return;
         }
         let sizes: usize = entries.iter().map(|arrival| arrival.size).sum();
-        // Rises at once and falls slowly: too few entries cost a round trip, too many cost memory.
-        let size = sizes / entries.len() + 64;
-        self.size = if size > self.size {
-            size
-        } else {
-            (self.size * 7 + size) / 8
-        };
+        self.budget.came(entries.len(), sizes);
         if let Some(observer) = &self.shared.observer {
             observer.delivered(&source.surroundings.stream, entries.len());
         }
@@ -390,84 +346,6 @@ impl Fetcher {
                     items: std::mem::take(&mut items),
                 });
             }
-        }
-    }
-}
-
-/// An entry that has just come.
-pub(super) struct Arrival {
-    entry: Entry,
-    count: u32,
-    size: usize,
-    past: Option<Box<Past>>,
-}
-
-impl Arrival {
-    fn new(entry: Entry) -> Self {
-        let size = entry.size();
-        Arrival {
-            entry: unpacked(entry),
-            count: 1,
-            size,
-            past: None,
-        }
-    }
-
-    /// An entry that was delivered before; `now_ms` is the server's time.
-    pub(super) fn again(delivered: Delivered, now_ms: u64) -> Self {
-        let Delivered {
-            entry,
-            count,
-            record,
-        } = delivered;
-        let age = record
-            .as_ref()
-            .map_or(0, |record| now_ms.saturating_sub(record.first_ms));
-        let past = Past {
-            record,
-            age: Duration::from_millis(age),
-        };
-        let size = entry.size();
-        Arrival {
-            entry: unpacked(entry),
-            count,
-            size,
-            past: Some(Box::new(past)),
-        }
-    }
-
-    fn slot(&self) -> Slot {
-        let recorded = self.past.as_ref().is_some_and(|past| past.record.is_some());
-        Slot::new(self.entry.id, self.count, recorded, self.size)
-    }
-}
-
-/// A replayed entry that was too wide for a script travels as one field.
-fn unpacked(entry: Entry) -> Entry {
-    match crate::codec::unpack(entry.fields) {
-        Ok(fields) => Entry {
-            id: entry.id,
-            fields,
-        },
-        // Without a type it will be buried as undecodable, as it is.
-        Err((fields, _)) => Entry {
-            id: entry.id,
-            fields,
-        },
-    }
-}
-
-impl Rate {
-    fn sample(&mut self, settled: u64) {
-        let elapsed = self.at.elapsed();
-        if elapsed >= Duration::from_millis(10) {
-            let now = (settled - self.settled) as f64 / elapsed.as_secs_f64();
-            self.per_second = if now > self.per_second {
-                now
-            } else {
-                self.per_second * 0.7 + now * 0.3
-            };
-            (self.settled, self.at) = (settled, Instant::now());
         }
     }
 }

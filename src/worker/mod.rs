@@ -5,6 +5,9 @@
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`] and carried out by the
 //! [`settler`]; the [`renewer`] keeps it ours meanwhile.
 
+mod admission;
+mod arrival;
+mod budget;
 mod complaint;
 mod executor;
 mod fetcher;
@@ -17,6 +20,7 @@ mod renewer;
 mod settler;
 mod shared;
 mod source;
+mod steps;
 mod verdict;
 mod waker;
 mod ward;

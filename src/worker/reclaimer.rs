@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::arrival::Arrival;
 use super::executor::running;
-use super::fetcher::{Arrival, Fetcher};
+use super::fetcher::Fetcher;
 use super::source::Source;
 use super::waker::Taken;
 use super::ward::{Admission, Visits};

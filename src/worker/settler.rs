@@ -5,27 +5,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::complaint::{Complaint, Pause};
 use super::held::{Batch, Owner, Slot};
 use super::shared::{Shared, sleep_until};
-use super::source::Source;
-use super::verdict::{Reason, Verdict};
-use crate::context::Context;
+use super::steps::{Body, Job, Step, acknowledge, bury, nobodys, park};
+use super::verdict::Verdict;
 use crate::error::ErrorKind;
-use crate::event::{Entry, EntryId, Fields};
-use crate::stream::{Ack, Burial, Buried, Link, ParkOutcome, Parking, Trouble};
+use crate::stream::{Link, ParkOutcome, Trouble};
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
-/// Most ids in one XACK, so that Redis does nothing for too long.
-const ACKS: usize = 1000;
-/// Most burials under way at once.
-const BURIALS: usize = 32;
-/// When the next attempt is made to bury what could not be buried.
-const DOOMED_WAIT: Duration = Duration::from_secs(5);
 /// How long an answer is waited for.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -43,12 +34,6 @@ pub(super) enum Settlement {
     },
 }
 
-/// The fields of an entry that may have to be buried.
-pub(super) enum Body {
-    Event(Context),
-    Raw(Entry),
-}
-
 /// Carries verdicts out.
 pub(super) struct Settler {
     shared: Arc<Shared>,
@@ -59,27 +44,6 @@ pub(super) struct Settler {
     pause: Pause,
     /// Something was refused or got no answer: nothing is sent before.
     not_before: Option<Instant>,
-}
-
-struct Job {
-    batch: Arc<Batch>,
-    index: u32,
-    step: Step,
-    body: Body,
-    attempt: u32,
-}
-
-enum Step {
-    Park {
-        delay: Duration,
-        given_back: bool,
-        doomed: Option<Reason>,
-        error: String,
-    },
-    Bury {
-        reason: Reason,
-        error: String,
-    },
 }
 
 impl Settler {
@@ -275,252 +239,9 @@ impl Settler {
     }
 }
 
-impl Job {
-    fn slot(&self) -> &Slot {
-        &self.batch.slots[self.index as usize]
-    }
-
-    /// The last field of that name: what a replay adds stands at the end.
-    fn last_text(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.fields().iter().rfind(|(n, _)| n == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
-    }
-
-    /// Should the entry be nobody's: nobody else can have had it since it was ours. What has once been found to be so
-    /// stays so, for what is nobody's can't be taken.
-    fn is_ours_to_bury(&self) -> bool {
-        !self.batch.is_lapsed() || self.slot().owner() == Owner::Nobody
-    }
-
-    fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
-        if self.batch.alone {
-            &shared.alone
-        } else {
-            &shared.consumer
-        }
-    }
-
-    fn fields(&self) -> &Fields {
-        match &self.body {
-            Body::Event(ctx) => ctx.envelope().fields(),
-            Body::Raw(entry) => &entry.fields,
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.fields().iter().find(|(n, _)| n == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
-    }
-
-    /// The burial that was refused, as a parking that remembers it.
-    fn doomed(self) -> Job {
-        let step = match self.step {
-            Step::Bury { reason, error } => Step::Park {
-                delay: DOOMED_WAIT,
-                given_back: true,
-                doomed: Some(reason),
-                error,
-            },
-            park => park,
-        };
-        Job { step, ..self }
-    }
-}
-
-fn nobodys(error: String) -> Step {
-    let error = format!(
-        "{error} (and it was no longer pending: trimmed, or acknowledged or deleted by hand)"
-    );
-    Step::Bury {
-        reason: Reason::Failed,
-        error,
-    }
-}
-
-/// Acknowledges slots of batches. Answers for each lot what stood in the way, if anything.
-async fn acknowledge(
-    shared: &Shared,
-    mut link: Link,
-    acks: Vec<(Arc<Batch>, Vec<u32>)>,
-) -> Vec<(Arc<Batch>, Vec<u32>, Option<Trouble>)> {
-    let mut out: Vec<(Arc<Batch>, Vec<u32>, Option<Trouble>)> = acks
-        .into_iter()
-        .map(|(batch, slots)| (batch, slots, None))
-        .collect();
-    let fenced = shared.is_fenced();
-    for (source, lots) in by_source(&out, |(batch, ..)| &batch.source) {
-        let group = &source.surroundings.group;
-        let (mut plain, mut scripted): (Vec<EntryId>, Vec<Ack>) = (Vec::new(), Vec::new());
-        for lot in &lots {
-            let (batch, slots, _) = &out[*lot];
-            let consumer = if batch.alone {
-                &shared.alone
-            } else {
-                &shared.consumer
-            };
-            for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
-                if slot.recorded || fenced || source.deletes() {
-                    scripted.push(Ack {
-                        id: slot.id,
-                        consumer,
-                        count: slot.count,
-                    });
-                } else {
-                    plain.push(slot.id);
-                }
-            }
-        }
-        let mut trouble = None;
-        for ids in plain.chunks(ACKS) {
-            if let Err(met) = link.ack(&source.keys, group, ids).await {
-                trouble = Some(met);
-                break;
-            }
-        }
-        if trouble.is_none() && !scripted.is_empty() {
-            let acked = link
-                .ack_with_records(&source.keys, group, fenced, source.deletes(), &scripted)
-                .await;
-            trouble = acked.err();
-        }
-        if let Some(trouble) = trouble {
-            for lot in lots {
-                out[lot].2 = Some(trouble.again());
-            }
-        }
-    }
-    out
-}
-
-async fn park(
-    shared: &Shared,
-    mut link: Link,
-    jobs: Vec<Job>,
-) -> Vec<(Job, Result<ParkOutcome, Trouble>)> {
-    let mut results: Vec<Option<Result<ParkOutcome, Trouble>>> =
-        jobs.iter().map(|_| None).collect();
-    for (source, places) in by_source(&jobs, |job| &job.batch.source) {
-        let parkings: Vec<Parking> = places
-            .iter()
-            .filter_map(|at| parking(shared, &jobs[*at]))
-            .collect();
-        let longest_sleep = parkings.iter().map(|parking| parking.delay).min();
-        match link
-            .park(&source.keys, &source.surroundings.group, &parkings)
-            .await
-        {
-            Ok(outcomes) => {
-                for (at, outcome) in places.into_iter().zip(outcomes) {
-                    results[at] = Some(Ok(outcome));
-                }
-                if let Some(delay) = longest_sleep {
-                    shared.due_in(delay);
-                }
-            }
-            Err(trouble) => places
-                .into_iter()
-                .for_each(|at| results[at] = Some(Err(trouble.again()))),
-        }
-    }
-    let missing = || Err(Trouble::garbled("parking entries"));
-    jobs.into_iter()
-        .zip(results)
-        .map(|(job, result)| (job, result.unwrap_or_else(missing)))
-        .collect()
-}
-
-fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
-    let Step::Park {
-        delay,
-        given_back,
-        doomed,
-        error,
-    } = &job.step
-    else {
-        return None;
-    };
-    Some(Parking {
-        id: job.slot().id,
-        consumer: job.consumer(shared),
-        count: job.slot().count,
-        delay: *delay,
-        given_back: *given_back,
-        age: job.batch.since.elapsed(),
-        doomed: doomed.map(Reason::as_str),
-        error,
-    })
-}
-
-async fn bury(shared: &Shared, link: Link, jobs: Vec<Job>) -> Vec<(Job, Result<Buried, Trouble>)> {
-    let mut out = Vec::with_capacity(jobs.len());
-    let mut jobs = jobs.into_iter().peekable();
-    while jobs.peek().is_some() {
-        let lot = jobs.by_ref().take(BURIALS).map(|job| {
-            let mut link = link.clone();
-            async move {
-                let result = bury_one(shared, &mut link, &job).await;
-                (job, result)
-            }
-        });
-        out.extend(join_all(lot).await);
-    }
-    out
-}
-
-async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
-    let Step::Bury { reason, error } = &job.step else {
-        return Err(Trouble::garbled("writing a dead letter"));
-    };
-    let source = &job.batch.source;
-    let burial = Burial {
-        id: job.slot().id,
-        consumer: job.consumer(shared),
-        count: job.slot().count,
-        own: job.is_ours_to_bury(),
-        age: job.batch.since.elapsed(),
-        reason: reason.as_str(),
-        error,
-        attempts: job.attempt,
-        handler: job.text("type").unwrap_or(""),
-        stream: &source.surroundings.stream,
-        // Only a replayed copy has been replayed, whatever an event's own fields are called.
-        replays: if source.deletes() {
-            job.last_text("replay.count")
-                .and_then(|count| count.parse().ok())
-                .unwrap_or(0)
-        } else {
-            0
-        },
-        fields: job.fields(),
-    };
-    link.bury(
-        &source.keys,
-        &source.surroundings.group,
-        source.deletes(),
-        &burial,
-    )
-    .await
-}
-
-/// The places of what belongs to one stream, stream by stream; a worker has few.
-fn by_source<T>(
-    items: &[T],
-    source: impl Fn(&T) -> &Arc<Source>,
-) -> Vec<(Arc<Source>, Vec<usize>)> {
-    let mut lots: Vec<(Arc<Source>, Vec<usize>)> = Vec::new();
-    for (at, item) in items.iter().enumerate() {
-        let of = source(item);
-        match lots.iter_mut().find(|(known, _)| Arc::ptr_eq(known, of)) {
-            Some((_, places)) => places.push(at),
-            None => lots.push((of.clone(), vec![at])),
-        }
-    }
-    lots
-}
-
 impl Trouble {
     /// The same trouble for another entry of the same request.
-    fn again(&self) -> Trouble {
+    pub(super) fn again(&self) -> Trouble {
         let copy = |error: &crate::Error| crate::Error::new(error.kind(), error.to_string());
         match self {
             Trouble::Broken(error) => Trouble::Broken(copy(error)),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::fetcher::{Arrival, Fetcher};
+use super::arrival::Arrival;
+use super::fetcher::Fetcher;
 use crate::stream::{Link, Trouble};
 
 /// How often every worker looks for due entries that nobody told it of.

@@ -1,0 +1,80 @@
+//! How much a worker takes at once: as much as it is likely to finish soon, so that a fast handler gets large batches
+//! and a slow one hoards nothing.
+
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+
+/// Most bytes held, reads under way included.
+pub(super) const BYTES: usize = 16 << 20;
+/// What an entry is taken to have in bytes before the first has been seen.
+const FIRST_SIZE: usize = 64 << 10;
+/// What an entry costs beside its names and values.
+const OVERHEAD: usize = 64;
+/// How long a rate is measured at least.
+const SAMPLE: Duration = Duration::from_millis(10);
+
+/// How fast and how large entries have been of late.
+pub(super) struct Budget {
+    per_second: f64,
+    settled: u64,
+    at: Instant,
+    size: usize,
+}
+
+impl Budget {
+    pub fn new() -> Self {
+        Budget {
+            per_second: 0.0,
+            settled: 0,
+            at: Instant::now(),
+            size: FIRST_SIZE,
+        }
+    }
+
+    /// How many entries may be taken now: as many as are likely to be settled in a tenth of a second, at least one
+    /// for each free slot, and no more than `prefetch` and [`BYTES`] allow.
+    pub fn entries(&mut self, shared: &Shared) -> usize {
+        self.sample(shared.held.settled());
+        let held = shared.held.entries();
+        let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
+        let ahead = ((self.per_second / 10.0) as usize).min(prefetch);
+        let bytes = BYTES.saturating_sub(shared.held.bytes()) / self.size.max(1);
+        // What is held and does not run yet takes the free slots first.
+        let waiting = held.saturating_sub(shared.concurrency - free);
+        let by_slots = free.saturating_sub(waiting);
+        let mut budget = by_slots
+            .max(ahead.saturating_sub(held))
+            .min(prefetch.saturating_sub(held));
+        // Half of a large budget at least, so that fast handlers get large batches.
+        if by_slots == 0 && budget < ahead / 2 {
+            budget = 0;
+        }
+        // One entry larger than all that is allowed must pass, alone.
+        budget.min(bytes.max(usize::from(held == 0)))
+    }
+
+    /// So many entries have come, of so many bytes. Their size rises at once and falls slowly: too few entries cost a
+    /// round trip, too many cost memory.
+    pub fn came(&mut self, entries: usize, bytes: usize) {
+        let size = bytes / entries.max(1) + OVERHEAD;
+        self.size = if size > self.size {
+            size
+        } else {
+            (self.size * 7 + size) / 8
+        };
+    }
+
+    fn sample(&mut self, settled: u64) {
+        let elapsed = self.at.elapsed();
+        if elapsed >= SAMPLE {
+            let now = (settled - self.settled) as f64 / elapsed.as_secs_f64();
+            self.per_second = if now > self.per_second {
+                now
+            } else {
+                self.per_second * 0.7 + now * 0.3
+            };
+            (self.settled, self.at) = (settled, Instant::now());
+        }
+    }
+}
