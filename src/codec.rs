@@ -1,11 +1,10 @@
 //! Stream fields to event and back: which field means what, and how the data is encoded.
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Fields;
+use crate::fields::Fields;
 
 /// The content type of JSON data, and of data that says nothing.
 pub const JSON: &str = "application/json";
@@ -90,7 +89,7 @@ pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
     let mut version = None;
     for (at, (name, value)) in fields.iter().enumerate().take(u16::MAX as usize) {
         // By length first: most fields of most entries are told apart by it alone.
-        let slot = match (name.len(), &name[..]) {
+        let slot = match (name.len(), name) {
             (2, b"id") => (&mut known.id, "id"),
             (4, b"type") => (&mut event_type, "type"),
             (4, b"time") => (&mut known.time, "time"),
@@ -138,7 +137,7 @@ pub(crate) fn is_known(name: &[u8]) -> bool {
 }
 
 /// Encodes an event's data.
-pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<Bytes> {
+pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<Vec<u8>> {
     let failed = |error: String| {
         Error::new(
             ErrorKind::Codec,
@@ -149,7 +148,6 @@ pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<
         Format::MessagePack => rmp_serde::to_vec_named(data).map_err(|e| failed(e.to_string())),
         Format::Json => serde_json::to_vec(data).map_err(|e| failed(e.to_string())),
     }
-    .map(Bytes::from)
 }
 
 /// Decodes an event's data by its content type; parameters such as `; charset=utf-8` are passed over.
@@ -176,23 +174,22 @@ pub(crate) fn decode<T: DeserializeOwned>(
 
 /// Restores an entry that a script had to pack into one field, and the fields that were put behind it.
 pub(crate) fn unpack(fields: Fields) -> Result<Fields, (Fields, DecodeError)> {
-    match fields.first() {
-        Some((name, _)) if name == PACKED => {}
+    let packed = match fields.get(0) {
+        Some((PACKED, packed)) => packed,
         _ => return Ok(fields),
-    }
-    let strings: Vec<serde_bytes_like::Chunk> = match rmp_serde::from_slice(&fields[0].1) {
+    };
+    let strings: Vec<serde_bytes_like::Chunk> = match rmp_serde::from_slice(packed) {
         Ok(strings) => strings,
         Err(_) => return Err((fields, DecodeError::Packed)),
     };
     if !strings.len().is_multiple_of(2) {
         return Err((fields, DecodeError::Packed));
     }
-    let mut strings = strings.into_iter().map(|chunk| Bytes::from(chunk.0));
-    let mut unpacked = Fields::with_capacity(strings.len() / 2 + fields.len());
-    while let (Some(name), Some(value)) = (strings.next(), strings.next()) {
-        unpacked.push((name, value));
-    }
-    unpacked.extend(fields.into_iter().skip(1));
+    let mut unpacked: Fields = strings
+        .chunks_exact(2)
+        .map(|pair| (&pair[0].0, &pair[1].0))
+        .collect();
+    unpacked.extend(fields.iter().skip(1));
     Ok(unpacked)
 }
 

@@ -6,9 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
 use crate::codec::{self, DecodeError, Known};
+use crate::fields::Fields;
 
 /// The id Redis gave an entry: milliseconds since 1970 and a number within the millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -55,9 +54,6 @@ impl FromStr for EntryId {
     }
 }
 
-/// The fields of an entry, in order, names and values as they are in Redis.
-pub type Fields = Vec<(Bytes, Bytes)>;
-
 /// One entry as it came from the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -70,10 +66,7 @@ pub struct Entry {
 impl Entry {
     /// Bytes of all names and values.
     pub(crate) fn size(&self) -> usize {
-        self.fields
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum()
+        self.fields.size()
     }
 }
 
@@ -106,7 +99,7 @@ impl Envelope {
         let event_type: String = event_type.into();
         let entry = Entry {
             id: EntryId::default(),
-            fields: vec![(Bytes::from_static(b"type"), event_type.into())],
+            fields: Fields::from_iter([("type", event_type)]),
         };
         let known = codec::find(&entry.fields).expect("a type alone is an event");
         Envelope { entry, known }
@@ -130,19 +123,24 @@ impl Envelope {
     ///
     /// # Panics
     /// Where the field is one with a meaning (`schemaversion`, `id` …) and the value can't have it.
-    pub fn with(mut self, name: &str, value: impl Into<Bytes>) -> Self {
-        let value = value.into();
-        match self
-            .entry
-            .fields
-            .iter_mut()
-            .find(|(n, _)| n == name.as_bytes())
-        {
-            Some(field) => field.1 = value,
-            None => self
-                .entry
-                .fields
-                .push((Bytes::copy_from_slice(name.as_bytes()), value)),
+    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let fields = &mut self.entry.fields;
+        if fields.value(name).is_none() {
+            fields.push(name, value);
+        } else {
+            let mut new = Some(value.as_ref());
+            let replaced = fields.iter().map(|(n, old)| {
+                let is_first = n == name.as_bytes();
+                (
+                    n,
+                    if is_first {
+                        new.take().unwrap_or(old)
+                    } else {
+                        old
+                    },
+                )
+            });
+            *fields = replaced.collect();
         }
         match codec::find(&self.entry.fields) {
             Ok(known) => self.known = known,
@@ -205,7 +203,7 @@ impl Envelope {
     pub fn data(&self) -> &[u8] {
         self.known
             .data
-            .map(|at| &self.entry.fields[at as usize].1[..])
+            .map(|at| self.entry.fields.at(at as usize).1)
             .unwrap_or_default()
     }
 
@@ -220,17 +218,11 @@ impl Envelope {
             .fields
             .iter()
             .filter(|(name, _)| !codec::is_known(name))
-            .map(|(name, value)| (&name[..], &value[..]))
     }
 
     /// The value of a field, if it is there and text.
     pub fn field(&self, name: &str) -> Option<&str> {
-        let (_, value) = self
-            .entry
-            .fields
-            .iter()
-            .find(|(n, _)| n == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(self.entry.fields.value(name)?).ok()
     }
 
     /// All fields, as they came.
@@ -240,7 +232,7 @@ impl Envelope {
 
     fn text(&self, at: Option<u16>) -> Option<&str> {
         // `find` has seen that it is UTF-8; a field that is not there is None.
-        std::str::from_utf8(&self.entry.fields[at? as usize].1).ok()
+        std::str::from_utf8(self.entry.fields.at(at? as usize).1).ok()
     }
 }
 

@@ -1,16 +1,17 @@
 //! The publisher: puts events on streams, one or many, pipelined.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::codec::{self, Format};
 use crate::config::{RedisSettings, check};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EntryId, Envelope, Fields};
+use crate::event::{EntryId, Envelope};
 use crate::event_type;
+use crate::fields::Fields;
 use crate::handler::Event;
 use crate::stream::{Appended, Connector, Pool, PooledConnection};
 
@@ -23,7 +24,7 @@ use crate::stream::{Appended, Connector, Pool, PooledConnection};
 pub struct Publisher {
     pool: Pool,
     format: Format,
-    source: Option<Bytes>,
+    source: Option<Arc<str>>,
 }
 
 impl Publisher {
@@ -183,7 +184,7 @@ impl Publisher {
             envelope = envelope.with("datacontenttype", codec::JSON);
         }
         if let (None, Some(source)) = (envelope.source(), &self.source) {
-            envelope = envelope.with("source", source.clone());
+            envelope = envelope.with("source", &**source);
         }
         Ok(envelope)
     }

@@ -12,7 +12,8 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use super::selection::Progress;
 use super::{DeadLetter, Selection, WholeLetter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Fields;
+use crate::fields::Fields;
+
 use crate::stream::Ticket;
 
 /// Most letters and about most bytes that are read at once.

@@ -2,7 +2,8 @@
 
 use super::connection::{Pool, Trouble};
 use crate::error::Result;
-use crate::event::{EntryId, Fields};
+use crate::event::EntryId;
+use crate::fields::Fields;
 
 /// Most entries in one pipeline, and most bytes: what a lost connection leaves in doubt is one pipeline.
 const PIPELINE: usize = 500;
@@ -74,7 +75,7 @@ fn pipeline(stream: &str, entries: &[&Fields]) -> (redis::Pipeline, usize) {
         }
         pipe.cmd("XADD").arg(stream).arg("*");
         for (name, value) in *fields {
-            pipe.arg(&name[..]).arg(&value[..]);
+            pipe.arg(name).arg(value);
             bytes += name.len() + value.len();
         }
         count += 1;

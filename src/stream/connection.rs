@@ -1,10 +1,14 @@
 //! Connections: how they are made, what they must be able to do, and what their errors mean to a worker.
 
+use std::io;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
+use super::reader::{Lent, Reader};
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,15 +29,26 @@ pub(crate) struct Connector {
     pub address: String,
 }
 
-/// One connection of a worker, and what is known of the server at its other end.
+/// One connection of a worker.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(super) conn: MultiplexedConnection,
+    pub greeting: Greeting,
+}
+
+/// What is known of a connection and the server at its other end.
+#[derive(Clone)]
+pub(crate) struct Greeting {
     /// Differs between two servers, and between two runs of one.
     pub server: String,
     /// The connection's id at the server, by which a blocked read can be woken.
     pub client: i64,
 }
+
+/// What a connection goes over.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
 
 /// Connections that come and go: for the publisher, for commands and for handlers.
 #[derive(Clone)]
@@ -80,15 +95,55 @@ impl Connector {
 
     /// A new connection, whose answers are waited for at most `response_timeout`.
     pub async fn connect(&self, name: &str, response_timeout: Duration) -> Result<Link> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(response_timeout));
-        let unreachable = |error: RedisError| self.explain(error);
         let mut conn = self
             .client
-            .get_multiplexed_async_connection_with_config(&config)
+            .get_multiplexed_async_connection_with_config(&config(response_timeout))
             .await
+            .map_err(|error| self.explain(error))?;
+        let greeting = self.greet(&mut conn, name).await?;
+        Ok(Link { conn, greeting })
+    }
+
+    /// A connection for reading new entries. An answer may take `patience` longer than the read may block.
+    pub async fn reader(&self, name: &str, patience: Duration) -> Result<Reader> {
+        let unreachable = |error: RedisError| self.explain(error);
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.socket());
+        let socket = match connecting.await {
+            Ok(socket) => socket.map_err(|error| unreachable(error.into()))?,
+            Err(_) => return Err(unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
+        };
+        let lent = Lent::new(socket);
+        let login = self.client.get_connection_info().redis_settings();
+        let making = MultiplexedConnection::new_with_config(login, lent.clone(), config(patience));
+        let (mut conn, driver) = tokio::time::timeout(CONNECT_TIMEOUT, making)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(unreachable)?;
+        let greeting = tokio::select! {
+            greeting = self.greet(&mut conn, name) => greeting?,
+            () = driver => return Err(unreachable(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
+        };
+        // Everything asked so far has been answered: nothing that belongs to the client is on its way.
+        let socket = lent.take_back().expect("it is taken once");
+        Ok(Reader::new(socket, greeting, patience))
+    }
+
+    async fn socket(&self) -> io::Result<Box<dyn Socket>> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let socket = TcpStream::connect((&host[..], *port)).await?;
+                socket.set_nodelay(true)?;
+                Ok(Box::new(socket))
+            }
+            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            other => Err(io::Error::other(format!(
+                "{other} is no address to read from"
+            ))),
+        }
+    }
+
+    /// Makes sure that the server is one this works on.
+    async fn greet(&self, conn: &mut MultiplexedConnection, name: &str) -> Result<Greeting> {
         let (info, client): (String, i64) = redis::pipe()
             .cmd("INFO")
             .arg("server")
@@ -98,9 +153,9 @@ impl Connector {
             .arg("SETNAME")
             .arg(name)
             .ignore()
-            .query_async(&mut conn)
+            .query_async(conn)
             .await
-            .map_err(unreachable)?;
+            .map_err(|error| self.explain(error))?;
         let (version, server) = server_of(&info);
         if version < OLDEST {
             return Err(Error::new(
@@ -111,19 +166,13 @@ impl Connector {
                 ),
             ));
         }
-        Ok(Link {
-            conn,
-            server,
-            client,
-        })
+        Ok(Greeting { server, client })
     }
 
     /// A pool of at most `size` connections.
     pub fn pool(&self, size: usize) -> Result<Pool> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(Duration::from_secs(10)));
         let info = self.client.get_connection_info().clone();
+        let config = config(Duration::from_secs(10));
         let manager = deadpool_redis::Manager::new_with_config(info, config).map_err(|error| {
             Error::new(ErrorKind::Invalid, error.to_string()).with_source(error)
         })?;
@@ -251,6 +300,12 @@ fn hint(code: &str) -> &'static str {
         "LOADING" => " (the server is loading its data)",
         _ => "",
     }
+}
+
+fn config(response_timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(response_timeout))
 }
 
 /// Version and run id out of `INFO server`.

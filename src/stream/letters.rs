@@ -7,7 +7,8 @@ use super::keys::Keys;
 use super::settle::script;
 use super::{PROTOCOL, reply};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Entry, EntryId, Fields};
+use crate::event::{Entry, EntryId};
+use crate::fields::Fields;
 
 script!(BROWSE, "browse");
 script!(REPLAY, "replay");

@@ -8,18 +8,21 @@ mod group;
 mod keys;
 mod letters;
 mod read;
+mod reader;
 mod reply;
+mod resp;
 mod settle;
 mod status;
 
 pub(crate) use append::Appended;
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
 pub use connection::PooledConnection;
-pub(crate) use connection::{Connector, Link, Pool, Trouble};
+pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use keys::Keys;
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use read::Read;
+pub(crate) use reader::Reader;
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking};
 pub(crate) use status::{Lag, StreamStatus};
 

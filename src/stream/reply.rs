@@ -1,9 +1,11 @@
 //! Taking answers apart without copying what is in them.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use redis::Value;
 
-use crate::event::{EntryId, Fields};
+use crate::event::EntryId;
+use crate::fields::{Block, Fields};
 
 /// An array's items; a map's keys and values in turn. Anything else is None.
 pub(super) fn array(value: Value) -> Option<Vec<Value>> {
@@ -26,18 +28,18 @@ pub(super) fn tuple<const N: usize>(value: Value) -> Option<[Value; N]> {
     items.try_into().ok()
 }
 
-pub(super) fn bytes(value: Value) -> Option<Bytes> {
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
     match value {
-        Value::BulkString(bytes) => Some(bytes.into()),
+        Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.into()),
-        Value::Okay => Some(Bytes::from_static(b"OK")),
+        Value::Okay => Some(b"OK".to_vec()),
         Value::Int(number) => Some(number.to_string().into()),
         _ => None,
     }
 }
 
 pub(super) fn text(value: Value) -> Option<String> {
-    String::from_utf8(bytes(value)?.into()).ok()
+    String::from_utf8(bytes(value)?).ok()
 }
 
 pub(super) fn int(value: &Value) -> Option<i64> {
@@ -61,11 +63,14 @@ pub(super) fn ids(value: Value) -> Option<Vec<EntryId>> {
 
 /// Names and values of an entry. None where Redis answers nil: the entry is no longer in the stream.
 pub(super) fn fields(value: Value) -> Option<Fields> {
-    let items = array(value)?;
-    let mut fields = Fields::with_capacity(items.len() / 2);
-    let mut items = items.into_iter();
-    while let (Some(name), Some(value)) = (items.next(), items.next()) {
-        fields.push((bytes(name)?, bytes(value)?));
+    let mut strings = Vec::new();
+    for item in array(value)? {
+        strings.push(bytes(item)?);
     }
-    Some(fields)
+    let mut block = Block::with_capacity(strings.iter().map(Vec::len).sum(), strings.len());
+    for pair in strings.chunks_exact(2) {
+        pair.iter().for_each(|string| block.push(string));
+    }
+    let count = block.count();
+    Some(Fields::of_block(&Arc::new(block), 0, count))
 }

@@ -7,7 +7,8 @@ use redis::Value;
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
 use super::reply;
-use crate::event::{EntryId, Fields};
+use crate::event::EntryId;
+use crate::fields::Fields;
 
 /// A script by its file's name.
 macro_rules! script {
@@ -207,7 +208,7 @@ impl Link {
                 .arg(burial.replays);
             if with_fields {
                 for (name, value) in burial.fields {
-                    call.arg(&name[..]).arg(&value[..]);
+                    call.arg(name).arg(value);
                 }
             }
             let answer: String = call

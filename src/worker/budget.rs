@@ -11,6 +11,8 @@ pub(super) const BYTES: usize = 16 << 20;
 const FIRST_SIZE: usize = 64 << 10;
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
+/// How many times `prefetch` may be held, with what is handled and not acknowledged yet.
+const UNACKNOWLEDGED: usize = 4;
 /// How long a rate is measured at least.
 const SAMPLE: Duration = Duration::from_millis(10);
 
@@ -32,11 +34,13 @@ impl Budget {
         }
     }
 
-    /// How many entries may be taken now: as many as are likely to be settled in a tenth of a second, at least one
-    /// for each free slot, and no more than `prefetch` and [`BYTES`] allow.
-    pub fn entries(&mut self, shared: &Shared) -> usize {
+    /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
+    /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
+    pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
         self.sample(shared.held.settled());
-        let held = shared.held.entries();
+        let held = shared.held.entries() + coming;
+        // What only waits to be acknowledged is done with; but it must not pile up either.
+        let open = held - shared.held.succeeded().min(held);
         let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
         let ahead = ((self.per_second / 10.0) as usize).min(prefetch);
         let bytes = BYTES.saturating_sub(shared.held.bytes()) / self.size.max(1);
@@ -44,10 +48,11 @@ impl Budget {
         let waiting = held.saturating_sub(shared.concurrency - free);
         let by_slots = free.saturating_sub(waiting);
         let mut budget = by_slots
-            .max(ahead.saturating_sub(held))
-            .min(prefetch.saturating_sub(held));
-        // Half of a large budget at least, so that fast handlers get large batches.
-        if by_slots == 0 && budget < ahead / 2 {
+            .max(ahead.saturating_sub(open))
+            .min(prefetch.saturating_sub(open))
+            .min((prefetch * UNACKNOWLEDGED).saturating_sub(held));
+        // A part of a large budget at least, so that fast handlers get large batches.
+        if by_slots == 0 && budget < ahead / 3 {
             budget = 0;
         }
         // One entry larger than all that is allowed must pass, alone.

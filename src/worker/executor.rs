@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acker::Acks;
 use super::admission::{Admission, Bound, Item, Routes};
 use super::held::{Batch, Owner};
 use super::memory;
@@ -39,6 +40,7 @@ pub(super) struct Run {
 pub(super) struct Executor {
     shared: Arc<Shared>,
     routes: Routes,
+    acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
     tasks: TaskTracker,
     /// Drops the handlers that are still running.
@@ -52,11 +54,13 @@ impl Executor {
         shared: Arc<Shared>,
         settings: &Settings,
         registry: Registry,
+        acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         Executor {
             shared,
             routes: Routes::new(settings, registry),
+            acks,
             settle,
             tasks: TaskTracker::new(),
             give_up: CancellationToken::new(),
@@ -384,15 +388,15 @@ impl Executor {
 
     fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
         if !acks.is_empty() {
-            // The settler outlives every handler; if it is gone, the worker is ending with an error.
-            let _ = self
-                .settle
-                .send(Settlement::Acks(batch.clone(), std::mem::take(acks)));
+            self.shared.held.succeed(acks.len());
+            let (batch, slots) = (batch.clone(), std::mem::take(acks));
+            // The acker outlives every handler; if it is gone, the worker is ending with an error.
+            let _ = self.acks.send(Acks { batch, slots });
         }
     }
 
     fn settle(&self, batch: &Arc<Batch>, index: u32, verdict: Verdict, body: Body, attempt: u32) {
-        let _ = self.settle.send(Settlement::Other {
+        let _ = self.settle.send(Settlement {
             batch: batch.clone(),
             index,
             verdict,

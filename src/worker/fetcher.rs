@@ -17,11 +17,13 @@ use super::executor::{RUN, Run};
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
 use super::waker::Alarm;
-use crate::event::EntryId;
-use crate::stream::{Joined, Link, Read, Trouble};
+use crate::event::{Entry, EntryId};
+use crate::stream::{Joined, Link, Read, Reader, Trouble};
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
+/// How long anything but a read may take.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
@@ -30,10 +32,8 @@ pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
     runs: mpsc::UnboundedSender<Run>,
     suspects: mpsc::UnboundedSender<Run>,
-    /// The connection, gone after an error.
-    link: Option<Link>,
-    /// Wakes a read that blocks; a read can't be cancelled without losing its reply.
-    bell: Option<Link>,
+    /// The connections, gone after an error.
+    lines: Option<Lines>,
     complaint: Complaint,
     pause: Pause,
     pub(super) alarm: Alarm,
@@ -42,6 +42,14 @@ pub(super) struct Fetcher {
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
     turn: usize,
+}
+
+/// What the fetcher speaks to Redis over.
+struct Lines {
+    /// New entries come this way, and nothing else does.
+    reader: Reader,
+    /// Everything else. It also wakes a read that blocks, which can't be cancelled without losing its answer.
+    link: Link,
 }
 
 impl Fetcher {
@@ -54,8 +62,7 @@ impl Fetcher {
             shared,
             runs,
             suspects,
-            link: None,
-            bell: None,
+            lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
             alarm: Alarm::default(),
@@ -68,18 +75,20 @@ impl Fetcher {
 
     /// Fetches until the worker stops. The channels to the executor close with it.
     pub async fn run(mut self) {
-        while !self.shared.stopping.is_cancelled() {
-            let result = match self.link.take() {
-                Some(mut link) => {
-                    let result = self.round(&mut link).await;
-                    // After a broken connection the next one begins by adopting what this one may have lost.
-                    self.link = (!matches!(result, Err(Trouble::Broken(_)))).then_some(link);
+        while !self.shared.is_stopping() {
+            let result = match self.lines.take() {
+                Some(mut lines) => {
+                    let result = self.round(&mut lines).await;
+                    // After a broken connection, or where an answer is still to come, new ones begin by adopting what
+                    // may have been lost.
+                    let usable = !matches!(result, Err(Trouble::Broken(_)));
+                    self.lines = (usable && !lines.reader.is_waiting()).then_some(lines);
                     result
                 }
                 None => self.connect().await,
             };
             let Err(trouble) = result else {
-                if self.link.is_some() {
+                if self.lines.is_some() {
                     self.pause.reset();
                 }
                 continue;
@@ -102,17 +111,10 @@ impl Fetcher {
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {
-        let mut link = self
-            .shared
-            .connect("read", BLOCK + Duration::from_secs(10))
-            .await
-            .map_err(Trouble::Broken)?;
-        self.bell = Some(
-            self.shared
-                .connect("bell", Duration::from_secs(5))
-                .await
-                .map_err(Trouble::Broken)?,
-        );
+        let connecting = self.shared.connect("fetch", ANSWER).await;
+        let mut link = connecting.map_err(Trouble::Broken)?;
+        let connecting = self.shared.connect_reader().await;
+        let reader = connecting.map_err(Trouble::Broken)?;
         for source in self.shared.sources.clone() {
             self.join(&mut link, &source).await?;
             if source.again.as_ref().is_some_and(|again| again.is_active()) {
@@ -128,7 +130,7 @@ impl Fetcher {
                 self.shared.connector.address
             );
         }
-        self.link = Some(link);
+        self.lines = Some(Lines { reader, link });
         Ok(())
     }
 
@@ -156,7 +158,8 @@ impl Fetcher {
     }
 
     /// One turn of everything that brings entries.
-    async fn round(&mut self, link: &mut Link) -> Result<(), Trouble> {
+    async fn round(&mut self, lines: &mut Lines) -> Result<(), Trouble> {
+        let Lines { reader, link } = lines;
         if self.shared.take_rejoin() {
             for source in self.shared.active_sources() {
                 self.join(link, &source).await?;
@@ -170,7 +173,7 @@ impl Fetcher {
         if self.reclaims.visits.tend(&self.shared.ward, held, lease) {
             self.reclaims.look_soon(Instant::now());
         }
-        let budget = self.budget.entries(&self.shared);
+        let budget = self.budget.entries(&self.shared, 0);
         if budget == 0 {
             // A suspect has no need of a free slot: it comes when nothing else runs.
             self.reclaim(link, 0).await?;
@@ -193,10 +196,13 @@ impl Fetcher {
         if left == 0 {
             return Ok(());
         }
-        self.read(link, left, more).await
+        self.read(reader, link, left, more).await
     }
 
     async fn until_there_is_room(&self) -> Result<(), Trouble> {
+        if self.shared.held.succeeded() > 0 {
+            self.shared.ack_now.notify_one();
+        }
         tokio::select! {
             () = self.shared.held.freed.notified() => {}
             () = self.shared.nudge.notified() => {}
@@ -206,41 +212,81 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Reads new entries; waits for some where there is nothing else to do.
-    async fn read(&mut self, link: &mut Link, budget: usize, more: bool) -> Result<(), Trouble> {
-        let sources = self.shared.active_sources();
+    /// Reads new entries; waits for some where there is nothing else to do. Where there are many, the next are asked
+    /// for before those that came are worked on, until there is something else to do: Redis is never kept waiting.
+    async fn read(
+        &mut self,
+        reader: &mut Reader,
+        link: &Link,
+        budget: usize,
+        more: bool,
+    ) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        let sources = shared.active_sources();
         let streams: Vec<&str> = sources
             .iter()
             .map(|source| source.keys.stream.as_str())
             .collect();
-        let read = Read {
-            group: &self.shared.group,
-            consumer: &self.shared.consumer,
+        let mut read = Read {
+            group: &shared.group,
+            consumer: &shared.consumer,
             count: (budget / streams.len()).max(1),
             block: (!more).then(|| self.patience()),
             streams: &streams,
         };
-        let since = Instant::now();
-        let client = link.client;
-        let delivered = {
-            let reading = link.read(&read);
-            tokio::pin!(reading);
-            let mut ringing = false;
-            loop {
-                let bell = self.bell.clone();
-                tokio::select! {
-                    biased;
-                    delivered = &mut reading => break delivered?,
-                    () = self.something_else(), if !ringing && bell.is_some() => ringing = true,
-                    () = ring(bell, client), if ringing => {}
-                }
+        let mut since = Instant::now();
+        reader.send(&read).await?;
+        loop {
+            let delivered = self.await_answer(reader, link, &read).await?;
+            let came = delivered.iter().map(|(_, entries)| entries.len()).sum();
+            let asked = read.count;
+            let next = (came >= asked.div_ceil(2) && !self.has_else_to_do())
+                .then(|| self.budget.entries(&shared, came))
+                .filter(|budget| *budget > 0);
+            let sent = Instant::now();
+            if let Some(budget) = next {
+                (read.count, read.block) = ((budget / streams.len()).max(1), None);
+                reader.send(&read).await?;
             }
-        };
-        for (at, entries) in delivered {
-            let entries: Vec<Arrival> = entries.into_iter().map(Arrival::new).collect();
-            self.hand_over(&sources[at], false, since, entries);
+            for (at, entries) in delivered {
+                self.deliver(&sources[at], since, entries);
+            }
+            if next.is_none() {
+                return Ok(());
+            }
+            since = sent;
         }
-        Ok(())
+    }
+
+    /// The answer to a read that was sent. Ends a read that blocks where something else comes up.
+    async fn await_answer(
+        &self,
+        reader: &mut Reader,
+        link: &Link,
+        read: &Read<'_>,
+    ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
+        let client = reader.greeting.client;
+        let Some(block) = read.block else {
+            return reader.receive(read.streams, Duration::ZERO).await;
+        };
+        let answer = reader.receive(read.streams, block);
+        tokio::pin!(answer);
+        let mut ringing = false;
+        loop {
+            tokio::select! {
+                biased;
+                delivered = &mut answer => return delivered,
+                () = self.something_else(), if !ringing => ringing = true,
+                () = ring(link.clone(), client), if ringing => {}
+            }
+        }
+    }
+
+    /// Whether something is to be done that a read must not keep waiting.
+    fn has_else_to_do(&self) -> bool {
+        let next = self.alarm.next.min(self.reclaims.next());
+        let next = self.shared.next_due().map_or(next, |due| due.min(next));
+        self.shared.is_wanted() || next <= Instant::now()
     }
 
     /// How long a read may block: until it is time for something else.
@@ -309,6 +355,12 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Gives new entries to the executor.
+    fn deliver(&mut self, source: &Arc<Source>, since: Instant, entries: Vec<Entry>) {
+        let entries = entries.into_iter().map(Arrival::new).collect();
+        self.hand_over(source, false, since, entries);
+    }
+
     /// Gives entries to the executor, from now on held.
     pub(super) fn hand_over(
         &mut self,
@@ -352,11 +404,9 @@ impl Fetcher {
 
 /// Ends a read that blocks. It may not have begun to block when the bell rings: the caller rings again until the
 /// read has ended.
-async fn ring(bell: Option<Link>, client: i64) {
-    if let Some(mut bell) = bell {
-        // Without the right to do this a read ends when its time is over.
-        let _ = bell.unblock(client).await;
-    }
+async fn ring(mut bell: Link, client: i64) {
+    // Without the right to do this a read ends when its time is over.
+    let _ = bell.unblock(client).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
 

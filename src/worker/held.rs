@@ -29,6 +29,8 @@ const NOBODYS: u8 = 0b1000;
 pub(super) struct Held {
     batches: Mutex<Vec<Arc<Batch>>>,
     entries: AtomicUsize,
+    /// Those of them that have succeeded and wait to be acknowledged.
+    succeeded: AtomicUsize,
     bytes: AtomicUsize,
     settled: AtomicU64,
     /// Signalled when something was settled.
@@ -212,6 +214,7 @@ impl Held {
         Held {
             batches: Mutex::new(Vec::new()),
             entries: AtomicUsize::new(0),
+            succeeded: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             settled: AtomicU64::new(0),
             freed: Notify::new(),
@@ -294,6 +297,23 @@ impl Held {
     /// How many entries are held.
     pub fn entries(&self) -> usize {
         self.entries.load(Ordering::SeqCst)
+    }
+
+    /// So many of a batch wait to be acknowledged now.
+    pub fn succeed(&self, entries: usize) {
+        self.succeeded.fetch_add(entries, Ordering::SeqCst);
+        self.freed.notify_one();
+    }
+
+    /// Redis has acknowledged these entries of a batch.
+    pub fn acknowledge<'a>(&self, batch: &Batch, slots: impl ExactSizeIterator<Item = &'a Slot>) {
+        self.succeeded.fetch_sub(slots.len(), Ordering::SeqCst);
+        self.settle(batch, slots);
+    }
+
+    /// How many are held that have succeeded.
+    pub fn succeeded(&self) -> usize {
+        self.succeeded.load(Ordering::SeqCst)
     }
 
     /// How many bytes their fields have.

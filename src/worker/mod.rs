@@ -5,6 +5,7 @@
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`] and carried out by the
 //! [`settler`]; the [`renewer`] keeps it ours meanwhile.
 
+mod acker;
 mod admission;
 mod arrival;
 mod budget;
@@ -40,6 +41,7 @@ use crate::event::EntryId;
 use crate::handler::Registry;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
+use acker::{Acker, Acks};
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -138,13 +140,16 @@ impl Worker {
             "worker starts"
         );
 
+        let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = mpsc::unbounded_channel();
         let (to_ward, suspects) = mpsc::unbounded_channel();
-        let executor = Arc::new(Executor::new(shared.clone(), &settings, registry, settle));
+        let settler = Settler::new(shared.clone(), acknowledge.clone());
+        let executor = Executor::new(shared.clone(), &settings, registry, acknowledge, settle);
+        let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let io = spawn_io(shared.clone(), fetcher, settlements)?;
+        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -152,7 +157,7 @@ impl Worker {
             () = shared.stopping.cancelled() => {}
         }
         let drain = Instant::now() + settings.worker.drain;
-        shared.stopping.cancel();
+        shared.stop();
         shared.held.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
@@ -208,7 +213,9 @@ impl Io {
 fn spawn_io(
     shared: Arc<Shared>,
     fetcher: Fetcher,
-    inbox: mpsc::UnboundedReceiver<Settlement>,
+    acks: mpsc::UnboundedReceiver<Acks>,
+    settler: Settler,
+    settlements: mpsc::UnboundedReceiver<Settlement>,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -226,13 +233,14 @@ fn spawn_io(
         .spawn(move || {
             // Dropped in a panic as well: the worker then ends instead of waiting for ever.
             let _end = end;
-            let _stop = shared.stopping.clone().drop_guard();
+            let _stop = StopsAtLast(shared.clone());
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());
-                // Ends when the executor has: it, and every handler, has a sender.
-                Settler::new(shared.clone()).run(inbox).await;
+                // They end when the executor has: it, and every handler, has a sender.
+                let acking = Acker::new(shared.clone()).run(acks);
+                tokio::join!(settler.run(settlements), acking);
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
@@ -243,6 +251,15 @@ fn spawn_io(
         })
         .map_err(internal)?;
     Ok(Io { ended })
+}
+
+/// Stops the worker when it is dropped, in a panic too.
+struct StopsAtLast(Arc<Shared>);
+
+impl Drop for StopsAtLast {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// A stopping worker takes its consumers along, where they hold nothing.

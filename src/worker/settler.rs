@@ -1,44 +1,37 @@
-//! The settler: carries verdicts out in Redis, over a connection of its own. What finishes while it waits for an
-//! answer goes out together with the next request, so that acknowledgements coalesce without a timer. A step whose
-//! answer got lost is repeated until it is known; until then the entry stays held, and is renewed.
+//! The settler: carries out in Redis what is to become of entries that have not succeeded. What comes while it waits for
+//! an answer goes out together with the next request. A step whose answer got lost is repeated until it is known; until
+//! then the entry stays held, and is renewed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::acker::Acks;
 use super::complaint::{Complaint, Pause};
 use super::held::{Batch, Owner, Slot};
 use super::shared::{Shared, sleep_until};
-use super::steps::{Body, Job, Step, acknowledge, bury, nobodys, park};
+use super::steps::{Body, Job, Step, bury, nobodys, park};
 use super::verdict::Verdict;
 use crate::error::ErrorKind;
-use crate::stream::{Link, ParkOutcome, Trouble};
+use crate::stream::{ParkOutcome, Trouble};
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
-/// How long an answer is waited for.
-const ANSWER: Duration = Duration::from_secs(10);
 
-/// What has become of entries, on its way to Redis.
-pub(super) enum Settlement {
-    /// These slots of a batch have succeeded.
-    Acks(Arc<Batch>, Vec<u32>),
-    /// One entry that has not.
-    Other {
-        batch: Arc<Batch>,
-        index: u32,
-        verdict: Verdict,
-        body: Body,
-        attempt: u32,
-    },
+/// What has become of an entry, on its way to Redis.
+pub(super) struct Settlement {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub verdict: Verdict,
+    pub body: Body,
+    pub attempt: u32,
 }
 
 /// Carries verdicts out.
 pub(super) struct Settler {
     shared: Arc<Shared>,
-    link: Option<Link>,
-    acks: Vec<(Arc<Batch>, Vec<u32>)>,
+    acks: mpsc::UnboundedSender<Acks>,
     others: Vec<Job>,
     complaint: Complaint,
     pause: Pause,
@@ -47,11 +40,10 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Shared>, acks: mpsc::UnboundedSender<Acks>) -> Self {
         Settler {
             shared,
-            link: None,
-            acks: Vec::new(),
+            acks,
             others: Vec::new(),
             complaint: Complaint::default(),
             pause: Pause::new(),
@@ -65,7 +57,7 @@ impl Settler {
         let mut news = Vec::new();
         let mut closed = false;
         loop {
-            let idle = self.acks.is_empty() && self.others.is_empty();
+            let idle = self.others.is_empty();
             if idle && closed {
                 return;
             }
@@ -100,19 +92,22 @@ impl Settler {
 
     /// Turns a verdict into the step it asks for, by whose the entry is.
     fn sort(&mut self, settlement: Settlement) {
-        let (batch, index, verdict, body, attempt) = match settlement {
-            Settlement::Acks(batch, slots) => return self.acks.push((batch, slots)),
-            Settlement::Other {
-                batch,
-                index,
-                verdict,
-                body,
-                attempt,
-            } => (batch, index, verdict, body, attempt),
-        };
+        let Settlement {
+            batch,
+            index,
+            verdict,
+            body,
+            attempt,
+        } = settlement;
         let slot = &batch.slots[index as usize];
         let step = match (slot.owner(), verdict) {
-            (_, Verdict::Ack) => return self.acks.push((batch, vec![index])),
+            (_, Verdict::Ack) => {
+                let slots = vec![index];
+                self.shared.held.succeed(slots.len());
+                // The acker ends after the settler.
+                let _ = self.acks.send(Acks { batch, slots });
+                return;
+            }
             // What became of it here is no longer of interest.
             (Owner::Another, _) => return self.done(&batch, [slot]),
             (_, Verdict::Bury { reason, error }) => Step::Bury { reason, error },
@@ -142,44 +137,23 @@ impl Settler {
     }
 
     async fn step(&mut self) {
-        if self.acks.is_empty() && self.others.is_empty() {
+        if self.others.is_empty() {
             return;
         }
-        let link = match self.link.take() {
-            Some(link) => link,
-            None => match self.shared.connect("settle", ANSWER).await {
-                Ok(link) => link,
-                Err(error) => return self.wait(Trouble::Broken(error)),
-            },
+        let link = match self.shared.settle_link().await {
+            Ok(link) => link,
+            Err(error) => return self.wait(&Trouble::Broken(error)),
         };
-        self.link = Some(link.clone());
-        let acks = std::mem::take(&mut self.acks);
         let (parks, burials) = std::mem::take(&mut self.others)
             .into_iter()
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
-        // Three requests at once on one connection: none waits for the others' answers.
+        // Both at once on one connection: none waits for the others' answers.
         let shared = self.shared.clone();
-        let (acked, parked, buried) = tokio::join!(
-            acknowledge(&shared, link.clone(), acks),
+        let (parked, buried) = tokio::join!(
             park(&shared, link.clone(), parks),
-            bury(&shared, link, burials),
+            bury(&shared, link.clone(), burials),
         );
         let mut trouble = None;
-        for (batch, slots, result) in acked {
-            match result {
-                None => {
-                    let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
-                    let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
-                    let (source, lease) = (&batch.source, self.shared.lease);
-                    self.shared.memory.acknowledged(source, marked, lease);
-                    self.done(&batch, slots());
-                }
-                Some(met) => {
-                    trouble = Some(met);
-                    self.acks.push((batch, slots));
-                }
-            }
-        }
         for (job, result) in parked {
             match result {
                 Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
@@ -217,18 +191,21 @@ impl Settler {
             }
         }
         match trouble {
-            Some(trouble) => self.wait(trouble),
+            Some(trouble) => {
+                if matches!(trouble, Trouble::Broken(_)) {
+                    self.shared.settle_link_broke(&link).await;
+                }
+                self.wait(&trouble);
+            }
             None if self.others.is_empty() => self.pause.reset(),
             None => {}
         }
     }
 
     /// Nothing is sent for a while; what was not settled stays here.
-    fn wait(&mut self, trouble: Trouble) {
-        match &trouble {
-            Trouble::Broken(_) => self.link = None,
-            Trouble::NoGroup(_) => self.shared.rejoin(),
-            Trouble::Refused(_) => {}
+    fn wait(&mut self, trouble: &Trouble) {
+        if matches!(trouble, Trouble::NoGroup(_)) {
+            self.shared.rejoin();
         }
         self.complaint.warn(trouble.error().to_string());
         self.not_before = Some(Instant::now() + self.pause.next());

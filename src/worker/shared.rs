@@ -14,7 +14,12 @@ use super::source::Source;
 use super::ward::Ward;
 use crate::config::{Settings, Start};
 use crate::error::{Error, Result};
-use crate::stream::{Connector, Link};
+use crate::stream::{Connector, Greeting, Link, Reader};
+
+/// How long a settlement may take to be answered.
+const SETTLE_ANSWER: Duration = Duration::from_secs(10);
+/// How much longer than it may block a read may take to be answered.
+const READ_ANSWER: Duration = Duration::from_secs(10);
 
 /// What the parts of a worker share.
 pub(super) struct Shared {
@@ -36,7 +41,7 @@ pub(super) struct Shared {
     pub ward: Ward,
     /// One permit for each handler that may run.
     pub slots: Arc<Semaphore>,
-    /// No new work: what has not started is given back.
+    /// No new work: what has not started is given back. See [`stop`](Self::stop).
     pub stopping: CancellationToken,
     /// The end: what is not settled stays pending and is reclaimed by others.
     pub abandon: CancellationToken,
@@ -44,17 +49,22 @@ pub(super) struct Shared {
     pub joined: CancellationToken,
     /// Something came up for the fetcher.
     pub nudge: Notify,
+    /// The room is wanted that entries take up until they are acknowledged.
+    pub ack_now: Notify,
     /// [`next_due`](Self::next_due) may be sooner now.
     pub due_changed: Notify,
     /// An entry waits for its lease to be renewed.
     pub renew_now: Notify,
     starts: Vec<(String, Start)>,
+    /// The same as `stopping`, without its lock.
+    stops: AtomicBool,
     adopt: AtomicBool,
     rejoin: AtomicBool,
     due: Mutex<Option<Instant>>,
     health: Mutex<Health>,
     server: Mutex<Server>,
     failure: Mutex<Option<Error>>,
+    settle_link: tokio::sync::Mutex<Option<Link>>,
 }
 
 #[derive(Default)]
@@ -107,15 +117,18 @@ impl Shared {
             abandon: CancellationToken::new(),
             joined: CancellationToken::new(),
             nudge: Notify::new(),
+            ack_now: Notify::new(),
             due_changed: Notify::new(),
             renew_now: Notify::new(),
             starts: starts.collect(),
+            stops: AtomicBool::new(false),
             adopt: AtomicBool::new(false),
             rejoin: AtomicBool::new(false),
             due: Mutex::default(),
             health: Mutex::default(),
             server: Mutex::default(),
             failure: Mutex::default(),
+            settle_link: tokio::sync::Mutex::default(),
         }
     }
 
@@ -128,15 +141,50 @@ impl Shared {
                 response_timeout,
             )
             .await?;
+        self.greeted(&link.greeting);
+        Ok(link)
+    }
+
+    /// The connection that new entries are read on.
+    pub async fn connect_reader(&self) -> Result<Reader> {
+        let name = format!("streamhand:{}:read", self.group);
+        let reader = self.connector.reader(&name, READ_ANSWER).await?;
+        self.greeted(&reader.greeting);
+        Ok(reader)
+    }
+
+    /// The connection that entries are settled on.
+    pub async fn settle_link(&self) -> Result<Link> {
+        let mut known = self.settle_link.lock().await;
+        match &*known {
+            Some(link) => Ok(link.clone()),
+            None => {
+                let link = self.connect("settle", SETTLE_ANSWER).await?;
+                *known = Some(link.clone());
+                Ok(link)
+            }
+        }
+    }
+
+    /// The connection that entries are settled on is of no more use.
+    pub async fn settle_link_broke(&self, broken: &Link) {
+        let mut known = self.settle_link.lock().await;
+        known.take_if(|link| link.greeting.client == broken.greeting.client);
+    }
+
+    fn greeted(&self, greeting: &Greeting) {
         let mut server = self.server.lock().expect("no panic while it is locked");
-        if server.run.as_ref().is_some_and(|run| *run != link.server) {
+        if server
+            .run
+            .as_ref()
+            .is_some_and(|run| *run != greeting.server)
+        {
             server.fenced_until = Some(Instant::now() + self.lease);
             self.held.lapse_all();
             self.memory.recall();
             self.renew_now.notify_one();
         }
-        server.run = Some(link.server.clone());
-        Ok(link)
+        server.run = Some(greeting.server.clone());
     }
 
     /// Whether ids may by now be other entries': after a failover, for a lease.
@@ -178,10 +226,31 @@ impl Shared {
     /// Redis has settled these entries, or they are no longer ours to settle.
     pub fn settled<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
         self.held.settle(batch, slots);
+        self.left(batch);
+    }
+
+    /// Redis has acknowledged these entries.
+    pub fn acknowledged<'a>(&self, batch: &Batch, slots: impl ExactSizeIterator<Item = &'a Slot>) {
+        self.held.acknowledge(batch, slots);
+        self.left(batch);
+    }
+
+    fn left(&self, batch: &Batch) {
         if batch.alone {
             self.ward.leave();
             self.nudge.notify_one();
         }
+    }
+
+    /// The worker takes up nothing more.
+    pub fn stop(&self) {
+        self.stops.store(true, Ordering::SeqCst);
+        self.stopping.cancel();
+    }
+
+    /// Whether the worker takes up nothing more. Asked for every entry: costs one load.
+    pub fn is_stopping(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
     }
 
     /// The group seems to be gone: the fetcher joins it anew.
@@ -202,6 +271,13 @@ impl Shared {
 
     pub fn take_adopt(&self) -> bool {
         self.adopt.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether the fetcher has something to do that no delivery may be under way at.
+    pub fn is_wanted(&self) -> bool {
+        self.is_stopping()
+            || self.adopt.load(Ordering::SeqCst)
+            || self.rejoin.load(Ordering::SeqCst)
     }
 
     /// Something was parked that falls due after `delay`.
@@ -263,7 +339,7 @@ impl Shared {
             .lock()
             .expect("no panic while it is locked")
             .get_or_insert(error);
-        self.stopping.cancel();
+        self.stop();
         self.abandon.cancel();
     }
 

@@ -11,11 +11,10 @@ use super::shared::Shared;
 use super::source::Source;
 use super::verdict::Reason;
 use crate::context::Context;
-use crate::event::{Entry, EntryId, Fields};
-use crate::stream::{Ack, Burial, Buried, Link, ParkOutcome, Parking, Trouble};
+use crate::event::Entry;
+use crate::fields::Fields;
+use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble};
 
-/// Most ids in one XACK, so that Redis does nothing for too long.
-const ACKS: usize = 1000;
 /// Most burials under way at once.
 const BURIALS: usize = 32;
 /// When the next attempt is made to bury what could not be buried.
@@ -57,7 +56,7 @@ impl Job {
 
     /// The last field of that name: what a replay adds stands at the end.
     fn last_text(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.fields().iter().rfind(|(n, _)| n == name.as_bytes())?;
+        let (_, value) = self.fields().iter().rfind(|(n, _)| *n == name.as_bytes())?;
         std::str::from_utf8(value).ok()
     }
 
@@ -83,8 +82,7 @@ impl Job {
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.fields().iter().find(|(n, _)| n == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(self.fields().value(name)?).ok()
     }
 
     /// The burial that was refused, as a parking that remembers it.
@@ -111,61 +109,6 @@ pub(super) fn nobodys(error: String) -> Step {
         reason: Reason::Failed,
         error,
     }
-}
-
-/// Acknowledges slots of batches. Answers for each lot what stood in the way, if anything.
-pub(super) async fn acknowledge(
-    shared: &Shared,
-    mut link: Link,
-    acks: Vec<(Arc<Batch>, Vec<u32>)>,
-) -> Vec<(Arc<Batch>, Vec<u32>, Option<Trouble>)> {
-    let mut out: Vec<(Arc<Batch>, Vec<u32>, Option<Trouble>)> = acks
-        .into_iter()
-        .map(|(batch, slots)| (batch, slots, None))
-        .collect();
-    let fenced = shared.is_fenced();
-    for (source, lots) in by_source(&out, |(batch, ..)| &batch.source) {
-        let group = &source.surroundings.group;
-        let (mut plain, mut scripted): (Vec<EntryId>, Vec<Ack>) = (Vec::new(), Vec::new());
-        for lot in &lots {
-            let (batch, slots, _) = &out[*lot];
-            let consumer = if batch.alone {
-                &shared.alone
-            } else {
-                &shared.consumer
-            };
-            for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
-                if slot.recorded || fenced || source.deletes() {
-                    scripted.push(Ack {
-                        id: slot.id,
-                        consumer,
-                        count: slot.count,
-                    });
-                } else {
-                    plain.push(slot.id);
-                }
-            }
-        }
-        let mut trouble = None;
-        for ids in plain.chunks(ACKS) {
-            if let Err(met) = link.ack(&source.keys, group, ids).await {
-                trouble = Some(met);
-                break;
-            }
-        }
-        if trouble.is_none() && !scripted.is_empty() {
-            let acked = link
-                .ack_with_records(&source.keys, group, fenced, source.deletes(), &scripted)
-                .await;
-            trouble = acked.err();
-        }
-        if let Some(trouble) = trouble {
-            for lot in lots {
-                out[lot].2 = Some(trouble.again());
-            }
-        }
-    }
-    out
 }
 
 /// Parks entries; answers for each what became of it.
@@ -285,7 +228,7 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
 }
 
 /// The places of what belongs to one stream, stream by stream; a worker has few.
-fn by_source<T>(
+pub(super) fn by_source<T>(
     items: &[T],
     source: impl Fn(&T) -> &Arc<Source>,
 ) -> Vec<(Arc<Source>, Vec<usize>)> {

@@ -75,11 +75,10 @@ fn readable(letter: &WholeLetter) -> String {
     let _ = writeln!(text, "\nentry: {} fields", letter.fields.len());
     let content_type = letter
         .fields
-        .iter()
-        .find(|(name, _)| name == "datacontenttype")
-        .map(|(_, value)| String::from_utf8_lossy(value));
+        .value("datacontenttype")
+        .map(String::from_utf8_lossy);
     for (name, value) in &letter.fields {
-        let shown = if name == "data" {
+        let shown = if name == b"data" {
             data::decoded(content_type.as_deref(), value)
         } else {
             data::value(value)

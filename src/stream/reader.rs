@@ -1,0 +1,203 @@
+//! The reader: a connection that sends nothing but XREADGROUP, and decodes the answers where they arrive. It is made
+//! and logged in by the client crate, as every other connection, and then taken out of its hands.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use redis::RedisError;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::connection::{Greeting, Socket, Trouble};
+use super::read::Read;
+use super::resp::{Decoder, Reply};
+use crate::error::{Error, ErrorKind};
+use crate::event::Entry;
+
+const DOING: &str = "reading new entries";
+
+/// What is asked of the socket at once: little while little comes, so that an idle worker stays small.
+const LEAST: usize = 4 << 10;
+const MOST: usize = 256 << 10;
+
+/// A connection for reading new entries.
+pub(crate) struct Reader {
+    socket: Box<dyn Socket>,
+    decoder: Decoder,
+    /// What has arrived and is not decoded yet.
+    arrived: Vec<u8>,
+    ask: usize,
+    request: Vec<u8>,
+    /// Requests that have not been answered.
+    outstanding: usize,
+    /// How long an answer may take, beyond what the read may block.
+    patience: Duration,
+    pub greeting: Greeting,
+}
+
+impl Reader {
+    pub(super) fn new(socket: Box<dyn Socket>, greeting: Greeting, patience: Duration) -> Self {
+        Reader {
+            socket,
+            decoder: Decoder::default(),
+            arrived: Vec::new(),
+            ask: LEAST,
+            request: Vec::new(),
+            outstanding: 0,
+            patience,
+            greeting,
+        }
+    }
+
+    /// Whether a request has not been answered yet.
+    pub fn is_waiting(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    /// Asks for new entries. A second request may be sent before the first is answered.
+    pub async fn send(&mut self, read: &Read<'_>) -> Result<(), Trouble> {
+        self.request.clear();
+        read.command().write_packed_command(&mut self.request);
+        let sending = self.socket.write_all(&self.request);
+        match tokio::time::timeout(self.patience, sending).await {
+            Ok(Ok(())) => {
+                self.outstanding += 1;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(broken(error)),
+            Err(_) => Err(broken(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// The answer to the oldest request: of each stream that has some, its place in `streams` and the entries.
+    ///
+    /// Must not be dropped before it has ended: the entries of a lost answer stay pending with this consumer.
+    pub async fn receive(
+        &mut self,
+        streams: &[&str],
+        block: Duration,
+    ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
+        let patience = self.patience + block;
+        let reply = match tokio::time::timeout(patience, self.reply()).await {
+            Ok(reply) => reply?,
+            Err(_) => return Err(broken(io::ErrorKind::TimedOut.into())),
+        };
+        self.outstanding -= 1;
+        let streams_of = |(name, entries): (Vec<u8>, Vec<Entry>)| {
+            let at = streams
+                .iter()
+                .position(|stream| stream.as_bytes() == name)?;
+            Some((at, entries))
+        };
+        match reply {
+            Reply::Entries(of) => {
+                let delivered: Option<_> = of.into_iter().map(streams_of).collect();
+                delivered.ok_or_else(|| Trouble::garbled(DOING))
+            }
+            Reply::Error(error) => Err(Trouble::of(DOING, server_error(&error))),
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Reply, Trouble> {
+        loop {
+            let (used, reply) = self
+                .decoder
+                .decode(&self.arrived)
+                .map_err(|_| Trouble::garbled(DOING))?;
+            // What is left over is the beginning of a string, or of the next answer.
+            self.arrived.drain(..used);
+            if let Some(reply) = reply {
+                if self.arrived.capacity() > 4 * MOST && self.arrived.len() < MOST {
+                    self.arrived.shrink_to(MOST);
+                }
+                return Ok(reply);
+            }
+            self.arrived.reserve(self.ask);
+            let room = self.arrived.capacity() - self.arrived.len();
+            let came = self
+                .socket
+                .read_buf(&mut self.arrived)
+                .await
+                .map_err(broken)?;
+            if came == 0 {
+                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.ask = if came == room {
+                (self.ask * 2).min(MOST)
+            } else if came < self.ask / 8 {
+                (self.ask / 2).max(LEAST)
+            } else {
+                self.ask
+            };
+        }
+    }
+}
+
+fn broken(error: io::Error) -> Trouble {
+    let message = format!("{DOING}: {error}");
+    Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error))
+}
+
+/// The server's error, as the client crate would have it.
+fn server_error(error: &str) -> RedisError {
+    let parsed = redis::parse_redis_value(format!("-{error}\r\n").as_bytes());
+    match parsed.and_then(redis::Value::extract_error) {
+        Err(error) => error,
+        Ok(_) => (redis::ErrorKind::Parse, "an error that can't be understood").into(),
+    }
+}
+
+/// A socket that is lent to the client crate and can be had back.
+#[derive(Clone)]
+pub(super) struct Lent(Arc<Mutex<Option<Box<dyn Socket>>>>);
+
+impl Lent {
+    pub fn new(socket: Box<dyn Socket>) -> Self {
+        Lent(Arc::new(Mutex::new(Some(socket))))
+    }
+
+    /// The socket. Whoever it was lent to finds it closed from now on.
+    pub fn take_back(&self) -> Option<Box<dyn Socket>> {
+        self.0.lock().expect("no panic while it is locked").take()
+    }
+
+    fn with<T>(
+        &self,
+        use_it: impl FnOnce(Pin<&mut Box<dyn Socket>>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.0.lock().expect("no panic while it is locked") {
+            Some(socket) => use_it(Pin::new(socket)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|socket| socket.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_shutdown(cx))
+    }
+}
