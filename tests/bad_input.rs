@@ -7,7 +7,7 @@ use serde::Deserialize;
 use streamhand::{Context, Event, Failure, Registry};
 
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Server, Setup, entries, eventually, settled};
+use crate::support::{Entry, Server, Setup, entries, eventually, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -110,7 +110,7 @@ on_both_servers! {
         .await;
         settled(&mut redis, "jobs", PATIENCE).await;
         let letters = entries(&mut redis, "{jobs}:workers:dead").await;
-        let field = |letter: &streamhand::Entry, name: &str| {
+        let field = |letter: &Entry, name: &str| {
             let found = letter.fields.iter().rfind(|(n, _)| n == name.as_bytes());
             String::from_utf8_lossy(&found.unwrap().1).into_owned()
         };

@@ -27,7 +27,7 @@ on_both_servers! {
         let stored = entries(&mut redis, "orders").await;
         assert_eq!(ids, stored.iter().map(|entry| entry.id).collect::<Vec<_>>());
         for (n, entry) in stored.into_iter().enumerate() {
-            let event = Envelope::decode(entry).unwrap();
+            let event = Envelope::decode(entry.into()).unwrap();
             let (number, _): (usize, String) = event.decode_data().unwrap();
             assert_eq!((number, event.source()), (n, Some("shop")));
         }
@@ -62,7 +62,7 @@ on_both_servers! {
         assert_eq!(told["first"], stored[1].id.to_string());
         let [first, second]: [Envelope; 2] = stored
             .into_iter()
-            .map(|entry| Envelope::decode(entry).unwrap())
+            .map(|entry| Envelope::decode(entry.into()).unwrap())
             .collect::<Vec<_>>()
             .try_into()
             .unwrap();
@@ -85,7 +85,7 @@ on_both_servers! {
         let out = cli.run(&["publish", "orders", "order.created", "--file", "orders.ndjson"]).await.ok();
         assert_eq!(out, "published 1234\n");
         for (n, entry) in entries(&mut redis, "orders").await.into_iter().enumerate() {
-            let event = Envelope::decode(entry).unwrap();
+            let event = Envelope::decode(entry.into()).unwrap();
             assert_eq!(event.decode_data::<serde_json::Value>().unwrap(), serde_json::json!({"n": n}));
         }
         let out = cli.run_with(&["publish", "orders", "order.created", "-"], b"1\n\n2\n").await.ok();
@@ -102,7 +102,7 @@ on_both_servers! {
         assert_eq!(told["published"], 2);
         let stored = entries(&mut redis, "orders").await;
         assert_eq!(told["last"], stored[1].id.to_string());
-        let events: Vec<Envelope> = stored.into_iter().map(|entry| Envelope::decode(entry).unwrap()).collect();
+        let events: Vec<Envelope> = stored.into_iter().map(|entry| Envelope::decode(entry.into()).unwrap()).collect();
         let full = &events[0];
         assert_eq!((&full.id()[..], full.source(), full.subject()), ("e-1", Some("crm"), Some("o-1")));
         assert_eq!((full.field("time"), full.version()), (Some("2026-01-31T12:00:00Z"), 2));

@@ -1,11 +1,10 @@
 //! What is purged is gone for good: only what was meant, and only what has been exported where that was asked for.
 
 use bytes::Bytes;
-use streamhand::Fields;
 use streamhand::dead_letters::Filter;
 
 use crate::support::letters::{DEAD, bury, bury_many, dead_letters, fields};
-use crate::support::{Server, entries};
+use crate::support::{Fields, Server, entries};
 
 on_both_servers! {
     async fn an_export_holds_everything_byte_for_byte(server: Server) {

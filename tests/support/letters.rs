@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use streamhand::dead_letters::DeadLetters;
-use streamhand::{Fields, Registry, Settings, Summary, Worker};
+use streamhand::{Registry, Settings, Summary, Worker};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Server, add};
+use super::{Fields, Server, add};
 
 /// The keys of the stream `orders` in the group `fulfilment`.
 pub const DEAD: &str = "{orders}:fulfilment:dead";

@@ -24,7 +24,7 @@ pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
-pub use streams::{add, entries};
+pub use streams::{Entry, Fields, add, entries};
 pub use worker::{Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.

@@ -3,7 +3,17 @@
 use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use streamhand::{Entry, Fields};
+use streamhand::EntryId;
+
+/// Names and values of an entry, in their order.
+pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// An entry as a test takes it apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub id: EntryId,
+    pub fields: Fields,
+}
 
 /// All entries of a stream, whole.
 pub async fn entries(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Entry> {
@@ -43,4 +53,13 @@ fn fields(strings: Vec<Value>) -> Fields {
         fields.push((name, value));
     }
     fields
+}
+
+impl From<Entry> for streamhand::Entry {
+    fn from(entry: Entry) -> Self {
+        streamhand::Entry {
+            id: entry.id,
+            fields: entry.fields.into_iter().collect(),
+        }
+    }
 }
