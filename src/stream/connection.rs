@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
 
-use crate::config::RedisSettings;
+use super::tls;
+use crate::config::{self, RedisSettings};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection from the worker's pool, for a handler's own use.
@@ -23,6 +24,7 @@ pub(crate) struct Connector {
     client: Client,
     /// The address without its secrets, for messages.
     pub address: String,
+    is_tls: bool,
 }
 
 /// One connection of a worker, and what is known of the server at its other end.
@@ -72,9 +74,21 @@ impl Connector {
         }
         info = info.set_redis_settings(login);
         let address = info.addr().to_string();
+        let client = if settings.url.is_tls() {
+            let files = config::tls::read(settings).map_err(|unusable| {
+                let wrong = unusable
+                    .iter()
+                    .map(|file| format!("redis.{}: {}", file.key, file.message));
+                Error::new(ErrorKind::Invalid, wrong.collect::<Vec<_>>().join("; "))
+            })?;
+            tls::client(info, files)
+        } else {
+            Client::open(info)
+        };
         Ok(Connector {
-            client: Client::open(info).map_err(invalid)?,
+            client: client.map_err(invalid)?,
             address,
+            is_tls: settings.url.is_tls(),
         })
     }
 
@@ -130,7 +144,8 @@ impl Connector {
         let pool = deadpool_redis::Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(Duration::from_secs(10)))
-            .create_timeout(Some(CONNECT_TIMEOUT))
+            // The client's own timeout comes first: it says more.
+            .create_timeout(Some(2 * CONNECT_TIMEOUT))
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(|error| {
@@ -152,9 +167,10 @@ impl Connector {
                 format!("Redis at {} refuses us: {error} ({hint})", self.address),
             )
         } else {
+            let why = tls::explain(&error, self.is_tls);
             (
                 ErrorKind::Unreachable,
-                format!("can't reach Redis at {}: {error}", self.address),
+                format!("can't reach Redis at {}: {why}", self.address),
             )
         };
         Error::new(kind, message).with_source(error)
@@ -180,7 +196,7 @@ impl Pool {
                 ),
                 PoolError::Timeout(_) => format!(
                     "can't reach Redis at {address}: no connection within {} s",
-                    CONNECT_TIMEOUT.as_secs()
+                    2 * CONNECT_TIMEOUT.as_secs()
                 ),
                 _ => format!("no connection to Redis at {address}: {error}"),
             };

@@ -11,6 +11,7 @@ mod read;
 mod reply;
 mod settle;
 mod status;
+mod tls;
 
 pub(crate) use append::Appended;
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
