@@ -34,6 +34,7 @@ mod nearest;
 mod read;
 mod secret;
 mod show;
+pub(crate) mod tls;
 mod tree;
 mod value;
 
@@ -71,7 +72,8 @@ pub struct Settings {
 
 impl Settings {
     /// Reads the settings from `sources` and checks them. A password file is read too; the
-    /// password in it is then that of [`RedisSettings::password`].
+    /// password in it is then that of [`RedisSettings::password`]. Certificates and keys are read
+    /// to see whether they can be used, and again when something connects.
     ///
     /// # Errors
     /// Everything that is wrong in any of the sources.
@@ -190,6 +192,13 @@ pub struct RedisSettings {
     /// The file that holds the password, relative to where the process runs. A newline at its end
     /// is no part of the password.
     pub password_file: Option<PathBuf>,
+    /// A PEM file with the certificate of the CA that the server's must be issued by (or several); none trusts those
+    /// that the system does. This and the next two are for `rediss://`.
+    pub tls_ca: Option<PathBuf>,
+    /// A PEM file with the certificate that a server may ask us for, and with those between it and its CA.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
     /// Connections that handlers can borrow at once; 4.
     pub pool_size: usize,
 }
@@ -201,6 +210,9 @@ impl Default for RedisSettings {
             username: None,
             password: None,
             password_file: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             pool_size: 4,
         }
     }

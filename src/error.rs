@@ -38,7 +38,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`; the message is lower-case and says what to do.
+    /// An error of `kind`; the message is lower-case, and says what caused it and what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error {
             kind,
@@ -77,15 +77,18 @@ impl std::error::Error for Error {
 /// An error and everything that caused it, on one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    let mut last = error;
+    // An error of ours says what caused it in words of its own.
+    while !last.is::<Error>()
+        && let Some(cause) = last.source()
+    {
         let cause_text = cause.to_string();
-        // Many errors repeat their cause in their own message.
+        // Many others repeat their cause in their own message.
         if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
-        next = cause.source();
+        last = cause;
     }
     text
 }

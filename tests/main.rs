@@ -39,6 +39,7 @@ mod shop;
 mod status;
 mod stopping;
 mod timeouts;
+mod tls;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]

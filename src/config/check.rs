@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::tree::KeyPath;
-use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration};
+use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration, tls};
 use crate::event_type;
 use crate::retry::Backoff;
 
@@ -157,6 +157,7 @@ fn redis(redis: &RedisSettings, findings: &mut Findings) {
     findings.text(at("password"), password);
     let file = redis.password_file.as_ref().and_then(|path| path.to_str());
     findings.text(at("password_file"), file);
+    tls(redis, findings);
 
     let named = if redis.username.is_some() {
         "username"
@@ -173,6 +174,33 @@ fn redis(redis: &RedisSettings, findings: &mut Findings) {
             "names a user without a password, which is never sent; set redis.password or \
              redis.password_file, or write a password alone as \"redis://:password@host\"",
         );
+    }
+}
+
+fn tls(redis: &RedisSettings, findings: &mut Findings) {
+    let at = |key| KeyPath::plain("redis").key(key);
+    for (key, path) in tls::settings(redis) {
+        findings.text(at(key), path.and_then(|path| path.to_str()));
+        if path.is_some() && !redis.url.is_tls() {
+            findings.add_with(
+                at(key),
+                vec![at("url")],
+                "is for TLS, which redis.url does not ask for; write \"rediss://host:6379\"",
+            );
+        }
+    }
+    for (key, other, has) in [
+        ("tls_cert", "tls_key", "certificate without its key"),
+        ("tls_key", "tls_cert", "key without its certificate"),
+    ] {
+        let is_set = |key| {
+            tls::settings(redis)
+                .iter()
+                .any(|(known, path)| *known == key && path.is_some())
+        };
+        if is_set(key) && !is_set(other) {
+            findings.add(at(key), format!("is a {has}; set redis.{other} too"));
+        }
     }
 }
 

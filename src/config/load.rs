@@ -16,7 +16,7 @@ use super::error::{ConfigError, Origin, Problem, ProblemKind};
 use super::secret::Secret;
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Settings, read};
+use super::{RedisSettings, Settings, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -191,6 +191,7 @@ impl Loading {
         let judged = |problem: &Problem| whole || problem.origin.is_untyped();
         self.problems.extend(problems.into_iter().filter(judged));
         self.credentials(&mut settings.redis);
+        self.certificates(&mut settings.redis);
         for finding in check(&settings) {
             self.finding(finding);
         }
@@ -234,6 +235,28 @@ impl Loading {
                 Ok(password) => redis.password = Some(password),
                 Err((kind, message)) => self.problem(kind, origin, Some(&place), message),
             }
+        }
+    }
+
+    /// Leaves out what is for TLS where a stronger source names a server without it, and tries the rest.
+    fn certificates(&mut self, redis: &mut RedisSettings) {
+        let at = |key| KeyPath::plain("redis").key(key);
+        let layer = |key| self.tree.value_origin(&at(key)).layer();
+        if !redis.url.is_tls() {
+            for (key, path) in [
+                ("tls_ca", &mut redis.tls_ca),
+                ("tls_cert", &mut redis.tls_cert),
+                ("tls_key", &mut redis.tls_key),
+            ] {
+                if layer("url") > layer(key) {
+                    *path = None;
+                }
+            }
+        }
+        for unusable in tls::read(redis).err().unwrap_or_default() {
+            let place = at(unusable.key);
+            let origin = self.tree.value_origin(&place);
+            self.problem(unusable.kind, origin, Some(&place), unusable.message);
         }
     }
 

@@ -57,6 +57,7 @@ fn redis() -> impl Strategy<Value = RedisSettings> {
             password: password.map(Secret::new),
             password_file: None,
             pool_size,
+            ..RedisSettings::default()
         },
     )
 }

@@ -54,6 +54,9 @@ impl Reader<'_> {
             redis.setting("username", &mut read.redis.username);
             redis.setting("password", &mut read.redis.password);
             redis.setting("password_file", &mut read.redis.password_file);
+            redis.setting("tls_ca", &mut read.redis.tls_ca);
+            redis.setting("tls_cert", &mut read.redis.tls_cert);
+            redis.setting("tls_key", &mut read.redis.tls_key);
             redis.setting("pool_size", &mut read.redis.pool_size);
         });
         root.section("worker", |worker| {

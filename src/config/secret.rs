@@ -48,6 +48,7 @@ impl Serialize for Secret {
 pub struct RedisUrl {
     text: String,
     shown: String,
+    tls: bool,
     user: bool,
     password: bool,
 }
@@ -70,9 +71,9 @@ impl RedisUrl {
                  password percent-encoded"
             )
         })?;
+        let tls = matches!(url.scheme(), "rediss" | "valkeys");
         match url.scheme() {
-            "redis" | "valkey" => check_tcp(&url, false)?,
-            "rediss" | "valkeys" => check_tcp(&url, true)?,
+            "redis" | "valkey" | "rediss" | "valkeys" => check_tcp(&url)?,
             "unix" | "redis+unix" | "valkey+unix" => check_socket(&url)?,
             _ => {
                 return Err("has an unknown scheme; write \"redis://host:6379\", \
@@ -84,6 +85,7 @@ impl RedisUrl {
         Ok(Self {
             text: text.to_owned(),
             shown: without_secrets(text, &url),
+            tls,
             user: !url.username().is_empty() || parameter("user"),
             password: url.password().is_some() || parameter("pass"),
         })
@@ -92,6 +94,11 @@ impl RedisUrl {
     /// The whole URL, with the password.
     pub fn expose(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it asks for TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// Whether it names a user.
@@ -112,6 +119,7 @@ impl Default for RedisUrl {
         Self {
             shown: text.clone(),
             text,
+            tls: false,
             user: false,
             password: false,
         }
@@ -167,7 +175,7 @@ fn without_secrets(text: &str, url: &Url) -> String {
     shown.into()
 }
 
-fn check_tcp(url: &Url, tls: bool) -> Result<(), String> {
+fn check_tcp(url: &Url) -> Result<(), String> {
     match url.host_str() {
         None | Some("") => {
             return Err("has no host; write \"redis://host:6379\"".to_owned());
@@ -185,7 +193,12 @@ fn check_tcp(url: &Url, tls: bool) -> Result<(), String> {
     }
     match url.fragment() {
         None => {}
-        Some("insecure") if tls => {}
+        Some("insecure") => {
+            return Err(
+                "has #insecure, which would talk to whoever answers; name the CA to trust in redis.tls_ca"
+                    .to_owned(),
+            );
+        }
         Some(_) => {
             return Err("has a '#'; inside a password write %23".to_owned());
         }
@@ -250,7 +263,8 @@ mod tests {
             "redis://[::1]:6379/3",
             "redis://worker:pa%23ss@redis.internal:6380/1?protocol=resp3",
             "redis://:pass@redis.internal",
-            "rediss://redis.internal:6379/#insecure",
+            "rediss://redis.internal:6379/1",
+            "valkeys://localhost",
             "valkey://localhost",
             "unix:///run/redis.sock",
             "redis+unix:///run/redis.sock?db=2&user=worker&pass=x",
@@ -304,6 +318,7 @@ mod tests {
             "redis://host:0",
             "redis://:hunter#2@host:6379",
             "redis://u:12#hunter2@host",
+            "rediss://u:hunter2@host/#insecure",
             "redis://u:12/hunter2@host",
             "redis://host/-1",
             "redis://host?password=hunter2",
@@ -329,6 +344,7 @@ mod tests {
         has port 0; leave it out for 6379
         is not a URL (empty host); write "redis://host:6379", with special characters of a password percent-encoded
         has a '#'; inside a password write %23
+        has #insecure, which would talk to whoever answers; name the CA to trust in redis.tls_ca
         has a path that is not a database number; write "redis://host:6379/0", and inside a password %2F for '/'
         has a path that is not a database number; write "redis://host:6379/0", and inside a password %2F for '/'
         has an unknown parameter after the '?'; known here: protocol

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::secret::{HIDDEN, hide_credentials};
-use super::{RedisSettings, Settings, duration};
+use super::{RedisSettings, Settings, duration, tls};
 use crate::retry::Backoff;
 
 /// All of `settings` as TOML, the secrets hidden.
@@ -38,7 +38,7 @@ pub(super) fn serialize_app<S: Serializer>(app: &Table, to: S) -> Result<S::Ok, 
 /// can be read back.
 impl Serialize for RedisSettings {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut redis = to.serialize_struct("redis", 5)?;
+        let mut redis = to.serialize_struct("redis", 8)?;
         redis.serialize_field("url", &self.url)?;
         if let Some(username) = &self.username {
             redis.serialize_field("username", username)?;
@@ -47,6 +47,11 @@ impl Serialize for RedisSettings {
             redis.serialize_field("password_file", path)?;
         } else if let Some(password) = &self.password {
             redis.serialize_field("password", password)?;
+        }
+        for (key, path) in tls::settings(self) {
+            if let Some(path) = path {
+                redis.serialize_field(key, path)?;
+            }
         }
         redis.serialize_field("pool_size", &self.pool_size)?;
         redis.end()

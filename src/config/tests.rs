@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 
 mod refusals;
+mod tls;
 
 const DEFAULT_FILE: &str = include_str!("../../config.toml");
 
@@ -66,8 +67,8 @@ fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
     let sample = |line: &str| line.starts_with('#') && !line.starts_with("# ");
     let uncommented: String = DEFAULT_FILE
         .lines()
-        // The file that a sample names is not there.
-        .filter(|line| !line.starts_with("#password_file"))
+        // The files that samples name are not there.
+        .filter(|line| !line.starts_with("#password_file") && !line.starts_with("#tls_"))
         .map(|line| if sample(line) { &line[1..] } else { line })
         .map(|line| format!("{line}\n"))
         .collect();

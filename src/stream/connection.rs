@@ -7,9 +7,11 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::reader::{Lent, Reader};
-use crate::config::RedisSettings;
+use super::tls;
+use crate::config::{self, RedisSettings};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection from the worker's pool, for a handler's own use.
@@ -27,6 +29,8 @@ pub(crate) struct Connector {
     client: Client,
     /// The address without its secrets, for messages.
     pub address: String,
+    /// How sockets of ours speak TLS, where they do.
+    tls: Option<TlsConnector>,
 }
 
 /// One connection of a worker.
@@ -87,9 +91,22 @@ impl Connector {
         }
         info = info.set_redis_settings(login);
         let address = info.addr().to_string();
+        let client = if settings.url.is_tls() {
+            let files = config::tls::read(settings).map_err(|unusable| {
+                let wrong = unusable
+                    .iter()
+                    .map(|file| format!("redis.{}: {}", file.key, file.message));
+                Error::new(ErrorKind::Invalid, wrong.collect::<Vec<_>>().join("; "))
+            })?;
+            tls::client(info, files).map(|(client, tls)| (client, Some(tls)))
+        } else {
+            Client::open(info).map(|client| (client, None))
+        };
+        let (client, tls) = client.map_err(invalid)?;
         Ok(Connector {
-            client: Client::open(info).map_err(invalid)?,
+            client,
             address,
+            tls,
         })
     }
 
@@ -129,16 +146,19 @@ impl Connector {
     }
 
     async fn socket(&self) -> io::Result<Box<dyn Socket>> {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let socket = TcpStream::connect((&host[..], *port)).await?;
-                socket.set_nodelay(true)?;
-                Ok(Box::new(socket))
+        let tcp = async |host: &str, port: u16| {
+            let socket = TcpStream::connect((host, port)).await?;
+            socket.set_nodelay(true)?;
+            Ok::<_, io::Error>(socket)
+        };
+        match (self.client.get_connection_info().addr(), &self.tls) {
+            (ConnectionAddr::Tcp(host, port), _) => Ok(Box::new(tcp(host, *port).await?)),
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let socket = tcp(host, *port).await?;
+                Ok(Box::new(tls::over(tls, host, socket).await?))
             }
-            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            other => Err(io::Error::other(format!(
-                "{other} is no address to read from"
-            ))),
+            (ConnectionAddr::Unix(path), _) => Ok(Box::new(UnixStream::connect(path).await?)),
+            (other, _) => Err(io::Error::other(format!("{other} can't be read from"))),
         }
     }
 
@@ -179,7 +199,8 @@ impl Connector {
         let pool = deadpool_redis::Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(Duration::from_secs(10)))
-            .create_timeout(Some(CONNECT_TIMEOUT))
+            // The client's own timeout comes first: it says more.
+            .create_timeout(Some(2 * CONNECT_TIMEOUT))
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(|error| {
@@ -201,9 +222,10 @@ impl Connector {
                 format!("Redis at {} refuses us: {error} ({hint})", self.address),
             )
         } else {
+            let why = tls::explain(&error, self.tls.is_some());
             (
                 ErrorKind::Unreachable,
-                format!("can't reach Redis at {}: {error}", self.address),
+                format!("can't reach Redis at {}: {why}", self.address),
             )
         };
         Error::new(kind, message).with_source(error)
@@ -229,7 +251,7 @@ impl Pool {
                 ),
                 PoolError::Timeout(_) => format!(
                     "can't reach Redis at {address}: no connection within {} s",
-                    CONNECT_TIMEOUT.as_secs()
+                    2 * CONNECT_TIMEOUT.as_secs()
                 ),
                 _ => format!("no connection to Redis at {address}: {error}"),
             };

@@ -13,6 +13,7 @@ mod reply;
 mod resp;
 mod settle;
 mod status;
+mod tls;
 
 pub(crate) use append::Appended;
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};

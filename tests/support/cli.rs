@@ -29,8 +29,13 @@ pub struct Ran {
 impl Cli {
     /// The program for `server`, with further lines of `config.toml`.
     pub fn new(server: &Server, config: &str) -> Cli {
+        Cli::at(&server.url(), config)
+    }
+
+    /// The program for a server at `url`, with further lines of `config.toml`, the first of them in `[redis]`.
+    pub fn at(url: &str, config: &str) -> Cli {
         let dir = scratch_dir();
-        let config = format!("[redis]\nurl = \"{}\"\n{config}", server.url());
+        let config = format!("[redis]\nurl = \"{url}\"\n{config}");
         std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
         Cli { dir }
     }

@@ -12,6 +12,7 @@ mod resp;
 mod resp_proxy;
 mod server;
 mod streams;
+mod tls;
 mod worker;
 
 use std::future::Future;
@@ -25,6 +26,7 @@ pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
 pub use server::Server;
 pub use streams::{Entry, Fields, add, entries};
+pub use tls::{Authority, Identity, TlsServer};
 pub use worker::{Setup, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.

@@ -119,19 +119,29 @@ impl Builder {
 
     /// Starts on the first of `ports` that is free.
     pub async fn start_on(self, ports: impl IntoIterator<Item = u16>) -> Server {
+        let started = self.try_start_on(ports).await;
+        started.unwrap_or_else(|log| panic!("the server ended:\n{log}"))
+    }
+
+    /// Starts it, or answers its log where it does not start with these options.
+    pub async fn try_start(self) -> Result<Server, String> {
+        self.try_start_on(free_ports()).await
+    }
+
+    async fn try_start_on(self, ports: impl IntoIterator<Item = u16>) -> Result<Server, String> {
         let dir = scratch_dir();
         for port in ports {
             match self.launch(&dir, port).await {
                 Ok(process) => {
-                    return Server {
+                    return Ok(Server {
                         setup: self,
                         dir,
                         port,
                         process: Some(process),
-                    };
+                    });
                 }
-                Err(log) if log.contains("Address already in use") => {}
-                Err(log) => panic!("the server ended:\n{log}"),
+                Err(log) if log.contains(&format!("Failed listening on port {port} ")) => {}
+                Err(log) => return Err(log),
             }
         }
         panic!("no free port for a server");

@@ -12,7 +12,6 @@ use super::{Server, WorkerProcess, eventually, jobs};
 /// A worker's configuration, quick enough for tests.
 #[derive(Clone)]
 pub struct Setup {
-    url: String,
     lines: Vec<(&'static str, String)>,
 }
 
@@ -24,14 +23,17 @@ impl Setup {
     }
 
     pub fn at(url: String) -> Self {
-        Setup {
-            url,
-            lines: Vec::new(),
-        }
-        .worker("group = \"workers\"")
-        .worker("streams = [\"jobs\"]")
-        .worker("lease = \"2s\"")
-        .retry("backoff = { initial = \"100ms\", factor = 1.0, jitter = 0.0 }")
+        Setup { lines: Vec::new() }
+            .redis(&format!("url = \"{url}\""))
+            .worker("group = \"workers\"")
+            .worker("streams = [\"jobs\"]")
+            .worker("lease = \"2s\"")
+            .retry("backoff = { initial = \"100ms\", factor = 1.0, jitter = 0.0 }")
+    }
+
+    /// Sets a line of `[redis]`.
+    pub fn redis(self, line: &str) -> Self {
+        self.line("redis", line)
     }
 
     /// Sets a line of `[worker]`, in place of one of the same key.
@@ -58,8 +60,8 @@ impl Setup {
     }
 
     pub fn toml(&self) -> String {
-        let mut toml = format!("[redis]\nurl = \"{}\"\n", self.url);
-        for table in ["worker", "retry", "defaults"] {
+        let mut toml = String::new();
+        for table in ["redis", "worker", "retry", "defaults"] {
             toml += &format!("[{table}]\n");
             for (_, line) in self.lines.iter().filter(|(of, _)| *of == table) {
                 toml += &format!("{line}\n");
