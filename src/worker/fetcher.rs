@@ -1,6 +1,8 @@
-//! The fetcher: everything that brings entries to this worker, one request after the other on one connection:
-//! what others left, what is due, what is new, and what was delivered and got lost on the way. Because nothing else
-//! delivers, adopting (which asks what is pending with us and not held) can never meet a delivery under way.
+//! The fetcher: everything that brings entries to this worker: what others left, what is due, what is new, and what was
+//! delivered and got lost on the way. New entries have a connection of their own, on which the next read may be sent
+//! before the last one's entries are worked on; the rest is asked one after the other, and only while no read is
+//! unanswered. Because nothing else delivers, adopting (which asks what is pending with us and not held) can never meet
+//! a delivery under way.
 //!
 //! How much it takes is decided by the [`Budget`]; the three kinds take turns in it.
 
