@@ -45,8 +45,20 @@ async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u3
     let mut fleet = vec![setup.process(), setup.process()];
     let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
     assert_eq!(dead, ["culprit"]);
-    let starts = jobs::starts_of(&mut redis, "culprit").await;
-    assert_eq!(starts, max_attempts as usize, "starts of the culprit");
+    let (started, ended) = (
+        jobs::started(&mut redis).await,
+        jobs::ended(&mut redis).await,
+    );
+    let deaths: Vec<u32> = started
+        .iter()
+        .filter(|trace| trace.id == "culprit")
+        .map(|trace| trace.pid)
+        .collect();
+    assert_eq!(deaths.len(), max_attempts as usize, "starts of the culprit");
+    let ran = |traces: &[jobs::Trace]| traces.iter().filter(|trace| trace.pid == deaths[0]).count();
+    let lost = ran(&started) - ran(&ended);
+    println!("{lost} ran when their worker died first");
+    assert!(lost > 100, "only {lost} ran when their worker died first");
 }
 
 /// Replaces workers that die until everything is handled or buried; answers what was buried.

@@ -12,16 +12,18 @@ on_both_servers! {
     /// Among the entries of the killed worker are some that run and some that wait their turn.
     async fn what_a_killed_worker_held_runs_elsewhere_within_a_lease_and_a_second(server: Server) {
         let mut redis = server.connect().await;
-        let setup = Setup::new(&server).worker("concurrency = 4");
-        let mut victim = setup.process();
+        let mut victim = Setup::new(&server).worker("concurrency = 4").process();
         victim.wait_for_log("the group is new", PATIENCE).await;
-        let held = many("held", 4, &Action::Take(60_000));
-        jobs::publish(&mut redis, "jobs", &held).await;
-        eventually(PATIENCE, "the victim to run them all", async || {
-            jobs::started(&mut redis).await.len() == held.len()
+        // Fast ones first: the worker learns to read ahead, and then holds what it can't start.
+        jobs::publish(&mut redis, "jobs", &many("fast", 4_000, &Action::Nothing)).await;
+        let long = many("long", 40, &Action::Take(60_000));
+        let ids = jobs::publish(&mut redis, "jobs", &long).await;
+        eventually(PATIENCE, "the victim to run four and hold more", async || {
+            let held: u64 = pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum();
+            jobs::started(&mut redis).await.len() == 4 && held > 10
         })
         .await;
-        let mut heir = setup.process();
+        let mut heir = Setup::new(&server).process();
         heir.wait_for_log("worker starts", PATIENCE).await;
         // An heir takes over only after its own renewals have been answered for a lease.
         eventually(PATIENCE, "the heir to read", async || {
@@ -33,14 +35,23 @@ on_both_servers! {
         let there = Instant::now();
         eventually(PATIENCE, "a lease to pass", async || there.elapsed() > LEASE).await;
 
+        let of_victim = format!("-{}-", victim.pid());
+        let held: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg("workers")
+            .arg("-").arg("+").arg(1_000).query_async(&mut redis).await.unwrap();
+        let held: Vec<&Job> = held.iter().filter(|(_, consumer, ..)| consumer.contains(&of_victim))
+            .map(|(id, ..)| &long[ids.iter().position(|known| known == id).unwrap()])
+            .collect();
+        assert!(held.len() > 10, "{} held", held.len());
         victim.kill();
         let killed = jobs::now_ms();
         let limit = LEASE + Duration::from_secs(1);
         eventually(PATIENCE, "the heir to run them all", async || {
-            jobs::started(&mut redis).await.len() == 2 * held.len()
+            jobs::started(&mut redis).await.len() == long.len() + 4
         })
         .await;
-        for trace in &jobs::started(&mut redis).await[held.len()..] {
+        let elsewhere = jobs::started(&mut redis).await.split_off(4);
+        for job in held {
+            let trace = elsewhere.iter().find(|trace| trace.id == job.id).unwrap();
             let after = Duration::from_millis(trace.at.saturating_sub(killed));
             assert!(after <= limit, "{} ran elsewhere after {after:?}", trace.id);
             assert_eq!((trace.attempt, trace.pid), (2, heir.pid()), "{trace:?}");
@@ -80,26 +91,30 @@ on_both_servers! {
         let setup = Setup::new(&server).retry("max_attempts = 4");
         let mut frozen = setup.process();
         frozen.wait_for_log("the group is new", PATIENCE).await;
-        let held = [
+        let mut held = vec![
             Job::new("told", Action::UntilTold),
             Job::new("parks", Action::TakeThenFail(1_500)),
             Job::new("buries", Action::TakeThenFailForGood(1_500)),
         ];
         jobs::publish(&mut redis, "jobs", &held).await;
-        eventually(PATIENCE, "the worker to run them all", async || {
-            jobs::started(&mut redis).await.len() == held.len()
-        })
-        .await;
+        eventually(PATIENCE, "the worker to run them", async || jobs::started(&mut redis).await.len() == 3).await;
+        // It leaves no trace there, for it waits for nothing, and is frozen in the middle.
+        held.push(Job::new("computes", Action::ComputeQuietlyThenFail(1_500)));
+        jobs::publish(&mut redis, "jobs", &held[3..]).await;
+        eventually(PATIENCE, "the worker to have it", async || pending(&mut redis, "jobs").await[0].1 == 4).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "it to run for a while", async || since.elapsed() > Duration::from_millis(100)).await;
         frozen.freeze();
 
         // The other worker holds what it took over for the rest of the test.
         let heir = setup.start_with(jobs::holding_registry());
+        let starts = 2 * held.len() - 1;
         eventually(PATIENCE, "the other worker to run them all", async || {
-            jobs::started(&mut redis).await.len() == 2 * held.len()
+            jobs::started(&mut redis).await.len() == starts
         })
         .await;
         let before = pending(&mut redis, "jobs").await;
-        assert_eq!(before.iter().map(|(_, count)| count).sum::<u64>(), 3, "{before:?}");
+        assert_eq!(before.iter().map(|(_, count)| count).sum::<u64>(), 4, "{before:?}");
 
         frozen.thaw();
         let told = eventually(PATIENCE, "the woken worker's handler to be told", async || {
@@ -116,7 +131,9 @@ on_both_servers! {
         let parked: u64 = redis::cmd("ZCARD").arg("{jobs}:workers:retry").query_async(&mut redis).await.unwrap();
         let dead: u64 = redis::cmd("XLEN").arg("{jobs}:workers:dead").query_async(&mut redis).await.unwrap();
         assert_eq!((parked, dead), (0, 0));
-        assert_eq!(jobs::started(&mut redis).await.len(), 2 * held.len());
+        assert_eq!(jobs::started(&mut redis).await.len(), starts);
+        let log = frozen.log();
+        assert!(!log.contains("failed: ") && !log.contains("to the dead letters"), "reported as its own:\n{log}");
         drop(heir);
     }
 }

@@ -35,6 +35,8 @@ pub enum Action {
     Take(u64),
     /// Succeeds after so many milliseconds of computing, without an await.
     Compute(u64),
+    /// Fails after so many milliseconds of computing, without an await and without a trace.
+    ComputeQuietlyThenFail(u64),
     /// Fails in the first so many attempts.
     Fail(u32),
     /// Fails for good.
@@ -104,6 +106,10 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             return Err(Failure::permanent("asked to fail for good"));
         }
+        Action::ComputeQuietlyThenFail(ms) => {
+            std::thread::sleep(Duration::from_millis(ms));
+            return Err("asked to fail".into());
+        }
         _ => {}
     }
     trace(STARTED, &job, &ctx).await?;
@@ -111,7 +117,8 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         Action::Succeed
         | Action::Nothing
         | Action::SleepQuietly(_)
-        | Action::SleepQuietlyThenFailForGood(_) => {}
+        | Action::SleepQuietlyThenFailForGood(_)
+        | Action::ComputeQuietlyThenFail(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
         Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
