@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::complaint::{Complaint, Pause};
 use super::executor::{Item, Past, RUN, Run};
 use super::held::Slot;
+use super::pace::Pace;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
 use super::waker::Alarm;
@@ -40,19 +41,12 @@ pub(super) struct Fetcher {
     pause: Pause,
     pub(super) alarm: Alarm,
     pub(super) reclaims: super::reclaimer::Schedule,
-    rate: Rate,
+    pace: Pace,
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
     /// The size of an entry, as of late.
     size: usize,
     turn: usize,
-}
-
-/// How fast entries have been settled of late.
-struct Rate {
-    per_second: f64,
-    settled: u64,
-    at: Instant,
 }
 
 impl Fetcher {
@@ -71,11 +65,7 @@ impl Fetcher {
             pause: Pause::new(),
             alarm: Alarm::default(),
             reclaims: super::reclaimer::Schedule::new(),
-            rate: Rate {
-                per_second: 0.0,
-                settled: 0,
-                at: Instant::now(),
-            },
+            pace: Pace::new(Instant::now()),
             clock: None,
             size: FIRST_SIZE,
             turn: 0,
@@ -215,10 +205,10 @@ impl Fetcher {
     /// How many entries may be taken now: as many as are likely to be settled in a tenth of a second, at least one
     /// for each free slot, and no more than `prefetch` and [`BYTES`] allow.
     fn budget(&mut self) -> usize {
-        self.rate.sample(self.shared.held.settled());
         let held = self.shared.held.entries();
         let (prefetch, free) = (self.shared.prefetch, self.shared.slots.available_permits());
-        let ahead = ((self.rate.per_second / 10.0) as usize).min(prefetch);
+        let settled = self.shared.held.settled();
+        let ahead = self.pace.ahead(Instant::now(), settled).min(prefetch);
         let bytes = BYTES.saturating_sub(self.shared.held.bytes()) / self.size.max(1);
         // What is held and does not run yet takes the free slots first.
         let waiting = held.saturating_sub(self.shared.concurrency - free);
@@ -454,21 +444,6 @@ fn unpacked(entry: Entry) -> Entry {
             id: entry.id,
             fields,
         },
-    }
-}
-
-impl Rate {
-    fn sample(&mut self, settled: u64) {
-        let elapsed = self.at.elapsed();
-        if elapsed >= Duration::from_millis(10) {
-            let now = (settled - self.settled) as f64 / elapsed.as_secs_f64();
-            self.per_second = if now > self.per_second {
-                now
-            } else {
-                self.per_second * 0.7 + now * 0.3
-            };
-            (self.settled, self.at) = (settled, Instant::now());
-        }
     }
 }
 

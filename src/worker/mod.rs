@@ -11,6 +11,7 @@ mod fetcher;
 mod held;
 mod housekeeper;
 mod observer;
+mod pace;
 mod reclaimer;
 mod renewer;
 mod settler;
