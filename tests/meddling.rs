@@ -337,4 +337,19 @@ on_both_servers! {
             worker.stop().await;
         }
     }
+    /// A delivery of its own, to the worker that has it: what runs is told, and the entry runs once more.
+    async fn what_a_foreign_client_gives_to_its_holder_again_is_found_by_it(server: Server) {
+        let mut redis = server.connect().await;
+        let worker = Setup::new(&server).start();
+        let ids = jobs::publish(&mut redis, "jobs", &[Job::new("told", Action::UntilTold)]).await;
+        until_started(&mut redis, 1).await;
+        let (me, _) = holders(&mut redis).await.into_values().next().unwrap();
+        let _: redis::Value = by_hand(&mut redis, &format!("XCLAIM jobs workers {me} 0 {}", ids[0])).await;
+        eventually(TWO_LEASES, "it to run once more", async || jobs::started(&mut redis).await.len() == 2).await;
+        let ended = jobs::ended(&mut redis).await;
+        assert_eq!((ended.len(), ended[0].told.as_str(), ended[0].attempt), (1, "LeaseLost", 1));
+        assert_eq!(jobs::started(&mut redis).await[1].attempt, 2);
+        assert_eq!(holders(&mut redis).await[&ids[0]], (me, 2));
+        worker.stop().await;
+    }
 }
