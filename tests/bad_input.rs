@@ -1,6 +1,7 @@
 //! Whatever stands in a stream, each entry ends where it belongs, and those behind it go on.
 
 use std::collections::BTreeMap;
+use std::future::Ready;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -40,6 +41,14 @@ fn registry() -> Registry {
         .on_raw("test.value", |envelope, _| async move {
             envelope.decode_data::<serde_json::Value>()?;
             Ok(())
+        })
+        // Before there is a future, and when it is polled first; a job panics when it is polled again.
+        .on_raw(
+            "test.panics-when-called",
+            |_, _| -> Ready<Result<(), Failure>> { panic!("asked to panic") },
+        )
+        .on_raw("test.panics-at-once", |_, _| async {
+            panic!("asked to panic")
         })
 }
 
@@ -84,6 +93,8 @@ on_both_servers! {
             ("failed", msgpack(vec![0x91; 100_000], "test.value")),
             ("failed", of("test.job", job("fails", Action::Fail(9)))),
             ("failed", of("test.job", job("panics", Action::Panic))),
+            ("failed", of("test.panics-when-called", b"{}".to_vec())),
+            ("failed", of("test.panics-at-once", b"{}".to_vec())),
             ("permanent", of("test.job", job("never", Action::FailForGood))),
             ("unhandled", of("test.unheard-of", b"{}".to_vec())),
             ("unhandled", with(b"schemaversion", b"2", "newer")),
@@ -95,6 +106,9 @@ on_both_servers! {
         let mut large = of("test.job", job("large", Action::Succeed));
         large.push((b"ballast", vec![b'x'; 5_000_000]));
         good.push(("large", large));
+        let mut payload = serde_json::to_value(Job::new("payload", Action::Succeed)).unwrap();
+        payload["ballast"] = "x".repeat(5_000_000).into();
+        good.push(("payload", of("test.job", serde_json::to_vec(&payload).unwrap())));
         let mut added = Vec::new();
         for (n, (reason, fields)) in bad.iter().enumerate() {
             added.push((add(&mut redis, fields).await, *reason));
@@ -119,6 +133,8 @@ on_both_servers! {
         for (id, reason) in &added {
             assert_eq!(&reasons[id], reason, "{id}");
         }
+        let panics = letters.iter().filter(|letter| field(letter, "dead.error") == "the handler panicked: asked to panic");
+        assert_eq!(panics.filter(|letter| field(letter, "dead.attempts") == "2").count(), 3);
         let handled = jobs::handled(&mut redis).await;
         for n in 0..bad.len() {
             assert_eq!(handled.get(&format!("behind-{n}")), Some(&1));

@@ -30,6 +30,44 @@ on_both_servers! {
         let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
         assert_eq!(dead, ["culprit-1", "culprit-2"]);
     }
+
+    /// Three times an entry on its last attempt could be taken for the culprit: it runs when another comes and kills the
+    /// worker, it comes when another runs that will, and it has failed once and is run for the last time in company.
+    async fn an_innocent_suspect_is_not_taken_for_the_culprit_beside_it(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"500ms\"").retry("max_attempts = 2");
+        let mut all = many("bystander", 4, &Action::Take(400));
+        all.push(Job::new("unlucky", Action::FailThenTake(400)));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        let mut worker = setup.process();
+        let mut culprit = async |redis: &mut redis::aio::MultiplexedConnection, name: &str, action| {
+            all.push(Job::new(name, action));
+            jobs::publish(redis, "jobs", &all[all.len() - 1..]).await;
+        };
+        let second_starts = async |redis: &mut redis::aio::MultiplexedConnection, name: &str| {
+            let started = jobs::started(redis).await;
+            started.iter().filter(|trace| trace.id.starts_with(name) && trace.attempt == 2).count()
+        };
+        eventually(PATIENCE, "one to run for the last time", async || second_starts(&mut redis, "unlucky").await == 1).await;
+        culprit(&mut redis, "culprit-first", Action::Abort).await;
+        eventually(PATIENCE, "the worker to die", async || worker.has_ended()).await;
+        // This one is read before a worker takes anything over, and still runs when it may.
+        culprit(&mut redis, "culprit-there", Action::AbortAfter(1_200)).await;
+        worker = setup.process();
+        eventually(PATIENCE, "the worker to die", async || worker.has_ended()).await;
+        worker = setup.process();
+        // This one comes when a suspect runs.
+        eventually(PATIENCE, "a suspect to run", async || {
+            if worker.has_ended() {
+                worker = setup.process();
+            }
+            second_starts(&mut redis, "bystander").await > 0
+        })
+        .await;
+        culprit(&mut redis, "culprit-beside", Action::Abort).await;
+        let dead = until_all_is_done(&mut redis, &setup, std::slice::from_mut(&mut worker), &all).await;
+        assert_eq!(dead, ["culprit-beside", "culprit-first", "culprit-there"]);
+    }
 }
 
 async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u32) {
@@ -45,8 +83,20 @@ async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u3
     let mut fleet = vec![setup.process(), setup.process()];
     let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
     assert_eq!(dead, ["culprit"]);
-    let starts = jobs::starts_of(&mut redis, "culprit").await;
-    assert_eq!(starts, max_attempts as usize, "starts of the culprit");
+    let (started, ended) = (
+        jobs::started(&mut redis).await,
+        jobs::ended(&mut redis).await,
+    );
+    let deaths: Vec<u32> = started
+        .iter()
+        .filter(|trace| trace.id == "culprit")
+        .map(|trace| trace.pid)
+        .collect();
+    assert_eq!(deaths.len(), max_attempts as usize, "starts of the culprit");
+    let ran = |traces: &[jobs::Trace]| traces.iter().filter(|trace| trace.pid == deaths[0]).count();
+    let lost = ran(&started) - ran(&ended);
+    println!("{lost} ran when their worker died first");
+    assert!(lost > 100, "only {lost} ran when their worker died first");
 }
 
 /// Replaces workers that die until everything is handled or buried; answers what was buried.

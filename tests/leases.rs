@@ -9,19 +9,25 @@ const LEASE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 on_both_servers! {
-    /// Among the entries of the killed worker are some that run and some that wait their turn.
+    /// Among the entries of the killed worker are some that run, some that wait their turn, and some that had been
+    /// delivered often, but given back.
     async fn what_a_killed_worker_held_runs_elsewhere_within_a_lease_and_a_second(server: Server) {
         let mut redis = server.connect().await;
-        let setup = Setup::new(&server).worker("concurrency = 4");
-        let mut victim = setup.process();
+        let mut victim = Setup::new(&server).worker("concurrency = 4").process();
         victim.wait_for_log("the group is new", PATIENCE).await;
-        let held = many("held", 4, &Action::Take(60_000));
-        jobs::publish(&mut redis, "jobs", &held).await;
-        eventually(PATIENCE, "the victim to run them all", async || {
-            jobs::started(&mut redis).await.len() == held.len()
+        let mut long = many("given-back", 2, &Action::LaterThenTake(3, 60_000));
+        let mut ids = jobs::publish(&mut redis, "jobs", &long).await;
+        eventually(PATIENCE, "the victim to run them at last", async || jobs::started(&mut redis).await.len() == 8).await;
+        // Fast ones first: the worker learns to read ahead, and then holds what it can't start.
+        jobs::publish(&mut redis, "jobs", &many("fast", 4_000, &Action::Nothing)).await;
+        long.extend(many("long", 40, &Action::Take(60_000)));
+        ids.extend(jobs::publish(&mut redis, "jobs", &long[2..]).await);
+        eventually(PATIENCE, "the victim to run four and hold more", async || {
+            let held: u64 = pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum();
+            jobs::started(&mut redis).await.len() == 10 && held > 10
         })
         .await;
-        let mut heir = setup.process();
+        let mut heir = Setup::new(&server).process();
         heir.wait_for_log("worker starts", PATIENCE).await;
         // An heir takes over only after its own renewals have been answered for a lease.
         eventually(PATIENCE, "the heir to read", async || {
@@ -33,14 +39,23 @@ on_both_servers! {
         let there = Instant::now();
         eventually(PATIENCE, "a lease to pass", async || there.elapsed() > LEASE).await;
 
+        let of_victim = format!("-{}-", victim.pid());
+        let held: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg("workers")
+            .arg("-").arg("+").arg(1_000).query_async(&mut redis).await.unwrap();
+        let held: Vec<&Job> = held.iter().filter(|(_, consumer, ..)| consumer.contains(&of_victim))
+            .filter_map(|(id, ..)| Some(&long[ids.iter().position(|known| known == id)?]))
+            .collect();
+        assert!(held.len() > 10, "{} held", held.len());
         victim.kill();
         let killed = jobs::now_ms();
         let limit = LEASE + Duration::from_secs(1);
         eventually(PATIENCE, "the heir to run them all", async || {
-            jobs::started(&mut redis).await.len() == 2 * held.len()
+            jobs::started(&mut redis).await.len() == long.len() + 10
         })
         .await;
-        for trace in &jobs::started(&mut redis).await[held.len()..] {
+        let elsewhere = jobs::started(&mut redis).await.split_off(10);
+        for job in held {
+            let trace = elsewhere.iter().find(|trace| trace.id == job.id).unwrap();
             let after = Duration::from_millis(trace.at.saturating_sub(killed));
             assert!(after <= limit, "{} ran elsewhere after {after:?}", trace.id);
             assert_eq!((trace.attempt, trace.pid), (2, heir.pid()), "{trace:?}");
@@ -80,26 +95,36 @@ on_both_servers! {
         let setup = Setup::new(&server).retry("max_attempts = 4");
         let mut frozen = setup.process();
         frozen.wait_for_log("the group is new", PATIENCE).await;
-        let held = [
+        let mut held = vec![
             Job::new("told", Action::UntilTold),
             Job::new("parks", Action::TakeThenFail(1_500)),
             Job::new("buries", Action::TakeThenFailForGood(1_500)),
+            // Handled by the time the worker is woken.
+            Job::new("short-parks", Action::TakeThenFail(1_500)),
+            Job::new("short-buries", Action::TakeThenFailForGood(1_500)),
         ];
         jobs::publish(&mut redis, "jobs", &held).await;
-        eventually(PATIENCE, "the worker to run them all", async || {
-            jobs::started(&mut redis).await.len() == held.len()
-        })
-        .await;
+        eventually(PATIENCE, "the worker to run them", async || jobs::started(&mut redis).await.len() == 5).await;
+        // It leaves no trace there, for it waits for nothing, and is frozen in the middle.
+        held.push(Job::new("computes", Action::ComputeQuietlyThenFail(1_500)));
+        jobs::publish(&mut redis, "jobs", &held[5..]).await;
+        eventually(PATIENCE, "the worker to have it", async || pending(&mut redis, "jobs").await[0].1 == 6).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "it to run for a while", async || since.elapsed() > Duration::from_millis(100)).await;
         frozen.freeze();
 
-        // The other worker holds what it took over for the rest of the test.
+        // The other worker holds most of what it took over for the rest of the test.
         let heir = setup.start_with(jobs::holding_registry());
+        let starts = 2 * held.len() - 1;
         eventually(PATIENCE, "the other worker to run them all", async || {
-            jobs::started(&mut redis).await.len() == 2 * held.len()
+            jobs::started(&mut redis).await.len() == starts && jobs::ended(&mut redis).await.len() == 2
+        })
+        .await;
+        eventually(PATIENCE, "the short ones to be acknowledged", async || {
+            pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum::<u64>() == 4
         })
         .await;
         let before = pending(&mut redis, "jobs").await;
-        assert_eq!(before.iter().map(|(_, count)| count).sum::<u64>(), 3, "{before:?}");
 
         frozen.thaw();
         let told = eventually(PATIENCE, "the woken worker's handler to be told", async || {
@@ -116,7 +141,60 @@ on_both_servers! {
         let parked: u64 = redis::cmd("ZCARD").arg("{jobs}:workers:retry").query_async(&mut redis).await.unwrap();
         let dead: u64 = redis::cmd("XLEN").arg("{jobs}:workers:dead").query_async(&mut redis).await.unwrap();
         assert_eq!((parked, dead), (0, 0));
-        assert_eq!(jobs::started(&mut redis).await.len(), 2 * held.len());
+        assert_eq!(jobs::started(&mut redis).await.len(), starts);
+        let log = frozen.log();
+        assert!(!log.contains("failed: ") && !log.contains("to the dead letters"), "reported as its own:\n{log}");
         drop(heir);
+    }
+    /// What it held and had not begun is the other worker's as well.
+    async fn a_worker_frozen_past_its_lease_begins_nothing_that_others_took_over(server: Server) {
+        let mut redis = server.connect().await;
+        let mut frozen = Setup::new(&server).worker("concurrency = 1").process();
+        frozen.wait_for_log("the group is new", PATIENCE).await;
+        // Fast ones first: the worker learns to read ahead, and then holds what it can't start.
+        jobs::publish(&mut redis, "jobs", &many("fast", 2_000, &Action::Nothing)).await;
+        let slow = jobs::publish(&mut redis, "jobs", &[Job::new("slow", Action::SleepQuietly(1_500))]).await;
+        let behind = many("behind", 100, &Action::Succeed);
+        jobs::publish(&mut redis, "jobs", &behind).await;
+        eventually(PATIENCE, "the worker to run the slow one and to hold more", async || {
+            let held: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg("workers")
+                .arg("-").arg("+").arg(200).query_async(&mut redis).await.unwrap();
+            held.len() > 10 && held[0].0 == slow[0]
+        })
+        .await;
+        frozen.freeze();
+        assert_eq!(jobs::started(&mut redis).await.len(), 0);
+        let heir = Setup::new(&server).worker("concurrency = 200").start_with(jobs::holding_registry());
+        eventually(PATIENCE, "the other worker to take all of it over", async || {
+            jobs::started(&mut redis).await.len() == 1 + behind.len()
+        })
+        .await;
+        frozen.thaw();
+        frozen.wait_for_log("taken over by another worker", PATIENCE).await;
+        let woken = Instant::now();
+        eventually(PATIENCE, "half a lease to pass", async || woken.elapsed() > LEASE / 2).await;
+        let begun = jobs::started(&mut redis).await.into_iter().filter(|trace| trace.pid == frozen.pid()).count();
+        assert_eq!(begun, 0, "the woken worker began what was not its own");
+        drop(heir);
+    }
+    /// It ages every entry past the lease, and says nothing about who is alive.
+    async fn an_outage_of_redis_takes_no_work_away_from_workers_that_are_alive(server: Server) {
+        let mut server = server;
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"500ms\"").worker("concurrency = 4");
+        let _workers = [setup.process(), setup.process(), setup.process()];
+        let all = many("job", 12, &Action::Take(3_500));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        eventually(PATIENCE, "all to run", async || jobs::started(&mut redis).await.len() == all.len()).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "all workers to be ready to take over", async || since.elapsed() > LEASE / 2).await;
+        server.freeze();
+        let since = Instant::now();
+        eventually(PATIENCE, "three leases to pass", async || since.elapsed() > Duration::from_millis(1_500)).await;
+        server.thaw();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let handled = jobs::handled(&mut redis).await;
+        assert!(handled.len() == all.len() && handled.values().all(|times| *times == 1), "{handled:?}");
+        assert_eq!(jobs::started(&mut redis).await.len(), all.len(), "none ran twice");
     }
 }

@@ -70,7 +70,55 @@ async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
     call.invoke_async(redis).await.unwrap()
 }
 
+async fn fenced_ack(redis: &mut MultiplexedConnection, id: &str) -> i64 {
+    let script = Script::new(include_str!("../src/stream/scripts/ack.lua"));
+    let mut call = script.key("jobs");
+    call.key(key("retry"))
+        .key(key("failures"))
+        .key(key(&format!("buried:{id}")));
+    call.arg(GROUP).arg("1").arg("0").arg(id).arg(ME).arg("1");
+    call.invoke_async(redis).await.unwrap()
+}
+
+/// What a renewal says of one entry, or nothing where it is still held.
+async fn renew(redis: &mut MultiplexedConnection, id: &str) -> Vec<(String, String, u32)> {
+    let script = Script::new(include_str!("../src/stream/scripts/renew.lua"));
+    let mut call = script.key("jobs");
+    call.key(key("position")).key(key("protocol"));
+    for argument in [GROUP, ME, "-", "+", "0", id, "1"] {
+        call.arg(argument);
+    }
+    type Renewed = (Vec<(String, String, u32)>, u64, redis::Value);
+    let (lost, ..): Renewed = call.invoke_async(redis).await.unwrap();
+    lost
+}
+
 on_both_servers! {
+    /// It went to another consumer at the same count, or to the same one at the next.
+    async fn a_step_of_a_delivery_that_is_over_does_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        for taken in [&["XCLAIM", "jobs", GROUP, OTHER, "0", "ID", "JUSTID"][..], &["XCLAIM", "jobs", GROUP, ME, "0", "ID"]] {
+            let id = deliver(&mut redis).await;
+            assert_eq!(renew(&mut redis, &id).await, []);
+            let words: Vec<&str> = taken.iter().map(|word| if *word == "ID" { &id[..] } else { word }).collect();
+            let _: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut redis).await.unwrap();
+            let mut pending = redis::cmd("XPENDING");
+            pending.arg("jobs").arg(GROUP).arg(&id).arg(&id).arg(1);
+            let holder = async |redis: &mut MultiplexedConnection| {
+                let pending: Vec<(String, String, u64, u64)> = pending.query_async(redis).await.unwrap();
+                pending.into_iter().map(|(_, consumer, _, count)| (consumer, count)).collect::<Vec<_>>()
+            };
+            let before = holder(&mut redis).await;
+            assert_eq!(park(&mut redis, &id).await, ["taken"]);
+            assert_eq!(bury(&mut redis, &id).await, "taken");
+            assert_eq!(fenced_ack(&mut redis, &id).await, 0);
+            assert_eq!(renew(&mut redis, &id).await, [(id.clone(), "taken".to_owned(), 1)]);
+            assert_eq!(holder(&mut redis).await, before);
+            assert_eq!(entries(&mut redis, &key("dead")).await, []);
+            let _: () = redis::cmd("DEL").arg("jobs").query_async(&mut redis).await.unwrap();
+        }
+    }
+
     async fn a_repeated_burial_writes_one_dead_letter(server: Server) {
         let mut redis = server.connect().await;
         let id = deliver(&mut redis).await;
@@ -116,5 +164,27 @@ on_both_servers! {
             .arg("-").arg("+").arg(10).query_async(&mut redis).await.unwrap();
         assert_eq!(pending.len(), 1);
         assert_eq!((&pending[0].0, &pending[0].1[..], pending[0].3), (&id, OTHER, 2));
+    }
+    /// The server stood still on its way: what looks old to it may only be unrenewed.
+    async fn a_takeover_that_comes_too_late_takes_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let id = deliver(&mut redis).await;
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
+        let now = seconds * 1000;
+        for (deadline, expected) in [(now - 1, 0), (now + 60_000, 1)] {
+            let script = Script::new(include_str!("../src/stream/scripts/reclaim.lua"));
+            let mut call = script.key("jobs");
+            call.key(key("failures"));
+            // Group, me, holder, its lease, entries, bytes, alone from, room alone, from, deadline.
+            for argument in [GROUP, OTHER, ME, "0", "10", "1000000", "3", "0", "-", &deadline.to_string()] {
+                call.arg(argument);
+            }
+            type Reclaimed = (Vec<redis::Value>, Vec<redis::Value>, Vec<String>, u64, redis::Value, u64);
+            let (entries, ..): Reclaimed = call.invoke_async(&mut redis).await.unwrap();
+            assert_eq!(entries.len(), expected);
+            let holder: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg(GROUP)
+                .arg(&id).arg(&id).arg(1).query_async(&mut redis).await.unwrap();
+            assert_eq!(holder[0].1, if expected == 0 { ME } else { OTHER });
+        }
     }
 }

@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Server, Setup, eventually, settled};
+use crate::support::{Server, Setup, eventually, pending, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 on_both_servers! {
     async fn under_load_no_finished_work_is_done_again_in_ten_stops(server: Server) {
         let mut redis = server.connect().await;
-        let setup = Setup::new(&server).worker("concurrency = 8").worker("lease = \"30s\"");
+        let setup = Setup::new(&server)
+            .worker("concurrency = 8")
+            .worker("lease = \"30s\"")
+            .worker("drain = \"5s\"");
         let all = many("job", 5_000, &Action::Take(5));
         jobs::publish(&mut redis, "jobs", &all).await;
         for _ in 0..10 {
@@ -18,8 +21,10 @@ on_both_servers! {
             let mut worker = setup.process();
             eventually(PATIENCE, "some work to be done", async || jobs::ended(&mut redis).await.len() > done + 200).await;
             worker.terminate();
+            let asked = Instant::now();
             let status = worker.wait(PATIENCE).await;
             assert_eq!(status.code(), Some(0), "{}", worker.log());
+            assert!(asked.elapsed() < Duration::from_secs(5), "exited after {:?}", asked.elapsed());
         }
         let last = setup.start();
         settled(&mut redis, "jobs", PATIENCE * 2).await;
@@ -45,6 +50,8 @@ on_both_servers! {
         jobs::publish(&mut redis, "jobs", &all).await;
         eventually(PATIENCE, "the slow job to run", async || jobs::starts_of(&mut redis, "slow").await == 1).await;
         let other = setup.start();
+        let held: u64 = pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum();
+        assert!(held > 20, "only {held} wait behind it");
         leaving.terminate();
         let stopped = Instant::now();
         eventually(PATIENCE, "the jobs behind it to be done", async || {

@@ -1,11 +1,26 @@
 //! A handler that takes too long is told to stop, and dropped when it does not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use streamhand::{Context, Registry};
+use tokio::sync::mpsc;
 
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Server, Setup, eventually};
+use crate::support::letters::fields;
+use crate::support::{Server, Setup, add, eventually, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(400);
+
+/// Says when it is dropped.
+struct Dropped(mpsc::UnboundedSender<(&'static str, Instant)>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(("dropped", Instant::now()));
+    }
+}
 
 on_both_servers! {
     /// With room for one handler, whatever comes after the one that hangs shows that its slot is free again.
@@ -41,6 +56,49 @@ on_both_servers! {
             .map(|(_, error)| &error[..])
             .collect();
         assert!(errors.contains(&"the handler timed out after 300ms"), "{errors:?}");
+        worker.stop().await;
+    }
+    async fn it_is_told_at_its_timeout_and_dropped_after_the_grace(server: Server) {
+        let mut redis = server.connect().await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let registry = Registry::new().on_raw("test.hangs", move |event, ctx: Context| {
+            let tell = tell.clone();
+            async move {
+                let _dropped = Dropped(tell.clone());
+                tell.send(("starts", Instant::now()))?;
+                let why = ctx.cancelled().await;
+                assert_eq!(why, streamhand::Cancelled::TimedOut);
+                tell.send(("told", Instant::now()))?;
+                if event.field("listens").is_some() {
+                    return Ok(());
+                }
+                std::future::pending().await
+            }
+        });
+        let worker = Setup::new(&server)
+            .retry("max_attempts = 1")
+            .defaults("timeout = \"300ms\"")
+            .defaults("grace = \"400ms\"")
+            .start_with(registry);
+        for (event, end) in [
+            (&[("type", "test.hangs")][..], TIMEOUT + GRACE),
+            // One that heeds it and succeeds has succeeded.
+            (&[("type", "test.hangs"), ("listens", "")], TIMEOUT),
+        ] {
+            add(&mut redis, "jobs", &fields(event)).await;
+            let mut next = async || {
+                tokio::time::timeout(PATIENCE, told.recv()).await.expect("the handler to go on").expect("a handler")
+            };
+            let [start, told, dropped] = [next().await, next().await, next().await];
+            assert_eq!((start.0, told.0, dropped.0), ("starts", "told", "dropped"));
+            for (at, expected) in [(told.1, TIMEOUT), (dropped.1, end)] {
+                let after = at - start.1;
+                assert!(after >= expected && after < expected + GRACE / 2, "{after:?} instead of {expected:?}");
+            }
+            settled(&mut redis, "jobs", PATIENCE).await;
+            let dead: u64 = redis::cmd("XLEN").arg("{jobs}:workers:dead").query_async(&mut redis).await.unwrap();
+            assert_eq!(dead, 1);
+        }
         worker.stop().await;
     }
 }

@@ -1,8 +1,9 @@
 //! How much a worker takes at once: as much as it is likely to finish soon, so that a fast handler gets large batches
 //! and a slow one hoards nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::pace::Pace;
 use super::shared::Shared;
 
 /// Most bytes held, reads under way included.
@@ -13,23 +14,17 @@ const FIRST_SIZE: usize = 64 << 10;
 const OVERHEAD: usize = 64;
 /// How many times `prefetch` may be held, with what is handled and not acknowledged yet.
 const UNACKNOWLEDGED: usize = 4;
-/// How long a rate is measured at least.
-const SAMPLE: Duration = Duration::from_millis(10);
 
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
-    per_second: f64,
-    settled: u64,
-    at: Instant,
+    pace: Pace,
     size: usize,
 }
 
 impl Budget {
     pub fn new() -> Self {
         Budget {
-            per_second: 0.0,
-            settled: 0,
-            at: Instant::now(),
+            pace: Pace::new(Instant::now()),
             size: FIRST_SIZE,
         }
     }
@@ -37,13 +32,14 @@ impl Budget {
     /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
     /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
     pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
-        self.sample(shared.held.settled());
         let held = shared.held.entries() + coming;
         // What only waits to be acknowledged is done with; but it must not pile up either.
         let open = held - shared.held.succeeded().min(held);
         let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
-        let ahead = ((self.per_second / 10.0) as usize).min(prefetch);
-        let bytes = BYTES.saturating_sub(shared.held.bytes()) / self.size.max(1);
+        let settled = shared.held.settled();
+        let ahead = self.pace.ahead(Instant::now(), settled).min(prefetch);
+        let bytes = shared.held.bytes() + coming * self.size;
+        let bytes = BYTES.saturating_sub(bytes) / self.size.max(1);
         // What is held and does not run yet takes the free slots first.
         let waiting = held.saturating_sub(shared.concurrency - free);
         let by_slots = free.saturating_sub(waiting);
@@ -68,18 +64,5 @@ impl Budget {
         } else {
             (self.size * 7 + size) / 8
         };
-    }
-
-    fn sample(&mut self, settled: u64) {
-        let elapsed = self.at.elapsed();
-        if elapsed >= SAMPLE {
-            let now = (settled - self.settled) as f64 / elapsed.as_secs_f64();
-            self.per_second = if now > self.per_second {
-                now
-            } else {
-                self.per_second * 0.7 + now * 0.3
-            };
-            (self.settled, self.at) = (settled, Instant::now());
-        }
     }
 }

@@ -233,16 +233,21 @@ impl Executor {
         let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
         match future.poll_unpin(&mut nobody) {
             Poll::Ready(result) => {
-                self.finish(batch, index, &ctx, bound, flatten(result), started, acks)
+                let result = flatten(result);
+                if result.is_ok() || !batch.is_lapsed() {
+                    return self.finish(batch, index, &ctx, bound, result, started, acks);
+                }
+                // Its lease ran out meanwhile: whose the failure is has to be waited for.
+                let ended: HandlerFuture = Box::pin(std::future::ready(result));
+                future = AssertUnwindSafe(ended).catch_unwind();
             }
-            Poll::Pending => {
-                slot.running(&ctx);
-                let task =
-                    self.clone()
-                        .wait(batch.clone(), index, ctx, future, started, permit.take());
-                self.tasks.spawn(task);
-            }
+            Poll::Pending => {}
         }
+        slot.running(&ctx);
+        let task = self
+            .clone()
+            .wait(batch.clone(), index, ctx, future, started, permit.take());
+        self.tasks.spawn(task);
     }
 
     /// A handler that waits: until it ends, its time is over, or the worker gives up on it.
@@ -281,6 +286,9 @@ impl Executor {
         let mut acks = Vec::new();
         match result {
             Some(result) => {
+                if result.is_err() {
+                    self.until_it_is_known_whose(&batch).await;
+                }
                 self.finish(&batch, index, &ctx, bound, result, Some(since), &mut acks);
                 self.acknowledge(&batch, &mut acks);
             }
@@ -296,6 +304,19 @@ impl Executor {
             }
         }
         drop(permit);
+    }
+
+    /// Waits for a renewal of a lease that has run out: a failure is reported as this worker's only if it is.
+    async fn until_it_is_known_whose(&self, batch: &Batch) {
+        while batch.is_lapsed() {
+            let renewed = self.shared.held.renewed.notified();
+            self.shared.renew_now.notify_one();
+            tokio::select! {
+                () = renewed => {}
+                () = self.give_up.cancelled() => return,
+                () = self.shared.abandon.cancelled() => return,
+            }
+        }
     }
 
     /// A handler has come to its end.

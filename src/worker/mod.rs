@@ -16,6 +16,7 @@ mod held;
 mod housekeeper;
 mod memory;
 mod observer;
+mod pace;
 mod reclaimer;
 mod renewer;
 mod settler;

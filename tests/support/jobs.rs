@@ -35,12 +35,18 @@ pub enum Action {
     Take(u64),
     /// Succeeds after so many milliseconds of computing, without an await.
     Compute(u64),
+    /// Fails after so many milliseconds of computing, without an await and without a trace.
+    ComputeQuietlyThenFail(u64),
     /// Fails in the first so many attempts.
     Fail(u32),
     /// Fails for good.
     FailForGood,
+    /// Fails the first time, and then succeeds after so many milliseconds.
+    FailThenTake(u64),
     /// Asks, the first so many times, to come back after 10 ms.
     Later(u32),
+    /// The same, and then succeeds after so many milliseconds.
+    LaterThenTake(u32, u64),
     Panic,
     /// Kills its process.
     Abort,
@@ -85,11 +91,14 @@ pub fn registry() -> Registry {
     Registry::new().on(handle)
 }
 
-/// Handlers that start whatever comes and never end.
+/// Handlers that start whatever comes and never end, but for jobs called `short-…`, which succeed at once.
 pub fn holding_registry() -> Registry {
     Registry::new().on(async |job: Job, ctx: Context| {
         trace(STARTED, &job, &ctx).await?;
-        std::future::pending().await
+        if !job.id.starts_with("short-") {
+            std::future::pending::<()>().await;
+        }
+        trace(ENDED, &job, &ctx).await
     })
 }
 
@@ -104,6 +113,10 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             return Err(Failure::permanent("asked to fail for good"));
         }
+        Action::ComputeQuietlyThenFail(ms) => {
+            std::thread::sleep(Duration::from_millis(ms));
+            return Err("asked to fail".into());
+        }
         _ => {}
     }
     trace(STARTED, &job, &ctx).await?;
@@ -111,17 +124,23 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         Action::Succeed
         | Action::Nothing
         | Action::SleepQuietly(_)
-        | Action::SleepQuietlyThenFailForGood(_) => {}
+        | Action::SleepQuietlyThenFailForGood(_)
+        | Action::ComputeQuietlyThenFail(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
         Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
         Action::Fail(_) => {}
         Action::FailForGood => return Err(Failure::permanent("asked to fail for good")),
-        Action::Later(times) => {
+        Action::FailThenTake(_) if ctx.attempt() == 1 => return Err("asked to fail".into()),
+        Action::FailThenTake(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        Action::Later(times) | Action::LaterThenTake(times, _) => {
             let mut redis = ctx.redis().await?;
             let asked: u32 = redis.incr(format!("test:later:{}", job.id), 1).await?;
             if asked <= times {
                 return Err(Failure::later(Duration::from_millis(10)));
+            }
+            if let Action::LaterThenTake(_, ms) = job.action {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
             }
         }
         Action::Panic => panic!("asked to panic"),

@@ -1,0 +1,198 @@
+//! Workers of different settings and releases in one group: each goes by the other's lease, and what only the newer
+//! ones can handle waits for them.
+
+use std::time::{Duration, Instant};
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+use streamhand::{Context, Event, Failure, Registry};
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{Server, Setup, WorkerProcess, entries, eventually, pending, settled};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const SHORT: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_secs(10);
+
+/// An event that the older release has never heard of.
+#[derive(Serialize, Deserialize)]
+struct Fresh {
+    id: String,
+}
+
+impl Event for Fresh {
+    const TYPE: &'static str = "test.fresh";
+}
+
+/// A job as the newer release writes it.
+#[derive(Serialize, Deserialize)]
+struct NewerJob {
+    id: String,
+}
+
+impl Event for NewerJob {
+    const TYPE: &'static str = Job::TYPE;
+    const VERSION: u32 = 2;
+}
+
+/// The list of what the newer release has handled: id and attempt.
+const HANDLED: &str = "test:newer";
+
+async fn note(id: String, ctx: Context) -> Result<(), Failure> {
+    let _: () = ctx
+        .redis()
+        .await?
+        .rpush(HANDLED, format!("{id} {}", ctx.attempt()))
+        .await?;
+    Ok(())
+}
+
+fn newer() -> Registry {
+    Registry::new()
+        .on(|fresh: Fresh, ctx| note(fresh.id, ctx))
+        .on(|job: NewerJob, ctx| note(job.id, ctx))
+}
+
+/// A worker with this lease, of a stream of its own and with room for a few.
+fn worker(server: &Server, stream: &str, lease: Duration, concurrency: usize) -> WorkerProcess {
+    Setup::new(server)
+        .worker(&format!("streams = [\"{stream}\"]"))
+        .worker(&format!("lease = \"{}ms\"", lease.as_millis()))
+        .worker(&format!("concurrency = {concurrency}"))
+        .process()
+}
+
+/// One worker runs four entries until it is killed, the other, of another lease, waits for work all the while.
+/// Answers how long after the death its entries ran elsewhere, the first and the last.
+async fn takeover(
+    server: &Server,
+    stream: &str,
+    holders: Duration,
+    heirs: Duration,
+) -> (Duration, Duration) {
+    let mut redis = server.connect().await;
+    // What the holder holds it is full of: later entries are the other's.
+    let mut holder = worker(server, stream, holders, 4);
+    let long = many(&format!("{stream}-held"), 4, &Action::Take(60_000));
+    jobs::publish(&mut redis, stream, &long).await;
+    let running = async |redis: &mut MultiplexedConnection, name: &str| {
+        let of = format!("{stream}-{name}-");
+        let started = jobs::started(redis).await;
+        started
+            .into_iter()
+            .filter(|trace| trace.id.starts_with(&of))
+            .collect::<Vec<_>>()
+    };
+    eventually(PATIENCE, "the holder to run them", async || {
+        running(&mut redis, "held").await.len() == 4
+    })
+    .await;
+    let mut heir = worker(server, stream, heirs, 16);
+    let own = many(&format!("{stream}-own"), 4, &Action::Take(60_000));
+    jobs::publish(&mut redis, stream, &own).await;
+    eventually(PATIENCE, "the heir to run its own", async || {
+        running(&mut redis, "own").await.len() == 4
+    })
+    .await;
+    // The heir takes over once its own renewals have been answered for a lease; both have been renewed meanwhile.
+    let there = Instant::now();
+    let time = heirs.max(Duration::from_secs(5)) + Duration::from_millis(500);
+    eventually(PATIENCE, "both to be alive for long", async || {
+        there.elapsed() > time
+    })
+    .await;
+    for name in ["held", "own"] {
+        assert_eq!(
+            running(&mut redis, name).await.len(),
+            4,
+            "{stream}: taken from a worker that is alive"
+        );
+    }
+
+    holder.kill();
+    let killed = jobs::now_ms();
+    eventually(PATIENCE, "them to run elsewhere", async || {
+        running(&mut redis, "held").await.len() == 8
+    })
+    .await;
+    assert!(!heir.has_ended());
+    let taken: Vec<_> = running(&mut redis, "held").await.split_off(4);
+    let after = |at: u64| Duration::from_millis(at.saturating_sub(killed));
+    let after: Vec<Duration> = taken.iter().map(|trace| after(trace.at)).collect();
+    println!("a lease of {holders:?}, taken over by one of {heirs:?} after {after:?}");
+    assert!(
+        taken
+            .iter()
+            .all(|trace| trace.pid == heir.pid() && trace.attempt == 2),
+        "{taken:?}"
+    );
+    assert_eq!(running(&mut redis, "own").await.len(), 4);
+    (
+        after.iter().min().copied().unwrap(),
+        after.iter().max().copied().unwrap(),
+    )
+}
+
+on_both_servers! {
+    /// Between two renewals of the longer lease an entry is idle for many of the shorter.
+    async fn workers_of_different_leases_take_over_by_the_holders_and_only_from_the_dead(server: Server) {
+        let (from_short, from_long) = tokio::join!(
+            takeover(&server, "short", SHORT, LONG),
+            takeover(&server, "long", LONG, SHORT),
+        );
+        let second = Duration::from_secs(1);
+        assert!(from_short.1 <= SHORT + second, "{from_short:?}");
+        // The last renewal may have been a third of the lease before the death.
+        let least = LONG * 2 / 3 - Duration::from_millis(300);
+        assert!(from_long.0 >= least && from_long.1 <= LONG + second, "{from_long:?}");
+    }
+
+    /// The older workers are replaced one by one while such entries come in.
+    async fn what_only_newer_workers_handle_reaches_them_and_uses_up_no_attempt(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).retry("max_attempts = 2");
+        let mut older = vec![setup.start(), setup.start()];
+        let mut known = many("known", 10, &Action::Succeed);
+        let mut expected: Vec<String> = Vec::new();
+        for n in 0..20 {
+            for (event_type, version) in [(Fresh::TYPE, "1"), (Job::TYPE, "2")] {
+                let id = format!("{event_type}-{n}");
+                let data = format!("{{\"id\":\"{id}\"}}");
+                let fields = ["type", event_type, "schemaversion", version, "data", &data];
+                let _: () = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields[..]).query_async(&mut redis).await.unwrap();
+                expected.push(format!("{id} 1"));
+            }
+        }
+        jobs::publish(&mut redis, "jobs", &known).await;
+        // More deliveries than they have attempts.
+        eventually(PATIENCE, "the older workers to have given each back three times", async || {
+            let records: Vec<String> = redis.hvals("{jobs}:workers:failures").await.unwrap();
+            let given_back = |record: &String| record.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
+            records.len() == expected.len() && records.iter().all(|record| given_back(record) >= 3)
+        })
+        .await;
+        assert_eq!(jobs::handled(&mut redis).await.len(), known.len());
+
+        let mut fleet = vec![setup.start_with(newer())];
+        eventually(PATIENCE, "some to reach the newer worker beside the older ones", async || {
+            redis.llen::<_, usize>(HANDLED).await.unwrap() > 0
+        })
+        .await;
+        while let Some(worker) = older.pop() {
+            worker.stop().await;
+            fleet.push(setup.start_with(newer()));
+        }
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let mut handled: Vec<String> = redis.lrange(HANDLED, 0, -1).await.unwrap();
+        handled.sort();
+        expected.sort();
+        assert_eq!(handled, expected);
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        assert_eq!(pending(&mut redis, "jobs").await, []);
+        known.clear();
+        for worker in fleet {
+            worker.stop().await;
+        }
+    }
+}
