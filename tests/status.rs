@@ -1,6 +1,6 @@
 //! What `status` says of streams and groups in every state they can be in.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use streamhand::Registry;
@@ -114,6 +114,28 @@ on_both_servers! {
         assert_eq!((consumers.len(), &consumers[0]["standing"]), (1, &"working".into()));
         assert_eq!((&consumers[0]["lease_ms"], &json["protocol"]), (&30_000.into(), &1.into()));
         assert!(cli.run(&["status"]).await.ok().contains("3 (next in 59m "));
+        worker.stop().await;
+    }
+
+    /// A blocked read that brings nothing does not count as a sign of life on Redis 7.0.
+    async fn a_worker_without_work_is_not_called_gone(server: Server) {
+        let mut redis = server.connect().await;
+        add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
+        let registry = Registry::new().on_raw("order.created", |_, _| async { Ok(()) });
+        let worker = Working::start(settings(&server, "[worker]\nlease = \"500ms\""), registry);
+        let cli = Cli::new(&server, "");
+        eventually(PATIENCE, "the entry to be handled", async || {
+            let group = status(&cli).await["group"].take();
+            (&group["lag"], &group["pending"]) == (&0.into(), &0.into())
+        })
+        .await;
+        let idle_since = Instant::now();
+        eventually(Duration::from_secs(10), "it to be called working after four leases without work", async || {
+            let consumer = status(&cli).await["group"]["consumers"][0].take();
+            let working = consumer["standing"] == "working" && idle_since.elapsed() > Duration::from_secs(2);
+            if working { Ok(()) } else { Err(consumer) }
+        })
+        .await;
         worker.stop().await;
     }
 
