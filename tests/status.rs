@@ -66,6 +66,8 @@ on_both_servers! {
         add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
         run(&mut redis, "XREADGROUP GROUP fulfilment py-1 STREAMS orders >").await;
         run(&mut redis, "XGROUP CREATECONSUMER orders fulfilment sh1-1-old-1-a").await;
+        // Of no interest while it holds nothing.
+        run(&mut redis, "XGROUP CREATECONSUMER orders fulfilment sh1-30000-test-1-a!").await;
         for _ in 0..4 {
             add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
         }
@@ -90,7 +92,7 @@ on_both_servers! {
         let json = status(&cli).await;
         assert_eq!((&json["length"], &json["dead"], &json["replayed"]), (&8.into(), &2.into(), &1.into()));
         assert_eq!((&json["group"]["lag"], &json["group"]["pending"]), (&4.into(), &1.into()));
-        assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 3);
+        assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 4);
     }
 
     async fn parked_entries_are_counted_and_the_next_is_announced(server: Server) {
