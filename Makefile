@@ -3,10 +3,16 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help test check audit bench servers clean
+.PHONY: help demo test check audit bench servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+# Not optimised: it builds in half the time, and is fast enough.
+demo: ## Watch the whole story on a private server: a fleet, a crash, retries, dead letters, their replay
+	@server=$$(scripts/servers any) && \
+	cargo build && \
+	exec "$$CARGO_TARGET_DIR/debug/streamhand" demo --server "$$server"
 
 test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the tests of that name
 	@servers=$$(scripts/servers both) && eval "$$servers" && \

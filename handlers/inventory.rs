@@ -20,7 +20,7 @@ use super::events::{
 const STOCK: &str = "{orders}:stock";
 
 /// Decides about an order once: takes the stock of all its items or of none. Too little is an answer; a sku nobody
-/// knows is none, and is not kept, so that it can be mended.
+/// knows, or a stock that is no number, is none, and is not kept, so that it can be mended.
 /// KEYS: stock, reserved, decision. ARGV: sku and quantity of each item.
 static RESERVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -31,6 +31,7 @@ static RESERVE: LazyLock<Script> = LazyLock::new(|| {
         for i = 1, #ARGV, 2 do
           local left = redis.call('HGET', KEYS[1], ARGV[i])
           if not left then return 'unknown ' .. ARGV[i] end
+          if not left:find('^-?%d+$') then return 'unreadable ' .. ARGV[i] end
           if tonumber(left) < tonumber(ARGV[i + 1]) and not short then
             short = 'failed ' .. left .. ' of ' .. ARGV[i] .. ' left, ' .. ARGV[i + 1] .. ' ordered'
           end
@@ -92,6 +93,8 @@ pub async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
             )
             .await
         }
+        // Somebody may be about to mend it: tried again.
+        Some(("unreadable", sku)) => Err(format!("the stock of {sku:?} is no number").into()),
         Some((_, sku)) => Err(Failure::permanent(format!("no sku is called {sku:?}"))),
     }
 }

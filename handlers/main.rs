@@ -1,6 +1,7 @@
-//! The program: every command of streamhand, with the handlers of a small shop and a command of its own. A crate of
+//! The program: every command of streamhand, with the handlers of a small shop and two commands of its own. A crate of
 //! yours looks like this one.
 
+mod demo;
 mod events;
 mod inventory;
 mod orders;
@@ -8,5 +9,6 @@ mod orders;
 fn main() -> std::process::ExitCode {
     streamhand::cli::Program::new(inventory::registry())
         .command(orders::command())
+        .command(demo::command())
         .main()
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use clap::{Args, FromArgMatches, Subcommand};
 use redis::Script;
-use streamhand::cli::{Command, CommandError};
+use streamhand::cli::{Command, CommandError, print};
 use streamhand::{Event, Publisher, Result, Settings};
 
 use super::events::{Item, ORDERS, OrderCancelled, OrderCreated, OrderCreationFailed};
@@ -236,10 +236,7 @@ async fn run(settings: Settings, command: OrderCommand) -> Result<(), CommandErr
             .map(|()| format!("cancelled {order_id}")),
     };
     match result {
-        Ok(done) => {
-            println!("{done}");
-            Ok(())
-        }
+        Ok(done) => print(done),
         Err(error) => Err(CommandError::failed(error.to_string())),
     }
 }

@@ -20,6 +20,7 @@ mod batches;
 mod bench;
 mod crashes;
 mod dead_letters;
+mod demo;
 mod dlq;
 mod failover;
 mod fixture;

@@ -117,6 +117,20 @@ on_both_servers! {
         assert_eq!(stock(&mut redis).await["unicorn"], 0);
     }
 
+    async fn a_stock_that_is_no_number_is_tried_again_and_takes_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset_multiple("{orders}:stock", &[("tea", "10"), ("kettle", "1.5")]).await.unwrap();
+        for items in [[("tea", 1), ("kettle", 1)], [("kettle", 1), ("tea", 1)]] {
+            let failure = handle(&server, &order("o-1", &items), "e-1").await.unwrap_err();
+            assert!(!failure.is_permanent());
+            assert_eq!(failure.to_string(), "the stock of \"kettle\" is no number");
+        }
+        assert_eq!(redis.hget::<_, _, String>("{orders}:stock", "tea").await.unwrap(), "10");
+        let _: () = redis.hset("{orders}:stock", "kettle", 1).await.unwrap();
+        handle(&server, &order("o-1", &[("tea", 1), ("kettle", 1)]), "e-1").await.unwrap();
+        assert_eq!(stock(&mut redis).await, BTreeMap::from([("tea".to_owned(), 9), ("kettle".to_owned(), 0)]));
+    }
+
     async fn a_cancelled_order_gives_back_once_and_reserves_nothing_afterwards(server: Server) {
         let mut redis = server.connect().await;
         let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();

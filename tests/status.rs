@@ -1,6 +1,6 @@
 //! What `status` says of streams and groups in every state they can be in.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use streamhand::Registry;
@@ -66,6 +66,8 @@ on_both_servers! {
         add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
         run(&mut redis, "XREADGROUP GROUP fulfilment py-1 STREAMS orders >").await;
         run(&mut redis, "XGROUP CREATECONSUMER orders fulfilment sh1-1-old-1-a").await;
+        // Of no interest while it holds nothing.
+        run(&mut redis, "XGROUP CREATECONSUMER orders fulfilment sh1-30000-test-1-a!").await;
         for _ in 0..4 {
             add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
         }
@@ -90,7 +92,7 @@ on_both_servers! {
         let json = status(&cli).await;
         assert_eq!((&json["length"], &json["dead"], &json["replayed"]), (&8.into(), &2.into(), &1.into()));
         assert_eq!((&json["group"]["lag"], &json["group"]["pending"]), (&4.into(), &1.into()));
-        assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 3);
+        assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 4);
     }
 
     async fn parked_entries_are_counted_and_the_next_is_announced(server: Server) {
@@ -114,6 +116,28 @@ on_both_servers! {
         assert_eq!((consumers.len(), &consumers[0]["standing"]), (1, &"working".into()));
         assert_eq!((&consumers[0]["lease_ms"], &json["protocol"]), (&30_000.into(), &1.into()));
         assert!(cli.run(&["status"]).await.ok().contains("3 (next in 59m "));
+        worker.stop().await;
+    }
+
+    /// A blocked read that brings nothing does not count as a sign of life on Redis 7.0.
+    async fn a_worker_without_work_is_not_called_gone(server: Server) {
+        let mut redis = server.connect().await;
+        add(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
+        let registry = Registry::new().on_raw("order.created", |_, _| async { Ok(()) });
+        let worker = Working::start(settings(&server, "[worker]\nlease = \"500ms\""), registry);
+        let cli = Cli::new(&server, "");
+        eventually(PATIENCE, "the entry to be handled", async || {
+            let group = status(&cli).await["group"].take();
+            (&group["lag"], &group["pending"]) == (&0.into(), &0.into())
+        })
+        .await;
+        let idle_since = Instant::now();
+        eventually(Duration::from_secs(10), "it to be called working after four leases without work", async || {
+            let consumer = status(&cli).await["group"]["consumers"][0].take();
+            let working = consumer["standing"] == "working" && idle_since.elapsed() > Duration::from_secs(2);
+            if working { Ok(()) } else { Err(consumer) }
+        })
+        .await;
         worker.stop().await;
     }
 

@@ -18,7 +18,9 @@ mod terminal;
 mod text;
 
 pub use failure::CommandError;
+pub use private_server::PrivateServer;
 pub use program::{Command, Program};
+pub use terminal::print;
 
 use std::process::ExitCode;
 

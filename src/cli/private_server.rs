@@ -1,66 +1,73 @@
 //! A server of one's own, for a command that must not touch anybody's data: in a fresh directory, on a socket, gone
-//! with the command.
+//! with the command, however that ends.
+//!
+//! A process that is killed drops nothing. So a small shell, the janitor, reads from a pipe that it never gets
+//! anything from: when the pipe ends, this process has, and the janitor takes away what it has left.
 
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use tokio::process::{Child, Command};
 
 use super::CommandError;
 
 /// How long a server may take to answer its first connection.
 const START: Duration = Duration::from_secs(10);
 
-/// A private server; killed, and its directory removed, when dropped.
-pub(super) struct PrivateServer {
-    child: Child,
+/// The longest path a socket can have, where it is shortest (macOS).
+const LONGEST_SOCKET: usize = 103;
+
+/// Waits for the end of its input; then removes the directory and kills its process group, itself with it. What the
+/// group is asked to do by a terminal or a supervisor is not meant for the janitor.
+const JANITOR: &str = r#"trap '' HUP INT TERM; read -r _; rm -rf -- "$1"; kill -9 0"#;
+
+/// A Redis or Valkey server of your own, for a command or a test of yours that must not touch anybody's data.
+///
+/// It listens on a socket in a directory of its own, and saves nothing. When this is dropped, and also when the
+/// process is killed, the server and the directory go, and every process that was started into
+/// [`process_group`](Self::process_group) with them.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = streamhand::cli::PrivateServer::start("redis-server").await?;
+/// let settings = streamhand::Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url()))?;
+/// # Ok(()) }
+/// ```
+pub struct PrivateServer {
     dir: PathBuf,
+    janitor: Child,
+    /// None where it could not be started.
+    server: Option<Child>,
 }
 
 impl PrivateServer {
-    /// Starts `program`, a `redis-server` or `valkey-server`, with nothing saved to disk.
-    pub async fn start(program: &Path) -> Result<Self, CommandError> {
-        let dir = std::env::temp_dir().join(format!(
-            "streamhand-{}-{:08x}",
-            std::process::id(),
-            fastrand::u32(..)
-        ));
-        let failed =
-            |what: &str, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
-        std::fs::create_dir(&dir)
-            .map_err(|error| failed(&format!("can't make {}", dir.display()), error))?;
+    /// Starts `program`, a `redis-server` or `valkey-server`, and waits until it can be reached.
+    ///
+    /// # Errors
+    /// Where there is no such program, or it does not become a server; where there is no place for its directory.
+    pub async fn start(program: impl AsRef<Path>) -> Result<Self, CommandError> {
+        let program = program.as_ref();
+        let mut this = Self::furnish()?;
         let child = Command::new(program)
-            .args([
-                "--port",
-                "0",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--unixsocket",
-            ])
-            .arg(dir.join("redis.sock"))
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .arg("--unixsocket")
+            .arg(this.socket())
             .arg("--dir")
-            .arg(&dir)
+            .arg(&this.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .kill_on_drop(true)
+            .process_group(this.process_group())
             .spawn()
-            .map_err(|error| failed(&format!("can't start {}", program.display()), error));
-        let mut server = match child {
-            Ok(child) => PrivateServer { child, dir },
-            Err(error) => {
-                let _ = std::fs::remove_dir_all(&dir);
-                return Err(error);
-            }
-        };
+            .map_err(|error| {
+                let message = format!("can't start {}: {error}", program.display());
+                CommandError::usage(message)
+            })?;
+        let child = this.server.insert(child);
         let begin = Instant::now();
-        while tokio::net::UnixStream::connect(server.dir.join("redis.sock"))
-            .await
-            .is_err()
-        {
-            if let Ok(Some(status)) = server.child.try_wait() {
+        let socket = this.dir.join(SOCKET);
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
                 let message = format!("{} ended with {status}: is it a server?", program.display());
                 return Err(CommandError::failed(message));
             }
@@ -70,18 +77,84 @@ impl PrivateServer {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(server)
+        Ok(this)
     }
 
-    /// Where it is.
+    /// A directory, and the janitor that takes it away.
+    fn furnish() -> Result<Self, CommandError> {
+        let name = format!(
+            "streamhand-{}-{:08x}",
+            std::process::id(),
+            fastrand::u32(..)
+        );
+        let mut dir = std::env::temp_dir().join(&name);
+        if dir.join(SOCKET).as_os_str().len() > LONGEST_SOCKET {
+            dir = Path::new("/tmp").join(&name);
+        }
+        let failed =
+            |what: String, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|error| failed(format!("can't make {}", dir.display()), error))?;
+        let janitor = Command::new("sh")
+            .args(["-c", JANITOR, "streamhand-janitor"])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        match janitor {
+            Ok(janitor) => Ok(PrivateServer {
+                dir,
+                janitor,
+                server: None,
+            }),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&dir);
+                Err(failed("can't start sh".to_owned(), error))
+            }
+        }
+    }
+
+    /// Where it is, as `redis.url` has it.
     pub fn url(&self) -> String {
-        format!("unix://{}", self.dir.join("redis.sock").display())
+        match url::Url::from_file_path(self.socket()) {
+            Ok(url) => url.as_str().replacen("file:", "unix:", 1),
+            Err(()) => format!("unix://{}", self.socket().display()),
+        }
+    }
+
+    /// Its directory. What else is put there goes with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The process group that is killed with the server: for
+    /// [`process_group`](std::os::unix::process::CommandExt::process_group) of commands that are to go with it. A
+    /// Ctrl-C on the terminal does not reach it.
+    pub fn process_group(&self) -> i32 {
+        self.janitor.id().cast_signed()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join(SOCKET)
     }
 }
 
+const SOCKET: &str = "redis.sock";
+
 impl Drop for PrivateServer {
     fn drop(&mut self) {
-        let _ = self.child.start_kill();
+        // Both waits end: the janitor ends with its input, and kills what is in its group.
+        drop(self.janitor.stdin.take());
+        let _ = self.janitor.wait();
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        // Nothing is there unless the janitor was killed.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

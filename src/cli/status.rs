@@ -104,7 +104,10 @@ fn row((stream, status): &(String, StreamStatus)) -> Vec<String> {
 fn consumer_rows((stream, status): &(String, StreamStatus)) -> Vec<Vec<String>> {
     let consumers = status.group.iter().flat_map(|group| &group.consumers);
     consumers
-        .filter(|consumer| consumer.name != PARKED)
+        // Where a worker runs one entry alone says nothing while there is none.
+        .filter(|consumer| {
+            consumer.name != PARKED && (consumer.pending > 0 || !consumer.is_alone())
+        })
         .map(|consumer| {
             let lease = consumer.lease_ms().map(Duration::from_millis);
             vec![

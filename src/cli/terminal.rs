@@ -8,7 +8,11 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use super::CommandError;
 
 /// Writes a line of data to standard output.
-pub(super) fn print(line: impl std::fmt::Display) -> Result<(), CommandError> {
+///
+/// # Errors
+/// Where it can't be written. The command that ends with this error ends well and says nothing, if that is because
+/// nobody reads any more (`| head`).
+pub fn print(line: impl std::fmt::Display) -> Result<(), CommandError> {
     io::Write::write_fmt(&mut io::stdout().lock(), format_args!("{line}\n")).map_err(closed)
 }
 

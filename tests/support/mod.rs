@@ -20,6 +20,7 @@ use std::time::Duration;
 
 pub use cli::{Cli, masked};
 pub use eventually::eventually;
+pub use guarded::Guarded;
 pub use kind::Kind;
 pub use port::free_ports;
 pub use process::WorkerProcess;
