@@ -78,7 +78,11 @@ impl Acker {
             let has_room = !self.waiting.is_empty() && flights.len() < FLIGHTS;
             let send_at = has_room.then(|| self.send_at(closed)).flatten();
             if has_room && send_at.is_none() {
-                match self.shared.settle_link().await {
+                let link = tokio::select! {
+                    link = self.shared.settle_link() => link,
+                    () = abandon.cancelled() => return,
+                };
+                match link {
                     Ok(link) => {
                         self.sent = Some(Instant::now());
                         self.ids = 0;

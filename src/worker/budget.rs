@@ -12,8 +12,6 @@ pub(super) const BYTES: usize = 16 << 20;
 const FIRST_SIZE: usize = 64 << 10;
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
-/// How many times `prefetch` may be held, with what is handled and not acknowledged yet.
-const UNACKNOWLEDGED: usize = 4;
 
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
@@ -33,7 +31,7 @@ impl Budget {
     /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
     pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
         let held = shared.held.entries() + coming;
-        // What only waits to be acknowledged is done with; but it must not pile up either.
+        // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - shared.held.succeeded().min(held);
         let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
         let settled = shared.held.settled();
@@ -45,9 +43,9 @@ impl Budget {
         let by_slots = free.saturating_sub(waiting);
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
-            .min(prefetch.saturating_sub(open))
-            .min((prefetch * UNACKNOWLEDGED).saturating_sub(held));
-        // A part of a large budget at least, so that fast handlers get large batches.
+            .min(prefetch.saturating_sub(held));
+        // A part of a large budget at least, so that fast handlers get large batches; and no more than a part needs to be
+        // free, so that one is read while another is handled and a third acknowledged.
         if by_slots == 0 && budget < ahead / 3 {
             budget = 0;
         }
