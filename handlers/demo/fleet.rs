@@ -128,10 +128,11 @@ impl Fleet {
                 .filter(|_| !worker.leaves);
             worker.log.read(&mut self.said);
             if let Some(status) = ended {
-                let last = &worker.log.last;
-                return Err(CommandError::failed(format!(
-                    "worker {number} ended by itself with {status} {last}"
-                )));
+                let why = format!(
+                    "worker {number} ended by itself with {status} {}",
+                    worker.log.last
+                );
+                return Err(CommandError::failed(why.trim_end()));
             }
         }
         Ok(&self.said)

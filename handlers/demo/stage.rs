@@ -40,6 +40,9 @@ impl Stage {
     /// Says how far it is.
     pub fn progress(&mut self, done: u64, of: u64, besides: impl Display) {
         if !self.bar.is_hidden() {
+            if self.bar.is_finished() {
+                self.bar.reset();
+            }
             self.bar.set_length(of);
             self.bar.set_position(done);
             self.bar.set_message(format!("({besides})"));
@@ -51,5 +54,11 @@ impl Stage {
     /// Takes the bar away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
