@@ -37,6 +37,8 @@ pub enum Action {
     Compute(u64),
     /// Fails in the first so many attempts.
     Fail(u32),
+    /// Fails in the first so many attempts, then succeeds after so many milliseconds.
+    FailThenTake(u32, u64),
     /// Fails for good.
     FailForGood,
     /// Asks, the first so many times, to come back after 10 ms.
@@ -114,8 +116,11 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         | Action::SleepQuietlyThenFailForGood(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
-        Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
+        Action::Fail(times) | Action::FailThenTake(times, _) if ctx.attempt() <= times => {
+            return Err("asked to fail".into());
+        }
         Action::Fail(_) => {}
+        Action::FailThenTake(_, ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::FailForGood => return Err(Failure::permanent("asked to fail for good")),
         Action::Later(times) => {
             let mut redis = ctx.redis().await?;
