@@ -22,6 +22,11 @@ use crate::stream::{Joined, Link, Read, Trouble};
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
+/// The least and the most that a third of the lease comes to where an answer is waited for, beyond the time a read
+/// blocks. A reply that got lost leaves entries pending with this worker: they are to be found before it is over.
+const ANSWER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// The first and the longest wait between two attempts to wake a read.
+const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
@@ -72,18 +77,16 @@ impl Fetcher {
             let result = match self.link.take() {
                 Some(mut link) => {
                     let result = self.round(&mut link).await;
+                    if result.is_ok() {
+                        self.pause.reset();
+                    }
                     // After a broken connection the next one begins by adopting what this one may have lost.
                     self.link = (!matches!(result, Err(Trouble::Broken(_)))).then_some(link);
                     result
                 }
                 None => self.connect().await,
             };
-            let Err(trouble) = result else {
-                if self.link.is_some() {
-                    self.pause.reset();
-                }
-                continue;
-            };
+            let Err(trouble) = result else { continue };
             if trouble.is_final() {
                 return self.shared.fail(trouble.into_error());
             }
@@ -102,9 +105,10 @@ impl Fetcher {
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {
+        let answer = (self.shared.lease / 3).clamp(ANSWER.0, ANSWER.1);
         let mut link = self
             .shared
-            .connect("read", BLOCK + Duration::from_secs(10))
+            .connect("read", self.block() + answer)
             .await
             .map_err(Trouble::Broken)?;
         self.bell = Some(
@@ -225,14 +229,14 @@ impl Fetcher {
         let delivered = {
             let reading = link.read(&read);
             tokio::pin!(reading);
-            let mut ringing = false;
+            let (mut ringing, mut wait) = (false, RINGS.0);
             loop {
                 let bell = self.bell.clone();
                 tokio::select! {
                     biased;
                     delivered = &mut reading => break delivered?,
                     () = self.something_else(), if !ringing && bell.is_some() => ringing = true,
-                    () = ring(bell, client), if ringing => {}
+                    () = ring(bell, client, wait), if ringing => wait = (wait * 2).min(RINGS.1),
                 }
             }
         };
@@ -248,7 +252,12 @@ impl Fetcher {
         let until = self.alarm.next.min(self.reclaims.next());
         until
             .saturating_duration_since(Instant::now())
-            .clamp(Duration::from_millis(1), BLOCK.min(self.shared.lease / 3))
+            .clamp(Duration::from_millis(1), self.block())
+    }
+
+    /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
+    fn block(&self) -> Duration {
+        BLOCK.min(self.shared.lease / 3)
     }
 
     /// Waits for a reason to end a read that blocks.
@@ -350,14 +359,14 @@ impl Fetcher {
     }
 }
 
-/// Ends a read that blocks. It may not have begun to block when the bell rings: the caller rings again until the
-/// read has ended.
-async fn ring(bell: Option<Link>, client: i64) {
+/// Ends a read that blocks, and waits for it to end. It may not have begun to block when the bell rings: the caller
+/// rings again until the read has ended, less and less often where its reply is lost.
+async fn ring(bell: Option<Link>, client: i64, wait: Duration) {
     if let Some(mut bell) = bell {
         // Without the right to do this a read ends when its time is over.
         let _ = bell.unblock(client).await;
     }
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    tokio::time::sleep(wait).await;
 }
 
 /// One of `parts` shares of what is left, at least one.
