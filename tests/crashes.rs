@@ -37,7 +37,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let setup = Setup::new(&server).worker("lease = \"500ms\"").retry("max_attempts = 2");
         let mut all = many("bystander", 4, &Action::Take(400));
-        all.push(Job::new("unlucky", Action::FailThenTake(400)));
+        all.push(Job::new("unlucky", Action::FailThenTake(1, 400)));
         jobs::publish(&mut redis, "jobs", &all).await;
         let mut worker = setup.process();
         let mut culprit = async |redis: &mut redis::aio::MultiplexedConnection, name: &str, action| {

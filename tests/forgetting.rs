@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
+
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Server, Setup, eventually, settled};
+use crate::support::{Exchange, Proxy, Server, Setup, eventually, scripts, settled};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -27,48 +29,82 @@ on_both_servers! {
         heir.stop().await;
     }
 
-    /// The race: between looking at a consumer and deleting it, it is given an entry. The look and the deletion are
-    /// one script, so an entry that came in between is seen.
-    async fn an_entry_that_comes_at_the_last_moment_is_not_deleted_along(server: Server) {
+    /// The race: the worker has found that a consumer holds nothing, and before its request to delete it reaches the
+    /// server, the consumer is given an entry.
+    async fn a_consumer_that_is_given_an_entry_at_the_last_moment_keeps_it(server: Server) {
         let mut redis = server.connect().await;
-        let worker = Setup::new(&server).worker("lease = \"500ms\"").start();
-        let gone = "sh1-500-elsewhere-1-0000000000000000";
-        eventually(PATIENCE, "the group", async || {
-            redis::cmd("XGROUP").arg("CREATECONSUMER").arg("jobs").arg("workers").arg(gone)
-                .query_async::<i64>(&mut redis).await.is_ok()
+        let proxy = Proxy::start(server.port()).await;
+        let gone = "sh1-100-elsewhere-1-0000000000000000";
+        let mut made = redis::pipe();
+        made.cmd("XGROUP").arg("CREATE").arg("jobs").arg("workers").arg("0").arg("MKSTREAM");
+        made.cmd("XGROUP").arg("CREATECONSUMER").arg("jobs").arg("workers").arg(gone);
+        let _: (redis::Value, i64) = made.query_async(&mut redis).await.unwrap();
+        let held = proxy.hold_request(deletion());
+        let worker = Setup::at(proxy.url()).worker("lease = \"1s\"").start();
+        let release = held.within(PATIENCE).await;
+        give(&mut redis, gone, "late").await;
+        release.now();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let attempts: Vec<u32> = jobs::started(&mut redis).await.iter().map(|trace| trace.attempt).collect();
+        assert_eq!(attempts, [2], "what it was given is run by another, and not deleted along");
+        eventually(PATIENCE, "the consumer to be forgotten in the end", async || {
+            !consumers(&mut redis).await.iter().any(|name| name == gone)
         })
         .await;
-        let forget = include_str!("../src/stream/scripts/forget.lua");
-        for round in 0..200 {
-            let id: String = redis::cmd("XADD").arg("bystander").arg("*").arg("n").arg(round)
-                .query_async(&mut redis).await.unwrap();
-            if round == 0 {
-                let _: () = redis::cmd("XGROUP").arg("CREATE").arg("bystander").arg("workers").arg("0")
-                    .query_async(&mut redis).await.unwrap();
-            }
-            // Both at once, on two connections: whichever comes first, the entry is still there afterwards.
-            let (mut reader, mut forgetter) = (server.connect().await, server.connect().await);
-            let mut read = redis::cmd("XREADGROUP");
-            read.arg("GROUP").arg("workers").arg(gone).arg("COUNT").arg(1).arg("STREAMS").arg("bystander").arg(">");
-            let script = redis::Script::new(forget);
-            let mut call = script.key("bystander");
-            call.key("position").arg("workers").arg(gone);
-            let (read, forgotten) = tokio::join!(
-                read.query_async::<redis::Value>(&mut reader),
-                call.invoke_async::<i64>(&mut forgetter)
-            );
-            read.unwrap();
-            forgotten.unwrap();
-            let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("bystander").arg("workers")
-                .arg(&id).arg(&id).arg(1).query_async(&mut redis).await.unwrap();
-            assert_eq!(pending.len(), 1, "{id} is neither pending nor handled");
-            let _: i64 = redis::cmd("XACK").arg("bystander").arg("workers").arg(&id).query_async(&mut redis).await.unwrap();
-        }
         worker.stop().await;
+    }
+
+    /// A worker that stops takes its consumer along: not so with an entry that it has and does not know of.
+    async fn a_stopping_worker_leaves_its_consumer_where_something_is_pending_with_it(server: Server) {
+        let mut redis = server.connect().await;
+        let proxy = Proxy::start(server.port()).await;
+        let setup = Setup::at(proxy.url()).worker("lease = \"1s\"");
+        let worker = setup.start();
+        jobs::publish(&mut redis, "jobs", &[Job::new("first", Action::Succeed)]).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let name = consumers(&mut redis).await.remove(0);
+        let held = proxy.hold_request(deletion());
+        let stopping = tokio::spawn(worker.stop());
+        let release = held.within(PATIENCE).await;
+        give(&mut redis, &name, "late").await;
+        release.now();
+        stopping.await.unwrap();
+        assert_eq!(consumers(&mut redis).await, [name]);
+        let heir = Setup::new(&server).start();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(jobs::handled(&mut redis).await["late"], 1);
+        heir.stop().await;
     }
 }
 
-async fn consumers(redis: &mut redis::aio::MultiplexedConnection) -> Vec<String> {
+/// The request that deletes a consumer, as a script or as the command itself.
+fn deletion() -> Exchange {
+    scripts::call("forget").or_of("DELCONSUMER")
+}
+
+/// Publishes a job and delivers it to `consumer`, in one step, so that nobody else gets it.
+async fn give(redis: &mut MultiplexedConnection, consumer: &str, id: &str) {
+    let data = serde_json::to_string(&Job::new(id, Action::Succeed)).unwrap();
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    pipe.cmd("XADD")
+        .arg("jobs")
+        .arg("*")
+        .arg("type")
+        .arg("test.job")
+        .arg("data")
+        .arg(data);
+    pipe.cmd("XREADGROUP")
+        .arg("GROUP")
+        .arg("workers")
+        .arg(consumer)
+        .arg("STREAMS")
+        .arg("jobs")
+        .arg(">");
+    let _: (String, redis::Value) = pipe.query_async(redis).await.unwrap();
+}
+
+async fn consumers(redis: &mut MultiplexedConnection) -> Vec<String> {
     let info: redis::streams::StreamInfoConsumersReply = redis::cmd("XINFO")
         .arg("CONSUMERS")
         .arg("jobs")

@@ -1,11 +1,20 @@
-//! A reply that got lost takes nothing along: what it brought is found where it still is, with this worker.
+//! What gets lost between a worker and Redis takes nothing along: what a lost reply brought is found where it still
+//! is, with this worker, and every step is repeated until it is known to be done, and is done once. It makes no
+//! difference whether the request got lost, or its answer, or whether the answer only came late.
 
 use std::time::{Duration, Instant};
 
-use crate::support::jobs::{self, Action, many};
-use crate::support::{Proxy, Server, Setup, eventually, settled};
+use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{
+    Caught, Exchange, InProcess, Proxy, Server, Setup, eventually, scripts, settled,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How much later a late answer comes.
+const LATE: Duration = Duration::from_secs(1);
 
 on_both_servers! {
     /// With a lease of half a minute, nothing that waits for one would be in time.
@@ -13,8 +22,8 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let proxy = Proxy::start(server.port()).await;
         let worker = Setup::at(proxy.url()).worker("lease = \"30s\"").start();
-        eventually(PATIENCE, "the worker to wait for entries", async || blocked(&mut redis).await == 1).await;
-        let caught = proxy.cut_after_next_reply_containing("lost-0");
+        until_it_reads(&mut redis, 1).await;
+        let caught = proxy.cut_after(Exchange::of("XREADGROUP").and_answered("lost-0"));
         let all = many("lost", 20, &Action::Succeed);
         jobs::publish(&mut redis, "jobs", &all).await;
         caught.within(PATIENCE).await;
@@ -28,27 +37,367 @@ on_both_servers! {
         worker.stop().await;
     }
 
-    async fn an_acknowledgement_whose_answer_is_lost_is_repeated_and_nothing_runs_twice(server: Server) {
+    /// A reply that is lost while the connection stays: nothing tells the reader that none will come. Another worker
+    /// would take the entry over when the lease is over.
+    async fn an_entry_of_a_read_that_is_never_answered_is_handled_before_its_lease_is_over(server: Server) {
         let mut redis = server.connect().await;
         let proxy = Proxy::start(server.port()).await;
-        let worker = Setup::at(proxy.url()).start();
-        let all = many("job", 200, &Action::Take(20));
-        jobs::publish(&mut redis, "jobs", &all).await;
-        eventually(PATIENCE, "some to be done", async || jobs::ended(&mut redis).await.len() > 50).await;
-        proxy.cut().await;
+        let lease = Duration::from_secs(3);
+        let worker = Setup::at(proxy.url()).worker("lease = \"3s\"").start();
+        until_it_reads(&mut redis, 1).await;
+        let caught = proxy.swallow(Exchange::of("XREADGROUP").and_answered("lost"));
+        jobs::publish(&mut redis, "jobs", &[Job::new("lost", Action::Succeed)]).await;
+        caught.within(PATIENCE).await;
+        let (delivered, before) = (Instant::now(), proxy.traffic().requests());
+        let other = Setup::new(&server).worker("lease = \"3s\"").start();
         settled(&mut redis, "jobs", PATIENCE).await;
-        eventually(PATIENCE, "all to be handled", async || jobs::handled(&mut redis).await.len() == all.len()).await;
-        assert!(jobs::started(&mut redis).await.iter().all(|trace| trace.attempt <= 2));
+        assert!(delivered.elapsed() < lease, "handled after {:?}", delivered.elapsed());
+        assert_eq!(attempts(&mut redis, "lost").await, [1]);
+        // Waking a read that can't end must not become a spin.
+        let sent = proxy.traffic().requests() - before;
+        assert!(sent < 80, "{sent} commands meanwhile: {:?}", proxy.traffic());
         worker.stop().await;
+        other.stop().await;
+    }
+
+    /// The worker's own connections know nothing of a delivery under its name. Another worker would take it over when
+    /// the lease is over.
+    async fn an_entry_that_a_worker_has_and_does_not_know_of_is_found_by_its_next_renewals(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"6s\"");
+        let worker = setup.start();
+        // A consumer is there from its first delivery on.
+        jobs::publish(&mut redis, "jobs", &[Job::new("first", Action::Succeed)]).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let info: redis::streams::StreamInfoConsumersReply =
+            redis::cmd("XINFO").arg("CONSUMERS").arg("jobs").arg("workers").query_async(&mut redis).await.unwrap();
+        let consumer = info.consumers[0].name.clone();
+        let other = setup.start();
+        until_it_reads(&mut redis, 2).await;
+        // Within one transaction, or it would be delivered to a reader that waits.
+        let data = serde_json::to_string(&Job::new("lost", Action::Succeed)).unwrap();
+        let mut delivery = redis::pipe();
+        delivery.atomic().cmd("XADD").arg("jobs").arg("*").arg("type").arg("test.job").arg("data").arg(data);
+        delivery.cmd("XREADGROUP").arg("GROUP").arg("workers").arg(consumer).arg("STREAMS").arg("jobs").arg(">");
+        let _: (String, redis::Value) = delivery.query_async(&mut redis).await.unwrap();
+        let delivered = Instant::now();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        // A third of the lease at most until the renewal.
+        assert!(delivered.elapsed() < Duration::from_secs(4), "handled after {:?}", delivered.elapsed());
+        assert_eq!(attempts(&mut redis, "lost").await, [1]);
+        worker.stop().await;
+        other.stop().await;
+    }
+
+    async fn a_lost_join(server: Server) {
+        with_each_loss(&server, "join", async |mut scene| {
+            let caught = scene.set(scripts::call("join"));
+            scene.publish(5, Action::Succeed).await;
+            let worker = scene.setup().start();
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_delivery(server: Server) {
+        with_each_loss(&server, "deliver", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(Exchange::of("XREADGROUP").and_answered(&scene.stream));
+            scene.publish(20, Action::Take(300)).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_adoption(server: Server) {
+        with_each_loss(&server, "adopt", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let delivery = scene.proxy.cut_after(Exchange::of("XREADGROUP").and_answered(&scene.stream));
+            let caught = scene.set(scripts::call("adopt").and_answered(&scene.stream));
+            scene.publish(20, Action::Take(300)).await;
+            delivery.within(PATIENCE).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_renewal(server: Server) {
+        with_each_loss(&server, "renew", async |mut scene| {
+            let setup = scene.setup().worker("lease = \"1500ms\"");
+            let worker = setup.start();
+            scene.publish(5, Action::Take(4_000)).await;
+            eventually(PATIENCE, "all to run", async || scene.starts().await == 5).await;
+            let idle = Setup::new(&server).worker(&scene.streams()).worker("lease = \"1500ms\"").start();
+            scene.set(scripts::call("renew")).within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 0).await;
+            idle.stop().await;
+        })
+        .await;
+    }
+
+    async fn a_lost_acknowledgement(server: Server) {
+        with_each_loss(&server, "ack", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(Exchange::of("XACK"));
+            scene.publish(20, Action::Succeed).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_acknowledgement_of_what_had_failed(server: Server) {
+        with_each_loss(&server, "ack-recorded", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(scripts::call("ack"));
+            scene.publish(20, Action::Fail(1)).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1, 2], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_parking(server: Server) {
+        with_each_loss(&server, "park", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(scripts::call("park"));
+            scene.publish(20, Action::Fail(1)).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1, 2], 0).await;
+        })
+        .await;
+    }
+
+    /// The repeat comes when the entry is on its next attempt already, and with the same worker.
+    async fn a_parking_that_is_repeated_during_the_next_attempt(server: Server) {
+        let mut scene = Scene::new(&server, "park-again", Loss::Answer).await;
+        let worker = scene.start_reading().await;
+        let first = scene.proxy.cut_after(scripts::call("park"));
+        let repeat = scene.proxy.hold_request(scripts::call("park").second());
+        scene.publish(1, Action::FailThenTake(1, 1_000)).await;
+        first.within(PATIENCE).await;
+        let repeat = repeat.within(PATIENCE).await;
+        eventually(PATIENCE, "it to run again", async || scene.starts().await == 2).await;
+        repeat.now();
+        scene.comes_to(worker, &[1, 2], 0).await;
+    }
+
+    async fn a_lost_release(server: Server) {
+        with_each_loss(&server, "release", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(scripts::call("park"));
+            scene.publish(20, Action::Later(1)).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1, 1], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_waking(server: Server) {
+        with_each_loss(&server, "wake", async |mut scene| {
+            let worker = scene.start_reading().await;
+            scene.publish(20, Action::Fail(1)).await;
+            eventually(PATIENCE, "all to have failed", async || scene.starts().await == 20).await;
+            let caught = scene.set(scripts::call("wake").and_answered(&scene.stream));
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1, 2], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_reclaim(server: Server) {
+        with_each_loss(&server, "reclaim", async |mut scene| {
+            let caught = scene.set(scripts::call("reclaim").and_answered(&scene.stream));
+            scene.publish(20, Action::Take(300)).await;
+            scene.leave_to_a_dead_worker(1).await;
+            let worker = scene.setup().worker("lease = \"2s\"").start();
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[2], 0).await;
+        })
+        .await;
+    }
+
+    /// From the third attempt on an entry comes alone.
+    async fn a_lost_reclaim_of_what_may_have_killed_its_workers(server: Server) {
+        with_each_loss(&server, "reclaim-alone", async |mut scene| {
+            let caught = scene.set(scripts::call("reclaim").and_answered(&scene.stream));
+            scene.publish(1, Action::Take(300)).await;
+            scene.leave_to_a_dead_worker(2).await;
+            let worker = scene.setup().worker("lease = \"2s\"").start();
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[3], 0).await;
+        })
+        .await;
+    }
+
+    async fn a_lost_burial(server: Server) {
+        with_each_loss(&server, "bury", async |mut scene| {
+            let worker = scene.start_reading().await;
+            let caught = scene.set(scripts::call("bury"));
+            scene.publish(20, Action::FailForGood).await;
+            caught.within(PATIENCE).await;
+            scene.comes_to(worker, &[1], 20).await;
+        })
+        .await;
     }
 }
 
-async fn blocked(redis: &mut redis::aio::MultiplexedConnection) -> usize {
-    let clients: String = redis::cmd("CLIENT")
-        .arg("LIST")
-        .query_async(redis)
-        .await
-        .unwrap();
-    let waits = |client: &&str| client.contains("cmd=xreadgroup") && client.contains("flags=b");
-    clients.lines().filter(waits).count()
+/// What becomes of a step on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// The connection breaks before the server has the request.
+    Request,
+    /// The connection breaks when the server has done the step.
+    Answer,
+    Late,
+}
+
+/// A stream, and a worker whose network is bad, once.
+struct Scene {
+    loss: Loss,
+    stream: String,
+    jobs: Vec<Job>,
+    redis: MultiplexedConnection,
+    proxy: Proxy,
+}
+
+/// Plays a scene with each of the losses, all at once.
+async fn with_each_loss(server: &Server, step: &str, play: impl AsyncFn(Scene)) {
+    let losses = [Loss::Request, Loss::Answer, Loss::Late];
+    let scenes = losses.map(async |loss| play(Scene::new(server, step, loss).await).await);
+    join_all(scenes).await;
+}
+
+impl Scene {
+    async fn new(server: &Server, step: &str, loss: Loss) -> Self {
+        let mut redis = server.connect().await;
+        scripts::load(&mut redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let stream = format!("{step}-{loss:?}").to_lowercase();
+        Scene {
+            loss,
+            stream,
+            jobs: Vec::new(),
+            redis,
+            proxy,
+        }
+    }
+
+    fn streams(&self) -> String {
+        format!("streams = [{:?}]", self.stream)
+    }
+
+    /// A worker whose lease heals nothing: what is lost must be found without. While an answer is late, renewals go on,
+    /// and find what the worker does not hold yet.
+    fn setup(&self) -> Setup {
+        let lease = if self.loss == Loss::Late { "2s" } else { "60s" };
+        let setup = Setup::at(self.proxy.url()).worker(&self.streams());
+        setup.worker(&format!("lease = {lease:?}"))
+    }
+
+    /// A worker that has read all there was.
+    async fn start_reading(&mut self) -> InProcess {
+        let worker = self.setup().start();
+        let address = format!("XREADGROUP of {}", self.stream);
+        eventually(PATIENCE, address, async || {
+            self.proxy.traffic().commands.contains_key("XREADGROUP")
+        })
+        .await;
+        worker
+    }
+
+    fn set(&self, exchange: Exchange) -> Caught {
+        match self.loss {
+            Loss::Request => self.proxy.cut_before(exchange),
+            Loss::Answer => self.proxy.cut_after(exchange),
+            Loss::Late => self.proxy.delay(exchange, LATE),
+        }
+    }
+
+    async fn publish(&mut self, count: usize, action: Action) {
+        self.jobs = many(&self.stream, count, &action);
+        jobs::publish(&mut self.redis, &self.stream, &self.jobs).await;
+    }
+
+    /// Delivers all there is to a worker of another machine, the given number of times, which is never heard of again.
+    async fn leave_to_a_dead_worker(&mut self, deliveries: u32) {
+        let gone = "sh1-500-elsewhere-1-0000000000000000";
+        let mut pipe = redis::pipe();
+        pipe.cmd("XGROUP")
+            .arg("CREATE")
+            .arg(&self.stream)
+            .arg("workers")
+            .arg("0");
+        pipe.cmd("XREADGROUP").arg("GROUP").arg("workers").arg(gone);
+        pipe.arg("STREAMS").arg(&self.stream).arg(">");
+        for _ in 1..deliveries {
+            pipe.cmd("XAUTOCLAIM")
+                .arg(&self.stream)
+                .arg("workers")
+                .arg(gone)
+                .arg(0)
+                .arg("0");
+        }
+        let _: redis::Value = pipe.query_async(&mut self.redis).await.unwrap();
+    }
+
+    /// How often its jobs were started, all together.
+    async fn starts(&mut self) -> usize {
+        let started = jobs::started(&mut self.redis).await;
+        let ours = |trace: &&jobs::Trace| self.jobs.iter().any(|job| job.id == trace.id);
+        started.iter().filter(ours).count()
+    }
+
+    /// Waits until all is settled; then each has started in just these attempts, and as much as that is buried.
+    async fn comes_to(mut self, worker: InProcess, expected: &[u32], dead: u64) {
+        let (loss, since) = (self.loss, Instant::now());
+        settled(&mut self.redis, &self.stream, PATIENCE).await;
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "{loss:?}: after {:?}",
+            since.elapsed()
+        );
+        // What runs twice ends before the worker does.
+        assert_eq!(worker.stop().await.unsettled, 0, "{loss:?}");
+        for job in &self.jobs {
+            let attempts = attempts(&mut self.redis, &job.id).await;
+            assert_eq!(attempts, expected, "{loss:?}: attempts of {}", job.id);
+        }
+        let left = format!("{{{}}}:workers", self.stream);
+        let (parked, records, buried): (u64, u64, u64) = redis::pipe()
+            .cmd("ZCARD")
+            .arg(format!("{left}:retry"))
+            .cmd("HLEN")
+            .arg(format!("{left}:failures"))
+            .cmd("XLEN")
+            .arg(format!("{left}:dead"))
+            .query_async(&mut self.redis)
+            .await
+            .unwrap();
+        assert_eq!((parked, records, buried), (0, 0, dead), "{loss:?}");
+    }
+}
+
+/// The attempts in which a job was started, in their order.
+async fn attempts(redis: &mut MultiplexedConnection, id: &str) -> Vec<u32> {
+    let started = jobs::started(redis).await;
+    let of = started.iter().filter(|trace| trace.id == id);
+    of.map(|trace| trace.attempt).collect()
+}
+
+/// Waits until so many workers wait for entries.
+async fn until_it_reads(redis: &mut MultiplexedConnection, workers: usize) {
+    eventually(PATIENCE, "the workers to wait for entries", async || {
+        let clients: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(redis)
+            .await
+            .unwrap();
+        let waits = |client: &&str| client.contains("cmd=xreadgroup") && client.contains("flags=b");
+        clients.lines().filter(waits).count() == workers
+    })
+    .await;
 }

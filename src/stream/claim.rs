@@ -126,7 +126,12 @@ impl Link {
         most: usize,
         most_bytes: usize,
     ) -> Result<Woken, Trouble> {
-        let doing = "waking parked entries";
+        let doing = || {
+            format!(
+                "waking parked entries of {} and {}",
+                keys.retry, keys.failures
+            )
+        };
         let value: Value = WAKE
             .key(&keys.stream)
             .key(&keys.retry)
@@ -138,7 +143,7 @@ impl Link {
             .arg(most_bytes)
             .invoke_async(&mut self.conn)
             .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
             let [entries, trimmed, next, now, again] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
@@ -153,7 +158,7 @@ impl Link {
                 again: reply::int(&again)? as u64,
             })
         };
-        parse(value).ok_or_else(|| Trouble::garbled(doing))
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
     /// Takes over what `holder` let lapse.

@@ -144,7 +144,7 @@ impl Link {
         group: &str,
         parkings: &[Parking<'_>],
     ) -> Result<Vec<ParkOutcome>, Trouble> {
-        let doing = "parking entries";
+        let doing = || format!("parking entries in {} and {}", keys.retry, keys.failures);
         let mut outcomes = Vec::with_capacity(parkings.len());
         for chunk in parkings.chunks(CHUNK) {
             let mut call = PARK.key(&keys.stream);
@@ -162,14 +162,14 @@ impl Link {
             let value: Value = call
                 .invoke_async(&mut self.conn)
                 .await
-                .map_err(|error| Trouble::of(doing, error))?;
-            for outcome in reply::array(value).ok_or_else(|| Trouble::garbled(doing))? {
+                .map_err(|error| Trouble::of(&doing(), error))?;
+            for outcome in reply::array(value).ok_or_else(|| Trouble::garbled(&doing()))? {
                 outcomes.push(match reply::bytes(outcome).as_deref() {
                     Some(b"ok") => ParkOutcome::Parked,
                     Some(b"taken") => ParkOutcome::Taken,
                     Some(b"nobody") => ParkOutcome::Nobody,
                     Some(b"trimmed") => ParkOutcome::Trimmed,
-                    _ => return Err(Trouble::garbled(doing)),
+                    _ => return Err(Trouble::garbled(&doing())),
                 });
             }
         }
@@ -184,7 +184,7 @@ impl Link {
         delete: bool,
         burial: &Burial<'_>,
     ) -> Result<Buried, Trouble> {
-        let doing = "writing a dead letter";
+        let doing = || format!("writing a dead letter to {}", keys.dead);
         let id = burial.id.to_string();
         let mut with_fields = false;
         loop {
@@ -214,13 +214,13 @@ impl Link {
             let answer: String = call
                 .invoke_async(&mut self.conn)
                 .await
-                .map_err(|error| Trouble::of(doing, error))?;
+                .map_err(|error| Trouble::of(&doing(), error))?;
             match &answer[..] {
                 "ok" => return Ok(Buried::Done),
                 "taken" => return Ok(Buried::Taken),
                 "nobody" => return Ok(Buried::Nobody),
                 "missing" if !with_fields => with_fields = true,
-                _ => return Err(Trouble::garbled(doing)),
+                _ => return Err(Trouble::garbled(&doing())),
             }
         }
     }

@@ -26,6 +26,8 @@ use crate::stream::{Joined, Link, Read, Reader, Trouble};
 const BLOCK: Duration = Duration::from_secs(1);
 /// How long anything but a read may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The first and the longest wait between two attempts to wake a read.
+const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
@@ -81,6 +83,9 @@ impl Fetcher {
             let result = match self.lines.take() {
                 Some(mut lines) => {
                     let result = self.round(&mut lines).await;
+                    if result.is_ok() {
+                        self.pause.reset();
+                    }
                     // After a broken connection, or where an answer is still to come, new ones begin by adopting what
                     // may have been lost.
                     let usable = !matches!(result, Err(Trouble::Broken(_)));
@@ -89,12 +94,7 @@ impl Fetcher {
                 }
                 None => self.connect().await,
             };
-            let Err(trouble) = result else {
-                if self.lines.is_some() {
-                    self.pause.reset();
-                }
-                continue;
-            };
+            let Err(trouble) = result else { continue };
             if trouble.is_final() {
                 return self.shared.fail(trouble.into_error());
             }
@@ -273,13 +273,13 @@ impl Fetcher {
         };
         let answer = reader.receive(read.streams, block);
         tokio::pin!(answer);
-        let mut ringing = false;
+        let (mut ringing, mut wait) = (false, RINGS.0);
         loop {
             tokio::select! {
                 biased;
                 delivered = &mut answer => return delivered,
                 () = self.something_else(), if !ringing => ringing = true,
-                () = ring(link.clone(), client), if ringing => {}
+                () = ring(link.clone(), client, wait), if ringing => wait = (wait * 2).min(RINGS.1),
             }
         }
     }
@@ -296,7 +296,12 @@ impl Fetcher {
         let until = self.alarm.next.min(self.reclaims.next());
         until
             .saturating_duration_since(Instant::now())
-            .clamp(Duration::from_millis(1), BLOCK.min(self.shared.lease / 3))
+            .clamp(Duration::from_millis(1), self.block())
+    }
+
+    /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
+    fn block(&self) -> Duration {
+        BLOCK.min(self.shared.lease / 3)
     }
 
     /// Waits for a reason to end a read that blocks.
@@ -404,12 +409,12 @@ impl Fetcher {
     }
 }
 
-/// Ends a read that blocks. It may not have begun to block when the bell rings: the caller rings again until the
-/// read has ended.
-async fn ring(mut bell: Link, client: i64) {
+/// Ends a read that blocks, and waits for it to end. It may not have begun to block when the bell rings: the caller
+/// rings again until the read has ended, less and less often where its reply is lost.
+async fn ring(mut bell: Link, client: i64, wait: Duration) {
     // Without the right to do this a read ends when its time is over.
     let _ = bell.unblock(client).await;
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    tokio::time::sleep(wait).await;
 }
 
 /// One of `parts` shares of what is left, at least one.

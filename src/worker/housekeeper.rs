@@ -19,7 +19,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tokio::time::sleep(shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
         if let Err(trouble) = round(&shared, &mut link, number.is_multiple_of(THOROUGH)).await {
             tracing::debug!("{}", trouble.error());
-            link = None;
+            if let Trouble::Broken(_) = trouble {
+                link = None;
+            }
         }
     }
 }

@@ -53,10 +53,8 @@ impl Renewer {
                     if trouble.is_final() {
                         return self.shared.fail(trouble.into_error());
                     }
-                    match &trouble {
-                        Trouble::Broken(_) => self.link = None,
-                        Trouble::NoGroup(_) => self.shared.rejoin(),
-                        Trouble::Refused(_) => {}
+                    if let Trouble::NoGroup(_) = trouble {
+                        self.shared.rejoin();
                     }
                     self.complaint.warn(trouble.error().to_string());
                     self.pause.next().min(self.shared.lease / 3)
@@ -86,13 +84,9 @@ impl Renewer {
         // Taken before anything is sent: the answers say nothing about what came later.
         let sent = Instant::now();
         let batches = self.shared.held.snapshot();
-        for source in self.shared.active_sources() {
-            self.renew(&mut link, &source, &batches, false).await?;
-            if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
-                self.renew(&mut link, &source, &batches, true).await?;
-            }
-        }
-        self.link = Some(link);
+        let renewed = self.renew_all(&mut link, &batches).await;
+        self.link = (!matches!(renewed, Err(Trouble::Broken(_)))).then_some(link);
+        renewed?;
         for batch in &batches {
             batch.renew(sent, self.shared.lease);
         }
@@ -103,6 +97,16 @@ impl Renewer {
         self.shared.renewed(sent, in_time);
         self.last = Some(sent);
         self.shared.held.renewed.notify_waiters();
+        Ok(())
+    }
+
+    async fn renew_all(&self, link: &mut Link, batches: &[Arc<Batch>]) -> Result<(), Trouble> {
+        for source in self.shared.active_sources() {
+            self.renew(link, &source, batches, false).await?;
+            if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
+                self.renew(link, &source, batches, true).await?;
+            }
+        }
         Ok(())
     }
 

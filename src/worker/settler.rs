@@ -11,8 +11,8 @@ use super::acker::Acks;
 use super::complaint::{Complaint, Pause};
 use super::held::{Batch, Owner, Slot};
 use super::shared::{Shared, sleep_until};
-use super::steps::{Body, Job, Step, bury, nobodys, park};
-use super::verdict::Verdict;
+use super::steps::{Body, DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use super::verdict::{Reason, Verdict};
 use crate::error::ErrorKind;
 use crate::stream::{ParkOutcome, Trouble};
 
@@ -37,6 +37,11 @@ pub(super) struct Settler {
     pause: Pause,
     /// Something was refused or got no answer: nothing is sent before.
     not_before: Option<Instant>,
+    /// The dead letters can't be written: no burial is tried before.
+    no_burial_before: Option<Instant>,
+    /// Burials that were refused and can't wait in Redis, and when they are tried again.
+    stuck: Vec<Job>,
+    stuck_until: Option<Instant>,
 }
 
 impl Settler {
@@ -48,6 +53,9 @@ impl Settler {
             complaint: Complaint::default(),
             pause: Pause::new(),
             not_before: None,
+            no_burial_before: None,
+            stuck: Vec::new(),
+            stuck_until: None,
         }
     }
 
@@ -57,8 +65,12 @@ impl Settler {
         let mut news = Vec::new();
         let mut closed = false;
         loop {
+            if self.stuck_until.is_some_and(|at| at <= Instant::now()) {
+                self.others.append(&mut self.stuck);
+                self.stuck_until = None;
+            }
             let idle = self.others.is_empty();
-            if idle && closed {
+            if idle && closed && self.stuck.is_empty() {
                 return;
             }
             let later = self.not_before.filter(|_| !idle);
@@ -67,6 +79,7 @@ impl Settler {
                 () = abandon.cancelled() => return,
                 count = inbox.recv_many(&mut news, STEP), if !closed && (idle || later.is_some()) => closed = count == 0,
                 () = sleep_until(later), if later.is_some() => self.not_before = None,
+                () = sleep_until(self.stuck_until), if self.stuck_until.is_some() => {}
                 // Nothing to wait for: on with what is here.
                 () = std::future::ready(()), if !idle && later.is_none() => {}
             }
@@ -110,9 +123,13 @@ impl Settler {
             }
             // What became of it here is no longer of interest.
             (Owner::Another, _) => return self.done(&batch, [slot]),
-            (_, Verdict::Bury { reason, error }) => Step::Bury { reason, error },
+            (_, Verdict::Bury { reason, error }) => Step::Bury {
+                reason,
+                error,
+                nobodys: false,
+            },
             (Owner::Nobody, Verdict::Retry { error, .. } | Verdict::Release { error, .. }) => {
-                nobodys(error)
+                nobodys(Reason::Failed, error)
             }
             (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
@@ -144,8 +161,16 @@ impl Settler {
             Ok(link) => link,
             Err(error) => return self.wait(&Trouble::Broken(error)),
         };
+        let too_soon = self.no_burial_before.is_some_and(|at| at > Instant::now());
         let (parks, burials) = std::mem::take(&mut self.others)
             .into_iter()
+            .map(|job| {
+                if too_soon {
+                    job.doomed().unwrap_or_else(|job| job)
+                } else {
+                    job
+                }
+            })
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
         // Both at once on one connection: none waits for the others' answers.
         let shared = self.shared.clone();
@@ -160,11 +185,13 @@ impl Settler {
                     if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
                 {
                     job.slot().is_nobodys();
-                    let (Step::Park { error, .. } | Step::Bury { error, .. }) = &job.step;
-                    self.others.push(Job {
-                        step: nobodys(error.clone()),
-                        ..job
-                    });
+                    let step = match job.step {
+                        Step::Park { doomed, error, .. } => {
+                            nobodys(doomed.unwrap_or(Reason::Failed), error)
+                        }
+                        bury => bury,
+                    };
+                    self.others.push(Job { step, ..job });
                 }
                 Ok(_) => self.done(&job.batch, [job.slot()]),
                 Err(met) => {
@@ -172,6 +199,11 @@ impl Settler {
                     self.others.push(job);
                 }
             }
+        }
+        if hopeless(&buried).is_some() {
+            // At random, so that no entry is always one of those that are not tried.
+            let wait = DOOMED_WAIT.mul_f64(0.2 + 0.6 * fastrand::f64());
+            self.no_burial_before = Some(Instant::now() + wait);
         }
         for (job, result) in buried {
             match result {
@@ -181,8 +213,13 @@ impl Settler {
                     self.complaint.warn(format!(
                         "{met}; the entry is kept and will be buried when this is mended"
                     ));
-                    let doomed = job.doomed();
-                    self.others.push(doomed);
+                    match job.doomed() {
+                        Ok(parking) => self.others.push(parking),
+                        Err(job) => {
+                            self.stuck.push(job);
+                            self.stuck_until.get_or_insert(Instant::now() + DOOMED_WAIT);
+                        }
+                    }
                 }
                 Err(met) => {
                     trouble = Some(met);

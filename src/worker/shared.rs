@@ -18,8 +18,9 @@ use crate::stream::{Connector, Greeting, Link, Reader};
 
 /// How long a settlement may take to be answered.
 const SETTLE_ANSWER: Duration = Duration::from_secs(10);
-/// How much longer than it may block a read may take to be answered.
-const READ_ANSWER: Duration = Duration::from_secs(10);
+/// The least and the most that a third of the lease comes to where the answer to a read is waited for, beyond the time
+/// it blocks. An answer that got lost leaves entries pending with this worker: they are to be found before it is over.
+const READ_ANSWER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// What the parts of a worker share.
 pub(super) struct Shared {
@@ -148,7 +149,8 @@ impl Shared {
     /// The connection that new entries are read on.
     pub async fn connect_reader(&self) -> Result<Reader> {
         let name = format!("streamhand:{}:read", self.group);
-        let reader = self.connector.reader(&name, READ_ANSWER).await?;
+        let patience = (self.lease / 3).clamp(READ_ANSWER.0, READ_ANSWER.1);
+        let reader = self.connector.reader(&name, patience).await?;
         self.greeted(&reader.greeting);
         Ok(reader)
     }

@@ -18,7 +18,9 @@ use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble};
 /// Most burials under way at once.
 const BURIALS: usize = 32;
 /// When the next attempt is made to bury what could not be buried.
-const DOOMED_WAIT: Duration = Duration::from_secs(5);
+pub(super) const DOOMED_WAIT: Duration = Duration::from_secs(5);
+/// So many burials refused, and none done, mean that none can be for a while.
+const HOPELESS: usize = 8;
 
 /// The fields of an entry that may have to be buried.
 pub(super) enum Body {
@@ -46,6 +48,8 @@ pub(super) enum Step {
     Bury {
         reason: Reason,
         error: String,
+        /// It is not pending with anybody: it can't be parked.
+        nobodys: bool,
     },
 }
 
@@ -85,10 +89,11 @@ impl Job {
         std::str::from_utf8(self.fields().value(name)?).ok()
     }
 
-    /// The burial that was refused, as a parking that remembers it.
-    pub fn doomed(self) -> Job {
+    /// The burial that was refused, as a parking that remembers it; or the same again where it can't be parked.
+    pub fn doomed(self) -> Result<Job, Job> {
         let step = match self.step {
-            Step::Bury { reason, error } => Step::Park {
+            Step::Bury { nobodys: true, .. } => return Err(self),
+            Step::Bury { reason, error, .. } => Step::Park {
                 delay: DOOMED_WAIT,
                 given_back: true,
                 doomed: Some(reason),
@@ -96,18 +101,19 @@ impl Job {
             },
             park => park,
         };
-        Job { step, ..self }
+        Ok(Job { step, ..self })
     }
 }
 
 /// The burial of what is no longer pending.
-pub(super) fn nobodys(error: String) -> Step {
+pub(super) fn nobodys(reason: Reason, error: String) -> Step {
     let error = format!(
         "{error} (and it was no longer pending: trimmed, or acknowledged or deleted by hand)"
     );
     Step::Bury {
-        reason: Reason::Failed,
+        reason,
         error,
+        nobodys: true,
     }
 }
 
@@ -187,13 +193,30 @@ pub(super) async fn bury(
                 (job, result)
             }
         });
-        out.extend(join_all(lot).await);
+        let lot = join_all(lot).await;
+        let hopeless = hopeless(&lot);
+        out.extend(lot);
+        if let Some(refused) = hopeless {
+            out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
+        }
     }
     out
 }
 
+/// What stood in the way of every burial, where there were enough to tell.
+pub(super) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Trouble> {
+    let mut why = None;
+    for (_, result) in tried {
+        match result {
+            Err(refused @ Trouble::Refused(_)) => why = Some(refused.again()),
+            _ => return None,
+        }
+    }
+    why.filter(|_| tried.len() >= HOPELESS)
+}
+
 async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
-    let Step::Bury { reason, error } = &job.step else {
+    let Step::Bury { reason, error, .. } = &job.step else {
         return Err(Trouble::garbled("writing a dead letter"));
     };
     let source = &job.batch.source;

@@ -90,8 +90,13 @@ impl Fetcher {
                 .collect();
             self.hand_over(&source, false, since, entries);
         }
-        self.alarm
-            .set(if taken.more { Duration::ZERO } else { next });
+        if taken.more {
+            // No waiting, not even a little: a read would have to block for it, and a server at rest looks at its
+            // clock ten times a second only.
+            self.alarm.next = Instant::now();
+        } else {
+            self.alarm.set(next);
+        }
         Ok(taken)
     }
 }

@@ -39,10 +39,10 @@ pub enum Action {
     ComputeQuietlyThenFail(u64),
     /// Fails in the first so many attempts.
     Fail(u32),
+    /// Fails in the first so many attempts, then succeeds after so many milliseconds.
+    FailThenTake(u32, u64),
     /// Fails for good.
     FailForGood,
-    /// Fails the first time, and then succeeds after so many milliseconds.
-    FailThenTake(u64),
     /// Asks, the first so many times, to come back after 10 ms.
     Later(u32),
     /// The same, and then succeeds after so many milliseconds.
@@ -128,11 +128,12 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         | Action::ComputeQuietlyThenFail(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
-        Action::Fail(times) if ctx.attempt() <= times => return Err("asked to fail".into()),
+        Action::Fail(times) | Action::FailThenTake(times, _) if ctx.attempt() <= times => {
+            return Err("asked to fail".into());
+        }
         Action::Fail(_) => {}
+        Action::FailThenTake(_, ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::FailForGood => return Err(Failure::permanent("asked to fail for good")),
-        Action::FailThenTake(_) if ctx.attempt() == 1 => return Err("asked to fail".into()),
-        Action::FailThenTake(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Later(times) | Action::LaterThenTake(times, _) => {
             let mut redis = ctx.redis().await?;
             let asked: u32 = redis.incr(format!("test:later:{}", job.id), 1).await?;

@@ -10,6 +10,8 @@ mod port;
 mod process;
 mod resp;
 mod resp_proxy;
+mod resp_traps;
+pub mod scripts;
 mod server;
 mod streams;
 mod tls;
@@ -25,10 +27,11 @@ pub use kind::Kind;
 pub use port::free_ports;
 pub use process::WorkerProcess;
 pub use resp_proxy::Proxy;
+pub use resp_traps::{Caught, Exchange};
 pub use server::Server;
 pub use streams::{Entry, Fields, add, entries};
 pub use tls::{Authority, Identity, TlsServer};
-pub use worker::{Setup, pending, settled};
+pub use worker::{InProcess, Setup, all_pending, dead, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.
 const TEST_LIMIT: Duration = Duration::from_secs(120);

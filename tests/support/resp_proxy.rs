@@ -1,10 +1,10 @@
-//! A bad network between a client and its server: replies that get lost or come late, connections
-//! that break or are refused.
+//! A bad network between a client and its server: requests and replies that get lost or come late,
+//! connections that break or are refused.
 //!
-//! It works on whole replies. What becomes of one is decided when all of it is there, and the
-//! replies before it are delivered first.
+//! It works on whole requests and replies. What becomes of one is decided when all of it is there,
+//! and those before it are delivered first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::free_ports;
 use super::resp::{command_name, message_len};
+use super::resp_traps::{Caught, Exchange, Fate, Held, Traps};
 
 /// Passes connections on to a server on this machine until it is told otherwise.
 pub struct Proxy {
@@ -33,6 +34,8 @@ pub struct Proxy {
 /// What went through, over all connections.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic {
+    /// Connections that clients made, to a server that was there or not.
+    pub connections: u64,
     /// Requests by their command's name, in capitals; those that clients send to introduce
     /// themselves are among them.
     pub commands: BTreeMap<String, u64>,
@@ -40,16 +43,23 @@ pub struct Traffic {
     pub bytes_to_client: u64,
 }
 
-/// A trap that is set for a reply.
-pub struct Caught(oneshot::Receiver<()>);
+impl Traffic {
+    /// All requests.
+    pub fn requests(&self) -> u64 {
+        self.commands.values().sum()
+    }
 
-impl Caught {
-    /// Waits until the reply has come and was kept from the client.
-    pub async fn within(self, deadline: Duration) {
-        match timeout(deadline, self.0).await {
-            Ok(caught) => caught.expect("the proxy to outlive its traps"),
-            Err(_) => panic!("no such reply after {deadline:?}"),
+    /// What has come since then.
+    pub fn since(&self, earlier: &Traffic) -> Traffic {
+        let mut traffic = self.clone();
+        traffic.connections -= earlier.connections;
+        traffic.bytes_to_server -= earlier.bytes_to_server;
+        traffic.bytes_to_client -= earlier.bytes_to_client;
+        for (name, count) in &earlier.commands {
+            *traffic.commands.entry(name.clone()).or_default() -= count;
         }
+        traffic.commands.retain(|_, count| *count > 0);
+        traffic
     }
 }
 
@@ -58,7 +68,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server_port,
             connections: Mutex::default(),
-            traps: Mutex::default(),
+            traps: Traps::default(),
             traffic: Mutex::default(),
             flowing: watch::Sender::new(true),
         });
@@ -82,16 +92,39 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Breaks the connection that carries the next reply with `part` in it: the server has sent the
-    /// reply, the client never gets it.
-    pub fn cut_after_next_reply_containing(&self, part: impl AsRef<[u8]>) -> Caught {
-        self.trap(part.as_ref(), Fate::Cut)
+    /// Breaks the connection on which the next such request comes: the server never gets it.
+    pub fn cut_before(&self, exchange: Exchange) -> Caught {
+        self.shared.traps.set(exchange, Fate::CutBefore)
     }
 
-    /// Keeps the next reply with `part` in it, and all that come after it on its connection, which
-    /// stays open; requests still reach the server.
-    pub fn hold_next_reply_containing(&self, part: impl AsRef<[u8]>) -> Caught {
-        self.trap(part.as_ref(), Fate::Hold)
+    /// Breaks the connection that carries the next such reply: the server has sent it, the client
+    /// never gets it.
+    pub fn cut_after(&self, exchange: Exchange) -> Caught {
+        self.shared.traps.set(exchange, Fate::CutAfter)
+    }
+
+    /// Keeps the next such request, and all that come after it on its connection, from the server
+    /// until it is released.
+    pub fn hold_request(&self, exchange: Exchange) -> Held {
+        let (release, released) = oneshot::channel();
+        let caught = self.shared.traps.set(exchange, Fate::HoldRequest(released));
+        Held { caught, release }
+    }
+
+    /// Keeps the next such reply, and all that come after it on its connection, which stays open;
+    /// requests still reach the server.
+    pub fn hold_reply(&self, exchange: Exchange) -> Caught {
+        self.shared.traps.set(exchange, Fate::HoldReply)
+    }
+
+    /// Loses the next such reply, and nothing else.
+    pub fn swallow(&self, exchange: Exchange) -> Caught {
+        self.shared.traps.set(exchange, Fate::Swallow)
+    }
+
+    /// Delivers the next such reply, and all that come after it on its connection, so much later.
+    pub fn delay(&self, exchange: Exchange, by: Duration) -> Caught {
+        self.shared.traps.set(exchange, Fate::Delay(by))
     }
 
     /// Delivers no replies until [`Proxy::resume_replies`]; then they come, late.
@@ -134,14 +167,11 @@ impl Proxy {
         locked(&self.shared.traffic).clone()
     }
 
-    fn trap(&self, part: &[u8], fate: Fate) -> Caught {
-        let (caught, receiver) = oneshot::channel();
-        locked(&self.shared.traps).push(Trap {
-            part: part.to_vec(),
-            fate,
-            caught,
-        });
-        Caught(receiver)
+    /// What goes through within the time given.
+    pub async fn traffic_during(&self, time: Duration) -> Traffic {
+        let before = self.traffic();
+        sleep(time).await;
+        self.traffic().since(&before)
     }
 }
 
@@ -159,26 +189,17 @@ const BACKLOG: u32 = 128;
 struct Shared {
     server_port: u16,
     connections: Mutex<JoinSet<()>>,
-    traps: Mutex<Vec<Trap>>,
+    traps: Traps,
     traffic: Mutex<Traffic>,
     flowing: watch::Sender<bool>,
 }
 
-struct Trap {
-    part: Vec<u8>,
-    fate: Fate,
-    caught: oneshot::Sender<()>,
-}
-
-/// What becomes of the connection on which a trap has caught a reply.
-#[derive(Clone, Copy)]
-enum Fate {
-    Cut,
-    Hold,
-}
+/// The requests of a connection that are not answered yet.
+type Asked = Mutex<VecDeque<Vec<u8>>>;
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
+        locked(&shared.traffic).connections += 1;
         let connection = carry(client, shared.clone());
         locked(&shared.connections).spawn(async {
             // However it breaks, both ends see it broken.
@@ -194,89 +215,99 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let asked = Asked::default();
     tokio::select! {
-        done = pass_requests(from_client, to_server, &shared) => done,
-        done = pass_replies(from_server, to_client, &shared) => done,
+        done = pass_requests(from_client, to_server, &asked, &shared) => done,
+        done = pass_replies(from_server, to_client, &asked, &shared) => done,
     }
 }
 
 async fn pass_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
+    asked: &Asked,
     shared: &Shared,
 ) -> io::Result<()> {
-    let mut uncounted = Vec::new();
+    let mut unsent = Vec::new();
     loop {
-        let known = uncounted.len();
-        if client.read_buf(&mut uncounted).await? == 0 {
+        if client.read_buf(&mut unsent).await? == 0 {
             return Ok(());
         }
-        let news = uncounted[known..].to_vec();
-        // Counted before they are passed on: who has a reply finds its request counted.
-        shared.count_requests(&mut uncounted, news.len());
-        server.write_all(&news).await?;
+        let mut whole = 0;
+        while let Some(length) = message_len(&unsent[whole..]) {
+            let request = unsent[whole..whole + length].to_vec();
+            if let Some(trap) = shared.traps.for_request(&request) {
+                server.write_all(&unsent[..whole]).await?;
+                unsent.drain(..whole);
+                whole = 0;
+                match trap.spring() {
+                    // Let go too where nobody is left to release it.
+                    Fate::HoldRequest(released) => drop(released.await),
+                    _ => return Ok(()),
+                }
+            }
+            // Before it is passed on: who has a reply finds its request counted.
+            shared.count(&request);
+            locked(asked).push_back(request);
+            whole += length;
+        }
+        server.write_all(&unsent[..whole]).await?;
+        unsent.drain(..whole);
     }
 }
 
 async fn pass_replies(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
+    asked: &Asked,
     shared: &Shared,
 ) -> io::Result<()> {
-    let mut flowing = shared.flowing.subscribe();
     let mut unsent = Vec::new();
     loop {
         if server.read_buf(&mut unsent).await? == 0 {
             return Ok(());
         }
         let mut whole = 0;
-        let mut caught = None;
         while let Some(length) = message_len(&unsent[whole..]) {
-            caught = shared.catch(&unsent[whole..whole + length]);
-            if caught.is_some() {
-                break;
+            let reply = &unsent[whole..whole + length];
+            // What the server pushes answers nothing.
+            let pushed = reply[0] == b'>';
+            let request = (!pushed).then(|| locked(asked).pop_front()).flatten();
+            let Some(trap) = shared.traps.for_reply(&request.unwrap_or_default(), reply) else {
+                whole += length;
+                continue;
+            };
+            shared.deliver(&mut client, &unsent[..whole]).await?;
+            unsent.drain(..whole);
+            whole = 0;
+            match trap.spring() {
+                Fate::Swallow => drop(unsent.drain(..length)),
+                Fate::Delay(by) => {
+                    sleep(by).await;
+                    whole = length;
+                }
+                Fate::HoldReply => std::future::pending().await,
+                _ => return Ok(()),
             }
-            whole += length;
         }
-        // The sender lives as long as this: waiting for it cannot fail.
-        let _ = flowing.wait_for(|flowing| *flowing).await;
-        locked(&shared.traffic).bytes_to_client += whole as u64;
-        client.write_all(&unsent[..whole]).await?;
+        shared.deliver(&mut client, &unsent[..whole]).await?;
         unsent.drain(..whole);
-        if let Some(trap) = caught {
-            // Nobody has to be waiting for it.
-            let _ = trap.caught.send(());
-            match trap.fate {
-                Fate::Cut => return Ok(()),
-                Fate::Hold => std::future::pending().await,
-            }
-        }
     }
 }
 
 impl Shared {
-    /// Takes the whole requests out of `uncounted`, of which `received` bytes are new.
-    fn count_requests(&self, uncounted: &mut Vec<u8>, received: usize) {
+    fn count(&self, request: &[u8]) {
         let mut traffic = locked(&self.traffic);
-        traffic.bytes_to_server += received as u64;
-        let mut counted = 0;
-        while let Some(length) = message_len(&uncounted[counted..]) {
-            let name = command_name(&uncounted[counted..counted + length]);
-            *traffic.commands.entry(name).or_default() += 1;
-            counted += length;
-        }
-        uncounted.drain(..counted);
+        traffic.bytes_to_server += request.len() as u64;
+        *traffic.commands.entry(command_name(request)).or_default() += 1;
     }
 
-    /// The trap that this reply falls into; it is set no more.
-    fn catch(&self, reply: &[u8]) -> Option<Trap> {
-        let mut traps = locked(&self.traps);
-        let sprung = traps.iter().position(|trap| {
-            reply
-                .windows(trap.part.len())
-                .any(|window| window == trap.part)
-        })?;
-        Some(traps.remove(sprung))
+    /// Passes whole replies on, once replies flow.
+    async fn deliver(&self, client: &mut OwnedWriteHalf, replies: &[u8]) -> io::Result<()> {
+        // The sender lives as long as this: waiting for it cannot fail.
+        let _ = self.flowing.subscribe().wait_for(|flowing| *flowing).await;
+        locked(&self.traffic).bytes_to_client += replies.len() as u64;
+        client.write_all(replies).await
     }
 }
 

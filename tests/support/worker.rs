@@ -145,6 +145,30 @@ pub async fn pending(redis: &mut MultiplexedConnection, stream: &str) -> Vec<(St
     }
 }
 
+/// What is pending in the group `workers` of the stream `jobs`, parked or not: the ids, in their order.
+pub async fn all_pending(redis: &mut MultiplexedConnection) -> Vec<String> {
+    let mut command = redis::cmd("XPENDING");
+    command
+        .arg("jobs")
+        .arg("workers")
+        .arg("-")
+        .arg("+")
+        .arg(1000);
+    let pending: Vec<(String, String, u64, u64)> =
+        command.query_async(redis).await.expect("a group");
+    pending.into_iter().map(|(id, ..)| id).collect()
+}
+
+/// How many dead letters the group `workers` of the stream `jobs` has.
+pub async fn dead(redis: &mut MultiplexedConnection) -> u64 {
+    let mut command = redis::cmd("XLEN");
+    command
+        .arg("{jobs}:workers:dead")
+        .query_async(redis)
+        .await
+        .expect("a stream, or nothing")
+}
+
 /// Waits until the group `workers` of a stream has read everything and settled it.
 pub async fn settled(redis: &mut MultiplexedConnection, stream: &str, deadline: Duration) {
     eventually(
