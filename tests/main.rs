@@ -21,6 +21,7 @@ mod bench;
 mod crashes;
 mod dead_letters;
 mod dlq;
+mod failover;
 mod fixture;
 mod fleet;
 mod forgetting;

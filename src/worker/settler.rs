@@ -15,7 +15,7 @@ use super::source::Source;
 use super::verdict::{Reason, Verdict};
 use crate::context::Context;
 use crate::error::ErrorKind;
-use crate::event::{Entry, EntryId, Fields};
+use crate::event::{Entry, Fields};
 use crate::stream::{Ack, Burial, Buried, Link, ParkOutcome, Parking, Trouble};
 
 /// Most settlements in one step.
@@ -341,10 +341,10 @@ async fn acknowledge(
         .into_iter()
         .map(|(batch, slots)| (batch, slots, None))
         .collect();
-    let fenced = shared.is_fenced();
+    let all_fenced = shared.is_fenced();
     for (source, lots) in by_source(&out, |(batch, ..)| &batch.source) {
         let group = &source.surroundings.group;
-        let (mut plain, mut scripted): (Vec<EntryId>, Vec<Ack>) = (Vec::new(), Vec::new());
+        let (mut plain, mut scripted, mut fenced) = (Vec::new(), Vec::new(), Vec::new());
         for lot in &lots {
             let (batch, slots, _) = &out[*lot];
             let consumer = if batch.alone {
@@ -352,15 +352,20 @@ async fn acknowledge(
             } else {
                 &shared.consumer
             };
+            let is_fenced = all_fenced || batch.is_fenced();
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
-                if slot.recorded || fenced || source.deletes() {
-                    scripted.push(Ack {
-                        id: slot.id,
-                        consumer,
-                        count: slot.count,
-                    });
+                let (id, count) = (slot.id, slot.count);
+                let ack = Ack {
+                    id,
+                    consumer,
+                    count,
+                };
+                if is_fenced {
+                    fenced.push(ack);
+                } else if slot.recorded || source.deletes() {
+                    scripted.push(ack);
                 } else {
-                    plain.push(slot.id);
+                    plain.push(id);
                 }
             }
         }
@@ -371,11 +376,13 @@ async fn acknowledge(
                 break;
             }
         }
-        if trouble.is_none() && !scripted.is_empty() {
-            let acked = link
-                .ack_with_records(&source.keys, group, fenced, source.deletes(), &scripted)
-                .await;
-            trouble = acked.err();
+        for (acks, is_fenced) in [(scripted, false), (fenced, true)] {
+            if trouble.is_none() && !acks.is_empty() {
+                let acked = link
+                    .ack_with_records(&source.keys, group, is_fenced, source.deletes(), &acks)
+                    .await;
+                trouble = acked.err();
+            }
         }
         if let Some(trouble) = trouble {
             for lot in lots {
