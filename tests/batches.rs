@@ -84,6 +84,7 @@ on_both_servers! {
         assert!((350..=700).contains(&largest), "asked for {largest} at most");
         assert!((350..=700).contains(&most), "held {most} at most");
     }
+
     /// Sixteen megabytes, once it has seen how large they are.
     async fn of_large_entries_only_so_many_are_held_as_memory_allows(server: Server) {
         let mut redis = server.connect().await;

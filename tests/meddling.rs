@@ -93,15 +93,16 @@ async fn buried(redis: &mut MultiplexedConnection) -> Vec<String> {
 }
 
 on_both_servers! {
-    /// More entries than are mended in one step, and due in an hour but for the hand.
+    /// More entries than are mended in a few steps, and due in an hour but for the hand.
     async fn parked_entries_whose_due_times_are_deleted_are_due_at_once(server: Server) {
         let mut redis = server.connect().await;
         let hour = "backoff = { initial = \"1h\", max = \"1h\", jitter = 0.0 }";
         let setup = Setup::new(&server).retry(hour);
         let workers = [setup.start(), setup.start()];
-        let all = many("fails", 1_100, &Action::Fail(1));
+        let all = many("fails", 50, &Action::Fail(1));
+        jobs::publish(&mut redis, "jobs", &many("before", 3_300, &Action::FailOnceQuietly)).await;
         jobs::publish(&mut redis, "jobs", &all).await;
-        until_parked(&mut redis, all.len()).await;
+        until_parked(&mut redis, 3_300 + all.len()).await;
         let _: () = by_hand(&mut redis, &format!("DEL {RETRY}")).await;
         settled(&mut redis, "jobs", TWO_LEASES).await;
         each_ran_at(&mut redis, &all, &[1, 2]).await;
@@ -193,6 +194,35 @@ on_both_servers! {
         eventually(TWO_LEASES, "it to be handled", async || jobs::handled(&mut redis).await.len() == 1).await;
         each_ran_at(&mut redis, &all, &[1, 2]).await;
         worker.stop().await;
+    }
+
+    /// Its handler's success stands, and its failure is buried whole; what is parked can't be brought back, and that
+    /// is said.
+    async fn an_entry_deleted_from_the_stream_is_buried_whole_by_its_holder_or_reported(server: Server) {
+        let mut redis = server.connect().await;
+        let mut worker = Setup::new(&server).process();
+        let jobs = [
+            Job::new("succeeds", Action::Take(1_000)),
+            Job::new("fails", Action::TakeThenFailForGood(1_000)),
+            Job::new("retries", Action::TakeThenFail(1_000)),
+        ];
+        let ids = jobs::publish(&mut redis, "jobs", &jobs).await;
+        let originals = entries(&mut redis, "jobs").await;
+        until_started(&mut redis, jobs.len()).await;
+        let _: () = by_hand(&mut redis, &format!("XDEL jobs {}", ids.join(" "))).await;
+        eventually(TWO_LEASES, "the failures to be buried", async || buried(&mut redis).await.len() == 2).await;
+        eventually(TWO_LEASES, "the other to succeed", async || jobs::handled(&mut redis).await.len() == 1).await;
+        for letter in entries(&mut redis, DEAD).await {
+            let fields = &letter.fields[..letter.fields.len() - 11];
+            assert!(originals[1..].iter().any(|original| original.fields == fields), "{letter:?}");
+        }
+
+        let parked = jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::FailThenTake(1, 1_000))]).await;
+        until_parked(&mut redis, 1).await;
+        let _: () = by_hand(&mut redis, &format!("XDEL jobs {}", parked[0])).await;
+        worker.wait_for_log("LOST TO TRIMMING", TWO_LEASES).await;
+        settled(&mut redis, "jobs", TWO_LEASES).await;
+        assert_eq!(by_hand::<u64>(&mut redis, &format!("HLEN {FAILURES}")).await, 0);
     }
 
     /// What is acknowledged is handled by the worker that has it; what a foreign client takes is the client's.
@@ -337,6 +367,7 @@ on_both_servers! {
             worker.stop().await;
         }
     }
+
     /// A delivery of its own, to the worker that has it: what runs is told, and the entry runs once more.
     async fn what_a_foreign_client_gives_to_its_holder_again_is_found_by_it(server: Server) {
         let mut redis = server.connect().await;

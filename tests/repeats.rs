@@ -119,13 +119,18 @@ on_both_servers! {
         }
     }
 
+    /// And takes along what else there is of the entry: a due time left behind would bring it back.
     async fn a_repeated_burial_writes_one_dead_letter(server: Server) {
         let mut redis = server.connect().await;
         let id = deliver(&mut redis).await;
+        let _: () = redis::cmd("ZADD").arg(key("retry")).arg(1).arg(&id).query_async(&mut redis).await.unwrap();
+        let _: () = redis::cmd("HSET").arg(key("failures")).arg(&id).arg("1 0 1 - - no").query_async(&mut redis).await.unwrap();
         for _ in 0..3 {
             assert_eq!(bury(&mut redis, &id).await, "ok");
         }
         assert_eq!(entries(&mut redis, &key("dead")).await.len(), 1);
+        let left: usize = redis::cmd("EXISTS").arg(key("retry")).arg(key("failures")).query_async(&mut redis).await.unwrap();
+        assert_eq!(left, 0);
     }
 
     /// The answer to the park got lost; before it was repeated another worker had the entry, and succeeded.
@@ -139,11 +144,15 @@ on_both_servers! {
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
         assert_eq!(park(&mut redis, &id).await, ["taken"]);
 
+        // A due time of a parking that came in between would bring it back.
+        let _: () = redis::cmd("ZADD").arg(key("retry")).arg(1).arg(&id).query_async(&mut redis).await.unwrap();
         let ack = Script::new(include_str!("../src/stream/scripts/ack.lua"));
         let mut call = ack.key("jobs");
         call.key(key("retry")).key(key("failures")).key(key(&format!("buried:{id}")));
         let acked: i64 = call.arg(GROUP).arg("0").arg("0").arg(&id).arg(OTHER).arg("2").invoke_async(&mut redis).await.unwrap();
         assert_eq!(acked, 1);
+        let left: usize = redis::cmd("EXISTS").arg(key("retry")).arg(key("failures")).query_async(&mut redis).await.unwrap();
+        assert_eq!(left, 0);
         assert_eq!(park(&mut redis, &id).await, ["nobody"]);
         // What a worker makes of that answer.
         assert_eq!(bury(&mut redis, &id).await, "ok");
@@ -165,6 +174,7 @@ on_both_servers! {
         assert_eq!(pending.len(), 1);
         assert_eq!((&pending[0].0, &pending[0].1[..], pending[0].3), (&id, OTHER, 2));
     }
+
     /// The server stood still on its way: what looks old to it may only be unrenewed.
     async fn a_takeover_that_comes_too_late_takes_nothing(server: Server) {
         let mut redis = server.connect().await;
@@ -186,5 +196,25 @@ on_both_servers! {
                 .arg(&id).arg(&id).arg(1).query_async(&mut redis).await.unwrap();
             assert_eq!(holder[0].1, if expected == 0 { ME } else { OTHER });
         }
+    }
+    /// A new group may begin below an entry that had been parked: reading brings it, and waking it must not as well.
+    async fn a_due_time_of_an_entry_that_will_be_read_brings_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let read = deliver(&mut redis).await;
+        let mut add = redis::cmd("XADD");
+        add.arg("jobs").arg("*").arg("type").arg("test.job");
+        let unread: String = add.query_async(&mut redis).await.unwrap();
+        let _: i64 = redis::cmd("XACK").arg("jobs").arg(GROUP).arg(&read).query_async(&mut redis).await.unwrap();
+        let mut due = redis::cmd("ZADD");
+        due.arg(key("retry")).arg(1).arg(&read).arg(1).arg(&unread);
+        let _: i64 = due.query_async(&mut redis).await.unwrap();
+        let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
+        let mut call = wake.key("jobs");
+        call.key(key("retry")).key(key("failures")).key(key("again")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        type Woken = (Vec<(String, u64, Vec<String>, redis::Value)>, Vec<String>, redis::Value, u64, u64);
+        let (woken, ..): Woken = call.invoke_async(&mut redis).await.unwrap();
+        assert_eq!(woken.iter().map(|(id, ..)| id).collect::<Vec<_>>(), [&read]);
+        let left: usize = redis::cmd("EXISTS").arg(key("retry")).query_async(&mut redis).await.unwrap();
+        assert_eq!(left, 0);
     }
 }

@@ -203,6 +203,34 @@ on_both_servers! {
         assert!(entries(&mut redis, DEAD).await.is_empty());
     }
 
+    /// After a failover an id can be another letter's: it is not the one that was looked at.
+    async fn a_letter_that_has_become_another_is_not_replayed(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 10).await;
+        let letters = entries(&mut redis, DEAD).await;
+        let dead = dead_letters(&server);
+        let all = dead.select(Filter::new()).await.unwrap();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let replaying = all.replay("test", NonZeroU32::new(10), |run| { let _ = tell.send(run.replayed); });
+        let (run, ()) = tokio::join!(replaying, async {
+            let done = told.recv().await.unwrap() as usize;
+            let mut again = redis::pipe();
+            again.atomic().cmd("DEL").arg(DEAD).ignore();
+            for (n, letter) in letters.iter().enumerate().skip(done) {
+                let content = if n == 9 { &letters[0].fields } else { &letter.fields };
+                again.cmd("XADD").arg(DEAD).arg(letter.id.to_string());
+                for (name, value) in content {
+                    again.arg(&name[..]).arg(&value[..]);
+                }
+            }
+            let _: Vec<String> = again.query_async(&mut redis).await.unwrap();
+        });
+        let run = run.unwrap();
+        assert_eq!((run.replayed, run.gone), (9, 1));
+        let left = entries(&mut redis, DEAD).await;
+        assert_eq!((left.len(), left[0].id, &left[0].fields), (1, letters[9].id, &letters[0].fields));
+    }
+
     async fn what_redis_refuses_to_replay_stays_a_dead_letter(server: Server) {
         let mut redis = server.connect().await;
         bury_many(&mut redis, 5).await;

@@ -15,6 +15,8 @@ on_both_servers! {
         let worker = Setup::new(&server).worker("lease = \"30s\"").retry(backoff).start();
         jobs::publish(&mut redis, "jobs", &[Job::new("fails", Action::Fail(4)), Job::new("later", Action::Later(3))]).await;
         settled(&mut redis, "jobs", PATIENCE).await;
+        let records: u64 = redis::cmd("HLEN").arg("{jobs}:workers:failures").query_async(&mut redis).await.unwrap();
+        assert_eq!(records, 0, "what was known of their failures is gone with them");
         let started = jobs::started(&mut redis).await;
         let of = |id: &str| started.iter().filter(|trace| trace.id == id).cloned().collect::<Vec<_>>();
         assert_eq!(of("fails").iter().map(|trace| trace.attempt).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);

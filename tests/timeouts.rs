@@ -58,6 +58,7 @@ on_both_servers! {
         assert!(errors.contains(&"the handler timed out after 300ms"), "{errors:?}");
         worker.stop().await;
     }
+
     async fn it_is_told_at_its_timeout_and_dropped_after_the_grace(server: Server) {
         let mut redis = server.connect().await;
         let (tell, mut told) = mpsc::unbounded_channel();

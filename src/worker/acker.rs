@@ -14,7 +14,6 @@ use super::complaint::{Complaint, Pause};
 use super::held::Batch;
 use super::shared::{Shared, sleep_until};
 use super::steps::by_source;
-use crate::event::EntryId;
 use crate::stream::{Ack, Link, Trouble};
 
 /// Most ids in one XACK, so that Redis does nothing for too long.
@@ -167,10 +166,10 @@ impl Acker {
 /// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
 async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> Answer {
     let mut out: Vec<(Acks, Option<Trouble>)> = acks.into_iter().map(|acks| (acks, None)).collect();
-    let fenced = shared.is_fenced();
+    let all_fenced = shared.is_fenced();
     for (source, lots) in by_source(&out, |(acks, _)| &acks.batch.source) {
         let group = &source.surroundings.group;
-        let (mut plain, mut scripted): (Vec<EntryId>, Vec<Ack>) = (Vec::new(), Vec::new());
+        let (mut plain, mut scripted, mut fenced) = (Vec::new(), Vec::new(), Vec::new());
         for lot in &lots {
             let (Acks { batch, slots }, _) = &out[*lot];
             let consumer = if batch.alone {
@@ -178,15 +177,20 @@ async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> An
             } else {
                 &shared.consumer
             };
+            let is_fenced = all_fenced || batch.is_fenced();
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
-                if slot.recorded || fenced || source.deletes() {
-                    scripted.push(Ack {
-                        id: slot.id,
-                        consumer,
-                        count: slot.count,
-                    });
+                let (id, count) = (slot.id, slot.count);
+                let ack = Ack {
+                    id,
+                    consumer,
+                    count,
+                };
+                if is_fenced {
+                    fenced.push(ack);
+                } else if slot.recorded || source.deletes() {
+                    scripted.push(ack);
                 } else {
-                    plain.push(slot.id);
+                    plain.push(id);
                 }
             }
         }
@@ -197,11 +201,13 @@ async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> An
                 break;
             }
         }
-        if trouble.is_none() && !scripted.is_empty() {
-            let acked = link
-                .ack_with_records(&source.keys, group, fenced, source.deletes(), &scripted)
-                .await;
-            trouble = acked.err();
+        for (acks, is_fenced) in [(scripted, false), (fenced, true)] {
+            if trouble.is_none() && !acks.is_empty() {
+                let acked = link
+                    .ack_with_records(&source.keys, group, is_fenced, source.deletes(), &acks)
+                    .await;
+                trouble = acked.err();
+            }
         }
         if let Some(trouble) = trouble {
             for lot in lots {

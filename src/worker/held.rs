@@ -4,7 +4,7 @@
 //! An entry waits, runs, has finished, and is settled once Redis is known to have it settled. The renewer may find
 //! in between that it is no longer this worker's; that is noted beside the state and heeded by whoever has it next.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,8 @@ pub(super) struct Batch {
     pub slots: Box<[Slot]>,
     /// Milliseconds after the epoch of [`Held`].
     leased_until: AtomicU64,
+    /// Another server brought it than the one that answers now: an id may be another entry's there.
+    fenced: AtomicBool,
     open: AtomicUsize,
     epoch: Instant,
 }
@@ -180,6 +182,11 @@ impl Batch {
         self.epoch.elapsed().as_millis() as u64 >= self.leased_until.load(Ordering::SeqCst)
     }
 
+    /// Whether an acknowledgement has to make sure that the ids are still these entries'.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::SeqCst)
+    }
+
     /// Entries that are to be renewed.
     pub fn kept(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.is_kept())
@@ -245,6 +252,7 @@ impl Held {
             open: AtomicUsize::new(slots.len()),
             slots: slots.into(),
             leased_until: AtomicU64::new(until.as_millis() as u64),
+            fenced: AtomicBool::new(false),
             epoch: self.epoch,
         });
         let mut batches = self.batches.lock().expect("no panic while it is locked");
@@ -276,9 +284,10 @@ impl Held {
         self.freed.notify_one();
     }
 
-    /// The leases may mean nothing to the server that answers now: nothing starts before it has confirmed them.
+    /// Leases and ids may mean nothing to the server that answers now: nothing starts before it has confirmed them.
     pub fn lapse_all(&self) {
         for batch in self.snapshot() {
+            batch.fenced.store(true, Ordering::SeqCst);
             batch.leased_until.store(0, Ordering::SeqCst);
         }
     }

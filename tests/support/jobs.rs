@@ -35,6 +35,8 @@ pub enum Action {
     Take(u64),
     /// Succeeds after so many milliseconds of computing, without an await.
     Compute(u64),
+    /// Fails the first time, and leaves no trace.
+    FailOnceQuietly,
     /// Fails after so many milliseconds of computing, without an await and without a trace.
     ComputeQuietlyThenFail(u64),
     /// Fails in the first so many attempts.
@@ -113,6 +115,8 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             return Err(Failure::permanent("asked to fail for good"));
         }
+        Action::FailOnceQuietly if ctx.attempt() == 1 => return Err("asked to fail".into()),
+        Action::FailOnceQuietly => return Ok(()),
         Action::ComputeQuietlyThenFail(ms) => {
             std::thread::sleep(Duration::from_millis(ms));
             return Err("asked to fail".into());
@@ -125,6 +129,7 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         | Action::Nothing
         | Action::SleepQuietly(_)
         | Action::SleepQuietlyThenFailForGood(_)
+        | Action::FailOnceQuietly
         | Action::ComputeQuietlyThenFail(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
