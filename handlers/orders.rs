@@ -127,7 +127,7 @@ impl Orders {
             .publisher
             .envelope(event)?
             .with("id", id)
-            .with("subject", order_id.to_owned());
+            .with("subject", order_id);
         self.publisher.publish_envelope(ORDERS, envelope).await?;
         Ok(())
     }

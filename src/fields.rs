@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(head, vec![("a", "1"), ("x", "y")]);
         assert_eq!(tail, vec![("b", ""), ("", "3"), ("z", "")]);
         assert_eq!(copy, vec![("b", ""), ("", "3")]);
-        assert_eq!(tail.iter().rev().next(), Some((&b"z"[..], &b""[..])));
+        assert_eq!(tail.iter().next_back(), Some((&b"z"[..], &b""[..])));
         assert_eq!((tail.get(3), tail.value("b")), (None, Some(&b""[..])));
     }
 }
