@@ -47,20 +47,22 @@ on_both_servers! {
         settled(&mut redis, "jobs", PATIENCE).await;
         assert_eq!(worker.stop().await.settled as usize, PARKED + 200);
 
-        let seen = watch.seen.lock().unwrap();
-        println!("the largest step brought {}", seen.largest);
-        assert!(seen.largest <= STEP, "a step brought {}", seen.largest);
-        let once = |id: &String, attempt: u32| {
-            let settled = seen.settled.get(&id.parse().unwrap()).map(|at| &at[..]);
-            assert!(matches!(settled, Some([(_, tried)]) if *tried == attempt), "{id}: {settled:?}");
-            settled.unwrap()[0].0
-        };
-        let last_due = due.iter().map(|id| once(id, 2)).max().unwrap();
-        let last_of_first = first.iter().map(|id| once(id, 1)).max().unwrap();
-        let last_of_late = late.iter().map(|id| once(id, 1)).max().unwrap();
-        println!("new entries were done after {last_of_first} and {last_of_late} of {last_due}");
-        assert!(last_of_first < PARKED / 20, "new entries were done only as number {last_of_first}");
-        assert!(last_of_late < last_due, "entries that came later waited for all parked ones");
+        {
+            let seen = watch.seen.lock().unwrap();
+            println!("the largest step brought {}", seen.largest);
+            assert!(seen.largest <= STEP, "a step brought {}", seen.largest);
+            let once = |id: &String, attempt: u32| {
+                let settled = seen.settled.get(&id.parse().unwrap()).map(|at| &at[..]);
+                assert!(matches!(settled, Some([(_, tried)]) if *tried == attempt), "{id}: {settled:?}");
+                settled.unwrap()[0].0
+            };
+            let last_due = due.iter().map(|id| once(id, 2)).max().unwrap();
+            let last_of_first = first.iter().map(|id| once(id, 1)).max().unwrap();
+            let last_of_late = late.iter().map(|id| once(id, 1)).max().unwrap();
+            println!("new entries were done after {last_of_first} and {last_of_late} of {last_due}");
+            assert!(last_of_first < PARKED / 20, "new entries were done only as number {last_of_first}");
+            assert!(last_of_late < last_due, "entries that came later waited for all parked ones");
+        }
         assert_eq!(parked(&mut redis).await, 0);
         let records: u64 = redis::cmd("HLEN").arg("{jobs}:workers:failures").query_async(&mut redis).await.unwrap();
         assert_eq!(records, 0);

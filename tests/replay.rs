@@ -132,7 +132,7 @@ on_both_servers! {
                 let replay = copy.split_off(width);
                 assert_eq!(copy, original, "{width} fields, replay {round}");
                 let said = [&b"replay.entry"[..], b"replay.count", b"replay.first_delivered", b"replay.by"];
-                assert_eq!(replay.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), said);
+                assert_eq!(replay.iter().map(|(name, _)| name).collect::<Vec<_>>(), said);
                 let told = (replay.value("replay.entry"), replay.value("replay.count"));
                 assert_eq!(told, (Some(entry.as_bytes()), Some(round.to_string().as_bytes())));
             }

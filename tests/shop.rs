@@ -44,7 +44,7 @@ async fn handle<E: Event + serde::Serialize>(
     id: &str,
 ) -> Result<(), Failure> {
     let publisher = publisher(server);
-    let envelope: Envelope = publisher.envelope(event).unwrap().with("id", id.to_owned());
+    let envelope: Envelope = publisher.envelope(event).unwrap().with("id", id);
     inventory::registry()
         .dispatch_with(Context::for_test_with(envelope, Some(publisher)))
         .await
