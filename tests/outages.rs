@@ -105,7 +105,7 @@ on_both_servers! {
         all.extend(many("good", 20, &Action::Succeed));
         jobs::publish(&mut redis, "jobs", &all).await;
         eventually(PATIENCE, "the good ones to be handled", async || jobs::handled(&mut redis).await.len() == 20).await;
-        worker.wait_for_log("a key of this group holds something else", PATIENCE).await;
+        worker.wait_for_log("a key of this stream or group holds something else", PATIENCE).await;
         eventually(PATIENCE, "the bad ones to be kept", async || {
             redis::cmd("ZCARD").arg("{jobs}:workers:retry").query_async::<u64>(&mut redis).await.unwrap() == 20
         })
@@ -148,7 +148,7 @@ on_both_servers! {
         let url = format!("redis://:wrong@127.0.0.1:{}", server.port());
         let mut worker = Setup::at(url).process();
         let said = worker.wait_for_log("refuses us", PATIENCE).await;
-        assert!(said.contains("Password authentication failed") && !said.contains("wrong@"), "{said}");
+        assert!(said.contains("check redis.username and redis.password") && !said.contains("wrong@"), "{said}");
         jobs::publish(&mut redis, "jobs", &many("job", 5, &Action::Succeed)).await;
         set(&mut redis, "requirepass", "wrong").await;
         eventually(PATIENCE, "them to be handled", async || jobs::handled(&mut redis).await.len() == 5).await;
