@@ -29,6 +29,7 @@ mod idle;
 mod leases;
 mod lost_replies;
 mod outages;
+mod program;
 mod publishing;
 mod purge;
 mod repeats;
