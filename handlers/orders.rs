@@ -173,7 +173,7 @@ impl fmt::Display for OrderError {
     }
 }
 
-/// `streamhand order create|cancel`.
+/// Create or cancel an order of the shop
 #[derive(Args)]
 struct OrderArgs {
     #[command(subcommand)]
@@ -184,7 +184,9 @@ struct OrderArgs {
 enum OrderCommand {
     /// Store an order and publish order.created
     Create {
+        /// What the order is to be called, such as o-1
         order_id: String,
+        /// Who orders
         #[arg(long, default_value = "c-1")]
         customer: String,
         /// In cents
@@ -195,14 +197,15 @@ enum OrderCommand {
         items: Vec<Item>,
     },
     /// Publish order.cancelled
-    Cancel { order_id: String },
+    Cancel {
+        /// What the order was called
+        order_id: String,
+    },
 }
 
 /// The command that the shop adds to the program.
 pub fn command() -> Command {
-    let clap = OrderArgs::augment_args(
-        clap::Command::new("order").about("Create or cancel an order of the shop"),
-    );
+    let clap = OrderArgs::augment_args(clap::Command::new("order"));
     Command::new(clap, |settings, matches| async move {
         let args = OrderArgs::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;

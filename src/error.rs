@@ -10,7 +10,7 @@ pub enum ErrorKind {
     Invalid,
     /// Redis can't be reached, or the connection broke.
     Unreachable,
-    /// Redis refuses the user name or the password.
+    /// Redis refuses the connection: most often the user or the password.
     Refused,
     /// The server is too old or lacks what this library needs.
     Unsupported,

@@ -34,6 +34,7 @@ mod lost_replies;
 mod meddling;
 mod outages;
 mod parked;
+mod program;
 mod publishing;
 mod purge;
 mod repeats;

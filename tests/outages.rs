@@ -85,7 +85,7 @@ on_both_servers! {
         let url = format!("redis://:wrong@127.0.0.1:{}", proxy.port());
         let mut worker = Setup::at(url).process();
         let said = worker.wait_for_log("refuses us", PATIENCE).await;
-        assert!(said.contains("Password authentication failed") && !said.contains("wrong@"), "{said}");
+        assert!(said.contains("check redis.username and redis.password") && !said.contains("wrong@"), "{said}");
         assert!(said.contains("check redis.username and redis.password"), "{said}");
         jobs::publish(&mut redis, "jobs", &many("job", 5, &Action::Succeed)).await;
         // After the first, quick attempts.

@@ -52,6 +52,7 @@ on_both_servers! {
         refunds   -       -    -        0       0         0     -
 
         orders: there is no such stream yet; the first event or the first worker makes it
+        orders: {orders}:fulfilment:dead is a string that is in the way of the group: rename or delete it
         payments: there is no group fulfilment yet; its first worker makes it
         refunds: this key is a string, not a stream: rename or delete it
         "#) };
@@ -93,6 +94,9 @@ on_both_servers! {
         assert_eq!((&json["length"], &json["dead"], &json["replayed"]), (&8.into(), &2.into(), &1.into()));
         assert_eq!((&json["group"]["lag"], &json["group"]["pending"]), (&4.into(), &1.into()));
         assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 4);
+        run(&mut redis, "XGROUP DELCONSUMER orders fulfilment sh1-30000-test-1-a").await;
+        let out = cli.run(&["status"]).await.ok();
+        assert!(out.ends_with("orders: nobody works on it: streamhand run starts a worker\n"), "{out}");
     }
 
     async fn parked_entries_are_counted_and_the_next_is_announced(server: Server) {

@@ -70,6 +70,21 @@ on_both_servers! {
         }
     }
 
+    /// OpenSSL's variables say where the system's CAs are.
+    async fn the_cas_that_the_system_trusts_are_trusted_though_one_be_damaged(kind: Kind) {
+        let ca = Authority::new();
+        let server = TlsServer::start(kind, &ca.issue("localhost"), None).await;
+        let (_, program) = reaching(&server.url("localhost"), &[]);
+        let said = program.run(&["status"]).await.failed(1);
+        assert!(said.contains("issued by nobody we trust"), "{said}");
+        let system = program.file("certificates");
+        std::fs::create_dir(&system).unwrap();
+        std::fs::copy(ca.file(), system.join("ca.pem")).unwrap();
+        let damaged = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n";
+        std::fs::write(system.join("damaged.pem"), damaged).unwrap();
+        program.with_env("SSL_CERT_DIR", system.to_str().unwrap()).run(&["status"]).await.ok();
+    }
+
     async fn what_keeps_the_two_ends_apart_is_said(kind: Kind) {
         let (ca, other) = (Authority::new(), Authority::new());
         let trust = |ca: &Authority| vec![line("tls_ca", &ca.file())];

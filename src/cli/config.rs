@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::CommandError;
 use super::program::Globals;
+use super::terminal::print;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -16,8 +17,7 @@ pub(super) enum ConfigCommand {
 pub(super) fn run(command: ConfigCommand, globals: &Globals) -> Result<(), CommandError> {
     let settings = globals.settings()?;
     match command {
-        ConfigCommand::Check => println!("the configuration is right"),
-        ConfigCommand::Show => print!("{}", settings.to_toml()),
+        ConfigCommand::Check => print("the configuration is right"),
+        ConfigCommand::Show => print(settings.to_toml().trim_end()),
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::terminal::say;
 use super::{CommandError, bench, completions, config, dlq, logging, publish, run, status};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -35,6 +36,10 @@ type RegistryMaker = Box<dyn FnOnce(Settings) -> RegistryFuture + Send>;
     about = "A Redis Streams worker runtime that loses nothing"
 )]
 #[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Settings come from config.toml, from the environment (STREAMHAND_WORKER__LEASE=10s is worker.lease) and
+from options, the later ones winning. The log goes to standard error: STREAMHAND_LOG=debug tells more,
+STREAMHAND_LOG_FORMAT=json is for a collector. Exit codes: 0 done, 1 failed, 2 wrong use or configuration.")]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -42,14 +47,24 @@ struct Cli {
     command: Builtin,
 }
 
+/// Above the options that every command takes, which clap would sort in among its own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Globals {
     /// The configuration [default: config.toml, where there is one]
-    #[arg(long, global = true, value_name = "FILE", env = "STREAMHAND_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STREAMHAND_CONFIG",
+        hide_env_values = true
+    )]
+    #[arg(help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
-    /// The server, in place of redis.url
-    #[arg(long, global = true, value_name = "URL")]
+    /// The server, in place of redis.url [env: STREAMHAND_REDIS]
+    #[arg(long, global = true, value_name = "URL", help_heading = EVERYWHERE)]
     redis: Option<String>,
 }
 
@@ -127,7 +142,7 @@ impl Program {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 if error.code() != 0 {
-                    eprintln!("error: {error}");
+                    say(format_args!("error: {error}"));
                 }
                 ExitCode::from(error.code())
             }
@@ -148,7 +163,11 @@ impl Program {
             .unwrap_or_else(|error| error.exit());
         let globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
-        logging::set_up()?;
+        logging::set_up(match matches.subcommand_name() {
+            // Its worker's comings and goings are not what is asked for.
+            Some("bench") => "warn",
+            _ => "info",
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("streamhand")

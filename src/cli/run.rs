@@ -4,6 +4,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
+use super::terminal::say;
 use crate::config::Settings;
 use crate::handler::Registry;
 use crate::worker::Worker;
@@ -36,8 +37,8 @@ pub(super) async fn run(
             match stop.take() {
                 Some(stop) => drop(stop),
                 None => {
-                    eprintln!(
-                        "stopped at once by a second signal; other workers take over what was running"
+                    say(
+                        "stopped at once by a second signal; other workers take over what was running",
                     );
                     std::process::exit(1);
                 }

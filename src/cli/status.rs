@@ -66,7 +66,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     }
     let notes: Vec<String> = streams
         .iter()
-        .filter_map(|(stream, status)| note(stream, &group, status))
+        .flat_map(|(stream, status)| notes(stream, &group, status))
         .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;
@@ -166,22 +166,35 @@ impl Standing {
 }
 
 /// What an operator has to know of a stream first.
-fn note(stream: &str, group: &str, status: &StreamStatus) -> Option<String> {
-    match (&status.kind[..], &status.group, status.protocol) {
-        ("none", ..) => Some(format!(
-            "{stream}: there is no such stream yet; the first event or the first worker makes it"
-        )),
+fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
+    let state = match (&status.kind[..], &status.group, status.protocol) {
+        ("none", ..) => Some(
+            "there is no such stream yet; the first event or the first worker makes it".to_owned(),
+        ),
         ("stream", _, Some(protocol)) if protocol > PROTOCOL => Some(format!(
-            "{stream}: a newer release works on it (protocol {protocol}; this one speaks {PROTOCOL})"
+            "a newer release works on it (protocol {protocol}; this one speaks {PROTOCOL})"
         )),
         ("stream", None, _) => Some(format!(
-            "{stream}: there is no group {group} yet; its first worker makes it"
+            "there is no group {group} yet; its first worker makes it"
         )),
+        ("stream", Some(group), _) if !group.consumers.iter().any(is_there) => {
+            Some("nobody works on it: streamhand run starts a worker".to_owned())
+        }
         ("stream", ..) => None,
         (kind, ..) => Some(format!(
-            "{stream}: this key is a {kind}, not a stream: rename or delete it"
+            "this key is a {kind}, not a stream: rename or delete it"
         )),
-    }
+    };
+    let in_the_way = status.in_the_way.iter().map(|(key, kind)| {
+        format!("{key} is a {kind} that is in the way of the group: rename or delete it")
+    });
+    let notes = state.into_iter().chain(in_the_way);
+    notes.map(|note| format!("{stream}: {note}")).collect()
+}
+
+/// Whether it is a worker of ours that has been heard of.
+fn is_there(consumer: &ConsumerInfo) -> bool {
+    consumer.name != PARKED && matches!(standing(consumer), Standing::Working | Standing::Alone)
 }
 
 fn as_json((stream, status): &(String, StreamStatus)) -> Value {
@@ -223,6 +236,7 @@ fn as_json((stream, status): &(String, StreamStatus)) -> Value {
         "replayed": status.again,
         "dead": status.dead,
         "protocol": status.protocol,
+        "in_the_way": status.in_the_way.iter().map(|(key, _)| key).collect::<Vec<_>>(),
         "group": group,
     })
 }

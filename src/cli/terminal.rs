@@ -16,6 +16,11 @@ pub fn print(line: impl std::fmt::Display) -> Result<(), CommandError> {
     io::Write::write_fmt(&mut io::stdout().lock(), format_args!("{line}\n")).map_err(closed)
 }
 
+/// Says something on standard error, to whoever listens.
+pub(super) fn say(line: impl std::fmt::Display) {
+    let _ = io::Write::write_fmt(&mut io::stderr().lock(), format_args!("{line}\n"));
+}
+
 /// What a write to standard output means that failed: whoever read it has had enough, or the disk is full.
 pub(super) fn closed(error: io::Error) -> CommandError {
     if error.kind() == io::ErrorKind::BrokenPipe {

@@ -1,6 +1,6 @@
 //! Adding entries to a stream: pipelined, and counted from the answers.
 
-use super::connection::{Pool, Trouble};
+use super::connection::{Pool, Who, refusal};
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::fields::Fields;
@@ -43,14 +43,14 @@ impl Pool {
                 Ok(answers) => answers,
                 Err(error) => {
                     appended.in_doubt = count;
-                    appended.broken = Some(Trouble::of(&doing, error).into_error());
+                    appended.broken = Some(refusal(Who::Publisher, &doing, error));
                     return appended;
                 }
             };
             let mut refused = false;
             for answer in answers {
                 let answer = answer
-                    .map_err(|error| Trouble::of(&doing, error).into_error())
+                    .map_err(|error| refusal(Who::Publisher, &doing, error))
                     .and_then(|id| id.parse());
                 refused |= answer.is_err();
                 appended.answers.push(answer);

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use deadpool_redis::{Hook, HookError};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,6 +62,15 @@ pub(crate) struct Pool {
     connector: Connector,
 }
 
+/// Who meets an error.
+#[derive(Clone, Copy)]
+pub(super) enum Who {
+    /// It goes on trying, and nothing is lost meanwhile.
+    Worker,
+    Publisher,
+    Operator,
+}
+
 /// What an error of Redis means to the one who waits for an answer.
 #[derive(Debug)]
 pub(crate) enum Trouble {
@@ -116,14 +126,14 @@ impl Connector {
             .client
             .get_multiplexed_async_connection_with_config(&config(response_timeout))
             .await
-            .map_err(|error| self.explain(error))?;
+            .map_err(|error| self.explain(error, Who::Worker))?;
         let greeting = self.greet(&mut conn, name).await?;
         Ok(Link { conn, greeting })
     }
 
     /// A connection for reading new entries. An answer may take `patience` longer than the read may block.
     pub async fn reader(&self, name: &str, patience: Duration) -> Result<Reader> {
-        let unreachable = |error: RedisError| self.explain(error);
+        let unreachable = |error: RedisError| self.explain(error, Who::Worker);
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.socket());
         let socket = match connecting.await {
             Ok(socket) => socket.map_err(|error| unreachable(error.into()))?,
@@ -175,7 +185,7 @@ impl Connector {
             .ignore()
             .query_async(conn)
             .await
-            .map_err(|error| self.explain(error))?;
+            .map_err(|error| self.explain(error, Who::Worker))?;
         let (version, server) = server_of(&info);
         if version < OLDEST {
             return Err(Error::new(
@@ -199,6 +209,7 @@ impl Connector {
         let pool = deadpool_redis::Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(Duration::from_secs(10)))
+            .post_create(Hook::async_fn(|conn, _| Box::pin(is_let_in(conn))))
             // The client's own timeout comes first: it says more.
             .create_timeout(Some(2 * CONNECT_TIMEOUT))
             .runtime(deadpool_redis::Runtime::Tokio1)
@@ -212,21 +223,27 @@ impl Connector {
         })
     }
 
-    fn explain(&self, error: RedisError) -> Error {
-        let refused = error.kind() == redis::ErrorKind::AuthenticationFailed
-            || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
-        let (kind, message) = if refused {
-            let hint = "check redis.username and redis.password, or the user's ACL";
-            (
-                ErrorKind::Refused,
-                format!("Redis at {} refuses us: {error} ({hint})", self.address),
-            )
-        } else {
-            let why = tls::explain(&error, self.tls.is_some());
-            (
-                ErrorKind::Unreachable,
-                format!("can't reach Redis at {}: {why}", self.address),
-            )
+    /// Why there is no connection.
+    fn explain(&self, error: RedisError, who: Who) -> Error {
+        let address = &self.address;
+        let (kind, message) = match Answer::of(&error) {
+            Some(answer) => {
+                let hint = hint(&answer.code, who);
+                let message = format!("Redis at {address} refuses us: {}{hint}", answer.text);
+                (ErrorKind::Refused, message)
+            }
+            // The client keeps to itself what the server said.
+            None if error.kind() == redis::ErrorKind::AuthenticationFailed => {
+                let what = "it does not accept the user or the password";
+                let hint = hint("WRONGPASS", who);
+                let message = format!("Redis at {address} refuses us: {what}{hint}");
+                (ErrorKind::Refused, message)
+            }
+            None => {
+                let why = tls::explain(&error, self.tls.is_some());
+                let message = format!("can't reach Redis at {address}: {why}");
+                (ErrorKind::Unreachable, message)
+            }
         };
         Error::new(kind, message).with_source(error)
     }
@@ -245,7 +262,10 @@ impl Pool {
         self.pool.get().await.map_err(|error| {
             let address = &self.connector.address;
             let message = match error {
-                PoolError::Backend(error) => return self.connector.explain(error),
+                PoolError::Backend(error)
+                | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                    return self.connector.explain(error, Who::Publisher);
+                }
                 PoolError::Timeout(TimeoutType::Wait) => format!(
                     "all connections to Redis at {address} are in use: raise redis.pool_size"
                 ),
@@ -260,21 +280,33 @@ impl Pool {
     }
 }
 
+/// Whether a server that asks for a password has been told it. One that has not is deaf to all but short commands, and
+/// closes the connection on a longer one, which says nothing of a password.
+async fn is_let_in(conn: &mut MultiplexedConnection) -> Result<(), HookError> {
+    match redis::cmd("PING").query_async::<()>(conn).await {
+        Err(error) if Answer::of(&error).is_none_or(|answer| answer.code == "NOAUTH") => {
+            Err(HookError::Backend(error))
+        }
+        // Who may not PING may do other things.
+        _ => Ok(()),
+    }
+}
+
 impl Trouble {
-    /// What `error` means to the step that met it.
+    /// What `error` means to the step of a worker that met it.
     pub fn of(doing: &str, error: RedisError) -> Self {
-        let code = error.code().unwrap_or_default().to_owned();
-        let answered = matches!(
-            error.kind(),
-            redis::ErrorKind::Server(_) | redis::ErrorKind::Extension
-        ) || (!code.is_empty() && !error.is_io_error());
-        let message = format!("{doing}: {error}{}", hint(&code));
-        if !answered || error.is_io_error() {
-            Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error))
-        } else if code == "NOGROUP"
-            || message.contains("NOGROUP")
-            || message.contains("requires the key to exist")
-        {
+        Self::met_by(Who::Worker, doing, error)
+    }
+
+    fn met_by(who: Who, doing: &str, error: RedisError) -> Self {
+        let Some(answer) = Answer::of(&error) else {
+            let message = format!("{doing}: {error}");
+            return Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error));
+        };
+        let message = format!("{doing}: {}{}", answer.text, hint(&answer.code, who));
+        let no_group =
+            answer.text.contains("NOGROUP") || answer.text.contains("requires the key to exist");
+        if no_group {
             Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(error))
         } else {
             Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(error))
@@ -302,24 +334,68 @@ impl Trouble {
     }
 }
 
-/// What an operator can do about an error that a script has caught, as the server words it.
-pub(super) fn hint_in(error: &str) -> &'static str {
-    hint(error.split(' ').next().unwrap_or_default())
+/// What an error means to those who are told it as it is.
+pub(super) fn refusal(who: Who, doing: &str, error: RedisError) -> Error {
+    Trouble::met_by(who, doing, error).into_error()
 }
 
-/// What an operator can do about an error of the server.
-fn hint(code: &str) -> &'static str {
-    match code {
-        "OOM" => {
+/// The same of an error that a script has caught, as the server words it.
+pub(super) fn refusal_in(who: Who, doing: &str, error: &str) -> Error {
+    let code = error.split(' ').next().unwrap_or_default();
+    let message = format!("{doing}: {error}{}", hint(code, who));
+    Error::new(ErrorKind::Redis, message)
+}
+
+/// What the server answered instead of what was asked for.
+struct Answer {
+    code: String,
+    /// In the server's words, the code in front.
+    text: String,
+}
+
+impl Answer {
+    /// None where it is not the server that speaks. Of a pipeline's errors the first counts.
+    fn of(error: &RedisError) -> Option<Answer> {
+        let errors = error.clone().into_server_errors()?;
+        let (_, first) = errors.first()?;
+        let mut code = first.code().to_owned();
+        let text = match first.details() {
+            Some(details) => format!("{code} {details}"),
+            None => code.clone(),
+        };
+        // As Redis 7.0 and Valkey word what a script's user may not do.
+        let in_script = [
+            "ERR The user executing the script can't",
+            "ERR ACL failure in script",
+        ];
+        if in_script.iter().any(|words| text.starts_with(words)) {
+            code = "NOPERM".to_owned();
+        }
+        Some(Answer { code, text })
+    }
+}
+
+/// What can be done about an error of the server.
+fn hint(code: &str, who: Who) -> &'static str {
+    match (code, who) {
+        ("OOM", Who::Worker) => {
             " (the server's maxmemory is reached: give it memory, or take data away; nothing is lost meanwhile)"
         }
-        "READONLY" => " (this is a read-only replica: redis.url must name the primary)",
-        "MISCONF" => " (the server can't save to its disk and takes no writes until it can)",
-        "WRONGTYPE" => " (a key of this group holds something else: rename or delete it)",
-        "NOPERM" => {
-            " (the user's ACL must allow the stream commands, EVALSHA and SCRIPT on the group's keys)"
+        ("OOM", _) => " (the server's maxmemory is reached: give it memory, or take data away)",
+        ("WRONGTYPE", Who::Publisher) => " (this key is no stream: rename or delete it)",
+        ("WRONGTYPE", _) => {
+            " (a key of this stream or group holds something else; streamhand status says which: rename or delete it)"
         }
-        "LOADING" => " (the server is loading its data)",
+        ("NOPERM", Who::Worker | Who::Operator) => {
+            " (the server's ACL must allow this user more: README.md has the rule)"
+        }
+        ("NOAUTH", _) => {
+            " (set redis.password or redis.password_file, and redis.username where it is not the default user)"
+        }
+        ("WRONGPASS", _) => " (check redis.username and redis.password)",
+        ("READONLY", _) => " (this is a read-only replica: redis.url must name the primary)",
+        ("MISCONF", _) => " (the server can't save to its disk and takes no writes until it can)",
+        ("LOADING", _) => " (the server is loading its data)",
         _ => "",
     }
 }

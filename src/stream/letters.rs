@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::connection::{Pool, Trouble};
+use super::connection::{Pool, Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
 use super::settle::script;
 use super::{PROTOCOL, reply};
@@ -89,7 +89,7 @@ impl Pool {
             .arg(browse.reason.unwrap_or_default())
             .invoke_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(&doing, error).into_error())?;
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let parse = |value| {
             let [heads, next, strangers] = reply::tuple(value)?;
             Some(Page {
@@ -116,7 +116,7 @@ impl Pool {
         let values: Vec<Value> = pipe
             .query_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(&doing, error).into_error())?;
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let parse = |(value, id): (Value, &EntryId)| {
             let Some(entry) = reply::array(value)?.pop() else {
                 return Some(None);
@@ -141,7 +141,7 @@ impl Pool {
         let value = match value {
             Ok(value) => value,
             Err(error) if error.to_string().contains("no such key") => return Ok(None),
-            Err(error) => return Err(Trouble::of(&doing, error).into_error()),
+            Err(error) => return Err(refusal(Who::Operator, &doing, error)),
         };
         let mut items = reply::array(value)
             .ok_or_else(|| Trouble::garbled(&doing).into_error())?
@@ -176,7 +176,7 @@ impl Pool {
             let mut conn = self.get().await?;
             call.invoke_async(&mut conn)
                 .await
-                .map_err(|error| Trouble::of(&doing, error).into_error())
+                .map_err(|error| refusal(Who::Operator, &doing, error))
         }
         .await;
         let value = match value {
@@ -196,8 +196,7 @@ impl Pool {
             Some((copies, None, None)) => (copies, Ok(())),
             Some((copies, _, Some(protocol))) => (copies, Err(newer(&protocol))),
             Some((copies, Some(error), _)) => {
-                let message = format!("{doing}: {error}{}", super::connection::hint_in(&error));
-                (copies, Err(Error::new(ErrorKind::Redis, message)))
+                (copies, Err(refusal_in(Who::Operator, &doing, &error)))
             }
             None => (Vec::new(), Err(Trouble::garbled(&doing).into_error())),
         }
@@ -215,7 +214,7 @@ impl Pool {
         let value: Value = call
             .invoke_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(&doing, error).into_error())?;
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
         match reply::array(value.clone()) {
             Some(items) if items.is_empty() != tickets.is_empty() => {
                 Err(Trouble::garbled(&doing).into_error())

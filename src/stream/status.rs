@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Pool, Trouble};
+use super::connection::{Pool, Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
 use super::reply;
@@ -34,6 +34,8 @@ pub(crate) struct StreamStatus {
     pub protocol: Option<u32>,
     /// None where there is no such group.
     pub group: Option<GroupStatus>,
+    /// The group's keys that hold something else than they should, and what it is.
+    pub in_the_way: Vec<(String, String)>,
 }
 
 /// How a group is doing.
@@ -66,18 +68,31 @@ impl Pool {
             .key(&keys.dead)
             .key(&keys.again)
             .key(&keys.protocol)
+            .key(&keys.failures)
+            .key(&keys.position)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
             .invoke_async(&mut conn)
             .await
-            .map_err(|error| Trouble::of(&doing, error).into_error())?;
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
         status(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 }
 
 fn status(value: Value) -> Option<StreamStatus> {
-    let [kind, now, parked, due, dead, again, protocol, length, group] = reply::tuple(value)?;
+    let [
+        kind,
+        now,
+        parked,
+        due,
+        dead,
+        again,
+        protocol,
+        length,
+        group,
+        in_the_way,
+    ] = reply::tuple(value)?;
     let now = reply::int(&now)? as u64;
     let due = reply::text(due).and_then(|text| text.parse::<f64>().ok());
     Some(StreamStatus {
@@ -92,6 +107,13 @@ fn status(value: Value) -> Option<StreamStatus> {
             Value::Nil => None,
             group => Some(group_status(group, now)?),
         },
+        in_the_way: reply::array(in_the_way)?
+            .into_iter()
+            .map(|value| {
+                let [key, kind] = reply::tuple(value)?;
+                Some((reply::text(key)?, reply::text(kind)?))
+            })
+            .collect::<Option<_>>()?,
     })
 }
 

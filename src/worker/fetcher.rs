@@ -195,7 +195,8 @@ impl Fetcher {
             left = left.saturating_sub(taken.entries);
             more |= taken.more;
         }
-        if left == 0 {
+        // Waking may have found replayed entries, whose group has to be joined before it is read.
+        if left == 0 || self.shared.wants_to_join() {
             return Ok(());
         }
         self.read(reader, link, left, more).await

@@ -140,6 +140,7 @@ impl Worker {
             redis = shared.connector.address,
             "worker starts"
         );
+        say_what_is_idle(&settings, &registry);
 
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
@@ -208,6 +209,27 @@ impl Io {
     /// Waits for its end.
     async fn ended(self) {
         let _ = self.ended.await;
+    }
+}
+
+/// Warns of what is set up here for nothing: most often a name is misspelt.
+fn say_what_is_idle(settings: &Settings, registry: &Registry) {
+    if registry.event_types().next().is_none() {
+        tracing::warn!("no handler is registered: no event can be handled here");
+    }
+    for name in settings.handlers.keys() {
+        if registry.route(name).is_none() {
+            tracing::warn!(
+                "[handlers.{name:?}] has no effect here: no handler is registered for that type"
+            );
+        }
+    }
+    for name in settings.streams.keys() {
+        if !settings.worker.streams.contains(name) {
+            tracing::warn!(
+                "[streams.{name:?}] has no effect here: worker.streams does not name it"
+            );
+        }
     }
 }
 

@@ -261,6 +261,10 @@ impl Shared {
         self.nudge.notify_one();
     }
 
+    pub fn wants_to_join(&self) -> bool {
+        self.rejoin.load(Ordering::SeqCst)
+    }
+
     pub fn take_rejoin(&self) -> bool {
         self.rejoin.swap(false, Ordering::SeqCst)
     }

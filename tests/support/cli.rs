@@ -1,6 +1,8 @@
 //! The program as its users run it: arguments in, output and exit code out.
 
+use std::fs::File;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -15,7 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with a configuration of its own, in a directory of its own.
 pub struct Cli {
-    dir: TempDir,
+    dir: Arc<TempDir>,
+    env: Vec<(String, String)>,
 }
 
 /// What a run of the program came to.
@@ -37,7 +40,17 @@ impl Cli {
         let dir = scratch_dir();
         let config = format!("[redis]\nurl = \"{url}\"\n{config}");
         std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
-        Cli { dir }
+        Cli {
+            dir: Arc::new(dir),
+            env: Vec::new(),
+        }
+    }
+
+    /// The same with a variable in its environment.
+    pub fn with_env(&self, name: &str, value: &str) -> Cli {
+        let (dir, mut env) = (self.dir.clone(), self.env.clone());
+        env.push((name.to_owned(), value.to_owned()));
+        Cli { dir, env }
     }
 
     /// A file in the directory it runs in.
@@ -73,6 +86,35 @@ impl Cli {
         }
     }
 
+    /// Runs it on a terminal, where `keys` are typed ahead. What it writes to either output is one in `out`.
+    pub async fn on_terminal(&self, args: &[&str], keys: &str) -> Ran {
+        let (terminal, program) = pty();
+        let mut command = self.command(args);
+        let end = || Stdio::from(program.try_clone().expect("a handle on the terminal"));
+        command.stdin(end()).stdout(end()).stderr(end());
+        let mut child = command.spawn().expect("the program to start");
+        // The terminal ends for its reader when nobody else has it any more.
+        drop((command, program));
+        let mut typing = terminal.try_clone().expect("a handle on the terminal");
+        let keys = keys.to_owned();
+        let output = tokio::task::spawn_blocking(move || {
+            std::io::Write::write_all(&mut typing, keys.as_bytes()).expect("to type");
+            let mut output = Vec::new();
+            // Linux tells the end by an error.
+            let _ = std::io::Read::read_to_end(&mut &terminal, &mut output);
+            String::from_utf8(output).expect("UTF-8")
+        });
+        let ended = tokio::time::timeout(LIMIT, child.wait()).await;
+        let status = ended.unwrap_or_else(|_| {
+            panic!("streamhand {} was not done after {LIMIT:?}", args.join(" "))
+        });
+        Ran {
+            code: status.expect("its end").code().unwrap_or(-1),
+            out: output.await.expect("its output"),
+            err: String::new(),
+        }
+    }
+
     /// The program, to be started by the test; killed when dropped.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
@@ -88,8 +130,25 @@ impl Cli {
                 command.env_remove(name);
             }
         }
+        command.env_remove("NO_COLOR").envs(self.env.clone());
         command
     }
+}
+
+/// A terminal: the end of who sits at it, and the end of the program.
+fn pty() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&user).expect("to be allowed to use it");
+    unlockpt(&user).expect("to unlock it");
+    let name = ptsname(&user, Vec::new()).expect("its name");
+    let name = name.into_string().expect("its name in UTF-8");
+    let program = File::options()
+        .read(true)
+        .write(true)
+        .open(name)
+        .expect("its other end");
+    (user.into(), program)
 }
 
 impl Ran {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::CommandError;
 use super::private_server::PrivateServer;
+use super::terminal::{print, say};
 use crate::config::{RedisUrl, Settings};
 use measure::{Meter, Run};
 
@@ -69,7 +70,7 @@ pub(super) async fn run(args: BenchArgs, mut settings: Settings) -> Result<(), C
     let stream = format!("streamhand-bench-{:08x}", fastrand::u32(..));
     let (mut bare, mut runtime) = (Vec::new(), Vec::new());
     for round in 1..=args.runs {
-        eprintln!("run {round} of {}", args.runs);
+        say(format_args!("run {round} of {}", args.runs));
         let stream = format!("{stream}-{round}");
         let measured = async {
             runtime::fill(&settings.redis, &stream, args.events).await?;
@@ -87,11 +88,10 @@ pub(super) async fn run(args: BenchArgs, mut settings: Settings) -> Result<(), C
     if args.json {
         let json = serde_json::to_string(&report)
             .map_err(|error| CommandError::failed(error.to_string()))?;
-        println!("{json}");
+        print(json)
     } else {
-        report.print();
+        report.print()
     }
-    Ok(())
 }
 
 impl Report {
@@ -116,35 +116,35 @@ impl Report {
         }
     }
 
-    fn print(&self) {
-        println!(
+    fn print(&self) -> Result<(), CommandError> {
+        print(format_args!(
             "{} events a run, median of {} runs in turns\n",
             self.events, self.runs
-        );
-        println!(
+        ))?;
+        print(format_args!(
             "{:<36}{:>12}{:>16}{:>16}",
             "", "messages/s", "Redis µs/msg", "client µs/msg"
-        );
+        ))?;
         for (name, figures) in [
             ("bare loop, COUNT 500, no handler", &self.bare),
             ("streamhand, no-op handler", &self.runtime),
         ] {
-            println!(
+            print(format_args!(
                 "{name:<36}{:>12.0}{:>16.2}{:>16.2}",
                 figures.per_second, figures.redis_us, figures.client_us
-            );
+            ))?;
         }
-        println!(
+        print(format_args!(
             "{:<36}{:>12.2}{:>16.2}{:>16.2}",
             "streamhand in terms of the bare loop",
             self.throughput_ratio,
             self.redis_cpu_ratio,
             self.client_cpu_ratio
-        );
-        println!(
+        ))?;
+        print(format_args!(
             "\nRedis was busy for {:.0} % of the time under streamhand",
             self.redis_busy * 100.0
-        );
+        ))
     }
 }
 

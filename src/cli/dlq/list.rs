@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::CommandError;
 use super::select::{FilterArgs, say_strangers};
-use crate::cli::terminal::{closed, print};
+use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, table, time};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 
@@ -54,7 +54,9 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
     if shown == 0 {
         args.filter.say_none(dead);
     } else if more && args.filter.limit.is_none() {
-        eprintln!("these are the {shown} oldest: see more by --limit, or count them by dlq stats");
+        say(format_args!(
+            "these are the {shown} oldest: see more by --limit, or count them by dlq stats"
+        ));
     }
     Ok(())
 }

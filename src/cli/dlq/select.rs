@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
-use crate::cli::terminal::progress;
+use crate::cli::terminal::{progress, say};
 use crate::config::duration;
 use crate::dead_letters::{DeadLetters, Filter, Letters, Selection};
 use crate::event::EntryId;
@@ -104,7 +104,9 @@ impl FilterArgs {
         let group = dead.group();
         let place = place(dead, self.stream.as_deref());
         let narrow = Filtered(self).to_string();
-        eprintln!("no dead letters of {place} in the group {group}{narrow}");
+        say(format_args!(
+            "no dead letters of {place} in the group {group}{narrow}"
+        ));
     }
 }
 
@@ -206,8 +208,10 @@ pub(super) fn stream_of_ids(
 pub(super) fn say_strangers(letters: &Letters<'_>) {
     match letters.strangers() {
         0 => {}
-        1 => eprintln!("passed over an entry that no worker wrote"),
-        many => eprintln!("passed over {many} entries that no worker wrote"),
+        1 => say("passed over an entry that no worker wrote"),
+        many => say(format_args!(
+            "passed over {many} entries that no worker wrote"
+        )),
     }
 }
 
@@ -223,6 +227,10 @@ pub(super) fn confirm(question: &str, unasked: &str) -> Result<bool, CommandErro
     io::stdin()
         .read_line(&mut answer)
         .map_err(|error| CommandError::failed(format!("can't read the answer: {error}")))?;
+    if !answer.ends_with('\n') {
+        // Ctrl-D leaves the cursor behind the question.
+        let _ = writeln!(errors);
+    }
     Ok(matches!(
         answer.trim().to_ascii_lowercase().as_str(),
         "y" | "yes"

@@ -8,7 +8,7 @@ use super::CommandError;
 use super::data::{self, Shown};
 use super::select::stream_of_ids;
 use crate::cli::terminal::print;
-use crate::cli::text::{printable, rough};
+use crate::cli::text::{count, printable, rough};
 use crate::dead_letters::{DeadLetters, WholeLetter};
 use crate::event::EntryId;
 
@@ -72,7 +72,11 @@ fn readable(letter: &WholeLetter) -> String {
             );
         }
     }
-    let _ = writeln!(text, "\nentry: {} fields", letter.fields.len());
+    let _ = writeln!(
+        text,
+        "\nentry: {}",
+        count(letter.fields.len() as u64, "field")
+    );
     let content_type = letter
         .fields
         .value("datacontenttype")

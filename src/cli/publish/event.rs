@@ -18,6 +18,8 @@ pub(super) struct Template {
     pub version: Option<u32>,
     /// The data stays the JSON it is.
     pub keep_json: bool,
+    /// Each value stands on a line of its own.
+    pub lines: bool,
 }
 
 impl Template {
@@ -53,7 +55,7 @@ impl Template {
         format: Format,
     ) -> Result<Envelope, String> {
         let value: serde_json::Value =
-            serde_json::from_str(json).map_err(|error| no_json(json, &error))?;
+            serde_json::from_str(json).map_err(|error| self.no_json(json, &error))?;
         let data = match format {
             Format::Json => json.to_owned().into(),
             Format::MessagePack => {
@@ -83,7 +85,7 @@ impl Template {
                      that are data alone name their type in place of --envelopes"
                         .to_owned()
                 }
-                _ => no_json(text, &error),
+                _ => self.no_json(text, &error),
             }
         })?;
         let member = |name: &str| members.iter().find(|(known, _)| known == name);
@@ -131,6 +133,23 @@ impl Template {
             envelope = envelope.with(name, value);
         }
         Ok(envelope)
+    }
+
+    /// Why a value is no JSON, and what to do where that can be guessed.
+    fn no_json(&self, text: &str, error: &serde_json::Error) -> String {
+        let what = without_place(error);
+        if text.trim().is_empty() {
+            return "is empty; write {} where there is nothing to say".to_owned();
+        }
+        if error.is_eof() {
+            let advice = "; each line must be one (jq -c . FILE writes them so, jq -c '.[]' FILE the elements of a list)";
+            let advice = if self.lines { advice } else { "" };
+            return format!("is no whole JSON value: {what}{advice}");
+        }
+        if text.starts_with('\u{feff}') {
+            return "begins with a byte order mark; take it away".to_owned();
+        }
+        format!("is no JSON at column {}: {what}", error.column())
     }
 }
 
@@ -194,21 +213,6 @@ fn time(text: &str) -> Result<String, String> {
     }
 }
 
-/// Why a line is no JSON, and what to do where that can be guessed.
-fn no_json(text: &str, error: &serde_json::Error) -> String {
-    let what = without_place(error);
-    if error.is_eof() {
-        return format!(
-            "is no whole JSON value: {what}; each line must be one (jq -c . FILE writes them so, jq -c '.[]' FILE the \
-             elements of a list)"
-        );
-    }
-    if text.starts_with('\u{feff}') {
-        return "begins with a byte order mark; take it away".to_owned();
-    }
-    format!("is no JSON at column {}: {what}", error.column())
-}
-
 /// The message without the line and column it ends in: a line of a file is always the first of its own.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -262,6 +266,7 @@ mod tests {
             subject: Some("o-1".to_owned()),
             version: Some(3),
             keep_json: false,
+            lines: true,
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::CommandError;
 use super::event::Template;
+use crate::cli::terminal::say;
 use crate::event::Envelope;
 
 /// Most lines published in one go.
@@ -48,7 +49,7 @@ impl Lines {
         let (send, events) = mpsc::channel(2 * BATCH);
         let Some(path) = file.filter(|path| *path != "-") else {
             if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-                eprintln!("reading events from standard input, one a line; end with Ctrl-D");
+                say("reading events from standard input, one a line; end with Ctrl-D");
             }
             tokio::spawn(read(BufReader::new(tokio::io::stdin()), template, send));
             return Ok(Lines {

@@ -23,6 +23,7 @@ use event::Template;
 use lines::{Line, Lines};
 
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct PublishArgs {
     /// The stream
     stream: String,
@@ -35,8 +36,7 @@ pub(super) struct PublishArgs {
     /// Read events from a file, one JSON value a line: each is the data of one event
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The lines are whole events: objects with `type`, `data` and, if wanted, `id`, `source`, `subject`, `time`,
-    /// `schemaversion`, `traceparent` and fields of your own
+    /// The lines are whole events, which say their own type
     #[arg(long)]
     envelopes: bool,
     /// The event's id [default: a new UUIDv7]
@@ -59,6 +59,16 @@ pub(super) struct PublishArgs {
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  streamhand publish orders order.created '{\"order_id\":\"o-1\",\"amount\":12}'
+  streamhand publish orders order.created --file orders.ndjson
+  jq -c '.[]' orders.json | streamhand publish orders order.created -
+  streamhand publish orders --envelopes --file events.ndjson
+
+A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
+`traceparent` and fields of your own: {\"type\":\"order.created\",\"data\":{\"order_id\":\"o-1\"}}";
 
 /// What has been published so far, by Redis' answers.
 #[derive(Default)]
@@ -86,6 +96,7 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
         subject: args.subject.clone(),
         version: args.schema_version,
         keep_json: args.json_data,
+        lines: args.data.as_deref().is_none_or(|data| data == "-"),
     };
     let mut tally = Tally::default();
     match &args.data {
@@ -162,6 +173,8 @@ fn check(args: &PublishArgs) -> Result<(), CommandError> {
 fn quoting(data: &str) -> &'static str {
     if data.starts_with(['{', '[']) && !data.contains('"') {
         " (the shell takes quotes away: write '{\"order_id\":\"o-1\"}')"
+    } else if data.starts_with(char::is_alphabetic) {
+        " (text is JSON in its own quotes: write '\"o-1\"')"
     } else {
         ""
     }

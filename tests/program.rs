@@ -1,0 +1,260 @@
+//! The program as a newcomer meets it: what it says of itself, of slips, and of a server that does not let it in.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::jobs::{self, Action, Job};
+use crate::support::letters::{DEAD, bury_many};
+use crate::support::{Cli, Kind, Server, Setup, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn run(redis: &mut redis::aio::MultiplexedConnection, command: &str) -> redis::Value {
+    let mut words = command.split(' ');
+    let mut cmd = redis::cmd(words.next().expect("a command"));
+    let answer = cmd.arg(words.collect::<Vec<_>>()).query_async(redis).await;
+    answer.expect(command)
+}
+
+on_both_servers! {
+    async fn help_is_complete(server: Server) {
+        let cli = Cli::new(&server, "");
+        let help = cli.run(&["--help"]).await.ok();
+        insta::allow_duplicates! { insta::assert_snapshot!(help, @r##"
+        A Redis Streams worker runtime that loses nothing
+
+        Usage: streamhand [OPTIONS] <COMMAND>
+
+        Commands:
+          run          Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
+          publish      Publish an event, or many
+          dlq          Look through dead letters, replay or delete them
+          status       Show how far the group is, what waits, and who works
+          config       Check the configuration, or show what is in force
+          bench        Measure what this machine and this Redis can do, against the least a worker could do
+          completions  Print a shell's completion script
+          order        Create or cancel an order of the shop
+          help         Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help     Print help
+          -V, --version  Print version
+
+        Options of every command:
+              --config <FILE>  The configuration [default: config.toml, where there is one] [env: STREAMHAND_CONFIG]
+              --redis <URL>    The server, in place of redis.url [env: STREAMHAND_REDIS]
+
+        Settings come from config.toml, from the environment (STREAMHAND_WORKER__LEASE=10s is worker.lease) and
+        from options, the later ones winning. The log goes to standard error: STREAMHAND_LOG=debug tells more,
+        STREAMHAND_LOG_FORMAT=json is for a collector. Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
+        "##) };
+        let publish = cli.run(&["publish", "--help"]).await.ok();
+        insta::allow_duplicates! { insta::assert_snapshot!(publish, @r##"
+        Publish an event, or many
+
+        Usage: streamhand publish [OPTIONS] <STREAM> [TYPE] [DATA]
+
+        Arguments:
+          <STREAM>  The stream
+          [TYPE]    The events' type, such as order.created
+          [DATA]    The event's data as JSON; "-" reads events from standard input, one a line
+
+        Options:
+          -f, --file <FILE>              Read events from a file, one JSON value a line: each is the data of one event
+              --envelopes                The lines are whole events, which say their own type
+              --id <ID>                  The event's id [default: a new UUIDv7]
+              --subject <SUBJECT>        What the events are about: the ordering key
+              --source <SOURCE>          Who publishes them
+              --schema-version <NUMBER>  The version of the data's schema
+              --json-data                Keep the data as JSON instead of encoding it as MessagePack
+              --json                     Say what was published as one JSON value
+          -h, --help                     Print help
+
+        Options of every command:
+              --config <FILE>  The configuration [default: config.toml, where there is one] [env: STREAMHAND_CONFIG]
+              --redis <URL>    The server, in place of redis.url [env: STREAMHAND_REDIS]
+
+        Examples:
+          streamhand publish orders order.created '{"order_id":"o-1","amount":12}'
+          streamhand publish orders order.created --file orders.ndjson
+          jq -c '.[]' orders.json | streamhand publish orders order.created -
+          streamhand publish orders --envelopes --file events.ndjson
+
+        A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
+        `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
+        "##) };
+        for command in ["run", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
+            "config check", "config show", "bench", "completions", "order create", "order cancel"] {
+            let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+            let help = cli.run(&args).await.ok();
+            assert!(help.contains(&format!("Usage: streamhand {command} [OPTIONS]")), "{help}");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 120, "too long for a terminal: {line}");
+                let bare = line.starts_with("  ") && line.trim_end().ends_with('>');
+                assert!(!bare, "an argument without a word on it: {line}");
+            }
+        }
+        let script = cli.run(&["completions", "bash"]).await.ok();
+        assert!(script.contains("complete -F _streamhand"), "{script}");
+        let none = cli.run(&[]).await;
+        assert_eq!((none.code, none.err.contains("Usage: streamhand [OPTIONS] <COMMAND>")), (2, true));
+    }
+
+    async fn what_is_wrong_with_data_is_said(server: Server) {
+        let cli = Cli::new(&server, "");
+        let mut said = String::new();
+        for data in ["", "{\"a\":", "{a:1}", "hello", "{\"n\":99999999999999999999}"] {
+            said += &cli.run(&["publish", "orders", "order.created", data]).await.failed(2);
+        }
+        insta::allow_duplicates! { insta::assert_snapshot!(said, @r##"
+        error: DATA is empty; write {} where there is nothing to say
+        error: DATA is no whole JSON value: EOF while parsing a value
+        error: DATA is no JSON at column 2: key must be a string (the shell takes quotes away: write '{"order_id":"o-1"}')
+        error: DATA is no JSON at column 1: expected value (text is JSON in its own quotes: write '"o-1"')
+        error: DATA has the number 99999999999999999999, which MessagePack can't carry; write it in quotes, or keep the data as it is by --json-data
+        "##) };
+        let mut redis = server.connect().await;
+        assert_eq!(run(&mut redis, "DBSIZE").await, redis::Value::Int(0));
+    }
+
+    async fn a_reader_that_has_had_enough_is_no_failure(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 100).await;
+        let cli = Cli::new(&server, "");
+        for command in ["--help", "completions bash", "completions zsh", "config show", "config check", "status",
+            "status --json", "dlq list", "dlq list --json", "dlq stats", "dlq replay --all --dry-run",
+            "publish orders order.created {}"] {
+            let args: Vec<&str> = command.split(' ').collect();
+            for both in [false, true] {
+                let (reader, writer) = std::io::pipe().unwrap();
+                drop(reader);
+                let mut started = cli.command(&args);
+                if both {
+                    started.stderr(Stdio::from(writer.try_clone().unwrap()));
+                }
+                let started = started.stdout(writer).stdin(Stdio::null()).spawn().unwrap();
+                let output = started.wait_with_output().await.unwrap();
+                let errors = String::from_utf8_lossy(&output.stderr);
+                assert_eq!((output.status.code(), &errors[..]), (Some(0), ""), "{command}");
+            }
+        }
+        // Where nobody hears an error, there is one all the same.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = cli.command(&["dlq", "show", "1-1"]).stderr(writer).status().await.unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+
+    async fn many_are_replayed_where_the_question_is_answered_yes(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 101).await;
+        let cli = Cli::new(&server, "");
+        for (answer, code, said) in [
+            ("n\n", 1, "nothing was replayed"),
+            ("\u{4}", 1, "nothing was replayed"),
+            ("perhaps\n", 1, "nothing was replayed"),
+            ("y\n", 0, "replayed 101 dead letters"),
+        ] {
+            let ran = cli.on_terminal(&["dlq", "replay", "--all"], answer).await;
+            assert_eq!((ran.code, ran.out.contains(said)), (code, true), "{answer:?}: {ran:?}");
+            assert!(ran.out.contains("Replay 101 dead letters of orders? [y/N]"), "{ran:?}");
+        }
+        assert_eq!(run(&mut redis, &format!("XLEN {DEAD}")).await, redis::Value::Int(0));
+    }
+
+    async fn a_log_on_a_terminal_is_coloured_unless_that_is_unwanted(server: Server) {
+        let cli = Cli::new(&server, "[handlers.\"order.craeted\"]\ntimeout = \"1s\"\n[streams.ordres]\n");
+        let mut redis = server.connect().await;
+        run(&mut redis, "SET {orders}:fulfilment:protocol 99").await;
+        // Another release has this group: the worker says so and ends.
+        let coloured = cli.on_terminal(&["run"], "").await;
+        assert!(coloured.out.contains("\u{1b}[33m WARN"), "{coloured:?}");
+        let plain = cli.with_env("NO_COLOR", "1").on_terminal(&["run"], "").await;
+        assert!(plain.out.contains(" WARN") && !plain.out.contains('\u{1b}'), "{plain:?}");
+        for said in ["[handlers.\"order.craeted\"] has no effect here", "[streams.\"ordres\"] has no effect here"] {
+            assert!(plain.out.contains(said), "{plain:?}");
+        }
+    }
+
+    async fn a_server_that_asks_for_a_password_says_so_to_every_command(kind: Kind) {
+        let server = Server::builder(kind).password("secret").start().await;
+        let url = format!("redis://127.0.0.1:{}", server.port());
+        let cli = Cli::at(&url, "");
+        std::fs::write(cli.file("many"), "{\"order_id\":\"o-1\"}\n".repeat(1000)).unwrap();
+        std::fs::write(cli.file("password"), "secret\n").unwrap();
+        for command in ["status", "dlq list", "dlq replay --all", "publish orders order.created {}",
+            "publish orders order.created --file many", "order create o-1 --item tea=1"] {
+            let args: Vec<&str> = command.split(' ').collect();
+            let said = cli.run(&args).await.failed(1);
+            assert!(said.contains("refuses us: NOAUTH") && said.contains("set redis.password"), "{command}: {said}");
+        }
+        let mut worker = Setup::at(url).process();
+        worker.wait_for_log("refuses us: NOAUTH", PATIENCE).await;
+        let wrong = cli.run(&["--redis", &format!("redis://:wrong@127.0.0.1:{}", server.port()), "status"]).await;
+        assert!(wrong.failed(1).contains("check redis.username and redis.password"));
+        // The three ways to tell it.
+        cli.run(&["--redis", &server.url(), "status"]).await.ok();
+        cli.with_env("STREAMHAND_REDIS__PASSWORD", "secret").run(&["status"]).await.ok();
+        cli.with_env("STREAMHAND_REDIS__PASSWORD_FILE", "password").run(&["status"]).await.ok();
+    }
+
+    async fn what_a_server_refuses_is_explained_to_each_in_its_own_terms(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 1).await;
+        let cli = Cli::new(&server, "");
+        run(&mut redis, "SET taken x").await;
+        let said = cli.run(&["publish", "taken", "order.created", "{}"]).await.failed(1);
+        assert!(said.contains("WRONGTYPE Operation against") && said.contains("(this key is no stream:"), "{said}");
+        run(&mut redis, "CONFIG SET maxmemory 1").await;
+        for command in ["publish orders order.created {}", "dlq replay --all"] {
+            let args: Vec<&str> = command.split(' ').collect();
+            let said = cli.run(&args).await.failed(1);
+            assert!(said.contains("OOM command not allowed") && said.contains("give it memory"), "{said}");
+            assert!(!said.contains("nothing is lost"), "it is not published: {said}");
+        }
+        run(&mut redis, "CONFIG SET maxmemory 0").await;
+        run(&mut redis, &format!("DEL {DEAD}")).await;
+        run(&mut redis, &format!("SET {DEAD} x")).await;
+        let said = cli.run(&["dlq", "list"]).await.failed(1);
+        assert!(said.contains("streamhand status says which"), "{said}");
+        let status = cli.run(&["status"]).await.ok();
+        assert!(status.contains(&format!("{DEAD} is a string that is in the way of the group")), "{status}");
+    }
+
+    /// The rule in the README is all that a worker and the commands need, and no more than they are told.
+    async fn a_user_by_the_rule_in_the_readme_can_do_everything(server: Server) {
+        let mut redis = server.connect().await;
+        let readme = include_str!("../README.md");
+        let rule = readme.lines().find(|line| line.starts_with("ACL SETUSER")).expect("the rule");
+        let mine = rule.replace("orders", "jobs").replace(" on ", " on ~test:* ");
+        run(&mut redis, &mine).await;
+        let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+        let (setup, own) = (Setup::at(url.clone()), "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]");
+        let cli = Cli::at(&url, own);
+        let (mut worker, dying) = (setup.process(), setup.process());
+        for (id, action) in [("good", Action::Succeed), ("again", Action::Fail(1)), ("bad", Action::FailForGood)] {
+            let data = serde_json::to_string(&Job::new(id, action)).unwrap();
+            cli.run(&["publish", "jobs", "test.job", &data]).await.ok();
+        }
+        drop(dying);
+        let dead = async || cli.run(&["dlq", "stats", "--json"]).await.json()["total"] == 1;
+        eventually(PATIENCE, "the bad one to be dead", dead).await;
+        cli.run(&["dlq", "replay", "--all"]).await.ok();
+        eventually(PATIENCE, "it to be dead again", dead).await;
+        cli.run(&["dlq", "purge", "--all", "--yes", "--export", "out"]).await.ok();
+        eventually(PATIENCE, "all to be handled", async || jobs::handled(&mut redis).await.len() == 2).await;
+        cli.run(&["status"]).await.ok();
+        worker.terminate();
+        assert!(worker.wait(PATIENCE).await.success(), "{}", worker.log());
+        assert_eq!(run(&mut redis, "ACL LOG").await, redis::Value::Array(Vec::new()));
+        let noisy = worker.log().contains("NOGROUP");
+        assert!(!noisy, "a replay is nothing to warn of:\n{}", worker.log());
+
+        run(&mut redis, "ACL SETUSER worker -@scripting").await;
+        let said = cli.run(&["status"]).await.failed(1);
+        assert!(said.contains("NOPERM") && said.contains("README.md has the rule"), "{said}");
+        run(&mut redis, "ACL SETUSER worker +@scripting -time").await;
+        let said = cli.run(&["status"]).await.failed(1);
+        assert!(said.contains("README.md has the rule"), "in a script: {said}");
+    }
+}
