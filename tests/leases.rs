@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Server, Setup, eventually, pending, settled};
+use crate::support::{Proxy, Server, Setup, eventually, pending, settled};
 
 const LEASE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -181,21 +181,31 @@ on_both_servers! {
         drop(heir);
     }
 
-    /// It ages every entry past the lease, and says nothing about who is alive.
+    /// It ages every entry past its lease, and who is back first finds those of the others unrenewed.
     async fn an_outage_of_redis_takes_no_work_away_from_workers_that_are_alive(server: Server) {
-        let mut server = server;
         let mut redis = server.connect().await;
-        let setup = Setup::new(&server).worker("lease = \"500ms\"").worker("concurrency = 4");
-        let _workers = [setup.process(), setup.process(), setup.process()];
-        let all = many("job", 12, &Action::Take(3_500));
+        let proxies = [Proxy::start(server.port()).await, Proxy::start(server.port()).await];
+        let setup = |proxy: &Proxy| Setup::at(proxy.url()).worker("lease = \"1s\"").worker("concurrency = 8");
+        let _workers = proxies.each_ref().map(|proxy| setup(proxy).process());
+        let all = many("job", 14, &Action::Take(4_000));
         jobs::publish(&mut redis, "jobs", &all).await;
-        eventually(PATIENCE, "all to run", async || jobs::started(&mut redis).await.len() == all.len()).await;
-        let since = Instant::now();
-        eventually(PATIENCE, "all workers to be ready to take over", async || since.elapsed() > LEASE / 2).await;
-        server.freeze();
-        let since = Instant::now();
-        eventually(PATIENCE, "three leases to pass", async || since.elapsed() > Duration::from_millis(1_500)).await;
-        server.thaw();
+        eventually(PATIENCE, "both to run some", async || {
+            jobs::started(&mut redis).await.len() == all.len() && pending(&mut redis, "jobs").await.len() == 2
+        })
+        .await;
+        // Both would take over by now.
+        let passed = async |time: Duration| {
+            let since = Instant::now();
+            eventually(PATIENCE, "time to pass", async || since.elapsed() >= time).await;
+        };
+        passed(Duration::from_millis(1_200)).await;
+        proxies.iter().for_each(Proxy::pause_replies);
+        passed(Duration::from_millis(1_500)).await;
+        let reads = || proxies[0].traffic().commands["XREADGROUP"];
+        let before = reads();
+        proxies[0].resume_replies();
+        eventually(PATIENCE, "the first to look around and to read", async || reads() > before).await;
+        proxies[1].resume_replies();
         settled(&mut redis, "jobs", PATIENCE).await;
         let handled = jobs::handled(&mut redis).await;
         assert!(handled.len() == all.len() && handled.values().all(|times| *times == 1), "{handled:?}");
