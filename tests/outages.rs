@@ -124,7 +124,8 @@ on_both_servers! {
         let (mut redis, mut second) = (server.connect().await, other.connect().await);
         follow(&mut second, &server).await;
         let proxy = Proxy::start(server.port()).await;
-        let mut worker = Setup::at(proxy.url()).process();
+        // Whose lease has run out is not known to be ours, and what it failed with is kept back.
+        let mut worker = Setup::at(proxy.url()).worker("lease = \"10s\"").process();
         worker.wait_for_log("the group is new", PATIENCE).await;
         let mut all = many("good", 20, &Action::SleepQuietly(2_000));
         all.extend(many("bad", 5, &Action::SleepQuietlyThenFailForGood(2_000)));

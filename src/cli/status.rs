@@ -194,7 +194,11 @@ fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
 
 /// Whether it is a worker of ours that has been heard of.
 fn is_there(consumer: &ConsumerInfo) -> bool {
-    consumer.name != PARKED && matches!(standing(consumer), Standing::Working | Standing::Alone)
+    match standing(consumer) {
+        Standing::Working => consumer.name != PARKED,
+        Standing::Alone => consumer.pending > 0,
+        _ => false,
+    }
 }
 
 fn as_json((stream, status): &(String, StreamStatus)) -> Value {

@@ -17,9 +17,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use super::free_ports;
 use super::resp::{command_name, message_len};
 use super::resp_traps::{Caught, Exchange, Fate, Held, Traps};
+use super::{eventually, free_ports};
 
 /// Passes connections on to a server on this machine until it is told otherwise.
 pub struct Proxy {
@@ -148,7 +148,7 @@ impl Proxy {
             acceptor.abort();
             // An abort is how it ends; awaited because only then its listener is closed.
             let _ = acceptor.await;
-            self.held = Some(bind(self.port).expect("the port that was just in use"));
+            self.held = Some(bind_again(self.port).await);
         }
         self.cut().await;
     }
@@ -317,6 +317,14 @@ fn bind(port: u16) -> io::Result<TcpSocket> {
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     Ok(socket)
+}
+
+/// The port was just in use, and is for a moment longer by a child process on its way from fork to exec.
+async fn bind_again(port: u16) -> TcpSocket {
+    eventually(Duration::from_secs(5), "the port to be free", async || {
+        bind(port).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
