@@ -54,13 +54,23 @@ async fn stays_idle(server: &Server, streams: &[&str]) {
     );
     assert!(reads() >= 8, "it reads all the while");
 
-    let status = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", worker.pid())).unwrap();
-    let resident = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Rss:"))
-        .unwrap();
-    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    let kib = resident_kib(worker.pid());
     println!("{} streams: {kib} KiB resident", streams.len());
     assert!(kib < 15 * 1024, "{kib} KiB resident");
     assert!(!worker.has_ended());
+}
+
+/// The memory that a process has in RAM.
+fn resident_kib(pid: u32) -> u64 {
+    if let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+        let resident = status.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let kib = resident.unwrap().trim().trim_end_matches(" kB");
+        return kib.parse().unwrap();
+    }
+    // macOS has no /proc, and a small Linux no ps.
+    let ps = std::process::Command::new("ps")
+        .args(["-o", "rss=", "-p", &pid.to_string()])
+        .output()
+        .expect("ps");
+    String::from_utf8_lossy(&ps.stdout).trim().parse().unwrap()
 }
