@@ -130,6 +130,10 @@ on_both_servers! {
         let mut all = many("good", 20, &Action::SleepQuietly(2_000));
         all.extend(many("bad", 5, &Action::SleepQuietlyThenFailForGood(2_000)));
         let ids = jobs::publish(&mut redis, "jobs", &all).await;
+        eventually(PATIENCE, "the other to know the group", async || {
+            redis::cmd("XPENDING").arg("jobs").arg("workers").query_async::<redis::Value>(&mut second).await.is_ok()
+        })
+        .await;
         eventually(PATIENCE, "all to run, and the other to know", async || all_pending(&mut second).await == ids).await;
         lead(&mut second).await;
         follow(&mut redis, &other).await;
