@@ -47,7 +47,7 @@ impl Lines {
     /// Begins to read `file`, or standard input where there is none or it is called `-`.
     pub async fn open(file: Option<&Path>, template: Template) -> Result<Self, CommandError> {
         let (send, events) = mpsc::channel(2 * BATCH);
-        let Some(path) = file.filter(|path| *path != "-") else {
+        let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
             if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
                 say("reading events from standard input, one a line; end with Ctrl-D");
             }
