@@ -185,8 +185,14 @@ on_both_servers! {
     async fn an_outage_of_redis_takes_no_work_away_from_workers_that_are_alive(server: Server) {
         let mut redis = server.connect().await;
         let proxies = [Proxy::start(server.port()).await, Proxy::start(server.port()).await];
-        let setup = |proxy: &Proxy| Setup::at(proxy.url()).worker("lease = \"1s\"").worker("concurrency = 8");
-        let _workers = proxies.each_ref().map(|proxy| setup(proxy).process());
+        // Each has room for the other's as well.
+        let _workers = proxies.each_ref().map(|proxy| Setup::at(proxy.url()).worker("lease = \"1s\"").process());
+        eventually(PATIENCE, "both to wait for entries", async || {
+            let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
+            let waits = |client: &&str| client.contains("cmd=xreadgroup") && client.contains("flags=b");
+            clients.lines().filter(waits).count() == 2
+        })
+        .await;
         let all = many("job", 14, &Action::Take(4_000));
         jobs::publish(&mut redis, "jobs", &all).await;
         eventually(PATIENCE, "both to run some", async || {
