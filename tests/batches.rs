@@ -89,7 +89,7 @@ on_both_servers! {
     async fn of_large_entries_only_so_many_are_held_as_memory_allows(server: Server) {
         let mut redis = server.connect().await;
         let worker = Setup::new(&server).start();
-        let data = serde_json::to_string(&Job::new("large", Action::SleepQuietly(100))).unwrap();
+        let data = serde_json::to_string(&Job::new("large", Action::SleepQuietly(600))).unwrap();
         let ballast = "x".repeat(1 << 20);
         let large = fields(&[("type", "test.job"), ("data", &data), ("ballast", &ballast)]);
         add(&mut redis, "jobs", &large).await;
@@ -97,7 +97,7 @@ on_both_servers! {
         let _: () = redis::cmd("XTRIM").arg("jobs").arg("MAXLEN").arg(0).query_async(&mut redis).await.unwrap();
         let (mut most, mut added) = (0, 0);
         eventually(PATIENCE, "all to be settled", async || {
-            while added < 64 {
+            while added < 32 {
                 add(&mut redis, "jobs", &large).await;
                 added += 1;
             }
