@@ -133,7 +133,8 @@ on_both_servers! {
         for (id, reason) in &added {
             assert_eq!(&reasons[id], reason, "{id}");
         }
-        let panics = letters.iter().filter(|letter| field(letter, "dead.error") == "the handler panicked: asked to panic");
+        let panicked = "the handler panicked: asked to panic";
+        let panics = letters.iter().filter(|letter| field(letter, "dead.error") == panicked);
         assert_eq!(panics.filter(|letter| field(letter, "dead.attempts") == "2").count(), 3);
         let handled = jobs::handled(&mut redis).await;
         for n in 0..bad.len() {

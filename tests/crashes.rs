@@ -31,8 +31,9 @@ on_both_servers! {
         assert_eq!(dead, ["culprit-1", "culprit-2"]);
     }
 
-    /// Three times an entry on its last attempt could be taken for the culprit: it runs when another comes and kills the
-    /// worker, it comes when another runs that will, and it has failed once and is run for the last time in company.
+    /// Three times an entry on its last attempt could be taken for the culprit: it runs when another comes and kills
+    /// the worker, it comes when another runs that will, and it has failed once and is run for the last time in
+    /// company.
     async fn an_innocent_suspect_is_not_taken_for_the_culprit_beside_it(server: Server) {
         let mut redis = server.connect().await;
         let setup = Setup::new(&server).worker("lease = \"500ms\"").retry("max_attempts = 2");
@@ -48,7 +49,10 @@ on_both_servers! {
             let started = jobs::started(redis).await;
             started.iter().filter(|trace| trace.id.starts_with(name) && trace.attempt == 2).count()
         };
-        eventually(PATIENCE, "one to run for the last time", async || second_starts(&mut redis, "unlucky").await == 1).await;
+        eventually(PATIENCE, "one to run for the last time", async || {
+            second_starts(&mut redis, "unlucky").await == 1
+        })
+        .await;
         culprit(&mut redis, "culprit-first", Action::Abort).await;
         eventually(PATIENCE, "the worker to die", async || worker.has_ended()).await;
         // This one is read before a worker takes anything over, and still runs when it may.

@@ -17,7 +17,7 @@ on_both_servers! {
         victim.wait_for_log("the group is new", PATIENCE).await;
         let mut long = many("given-back", 2, &Action::LaterThenTake(3, 60_000));
         let mut ids = jobs::publish(&mut redis, "jobs", &long).await;
-        eventually(PATIENCE, "the victim to run them at last", async || jobs::started(&mut redis).await.len() == 8).await;
+        eventually(PATIENCE, "the victim to run them", async || jobs::started(&mut redis).await.len() == 8).await;
         // Fast ones first: the worker learns to read ahead, and then holds what it can't start.
         jobs::publish(&mut redis, "jobs", &many("fast", 4_000, &Action::Nothing)).await;
         long.extend(many("long", 40, &Action::Take(60_000)));

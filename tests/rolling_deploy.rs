@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use streamhand::{Context, Event, Failure, Registry};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Server, Setup, WorkerProcess, entries, eventually, pending, settled};
+use crate::support::letters::fields;
+use crate::support::{Server, Setup, WorkerProcess, add, entries, eventually, pending, settled};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const SHORT: Duration = Duration::from_millis(500);
@@ -153,14 +154,14 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let setup = Setup::new(&server).retry("max_attempts = 2");
         let mut older = vec![setup.start(), setup.start()];
-        let mut known = many("known", 10, &Action::Succeed);
+        let known = many("known", 10, &Action::Succeed);
         let mut expected: Vec<String> = Vec::new();
         for n in 0..20 {
             for (event_type, version) in [(Fresh::TYPE, "1"), (Job::TYPE, "2")] {
                 let id = format!("{event_type}-{n}");
                 let data = format!("{{\"id\":\"{id}\"}}");
-                let fields = ["type", event_type, "schemaversion", version, "data", &data];
-                let _: () = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields[..]).query_async(&mut redis).await.unwrap();
+                let event = fields(&[("type", event_type), ("schemaversion", version), ("data", &data)]);
+                add(&mut redis, "jobs", &event).await;
                 expected.push(format!("{id} 1"));
             }
         }
@@ -190,7 +191,6 @@ on_both_servers! {
         assert_eq!(handled, expected);
         assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
         assert_eq!(pending(&mut redis, "jobs").await, []);
-        known.clear();
         for worker in fleet {
             worker.stop().await;
         }
