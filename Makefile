@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench servers clean
+.PHONY: help demo test check audit bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -43,9 +43,15 @@ bench: ## Measure what this machine and a private server can do
 	cargo build --release && \
 	exec "$$CARGO_TARGET_DIR/release/streamhand" bench --server "$$server"
 
+peers: ## Measure the same work done by other crates; the first build takes about ten minutes
+	@server=$$(scripts/servers any) && \
+	echo "building the peers; the first time it takes about ten minutes" >&2 && \
+	CARGO_TARGET_DIR=benches/peers/target cargo build --release --manifest-path benches/peers/Cargo.toml && \
+	exec benches/peers/target/release/peers all --server "$$server" $(ARGS)
+
 servers: ## Find or fetch the Redis and the Valkey the tests run on, and print where they are
 	@scripts/servers both
 
 clean: ## Remove what was built and the servers that were fetched
 	cargo clean
-	rm -rf .servers
+	rm -rf .servers benches/peers/target
