@@ -30,7 +30,10 @@ pub fn eventually<O: Outcome>(
             match timeout_at(end, attempt()).await.map(Outcome::value) {
                 Ok(Ok(value)) => return value,
                 Ok(Err(reason)) => last = reason.or(last),
-                Err(_) => last = Some("the last attempt hung".to_owned()),
+                Err(_) => {
+                    let before = last.map(|reason| format!("{reason}; ")).unwrap_or_default();
+                    last = Some(format!("{before}the last attempt hung"));
+                }
             }
             if Instant::now() + PAUSE >= end {
                 let reason = last

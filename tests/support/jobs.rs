@@ -33,6 +33,8 @@ pub enum Action {
     SleepQuietlyThenFailForGood(u64),
     /// Succeeds after so many milliseconds, whatever it is told meanwhile.
     Take(u64),
+    /// Succeeds after so many milliseconds, and after so many if it is not the first time.
+    TakeOrLess(u64, u64),
     /// Succeeds after so many milliseconds of computing, without an await.
     Compute(u64),
     /// Fails the first time, and leaves no trace.
@@ -41,6 +43,8 @@ pub enum Action {
     ComputeQuietlyThenFail(u64),
     /// Fails in the first so many attempts.
     Fail(u32),
+    /// Succeeds after so many milliseconds, and leaves a trace of its start alone.
+    TakeUnseen(u64),
     /// Fails in the first so many attempts, then succeeds after so many milliseconds.
     FailThenTake(u32, u64),
     /// Fails for good.
@@ -132,6 +136,14 @@ async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
         | Action::FailOnceQuietly
         | Action::ComputeQuietlyThenFail(_) => {}
         Action::Take(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        Action::TakeOrLess(first, later) => {
+            let ms = if ctx.attempt() == 1 { first } else { later };
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        Action::TakeUnseen(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            return Ok(());
+        }
         Action::Compute(ms) => std::thread::sleep(Duration::from_millis(ms)),
         Action::Fail(times) | Action::FailThenTake(times, _) if ctx.attempt() <= times => {
             return Err("asked to fail".into());
