@@ -273,7 +273,7 @@ impl Show {
         let position = self.books.position().await?;
         let said = self.fleet.listen()?;
         let (retried, reclaimed, dead) = (said.retried(), said.reclaimed, position.dead);
-        let besides = format_args!("{retried} retried, {reclaimed} reclaimed, {dead} dead");
+        let besides = format!("{retried} retried, {reclaimed} reclaimed, {dead} dead");
         self.stage
             .progress(position.settled(), self.events, besides);
         Ok(position)
