@@ -96,9 +96,9 @@ async fn takeover(
         running(&mut redis, "own").await.len() == 4
     })
     .await;
-    // The heir takes over once its own renewals have been answered for a lease; both have been renewed meanwhile.
+    // The heir takes over once its own renewals have been answered for a lease.
     let there = Instant::now();
-    let time = heirs.max(Duration::from_secs(5)) + Duration::from_millis(500);
+    let time = heirs.max(Duration::from_secs(3)) + Duration::from_millis(200);
     eventually(PATIENCE, "both to be alive for long", async || {
         there.elapsed() > time
     })
