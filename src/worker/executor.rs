@@ -131,10 +131,12 @@ impl Executor {
         if !self.shared.ward.is_open() || batch.is_lapsed() {
             return false;
         }
-        if permit.is_none() {
-            *permit = self.shared.slots.clone().try_acquire_owned().ok();
+        if permit.is_some() {
+            return true;
         }
-        permit.is_some()
+        // The slot first, and then the gate once more: it may have been closed, and the slots counted, in between.
+        *permit = self.shared.slots.clone().try_acquire_owned().ok();
+        permit.is_some() && self.shared.ward.lets_in()
     }
 
     /// Waits for the ward to open, a renewal of a lease that has run out, and a free slot.

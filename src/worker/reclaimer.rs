@@ -169,7 +169,7 @@ impl Fetcher {
         from: &str,
     ) -> Result<bool, Trouble> {
         let shared = self.shared.clone();
-        let running = running(&shared.slots, shared.concurrency);
+        let running = || running(&shared.slots, shared.concurrency);
         if let Admission::At(at) = self
             .reclaims
             .visits

@@ -4,7 +4,7 @@
 //! The fetcher closes the gate, lets a suspect in once nothing else runs, and opens the gate again; lanes only pass
 //! it. How long the gate may be closed is bounded, so that suspects never stop the rest: see [`Visits`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -58,6 +58,13 @@ impl Ward {
         !self.closed.load(Ordering::SeqCst)
     }
 
+    /// Whether a handler may start that has just taken its slot. A slot taken before this look and a look at the slots
+    /// behind the closed gate can't miss each other.
+    pub fn lets_in(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.is_open()
+    }
+
     /// Waits until other handlers may start. Costs one load where nothing is in the way.
     pub async fn pass(&self) {
         loop {
@@ -76,6 +83,8 @@ impl Ward {
 
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        // Before the slots are looked at: see `Ward::lets_in`.
+        fence(Ordering::SeqCst);
     }
 
     fn open(&self) {
@@ -95,15 +104,16 @@ impl Visits {
         }
     }
 
-    /// May a suspect come in, with so many handlers running?
-    pub fn ask(&mut self, ward: &Ward, running: usize, lease: Duration) -> Admission {
+    /// May a suspect come in? `running` counts the handlers that run.
+    pub fn ask(&mut self, ward: &Ward, running: impl Fn() -> usize, lease: Duration) -> Admission {
         let now = Instant::now();
         if self.closed.is_none() && now < self.rest_until {
             return Admission::At(self.rest_until);
         }
         ward.close();
         let since = *self.closed.get_or_insert(now);
-        if running == 0 {
+        // Counted behind the closed gate: whoever passed it before has taken its slot by now.
+        if running() == 0 {
             return Admission::Enter;
         }
         let patience = self.patience();
@@ -183,9 +193,9 @@ mod tests {
     #[test]
     fn a_suspect_comes_in_when_nothing_else_runs_and_keeps_others_out_until_it_is_settled() {
         let (ward, mut visits) = (Ward::default(), Visits::new());
-        assert!(matches!(visits.ask(&ward, 1, LEASE), Admission::At(_)));
+        assert!(matches!(visits.ask(&ward, || 1, LEASE), Admission::At(_)));
         assert!(!ward.is_open());
-        assert_eq!(visits.ask(&ward, 0, LEASE), Admission::Enter);
+        assert_eq!(visits.ask(&ward, || 0, LEASE), Admission::Enter);
         visits.entered(&ward);
         assert!(!visits.tend(&ward, 5, LEASE));
         assert!(ward.is_occupied() && !ward.is_open());
@@ -195,9 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_is_counted_once_nothing_more_can_start() {
+        let (ward, mut visits) = (Ward::default(), Visits::new());
+        let open_when_counted = || usize::from(ward.is_open());
+        assert_eq!(
+            visits.ask(&ward, open_when_counted, LEASE),
+            Admission::Enter
+        );
+    }
+
+    #[test]
     fn the_next_suspect_follows_at_once_but_others_get_their_turn() {
         let (ward, mut visits) = (Ward::default(), Visits::new());
-        visits.ask(&ward, 0, LEASE);
+        visits.ask(&ward, || 0, LEASE);
         visits.entered(&ward);
         visits.waiting = true;
         ward.leave();
@@ -209,7 +229,7 @@ mod tests {
         assert!(visits.tend(&ward, 5, LEASE));
         assert!(ward.is_open());
         assert!(
-            matches!(visits.ask(&ward, 0, LEASE), Admission::At(_)),
+            matches!(visits.ask(&ward, || 0, LEASE), Admission::At(_)),
             "others have their turn"
         );
     }
@@ -218,23 +238,23 @@ mod tests {
     fn a_worker_that_never_falls_quiet_lets_a_suspect_in_at_last_and_keeps_working_meanwhile() {
         let (ward, mut visits) = (Ward::default(), Visits::new());
         for _ in 1..TRIES {
-            visits.ask(&ward, 1, LEASE);
+            visits.ask(&ward, || 1, LEASE);
             visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
             assert!(
-                matches!(visits.ask(&ward, 1, LEASE), Admission::At(at) if at > Instant::now() + LEASE / 2)
+                matches!(visits.ask(&ward, || 1, LEASE), Admission::At(at) if at > Instant::now() + LEASE / 2)
             );
             assert!(ward.is_open());
             visits.rest_until = Instant::now();
         }
-        visits.ask(&ward, 1, LEASE);
+        visits.ask(&ward, || 1, LEASE);
         visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
-        assert_eq!(visits.ask(&ward, 1, LEASE), Admission::Enter);
+        assert_eq!(visits.ask(&ward, || 1, LEASE), Admission::Enter);
     }
 
     #[test]
     fn a_gate_that_is_forgotten_opens_by_itself() {
         let (ward, mut visits) = (Ward::default(), Visits::new());
-        visits.ask(&ward, 1, LEASE);
+        visits.ask(&ward, || 1, LEASE);
         visits.tend(&ward, 5, LEASE);
         assert!(!ward.is_open());
         visits.closed = Instant::now().checked_sub(Duration::from_secs(100));
@@ -245,7 +265,7 @@ mod tests {
     #[test]
     fn a_suspect_that_runs_for_long_does_not_keep_others_out() {
         let (ward, mut visits) = (Ward::default(), Visits::new());
-        visits.ask(&ward, 0, LEASE);
+        visits.ask(&ward, || 0, LEASE);
         visits.entered(&ward);
         visits.suspect = Instant::now().checked_sub(LEASE * 2);
         visits.tend(&ward, 5, LEASE);
