@@ -33,11 +33,13 @@ pub async fn run<P: Peer>(bench: Bench) -> Result<Figures> {
         return Err("the database is not empty; a measurement deletes what is in it, so it takes an empty one".into());
     }
     let measured = in_empty_database::<P>(&bench, &mut conn).await;
-    let _: () = redis::cmd("FLUSHDB")
+    let emptied: redis::RedisResult<()> = redis::cmd("FLUSHDB")
         .arg("SYNC")
         .query_async(&mut conn)
-        .await?;
-    measured
+        .await;
+    let figures = measured?;
+    emptied?;
+    Ok(figures)
 }
 
 async fn in_empty_database<P: Peer>(

@@ -17,6 +17,9 @@ mod ruststream;
 mod sea_streamer;
 mod streamhand;
 
+use std::time::Duration;
+
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +41,13 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A connection that a busy machine does not break: the client's default is to give a command up after 500 ms.
     pub async fn connect(&self) -> Result<MultiplexedConnection> {
-        Ok(redis::Client::open(self.url.as_str())?
-            .get_multiplexed_async_connection()
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+        let client = redis::Client::open(self.url.as_str())?;
+        Ok(client
+            .get_multiplexed_async_connection_with_config(&config)
             .await?)
     }
 }
