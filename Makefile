@@ -25,7 +25,10 @@ check: ## Check format, lints and documentation; every warning is an error
 	@cargo clippy --version >/dev/null 2>&1 || \
 	{ echo "make check needs clippy: install it with 'rustup component add clippy'" >&2; exit 1; }
 	cargo fmt --all --check
+	cargo fmt --manifest-path benches/report/Cargo.toml --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --manifest-path benches/report/Cargo.toml --all-targets -- -D warnings
+	cargo test --manifest-path benches/report/Cargo.toml --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 audit: ## Look for known vulnerabilities and unwanted licences among the dependencies
@@ -38,10 +41,8 @@ audit: ## Look for known vulnerabilities and unwanted licences among the depende
 	    echo "nothing was audited: install cargo-deny with 'cargo install --locked cargo-deny'" >&2; exit 1; \
 	fi
 
-bench: ## Measure what this machine and a private server can do
-	@server=$$(scripts/servers any) && \
-	cargo build --release && \
-	exec "$$CARGO_TARGET_DIR/release/streamhand" bench --server "$$server"
+bench: ## Measure everything and write docs/benchmarks.md: half an hour on a quiet machine; ARGS="latency load" measures these
+	@scripts/bench $(ARGS)
 
 peers: ## Measure the same work done by other crates; the first build takes about ten minutes
 	@server=$$(scripts/servers any) && \

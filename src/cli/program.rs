@@ -83,6 +83,9 @@ enum Builtin {
     Config(config::ConfigCommand),
     /// Measure what this machine and this Redis can do, against the least a worker could do
     Bench(bench::BenchArgs),
+    /// What `bench` starts for itself
+    #[command(hide = true)]
+    BenchWorker(bench::BenchWorkerArgs),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -195,6 +198,7 @@ impl Program {
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
+                Builtin::BenchWorker(args) => bench::work(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),
             }
         });

@@ -131,6 +131,13 @@ impl Connector {
         Ok(Link { conn, greeting })
     }
 
+    /// A connection on a blocking socket, for measurements: no part of the runtime has one.
+    pub fn connect_blocking(&self) -> Result<redis::Connection> {
+        self.client
+            .get_connection_with_timeout(CONNECT_TIMEOUT)
+            .map_err(|error| self.explain(error, Who::Operator))
+    }
+
     /// A connection for reading new entries. An answer may take `patience` longer than the read may block.
     pub async fn reader(&self, name: &str, patience: Duration) -> Result<Reader> {
         let unreachable = |error: RedisError| self.explain(error, Who::Worker);

@@ -1,32 +1,41 @@
-//! What a run costs: time, Redis' CPU as Redis counts it, and this process's CPU as the system counts it.
+//! What a run costs Redis: its CPU as Redis counts it, and the commands it got. The program's own questions and what
+//! publishers send are left out of the commands.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cli::CommandError;
 use crate::config::RedisSettings;
 use crate::stream::Connector;
 
+/// What nobody but the measurement and the publishers says while something is measured.
+const NOT_COUNTED: [&str; 2] = ["info", "xadd"];
+
 /// Measures runs over a connection of its own.
 pub(super) struct Meter {
-    pub conn: MultiplexedConnection,
+    conn: MultiplexedConnection,
+    /// What was asked here while something was measured, by the command's name.
+    asked: BTreeMap<String, u64>,
 }
 
-/// The costs of one run.
-pub(super) struct Run {
-    events: u64,
-    wall: Duration,
-    redis: Duration,
-    client: Duration,
-}
-
-/// Where the clocks stood when a run began.
+/// Where the clocks and counters stood when a run began.
 pub(super) struct Begun {
     at: Instant,
     redis: Duration,
-    client: Duration,
+    commands: BTreeMap<String, u64>,
+}
+
+/// What a run, or a part of one, cost.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cost {
+    pub wall: Duration,
+    pub redis: Duration,
+    /// How often Redis executed each command, inside scripts too.
+    pub commands: BTreeMap<String, u64>,
 }
 
 impl Meter {
@@ -36,102 +45,196 @@ impl Meter {
             .await?;
         Ok(Meter {
             conn: link.into_inner(),
+            asked: BTreeMap::new(),
         })
     }
 
+    /// Asks Redis something.
+    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CommandError> {
+        self.note(command);
+        command.query_async(&mut self.conn).await.map_err(refused)
+    }
+
+    /// Asks the same of several streams.
+    pub async fn ask_each<T: FromRedisValue>(
+        &mut self,
+        streams: &[String],
+        question: impl Fn(&str) -> Cmd,
+    ) -> Result<Vec<T>, CommandError> {
+        let mut pipe = redis::Pipeline::with_capacity(streams.len());
+        for stream in streams {
+            let question = question(stream);
+            self.note(&question);
+            pipe.add_command(question);
+        }
+        pipe.query_async(&mut self.conn).await.map_err(refused)
+    }
+
+    /// Sends a pipeline nothing is to be known of but that it was done.
+    pub async fn ask_all(&mut self, pipe: &redis::Pipeline) -> Result<(), CommandError> {
+        for command in pipe.cmd_iter() {
+            self.note(command);
+        }
+        pipe.query_async(&mut self.conn).await.map_err(refused)
+    }
+
+    fn note(&mut self, command: &Cmd) {
+        if let Some(redis::Arg::Simple(name)) = command.args_iter().next() {
+            let name = String::from_utf8_lossy(name).to_lowercase();
+            *self.asked.entry(name).or_default() += 1;
+        }
+    }
+
     pub async fn begin(&mut self) -> Result<Begun, CommandError> {
+        self.asked.clear();
+        let (redis, commands) = self.counters().await?;
         Ok(Begun {
-            redis: self.redis_cpu().await?,
-            client: client_cpu(),
+            redis,
+            commands,
             at: Instant::now(),
         })
     }
 
-    pub async fn end(&mut self, begun: Begun, events: u64) -> Result<Run, CommandError> {
-        let (wall, client) = (begun.at.elapsed(), client_cpu() - begun.client);
-        Ok(Run {
-            events,
+    /// What has been spent since `begun`.
+    pub async fn end(&mut self, begun: Begun) -> Result<Cost, CommandError> {
+        let wall = begun.at.elapsed();
+        let (redis, mut commands) = self.counters().await?;
+        for before in [&begun.commands, &self.asked] {
+            for (name, calls) in before {
+                if let Some(counted) = commands.get_mut(name) {
+                    *counted = counted.saturating_sub(*calls);
+                }
+            }
+        }
+        commands.retain(|name, calls| *calls > 0 && !NOT_COUNTED.contains(&&name[..]));
+        Ok(Cost {
             wall,
-            redis: self.redis_cpu().await? - begun.redis,
-            client,
+            redis: redis.saturating_sub(begun.redis),
+            commands,
         })
     }
 
-    /// Deletes what a run left behind.
-    pub async fn clean_up(&mut self, stream: &str) -> Result<(), CommandError> {
-        let mut keys = vec![stream.to_owned()];
-        let mut cursor = 0u64;
-        loop {
-            let (next, found): (u64, Vec<String>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(format!("{{{stream}}}:*"))
-                .arg("COUNT")
-                .arg(1000)
-                .query_async(&mut self.conn)
-                .await
-                .map_err(refused)?;
-            keys.extend(found);
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
-        let mut unlink = redis::cmd("UNLINK");
-        let _: i64 = unlink
-            .arg(keys)
-            .query_async(&mut self.conn)
-            .await
-            .map_err(refused)?;
-        Ok(())
-    }
-
-    async fn redis_cpu(&mut self) -> Result<Duration, CommandError> {
-        let info: String = redis::cmd("INFO")
+    async fn counters(&mut self) -> Result<(Duration, BTreeMap<String, u64>), CommandError> {
+        let (cpu, commands): (String, String) = redis::pipe()
+            .cmd("INFO")
             .arg("cpu")
+            .cmd("INFO")
+            .arg("commandstats")
             .query_async(&mut self.conn)
             .await
             .map_err(refused)?;
-        let seconds = |name: &str| -> f64 {
-            info.lines()
-                .find_map(|line| {
-                    line.strip_prefix(name)?
-                        .strip_prefix(':')?
-                        .trim()
-                        .parse()
-                        .ok()
-                })
-                .unwrap_or(0.0)
-        };
-        Ok(Duration::from_secs_f64(
-            seconds("used_cpu_user") + seconds("used_cpu_sys"),
-        ))
+        Ok((cpu_time(&cpu), calls(&commands)))
     }
 }
 
-impl Run {
-    pub fn per_second(&self) -> f64 {
-        self.events as f64 / self.wall.as_secs_f64()
+impl Cost {
+    pub fn redis_us(&self, events: u64) -> f64 {
+        self.redis.as_secs_f64() * 1e6 / events as f64
     }
 
-    pub fn redis_us(&self) -> f64 {
-        self.redis.as_secs_f64() * 1e6 / self.events as f64
+    pub fn commands(&self, events: u64) -> f64 {
+        self.commands.values().sum::<u64>() as f64 / events as f64
     }
 
-    pub fn client_us(&self) -> f64 {
-        self.client.as_secs_f64() * 1e6 / self.events as f64
-    }
-
+    /// How much of the time Redis was busy, from 0 to 1.
     pub fn redis_busy(&self) -> f64 {
         self.redis.as_secs_f64() / self.wall.as_secs_f64()
     }
+
+    /// Each command's calls a message; those that hardly ever came are left out.
+    pub fn by_command(&self, events: u64) -> BTreeMap<String, f64> {
+        let calls = self.commands.iter();
+        calls
+            .map(|(name, calls)| (name.clone(), *calls as f64 / events as f64))
+            .filter(|(_, calls)| *calls >= 0.000_1)
+            .collect()
+    }
+}
+
+/// The field `name` of an answer to INFO.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        Some(value.trim())
+    })
+}
+
+fn cpu_time(info: &str) -> Duration {
+    let seconds = |name| field(info, name).and_then(|value| value.parse().ok());
+    let all = ["used_cpu_user", "used_cpu_sys"].map(|name| seconds(name).unwrap_or(0.0));
+    Duration::from_secs_f64(all.iter().sum())
+}
+
+/// How often each command was called: `cmdstat_xack:calls=12,usec=…`.
+fn calls(info: &str) -> BTreeMap<String, u64> {
+    let command = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let calls = rest.split(',').next()?.parse().ok()?;
+        Some((name.to_owned(), calls))
+    };
+    info.lines().filter_map(command).collect()
 }
 
 pub(super) fn refused(error: redis::RedisError) -> CommandError {
     CommandError::failed(format!("the bench: {error}"))
 }
 
-fn client_cpu() -> Duration {
+/// The CPU time this process has used.
+pub(super) fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A clock that all processes of a machine share, in ns.
+pub(super) fn now_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What Linux says of a process in `/proc/<pid>/status`, in MiB; None where it does not.
+pub(super) fn memory_mb(process: &str, name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kib: f64 = field(&status, name)?
+        .strip_suffix("kB")?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_are_read_from_info() {
+        let info =
+            "# CPU\r\nused_cpu_sys:1.5\r\nused_cpu_user:2.25\r\nused_cpu_user_children:9\r\n";
+        assert_eq!(cpu_time(info), Duration::from_millis(3_750));
+        let info = "# Commandstats\r\ncmdstat_xack:calls=12,usec=9\r\ncmdstat_xgroup|create:calls=1,usec=2\r\n";
+        let wanted = [("xack".to_owned(), 12), ("xgroup|create".to_owned(), 1)];
+        assert_eq!(calls(info), BTreeMap::from(wanted));
+    }
+
+    #[test]
+    fn costs_are_told_by_the_message() {
+        let cost = Cost {
+            wall: Duration::from_secs(2),
+            redis: Duration::from_secs(1),
+            commands: BTreeMap::from([("xack".to_owned(), 3_000), ("rare".to_owned(), 1)]),
+        };
+        assert_eq!(cost.redis_us(1_000_000), 1.0);
+        assert_eq!(cost.redis_busy(), 0.5);
+        assert_eq!(cost.commands(1_500), 3_001.0 / 1_500.0);
+        assert_eq!(
+            cost.by_command(1_000_000),
+            BTreeMap::from([("xack".to_owned(), 0.003)])
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_knows_its_memory() {
+        assert!(memory_mb("self", "VmRSS").is_some_and(|mb| mb > 0.5 && mb < 10_000.0));
+    }
 }

@@ -1,169 +1,212 @@
-//! `bench`: what this machine and this Redis can do. Two ways through the same events, in turns on one server: the
-//! bare loop, which is the least one can do, and this runtime with a handler that does nothing.
+//! `bench`: what this machine and this Redis can do, and how near to it the runtime comes. Every figure that compares is
+//! a ratio of runs that took turns on one server.
 
-mod bare;
+mod crew;
+mod events;
+mod figures;
+mod latency;
+mod load;
+mod loops;
 mod measure;
-mod runtime;
+mod pacer;
+mod progress;
+mod publish;
+mod rig;
+mod runs;
+mod scale;
+mod throughput;
+mod worker;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
-use super::private_server::PrivateServer;
-use super::terminal::{print, say};
-use crate::config::{RedisUrl, Settings};
-use measure::{Meter, Run};
+use super::terminal::print;
+use crate::config::Settings;
+use progress::Progress;
+use rig::Rig;
+pub(super) use worker::{BenchWorkerArgs, run as work};
 
 #[derive(Args)]
 pub(super) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Part::Throughput)]
+    part: Part,
     /// Start this redis-server or valkey-server for the measurement, instead of using redis.url
     #[arg(long, value_name = "PROGRAM")]
     server: Option<PathBuf>,
-    /// Events a run
-    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
-    events: u64,
-    /// Runs of each way
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
-    runs: u64,
+    /// Events of a run, where it has a backlog [default: 1000000; scale: as each series needs]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    events: Option<u64>,
+    /// Seconds of a run, where events come by a timetable [default: 10; scale: 5]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: Option<u64>,
+    /// Runs of each way [default: 5]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    runs: Option<u64>,
+    /// Of scale, these series alone
+    #[arg(long, value_name = "SERIES", value_delimiter = ',')]
+    only: Vec<scale::Kind>,
+    /// A hundredth of everything, and one run: to see that it works; the figures mean nothing
+    #[arg(long)]
+    small: bool,
     /// Print one JSON value
     #[arg(long)]
     json: bool,
 }
 
-/// What the runs came to; medians.
-#[derive(Serialize)]
-struct Report {
-    events: u64,
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// A backlog, as fast as it goes, against the bare loop
+    Throughput,
+    /// From publication to the start of the handler, against a loop on a blocking socket
+    Latency,
+    /// What a message costs at 10,000 a second, against reading and acknowledging one by one
+    Load,
+    /// What grows with workers, streams, handlers, parked and abandoned entries, payloads, backlogs
+    Scale,
+    /// Publishing, against XADD in pipelines
+    Publish,
+}
+
+/// How much is to be measured.
+struct Sizes {
+    events: Option<u64>,
+    seconds: Option<u64>,
     runs: u64,
-    bare: Figures,
-    runtime: Figures,
-    /// The runtime's throughput in terms of the bare loop's.
-    throughput_ratio: f64,
-    /// Redis CPU per message, likewise.
-    redis_cpu_ratio: f64,
-    /// This process's CPU per message, likewise.
-    client_cpu_ratio: f64,
-    /// How much of the time Redis was busy under the runtime, from 0 to 1.
-    redis_busy: f64,
+    small: bool,
 }
 
-#[derive(Serialize)]
-struct Figures {
-    per_second: f64,
-    redis_us: f64,
-    client_us: f64,
+/// What a part came to.
+trait Measured: erased::Json {
+    /// For people.
+    fn text(&self) -> String;
 }
 
-pub(super) async fn run(args: BenchArgs, mut settings: Settings) -> Result<(), CommandError> {
-    let private = match &args.server {
-        Some(program) => Some(PrivateServer::start(program).await?),
-        None => None,
+pub(super) async fn run(args: BenchArgs, settings: Settings) -> Result<(), CommandError> {
+    if !args.only.is_empty() && args.part != Part::Scale {
+        return Err(CommandError::usage(
+            "--only is for scale: streamhand bench scale --only …",
+        ));
+    }
+    let sizes = Sizes {
+        events: args.events,
+        seconds: args.seconds,
+        runs: args.runs.unwrap_or(if args.small { 1 } else { 5 }),
+        small: args.small,
     };
-    if let Some(server) = &private {
-        settings.redis = crate::config::RedisSettings::default();
-        settings.redis.url = RedisUrl::parse(&server.url()).map_err(CommandError::failed)?;
-    }
-    let mut meter = Meter::connect(&settings.redis).await?;
-    // Keys of its own, which go with it, so that a bench on a server in use harms nothing.
-    let stream = format!("streamhand-bench-{:08x}", fastrand::u32(..));
-    let (mut bare, mut runtime) = (Vec::new(), Vec::new());
-    for round in 1..=args.runs {
-        say(format_args!("run {round} of {}", args.runs));
-        let stream = format!("{stream}-{round}");
-        let measured = async {
-            runtime::fill(&settings.redis, &stream, args.events).await?;
-            let first = bare::run(&mut meter, &stream, args.events).await?;
-            let second = runtime::run(&mut meter, &settings.redis, &stream, args.events).await?;
-            Ok::<_, CommandError>((first, second))
-        };
-        let measured = measured.await;
-        meter.clean_up(&stream).await?;
-        let (first, second) = measured?;
-        bare.push(first);
-        runtime.push(second);
-    }
-    let report = Report::of(&args, &bare, &runtime);
-    if args.json {
-        let json = serde_json::to_string(&report)
-            .map_err(|error| CommandError::failed(error.to_string()))?;
-        print(json)
+    let mut rig = Rig::set_up(args.server.as_deref(), settings.redis, Progress::new()).await?;
+    let measured = tokio::select! {
+        biased;
+        () = told_to_stop() => Err(CommandError::failed("stopped; nothing was left on the server")),
+        measured = measure(&mut rig, &args, &sizes) => measured,
+    };
+    rig.progress.end();
+    // Also where it was stopped or went wrong: on a server in use nothing may stay.
+    let cleaned = rig.clean_up().await;
+    let measured = measured?;
+    cleaned?;
+    print(if args.json {
+        measured.json(&rig.server)?
     } else {
-        report.print()
+        measured.text()
+    })
+}
+
+async fn measure(
+    rig: &mut Rig,
+    args: &BenchArgs,
+    sizes: &Sizes,
+) -> Result<Box<dyn Measured>, CommandError> {
+    Ok(match args.part {
+        Part::Throughput => Box::new(throughput::run(rig, sizes).await?),
+        Part::Latency => Box::new(latency::run(rig, sizes).await?),
+        Part::Load => Box::new(load::run(rig, sizes).await?),
+        Part::Scale => Box::new(scale::run(rig, sizes, &args.only).await?),
+        Part::Publish => Box::new(publish::run(rig, sizes).await?),
+    })
+}
+
+async fn told_to_stop() {
+    let listen = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = listen(SignalKind::interrupt()) => {}
+        () = listen(SignalKind::terminate()) => {}
     }
 }
 
-impl Report {
-    fn of(args: &BenchArgs, bare: &[Run], runtime: &[Run]) -> Self {
-        let pairs = |figure: fn(&Run) -> f64| {
-            median(
-                bare.iter()
-                    .zip(runtime)
-                    .map(|(bare, runtime)| figure(runtime) / figure(bare))
-                    .collect(),
-            )
-        };
-        Report {
-            events: args.events,
-            runs: args.runs,
-            bare: Figures::of(bare),
-            runtime: Figures::of(runtime),
-            throughput_ratio: pairs(Run::per_second),
-            redis_cpu_ratio: pairs(Run::redis_us),
-            client_cpu_ratio: pairs(Run::client_us),
-            redis_busy: median(runtime.iter().map(Run::redis_busy).collect()),
+impl Sizes {
+    /// Events of a run that has usually so many.
+    fn events(&self, usual: u64) -> u64 {
+        self.events.unwrap_or_else(|| self.events_of(usual))
+    }
+
+    /// Likewise, where the number is what matters.
+    fn events_of(&self, usual: u64) -> u64 {
+        if self.small { usual / 100 } else { usual }
+    }
+
+    /// How many lie around where it is usually so many.
+    fn pile(&self, usual: u64) -> u64 {
+        self.events_of(usual)
+    }
+
+    /// How long a run takes that takes usually so many seconds.
+    fn seconds(&self, usual: f64) -> Duration {
+        match self.seconds {
+            Some(seconds) => Duration::from_secs(seconds),
+            None if self.small => Duration::from_secs_f64(usual / 50.0),
+            None => Duration::from_secs_f64(usual),
         }
     }
 
-    fn print(&self) -> Result<(), CommandError> {
-        print(format_args!(
-            "{} events a run, median of {} runs in turns\n",
-            self.events, self.runs
-        ))?;
-        print(format_args!(
-            "{:<36}{:>12}{:>16}{:>16}",
-            "", "messages/s", "Redis µs/msg", "client µs/msg"
-        ))?;
-        for (name, figures) in [
-            ("bare loop, COUNT 500, no handler", &self.bare),
-            ("streamhand, no-op handler", &self.runtime),
-        ] {
-            print(format_args!(
-                "{name:<36}{:>12.0}{:>16.2}{:>16.2}",
-                figures.per_second, figures.redis_us, figures.client_us
-            ))?;
-        }
-        print(format_args!(
-            "{:<36}{:>12.2}{:>16.2}{:>16.2}",
-            "streamhand in terms of the bare loop",
-            self.throughput_ratio,
-            self.redis_cpu_ratio,
-            self.client_cpu_ratio
-        ))?;
-        print(format_args!(
-            "\nRedis was busy for {:.0} % of the time under streamhand",
-            self.redis_busy * 100.0
-        ))
+    /// How long events come before a run by a timetable begins.
+    fn warm_up(&self) -> Duration {
+        Duration::from_millis(if self.small { 100 } else { 1_000 })
+    }
+
+    /// The ways in the order of this round: each is first in its turn.
+    fn turns<T: Copy, const N: usize>(&self, round: u64, mut ways: [T; N]) -> [T; N] {
+        ways.rotate_left((round as usize - 1) % N);
+        ways
     }
 }
 
-impl Figures {
-    fn of(runs: &[Run]) -> Self {
-        let figure = |figure: fn(&Run) -> f64| median(runs.iter().map(figure).collect());
-        Figures {
-            per_second: figure(Run::per_second),
-            redis_us: figure(Run::redis_us),
-            client_us: figure(Run::client_us),
-        }
-    }
-}
+mod erased {
+    use super::{CommandError, Serialize};
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    match figures.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => figures[n / 2],
-        n => f64::midpoint(figures[n / 2 - 1], figures[n / 2]),
+    /// Something that can be told as one JSON value.
+    pub(super) trait Json {
+        fn json(&self, server: &str) -> Result<String, CommandError>;
+    }
+
+    #[derive(Serialize)]
+    struct Headed<'a, T> {
+        server: &'a str,
+        streamhand: &'static str,
+        #[serde(flatten)]
+        measured: &'a T,
+    }
+
+    impl<T: Serialize> Json for T {
+        fn json(&self, server: &str) -> Result<String, CommandError> {
+            let headed = Headed {
+                server,
+                streamhand: env!("CARGO_PKG_VERSION"),
+                measured: self,
+            };
+            serde_json::to_string(&headed).map_err(|error| CommandError::failed(error.to_string()))
+        }
     }
 }
