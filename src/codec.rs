@@ -68,7 +68,7 @@ pub enum DecodeError {
 /// Where the fields with a meaning stand in an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Known {
-    pub event_type: u16,
+    pub event_type: Option<u16>,
     pub id: Option<u16>,
     pub time: Option<u16>,
     pub source: Option<u16>,
@@ -76,48 +76,59 @@ pub(crate) struct Known {
     pub content_type: Option<u16>,
     pub traceparent: Option<u16>,
     pub data: Option<u16>,
-    pub version: u32,
+    pub version: Option<u32>,
 }
 
 /// Finds the fields with a meaning. Where a name stands twice the first one counts.
 pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
-    let mut known = Known {
-        version: 1,
-        ..Known::default()
-    };
-    let mut event_type = None;
-    let mut version = None;
+    let mut known = Known::default();
     for (at, (name, value)) in fields.iter().enumerate().take(u16::MAX as usize) {
-        // By length first: most fields of most entries are told apart by it alone.
-        let slot = match (name.len(), name) {
-            (2, b"id") => (&mut known.id, "id"),
-            (4, b"type") => (&mut event_type, "type"),
-            (4, b"time") => (&mut known.time, "time"),
-            (4, b"data") => {
-                known.data.get_or_insert(at as u16);
-                continue;
-            }
-            (6, b"source") => (&mut known.source, "source"),
-            (7, b"subject") => (&mut known.subject, "subject"),
-            (11, b"traceparent") => (&mut known.traceparent, "traceparent"),
-            (13, b"schemaversion") => (&mut version, "schemaversion"),
-            (15, b"datacontenttype") => (&mut known.content_type, "datacontenttype"),
-            _ => continue,
-        };
-        let (slot, field) = slot;
-        if slot.is_none() {
-            let text = std::str::from_utf8(value).map_err(|_| DecodeError::NotUtf8(field))?;
-            *slot = Some(at as u16);
-            if field == "schemaversion" {
-                known.version = match text.parse() {
-                    Ok(number) if number > 0 => number,
-                    _ => return Err(DecodeError::Version(text.chars().take(40).collect())),
-                };
-            }
-        }
+        known.learn(at as u16, name, value)?;
     }
-    known.event_type = event_type.ok_or(DecodeError::MissingType)?;
-    Ok(known)
+    match known.event_type {
+        Some(_) => Ok(known),
+        None => Err(DecodeError::MissingType),
+    }
+}
+
+impl Known {
+    /// The field at this place has this name and value.
+    pub fn learn(&mut self, at: u16, name: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+        // By length first: most fields of most entries are told apart by it alone.
+        let (slot, field) = match (name.len(), name) {
+            (2, b"id") => (&mut self.id, "id"),
+            (4, b"type") => (&mut self.event_type, "type"),
+            (4, b"time") => (&mut self.time, "time"),
+            (4, b"data") => {
+                self.data.get_or_insert(at);
+                return Ok(());
+            }
+            (6, b"source") => (&mut self.source, "source"),
+            (7, b"subject") => (&mut self.subject, "subject"),
+            (11, b"traceparent") => (&mut self.traceparent, "traceparent"),
+            (13, b"schemaversion") => {
+                if self.version.is_none() {
+                    self.version = Some(version(value)?);
+                }
+                return Ok(());
+            }
+            (15, b"datacontenttype") => (&mut self.content_type, "datacontenttype"),
+            _ => return Ok(()),
+        };
+        if slot.is_none() {
+            std::str::from_utf8(value).map_err(|_| DecodeError::NotUtf8(field))?;
+            *slot = Some(at);
+        }
+        Ok(())
+    }
+}
+
+fn version(value: &[u8]) -> Result<u32, DecodeError> {
+    let text = std::str::from_utf8(value).map_err(|_| DecodeError::NotUtf8("schemaversion"))?;
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(DecodeError::Version(text.chars().take(40).collect())),
+    }
 }
 
 /// Whether a field's name has a meaning of its own.

@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 use crate::codec::{self, DecodeError, Known};
 use crate::fields::Fields;
 
+/// Bytes and strings there is room for in the fields of an event that is being made: most have no more.
+const USUAL: (usize, usize) = (256, 16);
+
 /// The id Redis gave an entry: milliseconds since 1970 and a number within the millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EntryId {
@@ -97,9 +100,11 @@ impl Envelope {
     /// An event of `event_type` without data, for tests and for [`Publisher`](crate::Publisher).
     pub fn new(event_type: impl Into<String>) -> Self {
         let event_type: String = event_type.into();
+        let mut fields = Fields::with_capacity(USUAL.0, USUAL.1);
+        fields.push("type", event_type);
         let entry = Entry {
             id: EntryId::default(),
-            fields: Fields::from_iter([("type", event_type)]),
+            fields,
         };
         let known = codec::find(&entry.fields).expect("a type alone is an event");
         Envelope { entry, known }
@@ -125,8 +130,10 @@ impl Envelope {
     /// Where the field is one with a meaning (`schemaversion`, `id` …) and the value can't have it.
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let fields = &mut self.entry.fields;
-        if fields.value(name).is_none() {
-            fields.push(name, value);
+        let found = if fields.value(name).is_none() {
+            let at = fields.len().min(u16::MAX as usize) as u16;
+            fields.push(name, &value);
+            self.known.learn(at, name.as_bytes(), value.as_ref())
         } else {
             let mut new = Some(value.as_ref());
             let replaced = fields.iter().map(|(n, old)| {
@@ -141,17 +148,17 @@ impl Envelope {
                 )
             });
             *fields = replaced.collect();
-        }
-        match codec::find(&self.entry.fields) {
-            Ok(known) => self.known = known,
-            Err(error) => panic!("{name}: {error}"),
+            codec::find(fields).map(|known| self.known = known)
+        };
+        if let Err(error) = found {
+            panic!("{name}: {error}");
         }
         self
     }
 
     /// The type, such as `order.created`.
     pub fn event_type(&self) -> &str {
-        self.text(Some(self.known.event_type)).unwrap_or_default()
+        self.text(self.known.event_type).unwrap_or_default()
     }
 
     /// The event's id: the field `id`, or the entry's id where there is none.
@@ -186,7 +193,7 @@ impl Envelope {
 
     /// The version of the event's schema, 1 where the entry says nothing.
     pub fn version(&self) -> u32 {
-        self.known.version
+        self.known.version.unwrap_or(1)
     }
 
     /// The W3C trace context it was published in.

@@ -55,6 +55,14 @@ impl Fields {
         self.last = block.count();
     }
 
+    /// No fields, and room for so many bytes in so many names and values.
+    pub(crate) fn with_capacity(bytes: usize, strings: usize) -> Self {
+        Fields {
+            block: Arc::new(Block::with_capacity(bytes, strings)),
+            ..Fields::default()
+        }
+    }
+
     /// How many fields there are.
     pub fn len(&self) -> usize {
         (self.last - self.first) as usize / 2

@@ -160,25 +160,27 @@ impl Publisher {
         envelopes: impl IntoIterator<Item = Envelope>,
     ) -> Result<Vec<Envelope>> {
         check_stream(stream)?;
+        let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         envelopes
             .into_iter()
-            .map(|envelope| self.complete(envelope))
+            .map(|envelope| self.complete(envelope, &now))
             .collect()
     }
 
-    fn complete(&self, mut envelope: Envelope) -> Result<Envelope> {
+    fn complete(&self, mut envelope: Envelope, now: &str) -> Result<Envelope> {
         if let Err(why) = event_type::check(envelope.event_type()) {
             let message = format!("the event type {:?} {why}", envelope.event_type());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         if envelope.field("id").is_none() {
-            envelope = envelope.with("id", Uuid::now_v7().to_string());
+            let id = Uuid::now_v7();
+            envelope = envelope.with(
+                "id",
+                id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
+            );
         }
         if envelope.field("time").is_none() {
-            envelope = envelope.with(
-                "time",
-                humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            );
+            envelope = envelope.with("time", now);
         }
         if envelope.field("datacontenttype").is_none() {
             envelope = envelope.with("datacontenttype", codec::JSON);

@@ -1,24 +1,33 @@
 //! Adding entries to a stream: pipelined, and counted from the answers.
 
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use futures_util::future::maybe_done;
+
 use super::connection::{Pool, Who, refusal};
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::fields::Fields;
 
-/// Most entries in one pipeline, and most bytes: what a lost connection leaves in doubt is one pipeline.
-const PIPELINE: usize = 500;
-const PIPELINE_BYTES: usize = 1 << 20;
+/// Most entries in one pipeline, and most bytes. While one is answered the next is on its way: what a lost connection
+/// leaves in doubt is two of them.
+const PIPELINE: usize = 250;
+const PIPELINE_BYTES: usize = 512 << 10;
 
 /// What became of entries that were to be added, in their order.
 pub(crate) struct Appended {
-    /// What Redis said of each that it answered. There is no answer after the pipeline of the first refusal: nothing
-    /// more was sent.
+    /// What Redis said of each that it answered. There is none after the pipeline behind that of the first refusal:
+    /// nothing more was sent.
     pub answers: Vec<Result<EntryId>>,
     /// The connection broke: so many after those were sent, and may have been added or not.
     pub in_doubt: usize,
     /// Why there are fewer answers than entries.
     pub broken: Option<crate::Error>,
 }
+
+/// What Redis says of the entries of one pipeline.
+type Answers = redis::RedisResult<Vec<redis::RedisResult<String>>>;
 
 impl Pool {
     /// Adds entries to `stream` in their order, until one is refused or the connection breaks.
@@ -29,25 +38,52 @@ impl Pool {
             in_doubt: 0,
             broken: None,
         };
-        let mut conn = match self.get().await {
+        let conn = match self.get().await {
             Ok(conn) => conn,
             Err(error) => {
                 appended.broken = Some(error);
                 return appended;
             }
         };
+        let send = |entries: &[&Fields]| {
+            let (pipe, count) = pipeline(stream, entries);
+            let mut conn = (*conn).clone();
+            let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
+            (count, Box::pin(answers))
+        };
         let mut rest = entries;
-        while !rest.is_empty() {
-            let (pipe, count) = pipeline(stream, rest);
-            let answers: Vec<redis::RedisResult<String>> = match pipe.query_async(&mut conn).await {
+        let mut take = |refused: bool| {
+            let (count, answers) = (!refused && !rest.is_empty()).then(|| send(rest))?;
+            rest = &rest[count..];
+            Some((count, answers))
+        };
+        let mut refused = false;
+        let mut older = take(refused);
+        while let Some((count, mut answers)) = older {
+            let mut newer = take(refused);
+            // The older one is polled first, and so sent first.
+            poll_fn(|cx| match answers.as_mut().poll(cx) {
+                Poll::Pending => {
+                    if let Some((_, newer)) = &mut newer {
+                        let _ = newer.as_mut().poll(cx);
+                    }
+                    Poll::Pending
+                }
+                ready => ready,
+            })
+            .await;
+            let answers: Answers = answers
+                .as_mut()
+                .take_output()
+                .expect("it has been polled to its end");
+            let answers = match answers {
                 Ok(answers) => answers,
                 Err(error) => {
-                    appended.in_doubt = count;
+                    appended.in_doubt = count + newer.map_or(0, |(count, _)| count);
                     appended.broken = Some(refusal(Who::Publisher, &doing, error));
                     return appended;
                 }
             };
-            let mut refused = false;
             for answer in answers {
                 let answer = answer
                     .map_err(|error| refusal(Who::Publisher, &doing, error))
@@ -55,10 +91,7 @@ impl Pool {
                 refused |= answer.is_err();
                 appended.answers.push(answer);
             }
-            if refused {
-                return appended;
-            }
-            rest = &rest[count..];
+            older = newer;
         }
         appended
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::CommandError;
@@ -11,8 +11,10 @@ use super::event::Template;
 use crate::cli::terminal::say;
 use crate::event::Envelope;
 
-/// Most lines published in one go.
-const BATCH: usize = 500;
+/// Most lines handed over at once: each time costs as much as a line does.
+const CHUNK: usize = 100;
+/// Most of those that are published in one go.
+const BATCH: usize = 40;
 /// Most bytes read ahead of what has been published; one longer line passes alone.
 const AHEAD: usize = 8 << 20;
 /// The longest line.
@@ -22,7 +24,7 @@ const LONGEST: usize = 64 << 20;
 pub(super) struct Lines {
     name: String,
     size: Option<u64>,
-    events: mpsc::Receiver<Result<Event, String>>,
+    events: mpsc::Receiver<Chunk>,
 }
 
 /// Where an event stood.
@@ -35,6 +37,9 @@ pub(super) struct Line {
 }
 
 type Event = (Line, Envelope);
+
+/// Events of lines that follow each other, and what is wrong with the line behind them.
+type Chunk = (Vec<Event>, Option<String>);
 
 /// What could be had without waiting for more.
 pub(super) struct Batch {
@@ -91,16 +96,16 @@ impl Lines {
 
     /// The next events: waits for one, and takes what has been read besides. Nothing is lost where it is dropped.
     pub async fn next(&mut self) -> Batch {
-        let mut results = Vec::new();
-        let count = self.events.recv_many(&mut results, BATCH).await;
+        let mut chunks = Vec::new();
+        let count = self.events.recv_many(&mut chunks, BATCH).await;
         let mut batch = Batch {
-            lines: Vec::with_capacity(count),
+            lines: Vec::with_capacity(count * CHUNK),
             end: (count == 0).then_some(Ok(())),
         };
-        for result in results {
-            match result {
-                Ok(event) => batch.lines.push(event),
-                Err(why) => batch.end = Some(Err(why)),
+        for (events, wrong) in chunks {
+            batch.lines.extend(events);
+            if let Some(why) = wrong {
+                batch.end = Some(Err(why));
             }
         }
         batch
@@ -109,14 +114,22 @@ impl Lines {
 
 /// Reads up to the end, or to the first line that is wrong.
 async fn read(
-    mut from: impl AsyncBufRead + Unpin,
+    mut from: BufReader<impl AsyncRead + Unpin>,
     template: Template,
-    to: mpsc::Sender<Result<Event, String>>,
+    to: mpsc::Sender<Chunk>,
 ) {
     let room = Arc::new(Semaphore::new(AHEAD));
+    let mut chunk = Vec::with_capacity(CHUNK);
     let mut bytes = Vec::new();
     let (mut number, mut end) = (0, 0);
     loop {
+        // Whoever waits for the next line, or for room, has handed over those before.
+        if chunk.len() == CHUNK || !from.buffer().contains(&b'\n') {
+            let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+            if !full.is_empty() && to.send((full, None)).await.is_err() {
+                return;
+            }
+        }
         bytes.clear();
         number += 1;
         let read = (&mut from)
@@ -124,7 +137,7 @@ async fn read(
             .read_until(b'\n', &mut bytes)
             .await;
         let result = match read {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(length) if length > LONGEST => Err(format!(
                 "is longer than {} MiB; a stream is not the place for it: publish where it is kept",
                 LONGEST >> 20
@@ -139,24 +152,36 @@ async fn read(
             }
             Err(error) => Err(format!("can't be read: {error}")),
         };
-        let wanted = bytes.len().clamp(1, AHEAD) as u32;
-        let Ok(permit) = room.clone().acquire_many_owned(wanted).await else {
-            return;
+        let envelope = match result {
+            Ok(envelope) => envelope,
+            Err(why) => {
+                let _ = to.send((chunk, Some(format!("line {number} {why}")))).await;
+                return;
+            }
         };
-        let result = result
-            .map(|envelope| {
-                let line = Line {
-                    number,
-                    end,
-                    _room: permit,
-                };
-                (line, envelope)
-            })
-            .map_err(|why| format!("line {number} {why}"));
-        let last = result.is_err();
-        if to.send(result).await.is_err() || last {
-            return;
-        }
+        let wanted = bytes.len().clamp(1, AHEAD) as u32;
+        let permit = match room.clone().try_acquire_many_owned(wanted) {
+            Ok(permit) => permit,
+            Err(_) => {
+                let full = std::mem::take(&mut chunk);
+                if !full.is_empty() && to.send((full, None)).await.is_err() {
+                    return;
+                }
+                match room.clone().acquire_many_owned(wanted).await {
+                    Ok(permit) => permit,
+                    Err(_) => return,
+                }
+            }
+        };
+        let line = Line {
+            number,
+            end,
+            _room: permit,
+        };
+        chunk.push((line, envelope));
+    }
+    if !chunk.is_empty() {
+        let _ = to.send((chunk, None)).await;
     }
 }
 
