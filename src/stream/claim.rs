@@ -1,4 +1,4 @@
-//! How an entry comes to a worker that did not read it as new, and how it stays: wake, reclaim, adopt, renew, mend.
+//! How an entry comes to a worker that did not read it as new, and how it stays: wake, reclaim, adopt, renew.
 
 use std::time::Duration;
 
@@ -14,8 +14,6 @@ script!(WAKE, "wake");
 script!(RECLAIM, "reclaim");
 script!(ADOPT, "adopt");
 script!(RENEW, "renew");
-script!(MEND, "mend");
-script!(SWEEP, "sweep");
 
 /// An entry that was delivered before.
 #[derive(Debug)]
@@ -287,57 +285,6 @@ impl Link {
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(doing))
-    }
-
-    /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.
-    /// Only a `thorough` look goes through all where nothing seems to be missing.
-    pub async fn mend(
-        &mut self,
-        keys: &Keys,
-        group: &str,
-        from: &str,
-        thorough: bool,
-    ) -> Result<(Option<String>, u64), Trouble> {
-        let doing = "mending due times";
-        let value: Value = MEND
-            .key(&keys.stream)
-            .key(&keys.retry)
-            .arg(group)
-            .arg(from)
-            .arg(1000)
-            .arg(u8::from(thorough))
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
-        reply::tuple(value)
-            .and_then(|[next, mended]| Some((reply::text(next), reply::int(&mended)? as u64)))
-            .ok_or_else(|| Trouble::garbled(doing))
-    }
-
-    /// Removes failure records that belong to nothing, a chunk at a time. Answers the next cursor, "0" at the end.
-    /// Only a `thorough` look goes through all where there seem to be none too many.
-    pub async fn sweep(
-        &mut self,
-        keys: &Keys,
-        group: &str,
-        cursor: &str,
-        thorough: bool,
-    ) -> Result<String, Trouble> {
-        let doing = "sweeping failure records";
-        let value: Value = SWEEP
-            .key(&keys.stream)
-            .key(&keys.retry)
-            .key(&keys.failures)
-            .arg(group)
-            .arg(cursor)
-            .arg(200)
-            .arg(u8::from(thorough))
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
-        reply::tuple(value)
-            .and_then(|[next, _]| reply::text(next))
-            .ok_or_else(|| Trouble::garbled(doing))
     }
 }
 

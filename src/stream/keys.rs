@@ -15,6 +15,8 @@ pub(crate) struct Keys {
     pub failures: String,
     /// The group's last delivered id and each worker's lowest held id.
     pub position: String,
+    /// There while it is nobody's turn to look for what other hands have broken.
+    pub tidied: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
     prefix: String,
@@ -52,6 +54,7 @@ impl Keys {
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
             position: format!("{prefix}:position"),
+            tidied: format!("{prefix}:tidied"),
             protocol: format!("{prefix}:protocol"),
             prefix,
         }

@@ -13,6 +13,7 @@ mod reply;
 mod resp;
 mod settle;
 mod status;
+mod tidy;
 mod tls;
 
 pub(crate) use append::Appended;

@@ -1,0 +1,86 @@
+//! What mends that other hands than ours have broken.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::Keys;
+use super::reply;
+use super::settle::script;
+
+script!(MEND, "mend");
+script!(SWEEP, "sweep");
+
+impl Link {
+    /// Whether it is this worker's turn to look thoroughly, in the name of the group; then nobody else's is for `rest`.
+    pub async fn takes_turn(
+        &mut self,
+        keys: &Keys,
+        consumer: &str,
+        rest: Duration,
+    ) -> Result<bool, Trouble> {
+        let mut call = redis::cmd("SET");
+        call.arg(&keys.tidied)
+            .arg(consumer)
+            .arg("NX")
+            .arg("PX")
+            .arg(rest.as_millis() as u64);
+        let answer: Value = call
+            .query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of("taking turns in tidying", error))?;
+        Ok(answer != Value::Nil)
+    }
+
+    /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.
+    /// Only a `thorough` look goes through all where nothing seems to be missing.
+    pub async fn mend(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        from: &str,
+        thorough: bool,
+    ) -> Result<(Option<String>, u64), Trouble> {
+        let doing = "mending due times";
+        let value: Value = MEND
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .arg(group)
+            .arg(from)
+            .arg(1000)
+            .arg(u8::from(thorough))
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        reply::tuple(value)
+            .and_then(|[next, mended]| Some((reply::text(next), reply::int(&mended)? as u64)))
+            .ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Removes failure records that belong to nothing, a chunk at a time. Answers the next cursor, "0" at the end.
+    /// Only a `thorough` look goes through all where there seem to be none too many.
+    pub async fn sweep(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        cursor: &str,
+        thorough: bool,
+    ) -> Result<String, Trouble> {
+        let doing = "sweeping failure records";
+        let value: Value = SWEEP
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .key(&keys.failures)
+            .arg(group)
+            .arg(cursor)
+            .arg(200)
+            .arg(u8::from(thorough))
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        reply::tuple(value)
+            .and_then(|[next, _]| reply::text(next))
+            .ok_or_else(|| Trouble::garbled(doing))
+    }
+}
