@@ -25,7 +25,7 @@ pub(crate) use keys::Keys;
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
-pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking};
+pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use status::{Lag, StreamStatus};
 
 /// What a consumer's name, the scripts and the keys of this release agree on.

@@ -56,14 +56,18 @@ impl Reader {
         self.outstanding > 0
     }
 
-    /// Asks for new entries. A second request may be sent before the first is answered.
-    pub async fn send(&mut self, read: &Read<'_>) -> Result<(), Trouble> {
+    /// Asks for new entries, so many times: each is worked on once the one before it has been answered. More may be
+    /// asked before that.
+    pub async fn send(&mut self, read: &Read<'_>, times: usize) -> Result<(), Trouble> {
         self.request.clear();
-        read.command().write_packed_command(&mut self.request);
+        let command = read.command();
+        for _ in 0..times {
+            command.write_packed_command(&mut self.request);
+        }
         let sending = self.socket.write_all(&self.request);
         match tokio::time::timeout(self.patience, sending).await {
             Ok(Ok(())) => {
-                self.outstanding += 1;
+                self.outstanding += times;
                 Ok(())
             }
             Ok(Err(error)) => Err(broken(error)),
@@ -73,7 +77,7 @@ impl Reader {
 
     /// The answer to the oldest request: of each stream that has some, its place in `streams` and the entries.
     ///
-    /// Must not be dropped before it has ended: the entries of a lost answer stay pending with this consumer.
+    /// May be dropped before it has ended, as long as it is called again: what has arrived is kept.
     pub async fn receive(
         &mut self,
         streams: &[&str],
@@ -85,10 +89,12 @@ impl Reader {
             Err(_) => return Err(broken(io::ErrorKind::TimedOut.into())),
         };
         self.outstanding -= 1;
+        // They come in the order in which they were asked for, most often that of `streams`.
+        let mut from = 0;
         let streams_of = |(name, entries): (Vec<u8>, Vec<Entry>)| {
-            let at = streams
-                .iter()
-                .position(|stream| stream.as_bytes() == name)?;
+            let mut places = (from..streams.len()).chain(0..from);
+            let at = places.find(|at| streams[*at].as_bytes() == name)?;
+            from = at + 1;
             Some((at, entries))
         };
         match reply {

@@ -89,23 +89,39 @@ pub(crate) enum Buried {
     Nobody,
 }
 
+/// Entries of one stream that are acknowledged in one command.
+pub(crate) struct Plain<'a> {
+    pub keys: &'a Keys,
+    pub group: &'a str,
+    pub ids: &'a [EntryId],
+}
+
 impl Link {
-    /// Acknowledges entries that have no record, in one command.
-    pub async fn ack(&mut self, keys: &Keys, group: &str, ids: &[EntryId]) -> Result<(), Trouble> {
-        let mut cmd = redis::Cmd::with_capacity(ids.len() + 3, ids.len() * 24 + 64);
-        cmd.arg("XACK").arg(&keys.stream).arg(group);
+    /// Acknowledges entries that have no record, of each stream in one command, all of them at once. Answers for each
+    /// what stood in the way, if anything.
+    pub async fn ack(&mut self, acks: &[Plain<'_>]) -> Result<Vec<Option<Trouble>>, Trouble> {
+        let doing = "acknowledging";
+        let mut pipe = redis::Pipeline::with_capacity(acks.len());
+        pipe.ignore_errors();
         let mut text = String::with_capacity(24);
-        for id in ids {
-            use std::fmt::Write;
-            text.clear();
-            let _ = write!(text, "{id}");
-            cmd.arg(&text[..]);
+        for Plain { keys, group, ids } in acks {
+            let mut cmd = redis::Cmd::with_capacity(ids.len() + 3, ids.len() * 24 + 64);
+            cmd.arg("XACK").arg(&keys.stream).arg(group);
+            for id in *ids {
+                use std::fmt::Write;
+                text.clear();
+                let _ = write!(text, "{id}");
+                cmd.arg(&text[..]);
+            }
+            pipe.add_command(cmd);
         }
-        let _: i64 = cmd
+        let answers: Vec<redis::RedisResult<i64>> = pipe
             .query_async(&mut self.conn)
             .await
-            .map_err(|error| Trouble::of("acknowledging", error))?;
-        Ok(())
+            .map_err(|error| Trouble::of(doing, error))?;
+        let trouble =
+            |answer: redis::RedisResult<i64>| answer.err().map(|error| Trouble::of(doing, error));
+        Ok(answers.into_iter().map(trouble).collect())
     }
 
     /// Acknowledges entries along with their records; fenced where their ids may by now be other entries'.

@@ -13,18 +13,18 @@ use tokio::sync::mpsc;
 use super::complaint::{Complaint, Pause};
 use super::held::Batch;
 use super::shared::{Shared, sleep_until};
+use super::source::Source;
 use super::steps::by_source;
-use crate::stream::{Ack, Link, Trouble};
+use crate::event::EntryId;
+use crate::stream::{Ack, Link, Plain, Trouble};
 
 /// Most ids in one XACK, so that Redis does nothing for too long.
 const ACKS: usize = 1000;
 /// Most lots whose answers are waited for at once.
 const FLIGHTS: usize = 3;
-/// Most acknowledgements that are taken in at once.
-const NEWS: usize = 1024;
 /// So many ids are sent at once; fewer wait for others as long as [`GATHER`].
-const WORTHWHILE: usize = 256;
-const GATHER: Duration = Duration::from_millis(1);
+pub(super) const WORTHWHILE: usize = 256;
+const GATHER: Duration = Duration::from_millis(4);
 
 /// Entries of one batch that have succeeded.
 pub(super) struct Acks {
@@ -68,15 +68,14 @@ impl Acker {
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
         let abandon = self.shared.abandon.clone();
         let mut flights = FuturesUnordered::new();
-        let mut news = Vec::new();
         let mut closed = false;
         loop {
+            closed |= self.take_in(&mut inbox);
             if closed && self.waiting.is_empty() && flights.is_empty() {
                 return;
             }
-            let has_room = !self.waiting.is_empty() && flights.len() < FLIGHTS;
-            let send_at = has_room.then(|| self.send_at(closed)).flatten();
-            if has_room && send_at.is_none() {
+            let send_at = self.send_at(closed);
+            if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
                 let link = tokio::select! {
                     link = self.shared.settle_link() => link,
                     () = abandon.cancelled() => return,
@@ -92,22 +91,39 @@ impl Acker {
                 }
                 continue;
             }
+            // While they are gathered each by itself wakes nobody: who finishes enough of them tells.
             tokio::select! {
                 biased;
                 () = abandon.cancelled() => return,
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
-                count = inbox.recv_many(&mut news, NEWS), if !closed => {
-                    closed = count == 0;
-                    self.ids += news.iter().map(|acks| acks.slots.len()).sum::<usize>();
-                    self.waiting.append(&mut news);
-                }
                 () = self.shared.ack_now.notified(), if send_at.is_some() => self.sent = None,
                 () = sleep_until(send_at), if send_at.is_some() => {}
+                first = inbox.recv(), if send_at.is_none() && !closed => match first {
+                    Some(acks) => self.add(acks),
+                    None => closed = true,
+                }
             }
         }
     }
 
-    /// When the next lot is to be sent if nobody waits for it; None for now.
+    /// Takes in what has been finished. Answers whether nothing more can come.
+    fn take_in(&mut self, inbox: &mut mpsc::UnboundedReceiver<Acks>) -> bool {
+        loop {
+            match inbox.try_recv() {
+                Ok(acks) => self.add(acks),
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn add(&mut self, acks: Acks) {
+        self.shared.taken_in(acks.slots.len());
+        self.ids += acks.slots.len();
+        self.waiting.push(acks);
+    }
+
+    /// When the next lot may be sent if nobody waits for it; None for now.
     fn send_at(&mut self, closed: bool) -> Option<Instant> {
         let now = Instant::now();
         let gathered = self.sent.map(|at| at + GATHER);
@@ -163,15 +179,79 @@ impl Acker {
     }
 }
 
+/// What is to be acknowledged of one stream.
+struct Lot<'a> {
+    source: Arc<Source>,
+    /// Which of the acknowledgements it is made of.
+    places: Vec<usize>,
+    /// One command after the other has these.
+    plain: Vec<EntryId>,
+    /// Those that have records go with them by a script.
+    scripted: Vec<Ack<'a>>,
+    /// So do those whose ids may by now be others'.
+    fenced: Vec<Ack<'a>>,
+}
+
 /// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
 async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> Answer {
-    let mut out: Vec<(Acks, Option<Trouble>)> = acks.into_iter().map(|acks| (acks, None)).collect();
-    let all_fenced = shared.is_fenced();
-    for (source, lots) in by_source(&out, |(acks, _)| &acks.batch.source) {
-        let group = &source.surroundings.group;
-        let (mut plain, mut scripted, mut fenced) = (Vec::new(), Vec::new(), Vec::new());
-        for lot in &lots {
-            let (Acks { batch, slots }, _) = &out[*lot];
+    let lots: Vec<Lot> = by_source(&acks, |acks| &acks.batch.source)
+        .into_iter()
+        .map(|(source, places)| Lot::new(&shared, &acks, source, places))
+        .collect();
+    let mut troubles: Vec<Option<Trouble>> = Vec::new();
+    troubles.resize_with(acks.len(), || None);
+    let mut met = |lot: &Lot, trouble: &Trouble| {
+        lot.places
+            .iter()
+            .for_each(|at| troubles[*at] = Some(trouble.again()));
+    };
+    let plain: Vec<(&Lot, Plain)> = lots
+        .iter()
+        .flat_map(|lot| lot.plain.chunks(ACKS).map(move |ids| (lot, lot.of(ids))))
+        .collect();
+    if !plain.is_empty() {
+        let (of, plain): (Vec<&Lot>, Vec<Plain>) = plain.into_iter().unzip();
+        match link.ack(&plain).await {
+            Ok(answers) => {
+                let answers = of.iter().zip(&answers);
+                answers
+                    .for_each(|(lot, answer)| answer.iter().for_each(|trouble| met(lot, trouble)));
+            }
+            Err(trouble) => of.iter().for_each(|lot| met(lot, &trouble)),
+        }
+    }
+    for lot in &lots {
+        for (acks, is_fenced) in [(&lot.scripted, false), (&lot.fenced, true)] {
+            if !acks.is_empty() {
+                let (keys, group, deletes) = (&lot.source.keys, lot.group(), lot.source.deletes());
+                let acked = link
+                    .ack_with_records(keys, group, is_fenced, deletes, acks)
+                    .await;
+                if let Err(trouble) = acked {
+                    met(lot, &trouble);
+                }
+            }
+        }
+    }
+    drop(lots);
+    Answer {
+        link,
+        acks: acks.into_iter().zip(troubles).collect(),
+    }
+}
+
+impl<'a> Lot<'a> {
+    fn new(shared: &'a Shared, acks: &'a [Acks], source: Arc<Source>, places: Vec<usize>) -> Self {
+        let ids = places.iter().map(|at| acks[*at].slots.len()).sum();
+        let mut lot = Lot {
+            source,
+            places: Vec::new(),
+            plain: Vec::with_capacity(ids),
+            scripted: Vec::new(),
+            fenced: Vec::new(),
+        };
+        let all_fenced = shared.is_fenced();
+        for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
             let consumer = if batch.alone {
                 &shared.alone
             } else {
@@ -186,34 +266,27 @@ async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> An
                     count,
                 };
                 if is_fenced {
-                    fenced.push(ack);
-                } else if slot.recorded || source.deletes() {
-                    scripted.push(ack);
+                    lot.fenced.push(ack);
+                } else if slot.recorded || lot.source.deletes() {
+                    lot.scripted.push(ack);
                 } else {
-                    plain.push(id);
+                    lot.plain.push(id);
                 }
             }
         }
-        let mut trouble = None;
-        for ids in plain.chunks(ACKS) {
-            if let Err(met) = link.ack(&source.keys, group, ids).await {
-                trouble = Some(met);
-                break;
-            }
-        }
-        for (acks, is_fenced) in [(scripted, false), (fenced, true)] {
-            if trouble.is_none() && !acks.is_empty() {
-                let acked = link
-                    .ack_with_records(&source.keys, group, is_fenced, source.deletes(), &acks)
-                    .await;
-                trouble = acked.err();
-            }
-        }
-        if let Some(trouble) = trouble {
-            for lot in lots {
-                out[lot].1 = Some(trouble.again());
-            }
+        lot.places = places;
+        lot
+    }
+
+    fn group(&self) -> &str {
+        &self.source.surroundings.group
+    }
+
+    fn of<'l>(&'l self, ids: &'l [EntryId]) -> Plain<'l> {
+        Plain {
+            keys: &self.source.keys,
+            group: self.group(),
+            ids,
         }
     }
-    Answer { link, acks: out }
 }

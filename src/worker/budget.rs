@@ -13,6 +13,9 @@ const FIRST_SIZE: usize = 64 << 10;
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
 
+/// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and one waits to
+/// be acknowledged.
+const PARTS: usize = 5;
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
     pace: Pace,
@@ -44,11 +47,13 @@ impl Budget {
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
             .min(prefetch.saturating_sub(held));
-        // A part of a large budget at least, so that fast handlers get large batches; and no more than a part needs to be
-        // free, so that one is read while another is handled and a third acknowledged.
-        if by_slots == 0 && budget < ahead / 3 {
+        // A part of a large budget and no less, so that fast handlers get large batches; and no more, so that one is
+        // read while another is handled and a third acknowledged.
+        let part = ahead / PARTS;
+        if by_slots == 0 && budget < part {
             budget = 0;
         }
+        budget = budget.min(part.max(by_slots));
         // One entry larger than all that is allowed must pass, alone.
         budget.min(bytes.max(usize::from(held == 0)))
     }

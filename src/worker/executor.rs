@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,13 +70,12 @@ impl Executor {
     /// Works until no more entries come; then waits for the handlers that are still running.
     pub async fn work(
         self: Arc<Self>,
-        runs: mpsc::UnboundedReceiver<Run>,
+        runs: async_channel::Receiver<Run>,
         suspects: mpsc::UnboundedReceiver<Run>,
     ) {
         let lanes = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(self.shared.concurrency);
-        let runs = Arc::new(Mutex::new(runs));
         for _ in 0..lanes {
             self.tasks.spawn(self.clone().lane(runs.clone()));
         }
@@ -86,22 +85,18 @@ impl Executor {
     }
 
     /// Takes runs one after the other and starts their handlers.
-    async fn lane(self: Arc<Self>, runs: Arc<Mutex<mpsc::UnboundedReceiver<Run>>>) {
+    async fn lane(self: Arc<Self>, runs: async_channel::Receiver<Run>) {
         // A lane keeps its permit from one handler to the next; only one that waits takes it along.
         let mut permit = None;
         loop {
-            let next = runs
-                .try_lock()
-                .ok()
-                .and_then(|mut runs| runs.try_recv().ok());
-            let run = match next {
-                Some(run) => run,
-                None => {
+            let run = match runs.try_recv() {
+                Ok(run) => run,
+                Err(_) => {
                     // Whoever waits here must not look as if it ran a handler.
                     permit = None;
-                    match runs.lock().await.recv().await {
-                        Some(run) => run,
-                        None => return,
+                    match runs.recv().await {
+                        Ok(run) => run,
+                        Err(_) => return,
                     }
                 }
             };
@@ -411,7 +406,7 @@ impl Executor {
 
     fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
         if !acks.is_empty() {
-            self.shared.held.succeed(acks.len());
+            self.shared.succeeded(acks.len());
             let (batch, slots) = (batch.clone(), std::mem::take(acks));
             // The acker outlives every handler; if it is gone, the worker is ending with an error.
             let _ = self.acks.send(Acks { batch, slots });

@@ -1,7 +1,6 @@
 //! The fetcher: everything that brings entries to this worker: what others left, what is due, what is new, and what was
-//! delivered and got lost on the way. New entries have a connection of their own, on which the next read may be sent
-//! before the last one's entries are worked on; the rest is asked one after the other, and only while no read is
-//! unanswered. Because nothing else delivers, adopting (which asks what is pending with us and not held) can never meet
+//! delivered and got lost on the way. New entries have a connection of their own, on which several reads may be on their
+//! way; the rest is asked one after the other, and only while no read is unanswered. Because nothing else delivers, adopting (which asks what is pending with us and not held) can never meet
 //! a delivery under way.
 //!
 //! How much it takes is decided by the [`Budget`]; the three kinds take turns in it.
@@ -16,25 +15,22 @@ use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
 use super::executor::{RUN, Run};
-use super::shared::{Shared, sleep_until};
+use super::reading::Flow;
+use super::shared::Shared;
 use super::source::Source;
 use super::waker::Alarm;
-use crate::event::{Entry, EntryId};
-use crate::stream::{Joined, Link, Read, Reader, Trouble};
+use crate::event::EntryId;
+use crate::stream::{Joined, Link, Reader, Trouble};
 
-/// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
-const BLOCK: Duration = Duration::from_secs(1);
 /// How long anything but a read may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// The first and the longest wait between two attempts to wake a read.
-const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
 /// Brings entries to this worker.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    runs: mpsc::UnboundedSender<Run>,
+    runs: async_channel::Sender<Run>,
     suspects: mpsc::UnboundedSender<Run>,
     /// The connections, gone after an error.
     lines: Option<Lines>,
@@ -42,7 +38,8 @@ pub(super) struct Fetcher {
     pause: Pause,
     pub(super) alarm: Alarm,
     pub(super) reclaims: super::reclaimer::Schedule,
-    budget: Budget,
+    pub(super) budget: Budget,
+    pub(super) flow: Flow,
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
     turn: usize,
@@ -59,7 +56,7 @@ struct Lines {
 impl Fetcher {
     pub fn new(
         shared: Arc<Shared>,
-        runs: mpsc::UnboundedSender<Run>,
+        runs: async_channel::Sender<Run>,
         suspects: mpsc::UnboundedSender<Run>,
     ) -> Self {
         Fetcher {
@@ -72,6 +69,7 @@ impl Fetcher {
             alarm: Alarm::default(),
             reclaims: super::reclaimer::Schedule::new(),
             budget: Budget::new(),
+            flow: Flow::new(),
             clock: None,
             turn: 0,
         }
@@ -215,110 +213,6 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Reads new entries; waits for some where there is nothing else to do. Where there are many, the next are asked
-    /// for before those that came are worked on, until there is something else to do: Redis is never kept waiting.
-    async fn read(
-        &mut self,
-        reader: &mut Reader,
-        link: &Link,
-        budget: usize,
-        more: bool,
-    ) -> Result<(), Trouble> {
-        let shared = self.shared.clone();
-        let sources = shared.active_sources();
-        let streams: Vec<&str> = sources
-            .iter()
-            .map(|source| source.keys.stream.as_str())
-            .collect();
-        let mut read = Read {
-            group: &shared.group,
-            consumer: &shared.consumer,
-            count: (budget / streams.len()).max(1),
-            block: (!more).then(|| self.patience()),
-            streams: &streams,
-        };
-        let mut since = Instant::now();
-        reader.send(&read).await?;
-        loop {
-            let delivered = self.await_answer(reader, link, &read).await?;
-            let came = delivered.iter().map(|(_, entries)| entries.len()).sum();
-            let asked = read.count;
-            let next = (came >= asked.div_ceil(2) && !self.has_else_to_do())
-                .then(|| self.budget.entries(&shared, came))
-                .filter(|budget| *budget > 0);
-            let sent = Instant::now();
-            if let Some(budget) = next {
-                (read.count, read.block) = ((budget / streams.len()).max(1), None);
-                reader.send(&read).await?;
-            }
-            for (at, entries) in delivered {
-                self.deliver(&sources[at], since, entries);
-            }
-            if next.is_none() {
-                return Ok(());
-            }
-            since = sent;
-        }
-    }
-
-    /// The answer to a read that was sent. Ends a read that blocks where something else comes up.
-    async fn await_answer(
-        &self,
-        reader: &mut Reader,
-        link: &Link,
-        read: &Read<'_>,
-    ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
-        let client = reader.greeting.client;
-        let Some(block) = read.block else {
-            return reader.receive(read.streams, Duration::ZERO).await;
-        };
-        let answer = reader.receive(read.streams, block);
-        tokio::pin!(answer);
-        let (mut ringing, mut wait) = (false, RINGS.0);
-        loop {
-            tokio::select! {
-                biased;
-                delivered = &mut answer => return delivered,
-                () = self.something_else(), if !ringing => ringing = true,
-                () = ring(link.clone(), client, wait), if ringing => wait = (wait * 2).min(RINGS.1),
-            }
-        }
-    }
-
-    /// Whether something is to be done that a read must not keep waiting.
-    fn has_else_to_do(&self) -> bool {
-        let next = self.alarm.next.min(self.reclaims.next());
-        let next = self.shared.next_due().map_or(next, |due| due.min(next));
-        self.shared.is_wanted() || next <= Instant::now()
-    }
-
-    /// How long a read may block: until it is time for something else.
-    fn patience(&self) -> Duration {
-        let until = self.alarm.next.min(self.reclaims.next());
-        until
-            .saturating_duration_since(Instant::now())
-            .clamp(Duration::from_millis(1), self.block())
-    }
-
-    /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
-    fn block(&self) -> Duration {
-        BLOCK.min(self.shared.lease / 3)
-    }
-
-    /// Waits for a reason to end a read that blocks.
-    async fn something_else(&self) {
-        loop {
-            // What was parked here while the read blocked may fall due before the read ends by itself.
-            let due = self.shared.next_due();
-            tokio::select! {
-                () = self.shared.stopping.cancelled() => return,
-                () = self.shared.nudge.notified() => return,
-                () = sleep_until(due), if due.is_some() => return,
-                () = self.shared.due_changed.notified() => {}
-            }
-        }
-    }
-
     /// Takes what is pending with us and not held: the reply that brought it got lost.
     async fn adopt(&mut self, link: &mut Link) -> Result<(), Trouble> {
         for source in self.shared.active_sources() {
@@ -363,12 +257,6 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Gives new entries to the executor.
-    fn deliver(&mut self, source: &Arc<Source>, since: Instant, entries: Vec<Entry>) {
-        let entries = entries.into_iter().map(Arrival::new).collect();
-        self.hand_over(source, false, since, entries);
-    }
-
     /// Gives entries to the executor, from now on held.
     pub(super) fn hand_over(
         &mut self,
@@ -390,7 +278,6 @@ impl Fetcher {
             .shared
             .held
             .add(source, alone, since, self.shared.lease, slots);
-        let to = if alone { &self.suspects } else { &self.runs };
         let mut items = Vec::with_capacity(entries.len().min(RUN));
         let count = entries.len();
         for (index, arrival) in entries.into_iter().enumerate() {
@@ -400,22 +287,18 @@ impl Fetcher {
                 past: arrival.past,
             });
             if items.len() == RUN || index + 1 == count {
-                // The executor ends after the fetcher.
-                let _ = to.send(Run {
+                let run = Run {
                     batch: batch.clone(),
                     items: std::mem::take(&mut items),
-                });
+                };
+                // The executor ends after the fetcher, and neither channel is bounded.
+                let _ = match alone {
+                    true => self.suspects.send(run).is_ok(),
+                    false => self.runs.try_send(run).is_ok(),
+                };
             }
         }
     }
-}
-
-/// Ends a read that blocks, and waits for it to end. It may not have begun to block when the bell rings: the caller
-/// rings again until the read has ended, less and less often where its reply is lost.
-async fn ring(mut bell: Link, client: i64, wait: Duration) {
-    // Without the right to do this a read ends when its time is over.
-    let _ = bell.unblock(client).await;
-    tokio::time::sleep(wait).await;
 }
 
 /// One of `parts` shares of what is left, at least one.

@@ -17,12 +17,14 @@ mod housekeeper;
 mod memory;
 mod observer;
 mod pace;
+mod reading;
 mod reclaimer;
 mod renewer;
 mod settler;
 mod shared;
 mod source;
 mod steps;
+mod turns;
 mod verdict;
 mod waker;
 mod ward;
@@ -144,7 +146,7 @@ impl Worker {
 
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
-        let (to_lanes, runs) = mpsc::unbounded_channel();
+        let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
         let executor = Executor::new(shared.clone(), &settings, registry, acknowledge, settle);

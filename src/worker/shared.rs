@@ -1,12 +1,13 @@
 //! What the parts of a worker share: its names and limits, what it holds, and how they tell each other what to do.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::acker::WORTHWHILE;
 use super::held::{Batch, Held, Slot};
 use super::memory::Memory;
 use super::observer::Observer;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     server: Mutex<Server>,
     failure: Mutex<Option<Error>>,
     settle_link: tokio::sync::Mutex<Option<Link>>,
+    /// Entries that have succeeded and that the acker has not taken in.
+    untaken: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -130,6 +133,7 @@ impl Shared {
             server: Mutex::default(),
             failure: Mutex::default(),
             settle_link: tokio::sync::Mutex::default(),
+            untaken: AtomicUsize::new(0),
         }
     }
 
@@ -223,6 +227,21 @@ impl Shared {
 
     pub fn is_me(&self, consumer: &str) -> bool {
         consumer == self.consumer || consumer == self.alone
+    }
+
+    /// So many entries of a batch have succeeded, and are about to be handed to the acker. It is told once there are
+    /// enough of them to be sent at once.
+    pub fn succeeded(&self, entries: usize) {
+        self.held.succeed(entries);
+        let before = self.untaken.fetch_add(entries, Ordering::SeqCst);
+        if before < WORTHWHILE && before + entries >= WORTHWHILE {
+            self.ack_now.notify_one();
+        }
+    }
+
+    /// The acker has taken so many in.
+    pub fn taken_in(&self, entries: usize) {
+        self.untaken.fetch_sub(entries, Ordering::SeqCst);
     }
 
     /// Redis has settled these entries, or they are no longer ours to settle.
