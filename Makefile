@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check instructions instructions-renew audit bench peers servers clean
+.PHONY: help demo test check instructions instructions-renew fuzz audit bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ instructions: ## Compare the instructions an entry costs with those on record: h
 
 instructions-renew: ## Put on record what an entry costs now, where it is meant to cost more, or costs less
 	@scripts/instructions renew
+
+fuzz: ## Try the decoder of replies on random input for some minutes; CASES=20000 is a few seconds
+	PROPTEST_CASES=$${CASES:-1000000} cargo test --release --lib stream::resp
 
 audit: ## Look for known vulnerabilities and unwanted licences among the dependencies
 	@if cargo deny --version >/dev/null 2>&1; then \
