@@ -3,10 +3,10 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench peers servers clean
+.PHONY: help demo test check instructions instructions-renew fuzz audit bench peers servers clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 # Not optimised: it builds in half the time, and is fast enough.
 demo: ## Watch the whole story on a private server: a fleet, a crash, retries, dead letters, their replay
@@ -19,7 +19,7 @@ test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the 
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	cargo test --no-fail-fast $(ARGS)
 
-check: ## Check format, lints and documentation; every warning is an error
+check: ## Check format, lints and documentation (every warning is an error), and what an entry costs in instructions
 	@cargo fmt --version >/dev/null 2>&1 || \
 	{ echo "make check needs rustfmt: install it with 'rustup component add rustfmt'" >&2; exit 1; }
 	@cargo clippy --version >/dev/null 2>&1 || \
@@ -30,6 +30,16 @@ check: ## Check format, lints and documentation; every warning is an error
 	cargo clippy --manifest-path benches/report/Cargo.toml --all-targets -- -D warnings
 	cargo test --manifest-path benches/report/Cargo.toml --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	scripts/instructions check
+
+instructions: ## Compare the instructions an entry costs with those on record: half a minute, the first build two
+	@scripts/instructions check
+
+instructions-renew: ## Put on record what an entry costs now, where it is meant to cost more, or costs less
+	@scripts/instructions renew
+
+fuzz: ## Try the decoder of replies on random input for some minutes; CASES=20000 is a few seconds
+	PROPTEST_CASES=$${CASES:-1000000} cargo test --release --lib stream::resp
 
 audit: ## Look for known vulnerabilities and unwanted licences among the dependencies
 	@if cargo deny --version >/dev/null 2>&1; then \

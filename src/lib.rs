@@ -45,6 +45,8 @@ mod event_type;
 mod failure;
 mod fields;
 mod handler;
+#[cfg(test)]
+mod instructions;
 mod publisher;
 pub mod retry;
 mod stream;

@@ -5,6 +5,8 @@ mod append;
 mod claim;
 mod connection;
 mod group;
+#[cfg(test)]
+pub(crate) mod instructions;
 mod keys;
 mod letters;
 mod read;

@@ -14,6 +14,8 @@ mod executor;
 mod fetcher;
 mod held;
 mod housekeeper;
+#[cfg(test)]
+mod instructions;
 mod memory;
 mod observer;
 mod pace;

@@ -1,0 +1,188 @@
+//! What it costs to handle an entry and to acknowledge it: see [`crate::instructions`]. Entries go the way of every
+//! entry, in by the fetcher's door, through the executor and the acker; all that is made up is the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use super::acker::{Acker, Acks};
+use super::arrival::Arrival;
+use super::executor::Executor;
+use super::fetcher::Fetcher;
+use super::shared::Shared;
+use super::source::Source;
+use crate::config::{RedisUrl, Settings};
+use crate::context::{Context, Surroundings};
+use crate::event::Entry;
+use crate::failure::Failure;
+use crate::handler::Registry;
+use crate::instructions::{ENTRIES, REPLIES, STREAM, Sample, WARM_UP, counted, report, uncounted};
+use crate::stream::Connector;
+use crate::stream::instructions::entries;
+
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn dispatch() {
+    let worker = Worker::new("redis://127.0.0.1:1");
+    for nth in 0..WARM_UP + REPLIES {
+        let mut acks = worker.dispatch(entries(nth), nth >= WARM_UP);
+        let handed_over = std::iter::from_fn(|| acks.try_recv().ok());
+        assert_eq!(
+            handed_over.map(|acks| acks.slots.len()).sum::<usize>(),
+            ENTRIES
+        );
+    }
+    report(REPLIES * ENTRIES);
+}
+
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn settle() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("redis");
+    let worker = Worker::new(&format!("unix://{}", path.display()));
+    let listener = worker.runtime.block_on(async { UnixListener::bind(&path) });
+    worker.runtime.spawn(serve(listener.expect("a socket")));
+    for nth in 0..WARM_UP + REPLIES {
+        let acks = worker.dispatch(entries(nth), false);
+        worker.settle(acks, nth >= WARM_UP);
+        assert_eq!(worker.shared.held.settled() as usize, (nth + 1) * ENTRIES);
+    }
+    report(REPLIES * ENTRIES);
+}
+
+/// The parts of a worker, on one thread.
+struct Worker {
+    settings: Settings,
+    shared: Arc<Shared>,
+    source: Arc<Source>,
+    runtime: Runtime,
+}
+
+impl Worker {
+    fn new(url: &str) -> Self {
+        let mut settings = Settings::default();
+        settings.redis.url = RedisUrl::parse(url).expect("a URL");
+        // Under callgrind everything takes fifty times as long; no lease is to run out.
+        settings.worker.lease = Duration::from_secs(3600);
+        // One lane, whatever the machine.
+        settings.worker.concurrency = 1;
+        let source = Source::new(Surroundings {
+            stream: STREAM.to_owned(),
+            group: settings.worker.group.clone(),
+            pool: None,
+            publisher: None,
+        });
+        let connector = Connector::new(&settings.redis).expect("a connector");
+        let shared = Shared::new(&settings, connector, vec![source.clone()], None);
+        Worker {
+            settings,
+            shared: Arc::new(shared),
+            source,
+            runtime: Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime"),
+        }
+    }
+
+    /// Handles entries. Answers what is to be acknowledged.
+    fn dispatch(&self, entries: Vec<Entry>, counts: bool) -> mpsc::UnboundedReceiver<Acks> {
+        let (acknowledge, acks) = mpsc::unbounded_channel();
+        let (settle, _settlements) = mpsc::unbounded_channel();
+        let (to_lanes, runs) = async_channel::unbounded();
+        let (to_ward, suspects) = mpsc::unbounded_channel();
+        let registry = Registry::new().on(handle);
+        let executor = Executor::new(
+            self.shared.clone(),
+            &self.settings,
+            registry,
+            acknowledge,
+            settle,
+        );
+        let executor = Arc::new(executor);
+        let mut fetcher = Fetcher::new(self.shared.clone(), to_lanes, to_ward);
+        let handled = SEEN.load(Ordering::Relaxed) + entries.len();
+        counted(counts, || {
+            let arrivals = entries.into_iter().map(Arrival::new).collect();
+            fetcher.hand_over(&self.source, false, Instant::now(), arrivals);
+            // Then the executor ends once it has worked on what is there.
+            drop(fetcher);
+            self.runtime.block_on(executor.work(runs, suspects));
+        });
+        assert_eq!(SEEN.load(Ordering::Relaxed), handled);
+        acks
+    }
+
+    /// Acknowledges what has succeeded, all at once.
+    fn settle(&self, acks: mpsc::UnboundedReceiver<Acks>, counts: bool) {
+        let acker = Acker::new(self.shared.clone());
+        counted(counts, || self.runtime.block_on(acker.run(acks)));
+    }
+}
+
+/// Events that came to the handler whole.
+static SEEN: AtomicUsize = AtomicUsize::new(0);
+
+async fn handle(order: Sample, _ctx: Context) -> Result<(), Failure> {
+    let is_whole = order.order_id.len() == "o-000000".len() && order.amount < 1_000_000;
+    SEEN.fetch_add(usize::from(is_whole), Ordering::Relaxed);
+    Ok(())
+}
+
+/// A server that answers whatever is asked, on this thread and not counted.
+async fn serve(listener: UnixListener) {
+    let mut serving = Box::pin(async {
+        loop {
+            let (socket, _) = listener.accept().await.expect("a client");
+            answer(socket).await;
+        }
+    });
+    std::future::poll_fn(|cx| uncounted(|| serving.as_mut().poll(cx))).await
+}
+
+async fn answer(mut socket: UnixStream) {
+    let (mut asked, mut answers) = (Vec::new(), Vec::new());
+    while socket.read_buf(&mut asked).await.is_ok_and(|came| came > 0) {
+        while let Some((name, length)) = command(&asked) {
+            answers.extend_from_slice(match name {
+                b"INFO" => b"$31\r\nredis_version:7.2.0\r\nrun_id:a\r\n\r\n",
+                b"CLIENT" => b":1\r\n",
+                b"XACK" => b":500\r\n",
+                _ => b"-ERR unknown command\r\n",
+            });
+            asked.drain(..length);
+        }
+        socket
+            .write_all(&answers)
+            .await
+            .expect("the client is there");
+        answers.clear();
+    }
+}
+
+/// The name of the first command, and how many bytes it has; None where it is not whole.
+fn command(asked: &[u8]) -> Option<(&[u8], usize)> {
+    let line = |at: usize| {
+        let rest = asked.get(at..)?;
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let number = std::str::from_utf8(&rest[1..end])
+            .ok()?
+            .parse::<usize>()
+            .ok()?;
+        Some((number, at + end + 2))
+    };
+    let (arguments, mut at) = line(0)?;
+    let mut name = None;
+    for _ in 0..arguments {
+        let (length, begin) = line(at)?;
+        at = begin + length + 2;
+        name = name.or(Some(asked.get(begin..begin + length)?));
+    }
+    (at <= asked.len()).then_some((name?, at))
+}
