@@ -116,7 +116,10 @@ impl Known {
             _ => return Ok(()),
         };
         if slot.is_none() {
-            std::str::from_utf8(value).map_err(|_| DecodeError::NotUtf8(field))?;
+            // Looked at by the word where it is ASCII, as it is nearly always.
+            if !value.is_ascii() && std::str::from_utf8(value).is_err() {
+                return Err(DecodeError::NotUtf8(field));
+            }
             *slot = Some(at);
         }
         Ok(())
@@ -163,11 +166,16 @@ pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<
 
 /// Decodes an event's data by its content type; parameters such as `; charset=utf-8` are passed over.
 pub(crate) fn decode<T: DeserializeOwned>(
-    content_type: &str,
+    content_type: &[u8],
     data: &[u8],
 ) -> Result<T, DecodeError> {
-    match content_type.split(';').next().unwrap_or_default().trim() {
-        MSGPACK | "application/x-msgpack" | "application/vnd.msgpack" => {
+    let format = match content_type {
+        // As the publisher writes it.
+        b"application/msgpack" => Format::MessagePack,
+        other => format(&String::from_utf8_lossy(other))?,
+    };
+    match format {
+        Format::MessagePack => {
             let mut decoder = rmp_serde::Deserializer::from_read_ref(data);
             decoder.set_max_depth(MSGPACK_DEPTH);
             T::deserialize(&mut decoder).map_err(|error| DecodeError::Data {
@@ -175,10 +183,17 @@ pub(crate) fn decode<T: DeserializeOwned>(
                 error: error.to_string(),
             })
         }
-        JSON => serde_json::from_slice(data).map_err(|error| DecodeError::Data {
+        Format::Json => serde_json::from_slice(data).map_err(|error| DecodeError::Data {
             format: "JSON",
             error: error.to_string(),
         }),
+    }
+}
+
+fn format(content_type: &str) -> Result<Format, DecodeError> {
+    match content_type.split(';').next().unwrap_or_default().trim() {
+        MSGPACK | "application/x-msgpack" | "application/vnd.msgpack" => Ok(Format::MessagePack),
+        JSON => Ok(Format::Json),
         other => Err(DecodeError::ContentType(other.chars().take(100).collect())),
     }
 }

@@ -208,15 +208,13 @@ impl Envelope {
 
     /// The data, undecoded; empty where there is none.
     pub fn data(&self) -> &[u8] {
-        self.known
-            .data
-            .map(|at| self.entry.fields.at(at as usize).1)
-            .unwrap_or_default()
+        self.known.data.map(|at| self.bytes(at)).unwrap_or_default()
     }
 
     /// Decodes the data by its content type.
     pub fn decode_data<T: serde::de::DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        codec::decode(self.content_type(), self.data())
+        let content_type = self.known.content_type.map(|at| self.bytes(at));
+        codec::decode(content_type.unwrap_or(codec::JSON.as_bytes()), self.data())
     }
 
     /// The fields that have no meaning of their own here.
@@ -237,9 +235,26 @@ impl Envelope {
         &self.entry.fields
     }
 
+    /// The type, not made sure of once more to be text: for the path of an entry.
+    pub(crate) fn type_bytes(&self) -> &[u8] {
+        self.known
+            .event_type
+            .map(|at| self.bytes(at))
+            .unwrap_or_default()
+    }
+
+    /// The field `id`, likewise.
+    pub(crate) fn id_bytes(&self) -> Option<&[u8]> {
+        self.known.id.map(|at| self.bytes(at))
+    }
+
+    fn bytes(&self, at: u16) -> &[u8] {
+        self.entry.fields.at(at as usize).1
+    }
+
     fn text(&self, at: Option<u16>) -> Option<&str> {
         // `find` has seen that it is UTF-8; a field that is not there is None.
-        std::str::from_utf8(self.entry.fields.at(at? as usize).1).ok()
+        std::str::from_utf8(self.bytes(at?)).ok()
     }
 }
 

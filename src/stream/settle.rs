@@ -104,13 +104,15 @@ impl Link {
         let mut pipe = redis::Pipeline::with_capacity(acks.len());
         pipe.ignore_errors();
         let mut text = String::with_capacity(24);
+        let mut digits = itoa::Buffer::new();
         for Plain { keys, group, ids } in acks {
             let mut cmd = redis::Cmd::with_capacity(ids.len() + 3, ids.len() * 24 + 64);
             cmd.arg("XACK").arg(&keys.stream).arg(group);
             for id in *ids {
-                use std::fmt::Write;
                 text.clear();
-                let _ = write!(text, "{id}");
+                text.push_str(digits.format(id.ms));
+                text.push('-');
+                text.push_str(digits.format(id.seq));
                 cmd.arg(&text[..]);
             }
             pipe.add_command(cmd);

@@ -1,7 +1,9 @@
 //! Admission: what an entry needs before its handler runs, and which entries need none.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 use super::held::Batch;
 use super::memory::Memory;
@@ -44,7 +46,7 @@ pub(super) enum Admission<'a> {
 
 /// Which handler an event goes to, and what becomes of those that go to none.
 pub(super) struct Routes {
-    handlers: HashMap<String, Bound>,
+    handlers: FxHashMap<Box<[u8]>, Bound>,
     ignored: HashSet<String>,
     default_policy: HandlerPolicy,
     unhandled: Unhandled,
@@ -56,7 +58,7 @@ impl Routes {
         let (routes, ignored) = registry.into_parts();
         let bind = |(event_type, route): (String, Route)| {
             let policy = settings.policy(&event_type);
-            (event_type, Bound { route, policy })
+            (event_type.into_bytes().into(), Bound { route, policy })
         };
         Routes {
             handlers: routes.into_iter().map(bind).collect(),
@@ -68,8 +70,8 @@ impl Routes {
     }
 
     /// The handler of a type that has one.
-    pub fn of(&self, event_type: &str) -> &Bound {
-        &self.handlers[event_type]
+    pub fn of(&self, event: &Envelope) -> &Bound {
+        &self.handlers[event.type_bytes()]
     }
 
     /// What is to be done with an entry, before a handler is involved.
@@ -102,10 +104,10 @@ impl Routes {
                 return Admission::Settle(verdict, Body::Raw(entry), attempt);
             }
         };
-        let event_type = envelope.event_type();
-        let bound = self.handlers.get(event_type);
+        let bound = self.handlers.get(envelope.type_bytes());
         let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
         if memory.knows(&batch.source, slot.id, &envelope) {
+            let event_type = envelope.event_type();
             tracing::info!(entry = %slot.id, event_type, "handled already: its acknowledgement was lost with a server");
             let body = event_body(batch, envelope, attempt, policy);
             return Admission::Settle(Verdict::Ack, body, attempt);
@@ -132,18 +134,21 @@ impl Routes {
                 );
             }
             Some(bound) => format!(
-                "{event_type} has version {}; this worker's handler takes versions up to {}",
+                "{} has version {}; this worker's handler takes versions up to {}",
+                envelope.event_type(),
                 envelope.version(),
                 bound.route.version
             ),
-            None if self.ignored.contains(event_type) || self.unhandled == Unhandled::Ack => {
+            None if self.ignored.contains(envelope.event_type())
+                || self.unhandled == Unhandled::Ack =>
+            {
                 return Admission::Settle(
                     Verdict::Ack,
                     event_body(batch, envelope, attempt, policy),
                     attempt,
                 );
             }
-            None => format!("no handler is registered for {event_type:?}"),
+            None => format!("no handler is registered for {:?}", envelope.event_type()),
         };
         let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
         let body = event_body(batch, envelope, attempt, policy);

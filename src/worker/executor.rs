@@ -120,7 +120,7 @@ impl Executor {
 
     /// Whether the next entry may start at once (a stopping worker "starts" them all, to give them back).
     fn may_start(&self, batch: &Batch, permit: &mut Option<OwnedSemaphorePermit>) -> bool {
-        if self.shared.stopping.is_cancelled() {
+        if self.shared.is_stopping() {
             return true;
         }
         if !self.shared.ward.is_open() || batch.is_lapsed() {
@@ -178,7 +178,7 @@ impl Executor {
     ) {
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
-        if self.shared.stopping.is_cancelled() {
+        if self.shared.is_stopping() {
             slot.finish();
             let error = "given back unstarted by a worker that stopped".to_owned();
             let verdict = Verdict::Release {
@@ -257,7 +257,7 @@ impl Executor {
         started: Option<Instant>,
         permit: Option<OwnedSemaphorePermit>,
     ) {
-        let bound = self.routes.of(ctx.envelope().event_type());
+        let bound = self.routes.of(ctx.envelope());
         let since = started.unwrap_or_else(Instant::now);
         // In a block of its own: what it returns with, the handler's future is dropped by then.
         let result = {
@@ -369,13 +369,11 @@ impl Executor {
         owner: Owner,
         started: Option<Instant>,
     ) {
-        log(
-            verdict,
-            owner,
-            ctx.envelope().entry_id(),
-            ctx.envelope().event_type(),
-            ctx.attempt(),
-        );
+        if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
+            let envelope = ctx.envelope();
+            let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
+            log(verdict, owner, entry, event_type, ctx.attempt());
+        }
         if let Some(observer) = &self.shared.observer {
             let outcome = match verdict {
                 Verdict::Ack => Outcome::Succeeded,

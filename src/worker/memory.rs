@@ -112,8 +112,8 @@ impl Memory {
 /// Tells events apart that have the same entry id: by their own id where they have one, else by their data.
 pub(super) fn mark(envelope: &Envelope) -> u32 {
     let mut hasher = FxHasher::default();
-    match envelope.field("id") {
-        Some(id) => hasher.write(id.as_bytes()),
+    match envelope.id_bytes() {
+        Some(id) => hasher.write(id),
         None => hasher.write(envelope.data()),
     }
     hasher.finish() as u32

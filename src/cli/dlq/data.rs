@@ -23,7 +23,7 @@ pub(super) fn decoded(content_type: Option<&str>, data: &[u8]) -> Shown {
         return Shown::Block("JSON", laid_out(json));
     }
     if content_type.contains("msgpack")
-        && let Ok(Any(value)) = codec::decode(codec::MSGPACK, data)
+        && let Ok(Any(value)) = codec::decode(codec::MSGPACK.as_bytes(), data)
         && let Ok(json) = serde_json::to_string(&value)
     {
         return Shown::Block("MessagePack", laid_out(&json));
