@@ -56,6 +56,11 @@ impl Reader {
         self.outstanding > 0
     }
 
+    /// Whether nothing has arrived that is not decoded.
+    pub fn is_drained(&self) -> bool {
+        self.arrived.is_empty()
+    }
+
     /// Asks for new entries, so many times: each is worked on once the one before it has been answered. More may be
     /// asked before that.
     pub async fn send(&mut self, read: &Read<'_>, times: usize) -> Result<(), Trouble> {

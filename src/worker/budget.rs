@@ -13,9 +13,9 @@ const FIRST_SIZE: usize = 64 << 10;
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
 
-/// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and one waits to
-/// be acknowledged.
-const PARTS: usize = 5;
+/// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and what is left
+/// waits to be acknowledged, which takes as long as Redis takes for the reads before it.
+const PARTS: usize = 7;
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
     pace: Pace,

@@ -261,6 +261,9 @@ fn spawn_io(
             // Dropped in a panic as well: the worker then ends instead of waiting for ever.
             let _end = end;
             let _stop = StopsAtLast(shared.clone());
+            // Linux lets a thread sleep on for some 50 µs: more than this one ever means to sleep.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));

@@ -22,6 +22,10 @@ const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 const AHEAD: usize = 2;
 /// Most reads on their way where entries come one by one, and the part of the pace's span they are to last for.
 const DEPTH: (usize, usize) = (32, 20);
+/// With so many reads on their way the thread is let sleep for a little between answers: Redis, which would have to wake
+/// it for every entry, then does not, and several are handed over at once.
+const OFTEN: usize = 16;
+const NAP: Duration = Duration::from_micros(30);
 /// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
 const FEW: usize = 8;
 
@@ -223,6 +227,10 @@ impl Fetcher {
             for (at, entries) in delivered.unwrap_or_default() {
                 let entries = entries.into_iter().map(Arrival::new).collect();
                 self.hand_over(&sources[at], false, since, entries);
+            }
+            if depth >= OFTEN && reading.reader.is_drained() {
+                // Not by the runtime's timer, whose unit is a millisecond. Only what speaks to Redis is on this thread.
+                std::thread::sleep(NAP);
             }
         }
         Ok(())
