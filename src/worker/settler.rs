@@ -116,7 +116,7 @@ impl Settler {
         let step = match (slot.owner(), verdict) {
             (_, Verdict::Ack) => {
                 let slots = vec![index];
-                self.shared.held.succeed(slots.len());
+                self.shared.succeeded(slots.len());
                 // The acker ends after the settler.
                 let _ = self.acks.send(Acks { batch, slots });
                 return;
