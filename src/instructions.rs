@@ -114,11 +114,13 @@ pub(crate) fn reply(nth: usize) -> Vec<u8> {
     reply
 }
 
-fn list(out: &mut Vec<u8>, length: usize) {
+/// The head of a list, as a server writes it.
+pub(crate) fn list(out: &mut Vec<u8>, length: usize) {
     out.extend(format!("*{length}\r\n").bytes());
 }
 
-fn string(out: &mut Vec<u8>, string: &[u8]) {
+/// A string, likewise.
+pub(crate) fn string(out: &mut Vec<u8>, string: &[u8]) {
     out.extend(format!("${}\r\n", string.len()).bytes());
     out.extend(string);
     out.extend(b"\r\n");

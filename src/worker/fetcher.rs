@@ -1,7 +1,7 @@
 //! The fetcher: everything that brings entries to this worker: what others left, what is due, what is new, and what was
 //! delivered and got lost on the way. New entries have a connection of their own, on which several reads may be on their
-//! way; the rest is asked one after the other, and only while no read is unanswered. Because nothing else delivers, adopting (which asks what is pending with us and not held) can never meet
-//! a delivery under way.
+//! way; the rest is asked one after the other, and only while no read is unanswered. Because nothing else delivers,
+//! adopting (which asks what is pending with us and not held) can never meet a delivery under way.
 //!
 //! How much it takes is decided by the [`Budget`]; the three kinds take turns in it.
 

@@ -261,9 +261,8 @@ fn spawn_io(
             // Dropped in a panic as well: the worker then ends instead of waiting for ever.
             let _end = end;
             let _stop = StopsAtLast(shared.clone());
-            // Linux lets a thread sleep on for some 50 µs: more than this one ever means to sleep.
-            #[cfg(target_os = "linux")]
-            let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+            // Linux lets a thread sleep on for longer than this one ever means to.
+            wake_in_time();
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));
@@ -327,4 +326,10 @@ fn foreign(group: &str, stream: &str, protocol: &str) -> Trouble {
              {PROTOCOL}): update this worker"
         ),
     ))
+}
+
+/// Linux lets a sleeping thread sleep on for some 50 µs; the one that calls this is woken in time.
+pub(crate) fn wake_in_time() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }

@@ -133,8 +133,8 @@ impl Reading<'_> {
         };
         let came: usize = delivered.iter().map(|(_, entries)| entries.len()).sum();
         let most = delivered.iter().map(|(_, entries)| entries.len()).max();
-        flow.came += came as u64;
         let most = most.unwrap_or(0);
+        flow.came += came as u64;
         flow.full = if most >= count { flow.full + 1 } else { 0 };
         let is_backlog = (came > FEW && most >= count.div_ceil(2)) || flow.full > FEW;
         if is_backlog || flow.turns.is_needed() {

@@ -17,6 +17,7 @@ use crate::codec::{self, Format};
 use crate::config::RedisSettings;
 use crate::handler::Event;
 use crate::stream::Connector;
+use crate::worker::wake_in_time;
 
 /// What is to be published, and when.
 #[derive(Clone)]
@@ -163,12 +164,6 @@ fn append(stream: &str, sample: &Sample) -> Result<redis::Cmd, CommandError> {
     append.arg("id").arg(Uuid::now_v7().to_string());
     append.arg("time").arg(time.to_string());
     Ok(append)
-}
-
-/// Linux lets a sleeping thread sleep on for some 50 µs; not this one.
-fn wake_in_time() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
 #[cfg(test)]

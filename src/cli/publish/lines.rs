@@ -124,11 +124,9 @@ async fn read(
     let (mut number, mut end) = (0, 0);
     loop {
         // Whoever waits for the next line, or for room, has handed over those before.
-        if chunk.len() == CHUNK || !from.buffer().contains(&b'\n') {
-            let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
-            if !full.is_empty() && to.send((full, None)).await.is_err() {
-                return;
-            }
+        let is_time = chunk.len() == CHUNK || !from.buffer().contains(&b'\n');
+        if is_time && !hand_over(&mut chunk, &to).await {
+            return;
         }
         bytes.clear();
         number += 1;
@@ -137,7 +135,7 @@ async fn read(
             .read_until(b'\n', &mut bytes)
             .await;
         let result = match read {
-            Ok(0) => break,
+            Ok(0) => return,
             Ok(length) if length > LONGEST => Err(format!(
                 "is longer than {} MiB; a stream is not the place for it: publish where it is kept",
                 LONGEST >> 20
@@ -163,8 +161,7 @@ async fn read(
         let permit = match room.clone().try_acquire_many_owned(wanted) {
             Ok(permit) => permit,
             Err(_) => {
-                let full = std::mem::take(&mut chunk);
-                if !full.is_empty() && to.send((full, None)).await.is_err() {
+                if !hand_over(&mut chunk, &to).await {
                     return;
                 }
                 match room.clone().acquire_many_owned(wanted).await {
@@ -180,9 +177,15 @@ async fn read(
         };
         chunk.push((line, envelope));
     }
-    if !chunk.is_empty() {
-        let _ = to.send((chunk, None)).await;
+}
+
+/// Hands over what has been read. Answers whether there is still somebody to take it.
+async fn hand_over(chunk: &mut Vec<Event>, to: &mpsc::Sender<Chunk>) -> bool {
+    if chunk.is_empty() {
+        return true;
     }
+    let full = std::mem::replace(chunk, Vec::with_capacity(CHUNK));
+    to.send((full, None)).await.is_ok()
 }
 
 /// A line as text, without what is around it.

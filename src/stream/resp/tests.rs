@@ -1,30 +1,26 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::instructions::{list, string};
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 type Streams = Vec<(Vec<u8>, Vec<((u64, u64), Pairs)>)>;
-
-fn string(out: &mut Vec<u8>, string: &[u8]) {
-    out.extend(format!("${}\r\n", string.len()).bytes());
-    out.extend(string);
-    out.extend(b"\r\n");
-}
 
 /// As a server writes it.
 fn encoded(streams: &Streams) -> Vec<u8> {
     if streams.is_empty() {
         return b"*-1\r\n".to_vec();
     }
-    let mut out = format!("*{}\r\n", streams.len()).into_bytes();
+    let mut out = Vec::new();
+    list(&mut out, streams.len());
     for (name, entries) in streams {
-        out.extend(b"*2\r\n");
+        list(&mut out, 2);
         string(&mut out, name);
-        out.extend(format!("*{}\r\n", entries.len()).bytes());
+        list(&mut out, entries.len());
         for ((ms, seq), fields) in entries {
-            out.extend(b"*2\r\n");
+            list(&mut out, 2);
             string(&mut out, format!("{ms}-{seq}").as_bytes());
-            out.extend(format!("*{}\r\n", fields.len() * 2).bytes());
+            list(&mut out, 2 * fields.len());
             for (name, value) in fields {
                 string(&mut out, name);
                 string(&mut out, value);
