@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
+use crate::policy::{Breaker, Breakers};
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
 
@@ -35,6 +36,7 @@ pub(crate) struct Surroundings {
     pub group: String,
     pub pool: Option<Pool>,
     pub publisher: Option<Publisher>,
+    pub breakers: Arc<Breakers>,
 }
 
 struct Inner {
@@ -97,6 +99,7 @@ impl Context {
             group: "test".to_owned(),
             pool,
             publisher,
+            breakers: Arc::default(),
         };
         Self::new(envelope, 1, 5, Arc::new(surroundings))
     }
@@ -182,6 +185,20 @@ impl Context {
             .publisher
             .as_ref()
             .ok_or_else(without_redis)
+    }
+
+    /// The circuit breaker of that name, for calls to a service that may be away. One name, one state in the process,
+    /// whichever handler asks; `[breakers.payments]` in the configuration sets up the one called `payments`.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Failure};
+    /// # async fn charge() -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn handler(ctx: Context) -> Result<(), Failure> {
+    /// ctx.breaker("payments").call(charge()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn breaker(&self, name: &str) -> Breaker {
+        self.inner.surroundings.breakers.named(name, self.clone())
     }
 
     pub(crate) fn cancel(&self, why: Cancelled) {

@@ -5,15 +5,16 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
 
 use serde::de::DeserializeOwned;
+use tower::{Layer, Service};
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
-use crate::failure::Failure;
+use crate::failure::{BoxError, Failure};
+use crate::middleware::{Handler, HandlerFuture};
 
 /// A type of event: what its data looks like and what it is called.
 ///
@@ -38,9 +39,6 @@ pub trait Event: Send + 'static {
     /// The version of the data's schema, from 1.
     const VERSION: u32 = 1;
 }
-
-/// What a handler becomes when it is called.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
 /// Which handler handles which type of event.
 ///
@@ -68,6 +66,8 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), Failure>>
 pub struct Registry {
     routes: HashMap<String, Route>,
     ignored: HashMap<String, &'static Location<'static>>,
+    /// What goes around every handler, the first one innermost.
+    layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
     problems: Vec<String>,
 }
 
@@ -75,12 +75,8 @@ pub struct Registry {
 pub(crate) struct Route {
     /// The newest version of the data it takes.
     pub version: u32,
-    handler: Box<dyn Handle>,
+    pub handler: Handler,
     place: &'static Location<'static>,
-}
-
-trait Handle: Send + Sync {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure>;
 }
 
 impl Registry {
@@ -161,6 +157,64 @@ impl Registry {
         self
     }
 
+    /// Puts a `tower` layer around every handler, whether it was registered before or is after this call. Layers added
+    /// later stand around those added before.
+    ///
+    /// A layer's service takes the entry's [`Context`] and answers nothing; see [`Handler`] for its errors.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// let registry = Registry::new()
+    ///     .on(reserve)
+    ///     .layer(tower::layer::layer_fn(|inner| {
+    ///         tower::ServiceBuilder::new()
+    ///             .map_request(|ctx: Context| {
+    ///                 println!("{} at attempt {}", ctx.envelope().id(), ctx.attempt());
+    ///                 ctx
+    ///             })
+    ///             .service(inner)
+    ///     }));
+    /// # registry.check().unwrap();
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<Handler> + Send + Sync + 'static,
+        L::Service: Service<Context, Response = ()> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Context>>::Error: Into<BoxError>,
+        <L::Service as Service<Context>>::Future: Send + 'static,
+    {
+        for route in self.routes.values_mut() {
+            route.handler = route.handler.clone().layered(&layer);
+        }
+        self.layers
+            .push(Box::new(move |inner| inner.layered(&layer)));
+        self
+    }
+
+    /// Puts a `tower` layer around the handler of one type, which is registered already. It stands outside of those
+    /// that were there.
+    #[track_caller]
+    pub fn layer_for<L>(mut self, event_type: &str, layer: L) -> Self
+    where
+        L: Layer<Handler>,
+        L::Service: Service<Context, Response = ()> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Context>>::Error: Into<BoxError>,
+        <L::Service as Service<Context>>::Future: Send + 'static,
+    {
+        match self.routes.get_mut(event_type) {
+            Some(route) => route.handler = route.handler.clone().layered(&layer),
+            None => self.problems.push(format!(
+                "{}: a layer for {event_type}, which has no handler yet: register the handler before its layer",
+                Location::caller()
+            )),
+        }
+        self
+    }
+
     /// Hands `envelope` to its handler, as a worker would, without Redis: for tests.
     ///
     /// # Errors
@@ -181,7 +235,7 @@ impl Registry {
             return Ok(());
         }
         match self.route(event_type) {
-            Some(route) => route.call(ctx)?.await,
+            Some(route) => Ok(route.handler.clone().call(ctx).await?),
             None => Err(Failure::permanent(format!(
                 "no handler is registered for {event_type}"
             ))),
@@ -241,9 +295,13 @@ impl Registry {
         }
         match self.routes.entry(event_type.to_owned()) {
             Entry::Vacant(free) => {
+                let handler = Handler::new(call);
                 free.insert(Route {
                     version,
-                    handler: Box::new(call),
+                    handler: self
+                        .layers
+                        .iter()
+                        .fold(handler, |inner, layer| layer(inner)),
                     place,
                 });
             }
@@ -255,19 +313,6 @@ impl Registry {
             }
         }
         self
-    }
-}
-
-impl Route {
-    /// Decodes the event and makes the handler's future.
-    pub fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self.handler.call(ctx)
-    }
-}
-
-impl<F: Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync> Handle for F {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self(ctx)
     }
 }
 
@@ -361,6 +406,74 @@ mod tests {
             failure.to_string().contains("invalid type: string"),
             "{failure}"
         );
+    }
+
+    /// Notes its name around whatever it calls.
+    fn noting(
+        name: &'static str,
+        notes: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    ) -> impl Layer<
+        Handler,
+        Service = impl Service<Context, Response = (), Error = BoxError, Future: Send>
+                  + Clone
+                  + Send
+                  + Sync,
+    > + Clone
+    + Send
+    + Sync {
+        tower::layer::layer_fn(move |inner: Handler| {
+            let notes = notes.clone();
+            tower::ServiceBuilder::new()
+                .map_request(move |ctx: Context| {
+                    notes.lock().unwrap().push(name);
+                    ctx
+                })
+                .service(inner)
+        })
+    }
+
+    #[tokio::test]
+    async fn layers_stand_around_handlers_registered_before_and_after_them() {
+        let notes = Arc::<std::sync::Mutex<Vec<_>>>::default();
+        let registry = Registry::new()
+            .on(on_paid)
+            .layer_for("order.paid", noting("one", notes.clone()))
+            .layer(noting("all", notes.clone()))
+            .on_raw("order.sent", |_, _| async { Err("no".into()) });
+        registry.check().unwrap();
+        registry.dispatch(paid(1)).await.unwrap();
+        assert_eq!(*notes.lock().unwrap(), ["all", "one"]);
+        let failure = registry
+            .dispatch(Envelope::new("order.sent"))
+            .await
+            .unwrap_err();
+        assert_eq!(failure.to_string(), "no");
+        assert_eq!(*notes.lock().unwrap(), ["all", "one", "all"]);
+        let message = Registry::new()
+            .layer_for("order.paid", noting("one", notes.clone()))
+            .check()
+            .unwrap_err();
+        assert!(message.to_string().contains("register the handler before"));
+    }
+
+    #[tokio::test]
+    async fn a_handlers_failure_passes_through_a_layer_and_a_layers_error_means_a_retry() {
+        let registry = Registry::new()
+            .on_raw("order.paid", |_, _| async {
+                Err(Failure::permanent("never"))
+            })
+            .on_raw("order.sent", |_, _| std::future::pending())
+            .layer(tower::timeout::TimeoutLayer::new(
+                std::time::Duration::from_millis(1),
+            ));
+        let failure = registry.dispatch(paid(1)).await.unwrap_err();
+        assert!(failure.is_permanent());
+        let failure = registry
+            .dispatch(Envelope::new("order.sent"))
+            .await
+            .unwrap_err();
+        assert!(!failure.is_permanent());
+        assert!(failure.to_string().contains("timed out"), "{failure}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ mod fields;
 mod handler;
 #[cfg(test)]
 mod instructions;
+mod middleware;
+mod policy;
 mod publisher;
 pub mod retry;
 mod stream;
@@ -60,6 +62,8 @@ pub use event::{Entry, EntryId, Envelope};
 pub use failure::{Failure, FailureExt};
 pub use fields::Fields;
 pub use handler::{Event, Registry};
+pub use middleware::{Handler, Handling};
+pub use policy::{Breaker, CallError};
 pub use publisher::Publisher;
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
@@ -68,3 +72,8 @@ pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so is that of the other pages.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/resilience.md")]
+struct Resilience;

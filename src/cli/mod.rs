@@ -9,6 +9,7 @@ mod config;
 mod dlq;
 mod failure;
 mod logging;
+mod pause;
 mod private_server;
 mod program;
 mod publish;

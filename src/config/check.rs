@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use super::tree::KeyPath;
-use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration, tls};
+use super::{
+    BreakerSettings, Counts, HandlerSettings, RedisSettings, Settings, WorkerSettings, duration,
+    tls,
+};
 use crate::event_type;
 use crate::retry::Backoff;
 
@@ -52,6 +55,10 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
             findings.add(path.clone(), format!("the event type {refusal}"));
         }
         handler(&path, settings, &mut findings);
+    }
+    for (name, settings) in &settings.breakers {
+        let path = KeyPath::plain("breakers").key(name);
+        breaker(&path, settings, &mut findings);
     }
     for name in settings.streams.keys() {
         if let Err(refusal) = stream_name(name) {
@@ -251,8 +258,9 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 7] = [
-        "retry", "dead", "again", "failures", "position", "paused", "protocol",
+    const OWN: [&str; 9] = [
+        "retry", "dead", "again", "failures", "position", "paused", "protocol", "breakers",
+        "tidied",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");
@@ -283,6 +291,65 @@ fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) 
     }
     if let Some(settings) = &settings.backoff {
         backoff(&path.key("backoff"), settings, findings);
+    }
+    if let Some(concurrency) = settings.concurrency {
+        findings.count(path.key("concurrency"), concurrency, MOST_AT_ONCE);
+    }
+    if let Some(rate) = settings.rate {
+        let path = path.key("rate");
+        if rate.count == 0 {
+            let message =
+                "0 would let nothing start; leave it out for no limit, and see `streamhand pause`";
+            findings.add(path, message);
+        } else {
+            findings.duration(path, rate.per, SHORTEST_WAIT, LONGEST);
+        }
+    }
+    if let Some(settings) = &settings.circuit_breaker {
+        breaker(&path.key("circuit_breaker"), settings, findings);
+    }
+}
+
+fn breaker(path: &KeyPath, breaker: &BreakerSettings, findings: &mut Findings) {
+    let BreakerSettings {
+        enabled,
+        failures,
+        failure_rate,
+        window,
+        minimum,
+        open_for,
+        probes,
+        counts,
+    } = *breaker;
+    if !enabled {
+        return;
+    }
+    if failures == 0 && failure_rate == 0.0 {
+        let message =
+            "0 without a failure_rate would never open it; set one of them, or enabled = false";
+        findings.add_with(
+            path.key("failures"),
+            vec![path.key("failure_rate")],
+            message,
+        );
+    }
+    if !(0.0..=1.0).contains(&failure_rate) {
+        let message =
+            format!("{failure_rate} is no part of the calls; from 0, which looks at none, to 1");
+        findings.add(path.key("failure_rate"), message);
+    }
+    findings.duration(path.key("window"), window, SHORTEST_WAIT, LONGEST);
+    findings.duration(path.key("open_for"), open_for, SHORTEST_WAIT, LONGEST);
+    for (key, value) in [("minimum", minimum), ("probes", probes)] {
+        if value == 0 {
+            findings.add(path.key(key), "0 is too few; at least 1");
+        }
+    }
+    if counts == Counts::NONE {
+        findings.add(
+            path.key("counts"),
+            "is empty, and would never open it; set enabled = false",
+        );
     }
 }
 

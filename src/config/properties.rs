@@ -117,13 +117,57 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of(any_wait()),
         of(1..=u32::MAX),
         of(backoff()),
+        of(1..1000_usize),
+        of((1..=u32::MAX, any_wait()).prop_map(|(count, per)| Rate { count, per })),
+        of(select(vec![RateScope::Worker, RateScope::Group])),
+        of(breaker()),
     )
-        .prop_map(|(timeout, grace, max_attempts, backoff)| HandlerSettings {
-            timeout,
-            grace,
-            max_attempts,
-            backoff,
-        })
+        .prop_map(
+            |(timeout, grace, max_attempts, backoff, concurrency, rate, rate_scope, breaker)| {
+                HandlerSettings {
+                    timeout,
+                    grace,
+                    max_attempts,
+                    backoff,
+                    concurrency,
+                    rate,
+                    rate_scope,
+                    circuit_breaker: breaker,
+                }
+            },
+        )
+}
+
+fn breaker() -> impl Strategy<Value = BreakerSettings> {
+    (
+        any::<bool>(),
+        1..=u32::MAX,
+        0.0..=1.0_f64,
+        any_wait(),
+        1..=u32::MAX,
+        any_wait(),
+        1..=u32::MAX,
+        any::<(bool, bool, bool)>(),
+    )
+        .prop_map(
+            |(enabled, failures, failure_rate, window, minimum, open_for, probes, counts)| {
+                BreakerSettings {
+                    enabled,
+                    failures,
+                    failure_rate,
+                    window,
+                    minimum,
+                    open_for,
+                    probes,
+                    counts: Counts {
+                        error: true,
+                        timeout: counts.0,
+                        panic: counts.1,
+                        permanent: counts.2,
+                    },
+                }
+            },
+        )
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -151,13 +195,14 @@ fn settings() -> impl Strategy<Value = Settings> {
         redis(),
         worker(),
         (1..=u32::MAX, backoff()),
-        (any_wait(), any_wait()),
+        (any_wait(), any_wait(), proptest::option::of(breaker())),
         proptest::collection::btree_map(event_type, handler(), 0..3),
+        proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map(stream(), proptest::option::of(start()), 0..3),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
-            |(redis, worker, retry, defaults, handlers, streams, app)| Settings {
+            |(redis, worker, retry, defaults, handlers, breakers, streams, app)| Settings {
                 redis,
                 worker,
                 retry: RetrySettings {
@@ -167,9 +212,11 @@ fn settings() -> impl Strategy<Value = Settings> {
                 defaults: HandlerSettings {
                     timeout: Some(defaults.0),
                     grace: Some(defaults.1),
+                    circuit_breaker: defaults.2,
                     ..HandlerSettings::default()
                 },
                 handlers,
+                breakers,
                 streams: streams
                     .into_iter()
                     .map(|(name, start)| (name, StreamSettings { start }))

@@ -48,6 +48,8 @@ pub(crate) struct Woken {
     pub now_ms: u64,
     /// How many replayed entries wait.
     pub again: u64,
+    /// What is paused: `stream`, or `handler:` and a type.
+    pub paused: Vec<String>,
 }
 
 /// What is to be reclaimed from one holder.
@@ -135,6 +137,7 @@ impl Link {
             .key(&keys.retry)
             .key(&keys.failures)
             .key(&keys.again)
+            .key(&keys.paused)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -143,7 +146,7 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [entries, trimmed, next, now, again] = reply::tuple(value)?;
+            let [entries, trimmed, next, now, again, paused] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
             let next = reply::text(next)
                 .and_then(|text| text.parse::<f64>().ok())
@@ -154,6 +157,10 @@ impl Link {
                 next,
                 now_ms,
                 again: reply::int(&again)? as u64,
+                paused: reply::array(paused)?
+                    .into_iter()
+                    .filter_map(reply::text)
+                    .collect(),
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))

@@ -15,6 +15,10 @@ pub(crate) struct Keys {
     pub failures: String,
     /// The group's last delivered id and each worker's lowest held id.
     pub position: String,
+    /// What of it an operator has paused for the group, since when, and who.
+    pub paused: String,
+    /// The circuit breakers of workers that are not closed.
+    pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
     /// The protocol number the group's workers speak.
@@ -38,6 +42,7 @@ impl Keys {
         let mut keys = Self::with_prefix(self.again.clone(), format!("{}:{group}", self.again));
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
+        keys.paused = self.paused.clone();
         keys
     }
 
@@ -54,6 +59,8 @@ impl Keys {
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
             position: format!("{prefix}:position"),
+            paused: format!("{prefix}:paused"),
+            breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
             protocol: format!("{prefix}:protocol"),
             prefix,

@@ -7,6 +7,7 @@ use redis::Value;
 use super::connection::{Pool, Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
+use super::pause::{self, BreakerNote, Pausable, PauseNote};
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -36,6 +37,12 @@ pub(crate) struct StreamStatus {
     pub group: Option<GroupStatus>,
     /// The group's keys that hold something else than they should, and what it is.
     pub in_the_way: Vec<(String, String)>,
+    /// What is paused, since when and by whom.
+    pub paused: Vec<(Pausable, PauseNote)>,
+    /// Circuit breakers that are not closed, by worker; those of workers that are gone among them.
+    pub breakers: Vec<(String, Vec<BreakerNote>)>,
+    /// The server's time, in milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// How a group is doing.
@@ -70,6 +77,8 @@ impl Pool {
             .key(&keys.protocol)
             .key(&keys.failures)
             .key(&keys.position)
+            .key(&keys.paused)
+            .key(&keys.breakers)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
@@ -92,6 +101,8 @@ fn status(value: Value) -> Option<StreamStatus> {
         length,
         group,
         in_the_way,
+        paused,
+        breakers,
     ] = reply::tuple(value)?;
     let now = reply::int(&now)? as u64;
     let due = reply::text(due).and_then(|text| text.parse::<f64>().ok());
@@ -114,6 +125,9 @@ fn status(value: Value) -> Option<StreamStatus> {
                 Some((reply::text(key)?, reply::text(kind)?))
             })
             .collect::<Option<_>>()?,
+        paused: pause::paused(paused),
+        breakers: pause::breakers(breakers),
+        now_ms: now,
     })
 }
 

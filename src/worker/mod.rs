@@ -8,7 +8,9 @@
 mod acker;
 mod admission;
 mod arrival;
+mod attempt;
 mod budget;
+mod bulletin;
 mod complaint;
 mod executor;
 mod fetcher;
@@ -19,14 +21,18 @@ mod instructions;
 mod memory;
 mod observer;
 mod pace;
+mod pauses;
+mod rates;
 mod reading;
 mod reclaimer;
 mod renewer;
+mod room;
 mod settler;
 mod shared;
 mod source;
 mod steps;
 mod turns;
+mod turnstile;
 mod verdict;
 mod waker;
 mod ward;
@@ -44,9 +50,11 @@ use crate::context::{Cancelled, Surroundings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::handler::Registry;
+use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
 use acker::{Acker, Acks};
+use admission::Routes;
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -122,11 +130,13 @@ impl Worker {
             observer,
         } = self;
         let pool = connector.pool(settings.redis.pool_size)?;
+        let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
         let surroundings = |stream: &String| Surroundings {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
             publisher: Some(Publisher::with_pool(pool.clone())),
+            breakers: breakers.clone(),
         };
         let sources = settings
             .worker
@@ -134,8 +144,11 @@ impl Worker {
             .iter()
             .map(|stream| Source::new(surroundings(stream)))
             .collect();
-        let shared = Arc::new(Shared::new(&settings, connector, sources, observer));
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
+        say_what_is_idle(&settings, &registry);
+        let routes = Routes::new(&settings, registry, &breakers);
+        let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
+        let shared = Arc::new(shared);
         tracing::info!(
             group = shared.group,
             streams = settings.worker.streams.join(", "),
@@ -144,15 +157,13 @@ impl Worker {
             redis = shared.connector.address,
             "worker starts"
         );
-        say_what_is_idle(&settings, &registry);
 
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let executor = Executor::new(shared.clone(), &settings, registry, acknowledge, settle);
-        let executor = Arc::new(executor);
+        let executor = Arc::new(Executor::new(shared.clone(), acknowledge, settle));
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
         let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
@@ -266,6 +277,7 @@ fn spawn_io(
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let telling = tokio::spawn(bulletin::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
@@ -273,6 +285,7 @@ fn spawn_io(
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
+                telling.abort();
                 if !shared.abandon.is_cancelled() {
                     leave(&shared).await;
                 }

@@ -25,6 +25,16 @@ pub(super) enum Verdict {
     Bury { reason: Reason, error: String },
 }
 
+impl Verdict {
+    /// It is given back, to be taken after `delay`, for this reason.
+    pub fn give_back(delay: Duration, why: impl Into<String>) -> Self {
+        Verdict::Release {
+            delay,
+            error: why.into(),
+        }
+    }
+}
+
 /// Why an entry is in the dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {

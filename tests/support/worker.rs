@@ -13,6 +13,8 @@ use super::{Server, WorkerProcess, eventually, jobs};
 #[derive(Clone)]
 pub struct Setup {
     lines: Vec<(&'static str, String)>,
+    /// Whole tables.
+    more: String,
 }
 
 impl Setup {
@@ -23,7 +25,8 @@ impl Setup {
     }
 
     pub fn at(url: String) -> Self {
-        Setup { lines: Vec::new() }
+        let (lines, more) = (Vec::new(), String::new());
+        Setup { lines, more }
             .redis(&format!("url = \"{url}\""))
             .worker("group = \"workers\"")
             .worker("streams = [\"jobs\"]")
@@ -51,6 +54,12 @@ impl Setup {
         self.line("defaults", line)
     }
 
+    /// Adds whole tables, such as `[handlers."order.created"]`.
+    pub fn more(mut self, tables: &str) -> Self {
+        self.more += &format!("{tables}\n");
+        self
+    }
+
     fn line(mut self, table: &'static str, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
         self.lines
@@ -67,7 +76,7 @@ impl Setup {
                 toml += &format!("{line}\n");
             }
         }
-        toml
+        toml + &self.more
     }
 
     /// A worker in a process of its own.

@@ -252,7 +252,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, streams, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, streams, app
     "#);
 }
 
@@ -301,4 +301,50 @@ fn settings_made_by_a_program_are_checked_too() {
       worker.concurrency: 18446744073709551615 is too many; at most 1000000
       defaults.backoff: has no effect here; set retry.backoff
     ");
+}
+
+#[test]
+fn limits_that_cannot_work_are_told_with_what_would() {
+    let text = "[defaults]\nconcurrency = 0\nrate = \"often\"\nrate_scope = \"grupp\"\n\
+                [defaults.circuit_breaker]\nfailures = 0\nprobes = 0\ncounts = [\"panics\"]\n\
+                [handlers.\"a.b\"]\nrate = \"0/s\"\ncircuit_breaker = { failure_rate = 1.5, window = \"0s\" }\n\
+                [breakers.payments]\nopen = \"1m\"\n";
+    insta::assert_snapshot!(refusal(text), @r#"
+    10 problems in the configuration:
+      line 2, column 15: defaults.concurrency: 0 is too few; at least 1
+      line 3, column 8: defaults.rate: "often" is not a rate; write a number and a time, as in "100/s", "30/m" or "5/10s"
+      line 4, column 14: defaults.rate_scope: expected "worker" or "group", found "grupp"
+      line 6, column 12: defaults.circuit_breaker.failures: 0 without a failure_rate would never open it; set one of them, or enabled = false
+      line 7, column 10: defaults.circuit_breaker.probes: 0 is too few; at least 1
+      line 8, column 10: defaults.circuit_breaker.counts: "panics" is no kind of failure; did you mean "panic"?; there are "error", "timeout", "panic", "permanent"
+      line 10, column 8: handlers."a.b".rate: 0 would let nothing start; leave it out for no limit, and see `streamhand pause`
+      line 11, column 36: handlers."a.b".circuit_breaker.failure_rate: 1.5 is no part of the calls; from 0, which looks at none, to 1
+      line 11, column 50: handlers."a.b".circuit_breaker.window: 0s is too short; at least 1ms
+      line 13, column 1: breakers.payments.open: unknown key; known here: enabled, failures, failure_rate, window, minimum, open_for, probes, counts
+    "#);
+}
+
+#[test]
+fn a_rate_is_a_number_and_a_time() {
+    let rate = |text: &str| Rate::parse(text).map(|rate| (rate.count, rate.per.as_secs()));
+    assert_eq!(rate("100/s"), Ok((100, 1)));
+    assert_eq!(rate("30 / m"), Ok((30, 60)));
+    assert_eq!(rate("5/10s"), Ok((5, 10)));
+    assert_eq!(rate("1000/1h 30m"), Ok((1000, 5400)));
+    for wrong in [
+        "",
+        "100",
+        "100/",
+        "/s",
+        "-1/s",
+        "100/fortnight",
+        "1.5/s",
+        "a/b",
+    ] {
+        let refused = rate(wrong);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("as in")),
+            "{wrong:?}: {refused:?}"
+        );
+    }
 }
