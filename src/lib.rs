@@ -60,7 +60,7 @@ pub use event::{Entry, EntryId, Envelope};
 pub use failure::{Failure, FailureExt};
 pub use fields::Fields;
 pub use handler::{Event, Registry};
-pub use publisher::Publisher;
+pub use publisher::{Once, Publisher, Scheduled, ScheduledEvent, ScheduledEvents};
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 
@@ -68,3 +68,8 @@ pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so is the page on events that are published later, or once.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/scheduling.md")]
+struct Scheduling;

@@ -48,6 +48,8 @@ pub(crate) struct Woken {
     pub now_ms: u64,
     /// How many replayed entries wait.
     pub again: u64,
+    /// When the next scheduled event falls due, from now; zero where one is due already.
+    pub scheduled: Option<Duration>,
 }
 
 /// What is to be reclaimed from one holder.
@@ -135,6 +137,7 @@ impl Link {
             .key(&keys.retry)
             .key(&keys.failures)
             .key(&keys.again)
+            .key(&keys.scheduled)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -143,17 +146,15 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [entries, trimmed, next, now, again] = reply::tuple(value)?;
+            let [entries, trimmed, next, now, again, scheduled] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
-            let next = reply::text(next)
-                .and_then(|text| text.parse::<f64>().ok())
-                .map(|due| Duration::from_millis((due as u64).saturating_sub(now_ms)));
             Some(Woken {
                 entries: delivered(entries)?,
                 trimmed: reply::ids(trimmed)?,
-                next,
+                next: reply::until(next, now_ms),
                 now_ms,
                 again: reply::int(&again)? as u64,
+                scheduled: reply::until(scheduled, now_ms),
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))

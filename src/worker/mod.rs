@@ -22,6 +22,7 @@ mod pace;
 mod reading;
 mod reclaimer;
 mod renewer;
+mod scheduler;
 mod settler;
 mod shared;
 mod source;
@@ -266,6 +267,7 @@ fn spawn_io(
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let scheduling = tokio::spawn(scheduler::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
@@ -273,6 +275,7 @@ fn spawn_io(
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
+                scheduling.abort();
                 if !shared.abandon.is_cancelled() {
                     leave(&shared).await;
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::scheduler::Schedule;
 use crate::context::Surroundings;
 use crate::stream::Keys;
 
@@ -12,6 +13,8 @@ pub(super) struct Source {
     pub surroundings: Arc<Surroundings>,
     /// The stream of replayed entries that belongs to it; None for such a stream itself.
     pub again: Option<Arc<Source>>,
+    /// What is known of events that are to be added to it later.
+    pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
 }
@@ -25,12 +28,14 @@ impl Source {
             keys: keys.again(&surroundings.group),
             surroundings: surroundings.clone(),
             again: None,
+            schedule: Schedule::default(),
             active: AtomicBool::new(false),
         });
         Arc::new(Source {
             keys,
             surroundings,
             again: Some(again),
+            schedule: Schedule::default(),
             active: AtomicBool::new(true),
         })
     }
