@@ -235,6 +235,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
         let mut said = String::new();
+        let now = regex::Regex::new(r"it is \S+ now").unwrap();
         for args in [
             &["--delay", "0s"][..],
             &["--delay", "10"],
@@ -247,7 +248,6 @@ on_both_servers! {
         ] {
             let ran = cli.run(&[&["publish", "jobs", "test.job", "{}"], args].concat()).await;
             let err = ran.failed(2);
-            let now = regex::Regex::new(r"it is \S+ now").unwrap();
             let line = now.replace(err.lines().next().unwrap(), "it is NOW now").into_owned();
             said += &format!("$ publish jobs test.job {{}} {}\n{line}\n", args.join(" "));
         }
