@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Redis,
     /// What was asked for is not there.
     NotFound,
+    /// What was to be made is there already, and differs.
+    Exists,
     /// A value could not be encoded or decoded.
     Codec,
     /// Something in this process failed: a file, a thread, a handler's task.

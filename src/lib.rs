@@ -64,7 +64,7 @@ pub use fields::Fields;
 pub use handler::{Event, Registry};
 pub use middleware::{Handler, Handling};
 pub use policy::{Breaker, CallError};
-pub use publisher::Publisher;
+pub use publisher::{Once, Publisher, Scheduled, ScheduledEvent, ScheduledEvents};
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 
@@ -77,3 +77,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/resilience.md")]
 struct Resilience;
+
+/// And so is the page on events that are published later, or once.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/scheduling.md")]
+struct Scheduling;

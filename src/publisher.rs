@@ -1,4 +1,12 @@
-//! The publisher: puts events on streams, one or many, pipelined.
+//! The publisher: puts events on streams, one or many, pipelined; now, later, or only once.
+
+mod once;
+mod scheduled;
+
+pub use once::Once;
+pub(crate) use once::once_within;
+pub use scheduled::{Scheduled, ScheduledEvent, ScheduledEvents};
+pub(crate) use scheduled::{after, at_time};
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,9 +19,8 @@ use crate::config::{RedisSettings, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
 use crate::event_type;
-use crate::fields::Fields;
 use crate::handler::Event;
-use crate::stream::{Appended, Connector, Pool, PooledConnection};
+use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnection};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
 ///
@@ -104,20 +111,27 @@ impl Publisher {
         stream: &str,
         envelopes: impl IntoIterator<Item = Envelope>,
     ) -> Result<Vec<EntryId>> {
-        let envelopes = self.complete_all(stream, envelopes)?;
-        let fields: Vec<&Fields> = envelopes.iter().map(Envelope::fields).collect();
-        self.pool.append(stream, &fields).await.into_ids()
+        let appended = self.append(stream, &How::Now, envelopes).await?;
+        let done = appended.into_done()?;
+        Ok(done.into_iter().filter_map(Done::entry).collect())
     }
 
-    /// As [`publish_envelopes`](Self::publish_envelopes), telling of every event what became of it.
+    /// Gives events to Redis in their order, pipelined, telling of every one what became of it.
     pub(crate) async fn append(
         &self,
         stream: &str,
+        how: &How,
         envelopes: impl IntoIterator<Item = Envelope>,
     ) -> Result<Appended> {
         let envelopes = self.complete_all(stream, envelopes)?;
-        let fields: Vec<&Fields> = envelopes.iter().map(Envelope::fields).collect();
-        Ok(self.pool.append(stream, &fields).await)
+        let additions: Vec<Addition<'_>> = envelopes
+            .iter()
+            .map(|envelope| Addition {
+                id: envelope.id(),
+                fields: envelope.fields(),
+            })
+            .collect();
+        Ok(self.pool.append(stream, how, &additions).await)
     }
 
     /// The envelope that [`publish`](Self::publish) would make of an event, to be completed and published.
@@ -172,13 +186,7 @@ impl Publisher {
             let message = format!("the event type {:?} {why}", envelope.event_type());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        if envelope.field("id").is_none() {
-            let id = Uuid::now_v7();
-            envelope = envelope.with(
-                "id",
-                id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
-            );
-        }
+        envelope = with_id(envelope);
         if envelope.field("time").is_none() {
             envelope = envelope.with("time", now);
         }
@@ -190,6 +198,15 @@ impl Publisher {
         }
         Ok(envelope)
     }
+}
+
+/// The same event with an id where it has none.
+pub(crate) fn with_id(envelope: Envelope) -> Envelope {
+    if envelope.field("id").is_some() {
+        return envelope;
+    }
+    let id = Uuid::now_v7().hyphenated();
+    envelope.with("id", id.encode_lower(&mut Uuid::encode_buffer()))
 }
 
 /// Refuses what can't be the name of a stream here.

@@ -28,6 +28,7 @@ on_both_servers! {
         Commands:
           run          Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
           publish      Publish an event, or many
+          scheduled    List events that are to be published later, or cancel them
           dlq          Look through dead letters, replay or delete them
           status       Show how far the group is, what waits, and who works
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
@@ -69,6 +70,10 @@ on_both_servers! {
               --subject <SUBJECT>        What the events are about: the ordering key
               --source <SOURCE>          Who publishes them
               --schema-version <NUMBER>  The version of the data's schema
+              --delay <DURATION>         Publish so much later than Redis gets the events: 90s, 10m, 1d
+              --at <TIME>                Publish at this time: 2026-01-31T12:00:00Z, 2026-01-31T13:00:00+01:00
+              --once                     Publish nothing whose id was published by --once before; for --id and --envelopes
+              --once-within <DURATION>   How long ago "before" is at most [default: 1d]
               --json-data                Keep the data as JSON instead of encoding it as MessagePack
               --json                     Say what was published as one JSON value
           -h, --help                     Print help
@@ -82,11 +87,13 @@ on_both_servers! {
           streamhand publish orders order.created --file orders.ndjson
           jq -c '.[]' orders.json | streamhand publish orders order.created -
           streamhand publish orders --envelopes --file events.ndjson
+          streamhand publish orders order.overdue '{"order_id":"o-1"}' --delay 10m
+          streamhand publish orders order.created '{"order_id":"o-1"}' --id o-1-created --once
 
         A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
-        for command in ["run", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
+        for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
             "config check", "config show", "bench", "completions", "order create", "order cancel"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();

@@ -14,6 +14,7 @@ mod private_server;
 mod program;
 mod publish;
 mod run;
+mod scheduled;
 mod status;
 mod terminal;
 mod text;

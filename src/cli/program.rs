@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::terminal::say;
-use super::{CommandError, bench, completions, config, dlq, logging, pause, publish, run, status};
+use super::{
+    CommandError, bench, completions, config, dlq, logging, pause, publish, run, scheduled, status,
+};
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
 
@@ -74,6 +76,9 @@ enum Builtin {
     Run(run::RunArgs),
     /// Publish an event, or many
     Publish(publish::PublishArgs),
+    /// List events that are to be published later, or cancel them
+    #[command(subcommand)]
+    Scheduled(scheduled::ScheduledCommand),
     /// Look through dead letters, replay or delete them
     Dlq(dlq::DlqArgs),
     /// Show how far the group is, what waits, and who works
@@ -198,6 +203,7 @@ impl Program {
                     run::run(args, settings, registry).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
+                Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
                 Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,

@@ -39,7 +39,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         return print(json!({ "group": group, "streams": streams }));
     }
     print(format_args!("group {group}\n"))?;
-    let header = [
+    let mut header = vec![
         "STREAM",
         "LENGTH",
         "LAG",
@@ -49,7 +49,14 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         "DEAD",
         "OLDEST PENDING",
     ];
-    let rows: Vec<Vec<String>> = streams.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = streams.iter().map(row).collect();
+    // Where nothing is, there is no need for the room.
+    if streams.iter().any(|(_, status)| status.scheduled > 0) {
+        header.push("SCHEDULED");
+        for (row, (_, status)) in rows.iter_mut().zip(&streams) {
+            row.push(waiting(status.scheduled, status.next_scheduled));
+        }
+    }
     print(table(&header, &["STREAM"], &rows))?;
     let rows: Vec<Vec<String>> = streams.iter().flat_map(consumer_rows).collect();
     if !rows.is_empty() {
@@ -92,15 +99,20 @@ fn row((stream, status): &(String, StreamStatus)) -> Vec<String> {
             Lag::AtLeast(lag) => format!("{lag}+"),
         }),
         group.map_or_else(unknown, |group| group.pending.to_string()),
-        match status.next_due {
-            None => status.parked.to_string(),
-            Some(Duration::ZERO) => format!("{} (due)", status.parked),
-            Some(due) => format!("{} (next in {})", status.parked, rough(due)),
-        },
+        waiting(status.parked, status.next_due),
         status.again.to_string(),
         status.dead.to_string(),
         oldest.map_or_else(unknown, |(_, age)| rough(age)),
     ]
+}
+
+/// How many wait for their time, and how long the next of them still has to.
+fn waiting(count: u64, next: Option<Duration>) -> String {
+    match next {
+        None => count.to_string(),
+        Some(Duration::ZERO) => format!("{count} (due)"),
+        Some(next) => format!("{count} (next in {})", rough(next)),
+    }
 }
 
 fn consumer_rows((stream, status): &(String, StreamStatus)) -> Vec<Vec<String>> {
@@ -291,6 +303,8 @@ fn as_json((stream, status): &(String, StreamStatus)) -> Value {
         "length": status.length,
         "parked": status.parked,
         "next_due_ms": status.next_due.map(|due| due.as_millis() as u64),
+        "scheduled": status.scheduled,
+        "next_scheduled_ms": status.next_scheduled.map(|due| due.as_millis() as u64),
         "replayed": status.again,
         "dead": status.dead,
         "protocol": status.protocol,

@@ -101,6 +101,9 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
         Some(':') => Err("has a ':', which parts the names of its keys".to_owned()),
         Some(space) if space.is_whitespace() => Err(format!("has the white space {space:?}")),
         Some(control) => Err(format!("has the control character {control:?}")),
+        None if matches!(name, "scheduled" | "published") => {
+            Err("is what keys of the streams themselves are called".to_owned())
+        }
         None => Ok(()),
     }
 }
@@ -246,6 +249,11 @@ fn streams(names: &[String], group: &str, findings: &mut Findings) {
                 at,
                 format!("{name:?} is a key that the group {group:?} keeps for itself"),
             );
+        } else if is_key_of_a_stream(name) {
+            findings.add(
+                at,
+                format!("{name:?} is a key in which events of another stream are kept"),
+            );
         }
     }
 }
@@ -265,6 +273,12 @@ fn is_own_key(name: &str, group: &str) -> bool {
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");
     name.contains('{') && (OWN.iter().any(own) || name.contains(&mark))
+}
+
+/// Scheduled events, and marks of what was published, belong to a stream and to no group.
+fn is_key_of_a_stream(name: &str) -> bool {
+    let own = name.ends_with(":scheduled") || name.ends_with(":scheduled:events");
+    name.contains('{') && (own || name.contains(":published:"))
 }
 
 fn defaults(defaults: &HandlerSettings, findings: &mut Findings) {

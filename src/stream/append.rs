@@ -1,38 +1,80 @@
-//! Adding entries to a stream: pipelined, and counted from the answers.
+//! Giving entries to Redis, to be added to a stream now or later: pipelined, and counted from the answers.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::maybe_done;
+use redis::Value;
 
-use super::connection::{Pool, Who, refusal};
-use crate::error::Result;
+use super::connection::{Pool, Trouble, Who, refusal};
+use super::keys::StreamKeys;
+use super::reply;
+use super::schedule::time;
+use super::settle::script;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::fields::Fields;
+
+script!(PUBLISH_ONCE, "publish_once");
+script!(SCHEDULE, "schedule");
 
 /// Most entries in one pipeline, and most bytes. While one is answered the next is on its way: what a lost connection
 /// leaves in doubt is two of them.
 const PIPELINE: usize = 250;
 const PIPELINE_BYTES: usize = 512 << 10;
 
+/// What becomes of entries that are given to Redis.
+pub(crate) enum How {
+    /// They are added now.
+    Now,
+    /// The same, of each id one only within this time.
+    Once(Duration),
+    /// They are added at this time, in ms since 1970.
+    At(u64),
+    /// They are added so much later than Redis gets them.
+    After(Duration),
+}
+
+/// What Redis did with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Added(EntryId),
+    /// An entry with its event's id had been added before, and this one was not.
+    AddedBefore(EntryId),
+    Scheduled {
+        due_ms: u64,
+        /// False where an entry with its event's id had been scheduled before, and is kept as it was.
+        is_new: bool,
+    },
+}
+
 /// What became of entries that were to be added, in their order.
 pub(crate) struct Appended {
     /// What Redis said of each that it answered. There is none after the pipeline behind that of the first refusal:
     /// nothing more was sent.
-    pub answers: Vec<Result<EntryId>>,
-    /// The connection broke: so many after those were sent, and may have been added or not.
+    pub answers: Vec<Result<Done>>,
+    /// The connection broke: so many after those were sent, and may have been dealt with or not.
     pub in_doubt: usize,
     /// Why there are fewer answers than entries.
     pub broken: Option<crate::Error>,
 }
 
+/// One entry, and its event's id.
+pub(crate) struct Addition<'a> {
+    pub id: Cow<'a, str>,
+    pub fields: &'a Fields,
+}
+
 /// What Redis says of the entries of one pipeline.
-type Answers = redis::RedisResult<Vec<redis::RedisResult<String>>>;
+type Answers = redis::RedisResult<Vec<redis::RedisResult<Value>>>;
 
 impl Pool {
-    /// Adds entries to `stream` in their order, until one is refused or the connection breaks.
-    pub async fn append(&self, stream: &str, entries: &[&Fields]) -> Appended {
-        let doing = format!("publishing to {stream:?}");
+    /// Gives entries of `stream` to Redis in their order, until one is refused or the connection breaks.
+    pub async fn append(&self, stream: &str, how: &How, entries: &[Addition<'_>]) -> Appended {
+        let doing = how.doing(stream);
+        let keys = StreamKeys::new(stream);
         let mut appended = Appended {
             answers: Vec::with_capacity(entries.len()),
             in_doubt: 0,
@@ -45,8 +87,8 @@ impl Pool {
                 return appended;
             }
         };
-        let send = |entries: &[&Fields]| {
-            let (pipe, count) = pipeline(stream, entries);
+        let send = |entries: &[Addition<'_>]| {
+            let (pipe, count) = pipeline(&keys, how, entries);
             let mut conn = (*conn).clone();
             let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
             (count, Box::pin(answers))
@@ -87,7 +129,7 @@ impl Pool {
             for answer in answers {
                 let answer = answer
                     .map_err(|error| refusal(Who::Publisher, &doing, error))
-                    .and_then(|id| id.parse());
+                    .and_then(|answer| how.done(answer, &entries[appended.answers.len()], &doing));
                 refused |= answer.is_err();
                 appended.answers.push(answer);
             }
@@ -98,16 +140,19 @@ impl Pool {
 }
 
 /// The first of `entries` as one pipeline, and how many they are.
-fn pipeline(stream: &str, entries: &[&Fields]) -> (redis::Pipeline, usize) {
-    let mut pipe = redis::Pipeline::with_capacity(entries.len().min(PIPELINE));
+fn pipeline(keys: &StreamKeys, how: &How, entries: &[Addition<'_>]) -> (redis::Pipeline, usize) {
+    let mut pipe = redis::Pipeline::with_capacity(entries.len().min(PIPELINE) + 1);
     pipe.ignore_errors();
+    if let Some(script) = how.script() {
+        pipe.load_script(script).ignore();
+    }
     let (mut count, mut bytes) = (0, 0);
-    for fields in entries.iter().take(PIPELINE) {
+    for entry in entries.iter().take(PIPELINE) {
         if bytes > PIPELINE_BYTES {
             break;
         }
-        pipe.cmd("XADD").arg(stream).arg("*");
-        for (name, value) in *fields {
+        how.begin(&mut pipe, keys, &entry.id);
+        for (name, value) in entry.fields {
             pipe.arg(name).arg(value);
             bytes += name.len() + value.len();
         }
@@ -116,16 +161,102 @@ fn pipeline(stream: &str, entries: &[&Fields]) -> (redis::Pipeline, usize) {
     (pipe, count)
 }
 
+impl How {
+    fn doing(&self, stream: &str) -> String {
+        match self {
+            How::Now | How::Once(_) => format!("publishing to {stream:?}"),
+            How::At(_) | How::After(_) => format!("scheduling events of {stream:?}"),
+        }
+    }
+
+    fn script(&self) -> Option<&'static redis::Script> {
+        match self {
+            How::Now => None,
+            How::Once(_) => Some(&PUBLISH_ONCE),
+            How::At(_) | How::After(_) => Some(&SCHEDULE),
+        }
+    }
+
+    /// The request for an entry, all but its fields.
+    fn begin(&self, pipe: &mut redis::Pipeline, keys: &StreamKeys, id: &str) {
+        let mut schedule = |due: Option<u64>, delay: Duration| {
+            pipe.cmd("EVALSHA").arg(SCHEDULE.get_hash()).arg(3);
+            pipe.arg(&keys.stream)
+                .arg(&keys.scheduled)
+                .arg(&keys.events);
+            pipe.arg(id)
+                .arg(due.map_or(String::new(), |due| due.to_string()));
+            pipe.arg(delay.as_millis() as u64);
+        };
+        match *self {
+            How::At(due) => schedule(Some(due), Duration::ZERO),
+            How::After(delay) => schedule(None, delay),
+            How::Once(window) => {
+                pipe.cmd("EVALSHA").arg(PUBLISH_ONCE.get_hash()).arg(2);
+                pipe.arg(&keys.stream).arg(keys.published(id));
+                pipe.arg(window.as_millis() as u64);
+            }
+            How::Now => {
+                pipe.cmd("XADD").arg(&keys.stream).arg("*");
+            }
+        }
+    }
+
+    /// What the answer to that request says.
+    fn done(&self, answer: Value, entry: &Addition<'_>, doing: &str) -> Result<Done> {
+        let done = self
+            .parse(answer)
+            .ok_or_else(|| Trouble::garbled(doing).into_error())?;
+        match (self, done) {
+            (How::At(asked), Done::Scheduled { due_ms, .. }) if *asked != due_ms => {
+                let at = humantime::format_rfc3339_millis(time(due_ms));
+                let message = format!(
+                    "an event with the id {:?} is scheduled for {at} already: cancel that one first",
+                    entry.id
+                );
+                Err(Error::new(ErrorKind::Exists, message))
+            }
+            (_, done) => Ok(done),
+        }
+    }
+
+    fn parse(&self, answer: Value) -> Option<Done> {
+        if let How::Now = self {
+            return reply::id(&answer).map(Done::Added);
+        }
+        let [what, is_new] = reply::tuple(answer)?;
+        let is_new = reply::int(&is_new)? == 1;
+        match self {
+            How::At(_) | How::After(_) => Some(Done::Scheduled {
+                due_ms: reply::text(what)?.parse::<f64>().ok()? as u64,
+                is_new,
+            }),
+            _ if is_new => reply::id(&what).map(Done::Added),
+            _ => reply::id(&what).map(Done::AddedBefore),
+        }
+    }
+}
+
 impl Appended {
-    /// The ids of all of them.
+    /// What Redis did with all of them.
     ///
     /// # Errors
     /// The first refusal, or what broke.
-    pub fn into_ids(self) -> Result<Vec<EntryId>> {
-        let ids = self.answers.into_iter().collect::<Result<_>>()?;
+    pub fn into_done(self) -> Result<Vec<Done>> {
+        let done = self.answers.into_iter().collect::<Result<_>>()?;
         match self.broken {
-            None => Ok(ids),
+            None => Ok(done),
             Some(error) => Err(error),
+        }
+    }
+}
+
+impl Done {
+    /// The entry there is in the stream.
+    pub fn entry(self) -> Option<EntryId> {
+        match self {
+            Done::Added(id) | Done::AddedBefore(id) => Some(id),
+            Done::Scheduled { .. } => None,
         }
     }
 }

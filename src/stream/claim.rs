@@ -50,6 +50,8 @@ pub(crate) struct Woken {
     pub again: u64,
     /// What is paused: `stream`, or `handler:` and a type.
     pub paused: Vec<String>,
+    /// When the next scheduled event falls due, from now; zero where one is due already.
+    pub scheduled: Option<Duration>,
 }
 
 /// What is to be reclaimed from one holder.
@@ -138,6 +140,7 @@ impl Link {
             .key(&keys.failures)
             .key(&keys.again)
             .key(&keys.paused)
+            .key(&keys.scheduled)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -146,21 +149,19 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [entries, trimmed, next, now, again, paused] = reply::tuple(value)?;
+            let [entries, trimmed, next, now, again, paused, scheduled] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
-            let next = reply::text(next)
-                .and_then(|text| text.parse::<f64>().ok())
-                .map(|due| Duration::from_millis((due as u64).saturating_sub(now_ms)));
             Some(Woken {
                 entries: delivered(entries)?,
                 trimmed: reply::ids(trimmed)?,
-                next,
+                next: reply::until(next, now_ms),
                 now_ms,
                 again: reply::int(&again)? as u64,
                 paused: reply::array(paused)?
                     .into_iter()
                     .filter_map(reply::text)
                     .collect(),
+                scheduled: reply::until(scheduled, now_ms),
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))

@@ -1,10 +1,24 @@
 //! The names of everything that belongs to one stream and one group. All of it lies in one hash slot.
 
+/// The keys of a stream that belong to none of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamKeys {
+    /// The stream itself.
+    pub stream: String,
+    /// Ids of events that are to be added later, by due time.
+    pub scheduled: String,
+    /// Those events' fields, by their ids.
+    pub events: String,
+    prefix: String,
+}
+
 /// The keys of a stream as one group sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     /// The stream itself.
     pub stream: String,
+    /// Ids of events that are to be added later: the stream's, not the group's.
+    pub scheduled: String,
     /// Parked ids by due time.
     pub retry: String,
     /// The dead letters.
@@ -26,15 +40,28 @@ pub(crate) struct Keys {
     prefix: String,
 }
 
+impl StreamKeys {
+    /// The keys of `stream`.
+    pub fn new(stream: &str) -> Self {
+        let prefix = prefix(stream);
+        StreamKeys {
+            stream: stream.to_owned(),
+            scheduled: format!("{prefix}:scheduled"),
+            events: format!("{prefix}:scheduled:events"),
+            prefix,
+        }
+    }
+
+    /// The mark of an event that is published once.
+    pub fn published(&self, event: &str) -> String {
+        format!("{}:published:{event}", self.prefix)
+    }
+}
+
 impl Keys {
     /// The keys of `stream` for `group`. A stream's own `{tag}` is kept, else its name becomes the tag.
     pub fn new(stream: &str, group: &str) -> Self {
-        let prefix = if tag(stream).is_some() {
-            format!("{stream}:{group}")
-        } else {
-            format!("{{{stream}}}:{group}")
-        };
-        Self::with_prefix(stream.to_owned(), prefix)
+        Self::with_prefix(stream.to_owned(), format!("{}:{group}", prefix(stream)))
     }
 
     /// The keys of the stream of replayed entries: its own, but for the dead letters, which are the stream's.
@@ -53,6 +80,7 @@ impl Keys {
 
     fn with_prefix(stream: String, prefix: String) -> Self {
         Keys {
+            scheduled: StreamKeys::new(&stream).scheduled,
             stream,
             retry: format!("{prefix}:retry"),
             dead: format!("{prefix}:dead"),
@@ -65,6 +93,14 @@ impl Keys {
             protocol: format!("{prefix}:protocol"),
             prefix,
         }
+    }
+}
+
+/// What the names of a stream's other keys begin with: its own name where that has a `{tag}`, else that as the tag.
+fn prefix(stream: &str) -> String {
+    match tag(stream) {
+        Some(_) => stream.to_owned(),
+        None => format!("{{{stream}}}"),
     }
 }
 
@@ -91,6 +127,14 @@ mod tests {
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
+        );
+        let keys = StreamKeys::new("orders");
+        assert_eq!(keys.scheduled, "{orders}:scheduled");
+        assert_eq!(keys.events, "{orders}:scheduled:events");
+        assert_eq!(keys.published("e-1"), "{orders}:published:e-1");
+        assert_eq!(
+            StreamKeys::new("eu:{orders}:3").scheduled,
+            "eu:{orders}:3:scheduled"
         );
     }
 }

@@ -15,22 +15,24 @@ mod read;
 mod reader;
 mod reply;
 mod resp;
+mod schedule;
 mod settle;
 mod status;
 mod tidy;
 mod tls;
 
-pub(crate) use append::Appended;
+pub(crate) use append::{Addition, Appended, Done, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use group::{ConsumerInfo, Joined};
-pub(crate) use keys::Keys;
+pub(crate) use keys::{Keys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
+pub(crate) use schedule::{Kept, LAST_MS, Place, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use status::{Lag, StreamStatus};
 

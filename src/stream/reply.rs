@@ -1,6 +1,7 @@
 //! Taking answers apart without copying what is in them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Value;
 
@@ -48,6 +49,12 @@ pub(super) fn int(value: &Value) -> Option<i64> {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
         _ => None,
     }
+}
+
+/// How long it is until a due time in ms, as a sorted set tells it; zero where it has come. None where there is none.
+pub(super) fn until(due: Value, now_ms: u64) -> Option<Duration> {
+    let due = text(due)?.parse::<f64>().ok()?;
+    Some(Duration::from_millis((due as u64).saturating_sub(now_ms)))
 }
 
 pub(super) fn id(value: &Value) -> Option<EntryId> {

@@ -29,6 +29,9 @@ pub(crate) struct StreamStatus {
     pub parked: u64,
     pub next_due: Option<Duration>,
     pub dead: u64,
+    /// Events that are to be added later, and how long the first of them still has to.
+    pub scheduled: u64,
+    pub next_scheduled: Option<Duration>,
     /// Replayed entries that are not settled yet.
     pub again: u64,
     /// The protocol that the group's workers speak.
@@ -79,6 +82,7 @@ impl Pool {
             .key(&keys.position)
             .key(&keys.paused)
             .key(&keys.breakers)
+            .key(&keys.scheduled)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
@@ -103,15 +107,18 @@ fn status(value: Value) -> Option<StreamStatus> {
         in_the_way,
         paused,
         breakers,
+        scheduled,
+        later,
     ] = reply::tuple(value)?;
     let now = reply::int(&now)? as u64;
-    let due = reply::text(due).and_then(|text| text.parse::<f64>().ok());
     Some(StreamStatus {
         kind: reply::text(kind)?,
         length: reply::int(&length)? as u64,
         parked: reply::int(&parked)? as u64,
-        next_due: due.map(|due| Duration::from_millis((due as u64).saturating_sub(now))),
+        next_due: reply::until(due, now),
         dead: reply::int(&dead)? as u64,
+        scheduled: reply::int(&scheduled)? as u64,
+        next_scheduled: reply::until(later, now),
         again: reply::int(&again)? as u64,
         protocol: reply::int(&protocol).map(|number| number as u32),
         group: match group {

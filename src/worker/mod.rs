@@ -27,6 +27,7 @@ mod reading;
 mod reclaimer;
 mod renewer;
 mod room;
+mod scheduler;
 mod settler;
 mod shared;
 mod source;
@@ -278,6 +279,7 @@ fn spawn_io(
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
                 let tidying = tokio::spawn(housekeeper::run(shared.clone()));
                 let telling = tokio::spawn(bulletin::run(shared.clone()));
+                let scheduling = tokio::spawn(scheduler::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
@@ -286,6 +288,7 @@ fn spawn_io(
                 renewing.abort();
                 tidying.abort();
                 telling.abort();
+                scheduling.abort();
                 if !shared.abandon.is_cancelled() {
                     leave(&shared).await;
                 }

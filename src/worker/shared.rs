@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub ack_now: Notify,
     /// [`next_due`](Self::next_due) may be sooner now.
     pub due_changed: Notify,
+    /// A scheduled event may be due sooner than was known.
+    pub schedule_changed: Notify,
     /// An entry waits for its lease to be renewed.
     pub renew_now: Notify,
     starts: Vec<(String, Start)>,
@@ -134,6 +136,7 @@ impl Shared {
             nudge: Notify::new(),
             ack_now: Notify::new(),
             due_changed: Notify::new(),
+            schedule_changed: Notify::new(),
             renew_now: Notify::new(),
             starts: starts.collect(),
             stops: AtomicBool::new(false),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::pauses::Pauses;
+use super::scheduler::Schedule;
 use crate::context::Surroundings;
 use crate::stream::Keys;
 
@@ -13,6 +14,8 @@ pub(super) struct Source {
     pub surroundings: Arc<Surroundings>,
     /// The stream of replayed entries that belongs to it; None for such a stream itself.
     pub again: Option<Arc<Source>>,
+    /// What is known of events that are to be added to it later.
+    pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
     /// What an operator has paused of it; the same for replayed entries.
@@ -33,6 +36,7 @@ impl Source {
             keys: keys.again(&surroundings.group),
             surroundings: surroundings.clone(),
             again: None,
+            schedule: Schedule::default(),
             active: AtomicBool::new(false),
             pauses: pauses.clone(),
             seen: AtomicU64::new(0),
@@ -42,6 +46,7 @@ impl Source {
             keys,
             surroundings,
             again: Some(Arc::new(again)),
+            schedule: Schedule::default(),
             active: AtomicBool::new(true),
             pauses,
             seen: AtomicU64::new(0),

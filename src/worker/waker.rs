@@ -9,7 +9,8 @@ use crate::policy::Room;
 use crate::stream::{Link, Trouble};
 
 /// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
-/// second.
+/// second. A server at rest looks at its clock ten times a second only, and may wake it so much later: scheduled events
+/// are to be found within a second all the same.
 const POLL: Duration = Duration::from_millis(850);
 /// The least time between two looks, so that due times close together are woken together.
 const LEAST: Duration = Duration::from_millis(5);
@@ -95,6 +96,9 @@ impl Fetcher {
                 .wake(&source.keys, group, &self.shared.consumer, left, room)
                 .await?;
             self.clock = Some((woken.now_ms, Instant::now()));
+            if source.schedule.heard(woken.scheduled) {
+                self.shared.schedule_changed.notify_one();
+            }
             super::report_trimmed(&source, &woken.trimmed, "while they were parked");
             taken.entries += woken.entries.len();
             self.learn_pauses(&source, &woken.paused);

@@ -20,6 +20,8 @@ pub(super) struct Template {
     pub keep_json: bool,
     /// Each value stands on a line of its own.
     pub lines: bool,
+    /// A whole event says its id, too.
+    pub needs_id: bool,
 }
 
 impl Template {
@@ -132,7 +134,12 @@ impl Template {
             };
             envelope = envelope.with(name, value);
         }
-        Ok(envelope)
+        match envelope.field("id") {
+            None | Some("") if self.needs_id => {
+                Err("has no \"id\", by which it would be known again: --once needs one".to_owned())
+            }
+            _ => Ok(envelope),
+        }
     }
 
     /// Why a value is no JSON, and what to do where that can be guessed.
@@ -267,6 +274,7 @@ mod tests {
             version: Some(3),
             keep_json: false,
             lines: true,
+            needs_id: false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod event;
 mod lines;
+mod when;
 
 use std::path::PathBuf;
 
@@ -12,15 +13,17 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::CommandError;
-use super::terminal::{byte_progress, print, progress};
+use super::terminal::{byte_progress, print, progress, say};
+use super::text::time;
 use crate::config::Settings;
 use crate::error::chain;
 use crate::event::EntryId;
 use crate::event_type;
-use crate::publisher::{Publisher, check_stream};
-use crate::stream::Appended;
+use crate::publisher::{Publisher, check_stream, with_id};
+use crate::stream::{Appended, Done, How};
 use event::Template;
 use lines::{Line, Lines};
+use when::WhenArgs;
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -52,6 +55,8 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "envelopes",
           value_parser = clap::value_parser!(u32).range(1..))]
     schema_version: Option<u32>,
+    #[command(flatten)]
+    when: WhenArgs,
     /// Keep the data as JSON instead of encoding it as MessagePack
     #[arg(long)]
     json_data: bool,
@@ -66,16 +71,23 @@ Examples:
   streamhand publish orders order.created --file orders.ndjson
   jq -c '.[]' orders.json | streamhand publish orders order.created -
   streamhand publish orders --envelopes --file events.ndjson
+  streamhand publish orders order.overdue '{\"order_id\":\"o-1\"}' --delay 10m
+  streamhand publish orders order.created '{\"order_id\":\"o-1\"}' --id o-1-created --once
 
 A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
 `traceparent` and fields of your own: {\"type\":\"order.created\",\"data\":{\"order_id\":\"o-1\"}}";
 
-/// What has been published so far, by Redis' answers.
+/// What has been published so far, or scheduled, by Redis' answers.
 #[derive(Default)]
 struct Tally {
     published: u64,
+    /// Events whose id was published or scheduled before: they were not, again.
+    before: u64,
     first: Option<EntryId>,
     last: Option<EntryId>,
+    /// When the last one that was scheduled is due.
+    due_ms: Option<u64>,
+    is_later: bool,
     /// The number of the last line of which Redis has an event.
     line: u64,
 }
@@ -86,6 +98,7 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
         args.data = args.event_type.take();
     }
     check(&args)?;
+    let how = args.when.how()?;
     let mut publisher = Publisher::new(&settings.redis)?;
     if let Some(source) = &args.source {
         publisher = publisher.source(source);
@@ -97,17 +110,28 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
         version: args.schema_version,
         keep_json: args.json_data,
         lines: args.data.as_deref().is_none_or(|data| data == "-"),
+        needs_id: args.when.once,
     };
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        is_later: args.when.is_later(),
+        ..Tally::default()
+    };
     match &args.data {
         Some(data) if data != "-" => {
             let envelope = template
                 .event(data)
                 .map_err(|why| CommandError::usage(format!("DATA {why}{}", quoting(data))))?;
-            let id = publisher.publish_envelope(&args.stream, envelope).await?;
-            tally.count(id, 1);
-            if !args.json {
-                return print(id);
+            let envelope = with_id(envelope);
+            let id = envelope.id().into_owned();
+            let appended = publisher.append(&args.stream, &how, [envelope]).await?;
+            for done in appended.into_done()? {
+                tally.count(done, 1);
+                if !args.json {
+                    return say_one(&id, done);
+                }
+            }
+            if args.json {
+                return print(tally.as_json(&args.stream, Some(&id)));
             }
         }
         _ => {
@@ -115,20 +139,36 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
             let bar = lines
                 .size()
                 .map_or_else(|| progress(None, "events"), byte_progress);
-            let result = publish_lines(&publisher, &args.stream, lines, &mut tally, &bar).await;
+            let result =
+                publish_lines(&publisher, &args.stream, &how, lines, &mut tally, &bar).await;
             bar.finish_and_clear();
             result?;
         }
     }
     if args.json {
-        print(serde_json::json!({
-            "stream": args.stream,
-            "published": tally.published,
-            "first": tally.first.map(|id| id.to_string()),
-            "last": tally.last.map(|id| id.to_string()),
-        }))
-    } else {
-        print(format_args!("published {}", tally.published))
+        return print(tally.as_json(&args.stream, None));
+    }
+    let before = match tally.before {
+        0 => String::new(),
+        before => format!(" ({before} had been {} before)", tally.verb()),
+    };
+    print(format_args!("{} {}{before}", tally.verb(), tally.published))
+}
+
+/// Says what became of one event: the entry's id, or the event's own by which it can be cancelled.
+fn say_one(id: &str, done: Done) -> Result<(), CommandError> {
+    match done {
+        Done::Added(entry) => print(entry),
+        Done::AddedBefore(entry) => {
+            say("published before, and not again");
+            print(entry)
+        }
+        Done::Scheduled { due_ms, is_new } => {
+            let at = time(crate::stream::time(due_ms));
+            let before = if is_new { "" } else { "scheduled before, " };
+            say(format_args!("{before}due at {at}"));
+            print(id)
+        }
     }
 }
 
@@ -161,6 +201,12 @@ fn check(args: &PublishArgs) -> Result<(), CommandError> {
              input",
         ));
     }
+    if args.when.once && args.id.as_deref().is_none_or(str::is_empty) {
+        return Err(CommandError::usage(
+            "--once needs an id by which the event is known again: add --id, or publish whole events that have ids by \
+             --envelopes",
+        ));
+    }
     if args.id.is_some() && data == Some("-") {
         return Err(CommandError::usage(
             "--id is one event's: the events of standard input would all have the same one",
@@ -183,6 +229,7 @@ fn quoting(data: &str) -> &'static str {
 async fn publish_lines(
     publisher: &Publisher,
     stream: &str,
+    how: &How,
     mut lines: Lines,
     tally: &mut Tally,
     bar: &ProgressBar,
@@ -197,16 +244,16 @@ async fn publish_lines(
         };
         if !batch.lines.is_empty() {
             let (numbers, envelopes): (Vec<Line>, Vec<_>) = batch.lines.into_iter().unzip();
-            let appended = publisher.append(stream, envelopes).await?;
+            let appended = publisher.append(stream, how, envelopes).await?;
             tally
                 .take(&numbers, appended)
                 .map_err(|why| CommandError::failed(format!("{}: {why}", lines.name())))?;
             match (lines.size(), numbers.last()) {
                 (Some(_), Some(line)) => {
                     bar.set_position(line.end);
-                    bar.set_message(format!("{} events", tally.published));
+                    bar.set_message(format!("{} events", tally.published + tally.before));
                 }
-                _ => bar.set_position(tally.published),
+                _ => bar.set_position(tally.published + tally.before),
             }
         }
         match batch.end {
@@ -223,11 +270,53 @@ async fn publish_lines(
 }
 
 impl Tally {
-    fn count(&mut self, id: EntryId, line: u64) {
-        self.published += 1;
-        self.first.get_or_insert(id);
-        self.last = Some(id);
+    fn count(&mut self, done: Done, line: u64) {
+        let is_new = match done {
+            Done::Added(_) => true,
+            Done::AddedBefore(_) => false,
+            Done::Scheduled { due_ms, is_new } => {
+                self.due_ms = Some(due_ms);
+                is_new
+            }
+        };
+        match is_new {
+            true => self.published += 1,
+            false => self.before += 1,
+        }
+        if let Some(id) = done.entry() {
+            self.first.get_or_insert(id);
+            self.last = Some(id);
+        }
         self.line = line;
+    }
+
+    fn verb(&self) -> &'static str {
+        if self.is_later {
+            "scheduled"
+        } else {
+            "published"
+        }
+    }
+
+    fn as_json(&self, stream: &str, id: Option<&str>) -> serde_json::Value {
+        if self.is_later {
+            return serde_json::json!({
+                "stream": stream,
+                "scheduled": self.published,
+                "scheduled_before": self.before,
+                "id": id,
+                "at": self.due_ms.map(|due| {
+                    humantime::format_rfc3339_millis(crate::stream::time(due)).to_string()
+                }),
+            });
+        }
+        serde_json::json!({
+            "stream": stream,
+            "published": self.published,
+            "published_before": self.before,
+            "first": self.first.map(|id| id.to_string()),
+            "last": self.last.map(|id| id.to_string()),
+        })
     }
 
     /// Counts what was answered; an error says what was not published, or may not have been.
@@ -236,7 +325,7 @@ impl Tally {
         let mut refused = Vec::new();
         for (line, answer) in lines.iter().zip(appended.answers) {
             match answer {
-                Ok(id) => self.count(id, line.number),
+                Ok(done) => self.count(done, line.number),
                 Err(error) => refused.push((line.number, error)),
             }
         }
@@ -250,11 +339,12 @@ impl Tally {
         let Some(error) = appended.broken else {
             return Ok(());
         };
+        let verb = self.verb();
         let doubt = match &lines[answered..answered + appended.in_doubt] {
             [] => String::new(),
-            [only] => format!("; whether line {} was published is not known", only.number),
+            [only] => format!("; whether line {} was {verb} is not known", only.number),
             [first, .., last] => format!(
-                "; whether lines {} to {} were published is not known",
+                "; whether lines {} to {} were {verb} is not known",
                 first.number, last.number
             ),
         };
@@ -264,10 +354,15 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = self.verb();
         match self.published {
-            0 => write!(f, "published nothing"),
-            1 => write!(f, "published 1 event, up to line {}", self.line),
-            many => write!(f, "published {many} events, up to line {}", self.line),
+            0 if self.before == 0 => return write!(f, "{verb} nothing"),
+            1 => write!(f, "{verb} 1 event")?,
+            many => write!(f, "{verb} {many} events")?,
         }
+        if self.before > 0 {
+            write!(f, " ({} had been {verb} before)", self.before)?;
+        }
+        write!(f, ", up to line {}", self.line)
     }
 }

@@ -348,3 +348,21 @@ fn a_rate_is_a_number_and_a_time() {
         );
     }
 }
+
+#[test]
+fn keys_of_streams_are_neither_streams_nor_groups() {
+    let refused = refusal(
+        r#"
+[worker]
+group = "published"
+streams = ["{orders}:scheduled", "eu:{orders}:scheduled:events", "{orders}:published:e-1", "scheduled", "{a}.published"]
+"#,
+    );
+    insta::assert_snapshot!(refused, @r#"
+    4 problems in the configuration:
+      line 3, column 9: worker.group: the group name is what keys of the streams themselves are called
+      line 4, column 12: worker.streams[0]: "{orders}:scheduled" is a key in which events of another stream are kept
+      line 4, column 34: worker.streams[1]: "eu:{orders}:scheduled:events" is a key in which events of another stream are kept
+      line 4, column 66: worker.streams[2]: "{orders}:published:e-1" is a key in which events of another stream are kept
+    "#);
+}

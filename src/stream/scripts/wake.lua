@@ -1,9 +1,10 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
--- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none), paused
+-- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
+--       paused, scheduled
 -- ARGV: group, consumer, most entries, most bytes
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
---          length of the stream of replayed entries, what is paused
+--          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or false
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -57,5 +58,7 @@ end
 if #done > 0 then redis.call('ZREM', retry, unpack(done)) end
 local again = 0
 if redis.call('TYPE', KEYS[4]).ok == 'stream' then again = redis.call('XLEN', KEYS[4]) end
+-- Who adds what is scheduled is to find what is in the way of it, and nothing else is to wait for that.
+local scheduled = redis.pcall('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
 return { out, trimmed, redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2] or false,
-  string.format('%.0f', now), again, paused }
+  string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false }

@@ -1,0 +1,178 @@
+//! `scheduled`: events that are to be published later, listed and cancelled.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::CommandError;
+use super::terminal::{closed, print, say};
+use super::text::{count, printable, table, time};
+use crate::config::Settings;
+use crate::publisher::{Publisher, ScheduledEvent};
+
+/// Events in the table where no limit is given.
+const LIMIT: u64 = 100;
+
+#[derive(Subcommand)]
+pub(super) enum ScheduledCommand {
+    /// List events that wait for their time, the first due first
+    List(ListArgs),
+    /// Cancel events, by their ids as the list shows them
+    Cancel(CancelArgs),
+}
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// The stream they are for [default: each of worker.streams]
+    stream: Option<String>,
+    /// Only so many of each stream
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// List all that there are as one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct CancelArgs {
+    /// The stream they are for
+    stream: String,
+    /// The events' ids
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+}
+
+pub(super) async fn run(command: ScheduledCommand, settings: Settings) -> Result<(), CommandError> {
+    let publisher = Publisher::new(&settings.redis)?;
+    match command {
+        ScheduledCommand::List(args) => {
+            let streams = match &args.stream {
+                Some(stream) => vec![stream.clone()],
+                None => settings.worker.streams,
+            };
+            match args.json {
+                true => list_as_json(&args, &publisher, &streams).await,
+                false => list(&args, &publisher, &streams).await,
+            }
+        }
+        ScheduledCommand::Cancel(args) => cancel(args, &publisher).await,
+    }
+}
+
+async fn list(
+    args: &ListArgs,
+    publisher: &Publisher,
+    streams: &[String],
+) -> Result<(), CommandError> {
+    let limit = args.limit.unwrap_or(LIMIT);
+    let (mut rows, mut cut) = (Vec::new(), Vec::new());
+    for stream in streams {
+        let mut events = publisher.scheduled(stream)?;
+        let mut shown = 0;
+        while let Some(event) = events.next().await? {
+            if shown == limit {
+                cut.push(stream.as_str());
+                break;
+            }
+            shown += 1;
+            rows.push(row(stream, &event));
+        }
+    }
+    if rows.is_empty() {
+        say(format_args!(
+            "nothing is scheduled for {}",
+            streams.join(", ")
+        ));
+        return Ok(());
+    }
+    let mut header = vec!["DUE", "STREAM", "ID", "TYPE", "SUBJECT"];
+    if streams.len() == 1 {
+        header.remove(1);
+        rows.iter_mut().for_each(|row| drop(row.remove(1)));
+    }
+    print(table(&header, &["STREAM", "TYPE", "SUBJECT"], &rows))?;
+    if !cut.is_empty() && args.limit.is_none() {
+        let cut = cut.join(", ");
+        say(format_args!(
+            "these are the {limit} of {cut} that are due first: see more by --limit"
+        ));
+    }
+    Ok(())
+}
+
+fn row(stream: &str, scheduled: &ScheduledEvent) -> Vec<String> {
+    let event = scheduled.event.as_ref();
+    let shown =
+        |text: Option<&str>| text.map_or("-".to_owned(), |text| printable(text).to_string());
+    vec![
+        time(scheduled.at),
+        stream.to_owned(),
+        printable(&scheduled.id).to_string(),
+        shown(event.map(|event| event.event_type())),
+        shown(event.and_then(|event| event.subject())),
+    ]
+}
+
+/// The array is written as it is read.
+async fn list_as_json(
+    args: &ListArgs,
+    publisher: &Publisher,
+    streams: &[String],
+) -> Result<(), CommandError> {
+    let mut separator = "[";
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    for stream in streams {
+        let mut events = publisher.scheduled(stream)?;
+        let mut left = args.limit.unwrap_or(u64::MAX);
+        while left > 0
+            && let Some(event) = events.next().await?
+        {
+            left -= 1;
+            write!(out, "{separator}\n{}", as_json(stream, &event)).map_err(closed)?;
+            separator = ",";
+        }
+    }
+    let end = if separator == "[" { "[]" } else { "\n]" };
+    writeln!(out, "{end}")
+        .and_then(|()| out.flush())
+        .map_err(closed)
+}
+
+fn as_json(stream: &str, scheduled: &ScheduledEvent) -> Value {
+    let event = scheduled.event.as_ref();
+    json!({
+        "stream": stream,
+        "id": scheduled.id,
+        "at": humantime::format_rfc3339_millis(scheduled.at).to_string(),
+        "type": event.map(|event| event.event_type()),
+        "subject": event.and_then(|event| event.subject()),
+        "source": event.and_then(|event| event.source()),
+        "bytes": event.map(|event| event.fields().size()),
+    })
+}
+
+async fn cancel(args: CancelArgs, publisher: &Publisher) -> Result<(), CommandError> {
+    let CancelArgs { stream, mut ids } = args;
+    let mut seen = std::collections::HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
+    let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let cancelled = publisher.cancel_all_scheduled(&stream, &asked).await?;
+    let number = cancelled.iter().filter(|cancelled| **cancelled).count() as u64;
+    let missing: Vec<&str> = asked
+        .into_iter()
+        .zip(&cancelled)
+        .filter_map(|(id, cancelled)| (!cancelled).then_some(id))
+        .collect();
+    if number > 0 {
+        print(format_args!("cancelled {}", count(number, "event")))?;
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(CommandError::failed(format!(
+        "no event of {stream} that waits for its time has the id {}: it was published or cancelled, or never was \
+         scheduled",
+        missing.join(" or ")
+    )))
+}

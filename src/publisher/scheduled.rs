@@ -1,0 +1,236 @@
+//! Events that are published later: kept in Redis until their time has come, then added to their stream by any of its
+//! workers.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::{Publisher, check_stream, with_id};
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Entry, EntryId, Envelope};
+use crate::fields::Fields;
+use crate::handler::Event;
+use crate::stream::{Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, time};
+
+/// An event that is to be published later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scheduled {
+    /// The event's id, by which it is cancelled.
+    pub id: String,
+    /// When it is due.
+    pub at: SystemTime,
+    /// False where an event with this id was scheduled before: that one is kept as it was.
+    pub is_new: bool,
+}
+
+/// An event that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScheduledEvent {
+    /// The event's id.
+    pub id: String,
+    /// When it is due.
+    pub at: SystemTime,
+    /// The event; None where other hands than ours have deleted it, or written what is none.
+    pub event: Option<Envelope>,
+}
+
+/// The events of a stream that wait for their time, by [`Publisher::scheduled`].
+pub struct ScheduledEvents {
+    pool: Pool,
+    keys: StreamKeys,
+    page: std::vec::IntoIter<Kept>,
+    place: Option<Place>,
+    more: bool,
+    /// Those told last that have the same due time: they may come again where one of them has gone meanwhile.
+    told: HashSet<Vec<u8>>,
+}
+
+impl Publisher {
+    /// Publishes one event to `stream` at this time; at once where it has passed. Until then it can be
+    /// [cancelled](Self::cancel_scheduled).
+    ///
+    /// An event with the same id that is scheduled for the same time is the same event: nothing changes, and that it is
+    /// scheduled is answered, so that a call whose answer got lost can be repeated.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where an event with the same id is scheduled for another
+    /// time; [`ErrorKind::Invalid`] where the time lies behind the year 9999.
+    pub async fn publish_at<E: Event + Serialize>(
+        &self,
+        stream: &str,
+        event: &E,
+        at: SystemTime,
+    ) -> Result<Scheduled> {
+        let envelope = self.envelope(event)?;
+        self.publish_envelope_at(stream, envelope, at).await
+    }
+
+    /// As [`publish_at`](Self::publish_at), with an event that is ready made.
+    ///
+    /// # Errors
+    /// As [`publish_at`](Self::publish_at).
+    pub async fn publish_envelope_at(
+        &self,
+        stream: &str,
+        envelope: Envelope,
+        at: SystemTime,
+    ) -> Result<Scheduled> {
+        self.schedule(stream, envelope, at_time(at)?).await
+    }
+
+    /// Publishes one event to `stream` so much later than Redis gets it, by the clock of Redis. Until then it can be
+    /// [cancelled](Self::cancel_scheduled).
+    ///
+    /// Where an event with the same id is scheduled, it stays as it is, and its time is answered: a repeat delays
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`ErrorKind::Invalid`] where the time lies behind the year 9999.
+    pub async fn publish_after<E: Event + Serialize>(
+        &self,
+        stream: &str,
+        event: &E,
+        delay: Duration,
+    ) -> Result<Scheduled> {
+        let envelope = self.envelope(event)?;
+        self.publish_envelope_after(stream, envelope, delay).await
+    }
+
+    /// As [`publish_after`](Self::publish_after), with an event that is ready made.
+    ///
+    /// # Errors
+    /// As [`publish_after`](Self::publish_after).
+    pub async fn publish_envelope_after(
+        &self,
+        stream: &str,
+        envelope: Envelope,
+        delay: Duration,
+    ) -> Result<Scheduled> {
+        self.schedule(stream, envelope, after(delay)?).await
+    }
+
+    /// The events of `stream` that wait for their time, the first due first.
+    ///
+    /// # Errors
+    /// Where the stream's name can't be one.
+    pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
+        check_stream(stream)?;
+        Ok(ScheduledEvents {
+            pool: self.pool.clone(),
+            keys: StreamKeys::new(stream),
+            page: Vec::new().into_iter(),
+            place: None,
+            more: true,
+            told: HashSet::new(),
+        })
+    }
+
+    /// Takes the event with this id off, so that it will not be published. Answers whether it waited for its time:
+    /// where it did not it has been published or cancelled, or never was scheduled.
+    ///
+    /// # Errors
+    /// Where the stream's name can't be one, or Redis can't be reached or refuses it.
+    pub async fn cancel_scheduled(&self, stream: &str, id: &str) -> Result<bool> {
+        let cancelled = self.cancel_all_scheduled(stream, &[id]).await?;
+        Ok(cancelled == [true])
+    }
+
+    /// As [`cancel_scheduled`](Self::cancel_scheduled), for many.
+    pub(crate) async fn cancel_all_scheduled(
+        &self,
+        stream: &str,
+        ids: &[&str],
+    ) -> Result<Vec<bool>> {
+        check_stream(stream)?;
+        self.pool.cancel(&StreamKeys::new(stream), ids).await
+    }
+
+    async fn schedule(&self, stream: &str, envelope: Envelope, how: How) -> Result<Scheduled> {
+        // Known here, so that it can be answered.
+        let envelope = with_id(envelope);
+        let id = envelope.id().into_owned();
+        let appended = self.append(stream, &how, [envelope]).await?;
+        match appended.into_done()?[..] {
+            [Done::Scheduled { due_ms, is_new }] => Ok(Scheduled {
+                id,
+                at: time(due_ms),
+                is_new,
+            }),
+            _ => Err(Error::new(
+                ErrorKind::Redis,
+                "Redis does not say what became of the event",
+            )),
+        }
+    }
+}
+
+impl ScheduledEvents {
+    /// The next event; None at the end. What is scheduled or published meanwhile may be among them or not.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or refuses to say.
+    pub async fn next(&mut self) -> Result<Option<ScheduledEvent>> {
+        loop {
+            for kept in self.page.by_ref() {
+                let last = self.place.replace(kept.place.clone());
+                if last.is_none_or(|last| last.due != kept.place.due) {
+                    self.told.clear();
+                }
+                if self.told.insert(kept.place.id.clone()) {
+                    return Ok(Some(event(kept)));
+                }
+            }
+            if !self.more {
+                return Ok(None);
+            }
+            let (page, more) = self.pool.scheduled(&self.keys, self.place.as_ref()).await?;
+            self.more = more && !page.is_empty();
+            self.page = page.into_iter();
+        }
+    }
+}
+
+/// At this time, where it can be written.
+pub(crate) fn at_time(at: SystemTime) -> Result<How> {
+    // What lies before 1970 has passed as well.
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    let ms = since.unwrap_or_default().as_millis();
+    match u64::try_from(ms) {
+        Ok(ms) if ms <= LAST_MS => Ok(How::At(ms)),
+        _ => Err(too_far()),
+    }
+}
+
+/// After this delay, where the time can be written.
+pub(crate) fn after(delay: Duration) -> Result<How> {
+    match SystemTime::now().checked_add(delay) {
+        Some(at) => at_time(at).map(|_| How::After(delay)),
+        None => Err(too_far()),
+    }
+}
+
+fn too_far() -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        "that is too far in the future: nothing can be scheduled for a time after the year 9999",
+    )
+}
+
+fn event(kept: Kept) -> ScheduledEvent {
+    let unpack = |packed: Vec<u8>| {
+        let mut fields = Fields::new();
+        fields.push(codec::PACKED, packed);
+        let fields = codec::unpack(fields).ok()?;
+        let id = EntryId::default();
+        Envelope::decode(Entry { id, fields }).ok()
+    };
+    ScheduledEvent {
+        at: time(kept.due_ms),
+        event: kept.packed.and_then(unpack),
+        id: String::from_utf8_lossy(&kept.place.id).into_owned(),
+    }
+}

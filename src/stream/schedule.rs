@@ -1,0 +1,148 @@
+//! Scheduled events: added to their stream when their time has come, listed, cancelled.
+
+use std::time::{Duration, SystemTime};
+
+use redis::Value;
+
+use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::keys::StreamKeys;
+use super::reply;
+use super::settle::script;
+use crate::error::Result;
+
+script!(ADD_DUE, "add_due");
+script!(LIST, "list_scheduled");
+script!(CANCEL, "cancel");
+
+/// Most events a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
+const EVENTS: usize = 200;
+const BYTES: usize = 1 << 20;
+
+/// The last due time there can be, in ms: the end of the year 9999, behind which RFC 3339 has nothing.
+pub(crate) const LAST_MS: u64 = 253_402_300_799_999;
+
+/// What adding events whose time has come did.
+pub(crate) struct Due {
+    pub added: u64,
+    /// Ids whose event other hands have deleted.
+    pub gone: Vec<String>,
+    /// When the next event is due, from now; zero where some are due already.
+    pub next: Option<Duration>,
+}
+
+/// One event that waits for its time.
+pub(crate) struct Kept {
+    pub place: Place,
+    pub due_ms: u64,
+    /// Its fields as a script packed them; None where other hands have deleted it.
+    pub packed: Option<Vec<u8>>,
+}
+
+/// Where an event stands on the schedule, in Redis' own words: whatever other hands have put there, a list goes on
+/// behind it.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub id: Vec<u8>,
+    pub due: String,
+}
+
+impl Link {
+    /// Adds events to their stream whose time has come, some at a time.
+    pub async fn add_due(&mut self, keys: &StreamKeys) -> Result<Due, Trouble> {
+        let doing = || {
+            format!(
+                "adding events that are due to {:?} from {}",
+                keys.stream, keys.scheduled
+            )
+        };
+        let value: Value = ADD_DUE
+            .key(&keys.stream)
+            .key(&keys.scheduled)
+            .key(&keys.events)
+            .arg(EVENTS)
+            .arg(BYTES)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        let parse = |value| {
+            let [added, gone, next, now] = reply::tuple(value)?;
+            Some(Due {
+                added: reply::int(&added)? as u64,
+                gone: reply::array(gone)?
+                    .into_iter()
+                    .map(lossy)
+                    .collect::<Option<_>>()?,
+                next: reply::until(next, reply::int(&now)? as u64),
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+}
+
+impl Pool {
+    /// Some of the events that wait for their time, and whether there are more.
+    pub async fn scheduled(
+        &self,
+        keys: &StreamKeys,
+        after: Option<&Place>,
+    ) -> Result<(Vec<Kept>, bool)> {
+        let doing = format!("listing what is scheduled in {}", keys.scheduled);
+        let mut conn = self.get().await?;
+        let mut call = LIST.key(&keys.scheduled);
+        call.key(&keys.events);
+        match after {
+            Some(place) => call.arg(&place.due).arg(&place.id),
+            None => call.arg("").arg(""),
+        };
+        let value: Value = call
+            .arg(EVENTS)
+            .arg(BYTES)
+            .invoke_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
+        let one = |value| {
+            let [id, due, packed] = reply::tuple(value)?;
+            let (id, due) = (reply::bytes(id)?, reply::text(due)?);
+            Some(Kept {
+                due_ms: due.parse::<f64>().ok()? as u64,
+                place: Place { id, due },
+                packed: reply::bytes(packed),
+            })
+        };
+        let parse = |value| {
+            let [events, more] = reply::tuple(value)?;
+            let events = reply::array(events)?.into_iter().map(one);
+            Some((events.collect::<Option<_>>()?, reply::int(&more)? == 1))
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
+    }
+
+    /// Takes events off that wait for their time. Answers for each whether it did.
+    pub async fn cancel(&self, keys: &StreamKeys, ids: &[&str]) -> Result<Vec<bool>> {
+        let doing = format!("cancelling what is scheduled in {}", keys.scheduled);
+        let mut conn = self.get().await?;
+        let mut cancelled = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(EVENTS) {
+            let value: Value = CANCEL
+                .key(&keys.scheduled)
+                .key(&keys.events)
+                .arg(chunk)
+                .invoke_async(&mut conn)
+                .await
+                .map_err(|error| refusal(Who::Operator, &doing, error))?;
+            let answers = reply::array(value).filter(|answers| answers.len() == chunk.len());
+            let answers = answers.ok_or_else(|| Trouble::garbled(&doing).into_error())?;
+            cancelled.extend(answers.iter().map(|answer| reply::int(answer) == Some(1)));
+        }
+        Ok(cancelled)
+    }
+}
+
+/// A due time in ms as a time that can be written.
+pub(crate) fn time(due_ms: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(due_ms.min(LAST_MS))
+}
+
+fn lossy(value: Value) -> Option<String> {
+    Some(String::from_utf8_lossy(&reply::bytes(value)?).into_owned())
+}

@@ -1,0 +1,37 @@
+-- Adds to their stream the scheduled events whose time has come: event by event, so that what is done stays done
+-- whatever becomes of the next.
+-- KEYS: stream, scheduled, events
+-- ARGV: most events, most bytes
+-- Answers: how many were added, ids that have no event any more, next due time (ms) or false, now (ms)
+local stream, scheduled, events = KEYS[1], KEYS[2], KEYS[3]
+local t = redis.call('TIME')
+local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
+redis.call('HLEN', events)
+-- The fields of a packed event. What is no event is added as it is: a worker buries it with the reason.
+local function unpacked(packed)
+  local whole = { 'streamhand.packed', packed }
+  local ok, fields = pcall(cmsgpack.unpack, packed)
+  -- Lua's unpack ends at some 8,000 values.
+  if not ok or type(fields) ~= 'table' or #fields < 2 or #fields % 2 == 1 or #fields > 7000 then return whole end
+  for _, s in ipairs(fields) do
+    if type(s) ~= 'string' then return whole end
+  end
+  return fields
+end
+
+local added, gone, bytes = 0, {}, 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, ARGV[1])) do
+  if bytes > tonumber(ARGV[2]) then break end
+  local packed = redis.call('HGET', events, id)
+  if packed then
+    bytes = bytes + #packed
+    redis.call('XADD', stream, '*', unpack(unpacked(packed)))
+    added = added + 1
+  else
+    gone[#gone + 1] = id
+  end
+  redis.call('ZREM', scheduled, id)
+  redis.call('HDEL', events, id)
+end
+return { added, gone, redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or false, now }
