@@ -7,13 +7,16 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
 use crate::failure::Failure;
+use crate::upcast::{Chain, Upcasters};
 
 /// A type of event: what its data looks like and what it is called.
 ///
@@ -68,6 +71,7 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), Failure>>
 pub struct Registry {
     routes: HashMap<String, Route>,
     ignored: HashMap<String, &'static Location<'static>>,
+    upcasters: Upcasters,
     problems: Vec<String>,
 }
 
@@ -76,11 +80,14 @@ pub(crate) struct Route {
     /// The newest version of the data it takes.
     pub version: u32,
     handler: Box<dyn Handle>,
+    /// What brings older versions to this one; set where a worker takes the registry apart.
+    upcasters: Option<Chain>,
     place: &'static Location<'static>,
 }
 
 trait Handle: Send + Sync {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure>;
+    /// With the data upcast, where that was necessary.
+    fn call(&self, ctx: Context, upcast: Option<&[u8]>) -> Result<HandlerFuture, Failure>;
 }
 
 impl Registry {
@@ -104,13 +111,20 @@ impl Registry {
             )
         };
         let place = Location::caller();
-        self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
-            let event = ctx
-                .envelope()
-                .decode_data::<E>()
+        self.add(
+            E::TYPE,
+            E::VERSION,
+            place,
+            move |ctx: Context, upcast: Option<&[u8]>| {
+                let envelope = ctx.envelope();
+                let event: E = match upcast {
+                    None => envelope.decode_data(),
+                    Some(data) => codec::decode(envelope.content_type().as_bytes(), data),
+                }
                 .map_err(Failure::undecodable)?;
-            Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
-        })
+                Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
+            },
+        )
     }
 
     /// As [`on`](Self::on), with `state` (a database pool, a client) handed to every call.
@@ -138,9 +152,14 @@ impl Registry {
                 .push(format!("{place}: the event type {event_type:?}: {why}"));
             return self;
         }
-        self.add(event_type, u32::MAX, place, move |ctx: Context| {
-            Ok(Box::pin(handler(ctx.envelope().clone(), ctx)) as HandlerFuture)
-        })
+        self.add(
+            event_type,
+            u32::MAX,
+            place,
+            move |ctx: Context, _: Option<&[u8]>| {
+                Ok(Box::pin(handler(ctx.envelope().clone(), ctx)) as HandlerFuture)
+            },
+        )
     }
 
     /// Acknowledges events of this type without a handler: they are not this worker's business.
@@ -158,6 +177,47 @@ impl Registry {
         } else {
             self.ignored.insert(event_type.to_owned(), place);
         }
+        self
+    }
+
+    /// Brings the data of events of type `E` from version `from` to the next, before they reach their handler. The
+    /// upcasters of a type are chained up to [`Event::VERSION`]; events of that version are not touched.
+    ///
+    /// `In` and `Out` are how the data looked in the two versions: structs of their own, or a value of any form, such
+    /// as [`serde_json::Value`]. Data that comes as MessagePack stays MessagePack. An upcaster that fails, whatever its
+    /// failure asks for, or panics sends the event to the dead letters as `undecodable`.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # use serde_json::{Value, json};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String, currency: String }
+    /// impl Event for OrderCreated {
+    ///     const TYPE: &'static str = "order.created";
+    ///     const VERSION: u32 = 2;
+    /// }
+    ///
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// let registry = Registry::new()
+    ///     .on(reserve)
+    ///     .upcast::<OrderCreated, Value, Value>(1, |mut order| {
+    ///         order["currency"] = json!("EUR");
+    ///         Ok(order)
+    ///     });
+    /// assert!(registry.check().is_ok());
+    /// ```
+    #[track_caller]
+    pub fn upcast<E, In, Out>(
+        mut self,
+        from: u32,
+        step: impl Fn(In) -> Result<Out, Failure> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Event,
+        In: DeserializeOwned,
+        Out: Serialize,
+    {
+        let place = Location::caller();
+        self.upcasters.add(E::TYPE, E::VERSION, from, place, step);
         self
     }
 
@@ -181,7 +241,10 @@ impl Registry {
             return Ok(());
         }
         match self.route(event_type) {
-            Some(route) => route.call(ctx)?.await,
+            Some(route) => {
+                let upcasters = self.upcasters.of(event_type);
+                route.call_with(ctx, upcasters)?.await
+            }
             None => Err(Failure::permanent(format!(
                 "no handler is registered for {event_type}"
             ))),
@@ -200,16 +263,22 @@ impl Registry {
     /// All that is wrong with the registrations, told at once.
     ///
     /// # Errors
-    /// Where a type is registered twice, is ignored and handled, or breaks the grammar.
+    /// Where a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
+    /// to its handler's version.
     pub fn check(&self) -> Result<()> {
-        if self.problems.is_empty() {
+        let mut problems = self.problems.clone();
+        problems.extend(self.upcasters.problems(|event_type| {
+            let route = self.routes.get(event_type);
+            route.map(|route| route.version)
+        }));
+        if problems.is_empty() {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::Invalid,
             format!(
                 "the registry of handlers is wrong:\n  {}",
-                self.problems.join("\n  ")
+                problems.join("\n  ")
             ),
         ))
     }
@@ -223,7 +292,10 @@ impl Registry {
     }
 
     /// The routes and the ignored types, for a worker.
-    pub(crate) fn into_parts(self) -> (HashMap<String, Route>, HashSet<String>) {
+    pub(crate) fn into_parts(mut self) -> (HashMap<String, Route>, HashSet<String>) {
+        for (event_type, route) in &mut self.routes {
+            route.upcasters = self.upcasters.take(event_type);
+        }
         (self.routes, self.ignored.into_keys().collect())
     }
 
@@ -232,7 +304,7 @@ impl Registry {
         event_type: &str,
         version: u32,
         place: &'static Location<'static>,
-        call: impl Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync + 'static,
+        call: impl Fn(Context, Option<&[u8]>) -> Result<HandlerFuture, Failure> + Send + Sync + 'static,
     ) -> Self {
         if let Some(ignored) = self.ignored.get(event_type) {
             self.problems.push(format!(
@@ -244,6 +316,7 @@ impl Registry {
                 free.insert(Route {
                     version,
                     handler: Box::new(call),
+                    upcasters: None,
                     place,
                 });
             }
@@ -259,15 +332,23 @@ impl Registry {
 }
 
 impl Route {
-    /// Decodes the event and makes the handler's future.
+    /// Decodes the event, brought to the handler's version where it is older, and makes the handler's future.
     pub fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self.handler.call(ctx)
+        self.call_with(ctx, self.upcasters.as_ref())
+    }
+
+    fn call_with(&self, ctx: Context, upcasters: Option<&Chain>) -> Result<HandlerFuture, Failure> {
+        let Some(upcasters) = upcasters else {
+            return self.handler.call(ctx, None);
+        };
+        let upcast = upcasters.upcast(ctx.envelope())?;
+        self.handler.call(ctx, upcast.as_deref())
     }
 }
 
-impl<F: Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync> Handle for F {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self(ctx)
+impl<F: Fn(Context, Option<&[u8]>) -> Result<HandlerFuture, Failure> + Send + Sync> Handle for F {
+    fn call(&self, ctx: Context, upcast: Option<&[u8]>) -> Result<HandlerFuture, Failure> {
+        self(ctx, upcast)
     }
 }
 

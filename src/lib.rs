@@ -50,6 +50,7 @@ mod instructions;
 mod publisher;
 pub mod retry;
 mod stream;
+mod upcast;
 mod worker;
 
 pub use codec::{DecodeError, Format};
@@ -68,3 +69,8 @@ pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is that of the page on versions.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/versions.md")]
+struct Versions;

@@ -46,6 +46,7 @@ mod status;
 mod stopping;
 mod timeouts;
 mod tls;
+mod versions;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]

@@ -24,7 +24,7 @@ use super::verdict::{self, Verdict};
 use crate::config::Settings;
 use crate::context::{Cancelled, Context};
 use crate::event::EntryId;
-use crate::failure::Failure;
+use crate::failure::{Failure, panic_message};
 use crate::handler::{HandlerFuture, Registry};
 
 /// Entries that are handed to a lane at once.
@@ -453,10 +453,5 @@ fn flatten(result: std::thread::Result<Result<(), Failure>>) -> Result<(), Failu
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Failure {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "of a value that is no text".to_owned());
-    Failure::retry(format!("the handler panicked: {message}"))
+    Failure::retry(format!("the handler panicked: {}", panic_message(panic)))
 }
