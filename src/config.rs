@@ -29,6 +29,7 @@ pub(crate) mod check;
 pub(crate) mod duration;
 mod environment;
 mod error;
+mod keep;
 mod load;
 mod nearest;
 mod read;
@@ -39,6 +40,7 @@ mod tree;
 mod value;
 
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
+pub use keep::{Keep, Retention};
 pub use load::Sources;
 pub use secret::{RedisUrl, Secret};
 
@@ -65,6 +67,8 @@ pub struct Settings {
     pub handlers: BTreeMap<String, HandlerSettings>,
     /// `[streams.orders]`: single streams, by name.
     pub streams: BTreeMap<String, StreamSettings>,
+    /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
+    pub dead_letters: DeadLetterSettings,
     /// `[app]`: the user's own, not looked into.
     #[serde(serialize_with = "show::serialize_app")]
     pub app: toml::Table,
@@ -160,6 +164,7 @@ impl Default for Settings {
             },
             handlers: BTreeMap::new(),
             streams: BTreeMap::new(),
+            dead_letters: DeadLetterSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -174,6 +179,7 @@ impl fmt::Debug for Settings {
             .field("defaults", &self.defaults)
             .field("handlers", &self.handlers)
             .field("streams", &self.streams)
+            .field("dead_letters", &self.dead_letters)
             .field("app", &show::without_secrets(&self.app))
             .finish()
     }
@@ -320,6 +326,28 @@ pub struct HandlerSettings {
 pub struct StreamSettings {
     /// Where a group begins that is new to this stream.
     pub start: Option<Start>,
+    /// What it is trimmed to; unset, nothing is trimmed. What a group has not settled is never trimmed.
+    pub retention: Option<Retention>,
+    /// Trims to `retention` even what a group has not settled. That is lost to it.
+    pub force: Option<bool>,
+}
+
+/// `[dead_letters]`: those of every stream, each for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeadLetterSettings {
+    /// What is kept of them; unset, all are.
+    pub keep: Option<Keep>,
+    /// From so many on it is warned of them; 10,000.
+    pub warn_at: u64,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            keep: None,
+            warn_at: 10_000,
+        }
+    }
 }
 
 /// What holds for one handler, everything inherited. See [`Settings::policy`].

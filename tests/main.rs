@@ -29,6 +29,7 @@ mod fleet;
 mod forgetting;
 mod groups;
 mod idle;
+mod kept_letters;
 mod leases;
 mod lost_replies;
 mod meddling;
@@ -39,6 +40,7 @@ mod publishing;
 mod purge;
 mod repeats;
 mod replay;
+mod retention;
 mod retries;
 mod rolling_deploy;
 mod shop;
@@ -46,6 +48,7 @@ mod status;
 mod stopping;
 mod timeouts;
 mod tls;
+mod trimming;
 mod versions;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].

@@ -12,6 +12,7 @@ mod logging;
 mod private_server;
 mod program;
 mod publish;
+mod retention;
 mod run;
 mod status;
 mod terminal;

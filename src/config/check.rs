@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use super::tree::KeyPath;
-use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration, tls};
+use super::{
+    HandlerSettings, Keep, RedisSettings, Retention, Settings, StreamSettings, WorkerSettings,
+    duration, tls,
+};
 use crate::event_type;
 use crate::retry::Backoff;
 
@@ -23,6 +26,11 @@ const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// Beyond a year a duration is a slip, and sums of it with a time may have no room.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Below a second nothing would be kept but what is on its way.
+const SHORTEST_KEPT: Duration = Duration::from_secs(1);
+/// Beyond a century an age is a slip.
+const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 /// A setting that cannot work.
 pub(super) struct Finding {
@@ -53,11 +61,19 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         }
         handler(&path, settings, &mut findings);
     }
-    for name in settings.streams.keys() {
+    for (name, settings) in &settings.streams {
+        let path = KeyPath::plain("streams").key(name);
         if let Err(refusal) = stream_name(name) {
-            let path = KeyPath::plain("streams").key(name);
-            findings.add(path, format!("the stream name {refusal}"));
+            findings.add(path.clone(), format!("the stream name {refusal}"));
         }
+        stream(&path, settings, &mut findings);
+    }
+    if let Some(kept) = settings.dead_letters.keep {
+        keep(KeyPath::plain("dead_letters.keep"), kept, &mut findings);
+    }
+    if settings.dead_letters.warn_at == 0 {
+        let path = KeyPath::plain("dead_letters.warn_at");
+        findings.add(path, "0 is too few; at least 1");
     }
     findings.0
 }
@@ -251,8 +267,8 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 7] = [
-        "retry", "dead", "again", "failures", "position", "paused", "protocol",
+    const OWN: [&str; 8] = [
+        "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");
@@ -283,6 +299,27 @@ fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) 
     }
     if let Some(settings) = &settings.backoff {
         backoff(&path.key("backoff"), settings, findings);
+    }
+}
+
+fn stream(path: &KeyPath, settings: &StreamSettings, findings: &mut Findings) {
+    if let Some(Retention::Beyond(kept)) = settings.retention {
+        keep(path.key("retention"), kept, findings);
+    }
+    if settings.force == Some(true) && !matches!(settings.retention, Some(Retention::Beyond(_))) {
+        findings.add_with(
+            path.key("force"),
+            vec![path.key("retention")],
+            "needs a retention by age or number, which it trims to whatever a group has not settled",
+        );
+    }
+}
+
+fn keep(path: KeyPath, kept: Keep, findings: &mut Findings) {
+    match kept {
+        Keep::For(age) => findings.duration(path, age, SHORTEST_KEPT, LONGEST_KEPT),
+        Keep::Last(0) => findings.add(path, "0 is too few; at least 1"),
+        Keep::Last(_) => {}
     }
 }
 

@@ -17,25 +17,31 @@ pub(crate) struct Keys {
     pub position: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
+    /// Whose turn it was to drop dead letters, and how many were.
+    pub kept: String,
+    /// Whose turn it was to trim the stream, of all groups' workers.
+    pub trimmed: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
+    /// What the names of all keys begin with, whosever they are.
+    base: String,
     prefix: String,
 }
 
 impl Keys {
     /// The keys of `stream` for `group`. A stream's own `{tag}` is kept, else its name becomes the tag.
     pub fn new(stream: &str, group: &str) -> Self {
-        let prefix = if tag(stream).is_some() {
-            format!("{stream}:{group}")
+        let base = if tag(stream).is_some() {
+            stream.to_owned()
         } else {
-            format!("{{{stream}}}:{group}")
+            format!("{{{stream}}}")
         };
-        Self::with_prefix(stream.to_owned(), prefix)
+        Self::with_base(stream.to_owned(), base, group)
     }
 
     /// The keys of the stream of replayed entries: its own, but for the dead letters, which are the stream's.
     pub fn again(&self, group: &str) -> Self {
-        let mut keys = Self::with_prefix(self.again.clone(), format!("{}:{group}", self.again));
+        let mut keys = Self::with_base(self.again.clone(), self.again.clone(), group);
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
         keys
@@ -46,7 +52,13 @@ impl Keys {
         format!("{}:buried:{id}", self.prefix)
     }
 
-    fn with_prefix(stream: String, prefix: String) -> Self {
+    /// The due times that another group of the stream keeps.
+    pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
+        [self.base.as_bytes(), b":", group, b":retry"].concat()
+    }
+
+    fn with_base(stream: String, base: String, group: &str) -> Self {
+        let prefix = format!("{base}:{group}");
         Keys {
             stream,
             retry: format!("{prefix}:retry"),
@@ -55,7 +67,10 @@ impl Keys {
             failures: format!("{prefix}:failures"),
             position: format!("{prefix}:position"),
             tidied: format!("{prefix}:tidied"),
+            kept: format!("{prefix}:kept"),
+            trimmed: format!("{base}:trimmed"),
             protocol: format!("{prefix}:protocol"),
+            base,
             prefix,
         }
     }
@@ -84,6 +99,12 @@ mod tests {
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
+        );
+        assert_eq!(keys.trimmed, "{orders}:trimmed");
+        assert_eq!(keys.retry_of(b"audit"), b"{orders}:audit:retry");
+        assert_eq!(
+            Keys::new("eu:{orders}:3", "g").trimmed,
+            "eu:{orders}:3:trimmed"
         );
     }
 }

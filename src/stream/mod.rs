@@ -13,6 +13,7 @@ mod read;
 mod reader;
 mod reply;
 mod resp;
+mod retention;
 mod settle;
 mod status;
 mod tidy;
@@ -27,6 +28,7 @@ pub(crate) use keys::Keys;
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
+pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use status::{Lag, StreamStatus};
 

@@ -22,6 +22,7 @@ mod pace;
 mod reading;
 mod reclaimer;
 mod renewer;
+pub(crate) mod retention;
 mod settler;
 mod shared;
 mod source;
@@ -50,6 +51,7 @@ use acker::{Acker, Acks};
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
+use retention::Keeper;
 use settler::{Settlement, Settler};
 use shared::Shared;
 use source::Source;
@@ -155,7 +157,8 @@ impl Worker {
         let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
+        let keeper = Keeper::new(&shared, &settings);
+        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements, keeper)?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -243,6 +246,7 @@ fn spawn_io(
     acks: mpsc::UnboundedReceiver<Acks>,
     settler: Settler,
     settlements: mpsc::UnboundedReceiver<Settlement>,
+    keeper: Keeper,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -265,7 +269,7 @@ fn spawn_io(
             wake_in_time();
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
-                let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let tidying = tokio::spawn(housekeeper::run(shared.clone(), keeper));
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
