@@ -29,6 +29,7 @@ pub(crate) mod check;
 pub(crate) mod duration;
 mod environment;
 mod error;
+mod keep;
 mod load;
 mod nearest;
 mod read;
@@ -40,6 +41,7 @@ mod tree;
 mod value;
 
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
+pub use keep::{Keep, Retention};
 pub use load::Sources;
 pub use resilience::{BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub breakers: BTreeMap<String, BreakerSettings>,
     /// `[streams.orders]`: single streams, by name.
     pub streams: BTreeMap<String, StreamSettings>,
+    /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
+    pub dead_letters: DeadLetterSettings,
     /// `[app]`: the user's own, not looked into.
     #[serde(serialize_with = "show::serialize_app")]
     pub app: toml::Table,
@@ -176,6 +180,7 @@ impl Default for Settings {
             handlers: BTreeMap::new(),
             breakers: BTreeMap::new(),
             streams: BTreeMap::new(),
+            dead_letters: DeadLetterSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -191,6 +196,7 @@ impl fmt::Debug for Settings {
             .field("handlers", &self.handlers)
             .field("breakers", &self.breakers)
             .field("streams", &self.streams)
+            .field("dead_letters", &self.dead_letters)
             .field("app", &show::without_secrets(&self.app))
             .finish()
     }
@@ -346,6 +352,28 @@ pub struct HandlerSettings {
 pub struct StreamSettings {
     /// Where a group begins that is new to this stream.
     pub start: Option<Start>,
+    /// What it is trimmed to; unset, nothing is trimmed. What a group has not settled is never trimmed.
+    pub retention: Option<Retention>,
+    /// Trims to `retention` even what a group has not settled. That is lost to it.
+    pub force: Option<bool>,
+}
+
+/// `[dead_letters]`: those of every stream, each for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeadLetterSettings {
+    /// What is kept of them; unset, all are.
+    pub keep: Option<Keep>,
+    /// From so many on it is warned of them; 10,000.
+    pub warn_at: u64,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            keep: None,
+            warn_at: 10_000,
+        }
+    }
 }
 
 /// What holds for one handler, everything inherited. See [`Settings::policy`].

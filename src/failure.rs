@@ -162,6 +162,15 @@ impl fmt::Debug for Failure {
     }
 }
 
+/// What a panic said.
+pub(crate) fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "of a value that is no text".to_owned())
+}
+
 /// Chooses, in passing, what a failed step of a handler means: `charge(card).await.permanent()?`.
 pub trait FailureExt<T> {
     /// As [`Failure::permanent`].

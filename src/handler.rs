@@ -5,16 +5,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower::{Layer, Service};
 
+use crate::codec;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
+use crate::upcast::Upcasters;
 
 /// A type of event: what its data looks like and what it is called.
 ///
@@ -68,6 +72,8 @@ pub struct Registry {
     ignored: HashMap<String, &'static Location<'static>>,
     /// What goes around every handler, the first one innermost.
     layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
+    /// Known to the handlers of typed events, which ask for them where an older version comes.
+    upcasters: Arc<RwLock<Upcasters>>,
     problems: Vec<String>,
 }
 
@@ -100,11 +106,19 @@ impl Registry {
             )
         };
         let place = Location::caller();
+        let upcasters = self.upcasters.clone();
         self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
-            let event = ctx
-                .envelope()
-                .decode_data::<E>()
-                .map_err(Failure::undecodable)?;
+            let envelope = ctx.envelope();
+            let upcast = if envelope.version() < E::VERSION {
+                read(&upcasters).upcast(envelope)?
+            } else {
+                None
+            };
+            let event: E = match upcast {
+                None => envelope.decode_data(),
+                Some(data) => codec::decode(envelope.content_type().as_bytes(), &data),
+            }
+            .map_err(Failure::undecodable)?;
             Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
         })
     }
@@ -154,6 +168,50 @@ impl Registry {
         } else {
             self.ignored.insert(event_type.to_owned(), place);
         }
+        self
+    }
+
+    /// Brings the data of events of type `E` from version `from` to the next, before they reach their handler. The
+    /// upcasters of a type are chained up to [`Event::VERSION`]; events of that version are not touched.
+    ///
+    /// `In` and `Out` are how the data looked in the two versions: structs of their own, or a value of any form, such
+    /// as [`serde_json::Value`]. Data that comes as MessagePack stays MessagePack. An upcaster that fails, whatever its
+    /// failure asks for, or panics sends the event to the dead letters as `undecodable`.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # use serde_json::{Value, json};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String, currency: String }
+    /// impl Event for OrderCreated {
+    ///     const TYPE: &'static str = "order.created";
+    ///     const VERSION: u32 = 2;
+    /// }
+    ///
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// let registry = Registry::new()
+    ///     .on(reserve)
+    ///     .upcast::<OrderCreated, Value, Value>(1, |mut order| {
+    ///         order["currency"] = json!("EUR");
+    ///         Ok(order)
+    ///     });
+    /// assert!(registry.check().is_ok());
+    /// ```
+    #[track_caller]
+    pub fn upcast<E, In, Out>(
+        self,
+        from: u32,
+        step: impl Fn(In) -> Result<Out, Failure> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Event,
+        In: DeserializeOwned,
+        Out: Serialize,
+    {
+        let place = Location::caller();
+        self.upcasters
+            .write()
+            .expect("no panic while it is locked")
+            .add(E::TYPE, E::VERSION, from, place, step);
         self
     }
 
@@ -254,18 +312,28 @@ impl Registry {
     /// All that is wrong with the registrations, told at once.
     ///
     /// # Errors
-    /// Where a type is registered twice, is ignored and handled, or breaks the grammar.
+    /// Where a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
+    /// to its handler's version.
     pub fn check(&self) -> Result<()> {
-        if self.problems.is_empty() {
+        let mut problems = self.problems.clone();
+        problems.extend(self.upcasters().problems(|event_type| {
+            let route = self.routes.get(event_type);
+            route.map(|route| route.version)
+        }));
+        if problems.is_empty() {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::Invalid,
             format!(
                 "the registry of handlers is wrong:\n  {}",
-                self.problems.join("\n  ")
+                problems.join("\n  ")
             ),
         ))
+    }
+
+    fn upcasters(&self) -> RwLockReadGuard<'_, Upcasters> {
+        read(&self.upcasters)
     }
 
     pub(crate) fn route(&self, event_type: &str) -> Option<&Route> {
@@ -314,6 +382,10 @@ impl Registry {
         }
         self
     }
+}
+
+fn read(upcasters: &RwLock<Upcasters>) -> RwLockReadGuard<'_, Upcasters> {
+    upcasters.read().expect("no panic while it is locked")
 }
 
 impl fmt::Debug for Registry {

@@ -52,6 +52,7 @@ mod policy;
 mod publisher;
 pub mod retry;
 mod stream;
+mod upcast;
 mod worker;
 
 pub use codec::{DecodeError, Format};
@@ -82,3 +83,8 @@ struct Resilience;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/scheduling.md")]
 struct Scheduling;
+
+/// So is that of the page on versions.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/versions.md")]
+struct Versions;

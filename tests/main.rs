@@ -31,6 +31,7 @@ mod fleet;
 mod forgetting;
 mod groups;
 mod idle;
+mod kept_letters;
 mod layers;
 mod leases;
 mod limits;
@@ -45,6 +46,7 @@ mod publishing;
 mod purge;
 mod repeats;
 mod replay;
+mod retention;
 mod retries;
 mod rolling_deploy;
 mod scheduling;
@@ -53,6 +55,8 @@ mod status;
 mod stopping;
 mod timeouts;
 mod tls;
+mod trimming;
+mod versions;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]

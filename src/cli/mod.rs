@@ -13,6 +13,7 @@ mod pause;
 mod private_server;
 mod program;
 mod publish;
+mod retention;
 mod run;
 mod scheduled;
 mod status;

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::retention::Kept;
 use super::terminal::print;
 use super::text::{printable, rough, table};
 use crate::config::Settings;
@@ -25,17 +26,23 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), CommandError> {
-    let group = args.group.unwrap_or(settings.worker.group);
+    let group = args.group.unwrap_or_else(|| settings.worker.group.clone());
     check::group_name(&group)
         .map_err(|why| CommandError::usage(format!("the group name {group:?} {why}")))?;
     let pool = Connector::new(&settings.redis)?.pool(1)?;
     let mut streams = Vec::new();
-    for stream in settings.worker.streams {
-        let status = pool.status(&Keys::new(&stream, &group), &group).await?;
-        streams.push((stream, status));
+    let mut kept = Vec::new();
+    for stream in &settings.worker.streams {
+        let status = pool.status(&Keys::new(stream, &group), &group).await?;
+        kept.push(Kept::look(&pool, &settings, stream, &group, &status).await?);
+        streams.push((stream.clone(), status));
     }
     if args.json {
-        let streams: Vec<Value> = streams.iter().map(as_json).collect();
+        let mut streams: Vec<Value> = streams.iter().map(as_json).collect();
+        streams
+            .iter_mut()
+            .zip(&kept)
+            .for_each(|(json, kept)| kept.add_to(json));
         return print(json!({ "group": group, "streams": streams }));
     }
     print(format_args!("group {group}\n"))?;
@@ -75,7 +82,8 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     }
     let notes: Vec<String> = streams
         .iter()
-        .flat_map(|(stream, status)| notes(stream, &group, status))
+        .zip(&kept)
+        .flat_map(|((stream, status), kept)| [notes(stream, &group, status), kept.notes()].concat())
         .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;

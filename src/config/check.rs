@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::tree::KeyPath;
 use super::{
-    BreakerSettings, Counts, HandlerSettings, RedisSettings, Settings, WorkerSettings, duration,
-    tls,
+    BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
+    StreamSettings, WorkerSettings, duration, tls,
 };
 use crate::event_type;
 use crate::retry::Backoff;
@@ -26,6 +26,11 @@ const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// Beyond a year a duration is a slip, and sums of it with a time may have no room.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Below a second nothing would be kept but what is on its way.
+const SHORTEST_KEPT: Duration = Duration::from_secs(1);
+/// Beyond a century an age is a slip.
+const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 /// A setting that cannot work.
 pub(super) struct Finding {
@@ -60,11 +65,19 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         let path = KeyPath::plain("breakers").key(name);
         breaker(&path, settings, &mut findings);
     }
-    for name in settings.streams.keys() {
+    for (name, settings) in &settings.streams {
+        let path = KeyPath::plain("streams").key(name);
         if let Err(refusal) = stream_name(name) {
-            let path = KeyPath::plain("streams").key(name);
-            findings.add(path, format!("the stream name {refusal}"));
+            findings.add(path.clone(), format!("the stream name {refusal}"));
         }
+        stream(&path, settings, &mut findings);
+    }
+    if let Some(kept) = settings.dead_letters.keep {
+        keep(KeyPath::plain("dead_letters.keep"), kept, &mut findings);
+    }
+    if settings.dead_letters.warn_at == 0 {
+        let path = KeyPath::plain("dead_letters.warn_at");
+        findings.add(path, "0 is too few; at least 1");
     }
     findings.0
 }
@@ -101,7 +114,7 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
         Some(':') => Err("has a ':', which parts the names of its keys".to_owned()),
         Some(space) if space.is_whitespace() => Err(format!("has the white space {space:?}")),
         Some(control) => Err(format!("has the control character {control:?}")),
-        None if matches!(name, "scheduled" | "published") => {
+        None if matches!(name, "scheduled" | "published" | "trimmed") => {
             Err("is what keys of the streams themselves are called".to_owned())
         }
         None => Ok(()),
@@ -266,8 +279,8 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 9] = [
-        "retry", "dead", "again", "failures", "position", "paused", "protocol", "breakers",
+    const OWN: [&str; 10] = [
+        "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
         "tidied",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
@@ -364,6 +377,27 @@ fn breaker(path: &KeyPath, breaker: &BreakerSettings, findings: &mut Findings) {
             path.key("counts"),
             "is empty, and would never open it; set enabled = false",
         );
+    }
+}
+
+fn stream(path: &KeyPath, settings: &StreamSettings, findings: &mut Findings) {
+    if let Some(Retention::Beyond(kept)) = settings.retention {
+        keep(path.key("retention"), kept, findings);
+    }
+    if settings.force == Some(true) && !matches!(settings.retention, Some(Retention::Beyond(_))) {
+        findings.add_with(
+            path.key("force"),
+            vec![path.key("retention")],
+            "needs a retention by age or number, which it trims to whatever a group has not settled",
+        );
+    }
+}
+
+fn keep(path: KeyPath, kept: Keep, findings: &mut Findings) {
+    match kept {
+        Keep::For(age) => findings.duration(path, age, SHORTEST_KEPT, LONGEST_KEPT),
+        Keep::Last(0) => findings.add(path, "0 is too few; at least 1"),
+        Keep::Last(_) => {}
     }
 }
 

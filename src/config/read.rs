@@ -96,7 +96,13 @@ impl Reader<'_> {
         root.sections("streams", |name, section| {
             let mut stream = StreamSettings::default();
             section.setting("start", &mut stream.start);
+            section.setting("retention", &mut stream.retention);
+            section.setting("force", &mut stream.force);
             read.streams.insert(name.to_owned(), stream);
+        });
+        root.section("dead_letters", |dead| {
+            dead.setting("keep", &mut read.dead_letters.keep);
+            dead.setting("warn_at", &mut read.dead_letters.warn_at);
         });
         root.free("app", &mut read.app);
         root.finish();

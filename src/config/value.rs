@@ -75,6 +75,29 @@ impl Setting for u32 {
     }
 }
 
+impl Setting for u64 {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        whole_number(given)
+    }
+}
+
+impl Setting for bool {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        const EXPECTED: &str = "true or false";
+        match given {
+            Given::Toml(Value::Boolean(value)) => Ok(*value),
+            Given::Toml(Value::String(text)) if text.parse::<bool>().is_ok() => Err(wrong_type(
+                format!("expected {EXPECTED}; write {text} without quotes"),
+            )),
+            Given::Toml(other) => Err(mismatch(EXPECTED, other)),
+            Given::Text(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| wrong_type(format!("expected {EXPECTED}, found {text:?}"))),
+        }
+    }
+}
+
 impl Setting for f64 {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         const EXPECTED: &str = "a number, as in 1.5";
@@ -121,16 +144,6 @@ impl Setting for Unhandled {
 impl Setting for Start {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("beginning", Self::Beginning), ("end", Self::End)])
-    }
-}
-
-impl Setting for bool {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        match given {
-            Given::Toml(Value::Boolean(value)) => Ok(*value),
-            Given::Toml(other) => Err(mismatch("true or false", other)),
-            Given::Text(text) => one_of(Given::Text(text), &[("true", true), ("false", false)]),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tower::{Layer, Service};
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, panic_message};
 
 /// Catches panics of what it stands around.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +51,7 @@ where
     fn call(&mut self, ctx: Context) -> Self::Future {
         match catch_unwind(AssertUnwindSafe(|| self.0.call(ctx))) {
             Ok(future) => CaughtFuture::Running(future),
-            Err(panic) => CaughtFuture::Panicked(Some(panicked(&*panic))),
+            Err(panic) => CaughtFuture::Panicked(Some(panicked(panic))),
         }
     }
 }
@@ -69,7 +69,7 @@ where
                 let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx)));
                 Poll::Ready(match polled {
                     Ok(poll) => ready!(poll).map_err(Into::into),
-                    Err(panic) => Err(panicked(&*panic)),
+                    Err(panic) => Err(panicked(panic)),
                 })
             }
             CaughtFuture::Panicked(failure) => {
@@ -79,11 +79,6 @@ where
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "of a value that is no text".to_owned());
-    Failure::panicked(format!("the handler panicked: {message}"))
+fn panicked(panic: Box<dyn Any + Send>) -> Failure {
+    Failure::panicked(format!("the handler panicked: {}", panic_message(panic)))
 }

@@ -35,8 +35,14 @@ pub(crate) struct Keys {
     pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
+    /// Whose turn it was to drop dead letters, and how many were.
+    pub kept: String,
+    /// Whose turn it was to trim the stream, of all groups' workers.
+    pub trimmed: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
+    /// What the names of all keys begin with, whosever they are.
+    base: String,
     prefix: String,
 }
 
@@ -61,12 +67,12 @@ impl StreamKeys {
 impl Keys {
     /// The keys of `stream` for `group`. A stream's own `{tag}` is kept, else its name becomes the tag.
     pub fn new(stream: &str, group: &str) -> Self {
-        Self::with_prefix(stream.to_owned(), format!("{}:{group}", prefix(stream)))
+        Self::with_base(stream.to_owned(), prefix(stream), group)
     }
 
     /// The keys of the stream of replayed entries: its own, but for the dead letters, which are the stream's.
     pub fn again(&self, group: &str) -> Self {
-        let mut keys = Self::with_prefix(self.again.clone(), format!("{}:{group}", self.again));
+        let mut keys = Self::with_base(self.again.clone(), self.again.clone(), group);
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
@@ -78,7 +84,13 @@ impl Keys {
         format!("{}:buried:{id}", self.prefix)
     }
 
-    fn with_prefix(stream: String, prefix: String) -> Self {
+    /// The due times that another group of the stream keeps.
+    pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
+        [self.base.as_bytes(), b":", group, b":retry"].concat()
+    }
+
+    fn with_base(stream: String, base: String, group: &str) -> Self {
+        let prefix = format!("{base}:{group}");
         Keys {
             scheduled: StreamKeys::new(&stream).scheduled,
             stream,
@@ -90,7 +102,10 @@ impl Keys {
             paused: format!("{prefix}:paused"),
             breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
+            kept: format!("{prefix}:kept"),
+            trimmed: format!("{base}:trimmed"),
             protocol: format!("{prefix}:protocol"),
+            base,
             prefix,
         }
     }
@@ -127,6 +142,12 @@ mod tests {
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
+        );
+        assert_eq!(keys.trimmed, "{orders}:trimmed");
+        assert_eq!(keys.retry_of(b"audit"), b"{orders}:audit:retry");
+        assert_eq!(
+            Keys::new("eu:{orders}:3", "g").trimmed,
+            "eu:{orders}:3:trimmed"
         );
         let keys = StreamKeys::new("orders");
         assert_eq!(keys.scheduled, "{orders}:scheduled");

@@ -26,6 +26,7 @@ mod rates;
 mod reading;
 mod reclaimer;
 mod renewer;
+pub(crate) mod retention;
 mod room;
 mod scheduler;
 mod settler;
@@ -59,6 +60,7 @@ use admission::Routes;
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
+use retention::Keeper;
 use settler::{Settlement, Settler};
 use shared::Shared;
 use source::Source;
@@ -167,7 +169,8 @@ impl Worker {
         let executor = Arc::new(Executor::new(shared.clone(), acknowledge, settle));
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
+        let keeper = Keeper::new(&shared, &settings);
+        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements, keeper)?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -255,6 +258,7 @@ fn spawn_io(
     acks: mpsc::UnboundedReceiver<Acks>,
     settler: Settler,
     settlements: mpsc::UnboundedReceiver<Settlement>,
+    keeper: Keeper,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -277,7 +281,7 @@ fn spawn_io(
             wake_in_time();
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
-                let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let tidying = tokio::spawn(housekeeper::run(shared.clone(), keeper));
                 let telling = tokio::spawn(bulletin::run(shared.clone()));
                 let scheduling = tokio::spawn(scheduler::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());

@@ -15,6 +15,7 @@ pub mod scripts;
 mod server;
 mod streams;
 mod tls;
+pub mod trim;
 mod worker;
 
 use std::future::Future;

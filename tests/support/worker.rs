@@ -60,6 +60,16 @@ impl Setup {
         self
     }
 
+    /// Sets a line of `[streams.jobs]`.
+    pub fn stream(self, line: &str) -> Self {
+        self.line("streams.jobs", line)
+    }
+
+    /// Sets a line of `[dead_letters]`.
+    pub fn dead_letters(self, line: &str) -> Self {
+        self.line("dead_letters", line)
+    }
+
     fn line(mut self, table: &'static str, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
         self.lines
@@ -70,7 +80,14 @@ impl Setup {
 
     pub fn toml(&self) -> String {
         let mut toml = String::new();
-        for table in ["redis", "worker", "retry", "defaults"] {
+        for table in [
+            "redis",
+            "worker",
+            "retry",
+            "defaults",
+            "streams.jobs",
+            "dead_letters",
+        ] {
             toml += &format!("[{table}]\n");
             for (_, line) in self.lines.iter().filter(|(of, _)| *of == table) {
                 toml += &format!("{line}\n");

@@ -79,7 +79,7 @@ begin = "end"
       line 7, column 1: worker.unhandled-after: unknown key; did you mean `worker.unhandled_after`?
       line 9, column 1: defaults.max_attempts: unknown key; did you mean `retry.max_attempts`?
       line 11, column 1: handlers."order.created".backoff.inital: unknown key; did you mean `handlers."order.created".backoff.initial`?
-      line 13, column 1: streams.orders.begin: unknown key; known here: start
+      line 13, column 1: streams.orders.begin: unknown key; known here: start, retention, force
     "#);
 }
 
@@ -206,6 +206,49 @@ backoff = { factor = nan }
 }
 
 #[test]
+fn what_is_kept_is_refused_with_what_can_be() {
+    insta::assert_snapshot!(refusal(r#"
+[streams.a]
+retention = "akced"
+[streams.b]
+retention = 1000000
+[streams.c]
+retention = "7 dogs"
+force = "true"
+[streams.d]
+retention = "0"
+[streams.e]
+retention = "1ms"
+[streams.f]
+retention = "99999999999999999999"
+[streams.g]
+retention = "acked"
+force = true
+[streams.h]
+force = true
+[streams.i]
+retention = ["7d"]
+[dead_letters]
+keep = "acked"
+warn_at = 0
+"#), @r#"
+    12 problems in the configuration:
+      line 3, column 13: streams.a.retention: expected "acked", an age as in "7d", or a number as in "1000000", found "akced"
+      line 5, column 13: streams.b.retention: expected text in quotes; write "1000000" for a number, or "1000000d" for an age
+      line 7, column 13: streams.c.retention: "7 dogs" has the unknown unit "dogs"; the units are ms, s, m, h and d
+      line 8, column 9: streams.c.force: expected true or false; write true without quotes
+      line 10, column 13: streams.d.retention: 0 is too few; at least 1
+      line 12, column 13: streams.e.retention: 1ms is too short; at least 1s
+      line 14, column 13: streams.f.retention: 99999999999999999999 is too large
+      line 17, column 9: streams.g.force: needs a retention by age or number, which it trims to whatever a group has not settled
+      line 19, column 9: streams.h.force: needs a retention by age or number, which it trims to whatever a group has not settled
+      line 21, column 13: streams.i.retention: expected "acked", an age as in "7d", or a number as in "1000000", found a list
+      line 23, column 8: dead_letters.keep: expected an age as in "30d", or a number as in "100000", found "acked"
+      line 24, column 11: dead_letters.warn_at: 0 is too few; at least 1
+    "#);
+}
+
+#[test]
 fn a_wait_may_be_made_impossible_by_what_is_inherited() {
     insta::assert_snapshot!(refusal("[handlers.\"a.b\"]\nbackoff = { initial = \"6m\" }"), @r#"line 2, column 23: handlers."a.b".backoff.initial: 6m is longer than the longest wait, max = "5m""#);
     let sources = environment(&[("STREAMHAND_RETRY__BACKOFF__MAX", "500ms")]);
@@ -252,7 +295,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, streams, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, streams, dead_letters, app
     "#);
 }
 
