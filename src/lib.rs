@@ -7,6 +7,7 @@
 //! - [`Event`] and [`Registry`]: what events there are, and which function handles which.
 //! - [`Failure`]: what a handler's error means.
 //! - [`Context`]: what a handler is given beside its event.
+//! - [`Effect`] and [`Committed`]: what takes place in Redis together with an event's acknowledgement.
 //! - [`Worker`] and [`cli::run`]: a worker inside your program, or as your program.
 //! - [`Publisher`]: puts events on streams.
 //! - [`Settings`]: the configuration.
@@ -39,6 +40,8 @@ pub mod codec;
 pub mod config;
 mod context;
 pub mod dead_letters;
+mod effects;
+mod emit;
 mod error;
 mod event;
 mod event_type;
@@ -47,6 +50,7 @@ mod fields;
 mod handler;
 #[cfg(test)]
 mod instructions;
+mod outbox;
 mod publisher;
 pub mod retry;
 mod stream;
@@ -55,11 +59,13 @@ mod worker;
 pub use codec::{DecodeError, Format};
 pub use config::Settings;
 pub use context::{Cancelled, Context};
+pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Entry, EntryId, Envelope};
 pub use failure::{Failure, FailureExt};
 pub use fields::Fields;
 pub use handler::{Event, Registry};
+pub use outbox::Emitted;
 pub use publisher::Publisher;
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
@@ -68,3 +74,8 @@ pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is the code of the pages on single subjects.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/effects.md")]
+struct EffectsPage;

@@ -251,8 +251,8 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 7] = [
-        "retry", "dead", "again", "failures", "position", "paused", "protocol",
+    const OWN: [&str; 8] = [
+        "retry", "dead", "again", "failures", "position", "paused", "protocol", "commits",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");

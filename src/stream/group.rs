@@ -132,6 +132,7 @@ impl Link {
         FORGET
             .key(&keys.stream)
             .key(&keys.position)
+            .key(&keys.commits)
             .arg(group)
             .arg(consumer)
             .invoke_async(&mut self.conn)

@@ -19,7 +19,11 @@ pub(crate) struct Keys {
     pub tidied: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
+    /// What each worker's last commit settled, to know a repeat by.
+    pub commits: String,
     prefix: String,
+    /// What deduplication marks begin with: those of replayed entries are the stream's own.
+    seen: String,
 }
 
 impl Keys {
@@ -38,12 +42,18 @@ impl Keys {
         let mut keys = Self::with_prefix(self.again.clone(), format!("{}:{group}", self.again));
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
+        keys.seen = self.seen.clone();
         keys
     }
 
     /// The key that makes the burial of an entry that is nobody's happen once.
     pub fn guard(&self, id: &str) -> String {
         format!("{}:buried:{id}", self.prefix)
+    }
+
+    /// The key that says of an event that it is done.
+    pub fn seen(&self, event: &[u8]) -> Vec<u8> {
+        [self.seen.as_bytes(), event].concat()
     }
 
     fn with_prefix(stream: String, prefix: String) -> Self {
@@ -56,13 +66,15 @@ impl Keys {
             position: format!("{prefix}:position"),
             tidied: format!("{prefix}:tidied"),
             protocol: format!("{prefix}:protocol"),
+            commits: format!("{prefix}:commits"),
+            seen: format!("{prefix}:seen:"),
             prefix,
         }
     }
 }
 
 /// What Redis hashes of a key in a cluster, where it is not the whole key.
-fn tag(key: &str) -> Option<&str> {
+pub(super) fn tag(key: &str) -> Option<&str> {
     let open = key.find('{')?;
     let close = key[open..].find('}')? + open;
     (close > open + 1).then(|| &key[open + 1..close])
@@ -81,6 +93,8 @@ mod tests {
             "{orders}:fulfilment:again:fulfilment:retry"
         );
         assert_eq!(keys.again("fulfilment").dead, keys.dead);
+        assert_eq!(keys.seen(b"e-1"), b"{orders}:fulfilment:seen:e-1");
+        assert_eq!(keys.again("fulfilment").seen(b"e-1"), keys.seen(b"e-1"));
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::acker::Acks;
 use super::admission::{Admission, Bound, Item, Routes};
+use super::commits::Commits;
 use super::held::{Batch, Owner};
 use super::memory;
 use super::observer::{Outcome, Settled};
@@ -42,6 +43,7 @@ pub(super) struct Executor {
     routes: Routes,
     acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
+    commits: Commits,
     tasks: TaskTracker,
     /// Drops the handlers that are still running.
     pub give_up: CancellationToken,
@@ -56,12 +58,14 @@ impl Executor {
         registry: Registry,
         acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
+        commits: Commits,
     ) -> Self {
         Executor {
             shared,
             routes: Routes::new(settings, registry),
             acks,
             settle,
+            commits,
             tasks: TaskTracker::new(),
             give_up: CancellationToken::new(),
         }
@@ -203,7 +207,9 @@ impl Executor {
             Admission::Settle(verdict, body, attempt) => {
                 let owner = slot.finish();
                 match &body {
-                    Body::Event(ctx) => self.report(batch, ctx, &verdict, owner, None),
+                    Body::Event(ctx) => {
+                        Self::report(&self.shared, batch, ctx, &verdict, owner, None);
+                    }
                     Body::Raw(entry) => log(&verdict, owner, entry.id, "", attempt),
                 }
                 return self.settle(batch, index, verdict, body, attempt);
@@ -328,24 +334,16 @@ impl Executor {
         started: Option<Instant>,
         acks: &mut Vec<u32>,
     ) {
+        let taken = self
+            .commits
+            .take(batch, index, ctx, &bound.policy, result, started);
+        let Some(result) = taken else { return };
         let verdict = match &result {
             Ok(()) => Verdict::Ack,
-            // A handler that ends because it was told that the worker stops has not failed.
-            Err(failure)
-                if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() =>
-            {
-                let error = "given back by a handler that was told to stop".to_owned();
-                Verdict::Release {
-                    delay: Duration::ZERO,
-                    error,
-                }
-            }
-            Err(failure) => {
-                verdict::of_failure(failure, ctx.attempt(), &bound.policy, fastrand::f64())
-            }
+            Err(failure) => verdict::of_end(failure, ctx, &bound.policy),
         };
         let owner = batch.slots[index as usize].finish();
-        self.report(batch, ctx, &verdict, owner, started);
+        Self::report(&self.shared, batch, ctx, &verdict, owner, started);
         match verdict {
             Verdict::Ack => {
                 batch.slots[index as usize].succeeded(memory::mark(ctx.envelope()));
@@ -361,8 +359,9 @@ impl Executor {
         }
     }
 
-    fn report(
-        &self,
+    /// Says what has become of an entry that was handled.
+    pub(super) fn report(
+        shared: &Shared,
         batch: &Batch,
         ctx: &Context,
         verdict: &Verdict,
@@ -374,7 +373,7 @@ impl Executor {
             let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
             log(verdict, owner, entry, event_type, ctx.attempt());
         }
-        if let Some(observer) = &self.shared.observer {
+        if let Some(observer) = &shared.observer {
             let outcome = match verdict {
                 Verdict::Ack => Outcome::Succeeded,
                 Verdict::Retry { .. } => Outcome::Retried,
@@ -412,13 +411,16 @@ impl Executor {
     }
 
     fn settle(&self, batch: &Arc<Batch>, index: u32, verdict: Verdict, body: Body, attempt: u32) {
-        let _ = self.settle.send(Settlement {
+        let settlement = Settlement {
             batch: batch.clone(),
             index,
             verdict,
             body,
             attempt,
-        });
+        };
+        if let Some(settlement) = self.commits.unless_committed(settlement) {
+            let _ = self.settle.send(settlement);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::acker::{Acker, Acks};
 use super::arrival::Arrival;
+use super::commits::Commits;
 use super::executor::Executor;
 use super::fetcher::Fetcher;
 use super::shared::Shared;
@@ -77,6 +78,7 @@ impl Worker {
             group: settings.worker.group.clone(),
             pool: None,
             publisher: None,
+            commits: None,
         });
         let connector = Connector::new(&settings.redis).expect("a connector");
         let shared = Shared::new(&settings, connector, vec![source.clone()], None);
@@ -97,13 +99,16 @@ impl Worker {
         let (settle, _settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
+        let (commit, _jobs) = mpsc::unbounded_channel();
+        let (ask, _asks) = mpsc::unbounded_channel();
         let registry = Registry::new().on(handle);
         let executor = Executor::new(
             self.shared.clone(),
             &self.settings,
             registry,
             acknowledge,
-            settle,
+            settle.clone(),
+            Commits::new(self.shared.clone(), commit, ask, settle),
         );
         let executor = Arc::new(executor);
         let mut fetcher = Fetcher::new(self.shared.clone(), to_lanes, to_ward);

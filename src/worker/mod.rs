@@ -3,12 +3,14 @@
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`] or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
+//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
 
 mod acker;
 mod admission;
 mod arrival;
 mod budget;
+mod commits;
+mod committer;
 mod complaint;
 mod executor;
 mod fetcher;
@@ -47,6 +49,8 @@ use crate::handler::Registry;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
 use acker::{Acker, Acks};
+use commits::Commits;
+use committer::Committer;
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -122,11 +126,13 @@ impl Worker {
             observer,
         } = self;
         let pool = connector.pool(settings.redis.pool_size)?;
+        let (ask, asks) = mpsc::unbounded_channel();
         let surroundings = |stream: &String| Surroundings {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
             publisher: Some(Publisher::with_pool(pool.clone())),
+            commits: Some(ask.downgrade()),
         };
         let sources = settings
             .worker
@@ -150,12 +156,29 @@ impl Worker {
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
+        let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let executor = Executor::new(shared.clone(), &settings, registry, acknowledge, settle);
+        let committing = Committer::new(shared.clone(), settle.clone()).run(jobs, asks);
+        let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(
+            shared.clone(),
+            &settings,
+            registry,
+            acknowledge,
+            settle,
+            commits,
+        );
         let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
+        let io = spawn_io(
+            shared.clone(),
+            fetcher,
+            acks,
+            settler,
+            settlements,
+            committing,
+        )?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -243,6 +266,7 @@ fn spawn_io(
     acks: mpsc::UnboundedReceiver<Acks>,
     settler: Settler,
     settlements: mpsc::UnboundedReceiver<Settlement>,
+    committing: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -269,7 +293,7 @@ fn spawn_io(
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
-                tokio::join!(settler.run(settlements), acking);
+                tokio::join!(committing, settler.run(settlements), acking);
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
