@@ -293,7 +293,12 @@ impl Registry {
             return Ok(());
         }
         match self.route(event_type) {
-            Some(route) => Ok(route.handler.clone().call(ctx).await?),
+            Some(route) => {
+                route.handler.clone().call(ctx.clone()).await?;
+                // What can't leave fails the handler, as it would at a worker.
+                let wrong = ctx.outbox().and_then(|outbox| outbox.wrong());
+                wrong.map_or(Ok(()), |wrong| Err(Failure::permanent(wrong)))
+            }
             None => Err(Failure::permanent(format!(
                 "no handler is registered for {event_type}"
             ))),

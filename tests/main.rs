@@ -20,11 +20,13 @@ mod batches;
 mod bench;
 mod breakers;
 mod broken_keys;
+mod chain;
 mod crashes;
 mod dead_letters;
 mod demo;
 mod dlq;
 mod due;
+mod effects;
 mod failover;
 mod fixture;
 mod fleet;
@@ -62,14 +64,5 @@ mod versions;
 #[test]
 #[ignore = "run by other tests"]
 fn worker_process() {
-    let config = std::env::var("STREAMHAND_TEST_CONFIG").expect("a configuration");
-    let program = streamhand::cli::Program::new(support::jobs::registry());
-    let code = match program.run_from(["streamhand", "--config", &config, "run"]) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.code().into()
-        }
-    };
-    std::process::exit(code);
+    support::run_worker(support::jobs::registry());
 }

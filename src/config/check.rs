@@ -279,9 +279,9 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
-        "tidied",
+        "tidied", "commits",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");

@@ -133,6 +133,7 @@ impl Link {
             .key(&keys.stream)
             .key(&keys.position)
             .key(&keys.breakers)
+            .key(&keys.commits)
             .arg(group)
             .arg(consumer)
             .invoke_async(&mut self.conn)

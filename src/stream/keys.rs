@@ -43,7 +43,11 @@ pub(crate) struct Keys {
     pub protocol: String,
     /// What the names of all keys begin with, whosever they are.
     base: String,
+    /// What each worker's last commit settled, to know a repeat by.
+    pub commits: String,
     prefix: String,
+    /// What deduplication marks begin with: those of replayed entries are the stream's own.
+    seen: String,
 }
 
 impl StreamKeys {
@@ -76,6 +80,7 @@ impl Keys {
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
+        keys.seen = self.seen.clone();
         keys
     }
 
@@ -87,6 +92,11 @@ impl Keys {
     /// The due times that another group of the stream keeps.
     pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
         [self.base.as_bytes(), b":", group, b":retry"].concat()
+    }
+
+    /// The key that says of an event that it is done.
+    pub fn seen(&self, event: &[u8]) -> Vec<u8> {
+        [self.seen.as_bytes(), event].concat()
     }
 
     fn with_base(stream: String, base: String, group: &str) -> Self {
@@ -106,6 +116,8 @@ impl Keys {
             trimmed: format!("{base}:trimmed"),
             protocol: format!("{prefix}:protocol"),
             base,
+            commits: format!("{prefix}:commits"),
+            seen: format!("{prefix}:seen:"),
             prefix,
         }
     }
@@ -120,7 +132,7 @@ fn prefix(stream: &str) -> String {
 }
 
 /// What Redis hashes of a key in a cluster, where it is not the whole key.
-fn tag(key: &str) -> Option<&str> {
+pub(super) fn tag(key: &str) -> Option<&str> {
     let open = key.find('{')?;
     let close = key[open..].find('}')? + open;
     (close > open + 1).then(|| &key[open + 1..close])
@@ -139,6 +151,8 @@ mod tests {
             "{orders}:fulfilment:again:fulfilment:retry"
         );
         assert_eq!(keys.again("fulfilment").dead, keys.dead);
+        assert_eq!(keys.seen(b"e-1"), b"{orders}:fulfilment:seen:e-1");
+        assert_eq!(keys.again("fulfilment").seen(b"e-1"), keys.seen(b"e-1"));
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"

@@ -3,6 +3,7 @@
 
 mod append;
 mod claim;
+mod commit;
 mod connection;
 mod group;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tls;
 
 pub(crate) use append::{Addition, Appended, Done, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
+pub(crate) use commit::{Commit, CommitOutcome};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use group::{ConsumerInfo, Joined};

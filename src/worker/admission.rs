@@ -135,7 +135,7 @@ impl Routes {
     /// What is to be done with an entry, before a handler is involved.
     pub fn admit(&self, memory: &Memory, batch: &Batch, item: Item) -> Admission<'_> {
         let slot = &batch.slots[item.index as usize];
-        let Item { entry, past, .. } = item;
+        let Item { index, entry, past } = item;
         let (record, age) = match past {
             Some(past) => (past.record, past.age),
             None => (None, Duration::ZERO),
@@ -186,9 +186,10 @@ impl Routes {
         let unhandled = match bound {
             Some(bound) if envelope.version() <= bound.version => {
                 let surroundings = batch.source.surroundings.clone();
+                let (most, place) = (policy.max_attempts, batch.place(index));
                 return Admission::Handle(
                     bound,
-                    Context::new(envelope, attempt, policy.max_attempts, surroundings),
+                    Context::placed(envelope, attempt, most, surroundings, place),
                 );
             }
             Some(bound) => format!(

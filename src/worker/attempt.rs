@@ -13,11 +13,12 @@ use super::executor::Executor;
 use super::held::{Batch, Owner};
 use super::memory;
 use super::observer::{Outcome, Settled};
+use super::shared::Shared;
 use super::steps::Body;
 use super::verdict::{self, Verdict};
 use crate::context::{Cancelled, Context};
 use crate::event::EntryId;
-use crate::failure::{Cause, Failure};
+use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::policy::{Held, Pass, Why};
 
 /// How long what a paused handler would have handled is put back for. A resume brings it forward.
@@ -181,34 +182,28 @@ impl Executor {
             index,
             bound,
         } = attempt;
-        let verdict = match &result {
-            Ok(()) => Verdict::Ack,
-            // A handler that ends because it was told that the worker stops has not failed.
-            Err(failure)
-                if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() =>
-            {
-                Verdict::give_back(
-                    Duration::ZERO,
-                    "given back by a handler that was told to stop",
-                )
-            }
-            Err(failure) => {
-                verdict::of_failure(failure, ctx.attempt(), &bound.policy, fastrand::f64())
-            }
-        };
         match &result {
             Err(_) if ctx.cancellation() == Some(Cancelled::Stopping) => bound.gate.give_back(pass),
             result => bound.gate.record(pass, result),
         }
-        if let (Verdict::Release { delay, .. }, Err(failure)) = (&verdict, &result)
-            && failure.cause == Cause::BreakerOpen
+        if let Err(failure) = &result
+            && let (Cause::BreakerOpen, FailureVerdict::Later(delay)) =
+                (failure.cause, failure.verdict)
         {
             // A million entries are not to find out one by one that the service they need is away.
-            bound.gate.put_back(*delay);
+            bound.gate.put_back(delay);
             self.shared.held_back();
         }
+        let taken = self
+            .commits
+            .take(batch, index, ctx, &bound.policy, result, started);
+        let Some(result) = taken else { return };
+        let verdict = match &result {
+            Ok(()) => Verdict::Ack,
+            Err(failure) => verdict::of_end(failure, ctx, &bound.policy),
+        };
         let owner = batch.slots[index as usize].finish();
-        self.report(batch, ctx, &verdict, owner, started);
+        Self::report(&self.shared, batch, ctx, &verdict, owner, started);
         match verdict {
             Verdict::Ack => {
                 batch.slots[index as usize].succeeded(memory::mark(ctx.envelope()));
@@ -224,8 +219,9 @@ impl Executor {
         }
     }
 
+    /// Says what has become of an entry that was handled.
     pub fn report(
-        &self,
+        shared: &Shared,
         batch: &Batch,
         ctx: &Context,
         verdict: &Verdict,
@@ -237,7 +233,7 @@ impl Executor {
             let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
             log(verdict, owner, entry, event_type, ctx.attempt());
         }
-        if let Some(observer) = &self.shared.observer {
+        if let Some(observer) = &shared.observer {
             let outcome = match verdict {
                 Verdict::Ack => Outcome::Succeeded,
                 Verdict::Retry { .. } => Outcome::Retried,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::acker::Acks;
 use super::admission::{Admission, Bound, Item};
 use super::attempt::{Attempt, log};
+use super::commits::Commits;
 use super::held::Batch;
 use super::memory;
 use super::settler::Settlement;
@@ -38,6 +39,7 @@ pub(super) struct Executor {
     pub shared: Arc<Shared>,
     acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
+    pub commits: Commits,
     pub tasks: TaskTracker,
     /// Drops the handlers that are still running.
     pub give_up: CancellationToken,
@@ -48,11 +50,13 @@ impl Executor {
         shared: Arc<Shared>,
         acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
+        commits: Commits,
     ) -> Self {
         Executor {
             shared,
             acks,
             settle,
+            commits,
             tasks: TaskTracker::new(),
             give_up: CancellationToken::new(),
         }
@@ -204,7 +208,9 @@ impl Executor {
             Admission::Settle(verdict, body, attempt) => {
                 let owner = slot.finish();
                 match &body {
-                    Body::Event(ctx) => self.report(batch, ctx, &verdict, owner, None),
+                    Body::Event(ctx) => {
+                        Self::report(&self.shared, batch, ctx, &verdict, owner, None);
+                    }
                     Body::Raw(entry) => log(&verdict, owner, entry.id, "", attempt),
                 }
                 self.settle(batch, index, verdict, body, attempt);
@@ -365,13 +371,16 @@ impl Executor {
         body: Body,
         attempt: u32,
     ) {
-        let _ = self.settle.send(Settlement {
+        let settlement = Settlement {
             batch: batch.clone(),
             index,
             verdict,
             body,
             attempt,
-        });
+        };
+        if let Some(settlement) = self.commits.unless_committed(settlement) {
+            let _ = self.settle.send(settlement);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::acker::{Acker, Acks};
 use super::admission::Routes;
 use super::arrival::Arrival;
+use super::commits::Commits;
 use super::executor::Executor;
 use super::fetcher::Fetcher;
 use super::shared::Shared;
@@ -91,6 +92,7 @@ impl Worker {
             pool: None,
             publisher: None,
             breakers: Arc::default(),
+            commits: None,
         });
         let connector = Connector::new(&settings.redis).expect("a connector");
         let breakers = Arc::<Breakers>::default();
@@ -113,7 +115,11 @@ impl Worker {
         let (settle, _settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
-        let executor = Arc::new(Executor::new(self.shared.clone(), acknowledge, settle));
+        let (commit, _jobs) = mpsc::unbounded_channel();
+        let (ask, _asks) = mpsc::unbounded_channel();
+        let commits = Commits::new(self.shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
+        let executor = Arc::new(executor);
         let mut fetcher = Fetcher::new(self.shared.clone(), to_lanes, to_ward);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {

@@ -3,7 +3,7 @@
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`] or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
+//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
 
 mod acker;
 mod admission;
@@ -11,6 +11,8 @@ mod arrival;
 mod attempt;
 mod budget;
 mod bulletin;
+mod commits;
+mod committer;
 mod complaint;
 mod executor;
 mod fetcher;
@@ -57,6 +59,8 @@ use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
 use acker::{Acker, Acks};
 use admission::Routes;
+use commits::Commits;
+use committer::Committer;
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -134,12 +138,14 @@ impl Worker {
         } = self;
         let pool = connector.pool(settings.redis.pool_size)?;
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
+        let (ask, asks) = mpsc::unbounded_channel();
         let surroundings = |stream: &String| Surroundings {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
             publisher: Some(Publisher::with_pool(pool.clone())),
             breakers: breakers.clone(),
+            commits: Some(ask.downgrade()),
         };
         let sources = settings
             .worker
@@ -165,12 +171,24 @@ impl Worker {
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
+        let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let executor = Arc::new(Executor::new(shared.clone(), acknowledge, settle));
+        let committing = Committer::new(shared.clone(), settle.clone()).run(jobs, asks);
+        let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
+        let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
         let keeper = Keeper::new(&shared, &settings);
-        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements, keeper)?;
+        let io = spawn_io(
+            shared.clone(),
+            fetcher,
+            acks,
+            settler,
+            settlements,
+            keeper,
+            committing,
+        )?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -259,6 +277,7 @@ fn spawn_io(
     settler: Settler,
     settlements: mpsc::UnboundedReceiver<Settlement>,
     keeper: Keeper,
+    committing: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -287,7 +306,7 @@ fn spawn_io(
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
-                tokio::join!(settler.run(settlements), acking);
+                tokio::join!(committing, settler.run(settlements), acking);
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
