@@ -74,6 +74,7 @@ impl Pool {
             .key(&keys.failures)
             .key(&keys.position)
             .key(&keys.scheduled)
+            .key(&keys.scheduled_events)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)

@@ -1,5 +1,5 @@
 -- Says how a stream and its group are doing, all of it at one moment.
--- KEYS: stream, retry, dead, again, protocol, failures, position, scheduled
+-- KEYS: stream, retry, dead, again, protocol, failures, position, scheduled, its events
 -- ARGV: group, most entries and most bytes to look at where the lag has to be counted
 -- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
 --          length, {last delivered id, pending, lowest pending id or false, lag or false, whether the lag is at least
@@ -26,7 +26,7 @@ local spoken = redis.pcall('GET', KEYS[5])
 local kind = redis.call('TYPE', stream).ok
 local out = { kind, now, number('ZCARD', KEYS[2]), due, number('XLEN', KEYS[3]), number('XLEN', KEYS[4]),
   type(spoken) == 'string' and spoken or false, 0, false, {}, number('ZCARD', KEYS[8]), later }
-for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'zset' }) do
+for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'zset', 'hash' }) do
   local found = redis.call('TYPE', KEYS[i]).ok
   if right and found ~= right and found ~= 'none' then table.insert(out[10], { KEYS[i], found }) end
 end
