@@ -113,19 +113,22 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    /// Looking by itself would be one more request every 0.8 seconds. A worker of a machine that is busy with something
+    /// else may have to, for a while.
     async fn what_is_due_later_costs_an_idle_worker_nothing(server: Server) {
-        let mut redis = server.connect().await;
         let proxy = Proxy::start(server.port()).await;
         let worker = Setup::at(proxy.url()).worker("lease = \"30s\"").start();
-        let due = schedule(&publisher(&server), "later", Duration::from_secs(6)).await;
+        schedule(&publisher(&server), "later", Duration::from_secs(3600)).await;
         eventually(PATIENCE, "the worker to wait", async || {
             proxy.traffic().commands.get("XREADGROUP").is_some_and(|reads| *reads >= 2)
         })
         .await;
-        let sent = proxy.traffic_during(Duration::from_secs(3)).await;
-        println!("in three seconds: {sent:?}");
-        assert!(sent.requests() <= 9, "{sent:?}");
-        comes_in_time(&mut redis, "later", due).await;
+        eventually(PATIENCE, "three seconds with nothing but reads and wakes", async || {
+            let sent = proxy.traffic_during(Duration::from_secs(3)).await;
+            println!("in three seconds: {sent:?}");
+            if sent.connections == 0 && sent.requests() <= 9 { Ok(()) } else { Err(format!("{sent:?}")) }
+        })
+        .await;
         worker.stop().await;
     }
 
@@ -170,10 +173,13 @@ on_both_servers! {
     async fn what_fell_due_while_nobody_worked_is_added_when_somebody_does(server: Server) {
         let mut redis = server.connect().await;
         let publisher = publisher(&server);
+        let now = SystemTime::now();
         for n in 0..5 {
-            schedule(&publisher, &format!("e-{n}"), Duration::from_millis(50 - 10 * n)).await;
+            let event = Envelope::new("test.job").with("id", format!("e-{n}"));
+            let event = event.json(&Job::new(format!("e-{n}"), Action::Succeed)).unwrap();
+            let at = now - Duration::from_millis(10 * n);
+            assert!(publisher.publish_envelope_at("jobs", event, at).await.unwrap().is_new);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
         let worker = Setup::new(&server).start();
         eventually(PATIENCE, "all to be added", async || waiting(&mut redis).await == (0, 0)).await;
         let stored = entries(&mut redis, "jobs").await.into_iter();
@@ -216,7 +222,9 @@ on_both_servers! {
         eventually(PATIENCE, "other work to go on", async || jobs::handled(&mut redis).await.len() == 1).await;
         assert_eq!(came(&mut redis).await.len(), 1);
         let status = Cli::new(&server, "[worker]\nstreams = [\"jobs\"]\ngroup = \"workers\"").run(&["status"]).await.ok();
-        assert!(status.contains("{jobs}:scheduled is a string that is in the way"), "{status}");
+        for key in ["{jobs}:scheduled", "{jobs}:scheduled:events"] {
+            assert!(status.contains(&format!("{key} is a string that is in the way")), "{status}");
+        }
         run(&mut redis, &["RENAME", "aside", "{jobs}:scheduled:events"]).await;
         run(&mut redis, &["RENAME", "aside:times", "{jobs}:scheduled"]).await;
         let times = eventually(PATIENCE, "it to be added", async || came(&mut redis).await.remove("waits")).await;

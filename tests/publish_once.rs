@@ -108,7 +108,7 @@ on_both_servers! {
         for id in ["list", "other"] {
             let error = error(id, DAY).await;
             assert_eq!(error.kind(), ErrorKind::Redis);
-            assert!(error.to_string().contains("WRONGTYPE"), "{error}");
+            assert!(error.to_string().contains(&format!("WRONGTYPE {{jobs}}:published:{id} ")), "{error}");
         }
         run(&mut redis, &["SET", "jobs", "no stream"]).await;
         assert_eq!(error("e-1", DAY).await.kind(), ErrorKind::Redis);

@@ -122,13 +122,13 @@ impl Pool {
                 Ok(answers) => answers,
                 Err(error) => {
                     appended.in_doubt = count + newer.map_or(0, |(count, _)| count);
-                    appended.broken = Some(refusal(Who::Publisher, &doing, error));
+                    appended.broken = Some(refusal(how.who(), &doing, error));
                     return appended;
                 }
             };
             for answer in answers {
                 let answer = answer
-                    .map_err(|error| refusal(Who::Publisher, &doing, error))
+                    .map_err(|error| refusal(how.who(), &doing, error))
                     .and_then(|answer| how.done(answer, &entries[appended.answers.len()], &doing));
                 refused |= answer.is_err();
                 appended.answers.push(answer);
@@ -166,6 +166,14 @@ impl How {
         match self {
             How::Now | How::Once(_) => format!("publishing to {stream:?}"),
             How::At(_) | How::After(_) => format!("scheduling events of {stream:?}"),
+        }
+    }
+
+    /// Who is told of an error: there are more keys than the stream in the way of a script.
+    fn who(&self) -> Who {
+        match self {
+            How::Now => Who::Publisher,
+            _ => Who::Operator,
         }
     }
 

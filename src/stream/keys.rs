@@ -17,8 +17,9 @@ pub(crate) struct StreamKeys {
 pub(crate) struct Keys {
     /// The stream itself.
     pub stream: String,
-    /// Ids of events that are to be added later: the stream's, not the group's.
+    /// Ids of events that are to be added later, and their fields: the stream's, not the group's.
     pub scheduled: String,
+    pub scheduled_events: String,
     /// Parked ids by due time.
     pub retry: String,
     /// The dead letters.
@@ -101,8 +102,10 @@ impl Keys {
 
     fn with_base(stream: String, base: String, group: &str) -> Self {
         let prefix = format!("{base}:{group}");
+        let of_stream = StreamKeys::new(&stream);
         Keys {
-            scheduled: StreamKeys::new(&stream).scheduled,
+            scheduled: of_stream.scheduled,
+            scheduled_events: of_stream.events,
             stream,
             retry: format!("{prefix}:retry"),
             dead: format!("{prefix}:dead"),

@@ -83,6 +83,7 @@ impl Pool {
             .key(&keys.paused)
             .key(&keys.breakers)
             .key(&keys.scheduled)
+            .key(&keys.scheduled_events)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)

@@ -3,12 +3,12 @@
 -- ARGV: the window in ms, then the fields
 -- Answers: the entry's id, whether it is new (0|1)
 local stream, mark = KEYS[1], KEYS[2]
-local known = redis.call('GET', mark) -- WRONGTYPE surfaces before the first write
+local known = redis.pcall('GET', mark)
 if known then
-  if string.match(known, '^%d+%-%d+$') then return { known, 0 } end
+  if type(known) == 'string' and string.match(known, '^%d+%-%d+$') then return { known, 0 } end
   return redis.error_reply('WRONGTYPE ' .. mark .. ' holds something else than the mark of an event')
 end
-redis.call('XLEN', stream)
+redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 local id
 if #ARGV > 7001 then
   -- Lua's unpack ends at some 8,000 values, so a very wide event travels as one field.

@@ -1,5 +1,5 @@
 -- Says how a stream and its group are doing, all of it at one moment.
--- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled
+-- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled, its events
 -- ARGV: group, most entries and most bytes to look at where the lag has to be counted
 -- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
 --          length, {last delivered id, pending, lowest pending id or false, lag or false, whether the lag is at least
@@ -31,7 +31,8 @@ for i, at in ipairs({ 8, 9 }) do
   local all = redis.pcall('HGETALL', KEYS[at])
   if not all.err then out[10 + i] = all end
 end
-for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'hash', 'hash', 'zset' }) do
+for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'hash', 'hash', 'zset',
+  'hash' }) do
   local found = redis.call('TYPE', KEYS[i]).ok
   if right and found ~= right and found ~= 'none' then table.insert(out[10], { KEYS[i], found }) end
 end
