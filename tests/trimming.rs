@@ -194,27 +194,23 @@ on_both_servers! {
                 trimmed
             }
         });
-        let reads = ["workers", "slow"].map(|name| {
-            let server = &server;
-            async move {
-                let mut redis = server.connect().await;
-                tokio::spawn(async move {
-                    for round in 0..400 {
-                        let got = read(&mut redis, name, 20).await;
-                        if let Some((first, rest)) = got.split_first() {
-                            park(&mut redis, name, first).await;
-                            ack(&mut redis, name, rest).await;
-                            // Some come back and are settled; the last ones stay.
-                            if round < 300 {
-                                ack(&mut redis, name, std::slice::from_ref(first)).await;
-                            }
+        let mut readers = Vec::new();
+        for name in ["workers", "slow"] {
+            let mut redis = server.connect().await;
+            readers.push(tokio::spawn(async move {
+                for round in 0..400 {
+                    let got = read(&mut redis, name, 20).await;
+                    if let Some((first, rest)) = got.split_first() {
+                        park(&mut redis, name, first).await;
+                        ack(&mut redis, name, rest).await;
+                        // Some come back and are settled; the last ones stay.
+                        if round < 300 {
+                            ack(&mut redis, name, std::slice::from_ref(first)).await;
                         }
                     }
-                })
-            }
-        });
-        let [fast, slow] = reads;
-        let readers = [fast.await, slow.await];
+                }
+            }));
+        }
         let mut added = Vec::new();
         while !trims.is_finished() || !readers.iter().all(|reader| reader.is_finished()) {
             if added.len() < 6000 {
