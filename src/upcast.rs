@@ -32,8 +32,11 @@ struct Chain {
 
 struct Step {
     place: &'static Location<'static>,
-    run: Box<dyn Fn(Format, &[u8]) -> Result<Vec<u8>, String> + Send + Sync>,
+    run: Run,
 }
+
+/// From data of one version to data of the next, in the same format, or why not.
+type Run = Box<dyn Fn(Format, &[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
 
 impl Upcasters {
     /// Adds the step from version `from` to the next of a type whose version is `version` by now.
@@ -74,7 +77,7 @@ impl Upcasters {
                 "has an upcaster from version {from} already, registered at {first}"
             ));
         } else {
-            let run = Box::new(move |format, data: &[u8]| run(&step, format, data));
+            let run: Run = Box::new(move |format, data| run(&step, format, data));
             chain.steps.insert(from, Step { place, run });
         }
     }

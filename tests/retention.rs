@@ -82,12 +82,9 @@ on_both_servers! {
         let setup = Setup::new(&server).stream("retention = \"acked\"");
         let slow = setup.clone().worker("group = \"slow\"").worker("concurrency = 8").worker("prefetch = 16");
         let (by_fast, by_slow) = (Handled::default(), Handled::default());
-        let workers = [
-            setup.start_with(registry(&by_fast, Duration::ZERO)),
-            setup.start_with(registry(&by_fast, Duration::ZERO)),
-            slow.start_with(registry(&by_slow, Duration::from_millis(4))),
-            slow.start_with(registry(&by_slow, Duration::from_millis(4))),
-        ];
+        let fast = [(); 2].map(|()| setup.start_with(registry(&by_fast, Duration::ZERO)));
+        let start_slow = || [(); 2].map(|()| slow.start_with(registry(&by_slow, Duration::from_millis(4))));
+        let mut slow_ones = start_slow();
         eventually(PATIENCE, "both groups to be there", async || {
             let groups: redis::RedisResult<redis::streams::StreamInfoGroupsReply> =
                 redis::cmd("XINFO").arg("GROUPS").arg("jobs").query_async(&mut redis).await;
@@ -111,7 +108,19 @@ on_both_servers! {
             })
             .await;
         }
-        for worker in workers {
+        // The slow one is away, with nothing pending, while another wave comes in.
+        for worker in slow_ones {
+            worker.stop().await;
+        }
+        let jobs = many("meanwhile", 500, &Action::Nothing);
+        all.extend(jobs.iter().map(|job| (job.id.clone(), 1)));
+        added.extend(publish(&mut redis, &jobs).await);
+        settled(&mut redis, "jobs", PATIENCE).await;
+        turns(&mut redis, 2).await;
+        assert_eq!(nothing_is_missing(&mut redis, &added).await, 500);
+        slow_ones = start_slow();
+        eventually(PATIENCE, "the rest to be settled and trimmed", async || length(&mut redis).await == 0).await;
+        for worker in fast.into_iter().chain(slow_ones) {
             worker.stop().await;
         }
         for handled in [&by_fast, &by_slow] {

@@ -289,6 +289,7 @@ on_both_servers! {
     }
 
     async fn an_event_whose_upcaster_fails_or_panics_is_buried_whole_and_says_which(server: Server) {
+        let place = regex::Regex::new(r"tests/versions\.rs:\d+:\d+").unwrap();
         for (panics, error) in [(false, "no such customer"), (true, "it panicked: no such customer")] {
             let mut redis = server.connect().await;
             let event = recorded(RECORDED[1]);
@@ -306,7 +307,6 @@ on_both_servers! {
             assert_eq!(letter.fields[..4], entry_of(&event)[..]);
             assert_eq!((value(&letter, "dead.reason"), value(&letter, "dead.attempts")), ("undecodable", "1"));
             let said = value(&letter, "dead.error");
-            let place = regex::Regex::new(r"tests/versions\.rs:\d+:\d+").unwrap();
             let step = "the upcaster of order.placed from version 2 to 3 (PLACE) failed";
             assert_eq!(place.replace_all(said, "PLACE"), format!("{step}: {error}"));
             worker.stop().await;
