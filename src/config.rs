@@ -131,6 +131,10 @@ impl Settings {
             backoff: own
                 .and_then(|own| own.backoff)
                 .unwrap_or(self.retry.backoff),
+            deduplicate: own
+                .and_then(|own| own.deduplicate)
+                .or(defaults.deduplicate)
+                .filter(|window| !window.is_zero()),
         }
     }
 
@@ -313,6 +317,10 @@ pub struct HandlerSettings {
     pub max_attempts: Option<u32>,
     /// The wait between attempts. A file may give a part of it, and the rest is that of `[retry]`.
     pub backoff: Option<Backoff>,
+    /// For how long an event that has succeeded is known by its id: a copy of it is acknowledged without running. Zero
+    /// turns it off.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub deduplicate: Option<Duration>,
 }
 
 /// `[streams.orders]`: what is unset is inherited from `[worker]`.
@@ -333,6 +341,8 @@ pub struct HandlerPolicy {
     pub max_attempts: u32,
     /// The wait between attempts.
     pub backoff: Backoff,
+    /// For how long an event that has succeeded is known by its id, if it is.
+    pub deduplicate: Option<Duration>,
 }
 
 impl HandlerPolicy {

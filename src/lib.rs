@@ -79,3 +79,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/effects.md")]
 struct EffectsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/deduplication.md")]
+struct DeduplicationPage;

@@ -117,13 +117,17 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of(any_wait()),
         of(1..=u32::MAX),
         of(backoff()),
+        of(any_wait()),
     )
-        .prop_map(|(timeout, grace, max_attempts, backoff)| HandlerSettings {
-            timeout,
-            grace,
-            max_attempts,
-            backoff,
-        })
+        .prop_map(
+            |(timeout, grace, max_attempts, backoff, deduplicate)| HandlerSettings {
+                timeout,
+                grace,
+                max_attempts,
+                backoff,
+                deduplicate,
+            },
+        )
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -189,7 +193,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
         level.push((*key).to_owned());
     }
     let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
-    let of_handler = owned(&["timeout", "grace", "max_attempts", "backoff"]);
+    let of_handler = owned(&["timeout", "grace", "deduplicate", "max_attempts", "backoff"]);
     let of_backoff = levels["retry.backoff"].clone();
     levels.insert("handlers.\"order.created\"".to_owned(), of_handler);
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);

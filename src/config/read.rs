@@ -77,6 +77,7 @@ impl Reader<'_> {
         root.section("defaults", |defaults| {
             defaults.setting("timeout", &mut read.defaults.timeout);
             defaults.setting("grace", &mut read.defaults.grace);
+            defaults.setting("deduplicate", &mut read.defaults.deduplicate);
         });
         let inherited = read.retry.backoff;
         root.sections("handlers", |name, section| {
@@ -138,6 +139,7 @@ impl<'t> Section<'_, 't> {
         let mut handler = HandlerSettings::default();
         self.setting("timeout", &mut handler.timeout);
         self.setting("grace", &mut handler.grace);
+        self.setting("deduplicate", &mut handler.deduplicate);
         self.setting("max_attempts", &mut handler.max_attempts);
         if self
             .table

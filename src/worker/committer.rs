@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use super::complaint::{Complaint, Pause};
+use super::doorman::Windows;
 use super::executor::Executor;
 use super::held::{Batch, Owner, Slot};
 use super::settler::Settlement;
@@ -23,7 +24,7 @@ use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::fields::Fields;
 use crate::outbox::{Ask, Items, Known};
-use crate::stream::{Commit, CommitOutcome, Link, Trouble};
+use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
 
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
 const LOT: usize = 100;
@@ -53,6 +54,7 @@ pub(super) enum Who {
 /// Commits entries.
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    windows: Arc<Windows>,
     settle: mpsc::UnboundedSender<Settlement>,
     queue: Vec<Job>,
     /// Of the last request.
@@ -89,7 +91,7 @@ impl Job {
         &self.batch.slots[self.index as usize]
     }
 
-    fn commit<'a>(&'a self, shared: &'a Shared, link: &Link) -> Commit<'a> {
+    fn commit<'a>(&'a self, shared: &'a Shared, windows: &Windows, link: &Link) -> Commit<'a> {
         let slot = self.slot();
         let stream = &self.batch.source.keys.stream;
         let events = self.items.events.iter();
@@ -104,12 +106,22 @@ impl Job {
             count: slot.count,
             nobodys: self.nobodys,
             recorded: slot.recorded,
-            mark: None,
+            mark: self.mark(windows),
             events: events
                 .map(|event| (&event.stream[..], event.envelope.fields()))
                 .collect(),
             effects: &self.items.effects,
         }
+    }
+
+    /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
+    fn mark(&self, windows: &Windows) -> Option<Mark<'_>> {
+        let envelope = self.ctx.envelope();
+        Some(Mark {
+            lasts: windows.lasts(envelope.type_bytes())?,
+            event: envelope.id_bytes()?,
+            counts: !self.batch.source.deletes(),
+        })
     }
 
     /// The events that one step with the acknowledgement can't reach.
@@ -124,9 +136,14 @@ impl Job {
 }
 
 impl Committer {
-    pub fn new(shared: Arc<Shared>, settle: mpsc::UnboundedSender<Settlement>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
         Committer {
             shared,
+            windows,
             settle,
             queue: Vec::new(),
             number: 0,
@@ -222,17 +239,17 @@ impl Committer {
                     break;
                 }
                 let job = rest[at].take().expect("each has one place");
-                bytes += job.commit(&self.shared, &link).size();
+                bytes += job.commit(&self.shared, &self.windows, &link).size();
                 lot.push(job);
             }
             self.number += 1;
             lots.push((source, lot, self.number));
         }
         self.queue.extend(rest.into_iter().flatten());
-        let shared = self.shared.clone();
-        let steps = lots
-            .into_iter()
-            .map(|(source, lot, number)| commit(&shared, link.clone(), source, lot, number));
+        let (shared, windows) = (self.shared.clone(), self.windows.clone());
+        let steps = lots.into_iter().map(|(source, lot, number)| {
+            commit(&shared, &windows, link.clone(), source, lot, number)
+        });
         for (lot, met) in join_all(steps).await {
             for (job, outcome) in lot {
                 if let Some(met) = self.came(job, outcome) {
@@ -386,6 +403,7 @@ pub(super) fn ended(
 /// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
 async fn commit(
     shared: &Shared,
+    windows: &Windows,
     mut link: Link,
     source: Arc<Source>,
     mut lot: Vec<Job>,
@@ -409,7 +427,10 @@ async fn commit(
             }
         }
     }
-    let commits: Vec<Commit> = lot.iter().map(|job| job.commit(shared, &link)).collect();
+    let commits: Vec<Commit> = lot
+        .iter()
+        .map(|job| job.commit(shared, windows, &link))
+        .collect();
     let (keys, group, me) = (&source.keys, &source.surroundings.group, &shared.consumer);
     let mut sending = link.clone();
     let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);

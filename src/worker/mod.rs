@@ -12,6 +12,7 @@ mod budget;
 mod commits;
 mod committer;
 mod complaint;
+mod doorman;
 mod executor;
 mod fetcher;
 mod held;
@@ -37,6 +38,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
 pub use observer::{Observer, Outcome, Settled};
@@ -51,6 +53,7 @@ use crate::stream::{Connector, PROTOCOL, Trouble};
 use acker::{Acker, Acks};
 use commits::Commits;
 use committer::Committer;
+use doorman::{Doorman, Windows};
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -158,7 +161,20 @@ impl Worker {
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let committing = Committer::new(shared.clone(), settle.clone()).run(jobs, asks);
+        let windows = Arc::new(Windows::new(&settings, &registry));
+        let committer = Committer::new(shared.clone(), windows.clone(), settle.clone());
+        let committing = committer.run(jobs, asks);
+        // Where no handler deduplicates, nobody stands between the fetcher and the executor.
+        let executors = (to_lanes, to_ward);
+        let ((to_lanes, to_ward), door) = if windows.is_empty() {
+            (executors, None)
+        } else {
+            let (to_door, at_door) = async_channel::unbounded();
+            let (suspect, suspects) = mpsc::unbounded_channel();
+            let (acks, settle) = (acknowledge.clone(), settle.clone());
+            let doorman = Doorman::new(shared.clone(), windows, executors, acks, settle);
+            ((to_door, suspect), Some(doorman.run(at_door, suspects)))
+        };
         let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(
             shared.clone(),
@@ -177,7 +193,9 @@ impl Worker {
             acks,
             settler,
             settlements,
-            committing,
+            async move {
+                tokio::join!(committing, OptionFuture::from(door));
+            },
         )?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
