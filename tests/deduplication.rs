@@ -175,7 +175,9 @@ on_both_servers! {
         let setup = Setup::at(proxy.url()).worker("lease = \"60s\"").defaults("deduplicate = \"1h\"");
         let worker = setup.start();
         for (script, id) in [("claim", "a"), ("commit", "b")] {
-            for (n, caught) in [proxy.cut_before(scripts::call(script)), proxy.cut_after(scripts::call(script).second())].into_iter().enumerate() {
+            let request = proxy.cut_before(scripts::call(script));
+            let answer = proxy.cut_after(scripts::call(script).second());
+            for (n, caught) in [request, answer].into_iter().enumerate() {
                 for _ in 0..2 {
                     publish(&mut redis, &format!("{id}-{n}"), Action::Succeed).await;
                 }

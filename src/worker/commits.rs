@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::committer::{Job, Who, ended};
+use super::commit_steps::{Job, Who};
+use super::committer::ended;
 use super::executor::Executor;
 use super::held::Batch;
 use super::settler::Settlement;
@@ -41,8 +42,8 @@ impl Commits {
         }
     }
 
-    /// A handler has come to its end. Takes care of one that leaves something with the acknowledgement, or has committed
-    /// itself; answers the result of any other.
+    /// A handler has come to its end. Takes care of one that leaves something with the acknowledgement, or has
+    /// committed itself; answers the result of any other.
     pub fn take(
         &self,
         batch: &Arc<Batch>,

@@ -3,12 +3,14 @@
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
+//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours
+//! meanwhile.
 
 mod acker;
 mod admission;
 mod arrival;
 mod budget;
+mod commit_steps;
 mod commits;
 mod committer;
 mod complaint;
