@@ -150,6 +150,10 @@ impl Settings {
                 .and_then(|own| own.circuit_breaker)
                 .or(defaults.circuit_breaker)
                 .filter(|breaker| breaker.enabled),
+            deduplicate: own
+                .and_then(|own| own.deduplicate)
+                .or(defaults.deduplicate)
+                .filter(|window| !window.is_zero()),
         }
     }
 
@@ -345,6 +349,10 @@ pub struct HandlerSettings {
     /// When to give the service behind it a rest; never. A file may give a part of it, and the rest is that of
     /// `[defaults]`.
     pub circuit_breaker: Option<BreakerSettings>,
+    /// For how long an event that has succeeded is known by its id: a copy of it is acknowledged without running. Zero
+    /// turns it off.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub deduplicate: Option<Duration>,
 }
 
 /// `[streams.orders]`: what is unset is inherited from `[worker]`.
@@ -395,6 +403,8 @@ pub struct HandlerPolicy {
     pub rate_scope: RateScope,
     /// When to give the service behind it a rest, if ever.
     pub circuit_breaker: Option<BreakerSettings>,
+    /// For how long an event that has succeeded is known by its id, if it is.
+    pub deduplicate: Option<Duration>,
 }
 
 impl HandlerPolicy {

@@ -99,3 +99,7 @@ struct Versions;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/effects.md")]
 struct EffectsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/deduplication.md")]
+struct DeduplicationPage;

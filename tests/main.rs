@@ -23,6 +23,7 @@ mod broken_keys;
 mod chain;
 mod crashes;
 mod dead_letters;
+mod deduplication;
 mod demo;
 mod dlq;
 mod due;

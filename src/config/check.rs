@@ -313,6 +313,9 @@ fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) 
     if let Some(grace) = settings.grace {
         findings.duration(path.key("grace"), grace, Duration::ZERO, LONGEST);
     }
+    if let Some(window) = settings.deduplicate {
+        findings.duration(path.key("deduplicate"), window, Duration::ZERO, LONGEST);
+    }
     if let Some(attempts) = settings.max_attempts {
         findings.attempts(path.key("max_attempts"), attempts);
     }

@@ -121,9 +121,20 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of((1..=u32::MAX, any_wait()).prop_map(|(count, per)| Rate { count, per })),
         of(select(vec![RateScope::Worker, RateScope::Group])),
         of(breaker()),
+        of(wait(Duration::ZERO, Duration::from_secs(24 * 3600))),
     )
         .prop_map(
-            |(timeout, grace, max_attempts, backoff, concurrency, rate, rate_scope, breaker)| {
+            |(
+                timeout,
+                grace,
+                max_attempts,
+                backoff,
+                concurrency,
+                rate,
+                rate_scope,
+                breaker,
+                window,
+            )| {
                 HandlerSettings {
                     timeout,
                     grace,
@@ -133,6 +144,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                     rate,
                     rate_scope,
                     circuit_breaker: breaker,
+                    deduplicate: window,
                 }
             },
         )
@@ -265,7 +277,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
         level.push((*key).to_owned());
     }
     let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
-    let of_handler = owned(&["timeout", "grace", "max_attempts", "backoff"]);
+    let of_handler = owned(&["timeout", "grace", "deduplicate", "max_attempts", "backoff"]);
     let of_backoff = levels["retry.backoff"].clone();
     levels.insert("handlers.\"order.created\"".to_owned(), of_handler);
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);

@@ -77,6 +77,7 @@ impl Reader<'_> {
         root.section("defaults", |defaults| {
             defaults.setting("timeout", &mut read.defaults.timeout);
             defaults.setting("grace", &mut read.defaults.grace);
+            defaults.setting("deduplicate", &mut read.defaults.deduplicate);
             defaults.limits(&mut read.defaults);
             let mut breaker = BreakerSettings::default();
             let is_there = defaults.has("circuit_breaker");
@@ -172,6 +173,7 @@ impl<'t> Section<'_, 't> {
         let mut handler = HandlerSettings::default();
         self.setting("timeout", &mut handler.timeout);
         self.setting("grace", &mut handler.grace);
+        self.setting("deduplicate", &mut handler.deduplicate);
         self.setting("max_attempts", &mut handler.max_attempts);
         self.limits(&mut handler);
         if self.has("backoff") {

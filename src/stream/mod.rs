@@ -5,6 +5,7 @@ mod append;
 mod claim;
 mod commit;
 mod connection;
+mod deduplication;
 mod group;
 #[cfg(test)]
 pub(crate) mod instructions;
@@ -25,9 +26,10 @@ mod tls;
 
 pub(crate) use append::{Addition, Appended, Done, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
-pub(crate) use commit::{Commit, CommitOutcome};
+pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
+pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use keys::{Keys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};

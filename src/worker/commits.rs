@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::committer::{Job, Who, ended};
+use super::commit_steps::{Job, Who};
+use super::committer::ended;
 use super::executor::Executor;
 use super::held::Batch;
 use super::settler::Settlement;
@@ -41,8 +42,8 @@ impl Commits {
         }
     }
 
-    /// A handler has come to its end. Takes care of one that leaves something with the acknowledgement, or has committed
-    /// itself; answers the result of any other.
+    /// A handler has come to its end. Takes care of one that leaves something with the acknowledgement, or has
+    /// committed itself; answers the result of any other.
     pub fn take(
         &self,
         batch: &Arc<Batch>,
@@ -52,9 +53,15 @@ impl Commits {
         result: Result<(), Failure>,
         started: Option<Instant>,
     ) -> Option<Result<(), Failure>> {
-        let Some(outbox) = ctx.outbox() else {
-            return Some(result);
+        let outbox = match (ctx.outbox(), policy.deduplicate) {
+            (Some(outbox), _) => outbox,
+            // Its success is noted along with the acknowledgement, where there is an id to note it under.
+            (None, Some(_)) if result.is_ok() && ctx.envelope().id_bytes().is_some() => {
+                ctx.outbox_or_new()
+            }
+            _ => return Some(result),
         };
+        let is_noted = policy.deduplicate.is_some() && ctx.envelope().id_bytes().is_some();
         let mut result = Some(result);
         let end = outbox.end(|| {
             let result = result.take().expect("it is there once");
@@ -64,7 +71,7 @@ impl Commits {
         match (end, result) {
             (End::Items(mut items), Some(Ok(()))) => match items.wrong.take() {
                 Some(wrong) => Some(Err(Failure::permanent(wrong))),
-                None if items.is_empty() => Some(Ok(())),
+                None if items.is_empty() && !is_noted => Some(Ok(())),
                 None => {
                     slot.finish();
                     let (batch, ctx) = (batch.clone(), ctx.clone());

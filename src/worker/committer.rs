@@ -7,52 +7,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::commit_steps::{Job, Who, commit};
 use super::complaint::{Complaint, Pause};
+use super::doorman::Windows;
 use super::executor::Executor;
-use super::held::{Batch, Owner, Slot};
+use super::held::{Batch, Owner};
 use super::settler::Settlement;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
 use super::steps::{Body, by_source};
 use super::verdict::{self, Verdict};
-use crate::config::HandlerPolicy;
 use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
-use crate::fields::Fields;
-use crate::outbox::{Ask, Items, Known};
-use crate::stream::{Commit, CommitOutcome, Link, Trouble};
+use crate::outbox::{Ask, Known};
+use crate::stream::{CommitOutcome, Trouble};
 
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
 const LOT: usize = 100;
 const LOT_BYTES: usize = 256 << 10;
 
-/// An entry to be committed.
-pub(super) struct Job {
-    pub batch: Arc<Batch>,
-    pub index: u32,
-    pub ctx: Context,
-    pub items: Items,
-    pub who: Who,
-    /// It is pending with nobody, and its end is ours to write.
-    nobodys: bool,
-    /// What one step can't reach has been published before it.
-    published: bool,
-}
-
-/// Who wants to know what becomes of it.
-pub(super) enum Who {
-    /// A handler that has returned: its policy, and when it started.
-    Returned(HandlerPolicy, Option<Instant>),
-    /// A handler that waits for it.
-    Asked(oneshot::Sender<Result<Committed, CommitError>>),
-}
-
 /// Commits entries.
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    windows: Arc<Windows>,
     settle: mpsc::UnboundedSender<Settlement>,
     queue: Vec<Job>,
     /// Of the last request.
@@ -72,61 +52,15 @@ enum Fate {
     Failed(String),
 }
 
-impl Job {
-    pub fn new(batch: Arc<Batch>, index: u32, ctx: Context, items: Items, who: Who) -> Self {
-        Job {
-            batch,
-            index,
-            ctx,
-            items,
-            who,
-            nobodys: false,
-            published: false,
-        }
-    }
-
-    fn slot(&self) -> &Slot {
-        &self.batch.slots[self.index as usize]
-    }
-
-    fn commit<'a>(&'a self, shared: &'a Shared, link: &Link) -> Commit<'a> {
-        let slot = self.slot();
-        let stream = &self.batch.source.keys.stream;
-        let events = self.items.events.iter();
-        let events = events.filter(|event| link.reaches(stream, &event.stream));
-        Commit {
-            id: slot.id,
-            consumer: if self.batch.alone {
-                &shared.alone
-            } else {
-                &shared.consumer
-            },
-            count: slot.count,
-            nobodys: self.nobodys,
-            recorded: slot.recorded,
-            mark: None,
-            events: events
-                .map(|event| (&event.stream[..], event.envelope.fields()))
-                .collect(),
-            effects: &self.items.effects,
-        }
-    }
-
-    /// The events that one step with the acknowledgement can't reach.
-    fn far(&self, link: &Link) -> Vec<(&str, &Fields)> {
-        let stream = &self.batch.source.keys.stream;
-        let events = self.items.events.iter();
-        events
-            .filter(|event| !link.reaches(stream, &event.stream))
-            .map(|event| (&event.stream[..], event.envelope.fields()))
-            .collect()
-    }
-}
-
 impl Committer {
-    pub fn new(shared: Arc<Shared>, settle: mpsc::UnboundedSender<Settlement>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
         Committer {
             shared,
+            windows,
             settle,
             queue: Vec::new(),
             number: 0,
@@ -222,17 +156,17 @@ impl Committer {
                     break;
                 }
                 let job = rest[at].take().expect("each has one place");
-                bytes += job.commit(&self.shared, &link).size();
+                bytes += job.commit(&self.shared, &self.windows, &link).size();
                 lot.push(job);
             }
             self.number += 1;
             lots.push((source, lot, self.number));
         }
         self.queue.extend(rest.into_iter().flatten());
-        let shared = self.shared.clone();
-        let steps = lots
-            .into_iter()
-            .map(|(source, lot, number)| commit(&shared, link.clone(), source, lot, number));
+        let (shared, windows) = (self.shared.clone(), self.windows.clone());
+        let steps = lots.into_iter().map(|(source, lot, number)| {
+            commit(&shared, &windows, link.clone(), source, lot, number)
+        });
         for (lot, met) in join_all(steps).await {
             for (job, outcome) in lot {
                 if let Some(met) = self.came(job, outcome) {
@@ -381,74 +315,4 @@ pub(super) fn ended(
     let owner = if is_ours { Owner::Us } else { Owner::Another };
     Executor::report(shared, batch, ctx, &Verdict::Ack, owner, started);
     shared.settled(batch, [slot]);
-}
-
-/// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
-async fn commit(
-    shared: &Shared,
-    mut link: Link,
-    source: Arc<Source>,
-    mut lot: Vec<Job>,
-    number: u64,
-) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
-    let mut answers = Vec::with_capacity(lot.len());
-    if link.greeting.is_cluster {
-        let (near, mut far): (Vec<_>, Vec<_>) =
-            lot.into_iter().partition(|job| is_near(job, &link));
-        lot = near;
-        while let Some(mut job) = far.pop() {
-            match publish_far(&mut link, &mut job).await {
-                Ok(None) => lot.push(job),
-                Ok(Some(failed)) => answers.push((job, Some(failed))),
-                Err(trouble) => {
-                    far.push(job);
-                    far.append(&mut lot);
-                    answers.extend(far.into_iter().map(|job| (job, None)));
-                    return (answers, Some(trouble));
-                }
-            }
-        }
-    }
-    let commits: Vec<Commit> = lot.iter().map(|job| job.commit(shared, &link)).collect();
-    let (keys, group, me) = (&source.keys, &source.surroundings.group, &shared.consumer);
-    let mut sending = link.clone();
-    let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
-    let (outcomes, met) = match sent.await {
-        Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
-        Err(trouble) => (Vec::new(), Some(trouble)),
-    };
-    drop(commits);
-    let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
-    answers.extend(lot.into_iter().zip(outcomes));
-    (answers, met)
-}
-
-/// Whether one step can do all of it.
-fn is_near(job: &Job, link: &Link) -> bool {
-    let reaches = |key: &str| link.reaches(&job.batch.source.keys.stream, key);
-    job.items.events.iter().all(|event| reaches(&event.stream))
-        && job.items.effects.iter().all(|effect| reaches(&effect.key))
-}
-
-/// On a cluster: what goes to other slots is published first, under the same ids should it be published again.
-async fn publish_far(link: &mut Link, job: &mut Job) -> Result<Option<CommitOutcome>, Trouble> {
-    let stream = &job.batch.source.keys.stream;
-    let mut effects = job.items.effects.iter();
-    if let Some(far) = effects.find(|effect| !link.reaches(stream, &effect.key)) {
-        return Ok(Some(CommitOutcome::Failed(format!(
-            "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
-        ))));
-    }
-    if job.published {
-        return Ok(None);
-    }
-    let mut sending = link.clone();
-    match sending.add(&job.far(link)).await {
-        Ok(()) => {
-            job.published = true;
-            Ok(None)
-        }
-        Err(Trouble::Refused(error)) => Ok(Some(CommitOutcome::Failed(error.to_string()))),
-        Err(trouble) => Err(trouble),
-    }
 }

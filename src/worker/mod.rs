@@ -3,7 +3,8 @@
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
+//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours
+//! meanwhile.
 
 mod acker;
 mod admission;
@@ -11,9 +12,11 @@ mod arrival;
 mod attempt;
 mod budget;
 mod bulletin;
+mod commit_steps;
 mod commits;
 mod committer;
 mod complaint;
+mod doorman;
 mod executor;
 mod fetcher;
 mod held;
@@ -45,6 +48,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
 pub use observer::{Observer, Outcome, Settled};
@@ -61,6 +65,7 @@ use acker::{Acker, Acks};
 use admission::Routes;
 use commits::Commits;
 use committer::Committer;
+use doorman::{Doorman, Windows};
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
@@ -155,6 +160,7 @@ impl Worker {
             .collect();
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         say_what_is_idle(&settings, &registry);
+        let windows = Arc::new(Windows::new(&settings, &registry));
         let routes = Routes::new(&settings, registry, &breakers);
         let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
         let shared = Arc::new(shared);
@@ -173,7 +179,19 @@ impl Worker {
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let committing = Committer::new(shared.clone(), settle.clone()).run(jobs, asks);
+        let committer = Committer::new(shared.clone(), windows.clone(), settle.clone());
+        let committing = committer.run(jobs, asks);
+        // Where no handler deduplicates, nobody stands between the fetcher and the executor.
+        let executors = (to_lanes, to_ward);
+        let ((to_lanes, to_ward), door) = if windows.is_empty() {
+            (executors, None)
+        } else {
+            let (to_door, at_door) = async_channel::unbounded();
+            let (suspect, suspects) = mpsc::unbounded_channel();
+            let (acks, settle) = (acknowledge.clone(), settle.clone());
+            let doorman = Doorman::new(shared.clone(), windows, executors, acks, settle);
+            ((to_door, suspect), Some(doorman.run(at_door, suspects)))
+        };
         let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
@@ -187,7 +205,9 @@ impl Worker {
             settler,
             settlements,
             keeper,
-            committing,
+            async move {
+                tokio::join!(committing, OptionFuture::from(door));
+            },
         )?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 

@@ -9,6 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::{Server, WorkerProcess, eventually, jobs};
 
+/// The table of one handler.
+const HANDLER: &str = "handlers.\"test.job\"";
+
 /// A worker's configuration, quick enough for tests.
 #[derive(Clone)]
 pub struct Setup {
@@ -70,6 +73,11 @@ impl Setup {
         self.line("dead_letters", line)
     }
 
+    /// Sets a line for the handler of [`jobs::Job`] alone.
+    pub fn handler(self, line: &str) -> Self {
+        self.line(HANDLER, line)
+    }
+
     fn line(mut self, table: &'static str, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
         self.lines
@@ -80,16 +88,21 @@ impl Setup {
 
     pub fn toml(&self) -> String {
         let mut toml = String::new();
-        for table in [
+        let tables = [
             "redis",
             "worker",
             "retry",
             "defaults",
             "streams.jobs",
             "dead_letters",
-        ] {
-            toml += &format!("[{table}]\n");
-            for (_, line) in self.lines.iter().filter(|(of, _)| *of == table) {
+            HANDLER,
+        ];
+        for table in tables {
+            let mut lines = self.lines.iter().filter(|(of, _)| *of == table).peekable();
+            if lines.peek().is_some() {
+                toml += &format!("[{table}]\n");
+            }
+            for (_, line) in lines {
                 toml += &format!("{line}\n");
             }
         }

@@ -1,0 +1,73 @@
+//! Which of several copies of an event runs.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::Keys;
+use super::reply;
+use super::settle::script;
+use crate::event::EntryId;
+
+script!(CLAIM, "claim");
+
+/// Most entries in one script.
+const CHUNK: usize = 500;
+/// The shortest time a claim is kept: it is void as soon as its entry is settled, and only has to go some time.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// An entry, its event's id, and how long the event is known once it is done.
+pub(crate) struct Claim<'a> {
+    pub id: EntryId,
+    pub event: &'a [u8],
+    pub lasts: Duration,
+}
+
+/// What a claim comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    Run,
+    /// The event has succeeded.
+    Done,
+    /// Another copy of it is with a worker, or waits to be tried again.
+    Wait,
+}
+
+impl Link {
+    /// Claims the events of entries of one stream; answers for each what that comes to.
+    pub async fn claim(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        claims: &[Claim<'_>],
+    ) -> Result<Vec<Claimed>, Trouble> {
+        let doing = || format!("looking for copies of events of {}", keys.stream);
+        let mut claimed = Vec::with_capacity(claims.len());
+        for chunk in claims.chunks(CHUNK) {
+            let mut call = CLAIM.key(&keys.stream);
+            call.arg(group);
+            for claim in chunk {
+                call.key(keys.seen(claim.event))
+                    .arg(claim.id.to_string())
+                    .arg(claim.lasts.max(KEPT).as_millis() as u64);
+            }
+            let value: Value = call
+                .invoke_async(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of(&doing(), error))?;
+            for answer in reply::array(value).unwrap_or_default() {
+                claimed.push(match reply::bytes(answer).as_deref() {
+                    Some(b"run") => Claimed::Run,
+                    Some(b"done") => Claimed::Done,
+                    Some(b"wait") => Claimed::Wait,
+                    _ => return Err(Trouble::garbled(&doing())),
+                });
+            }
+        }
+        match claimed.len() == claims.len() {
+            true => Ok(claimed),
+            false => Err(Trouble::garbled(&doing())),
+        }
+    }
+}

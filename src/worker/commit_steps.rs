@@ -1,0 +1,174 @@
+//! The steps the committer sends: what an entry's commit comes to as a request, and on a cluster, what has to be
+//! published before it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::doorman::Windows;
+use super::held::{Batch, Slot};
+use super::shared::Shared;
+use super::source::Source;
+use crate::config::HandlerPolicy;
+use crate::context::Context;
+use crate::effects::{CommitError, Committed};
+use crate::fields::Fields;
+use crate::outbox::Items;
+use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
+
+/// An entry to be committed.
+pub(super) struct Job {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub ctx: Context,
+    pub items: Items,
+    pub who: Who,
+    /// It is pending with nobody, and its end is ours to write.
+    pub nobodys: bool,
+    /// What one step can't reach has been published before it.
+    published: bool,
+}
+
+/// Who wants to know what becomes of it.
+pub(super) enum Who {
+    /// A handler that has returned: its policy, and when it started.
+    Returned(HandlerPolicy, Option<Instant>),
+    /// A handler that waits for it.
+    Asked(oneshot::Sender<Result<Committed, CommitError>>),
+}
+
+impl Job {
+    pub fn new(batch: Arc<Batch>, index: u32, ctx: Context, items: Items, who: Who) -> Self {
+        Job {
+            batch,
+            index,
+            ctx,
+            items,
+            who,
+            nobodys: false,
+            published: false,
+        }
+    }
+
+    pub fn slot(&self) -> &Slot {
+        &self.batch.slots[self.index as usize]
+    }
+
+    pub fn commit<'a>(&'a self, shared: &'a Shared, windows: &Windows, link: &Link) -> Commit<'a> {
+        let slot = self.slot();
+        let stream = &self.batch.source.keys.stream;
+        let events = self.items.events.iter();
+        let events = events.filter(|event| link.reaches(stream, &event.stream));
+        Commit {
+            id: slot.id,
+            consumer: if self.batch.alone {
+                &shared.alone
+            } else {
+                &shared.consumer
+            },
+            count: slot.count,
+            nobodys: self.nobodys,
+            recorded: slot.recorded,
+            mark: self.mark(windows),
+            events: events
+                .map(|event| (&event.stream[..], event.envelope.fields()))
+                .collect(),
+            effects: &self.items.effects,
+        }
+    }
+
+    /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
+    fn mark(&self, windows: &Windows) -> Option<Mark<'_>> {
+        let envelope = self.ctx.envelope();
+        Some(Mark {
+            lasts: windows.lasts(envelope.type_bytes())?,
+            event: envelope.id_bytes()?,
+            counts: !self.batch.source.deletes(),
+        })
+    }
+
+    /// The events that one step with the acknowledgement can't reach.
+    fn far(&self, link: &Link) -> Vec<(&str, &Fields)> {
+        let stream = &self.batch.source.keys.stream;
+        let events = self.items.events.iter();
+        events
+            .filter(|event| !link.reaches(stream, &event.stream))
+            .map(|event| (&event.stream[..], event.envelope.fields()))
+            .collect()
+    }
+}
+
+/// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
+pub(super) async fn commit(
+    shared: &Shared,
+    windows: &Windows,
+    mut link: Link,
+    source: Arc<Source>,
+    mut lot: Vec<Job>,
+    number: u64,
+) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
+    let mut answers = Vec::with_capacity(lot.len());
+    if link.greeting.is_cluster {
+        let (near, mut far): (Vec<_>, Vec<_>) =
+            lot.into_iter().partition(|job| is_near(job, &link));
+        lot = near;
+        while let Some(mut job) = far.pop() {
+            match publish_far(&mut link, &mut job).await {
+                Ok(None) => lot.push(job),
+                Ok(Some(failed)) => answers.push((job, Some(failed))),
+                Err(trouble) => {
+                    far.push(job);
+                    far.append(&mut lot);
+                    answers.extend(far.into_iter().map(|job| (job, None)));
+                    return (answers, Some(trouble));
+                }
+            }
+        }
+    }
+    let commits: Vec<Commit> = lot
+        .iter()
+        .map(|job| job.commit(shared, windows, &link))
+        .collect();
+    let (keys, group, me) = (&source.keys, &source.surroundings.group, &shared.consumer);
+    let mut sending = link.clone();
+    let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
+    let (outcomes, met) = match sent.await {
+        Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
+        Err(trouble) => (Vec::new(), Some(trouble)),
+    };
+    drop(commits);
+    let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
+    answers.extend(lot.into_iter().zip(outcomes));
+    (answers, met)
+}
+
+/// Whether one step can do all of it.
+fn is_near(job: &Job, link: &Link) -> bool {
+    let reaches = |key: &str| link.reaches(&job.batch.source.keys.stream, key);
+    job.items.events.iter().all(|event| reaches(&event.stream))
+        && job.items.effects.iter().all(|effect| reaches(&effect.key))
+}
+
+/// On a cluster: what goes to other slots is published first, under the same ids should it be published again.
+async fn publish_far(link: &mut Link, job: &mut Job) -> Result<Option<CommitOutcome>, Trouble> {
+    let stream = &job.batch.source.keys.stream;
+    let mut effects = job.items.effects.iter();
+    if let Some(far) = effects.find(|effect| !link.reaches(stream, &effect.key)) {
+        return Ok(Some(CommitOutcome::Failed(format!(
+            "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
+        ))));
+    }
+    if job.published {
+        return Ok(None);
+    }
+    let mut sending = link.clone();
+    match sending.add(&job.far(link)).await {
+        Ok(()) => {
+            job.published = true;
+            Ok(None)
+        }
+        Err(Trouble::Refused(error)) => Ok(Some(CommitOutcome::Failed(error.to_string()))),
+        Err(trouble) => Err(trouble),
+    }
+}

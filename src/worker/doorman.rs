@@ -1,0 +1,287 @@
+//! The doorman: where handlers deduplicate it stands between the fetcher and the executor. It asks Redis of all entries
+//! that have come meanwhile at once whether their events are done, or with another entry. What is done is acknowledged
+//! without running; what another copy is being handled of is given back for a while.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+
+use super::acker::Acks;
+use super::admission::Item;
+use super::complaint::{Complaint, Pause};
+use super::executor::{RUN, Run};
+use super::held::Batch;
+use super::settler::Settlement;
+use super::shared::{Shared, sleep_until};
+use super::source::Source;
+use super::steps::{Body, by_source};
+use super::verdict::Verdict;
+use crate::config::Settings;
+use crate::event::Entry;
+use crate::handler::Registry;
+use crate::stream::{Claim, Claimed, Trouble};
+
+/// Most runs that are asked about at once.
+const RUNS: usize = 64;
+/// The shortest and the longest wait of a copy, between two looks.
+const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// How long events of each type are known once they are done: of those types whose handlers deduplicate.
+pub(super) struct Windows(FxHashMap<Box<[u8]>, Duration>);
+
+/// Lets entries in.
+pub(super) struct Doorman {
+    shared: Arc<Shared>,
+    windows: Arc<Windows>,
+    runs: async_channel::Sender<Run>,
+    suspects: mpsc::UnboundedSender<Run>,
+    acks: mpsc::UnboundedSender<Acks>,
+    settle: mpsc::UnboundedSender<Settlement>,
+    complaint: Complaint,
+    pause: Pause,
+}
+
+/// An entry that is asked about.
+struct Asked {
+    batch: Arc<Batch>,
+    item: Item,
+    lasts: Duration,
+}
+
+impl Windows {
+    pub fn new(settings: &Settings, registry: &Registry) -> Self {
+        let window = |event_type: &str| {
+            let lasts = settings.policy(event_type).deduplicate?;
+            Some((event_type.as_bytes().into(), lasts))
+        };
+        Windows(registry.event_types().filter_map(window).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How long an event of this type is known.
+    pub fn lasts(&self, event_type: &[u8]) -> Option<Duration> {
+        self.0.get(event_type).copied()
+    }
+}
+
+impl Doorman {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        (runs, suspects): (async_channel::Sender<Run>, mpsc::UnboundedSender<Run>),
+        acks: mpsc::UnboundedSender<Acks>,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
+        Doorman {
+            shared,
+            windows,
+            runs,
+            suspects,
+            acks,
+            settle,
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+        }
+    }
+
+    /// Lets in what comes until nothing more can come. The channels to the executor close with it.
+    pub async fn run(
+        mut self,
+        runs: async_channel::Receiver<Run>,
+        mut suspects: mpsc::UnboundedReceiver<Run>,
+    ) {
+        let (mut no_more, mut no_more_suspects) = (false, false);
+        while !(no_more && no_more_suspects) {
+            let mut asked = Vec::new();
+            tokio::select! {
+                run = runs.recv(), if !no_more => match run {
+                    Ok(run) => self.look_at(run, &mut asked),
+                    Err(_) => no_more = true,
+                },
+                run = suspects.recv(), if !no_more_suspects => match run {
+                    Some(run) => self.look_at(run, &mut asked),
+                    None => no_more_suspects = true,
+                },
+            }
+            for _ in 1..RUNS {
+                match runs.try_recv() {
+                    Ok(run) => self.look_at(run, &mut asked),
+                    Err(_) => break,
+                }
+            }
+            if !asked.is_empty() {
+                self.ask(asked).await;
+            }
+        }
+    }
+
+    /// Lets in at once what need not be asked about.
+    fn look_at(&self, run: Run, asked: &mut Vec<Asked>) {
+        let Run { batch, items } = run;
+        // A replayed copy is meant to run, and what is doomed does not.
+        let lasts = |item: &Item| {
+            let doomed = item
+                .past
+                .as_ref()
+                .and_then(|past| past.record.as_ref()?.doomed.as_ref());
+            if batch.source.deletes() || doomed.is_some() || id(&item.entry).is_none() {
+                return None;
+            }
+            self.windows.lasts(item.entry.fields.value("type")?)
+        };
+        let mut free = Vec::with_capacity(items.len());
+        for item in items {
+            match lasts(&item) {
+                None => free.push(item),
+                Some(lasts) => asked.push(Asked {
+                    batch: batch.clone(),
+                    item,
+                    lasts,
+                }),
+            }
+        }
+        self.let_in(&batch, free);
+    }
+
+    fn let_in(&self, batch: &Arc<Batch>, items: Vec<Item>) {
+        if !items.is_empty() {
+            let run = Run {
+                batch: batch.clone(),
+                items,
+            };
+            // The executor ends after this, and neither channel is bounded.
+            let _ = match batch.alone {
+                true => self.suspects.send(run).is_ok(),
+                false => self.runs.try_send(run).is_ok(),
+            };
+        }
+    }
+
+    /// Asks until there is an answer. A worker that stops lets all in: it gives back what has not started.
+    async fn ask(&mut self, asked: Vec<Asked>) {
+        let stopping = self.shared.stopping.clone();
+        let lots = by_source(&asked, |asked| &asked.batch.source);
+        let mut answers: Vec<Option<Claimed>> = vec![None; asked.len()];
+        for (source, places) in lots {
+            let claims: Vec<Claim> = places.iter().map(|at| asked[*at].claim()).collect();
+            let answered = loop {
+                let answer = tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => break None,
+                    answer = self.claim(&source, &claims) => answer,
+                };
+                match answer {
+                    Ok(answers) => break Some(answers),
+                    Err(trouble) => {
+                        if matches!(trouble, Trouble::NoGroup(_)) {
+                            self.shared.rejoin();
+                        }
+                        self.complaint.warn(trouble.error().to_string());
+                        let later = Instant::now() + self.pause.next();
+                        tokio::select! {
+                            () = sleep_until(Some(later)) => {}
+                            () = stopping.cancelled() => break None,
+                        }
+                    }
+                }
+            };
+            for (at, answer) in places.into_iter().zip(answered.unwrap_or_default()) {
+                answers[at] = Some(answer);
+            }
+        }
+        self.pause.reset();
+        self.answered(asked, answers);
+    }
+
+    async fn claim(&self, source: &Source, claims: &[Claim<'_>]) -> Result<Vec<Claimed>, Trouble> {
+        let link = self.shared.settle_link().await;
+        let mut link = link.map_err(Trouble::Broken)?;
+        let claimed = link
+            .claim(&source.keys, &source.surroundings.group, claims)
+            .await;
+        if let Err(Trouble::Broken(_)) = claimed {
+            self.shared.settle_link_broke(&link).await;
+        }
+        claimed
+    }
+
+    /// Does with each what its answer says. What comes from one batch is let in together, in its order.
+    fn answered(&self, asked: Vec<Asked>, answers: Vec<Option<Claimed>>) {
+        let mut lot: Option<(Arc<Batch>, Vec<Item>)> = None;
+        for (Asked { batch, item, .. }, answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Some(Claimed::Done) => self.is_done(&batch, &item),
+                Some(Claimed::Wait) => self.waits(&batch, item),
+                Some(Claimed::Run) | None => match &mut lot {
+                    Some((of, items)) if Arc::ptr_eq(of, &batch) && items.len() < RUN => {
+                        items.push(item)
+                    }
+                    _ => {
+                        if let Some((of, items)) = lot.replace((batch, vec![item])) {
+                            self.let_in(&of, items);
+                        }
+                    }
+                },
+            }
+        }
+        if let Some((of, items)) = lot {
+            self.let_in(&of, items);
+        }
+    }
+
+    /// Its event has succeeded: acknowledged.
+    fn is_done(&self, batch: &Arc<Batch>, item: &Item) {
+        let event = String::from_utf8_lossy(id(&item.entry).unwrap_or_default());
+        tracing::info!(entry = %item.entry.id, %event, "a copy of an event that has succeeded: not handled");
+        let slot = &batch.slots[item.index as usize];
+        slot.finish();
+        self.shared.succeeded(1);
+        let _ = self.acks.send(Acks {
+            batch: batch.clone(),
+            slots: vec![item.index],
+        });
+    }
+
+    /// Another copy of it is on its way: looked at again later.
+    fn waits(&self, batch: &Arc<Batch>, item: Item) {
+        let (record, age) = match item.past {
+            Some(past) => (past.record, past.age),
+            None => (None, Duration::ZERO),
+        };
+        let slot = &batch.slots[item.index as usize];
+        slot.finish();
+        let given_back = record.map_or(0, |record| record.given_back);
+        let verdict = Verdict::Release {
+            delay: age.clamp(WAIT.0, WAIT.1),
+            error: "given back while another copy of its event is handled".to_owned(),
+        };
+        tracing::debug!(entry = %item.entry.id, "waits for another copy of its event");
+        let _ = self.settle.send(Settlement {
+            batch: batch.clone(),
+            index: item.index,
+            verdict,
+            body: Body::Raw(item.entry),
+            attempt: slot.count.saturating_sub(given_back).max(1),
+        });
+    }
+}
+
+impl Asked {
+    fn claim(&self) -> Claim<'_> {
+        Claim {
+            id: self.item.entry.id,
+            event: id(&self.item.entry).unwrap_or_default(),
+            lasts: self.lasts,
+        }
+    }
+}
+
+/// The event's own id. An entry without one is like no other.
+fn id(entry: &Entry) -> Option<&[u8]> {
+    entry.fields.value("id")
+}
