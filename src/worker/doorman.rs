@@ -240,6 +240,7 @@ impl Doorman {
         tracing::info!(entry = %item.entry.id, %event, "a copy of an event that has succeeded: not handled");
         let slot = &batch.slots[item.index as usize];
         slot.finish();
+        self.shared.arrived(batch);
         self.shared.succeeded(1);
         let _ = self.acks.send(Acks {
             batch: batch.clone(),
@@ -255,6 +256,7 @@ impl Doorman {
         };
         let slot = &batch.slots[item.index as usize];
         slot.finish();
+        self.shared.arrived(batch);
         let given_back = record.map_or(0, |record| record.given_back);
         let verdict = Verdict::Release {
             delay: age.clamp(WAIT.0, WAIT.1),
