@@ -77,8 +77,13 @@ impl Keeper {
             streams: shared.sources.iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + spread(TRIM_EVERY),
-            // A worker that has just come may be one of many that have.
-            expire_at: now + spread(TRIM_EVERY),
+            // A worker that has just come may be one of many that have; where nothing is dropped, a look is for a
+            // warning only.
+            expire_at: now
+                + spread(match settings.dead_letters.keep {
+                    Some(_) => TRIM_EVERY,
+                    None => EXPIRE_EVERY.min(shared.lease),
+                }),
         }
     }
 
