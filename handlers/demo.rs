@@ -54,8 +54,8 @@ async fn story(server: &Path, events: u64) -> Result<(), CommandError> {
     show.take_orders().await?;
     show.figures("What became of them").await?;
     show.repair_and_replay().await?;
-    let figures = show.figures("And after the replay").await?;
-    show.end(&figures).await
+    show.figures("And after the replay").await?;
+    show.end().await
 }
 
 fn server_on_path() -> Result<PathBuf, CommandError> {

@@ -1,15 +1,14 @@
 //! The inventory service: reserves stock for orders and gives it back. It knows the events of orders, and nothing of
 //! the service that publishes them.
 //!
-//! An event can come twice: its worker may die after the reservation and before the acknowledgement. So the decision
-//! about an order is made once, in one script, and kept; a second run finds it and only repeats the answer, under the
-//! same event id.
+//! What it does to the stock and what it answers leaves in one step with the acknowledgement: a worker that dies
+//! leaves all of it done or nothing. The same event may still have been published twice, and an order's end may come
+//! before its beginning: so what was decided about an order is kept, and guards everything else.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use redis::Script;
-use streamhand::{Context, Event, Failure, Registry};
+use redis::AsyncCommands;
+use streamhand::{Committed, Context, Effect, Event, Failure, FailureExt, Registry};
 
 use super::events::{
     INVENTORY, InventoryReservationFailed, InventoryReserved, Item, OrderCancelled, OrderCreated,
@@ -18,48 +17,10 @@ use super::events::{
 
 /// Units left, by sku.
 const STOCK: &str = "{orders}:stock";
-
-/// Decides about an order once: takes the stock of all its items or of none. Too little is an answer; a sku nobody
-/// knows, or a stock that is no number, is none, and is not kept, so that it can be mended.
-/// KEYS: stock, reserved, decision. ARGV: sku and quantity of each item.
-static RESERVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local decided = redis.call('GET', KEYS[3])
-        if decided then return decided end
-        local short = nil
-        for i = 1, #ARGV, 2 do
-          local left = redis.call('HGET', KEYS[1], ARGV[i])
-          if not left then return 'unknown ' .. ARGV[i] end
-          if not left:find('^-?%d+$') then return 'unreadable ' .. ARGV[i] end
-          if tonumber(left) < tonumber(ARGV[i + 1]) and not short then
-            short = 'failed ' .. left .. ' of ' .. ARGV[i] .. ' left, ' .. ARGV[i + 1] .. ' ordered'
-          end
-        end
-        if not short then
-          for i = 1, #ARGV, 2 do
-            redis.call('HINCRBY', KEYS[1], ARGV[i], '-' .. ARGV[i + 1])
-            redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-          end
-        end
-        redis.call('SET', KEYS[3], short or 'reserved')
-        return short or 'reserved'
-        ",
-    )
-});
-
-/// Gives back what an order holds, once. The order may not have been seen yet: then it will find this decision.
-/// KEYS: stock, reserved, decision.
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local held = redis.call('HGETALL', KEYS[2])
-        for i = 1, #held, 2 do redis.call('HINCRBY', KEYS[1], held[i], held[i + 1]) end
-        redis.call('DEL', KEYS[2])
-        redis.call('SET', KEYS[3], 'failed the order was cancelled')
-        ",
-    )
-});
+/// What can be decided about an order.
+const RESERVED: &str = "reserved";
+const TOO_LITTLE: &str = "too little";
+const CANCELLED: &str = "cancelled";
 
 /// This service's handlers, and the events of the stream that are not its business.
 pub fn registry() -> Registry {
@@ -69,64 +30,82 @@ pub fn registry() -> Registry {
         .ignore(OrderCreationFailed::TYPE)
 }
 
-/// Reserves an order's items and says whether that worked.
+/// Reserves the stock of all of an order's items or of none, and says whether that worked.
 pub async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
-    let items = quantities(&order.items).map_err(Failure::permanent)?;
-    let mut call = RESERVE.key(STOCK);
-    call.key(reserved_key(&order.order_id))
-        .key(decision_key(&order.order_id));
-    for (sku, quantity) in items {
-        call.arg(sku).arg(quantity);
-    }
-    // Redis being away is an error like any other: tried again.
-    let decision: String = call.invoke_async(&mut ctx.redis().await?).await?;
+    let items = quantities(&order.items).permanent()?;
     let order_id = order.order_id;
-    match decision.split_once(' ') {
-        None => answer(&ctx, &InventoryReserved { order_id }).await,
-        Some(("failed", reason)) => {
-            answer(
-                &ctx,
-                &InventoryReservationFailed {
-                    order_id,
-                    reason: reason.to_owned(),
-                },
-            )
-            .await
-        }
-        // Somebody may be about to mend it: tried again.
-        Some(("unreadable", sku)) => Err(format!("the stock of {sku:?} is no number").into()),
-        Some((_, sku)) => Err(Failure::permanent(format!("no sku is called {sku:?}"))),
+    let decide = |decision| Effect::set(decision_key(&order_id), decision).if_absent();
+    ctx.effect(decide(RESERVED));
+    for (sku, quantity) in &items {
+        ctx.effect(
+            Effect::hincr_by(STOCK, sku, -quantity)
+                .if_exists()
+                .at_least(0),
+        );
+        ctx.effect(Effect::hset(
+            reserved_key(&order_id),
+            sku,
+            quantity.to_string(),
+        ));
     }
-}
-
-/// Gives back what a cancelled order holds.
-pub async fn release(order: OrderCancelled, ctx: Context) -> Result<(), Failure> {
-    let mut call = RELEASE.key(STOCK);
-    call.key(reserved_key(&order.order_id))
-        .key(decision_key(&order.order_id));
-    call.invoke_async::<()>(&mut ctx.redis().await?).await?;
+    ctx.emit(
+        INVENTORY,
+        InventoryReserved {
+            order_id: order_id.clone(),
+        },
+    );
+    // Where the stock of one is no number nothing is committed: tried again, for somebody may be about to mend it.
+    let Committed::Refused(refusal) = ctx.commit().await? else {
+        return Ok(());
+    };
+    let sku = refusal.effect().field().unwrap_or_default();
+    let reason = match (refusal.effect().key(), refusal.current()) {
+        // Too little is an answer; a sku nobody knows is none, so that it can be mended and the event replayed.
+        (STOCK, None) => return Err(Failure::permanent(format!("no sku is called {sku:?}"))),
+        (STOCK, Some(left)) => {
+            ctx.effect(decide(TOO_LITTLE));
+            let left = String::from_utf8_lossy(left);
+            format!("{left} of {sku} left, {} ordered", items[sku])
+        }
+        (_, Some(decision)) if decision == CANCELLED.as_bytes() => {
+            "the order was cancelled".to_owned()
+        }
+        // An event that was published twice: the answer has been given.
+        _ => return Ok(()),
+    };
+    ctx.emit(INVENTORY, InventoryReservationFailed { order_id, reason });
     Ok(())
 }
 
-/// Publishes an answer to the event that is being handled. Its id follows from that event's id: whoever gets the
-/// answer twice can tell.
-async fn answer<E: Event + serde::Serialize>(ctx: &Context, event: &E) -> Result<(), Failure> {
-    let publisher = ctx.publisher()?;
-    let envelope = publisher
-        .envelope(event)?
-        .with("id", format!("{}/{}", ctx.envelope().id(), E::TYPE));
-    publisher.publish_envelope(INVENTORY, envelope).await?;
+/// Gives back what a cancelled order holds, once. The order may not have been seen yet: then it will find this decision.
+pub async fn release(order: OrderCancelled, ctx: Context) -> Result<(), Failure> {
+    let (decision_key, reserved_key) =
+        (decision_key(&order.order_id), reserved_key(&order.order_id));
+    let mut redis = ctx.redis().await?;
+    let decision: Option<String> = redis.get(&decision_key).await?;
+    let held: BTreeMap<String, i64> = redis.hgetall(&reserved_key).await?;
+    let cancel = Effect::set(decision_key, CANCELLED);
+    // Where the order was decided about meanwhile, what was read is out of date: the guard refuses, and the event comes
+    // again.
+    ctx.effect(match decision {
+        Some(decision) => cancel.if_equals(decision),
+        None => cancel.if_absent(),
+    });
+    for (sku, quantity) in held {
+        ctx.effect(Effect::hincr_by(STOCK, sku, quantity));
+    }
+    ctx.effect(Effect::del(reserved_key));
     Ok(())
 }
 
 /// How many of each sku; a sku that stands twice adds up.
-fn quantities(items: &[Item]) -> Result<BTreeMap<&str, u64>, String> {
+fn quantities(items: &[Item]) -> Result<BTreeMap<&str, i64>, String> {
     let mut quantities = BTreeMap::new();
     for item in items {
         if item.quantity == 0 {
             return Err(format!("an order of 0 of {:?}", item.sku));
         }
-        *quantities.entry(&item.sku[..]).or_default() += u64::from(item.quantity);
+        *quantities.entry(&item.sku[..]).or_default() += i64::from(item.quantity);
     }
     if quantities.is_empty() {
         Err("an order of nothing".to_owned())
@@ -163,17 +142,53 @@ mod tests {
         );
     }
 
+    fn order(items: Vec<Item>) -> OrderCreated {
+        OrderCreated {
+            order_id: "o-1".to_owned(),
+            customer_id: "c-1".to_owned(),
+            amount: 1,
+            items,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_decided_about_stays_so() {
+        let ctx = Context::for_test();
+        // What the first guard finds, which is the one of the decision: an order decided about needs no answer.
+        ctx.refuse_next_commit(Some(RESERVED));
+        reserve(order(vec![item("tea", 2)]), ctx.clone())
+            .await
+            .unwrap();
+        assert_eq!((ctx.emitted().len(), ctx.effects().len()), (0, 0));
+
+        let ctx = Context::for_test();
+        ctx.refuse_next_commit(Some(CANCELLED));
+        reserve(order(vec![item("tea", 2)]), ctx.clone())
+            .await
+            .unwrap();
+        let answer: InventoryReservationFailed = ctx.emitted()[0].envelope.decode_data().unwrap();
+        assert_eq!(answer.reason, "the order was cancelled");
+    }
+
+    #[tokio::test]
+    async fn an_order_takes_its_stock_with_the_answer() {
+        let ctx = Context::for_test();
+        reserve(order(vec![item("tea", 2)]), ctx.clone())
+            .await
+            .unwrap();
+        let take = Effect::hincr_by(STOCK, "tea", -2).if_exists().at_least(0);
+        assert!(ctx.effects().contains(&take), "{:?}", ctx.effects());
+        assert_eq!(
+            ctx.emitted()[0].envelope.event_type(),
+            InventoryReserved::TYPE
+        );
+    }
+
     #[tokio::test]
     async fn an_order_of_nothing_never_succeeds() {
         for items in [vec![], vec![item("tea", 0)]] {
-            let order = OrderCreated {
-                order_id: "o-1".to_owned(),
-                customer_id: "c-1".to_owned(),
-                amount: 1,
-                items,
-            };
             assert!(
-                reserve(order, Context::for_test())
+                reserve(order(items), Context::for_test())
                     .await
                     .unwrap_err()
                     .is_permanent()

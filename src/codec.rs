@@ -174,6 +174,14 @@ pub(crate) fn decode<T: DeserializeOwned>(
         b"application/msgpack" => Format::MessagePack,
         other => format(&String::from_utf8_lossy(other))?,
     };
+    decode_as(format, data)
+}
+
+/// Decodes data of a known format.
+pub(crate) fn decode_as<T: DeserializeOwned>(
+    format: Format,
+    data: &[u8],
+) -> Result<T, DecodeError> {
     match format {
         Format::MessagePack => {
             let mut decoder = rmp_serde::Deserializer::from_read_ref(data);
@@ -190,7 +198,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
     }
 }
 
-fn format(content_type: &str) -> Result<Format, DecodeError> {
+/// The format that a content type names.
+pub(crate) fn format(content_type: &str) -> Result<Format, DecodeError> {
     match content_type.split(';').next().unwrap_or_default().trim() {
         MSGPACK | "application/x-msgpack" | "application/vnd.msgpack" => Ok(Format::MessagePack),
         JSON => Ok(Format::Json),

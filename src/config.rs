@@ -29,9 +29,11 @@ pub(crate) mod check;
 pub(crate) mod duration;
 mod environment;
 mod error;
+mod keep;
 mod load;
 mod nearest;
 mod read;
+mod resilience;
 mod secret;
 mod show;
 pub(crate) mod tls;
@@ -39,7 +41,9 @@ mod tree;
 mod value;
 
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
+pub use keep::{Keep, Retention};
 pub use load::Sources;
+pub use resilience::{BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};
 
 #[cfg(test)]
@@ -63,8 +67,13 @@ pub struct Settings {
     pub defaults: HandlerSettings,
     /// `[handlers."order.created"]`: single handlers, by event type.
     pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[breakers.payments]`: circuit breakers for calls from within handlers, by the name they are asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub breakers: BTreeMap<String, BreakerSettings>,
     /// `[streams.orders]`: single streams, by name.
     pub streams: BTreeMap<String, StreamSettings>,
+    /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
+    pub dead_letters: DeadLetterSettings,
     /// `[app]`: the user's own, not looked into.
     #[serde(serialize_with = "show::serialize_app")]
     pub app: toml::Table,
@@ -131,6 +140,16 @@ impl Settings {
             backoff: own
                 .and_then(|own| own.backoff)
                 .unwrap_or(self.retry.backoff),
+            concurrency: own.and_then(|own| own.concurrency).or(defaults.concurrency),
+            rate: own.and_then(|own| own.rate).or(defaults.rate),
+            rate_scope: own
+                .and_then(|own| own.rate_scope)
+                .or(defaults.rate_scope)
+                .unwrap_or_default(),
+            circuit_breaker: own
+                .and_then(|own| own.circuit_breaker)
+                .or(defaults.circuit_breaker)
+                .filter(|breaker| breaker.enabled),
         }
     }
 
@@ -159,7 +178,9 @@ impl Default for Settings {
                 ..HandlerSettings::default()
             },
             handlers: BTreeMap::new(),
+            breakers: BTreeMap::new(),
             streams: BTreeMap::new(),
+            dead_letters: DeadLetterSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -173,7 +194,9 @@ impl fmt::Debug for Settings {
             .field("retry", &self.retry)
             .field("defaults", &self.defaults)
             .field("handlers", &self.handlers)
+            .field("breakers", &self.breakers)
             .field("streams", &self.streams)
+            .field("dead_letters", &self.dead_letters)
             .field("app", &show::without_secrets(&self.app))
             .finish()
     }
@@ -313,6 +336,15 @@ pub struct HandlerSettings {
     pub max_attempts: Option<u32>,
     /// The wait between attempts. A file may give a part of it, and the rest is that of `[retry]`.
     pub backoff: Option<Backoff>,
+    /// Runs of this handler at once in this process; as many as `worker.concurrency` allows.
+    pub concurrency: Option<usize>,
+    /// How often it may start; as often as there is something to handle.
+    pub rate: Option<Rate>,
+    /// Whose starts `rate` counts; this worker's.
+    pub rate_scope: Option<RateScope>,
+    /// When to give the service behind it a rest; never. A file may give a part of it, and the rest is that of
+    /// `[defaults]`.
+    pub circuit_breaker: Option<BreakerSettings>,
 }
 
 /// `[streams.orders]`: what is unset is inherited from `[worker]`.
@@ -320,6 +352,28 @@ pub struct HandlerSettings {
 pub struct StreamSettings {
     /// Where a group begins that is new to this stream.
     pub start: Option<Start>,
+    /// What it is trimmed to; unset, nothing is trimmed. What a group has not settled is never trimmed.
+    pub retention: Option<Retention>,
+    /// Trims to `retention` even what a group has not settled. That is lost to it.
+    pub force: Option<bool>,
+}
+
+/// `[dead_letters]`: those of every stream, each for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeadLetterSettings {
+    /// What is kept of them; unset, all are.
+    pub keep: Option<Keep>,
+    /// From so many on it is warned of them; 10,000.
+    pub warn_at: u64,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            keep: None,
+            warn_at: 10_000,
+        }
+    }
 }
 
 /// What holds for one handler, everything inherited. See [`Settings::policy`].
@@ -333,6 +387,14 @@ pub struct HandlerPolicy {
     pub max_attempts: u32,
     /// The wait between attempts.
     pub backoff: Backoff,
+    /// Runs at once in this process, where that is limited beyond `worker.concurrency`.
+    pub concurrency: Option<usize>,
+    /// How often it may start, if that is limited.
+    pub rate: Option<Rate>,
+    /// Whose starts `rate` counts.
+    pub rate_scope: RateScope,
+    /// When to give the service behind it a rest, if ever.
+    pub circuit_breaker: Option<BreakerSettings>,
 }
 
 impl HandlerPolicy {

@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
+use crate::outbox::{Ask, Outbox};
+use crate::policy::{Breaker, Breakers};
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
 
@@ -35,6 +38,16 @@ pub(crate) struct Surroundings {
     pub group: String,
     pub pool: Option<Pool>,
     pub publisher: Option<Publisher>,
+    pub breakers: Arc<Breakers>,
+    /// Who carries commits out, as long as the worker runs.
+    pub commits: Option<mpsc::WeakUnboundedSender<Ask>>,
+}
+
+/// Where a worker holds the entry: which batch, by its address, and the place in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub batch: usize,
+    pub index: u32,
 }
 
 struct Inner {
@@ -42,10 +55,13 @@ struct Inner {
     attempt: u32,
     max_attempts: u32,
     surroundings: Arc<Surroundings>,
+    place: Place,
     /// 0, or a [`Cancelled`] as a number.
     cancelled: AtomicU8,
     /// Made when somebody asks for it: most handlers never do.
     token: OnceLock<CancellationToken>,
+    /// Made when something is emitted, or an effect asked for: most handlers never do.
+    outbox: OnceLock<Box<Outbox>>,
 }
 
 impl Context {
@@ -55,15 +71,34 @@ impl Context {
         max_attempts: u32,
         surroundings: Arc<Surroundings>,
     ) -> Self {
-        let (cancelled, token) = (AtomicU8::new(0), OnceLock::new());
+        Self::placed(
+            envelope,
+            attempt,
+            max_attempts,
+            surroundings,
+            Place::default(),
+        )
+    }
+
+    /// The same, of an entry that is held at `place`.
+    pub(crate) fn placed(
+        envelope: Envelope,
+        attempt: u32,
+        max_attempts: u32,
+        surroundings: Arc<Surroundings>,
+        place: Place,
+    ) -> Self {
+        let (cancelled, token, outbox) = (AtomicU8::new(0), OnceLock::new(), OnceLock::new());
         Context {
             inner: Arc::new(Inner {
                 envelope,
                 attempt,
                 max_attempts,
                 surroundings,
+                place,
                 cancelled,
                 token,
+                outbox,
             }),
         }
     }
@@ -97,6 +132,8 @@ impl Context {
             group: "test".to_owned(),
             pool,
             publisher,
+            breakers: Arc::default(),
+            commits: None,
         };
         Self::new(envelope, 1, 5, Arc::new(surroundings))
     }
@@ -182,6 +219,37 @@ impl Context {
             .publisher
             .as_ref()
             .ok_or_else(without_redis)
+    }
+
+    /// The circuit breaker of that name, for calls to a service that may be away. One name, one state in the process,
+    /// whichever handler asks; `[breakers.payments]` in the configuration sets up the one called `payments`.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Failure};
+    /// # async fn charge() -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn handler(ctx: Context) -> Result<(), Failure> {
+    /// ctx.breaker("payments").call(charge()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn breaker(&self, name: &str) -> Breaker {
+        self.inner.surroundings.breakers.named(name, self.clone())
+    }
+
+    /// What it emitted and wants to take effect, if there is any.
+    pub(crate) fn outbox(&self) -> Option<&Outbox> {
+        self.inner.outbox.get().map(|outbox| &**outbox)
+    }
+
+    pub(crate) fn outbox_or_new(&self) -> &Outbox {
+        self.inner.outbox.get_or_init(Box::default)
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.inner.surroundings
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.inner.place
     }
 
     pub(crate) fn cancel(&self, why: Cancelled) {

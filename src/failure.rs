@@ -25,8 +25,30 @@ use std::time::Duration;
 /// `&str` included, be turned into one.
 pub struct Failure {
     pub(crate) verdict: FailureVerdict,
-    error: Box<dyn StdError + Send + Sync>,
+    pub(crate) cause: Cause,
+    error: BoxError,
 }
+
+/// Any error.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What a failure says about the service behind a handler: which of them a circuit breaker counts can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The handler said so.
+    Error,
+    TimedOut,
+    Panicked,
+    /// An open circuit breaker was met within the handler: nothing was tried.
+    BreakerOpen,
+    /// It says nothing about any service.
+    Uncounted,
+}
+
+/// A failure on its way through layers, which want an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct InDisguise(Failure);
 
 /// What a failed attempt leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,41 +64,67 @@ pub(crate) enum FailureVerdict {
 impl Failure {
     /// Try again after the handler's backoff. The same as `?` on the error.
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Failure {
-            verdict: FailureVerdict::Retry,
-            error: error.into(),
+        match error.into().downcast::<InDisguise>() {
+            // A layer hands on what its handler said.
+            Ok(disguised) => disguised.0,
+            Err(error) => Self::new(FailureVerdict::Retry, Cause::Error, error),
         }
     }
 
     /// Try again after `delay` instead of the handler's backoff; the attempt counts.
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Failure {
-            verdict: FailureVerdict::RetryAfter(delay),
-            error: error.into(),
-        }
+        Self::new(FailureVerdict::RetryAfter(delay), Cause::Error, error)
     }
 
     /// Never try again: the entry goes to the dead letters at once, as `permanent`.
     pub fn permanent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Failure {
-            verdict: FailureVerdict::Permanent,
-            error: error.into(),
-        }
+        Self::new(FailureVerdict::Permanent, Cause::Error, error)
     }
 
     /// Come back after `delay`; this attempt does not count.
     pub fn later(delay: Duration) -> Self {
+        let error = "asked to come back later";
+        Self::new(FailureVerdict::Later(delay), Cause::Uncounted, error)
+    }
+
+    /// The same failure, of which no circuit breaker takes notice: it says nothing about the service behind the
+    /// handler.
+    pub fn uncounted(self) -> Self {
         Failure {
-            verdict: FailureVerdict::Later(delay),
-            error: "asked to come back later".into(),
+            cause: Cause::Uncounted,
+            ..self
+        }
+    }
+
+    /// The same failure as an error, for a `tower` layer to hand on. [`Failure::from`] makes it a failure again, with
+    /// all that it meant.
+    pub fn into_error(self) -> Box<dyn StdError + Send + Sync> {
+        Box::new(InDisguise(self))
+    }
+
+    /// An open circuit breaker was met: nothing is to be tried for so long.
+    pub(crate) fn breaker_open(delay: Duration, error: String) -> Self {
+        Self::new(FailureVerdict::Later(delay), Cause::BreakerOpen, error)
+    }
+
+    pub(crate) fn timed_out(error: String) -> Self {
+        Self::new(FailureVerdict::Retry, Cause::TimedOut, error)
+    }
+
+    pub(crate) fn panicked(error: String) -> Self {
+        Self::new(FailureVerdict::Retry, Cause::Panicked, error)
+    }
+
+    fn new(verdict: FailureVerdict, cause: Cause, error: impl Into<BoxError>) -> Self {
+        Failure {
+            verdict,
+            cause,
+            error: error.into(),
         }
     }
 
     pub(crate) fn undecodable(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Failure {
-            verdict: FailureVerdict::Undecodable,
-            error: error.into(),
-        }
+        Self::new(FailureVerdict::Undecodable, Cause::Uncounted, error)
     }
 
     /// The error behind it.
@@ -112,6 +160,15 @@ impl fmt::Debug for Failure {
             .field("error", &self.error)
             .finish()
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "of a value that is no text".to_owned())
 }
 
 /// Chooses, in passing, what a failed step of a handler means: `charge(card).await.permanent()?`.
@@ -151,6 +208,18 @@ mod tests {
         assert_eq!(Failure::from("no stock").to_string(), "no stock");
         let boxed: Box<dyn StdError + Send + Sync> = "boxed".into();
         assert_eq!(Failure::from(boxed).to_string(), "boxed");
+    }
+
+    #[test]
+    fn a_failure_passes_through_layers_with_all_that_it_means() {
+        let delay = Duration::from_secs(3);
+        let handed_on: BoxError = Failure::retry_after(delay, "no stock")
+            .uncounted()
+            .into_error();
+        assert_eq!(handed_on.to_string(), "no stock");
+        let failure = Failure::from(handed_on);
+        assert_eq!(failure.verdict, FailureVerdict::RetryAfter(delay));
+        assert_eq!(failure.cause, Cause::Uncounted);
     }
 
     #[test]

@@ -5,15 +5,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tower::{Layer, Service};
 
+use crate::codec;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
-use crate::failure::Failure;
+use crate::failure::{BoxError, Failure};
+use crate::middleware::{Handler, HandlerFuture};
+use crate::upcast::Upcasters;
 
 /// A type of event: what its data looks like and what it is called.
 ///
@@ -38,9 +43,6 @@ pub trait Event: Send + 'static {
     /// The version of the data's schema, from 1.
     const VERSION: u32 = 1;
 }
-
-/// What a handler becomes when it is called.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
 /// Which handler handles which type of event.
 ///
@@ -68,6 +70,10 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), Failure>>
 pub struct Registry {
     routes: HashMap<String, Route>,
     ignored: HashMap<String, &'static Location<'static>>,
+    /// What goes around every handler, the first one innermost.
+    layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
+    /// Known to the handlers of typed events, which ask for them where an older version comes.
+    upcasters: Arc<RwLock<Upcasters>>,
     problems: Vec<String>,
 }
 
@@ -75,12 +81,8 @@ pub struct Registry {
 pub(crate) struct Route {
     /// The newest version of the data it takes.
     pub version: u32,
-    handler: Box<dyn Handle>,
+    pub handler: Handler,
     place: &'static Location<'static>,
-}
-
-trait Handle: Send + Sync {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure>;
 }
 
 impl Registry {
@@ -104,11 +106,19 @@ impl Registry {
             )
         };
         let place = Location::caller();
+        let upcasters = self.upcasters.clone();
         self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
-            let event = ctx
-                .envelope()
-                .decode_data::<E>()
-                .map_err(Failure::undecodable)?;
+            let envelope = ctx.envelope();
+            let upcast = if envelope.version() < E::VERSION {
+                read(&upcasters).upcast(envelope)?
+            } else {
+                None
+            };
+            let event: E = match upcast {
+                None => envelope.decode_data(),
+                Some(data) => codec::decode(envelope.content_type().as_bytes(), &data),
+            }
+            .map_err(Failure::undecodable)?;
             Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
         })
     }
@@ -161,6 +171,108 @@ impl Registry {
         self
     }
 
+    /// Brings the data of events of type `E` from version `from` to the next, before they reach their handler. The
+    /// upcasters of a type are chained up to [`Event::VERSION`]; events of that version are not touched.
+    ///
+    /// `In` and `Out` are how the data looked in the two versions: structs of their own, or a value of any form, such
+    /// as [`serde_json::Value`]. Data that comes as MessagePack stays MessagePack. An upcaster that fails, whatever its
+    /// failure asks for, or panics sends the event to the dead letters as `undecodable`.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # use serde_json::{Value, json};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String, currency: String }
+    /// impl Event for OrderCreated {
+    ///     const TYPE: &'static str = "order.created";
+    ///     const VERSION: u32 = 2;
+    /// }
+    ///
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// let registry = Registry::new()
+    ///     .on(reserve)
+    ///     .upcast::<OrderCreated, Value, Value>(1, |mut order| {
+    ///         order["currency"] = json!("EUR");
+    ///         Ok(order)
+    ///     });
+    /// assert!(registry.check().is_ok());
+    /// ```
+    #[track_caller]
+    pub fn upcast<E, In, Out>(
+        self,
+        from: u32,
+        step: impl Fn(In) -> Result<Out, Failure> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Event,
+        In: DeserializeOwned,
+        Out: Serialize,
+    {
+        let place = Location::caller();
+        self.upcasters
+            .write()
+            .expect("no panic while it is locked")
+            .add(E::TYPE, E::VERSION, from, place, step);
+        self
+    }
+
+    /// Puts a `tower` layer around every handler, whether it was registered before or is after this call. Layers added
+    /// later stand around those added before.
+    ///
+    /// A layer's service takes the entry's [`Context`] and answers nothing; see [`Handler`] for its errors.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// let registry = Registry::new()
+    ///     .on(reserve)
+    ///     .layer(tower::layer::layer_fn(|inner| {
+    ///         tower::ServiceBuilder::new()
+    ///             .map_request(|ctx: Context| {
+    ///                 println!("{} at attempt {}", ctx.envelope().id(), ctx.attempt());
+    ///                 ctx
+    ///             })
+    ///             .service(inner)
+    ///     }));
+    /// # registry.check().unwrap();
+    /// ```
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<Handler> + Send + Sync + 'static,
+        L::Service: Service<Context, Response = ()> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Context>>::Error: Into<BoxError>,
+        <L::Service as Service<Context>>::Future: Send + 'static,
+    {
+        for route in self.routes.values_mut() {
+            route.handler = route.handler.clone().layered(&layer);
+        }
+        self.layers
+            .push(Box::new(move |inner| inner.layered(&layer)));
+        self
+    }
+
+    /// Puts a `tower` layer around the handler of one type, which is registered already. It stands outside of those
+    /// that were there.
+    #[track_caller]
+    pub fn layer_for<L>(mut self, event_type: &str, layer: L) -> Self
+    where
+        L: Layer<Handler>,
+        L::Service: Service<Context, Response = ()> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Context>>::Error: Into<BoxError>,
+        <L::Service as Service<Context>>::Future: Send + 'static,
+    {
+        match self.routes.get_mut(event_type) {
+            Some(route) => route.handler = route.handler.clone().layered(&layer),
+            None => self.problems.push(format!(
+                "{}: a layer for {event_type}, which has no handler yet: register the handler before its layer",
+                Location::caller()
+            )),
+        }
+        self
+    }
+
     /// Hands `envelope` to its handler, as a worker would, without Redis: for tests.
     ///
     /// # Errors
@@ -181,7 +293,12 @@ impl Registry {
             return Ok(());
         }
         match self.route(event_type) {
-            Some(route) => route.call(ctx)?.await,
+            Some(route) => {
+                route.handler.clone().call(ctx.clone()).await?;
+                // What can't leave fails the handler, as it would at a worker.
+                let wrong = ctx.outbox().and_then(|outbox| outbox.wrong());
+                wrong.map_or(Ok(()), |wrong| Err(Failure::permanent(wrong)))
+            }
             None => Err(Failure::permanent(format!(
                 "no handler is registered for {event_type}"
             ))),
@@ -200,18 +317,28 @@ impl Registry {
     /// All that is wrong with the registrations, told at once.
     ///
     /// # Errors
-    /// Where a type is registered twice, is ignored and handled, or breaks the grammar.
+    /// Where a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
+    /// to its handler's version.
     pub fn check(&self) -> Result<()> {
-        if self.problems.is_empty() {
+        let mut problems = self.problems.clone();
+        problems.extend(self.upcasters().problems(|event_type| {
+            let route = self.routes.get(event_type);
+            route.map(|route| route.version)
+        }));
+        if problems.is_empty() {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::Invalid,
             format!(
                 "the registry of handlers is wrong:\n  {}",
-                self.problems.join("\n  ")
+                problems.join("\n  ")
             ),
         ))
+    }
+
+    fn upcasters(&self) -> RwLockReadGuard<'_, Upcasters> {
+        read(&self.upcasters)
     }
 
     pub(crate) fn route(&self, event_type: &str) -> Option<&Route> {
@@ -241,9 +368,13 @@ impl Registry {
         }
         match self.routes.entry(event_type.to_owned()) {
             Entry::Vacant(free) => {
+                let handler = Handler::new(call);
                 free.insert(Route {
                     version,
-                    handler: Box::new(call),
+                    handler: self
+                        .layers
+                        .iter()
+                        .fold(handler, |inner, layer| layer(inner)),
                     place,
                 });
             }
@@ -258,17 +389,8 @@ impl Registry {
     }
 }
 
-impl Route {
-    /// Decodes the event and makes the handler's future.
-    pub fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self.handler.call(ctx)
-    }
-}
-
-impl<F: Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync> Handle for F {
-    fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self(ctx)
-    }
+fn read(upcasters: &RwLock<Upcasters>) -> RwLockReadGuard<'_, Upcasters> {
+    upcasters.read().expect("no panic while it is locked")
 }
 
 impl fmt::Debug for Registry {
@@ -361,6 +483,74 @@ mod tests {
             failure.to_string().contains("invalid type: string"),
             "{failure}"
         );
+    }
+
+    /// Notes its name around whatever it calls.
+    fn noting(
+        name: &'static str,
+        notes: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    ) -> impl Layer<
+        Handler,
+        Service = impl Service<Context, Response = (), Error = BoxError, Future: Send>
+                  + Clone
+                  + Send
+                  + Sync,
+    > + Clone
+    + Send
+    + Sync {
+        tower::layer::layer_fn(move |inner: Handler| {
+            let notes = notes.clone();
+            tower::ServiceBuilder::new()
+                .map_request(move |ctx: Context| {
+                    notes.lock().unwrap().push(name);
+                    ctx
+                })
+                .service(inner)
+        })
+    }
+
+    #[tokio::test]
+    async fn layers_stand_around_handlers_registered_before_and_after_them() {
+        let notes = Arc::<std::sync::Mutex<Vec<_>>>::default();
+        let registry = Registry::new()
+            .on(on_paid)
+            .layer_for("order.paid", noting("one", notes.clone()))
+            .layer(noting("all", notes.clone()))
+            .on_raw("order.sent", |_, _| async { Err("no".into()) });
+        registry.check().unwrap();
+        registry.dispatch(paid(1)).await.unwrap();
+        assert_eq!(*notes.lock().unwrap(), ["all", "one"]);
+        let failure = registry
+            .dispatch(Envelope::new("order.sent"))
+            .await
+            .unwrap_err();
+        assert_eq!(failure.to_string(), "no");
+        assert_eq!(*notes.lock().unwrap(), ["all", "one", "all"]);
+        let message = Registry::new()
+            .layer_for("order.paid", noting("one", notes.clone()))
+            .check()
+            .unwrap_err();
+        assert!(message.to_string().contains("register the handler before"));
+    }
+
+    #[tokio::test]
+    async fn a_handlers_failure_passes_through_a_layer_and_a_layers_error_means_a_retry() {
+        let registry = Registry::new()
+            .on_raw("order.paid", |_, _| async {
+                Err(Failure::permanent("never"))
+            })
+            .on_raw("order.sent", |_, _| std::future::pending())
+            .layer(tower::timeout::TimeoutLayer::new(
+                std::time::Duration::from_millis(1),
+            ));
+        let failure = registry.dispatch(paid(1)).await.unwrap_err();
+        assert!(failure.is_permanent());
+        let failure = registry
+            .dispatch(Envelope::new("order.sent"))
+            .await
+            .unwrap_err();
+        assert!(!failure.is_permanent());
+        assert!(failure.to_string().contains("timed out"), "{failure}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`Event`] and [`Registry`]: what events there are, and which function handles which.
 //! - [`Failure`]: what a handler's error means.
 //! - [`Context`]: what a handler is given beside its event.
+//! - [`Effect`] and [`Committed`]: what takes place in Redis together with an event's acknowledgement.
 //! - [`Worker`] and [`cli::run`]: a worker inside your program, or as your program.
 //! - [`Publisher`]: puts events on streams.
 //! - [`Settings`]: the configuration.
@@ -39,6 +40,8 @@ pub mod codec;
 pub mod config;
 mod context;
 pub mod dead_letters;
+mod effects;
+mod emit;
 mod error;
 mod event;
 mod event_type;
@@ -47,19 +50,27 @@ mod fields;
 mod handler;
 #[cfg(test)]
 mod instructions;
+mod middleware;
+mod outbox;
+mod policy;
 mod publisher;
 pub mod retry;
 mod stream;
+mod upcast;
 mod worker;
 
 pub use codec::{DecodeError, Format};
 pub use config::Settings;
 pub use context::{Cancelled, Context};
+pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Entry, EntryId, Envelope};
 pub use failure::{Failure, FailureExt};
 pub use fields::Fields;
 pub use handler::{Event, Registry};
+pub use middleware::{Handler, Handling};
+pub use outbox::Emitted;
+pub use policy::{Breaker, CallError};
 pub use publisher::{Once, Publisher, Scheduled, ScheduledEvent, ScheduledEvents};
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
@@ -69,7 +80,22 @@ pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// And so is that of the other pages.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/resilience.md")]
+struct Resilience;
+
 /// And so is the page on events that are published later, or once.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/scheduling.md")]
 struct Scheduling;
+
+/// So is that of the page on versions.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/versions.md")]
+struct Versions;
+
+/// So is the code of the pages on single subjects.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/effects.md")]
+struct EffectsPage;

@@ -145,15 +145,7 @@ impl Publisher {
                 "Event::TYPE is dotted and lower-case, like order.created"
             )
         };
-        let data = codec::encode(self.format, event)?;
-        let envelope = Envelope::new(E::TYPE)
-            .with("datacontenttype", self.format.content_type())
-            .with("data", data);
-        Ok(if E::VERSION == 1 {
-            envelope
-        } else {
-            envelope.with("schemaversion", E::VERSION.to_string())
-        })
+        envelope_of(event, self.format)
     }
 
     /// A connection to the publisher's Redis, from its pool, for what is to be stored beside an event.
@@ -207,6 +199,19 @@ pub(crate) fn with_id(envelope: Envelope) -> Envelope {
     }
     let id = Uuid::now_v7().hyphenated();
     envelope.with("id", id.encode_lower(&mut Uuid::encode_buffer()))
+}
+
+/// The envelope of an event: its type, its version and its data.
+pub(crate) fn envelope_of<E: Event + Serialize>(event: &E, format: Format) -> Result<Envelope> {
+    let data = codec::encode(format, event)?;
+    let envelope = Envelope::new(E::TYPE)
+        .with("datacontenttype", format.content_type())
+        .with("data", data);
+    Ok(if E::VERSION == 1 {
+        envelope
+    } else {
+        envelope.with("schemaversion", E::VERSION.to_string())
+    })
 }
 
 /// Refuses what can't be the name of a stream here.

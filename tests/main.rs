@@ -18,29 +18,37 @@ mod architecture;
 mod bad_input;
 mod batches;
 mod bench;
+mod breakers;
 mod broken_keys;
+mod chain;
 mod crashes;
 mod dead_letters;
 mod demo;
 mod dlq;
 mod due;
+mod effects;
 mod failover;
 mod fixture;
 mod fleet;
 mod forgetting;
 mod groups;
 mod idle;
+mod kept_letters;
+mod layers;
 mod leases;
+mod limits;
 mod lost_replies;
 mod meddling;
 mod outages;
 mod parked;
+mod pausing;
 mod program;
 mod publish_once;
 mod publishing;
 mod purge;
 mod repeats;
 mod replay;
+mod retention;
 mod retries;
 mod rolling_deploy;
 mod scheduling;
@@ -49,19 +57,12 @@ mod status;
 mod stopping;
 mod timeouts;
 mod tls;
+mod trimming;
+mod versions;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
 #[test]
 #[ignore = "run by other tests"]
 fn worker_process() {
-    let config = std::env::var("STREAMHAND_TEST_CONFIG").expect("a configuration");
-    let program = streamhand::cli::Program::new(support::jobs::registry());
-    let code = match program.run_from(["streamhand", "--config", &config, "run"]) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.code().into()
-        }
-    };
-    std::process::exit(code);
+    support::run_worker(support::jobs::registry());
 }

@@ -149,7 +149,7 @@ on_both_servers! {
         assert_eq!(park(&mut redis, &id).await, ["ok"]);
         let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
         assert_eq!(park(&mut redis, &id).await, ["taken"]);
 
@@ -175,7 +175,7 @@ on_both_servers! {
             .query_async(&mut redis).await.unwrap();
         let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
         let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg(GROUP)
             .arg("-").arg("+").arg(10).query_async(&mut redis).await.unwrap();
@@ -218,9 +218,10 @@ on_both_servers! {
         let _: i64 = due.query_async(&mut redis).await.unwrap();
         let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
-        type Woken = (Vec<(String, u64, Vec<String>, redis::Value)>, Vec<String>, redis::Value, u64, u64, redis::Value);
-        let (woken, ..): Woken = call.invoke_async(&mut redis).await.unwrap();
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        let mut answer: Vec<redis::Value> = call.invoke_async(&mut redis).await.unwrap();
+        type Woken = Vec<(String, u64, Vec<String>, redis::Value)>;
+        let woken: Woken = redis::from_redis_value(answer.swap_remove(0)).unwrap();
         assert_eq!(woken.iter().map(|(id, ..)| id).collect::<Vec<_>>(), [&read]);
         let left: usize = redis::cmd("EXISTS").arg(key("retry")).query_async(&mut redis).await.unwrap();
         assert_eq!(left, 0);

@@ -145,14 +145,9 @@ impl Books {
     /// Every answer of the inventory: the id of the event it answers.
     pub async fn answers(&self) -> Result<Vec<String>, CommandError> {
         let answers = self.entries(INVENTORY).await?;
-        // An answer's id is that of its event and its own type.
-        let event = |id: String| {
-            id.rsplit_once('/')
-                .map_or(id.clone(), |(event, _)| event.to_owned())
-        };
         Ok(answers
             .iter()
-            .map(|fields| event(text(fields, "id")))
+            .map(|fields| text(fields, "causationid"))
             .collect())
     }
 

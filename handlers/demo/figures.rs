@@ -97,6 +97,8 @@ impl Figures {
             )
         } else if self.published != events || self.handled + dead != events {
             format!("the figures don't add up to {events}")
+        } else if self.more_than_once > 0 {
+            format!("{} events are handled more than once", self.more_than_once)
         } else if self.astray > 0 {
             "the stock and the reservations don't add up: an order was reserved twice".to_owned()
         } else {

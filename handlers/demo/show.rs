@@ -156,14 +156,12 @@ impl Show {
         Ok(figures)
     }
 
-    pub async fn end(&mut self, figures: &Figures) -> Result<(), CommandError> {
+    pub async fn end(&mut self) -> Result<(), CommandError> {
         self.fleet.disband().await?;
-        if figures.more_than_once > 0 {
-            print(
-                "\nWhat was handled more than once had been handled, but not acknowledged, when its worker was\n\
-                 killed. The shop's handlers are made for that: not one order was reserved twice.",
-            )?;
-        }
+        print(
+            "\nNothing was handled more than once, whatever was killed: what a handler does to the stock, and what it\n\
+             answers, leaves in one step with the acknowledgement.",
+        )?;
         print(
             "\nWhat is still dead is malformed, or of a type that nobody handles: no repair of the stock helps.\n\
              An operator would keep a copy and delete it: streamhand dlq purge --all --export letters.ndjson",

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::terminal::say;
 use super::{
-    CommandError, bench, completions, config, dlq, logging, publish, run, scheduled, status,
+    CommandError, bench, completions, config, dlq, logging, pause, publish, run, scheduled, status,
 };
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -83,6 +83,10 @@ enum Builtin {
     Dlq(dlq::DlqArgs),
     /// Show how far the group is, what waits, and who works
     Status(status::StatusArgs),
+    /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
+    Pause(pause::PauseArgs),
+    /// Go on with what was paused
+    Resume(pause::PauseArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -202,6 +206,8 @@ impl Program {
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
                 Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
+                Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
+                Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::BenchWorker(args) => bench::work(args, globals.settings()?).await,

@@ -6,11 +6,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::retention::Kept;
 use super::terminal::print;
 use super::text::{printable, rough, table};
 use crate::config::Settings;
 use crate::config::check;
-use crate::stream::{Connector, ConsumerInfo, Keys, Lag, PARKED, PROTOCOL, StreamStatus};
+use crate::stream::{
+    BreakerNote, Connector, ConsumerInfo, Keys, Lag, PARKED, PROTOCOL, Pausable, StreamStatus,
+};
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
@@ -23,17 +26,23 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), CommandError> {
-    let group = args.group.unwrap_or(settings.worker.group);
+    let group = args.group.unwrap_or_else(|| settings.worker.group.clone());
     check::group_name(&group)
         .map_err(|why| CommandError::usage(format!("the group name {group:?} {why}")))?;
     let pool = Connector::new(&settings.redis)?.pool(1)?;
     let mut streams = Vec::new();
-    for stream in settings.worker.streams {
-        let status = pool.status(&Keys::new(&stream, &group), &group).await?;
-        streams.push((stream, status));
+    let mut kept = Vec::new();
+    for stream in &settings.worker.streams {
+        let status = pool.status(&Keys::new(stream, &group), &group).await?;
+        kept.push(Kept::look(&pool, &settings, stream, &group, &status).await?);
+        streams.push((stream.clone(), status));
     }
     if args.json {
-        let streams: Vec<Value> = streams.iter().map(as_json).collect();
+        let mut streams: Vec<Value> = streams.iter().map(as_json).collect();
+        streams
+            .iter_mut()
+            .zip(&kept)
+            .for_each(|(json, kept)| kept.add_to(json));
         return print(json!({ "group": group, "streams": streams }));
     }
     print(format_args!("group {group}\n"))?;
@@ -73,7 +82,8 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     }
     let notes: Vec<String> = streams
         .iter()
-        .flat_map(|(stream, status)| notes(stream, &group, status))
+        .zip(&kept)
+        .flat_map(|((stream, status), kept)| [notes(stream, &group, status), kept.notes()].concat())
         .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;
@@ -200,8 +210,60 @@ fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
     let in_the_way = status.in_the_way.iter().map(|(key, kind)| {
         format!("{key} is a {kind} that is in the way of the group: rename or delete it")
     });
-    let notes = state.into_iter().chain(in_the_way);
+    let ago = |since_ms| {
+        rough(Duration::from_millis(
+            status.now_ms.saturating_sub(since_ms),
+        ))
+    };
+    let paused = status.paused.iter().map(|(what, note)| {
+        let (ago, by) = (ago(note.since_ms), printable(&note.by));
+        match what {
+            Pausable::Stream => format!(
+                "paused {ago} ago by {by}: `streamhand resume {stream}` goes on with it"
+            ),
+            Pausable::Handler(event_type) => {
+                let event_type = printable(event_type);
+                format!(
+                    "{event_type} paused {ago} ago by {by}: `streamhand resume {stream} --handler {event_type}` goes \
+                     on with it"
+                )
+            }
+        }
+    });
+    let breakers = breakers(status).map(|(worker, breaker)| {
+        let name = printable(&breaker.name);
+        let opened = breaker.opened;
+        let state = match breaker
+            .until_ms
+            .map(|until| until.saturating_sub(status.now_ms))
+        {
+            None => "lets probes through".to_owned(),
+            Some(0) => "is open; its probes are let through now".to_owned(),
+            Some(left) => format!("is open for another {}", rough(Duration::from_millis(left))),
+        };
+        format!(
+            "circuit breaker {name} {state} (opened {opened} times) at {}",
+            printable(worker)
+        )
+    });
+    let notes = state
+        .into_iter()
+        .chain(in_the_way)
+        .chain(paused)
+        .chain(breakers);
     notes.map(|note| format!("{stream}: {note}")).collect()
+}
+
+/// The circuit breakers that are not closed, of workers that are there.
+fn breakers(status: &StreamStatus) -> impl Iterator<Item = (&str, &BreakerNote)> {
+    let consumers = || status.group.iter().flat_map(|group| &group.consumers);
+    let is_there =
+        move |worker: &str| consumers().any(|known| known.name == worker && is_there(known));
+    status
+        .breakers
+        .iter()
+        .filter(move |(worker, _)| is_there(worker))
+        .flat_map(|(worker, notes)| notes.iter().map(move |note| (&worker[..], note)))
 }
 
 /// Whether it is a worker of ours that has been heard of.
@@ -254,6 +316,21 @@ fn as_json((stream, status): &(String, StreamStatus)) -> Value {
         "replayed": status.again,
         "dead": status.dead,
         "protocol": status.protocol,
+        "paused": status.paused.iter().map(|(what, note)| json!({
+            "handler": match what {
+                Pausable::Stream => None,
+                Pausable::Handler(event_type) => Some(event_type),
+            },
+            "since_ms": note.since_ms,
+            "by": note.by,
+        })).collect::<Vec<_>>(),
+        "circuit_breakers": breakers(status).map(|(worker, breaker)| json!({
+            "name": breaker.name,
+            "state": breaker.state,
+            "opened": breaker.opened,
+            "until_ms": breaker.until_ms,
+            "worker": worker,
+        })).collect::<Vec<_>>(),
         "in_the_way": status.in_the_way.iter().map(|(key, _)| key).collect::<Vec<_>>(),
         "group": group,
     })

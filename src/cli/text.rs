@@ -126,6 +126,16 @@ pub(super) fn count(number: u64, what: &str) -> String {
     }
 }
 
+/// `user@host`, as far as they are known.
+pub(super) fn whoami() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned());
+    let host = gethostname::gethostname();
+    format!("{user}@{}", host.to_string_lossy())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use super::tree::KeyPath;
-use super::{HandlerSettings, RedisSettings, Settings, WorkerSettings, duration, tls};
+use super::{
+    BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
+    StreamSettings, WorkerSettings, duration, tls,
+};
 use crate::event_type;
 use crate::retry::Backoff;
 
@@ -23,6 +26,11 @@ const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// Beyond a year a duration is a slip, and sums of it with a time may have no room.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Below a second nothing would be kept but what is on its way.
+const SHORTEST_KEPT: Duration = Duration::from_secs(1);
+/// Beyond a century an age is a slip.
+const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 /// A setting that cannot work.
 pub(super) struct Finding {
@@ -53,11 +61,23 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         }
         handler(&path, settings, &mut findings);
     }
-    for name in settings.streams.keys() {
+    for (name, settings) in &settings.breakers {
+        let path = KeyPath::plain("breakers").key(name);
+        breaker(&path, settings, &mut findings);
+    }
+    for (name, settings) in &settings.streams {
+        let path = KeyPath::plain("streams").key(name);
         if let Err(refusal) = stream_name(name) {
-            let path = KeyPath::plain("streams").key(name);
-            findings.add(path, format!("the stream name {refusal}"));
+            findings.add(path.clone(), format!("the stream name {refusal}"));
         }
+        stream(&path, settings, &mut findings);
+    }
+    if let Some(kept) = settings.dead_letters.keep {
+        keep(KeyPath::plain("dead_letters.keep"), kept, &mut findings);
+    }
+    if settings.dead_letters.warn_at == 0 {
+        let path = KeyPath::plain("dead_letters.warn_at");
+        findings.add(path, "0 is too few; at least 1");
     }
     findings.0
 }
@@ -94,7 +114,7 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
         Some(':') => Err("has a ':', which parts the names of its keys".to_owned()),
         Some(space) if space.is_whitespace() => Err(format!("has the white space {space:?}")),
         Some(control) => Err(format!("has the control character {control:?}")),
-        None if matches!(name, "scheduled" | "published") => {
+        None if matches!(name, "scheduled" | "published" | "trimmed") => {
             Err("is what keys of the streams themselves are called".to_owned())
         }
         None => Ok(()),
@@ -259,8 +279,9 @@ fn same_keys(a: &str, b: &str) -> bool {
 
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 7] = [
-        "retry", "dead", "again", "failures", "position", "paused", "protocol",
+    const OWN: [&str; 11] = [
+        "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
+        "tidied", "commits",
     ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");
@@ -297,6 +318,86 @@ fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) 
     }
     if let Some(settings) = &settings.backoff {
         backoff(&path.key("backoff"), settings, findings);
+    }
+    if let Some(concurrency) = settings.concurrency {
+        findings.count(path.key("concurrency"), concurrency, MOST_AT_ONCE);
+    }
+    if let Some(rate) = settings.rate {
+        let path = path.key("rate");
+        if rate.count == 0 {
+            let message =
+                "0 would let nothing start; leave it out for no limit, and see `streamhand pause`";
+            findings.add(path, message);
+        } else {
+            findings.duration(path, rate.per, SHORTEST_WAIT, LONGEST);
+        }
+    }
+    if let Some(settings) = &settings.circuit_breaker {
+        breaker(&path.key("circuit_breaker"), settings, findings);
+    }
+}
+
+fn breaker(path: &KeyPath, breaker: &BreakerSettings, findings: &mut Findings) {
+    let BreakerSettings {
+        enabled,
+        failures,
+        failure_rate,
+        window,
+        minimum,
+        open_for,
+        probes,
+        counts,
+    } = *breaker;
+    if !enabled {
+        return;
+    }
+    if failures == 0 && failure_rate == 0.0 {
+        let message =
+            "0 without a failure_rate would never open it; set one of them, or enabled = false";
+        findings.add_with(
+            path.key("failures"),
+            vec![path.key("failure_rate")],
+            message,
+        );
+    }
+    if !(0.0..=1.0).contains(&failure_rate) {
+        let message =
+            format!("{failure_rate} is no part of the calls; from 0, which looks at none, to 1");
+        findings.add(path.key("failure_rate"), message);
+    }
+    findings.duration(path.key("window"), window, SHORTEST_WAIT, LONGEST);
+    findings.duration(path.key("open_for"), open_for, SHORTEST_WAIT, LONGEST);
+    for (key, value) in [("minimum", minimum), ("probes", probes)] {
+        if value == 0 {
+            findings.add(path.key(key), "0 is too few; at least 1");
+        }
+    }
+    if counts == Counts::NONE {
+        findings.add(
+            path.key("counts"),
+            "is empty, and would never open it; set enabled = false",
+        );
+    }
+}
+
+fn stream(path: &KeyPath, settings: &StreamSettings, findings: &mut Findings) {
+    if let Some(Retention::Beyond(kept)) = settings.retention {
+        keep(path.key("retention"), kept, findings);
+    }
+    if settings.force == Some(true) && !matches!(settings.retention, Some(Retention::Beyond(_))) {
+        findings.add_with(
+            path.key("force"),
+            vec![path.key("retention")],
+            "needs a retention by age or number, which it trims to whatever a group has not settled",
+        );
+    }
+}
+
+fn keep(path: KeyPath, kept: Keep, findings: &mut Findings) {
+    match kept {
+        Keep::For(age) => findings.duration(path, age, SHORTEST_KEPT, LONGEST_KEPT),
+        Keep::Last(0) => findings.add(path, "0 is too few; at least 1"),
+        Keep::Last(_) => {}
     }
 }
 

@@ -117,13 +117,85 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of(any_wait()),
         of(1..=u32::MAX),
         of(backoff()),
+        of(1..1000_usize),
+        of((1..=u32::MAX, any_wait()).prop_map(|(count, per)| Rate { count, per })),
+        of(select(vec![RateScope::Worker, RateScope::Group])),
+        of(breaker()),
     )
-        .prop_map(|(timeout, grace, max_attempts, backoff)| HandlerSettings {
-            timeout,
-            grace,
-            max_attempts,
-            backoff,
-        })
+        .prop_map(
+            |(timeout, grace, max_attempts, backoff, concurrency, rate, rate_scope, breaker)| {
+                HandlerSettings {
+                    timeout,
+                    grace,
+                    max_attempts,
+                    backoff,
+                    concurrency,
+                    rate,
+                    rate_scope,
+                    circuit_breaker: breaker,
+                }
+            },
+        )
+}
+
+fn breaker() -> impl Strategy<Value = BreakerSettings> {
+    (
+        any::<bool>(),
+        1..=u32::MAX,
+        0.0..=1.0_f64,
+        any_wait(),
+        1..=u32::MAX,
+        any_wait(),
+        1..=u32::MAX,
+        any::<(bool, bool, bool)>(),
+    )
+        .prop_map(
+            |(enabled, failures, failure_rate, window, minimum, open_for, probes, counts)| {
+                BreakerSettings {
+                    enabled,
+                    failures,
+                    failure_rate,
+                    window,
+                    minimum,
+                    open_for,
+                    probes,
+                    counts: Counts {
+                        error: true,
+                        timeout: counts.0,
+                        panic: counts.1,
+                        permanent: counts.2,
+                    },
+                }
+            },
+        )
+}
+
+fn keep() -> impl Strategy<Value = Keep> {
+    prop_oneof![
+        wait(Duration::from_secs(1), Duration::from_secs(365 * 24 * 3600)).prop_map(Keep::For),
+        (1..=u64::MAX).prop_map(Keep::Last),
+    ]
+}
+
+fn stream_settings() -> impl Strategy<Value = StreamSettings> {
+    use proptest::option::of;
+    let retention = prop_oneof![
+        Just((Some(Retention::Acked), Some(false))),
+        (keep(), of(any::<bool>()))
+            .prop_map(|(keep, force)| (Some(Retention::Beyond(keep)), force)),
+        Just((None, None)),
+    ];
+    (of(start()), retention).prop_map(|(start, (retention, force))| StreamSettings {
+        start,
+        retention,
+        force,
+    })
+}
+
+fn dead_letters() -> impl Strategy<Value = DeadLetterSettings> {
+    let warn_at = 1..=i64::MAX as u64;
+    let kept = proptest::option::of(keep());
+    (kept, warn_at).prop_map(|(keep, warn_at)| DeadLetterSettings { keep, warn_at })
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -151,30 +223,34 @@ fn settings() -> impl Strategy<Value = Settings> {
         redis(),
         worker(),
         (1..=u32::MAX, backoff()),
-        (any_wait(), any_wait()),
+        (any_wait(), any_wait(), proptest::option::of(breaker())),
         proptest::collection::btree_map(event_type, handler(), 0..3),
-        proptest::collection::btree_map(stream(), proptest::option::of(start()), 0..3),
+        proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
+        proptest::collection::btree_map(stream(), stream_settings(), 0..3),
+        dead_letters(),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
-            |(redis, worker, retry, defaults, handlers, streams, app)| Settings {
-                redis,
-                worker,
-                retry: RetrySettings {
-                    max_attempts: retry.0,
-                    backoff: retry.1,
-                },
-                defaults: HandlerSettings {
-                    timeout: Some(defaults.0),
-                    grace: Some(defaults.1),
-                    ..HandlerSettings::default()
-                },
-                handlers,
-                streams: streams
-                    .into_iter()
-                    .map(|(name, start)| (name, StreamSettings { start }))
-                    .collect(),
-                app: app.into_iter().collect(),
+            |(redis, worker, retry, defaults, handlers, breakers, streams, dead_letters, app)| {
+                Settings {
+                    redis,
+                    worker,
+                    retry: RetrySettings {
+                        max_attempts: retry.0,
+                        backoff: retry.1,
+                    },
+                    defaults: HandlerSettings {
+                        timeout: Some(defaults.0),
+                        grace: Some(defaults.1),
+                        circuit_breaker: defaults.2,
+                        ..HandlerSettings::default()
+                    },
+                    handlers,
+                    breakers,
+                    streams,
+                    dead_letters,
+                    app: app.into_iter().collect(),
+                }
             },
         )
 }
@@ -193,8 +269,11 @@ fn levels() -> Vec<(String, Vec<String>)> {
     let of_backoff = levels["retry.backoff"].clone();
     levels.insert("handlers.\"order.created\"".to_owned(), of_handler);
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);
-    levels.insert("streams.orders".to_owned(), owned(&["start"]));
-    let top = "redis worker retry defaults handlers streams app";
+    levels.insert(
+        "streams.orders".to_owned(),
+        owned(&["start", "retention", "force"]),
+    );
+    let top = "redis worker retry defaults handlers streams dead_letters app";
     levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
     levels
         .get_mut("retry")

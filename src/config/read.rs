@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::error::{Origin, Problem, ProblemKind};
 use super::tree::{KeyPath, Tree};
 use super::value::{Given, Setting, type_name};
-use super::{HandlerSettings, Settings, StreamSettings, nearest};
+use super::{BreakerSettings, HandlerSettings, Settings, StreamSettings, nearest};
 use crate::retry::Backoff;
 
 /// Reads what `tree` says over the defaults. A setting whose value is refused keeps its default.
@@ -77,16 +77,32 @@ impl Reader<'_> {
         root.section("defaults", |defaults| {
             defaults.setting("timeout", &mut read.defaults.timeout);
             defaults.setting("grace", &mut read.defaults.grace);
+            defaults.limits(&mut read.defaults);
+            let mut breaker = BreakerSettings::default();
+            let is_there = defaults.has("circuit_breaker");
+            defaults.section("circuit_breaker", |section| section.breaker(&mut breaker));
+            read.defaults.circuit_breaker = is_there.then_some(breaker);
         });
-        let inherited = read.retry.backoff;
+        let inherited = (read.retry.backoff, read.defaults.circuit_breaker);
         root.sections("handlers", |name, section| {
             let handler = section.handler(inherited);
             read.handlers.insert(name.to_owned(), handler);
         });
+        root.sections("breakers", |name, section| {
+            let mut breaker = BreakerSettings::default();
+            section.breaker(&mut breaker);
+            read.breakers.insert(name.to_owned(), breaker);
+        });
         root.sections("streams", |name, section| {
             let mut stream = StreamSettings::default();
             section.setting("start", &mut stream.start);
+            section.setting("retention", &mut stream.retention);
+            section.setting("force", &mut stream.force);
             read.streams.insert(name.to_owned(), stream);
+        });
+        root.section("dead_letters", |dead| {
+            dead.setting("keep", &mut read.dead_letters.keep);
+            dead.setting("warn_at", &mut read.dead_letters.warn_at);
         });
         root.free("app", &mut read.app);
         root.finish();
@@ -134,22 +150,49 @@ impl<'t> Section<'_, 't> {
         });
     }
 
-    fn handler(&mut self, inherited: Backoff) -> HandlerSettings {
+    /// Reads a circuit breaker; what it does not say stays as it is.
+    fn breaker(&mut self, into: &mut BreakerSettings) {
+        self.setting("enabled", &mut into.enabled);
+        self.setting("failures", &mut into.failures);
+        self.setting("failure_rate", &mut into.failure_rate);
+        self.setting("window", &mut into.window);
+        self.setting("minimum", &mut into.minimum);
+        self.setting("open_for", &mut into.open_for);
+        self.setting("probes", &mut into.probes);
+        self.setting("counts", &mut into.counts);
+    }
+
+    fn limits(&mut self, into: &mut HandlerSettings) {
+        self.setting("concurrency", &mut into.concurrency);
+        self.setting("rate", &mut into.rate);
+        self.setting("rate_scope", &mut into.rate_scope);
+    }
+
+    fn handler(&mut self, inherited: (Backoff, Option<BreakerSettings>)) -> HandlerSettings {
         let mut handler = HandlerSettings::default();
         self.setting("timeout", &mut handler.timeout);
         self.setting("grace", &mut handler.grace);
         self.setting("max_attempts", &mut handler.max_attempts);
-        if self
-            .table
-            .is_some_and(|table| table.contains_key("backoff"))
-        {
-            let mut backoff = inherited;
+        self.limits(&mut handler);
+        if self.has("backoff") {
+            let mut backoff = inherited.0;
             self.backoff(&mut backoff);
             handler.backoff = Some(backoff);
         } else {
             self.keys.push("backoff");
         }
+        if self.has("circuit_breaker") {
+            let mut breaker = inherited.1.unwrap_or_default();
+            self.section("circuit_breaker", |section| section.breaker(&mut breaker));
+            handler.circuit_breaker = Some(breaker);
+        } else {
+            self.keys.push("circuit_breaker");
+        }
         handler
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
     }
 
     /// Reads a table within this one, or none.
@@ -174,7 +217,8 @@ impl<'t> Section<'_, 't> {
     /// Catches `[handlers.order.created]`, which TOML takes for `created` within `order`.
     fn is_unquoted(&mut self, name: &str, value: &Value) -> bool {
         let within = value.as_table().into_iter().flatten();
-        let mut inner = within.filter(|(key, value)| value.is_table() && *key != "backoff");
+        let of_its_own = |key: &str| matches!(key, "backoff" | "circuit_breaker");
+        let mut inner = within.filter(|(key, value)| value.is_table() && !of_its_own(key));
         let Some((inner, _)) = inner.next().filter(|_| !name.contains('.')) else {
             return false;
         };

@@ -75,6 +75,13 @@ fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
     let settings = Settings::from_toml_str(&uncommented).expect(&uncommented);
     assert_eq!(settings.redis.username.as_deref(), Some("worker"));
     assert_eq!(settings.start("orders"), Start::End);
+    let days = |days: u64| Keep::For(Duration::from_secs(days * 24 * 3600));
+    let orders = &settings.streams["orders"];
+    assert_eq!(
+        (orders.retention, orders.force),
+        (Some(Retention::Beyond(days(7))), Some(false))
+    );
+    assert_eq!(settings.dead_letters.keep, Some(days(30)));
     let policy = settings.policy("order.created");
     assert_eq!((policy.timeout.as_secs(), policy.max_attempts), (10, 8));
     assert_eq!(policy.backoff.initial, Duration::from_secs(2));
@@ -290,6 +297,10 @@ timeout = "26h"
 backoff = { initial = "2s" }
 [streams."{shop}.orders"]
 start = "end"
+retention = " 48h "
+force = true
+[dead_letters]
+keep = "0100000"
 [app]
 token = "hunter2"
 "#,
@@ -338,6 +349,12 @@ token = "hunter2"
 
     [streams."{shop}.orders"]
     start = "end"
+    retention = "2d"
+    force = true
+
+    [dead_letters]
+    keep = "100000"
+    warn_at = 10000
 
     [app]
     token = "***"

@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
-use super::{Start, Unhandled, duration, nearest};
+use super::{Counts, Rate, RateScope, Start, Unhandled, duration, nearest};
 
 /// A value as a source gives it.
 #[derive(Clone, Copy)]
@@ -75,6 +75,29 @@ impl Setting for u32 {
     }
 }
 
+impl Setting for u64 {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        whole_number(given)
+    }
+}
+
+impl Setting for bool {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        const EXPECTED: &str = "true or false";
+        match given {
+            Given::Toml(Value::Boolean(value)) => Ok(*value),
+            Given::Toml(Value::String(text)) if text.parse::<bool>().is_ok() => Err(wrong_type(
+                format!("expected {EXPECTED}; write {text} without quotes"),
+            )),
+            Given::Toml(other) => Err(mismatch(EXPECTED, other)),
+            Given::Text(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| wrong_type(format!("expected {EXPECTED}, found {text:?}"))),
+        }
+    }
+}
+
 impl Setting for f64 {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         const EXPECTED: &str = "a number, as in 1.5";
@@ -121,6 +144,37 @@ impl Setting for Unhandled {
 impl Setting for Start {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("beginning", Self::Beginning), ("end", Self::End)])
+    }
+}
+
+impl Setting for RateScope {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
+    }
+}
+
+impl Setting for Rate {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        Rate::parse(text(given, "a rate in quotes, as in \"100/s\"")?).map_err(invalid)
+    }
+}
+
+/// A list of kinds of failures.
+impl Setting for Counts {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        let mut counts = Counts::NONE;
+        for name in Vec::<String>::read(given)? {
+            if !counts.set(&name) {
+                let known = Counts::NAMES.map(|name| format!("{name:?}")).join(", ");
+                let hint = nearest::of(&name, Counts::NAMES)
+                    .map(|name| format!("; did you mean {name:?}?"))
+                    .unwrap_or_default();
+                return Err(invalid(format!(
+                    "{name:?} is no kind of failure{hint}; there are {known}"
+                )));
+            }
+        }
+        Ok(counts)
     }
 }
 

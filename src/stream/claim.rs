@@ -48,6 +48,8 @@ pub(crate) struct Woken {
     pub now_ms: u64,
     /// How many replayed entries wait.
     pub again: u64,
+    /// What is paused: `stream`, or `handler:` and a type.
+    pub paused: Vec<String>,
     /// When the next scheduled event falls due, from now; zero where one is due already.
     pub scheduled: Option<Duration>,
 }
@@ -137,6 +139,7 @@ impl Link {
             .key(&keys.retry)
             .key(&keys.failures)
             .key(&keys.again)
+            .key(&keys.paused)
             .key(&keys.scheduled)
             .arg(group)
             .arg(me)
@@ -146,7 +149,7 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [entries, trimmed, next, now, again, scheduled] = reply::tuple(value)?;
+            let [entries, trimmed, next, now, again, paused, scheduled] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
             Some(Woken {
                 entries: delivered(entries)?,
@@ -154,6 +157,10 @@ impl Link {
                 next: reply::until(next, now_ms),
                 now_ms,
                 again: reply::int(&again)? as u64,
+                paused: reply::array(paused)?
+                    .into_iter()
+                    .filter_map(reply::text)
+                    .collect(),
                 scheduled: reply::until(scheduled, now_ms),
             })
         };

@@ -48,6 +48,8 @@ pub(crate) struct Greeting {
     pub server: String,
     /// The connection's id at the server, by which a blocked read can be woken.
     pub client: i64,
+    /// One step reaches keys of one hash slot only.
+    pub is_cluster: bool,
 }
 
 /// What a connection goes over.
@@ -193,7 +195,7 @@ impl Connector {
             .query_async(conn)
             .await
             .map_err(|error| self.explain(error, Who::Worker))?;
-        let (version, server) = server_of(&info);
+        let (version, server, is_cluster) = server_of(&info);
         if version < OLDEST {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -203,7 +205,11 @@ impl Connector {
                 ),
             ));
         }
-        Ok(Greeting { server, client })
+        Ok(Greeting {
+            server,
+            client,
+            is_cluster,
+        })
     }
 
     /// A pool of at most `size` connections.
@@ -320,6 +326,11 @@ impl Trouble {
         }
     }
 
+    /// What a script answers of an error that it has caught, nothing having been done.
+    pub fn refused(doing: &str, error: &str) -> Self {
+        Trouble::Refused(refusal_in(Who::Worker, doing, error))
+    }
+
     /// An answer that is not of the form the step has.
     pub fn garbled(doing: &str) -> Self {
         Trouble::Broken(Error::new(
@@ -413,8 +424,8 @@ fn config(response_timeout: Duration) -> AsyncConnectionConfig {
         .set_response_timeout(Some(response_timeout))
 }
 
-/// Version and run id out of `INFO server`.
-fn server_of(info: &str) -> ((u32, u32), String) {
+/// Version, run id, and whether it is a cluster's, out of `INFO server`.
+fn server_of(info: &str) -> ((u32, u32), String, bool) {
     let field = |name: &str| {
         info.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -426,6 +437,10 @@ fn server_of(info: &str) -> ((u32, u32), String) {
     (
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)),
         field("run_id").trim().to_owned(),
+        // Valkey has its own word for it.
+        [field("redis_mode"), field("server_mode")]
+            .iter()
+            .any(|mode| mode.trim() == "cluster"),
     )
 }
 
@@ -436,7 +451,8 @@ mod tests {
     #[test]
     fn the_version_and_the_run_are_read_from_info() {
         let info = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nrun_id:abc\r\n";
-        assert_eq!(server_of(info), ((7, 2), "abc".to_owned()));
+        assert_eq!(server_of(info), ((7, 2), "abc".to_owned(), false));
+        assert!(server_of("server_mode:cluster\r\n").2 && server_of("redis_mode:cluster\r\n").2);
         assert_eq!(server_of("").0, (0, 0));
     }
 }

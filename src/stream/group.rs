@@ -132,6 +132,8 @@ impl Link {
         FORGET
             .key(&keys.stream)
             .key(&keys.position)
+            .key(&keys.breakers)
+            .key(&keys.commits)
             .arg(group)
             .arg(consumer)
             .invoke_async(&mut self.conn)

@@ -30,11 +30,25 @@ pub(crate) struct Keys {
     pub failures: String,
     /// The group's last delivered id and each worker's lowest held id.
     pub position: String,
+    /// What of it an operator has paused for the group, since when, and who.
+    pub paused: String,
+    /// The circuit breakers of workers that are not closed.
+    pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
+    /// Whose turn it was to drop dead letters, and how many were.
+    pub kept: String,
+    /// Whose turn it was to trim the stream, of all groups' workers.
+    pub trimmed: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
+    /// What the names of all keys begin with, whosever they are.
+    base: String,
+    /// What each worker's last commit settled, to know a repeat by.
+    pub commits: String,
     prefix: String,
+    /// What deduplication marks begin with: those of replayed entries are the stream's own.
+    seen: String,
 }
 
 impl StreamKeys {
@@ -58,14 +72,16 @@ impl StreamKeys {
 impl Keys {
     /// The keys of `stream` for `group`. A stream's own `{tag}` is kept, else its name becomes the tag.
     pub fn new(stream: &str, group: &str) -> Self {
-        Self::with_prefix(stream.to_owned(), format!("{}:{group}", prefix(stream)))
+        Self::with_base(stream.to_owned(), prefix(stream), group)
     }
 
     /// The keys of the stream of replayed entries: its own, but for the dead letters, which are the stream's.
     pub fn again(&self, group: &str) -> Self {
-        let mut keys = Self::with_prefix(self.again.clone(), format!("{}:{group}", self.again));
+        let mut keys = Self::with_base(self.again.clone(), self.again.clone(), group);
         keys.dead = self.dead.clone();
         keys.protocol = self.protocol.clone();
+        keys.paused = self.paused.clone();
+        keys.seen = self.seen.clone();
         keys
     }
 
@@ -74,7 +90,18 @@ impl Keys {
         format!("{}:buried:{id}", self.prefix)
     }
 
-    fn with_prefix(stream: String, prefix: String) -> Self {
+    /// The due times that another group of the stream keeps.
+    pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
+        [self.base.as_bytes(), b":", group, b":retry"].concat()
+    }
+
+    /// The key that says of an event that it is done.
+    pub fn seen(&self, event: &[u8]) -> Vec<u8> {
+        [self.seen.as_bytes(), event].concat()
+    }
+
+    fn with_base(stream: String, base: String, group: &str) -> Self {
+        let prefix = format!("{base}:{group}");
         let of_stream = StreamKeys::new(&stream);
         Keys {
             scheduled: of_stream.scheduled,
@@ -85,8 +112,15 @@ impl Keys {
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
             position: format!("{prefix}:position"),
+            paused: format!("{prefix}:paused"),
+            breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
+            kept: format!("{prefix}:kept"),
+            trimmed: format!("{base}:trimmed"),
             protocol: format!("{prefix}:protocol"),
+            base,
+            commits: format!("{prefix}:commits"),
+            seen: format!("{prefix}:seen:"),
             prefix,
         }
     }
@@ -101,7 +135,7 @@ fn prefix(stream: &str) -> String {
 }
 
 /// What Redis hashes of a key in a cluster, where it is not the whole key.
-fn tag(key: &str) -> Option<&str> {
+pub(super) fn tag(key: &str) -> Option<&str> {
     let open = key.find('{')?;
     let close = key[open..].find('}')? + open;
     (close > open + 1).then(|| &key[open + 1..close])
@@ -120,9 +154,17 @@ mod tests {
             "{orders}:fulfilment:again:fulfilment:retry"
         );
         assert_eq!(keys.again("fulfilment").dead, keys.dead);
+        assert_eq!(keys.seen(b"e-1"), b"{orders}:fulfilment:seen:e-1");
+        assert_eq!(keys.again("fulfilment").seen(b"e-1"), keys.seen(b"e-1"));
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
+        );
+        assert_eq!(keys.trimmed, "{orders}:trimmed");
+        assert_eq!(keys.retry_of(b"audit"), b"{orders}:audit:retry");
+        assert_eq!(
+            Keys::new("eu:{orders}:3", "g").trimmed,
+            "eu:{orders}:3:trimmed"
         );
         let keys = StreamKeys::new("orders");
         assert_eq!(keys.scheduled, "{orders}:scheduled");

@@ -3,16 +3,20 @@
 
 mod append;
 mod claim;
+mod commit;
 mod connection;
 mod group;
 #[cfg(test)]
 pub(crate) mod instructions;
 mod keys;
 mod letters;
+mod pause;
+mod rate;
 mod read;
 mod reader;
 mod reply;
 mod resp;
+mod retention;
 mod schedule;
 mod settle;
 mod status;
@@ -21,13 +25,17 @@ mod tls;
 
 pub(crate) use append::{Addition, Appended, Done, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
+pub(crate) use commit::{Commit, CommitOutcome};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use keys::{Keys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
+pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
+pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
+pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
 pub(crate) use schedule::{Kept, LAST_MS, Place, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use status::{Lag, StreamStatus};

@@ -7,6 +7,7 @@ use redis::Value;
 use super::connection::{Pool, Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
+use super::pause::{self, BreakerNote, Pausable, PauseNote};
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -39,6 +40,12 @@ pub(crate) struct StreamStatus {
     pub group: Option<GroupStatus>,
     /// The group's keys that hold something else than they should, and what it is.
     pub in_the_way: Vec<(String, String)>,
+    /// What is paused, since when and by whom.
+    pub paused: Vec<(Pausable, PauseNote)>,
+    /// Circuit breakers that are not closed, by worker; those of workers that are gone among them.
+    pub breakers: Vec<(String, Vec<BreakerNote>)>,
+    /// The server's time, in milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// How a group is doing.
@@ -73,6 +80,8 @@ impl Pool {
             .key(&keys.protocol)
             .key(&keys.failures)
             .key(&keys.position)
+            .key(&keys.paused)
+            .key(&keys.breakers)
             .key(&keys.scheduled)
             .key(&keys.scheduled_events)
             .arg(group)
@@ -97,6 +106,8 @@ fn status(value: Value) -> Option<StreamStatus> {
         length,
         group,
         in_the_way,
+        paused,
+        breakers,
         scheduled,
         later,
     ] = reply::tuple(value)?;
@@ -122,6 +133,9 @@ fn status(value: Value) -> Option<StreamStatus> {
                 Some((reply::text(key)?, reply::text(kind)?))
             })
             .collect::<Option<_>>()?,
+        paused: pause::paused(paused),
+        breakers: pause::breakers(breakers),
+        now_ms: now,
     })
 }
 

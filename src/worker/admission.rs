@@ -4,16 +4,23 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tower::Layer;
 
 use super::held::Batch;
 use super::memory::Memory;
 use super::steps::Body;
+use super::turnstile::Turnstile;
 use super::verdict::{self, Reason, Verdict};
 use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
 use crate::event::{Entry, Envelope};
-use crate::handler::{Registry, Route};
+use crate::handler::Registry;
+use crate::middleware::Handler;
+use crate::policy::{Breakers, CatchPanics, Caught, Gate, Room, Timed, TimeoutLayer};
 use crate::stream::Record;
+
+/// The runs of how many handlers a stream is known to have seen; those of all others count as without limit.
+const PLACES: usize = 63;
 
 /// One entry to be handled.
 pub(super) struct Item {
@@ -31,10 +38,21 @@ pub(super) struct Past {
     pub age: Duration,
 }
 
+/// A handler with all that the runtime puts around it.
+type Service = Timed<Caught<Handler>>;
+/// A run of it.
+pub(super) type RunFuture = <Service as tower::Service<Context>>::Future;
+
 /// A handler, and the policy its entries are under.
 pub(super) struct Bound {
-    pub route: Route,
+    /// The newest version of the data it takes.
+    version: u32,
+    service: Service,
     pub policy: HandlerPolicy,
+    pub gate: Gate,
+    pub turnstile: Option<Turnstile>,
+    /// Which bit stands for it among the handlers a stream has seen.
+    pub bit: u64,
 }
 
 /// What an entry needs before its handler runs.
@@ -46,22 +64,43 @@ pub(super) enum Admission<'a> {
 
 /// Which handler an event goes to, and what becomes of those that go to none.
 pub(super) struct Routes {
-    handlers: FxHashMap<Box<[u8]>, Bound>,
+    handlers: Vec<Bound>,
+    places: FxHashMap<Box<[u8]>, usize>,
     ignored: HashSet<String>,
     default_policy: HandlerPolicy,
     unhandled: Unhandled,
     unhandled_after: Duration,
+    is_limited: bool,
+    has_group_rates: bool,
 }
 
 impl Routes {
-    pub fn new(settings: &Settings, registry: Registry) -> Self {
+    pub fn new(settings: &Settings, registry: Registry, breakers: &Breakers) -> Self {
         let (routes, ignored) = registry.into_parts();
-        let bind = |(event_type, route): (String, Route)| {
+        let (mut handlers, mut places) = (Vec::new(), FxHashMap::default());
+        for (place, (event_type, route)) in routes.into_iter().enumerate() {
             let policy = settings.policy(&event_type);
-            (event_type.into_bytes().into(), Bound { route, policy })
-        };
+            let around = TimeoutLayer {
+                timeout: policy.timeout,
+                grace: policy.grace,
+            };
+            let gate = Gate::new(&event_type, &policy, breakers);
+            handlers.push(Bound {
+                version: route.version,
+                service: around.layer(CatchPanics.layer(route.handler)),
+                gate,
+                turnstile: policy.concurrency.map(Turnstile::new),
+                policy,
+                bit: 1 << place.min(PLACES),
+            });
+            places.insert(event_type.into_bytes().into(), place);
+        }
+        let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.turnstile.is_some();
         Routes {
-            handlers: routes.into_iter().map(bind).collect(),
+            is_limited: handlers.iter().any(is_limited),
+            has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
+            handlers,
+            places,
             ignored,
             default_policy: settings.policy(""),
             unhandled: settings.worker.unhandled,
@@ -71,13 +110,32 @@ impl Routes {
 
     /// The handler of a type that has one.
     pub fn of(&self, event: &Envelope) -> &Bound {
-        &self.handlers[event.type_bytes()]
+        &self.handlers[self.places[event.type_bytes()]]
+    }
+
+    /// The handler of a type, where there is one.
+    pub fn find(&self, event_type: &[u8]) -> Option<&Bound> {
+        self.places.get(event_type).map(|at| &self.handlers[*at])
+    }
+
+    pub fn all(&self) -> &[Bound] {
+        &self.handlers
+    }
+
+    /// Whether any handler is limited by more than its time and `worker.concurrency`.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// Whether any handler's rate is counted for the whole group.
+    pub fn has_group_rates(&self) -> bool {
+        self.has_group_rates
     }
 
     /// What is to be done with an entry, before a handler is involved.
     pub fn admit(&self, memory: &Memory, batch: &Batch, item: Item) -> Admission<'_> {
         let slot = &batch.slots[item.index as usize];
-        let Item { entry, past, .. } = item;
+        let Item { index, entry, past } = item;
         let (record, age) = match past {
             Some(past) => (past.record, past.age),
             None => (None, Duration::ZERO),
@@ -104,7 +162,7 @@ impl Routes {
                 return Admission::Settle(verdict, Body::Raw(entry), attempt);
             }
         };
-        let bound = self.handlers.get(envelope.type_bytes());
+        let bound = self.find(envelope.type_bytes());
         let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
         if memory.knows(&batch.source, slot.id, &envelope) {
             let event_type = envelope.event_type();
@@ -126,18 +184,19 @@ impl Routes {
             return Admission::Settle(verdict, body, attempts);
         }
         let unhandled = match bound {
-            Some(bound) if envelope.version() <= bound.route.version => {
+            Some(bound) if envelope.version() <= bound.version => {
                 let surroundings = batch.source.surroundings.clone();
+                let (most, place) = (policy.max_attempts, batch.place(index));
                 return Admission::Handle(
                     bound,
-                    Context::new(envelope, attempt, policy.max_attempts, surroundings),
+                    Context::placed(envelope, attempt, most, surroundings, place),
                 );
             }
             Some(bound) => format!(
                 "{} has version {}; this worker's handler takes versions up to {}",
                 envelope.event_type(),
                 envelope.version(),
-                bound.route.version
+                bound.version
             ),
             None if self.ignored.contains(envelope.event_type())
                 || self.unhandled == Unhandled::Ack =>
@@ -153,6 +212,22 @@ impl Routes {
         let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
         let body = event_body(batch, envelope, attempt, policy);
         Admission::Settle(verdict, body, attempt)
+    }
+}
+
+impl Bound {
+    /// Decodes the event and makes the handler's run.
+    pub fn call(&self, ctx: Context) -> RunFuture {
+        // It is always ready, and cloning it costs a reference count.
+        tower::Service::call(&mut self.service.clone(), ctx)
+    }
+
+    /// How many more of its entries may come.
+    pub fn room(&self) -> Room {
+        let turnstile = self.turnstile.as_ref();
+        self.gate
+            .room()
+            .and(turnstile.map_or(Room::Any, Turnstile::room))
     }
 }
 

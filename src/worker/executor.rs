@@ -1,32 +1,30 @@
-//! The executor: starts handlers, as many at once as `concurrency` allows, and turns what comes of them into
-//! verdicts. A handler is polled once where it stands; only one that waits becomes a task of its own.
+//! The executor: takes entries in runs, one lane a core, and starts their handlers, as many at once as `concurrency` and
+//! the handlers' own limits allow. What becomes of a handler that has been started is in [`super::attempt`].
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::CatchUnwind;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acker::Acks;
-use super::admission::{Admission, Bound, Item, Routes};
-use super::held::{Batch, Owner};
+use super::admission::{Admission, Bound, Item};
+use super::attempt::{Attempt, log};
+use super::commits::Commits;
+use super::held::Batch;
 use super::memory;
-use super::observer::{Outcome, Settled};
 use super::settler::Settlement;
 use super::shared::Shared;
 use super::steps::Body;
-use super::verdict::{self, Verdict};
-use crate::config::Settings;
-use crate::context::{Cancelled, Context};
-use crate::event::EntryId;
-use crate::failure::Failure;
-use crate::handler::{HandlerFuture, Registry};
+use super::turnstile::{Entered, Waiting, put_back_for};
+use super::verdict::Verdict;
+use crate::context::Context;
+use crate::policy::{Held, Why};
 
+/// What is held back comes back no sooner than this.
+const LEAST_WAIT: Duration = Duration::from_millis(20);
+const UNSTARTED: &str = "given back unstarted by a worker that stopped";
 /// Entries that are handed to a lane at once.
 pub(super) const RUN: usize = 32;
 
@@ -38,30 +36,27 @@ pub(super) struct Run {
 
 /// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
 pub(super) struct Executor {
-    shared: Arc<Shared>,
-    routes: Routes,
+    pub shared: Arc<Shared>,
     acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
-    tasks: TaskTracker,
+    pub commits: Commits,
+    pub tasks: TaskTracker,
     /// Drops the handlers that are still running.
     pub give_up: CancellationToken,
 }
 
-type Caught = CatchUnwind<AssertUnwindSafe<HandlerFuture>>;
-
 impl Executor {
     pub fn new(
         shared: Arc<Shared>,
-        settings: &Settings,
-        registry: Registry,
         acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
+        commits: Commits,
     ) -> Self {
         Executor {
             shared,
-            routes: Routes::new(settings, registry),
             acks,
             settle,
+            commits,
             tasks: TaskTracker::new(),
             give_up: CancellationToken::new(),
         }
@@ -80,6 +75,14 @@ impl Executor {
             self.tasks.spawn(self.clone().lane(runs.clone()));
         }
         self.tasks.spawn(self.clone().ward(suspects));
+        let turnstiles = self.shared.routes.all().iter();
+        if turnstiles
+            .filter_map(|bound| bound.turnstile.as_ref())
+            .next()
+            .is_some()
+        {
+            tokio::spawn(self.clone().give_back_what_waits());
+        }
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -168,7 +171,7 @@ impl Executor {
         }
     }
 
-    /// One entry: decides whether it is to be handled, starts its handler, and polls it once.
+    /// One entry: decides whether it is to be handled, and starts its handler.
     fn start(
         self: &Arc<Self>,
         batch: &Arc<Batch>,
@@ -178,231 +181,180 @@ impl Executor {
     ) {
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
-        if self.shared.is_stopping() {
+        self.shared.arrived(batch);
+        if self.shared.is_stopping() || batch.source.pauses.stream() {
             slot.finish();
-            let error = "given back unstarted by a worker that stopped".to_owned();
-            let verdict = Verdict::Release {
-                delay: Duration::ZERO,
-                error,
+            let error = if self.shared.is_stopping() {
+                UNSTARTED
+            } else {
+                "given back unstarted: the stream is paused"
             };
+            let verdict = Verdict::give_back(Duration::ZERO, error);
             return self.settle(batch, index, verdict, Body::Raw(item.entry), 0);
         }
         if !slot.start() {
             // Taken over by another worker while it waited here.
             return self.shared.settled(batch, [slot]);
         }
-        let (bound, ctx) = match self.routes.admit(&self.shared.memory, batch, item) {
-            Admission::Handle(bound, ctx) => (bound, ctx),
+        match self.shared.routes.admit(&self.shared.memory, batch, item) {
+            Admission::Handle(bound, ctx) => self.enter(batch, index, bound, ctx, permit, acks),
             Admission::Settle(Verdict::Ack, body, _) => {
                 if let Body::Event(ctx) = &body {
                     slot.succeeded(memory::mark(ctx.envelope()));
                 }
                 slot.finish();
-                return acks.push(index);
+                acks.push(index);
             }
             Admission::Settle(verdict, body, attempt) => {
                 let owner = slot.finish();
                 match &body {
-                    Body::Event(ctx) => self.report(batch, ctx, &verdict, owner, None),
+                    Body::Event(ctx) => {
+                        Self::report(&self.shared, batch, ctx, &verdict, owner, None);
+                    }
                     Body::Raw(entry) => log(&verdict, owner, entry.id, "", attempt),
                 }
-                return self.settle(batch, index, verdict, body, attempt);
+                self.settle(batch, index, verdict, body, attempt);
             }
-        };
-        let started = self.observe_start(&ctx);
-        let mut future = match catch_unwind(AssertUnwindSafe(|| bound.route.call(ctx.clone()))) {
-            Ok(Ok(future)) => AssertUnwindSafe(future).catch_unwind(),
-            Ok(Err(failure)) => {
-                return self.finish(batch, index, &ctx, bound, Err(failure), started, acks);
-            }
-            Err(panic) => {
-                return self.finish(
-                    batch,
-                    index,
-                    &ctx,
-                    bound,
-                    Err(panicked(panic)),
-                    started,
-                    acks,
-                );
-            }
-        };
-        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.poll_unpin(&mut nobody) {
-            Poll::Ready(result) => {
-                let result = flatten(result);
-                if result.is_ok() || !batch.is_lapsed() {
-                    return self.finish(batch, index, &ctx, bound, result, started, acks);
-                }
-                // Its lease ran out meanwhile: whose the failure is has to be waited for.
-                let ended: HandlerFuture = Box::pin(std::future::ready(result));
-                future = AssertUnwindSafe(ended).catch_unwind();
-            }
-            Poll::Pending => {}
         }
-        slot.running(&ctx);
-        let task = self
-            .clone()
-            .wait(batch.clone(), index, ctx, future, started, permit.take());
-        self.tasks.spawn(task);
     }
 
-    /// A handler that waits: until it ends, its time is over, or the worker gives up on it.
-    async fn wait(
+    /// An entry that is to be handled comes to its handler's limits.
+    fn enter(
+        self: &Arc<Self>,
+        batch: &Arc<Batch>,
+        index: u32,
+        bound: &Bound,
+        ctx: Context,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        acks: &mut Vec<u32>,
+    ) {
+        batch.source.saw(bound.bit);
+        let attempt = Attempt {
+            batch,
+            index,
+            bound,
+        };
+        let Some(turnstile) = &bound.turnstile else {
+            self.launch(attempt, ctx, permit, acks);
+            return;
+        };
+        let waiting = Waiting {
+            batch: batch.clone(),
+            index,
+            ctx,
+        };
+        match turnstile.enter(waiting) {
+            Entered::Runs(waiting) => {
+                if self.launch(attempt, waiting.ctx, permit, acks) {
+                    self.leave(bound, permit);
+                }
+            }
+            Entered::Waits => {}
+            Entered::Full(waiting, each) => {
+                let held = Held {
+                    why: Why::Concurrency,
+                    wait: put_back_for(each, bound.gate.waiting()),
+                };
+                self.hold_back(attempt, waiting.ctx, held);
+            }
+        }
+    }
+
+    /// A run of a handler with limited places has ended: the next entry that waits takes its place.
+    pub fn leave(self: &Arc<Self>, bound: &Bound, permit: &mut Option<OwnedSemaphorePermit>) {
+        let turnstile = bound.turnstile.as_ref();
+        while let Some(waiting) = turnstile.and_then(|turnstile| turnstile.leave()) {
+            let Waiting { batch, index, ctx } = waiting;
+            if self.shared.is_stopping() {
+                self.give_back_unstarted(&batch, index, ctx);
+                continue;
+            }
+            if !self.may_start(&batch, permit) {
+                // It takes its place along, and has to wait for something else as well.
+                let (executor, permit) = (self.clone(), permit.take());
+                self.tasks
+                    .spawn(executor.start_later(batch, index, ctx, permit));
+                return;
+            }
+            let attempt = Attempt {
+                batch: &batch,
+                index,
+                bound,
+            };
+            let mut acks = Vec::new();
+            let ended = self.launch(attempt, ctx, permit, &mut acks);
+            self.acknowledge(&batch, &mut acks);
+            if !ended {
+                return;
+            }
+        }
+    }
+
+    async fn start_later(
         self: Arc<Self>,
         batch: Arc<Batch>,
         index: u32,
         ctx: Context,
-        future: Caught,
-        started: Option<Instant>,
-        permit: Option<OwnedSemaphorePermit>,
+        mut permit: Option<OwnedSemaphorePermit>,
     ) {
-        let bound = self.routes.of(ctx.envelope());
-        let since = started.unwrap_or_else(Instant::now);
-        // In a block of its own: what it returns with, the handler's future is dropped by then.
-        let result = {
-            tokio::pin!(future);
-            tokio::select! {
-                biased;
-                result = &mut future => Some(flatten(result)),
-                () = self.give_up.cancelled() => None,
-                () = tokio::time::sleep(bound.policy.timeout) => {
-                    ctx.cancel(Cancelled::TimedOut);
-                    tokio::select! {
-                        biased;
-                        result = &mut future => Some(flatten(result)),
-                        () = self.give_up.cancelled() => None,
-                        () = tokio::time::sleep(bound.policy.grace) => {
-                            let timeout = humantime::format_duration(bound.policy.timeout);
-                            Some(Err(Failure::retry(format!("the handler timed out after {timeout}"))))
-                        }
-                    }
-                }
-            }
+        let bound = self.shared.routes.of(ctx.envelope());
+        while !self.may_start(&batch, &mut permit) {
+            self.until_it_may_start(&batch, &mut permit).await;
+        }
+        if self.shared.is_stopping() {
+            self.give_back_unstarted(&batch, index, ctx);
+            return self.leave(bound, &mut permit);
+        }
+        let attempt = Attempt {
+            batch: &batch,
+            index,
+            bound,
         };
         let mut acks = Vec::new();
-        match result {
-            Some(result) => {
-                if result.is_err() {
-                    self.until_it_is_known_whose(&batch).await;
-                }
-                self.finish(&batch, index, &ctx, bound, result, Some(since), &mut acks);
-                self.acknowledge(&batch, &mut acks);
-            }
-            None => {
-                batch.slots[index as usize].finish();
-                let error = "cut off when the worker's drain time was over".to_owned();
-                let verdict = Verdict::Release {
-                    delay: Duration::ZERO,
-                    error,
-                };
-                let attempt = ctx.attempt();
-                self.settle(&batch, index, verdict, Body::Event(ctx), attempt);
-            }
-        }
-        drop(permit);
-    }
-
-    /// Waits for a renewal of a lease that has run out: a failure is reported as this worker's only if it is.
-    async fn until_it_is_known_whose(&self, batch: &Batch) {
-        while batch.is_lapsed() {
-            let renewed = self.shared.held.renewed.notified();
-            self.shared.renew_now.notify_one();
-            tokio::select! {
-                () = renewed => {}
-                () = self.give_up.cancelled() => return,
-                () = self.shared.abandon.cancelled() => return,
-            }
+        let ended = self.launch(attempt, ctx, &mut permit, &mut acks);
+        self.acknowledge(&batch, &mut acks);
+        if ended {
+            self.leave(bound, &mut permit);
         }
     }
 
-    /// A handler has come to its end.
-    #[allow(clippy::too_many_arguments)]
-    fn finish(
-        &self,
-        batch: &Arc<Batch>,
-        index: u32,
-        ctx: &Context,
-        bound: &Bound,
-        result: Result<(), Failure>,
-        started: Option<Instant>,
-        acks: &mut Vec<u32>,
-    ) {
-        let verdict = match &result {
-            Ok(()) => Verdict::Ack,
-            // A handler that ends because it was told that the worker stops has not failed.
-            Err(failure)
-                if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() =>
+    /// A worker that stops gives back at once what waits for its handler's limits.
+    async fn give_back_what_waits(self: Arc<Self>) {
+        self.shared.stopping.cancelled().await;
+        for bound in self.shared.routes.all() {
+            for waiting in bound
+                .turnstile
+                .iter()
+                .flat_map(|turnstile| turnstile.drain())
             {
-                let error = "given back by a handler that was told to stop".to_owned();
-                Verdict::Release {
-                    delay: Duration::ZERO,
-                    error,
-                }
+                self.give_back_unstarted(&waiting.batch, waiting.index, waiting.ctx);
             }
-            Err(failure) => {
-                verdict::of_failure(failure, ctx.attempt(), &bound.policy, fastrand::f64())
-            }
-        };
-        let owner = batch.slots[index as usize].finish();
-        self.report(batch, ctx, &verdict, owner, started);
-        match verdict {
-            Verdict::Ack => {
-                batch.slots[index as usize].succeeded(memory::mark(ctx.envelope()));
-                acks.push(index);
-            }
-            verdict => self.settle(
-                batch,
-                index,
-                verdict,
-                Body::Event(ctx.clone()),
-                ctx.attempt(),
-            ),
         }
     }
 
-    fn report(
-        &self,
-        batch: &Batch,
-        ctx: &Context,
-        verdict: &Verdict,
-        owner: Owner,
-        started: Option<Instant>,
-    ) {
-        if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
-            let envelope = ctx.envelope();
-            let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
-            log(verdict, owner, entry, event_type, ctx.attempt());
-        }
-        if let Some(observer) = &self.shared.observer {
-            let outcome = match verdict {
-                Verdict::Ack => Outcome::Succeeded,
-                Verdict::Retry { .. } => Outcome::Retried,
-                Verdict::Release { .. } => Outcome::Released,
-                Verdict::Bury { .. } => Outcome::Buried,
-            };
-            let (started, lost) = (
-                started.unwrap_or_else(Instant::now),
-                owner == Owner::Another,
-            );
-            let queued = started.saturating_duration_since(batch.since);
-            observer.settled(&Settled {
-                context: ctx,
-                outcome,
-                lost,
-                queued,
-                ran: started.elapsed(),
-            });
-        }
+    fn give_back_unstarted(&self, batch: &Arc<Batch>, index: u32, ctx: Context) {
+        batch.slots[index as usize].finish();
+        let verdict = Verdict::give_back(Duration::ZERO, UNSTARTED);
+        self.settle(batch, index, verdict, Body::Event(ctx), 0);
     }
 
-    fn observe_start(&self, ctx: &Context) -> Option<Instant> {
-        let observer = self.shared.observer.as_ref()?;
-        observer.started(ctx);
-        Some(Instant::now())
+    /// An entry that its handler's limits let not through goes back to Redis, and uses up no attempt.
+    pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, held: Held) {
+        let Attempt {
+            batch,
+            index,
+            bound,
+        } = attempt;
+        let delay = held.wait.max(LEAST_WAIT);
+        bound.gate.put_back(delay);
+        self.shared.held_back();
+        batch.slots[index as usize].finish();
+        let verdict = Verdict::give_back(delay, format!("held back: {}", held.why));
+        let number = ctx.attempt();
+        self.settle(batch, index, verdict, Body::Event(ctx), number);
     }
 
-    fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
+    pub fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
         if !acks.is_empty() {
             self.shared.succeeded(acks.len());
             let (batch, slots) = (batch.clone(), std::mem::take(acks));
@@ -411,34 +363,23 @@ impl Executor {
         }
     }
 
-    fn settle(&self, batch: &Arc<Batch>, index: u32, verdict: Verdict, body: Body, attempt: u32) {
-        let _ = self.settle.send(Settlement {
+    pub fn settle(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        verdict: Verdict,
+        body: Body,
+        attempt: u32,
+    ) {
+        let settlement = Settlement {
             batch: batch.clone(),
             index,
             verdict,
             body,
             attempt,
-        });
-    }
-}
-
-/// Says what became of an entry; of a success only to those who listen closely.
-fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &str, attempt: u32) {
-    match verdict {
-        Verdict::Ack => tracing::debug!(%entry, event_type, attempt, "handled"),
-        _ if owner == Owner::Another => {
-            tracing::warn!(%entry, event_type, attempt, "failed, but another worker has taken it over");
-        }
-        Verdict::Retry { delay, error } => {
-            let retry_in =
-                humantime::format_duration(Duration::from_millis(delay.as_millis() as u64));
-            tracing::warn!(%entry, event_type, attempt, %retry_in, "failed: {error}");
-        }
-        Verdict::Release { delay, error } => {
-            tracing::info!(%entry, event_type, attempt, ?delay, "given back: {error}");
-        }
-        Verdict::Bury { reason, error } => {
-            tracing::error!(%entry, event_type, attempt, reason = reason.as_str(), "to the dead letters: {error}");
+        };
+        if let Some(settlement) = self.commits.unless_committed(settlement) {
+            let _ = self.settle.send(settlement);
         }
     }
 }
@@ -446,17 +387,4 @@ fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &str, attemp
 /// Handlers that run, by the slots they took.
 pub(super) fn running(slots: &Semaphore, concurrency: usize) -> usize {
     concurrency.saturating_sub(slots.available_permits())
-}
-
-fn flatten(result: std::thread::Result<Result<(), Failure>>) -> Result<(), Failure> {
-    result.unwrap_or_else(|panic| Err(panicked(panic)))
-}
-
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Failure {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "of a value that is no text".to_owned());
-    Failure::retry(format!("the handler panicked: {message}"))
 }

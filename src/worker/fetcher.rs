@@ -43,6 +43,8 @@ pub(super) struct Fetcher {
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
     turn: usize,
+    /// The last read was one of streams without limits alone.
+    pub(super) free_only: bool,
 }
 
 /// What the fetcher speaks to Redis over.
@@ -72,6 +74,7 @@ impl Fetcher {
             flow: Flow::new(),
             clock: None,
             turn: 0,
+            free_only: false,
         }
     }
 
@@ -166,6 +169,8 @@ impl Fetcher {
             }
             self.shared.adopt_soon();
         }
+        // Whatever has changed, everything below is decided anew.
+        self.shared.take_replan();
         if self.shared.take_adopt() {
             self.adopt(link).await?;
         }
@@ -268,6 +273,7 @@ impl Fetcher {
         if entries.is_empty() {
             return;
         }
+        self.shared.coming(source, entries.len());
         let sizes: usize = entries.iter().map(|arrival| arrival.size).sum();
         self.budget.came(entries.len(), sizes);
         if let Some(observer) = &self.shared.observer {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::source::Source;
-use crate::context::{Cancelled, Context};
+use crate::context::{Cancelled, Context, Place};
 use crate::event::EntryId;
 use crate::stream::LostWhy;
 
@@ -24,6 +24,8 @@ const PHASE: u8 = 0b11;
 const TAKEN: u8 = 0b100;
 /// Nobody has it pending, and our lease never lapsed: its end is ours to write.
 const NOBODYS: u8 = 0b1000;
+/// Redis has settled it, and its handler still runs.
+const COMMITTED: u8 = 0b1_0000;
 
 /// Everything this worker holds.
 pub(super) struct Held {
@@ -128,6 +130,11 @@ impl Slot {
         owner(self.state.load(Ordering::SeqCst))
     }
 
+    /// Whether its handler has not ended.
+    pub fn is_running(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & PHASE == RUNNING
+    }
+
     /// A handler that waits can be told to stop through its context.
     pub fn running(&self, ctx: &Context) {
         let _ = self.running.set(ctx.clone());
@@ -139,20 +146,28 @@ impl Slot {
 
     /// The context of a handler that waits.
     pub fn context(&self) -> Option<&Context> {
-        (self.state.load(Ordering::SeqCst) & PHASE == RUNNING)
-            .then(|| self.running.get())
-            .flatten()
+        self.is_running().then(|| self.running.get()).flatten()
     }
 
     /// Whether it is to be renewed: not settled, and not known to be lost.
     fn is_kept(&self) -> bool {
         let state = self.state.load(Ordering::SeqCst);
-        state & PHASE != SETTLED && state & (TAKEN | NOBODYS) == 0
+        state & PHASE != SETTLED && state & (TAKEN | NOBODYS | COMMITTED) == 0
     }
 
     /// It was ours until it was found to be nobody's: its end is ours to write.
     pub fn is_nobodys(&self) {
         self.state.fetch_or(NOBODYS, Ordering::SeqCst);
+    }
+
+    /// Its handler has committed it, and may still run.
+    pub fn committed(&self) {
+        self.state.fetch_or(COMMITTED, Ordering::SeqCst);
+    }
+
+    /// It is not ours any more, as a step was told.
+    pub fn is_anothers(&self) {
+        self.lose(Owner::Another);
     }
 
     fn lose(&self, owner: Owner) {
@@ -185,6 +200,12 @@ impl Batch {
     /// Whether an acknowledgement has to make sure that the ids are still these entries'.
     pub fn is_fenced(&self) -> bool {
         self.fenced.load(Ordering::SeqCst)
+    }
+
+    /// Where an entry of it is found again: see [`Held::at`].
+    pub fn place(&self, index: u32) -> Place {
+        let batch = std::ptr::from_ref(self) as usize;
+        Place { batch, index }
     }
 
     /// Entries that are to be renewed.
@@ -266,6 +287,13 @@ impl Held {
         let mut batches = self.batches.lock().expect("no panic while it is locked");
         batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
         batches.clone()
+    }
+
+    /// The batch at a place, as long as something of it is not settled: nothing else can be at its address until then.
+    pub fn at(&self, place: Place) -> Option<Arc<Batch>> {
+        let batches = self.batches.lock().expect("no panic while it is locked");
+        let at = |batch: &&Arc<Batch>| Arc::as_ptr(batch) as usize == place.batch;
+        batches.iter().find(at).cloned()
     }
 
     /// Redis has settled these entries, or they are no longer ours to settle.

@@ -1,9 +1,11 @@
 //! The housekeeper: once a lease it mends what hands other than ours have broken: parked entries that no due time
-//! names get one, failure records that belong to nothing go.
+//! names get one, failure records that belong to nothing go. What is to be trimmed is, in between, over the same
+//! connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::retention::Keeper;
 use super::shared::Shared;
 use crate::stream::{Link, Trouble};
 
@@ -12,37 +14,57 @@ use crate::stream::{Link, Trouble};
 const THOROUGH: u32 = 10;
 
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
     let mut link = None;
     shared.joined.cancelled().await;
     // What has come about before a worker began is left alone as long as what comes about later.
     let mut thorough_at = Instant::now() + shared.lease * THOROUGH;
+    // Not all workers of a fleet at once.
+    let spread = || shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let mut tidy_at = Instant::now() + spread();
     loop {
-        // Not all workers of a fleet at once.
-        tokio::time::sleep(shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-        let thorough = Instant::now() >= thorough_at;
-        if thorough {
-            thorough_at = Instant::now() + shared.lease * THOROUGH;
-        }
-        if let Err(trouble) = round(&shared, &mut link, thorough).await {
+        tokio::time::sleep_until(tidy_at.min(keeper.next()).into()).await;
+        let done = match connected(&shared, &mut link).await {
+            Err(trouble) => Err(trouble),
+            Ok(link) if Instant::now() >= tidy_at => {
+                let thorough = Instant::now() >= thorough_at;
+                if thorough {
+                    thorough_at = Instant::now() + shared.lease * THOROUGH;
+                }
+                let done = round(&shared, link, thorough).await;
+                tidy_at = Instant::now() + spread();
+                done
+            }
+            Ok(link) => keeper.round(&shared, link).await,
+        };
+        if let Err(trouble) = done {
             tracing::debug!("{}", trouble.error());
             if let Trouble::Broken(_) = trouble {
                 link = None;
+                // The others say what is wrong with the server; here nothing is in a hurry.
+                tokio::time::sleep(Duration::from_secs(2)).await;
             }
         }
     }
 }
 
-async fn round(shared: &Shared, slot: &mut Option<Link>, wants: bool) -> Result<(), Trouble> {
-    let link = match slot {
-        Some(link) => link,
-        None => slot.insert(
+/// The connection, made where there is none.
+async fn connected<'a>(
+    shared: &Shared,
+    slot: &'a mut Option<Link>,
+) -> Result<&'a mut Link, Trouble> {
+    match slot {
+        Some(link) => Ok(link),
+        None => Ok(slot.insert(
             shared
                 .connect("tidy", Duration::from_secs(10))
                 .await
                 .map_err(Trouble::Broken)?,
-        ),
-    };
+        )),
+    }
+}
+
+async fn round(shared: &Shared, link: &mut Link, wants: bool) -> Result<(), Trouble> {
     for source in shared.active_sources() {
         let group = &source.surroundings.group;
         let rest = shared.lease * (THOROUGH - 1);

@@ -11,24 +11,40 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use super::acker::{Acker, Acks};
+use super::admission::Routes;
 use super::arrival::Arrival;
+use super::commits::Commits;
 use super::executor::Executor;
 use super::fetcher::Fetcher;
 use super::shared::Shared;
 use super::source::Source;
-use crate::config::{RedisUrl, Settings};
+use crate::config::{BreakerSettings, RedisUrl, Settings};
 use crate::context::{Context, Surroundings};
 use crate::event::Entry;
 use crate::failure::Failure;
 use crate::handler::Registry;
 use crate::instructions::{ENTRIES, REPLIES, STREAM, Sample, WARM_UP, counted, report, uncounted};
+use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::stream::instructions::entries;
 
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn dispatch() {
-    let worker = Worker::new("redis://127.0.0.1:1");
+    handle_all(&Worker::new("redis://127.0.0.1:1", Settings::default()));
+}
+
+/// With a time limit, as always, a circuit breaker and a limit of how many run at once.
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn guarded() {
+    let mut settings = Settings::default();
+    settings.defaults.circuit_breaker = Some(BreakerSettings::default());
+    settings.defaults.concurrency = Some(16);
+    handle_all(&Worker::new("redis://127.0.0.1:1", settings));
+}
+
+fn handle_all(worker: &Worker) {
     for nth in 0..WARM_UP + REPLIES {
         let mut acks = worker.dispatch(entries(nth), nth >= WARM_UP);
         let handed_over = std::iter::from_fn(|| acks.try_recv().ok());
@@ -45,7 +61,7 @@ fn dispatch() {
 fn settle() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("redis");
-    let worker = Worker::new(&format!("unix://{}", path.display()));
+    let worker = Worker::new(&format!("unix://{}", path.display()), Settings::default());
     let listener = worker.runtime.block_on(async { UnixListener::bind(&path) });
     worker.runtime.spawn(serve(listener.expect("a socket")));
     for nth in 0..WARM_UP + REPLIES {
@@ -58,15 +74,13 @@ fn settle() {
 
 /// The parts of a worker, on one thread.
 struct Worker {
-    settings: Settings,
     shared: Arc<Shared>,
     source: Arc<Source>,
     runtime: Runtime,
 }
 
 impl Worker {
-    fn new(url: &str) -> Self {
-        let mut settings = Settings::default();
+    fn new(url: &str, mut settings: Settings) -> Self {
         settings.redis.url = RedisUrl::parse(url).expect("a URL");
         // Under callgrind everything takes fifty times as long; no lease is to run out.
         settings.worker.lease = Duration::from_secs(3600);
@@ -77,11 +91,15 @@ impl Worker {
             group: settings.worker.group.clone(),
             pool: None,
             publisher: None,
+            breakers: Arc::default(),
+            commits: None,
         });
         let connector = Connector::new(&settings.redis).expect("a connector");
-        let shared = Shared::new(&settings, connector, vec![source.clone()], None);
+        let breakers = Arc::<Breakers>::default();
+        let routes = Routes::new(&settings, Registry::new().on(handle), &breakers);
+        let sources = vec![source.clone()];
+        let shared = Shared::new(&settings, connector, sources, None, routes, breakers);
         Worker {
-            settings,
             shared: Arc::new(shared),
             source,
             runtime: Builder::new_current_thread()
@@ -97,14 +115,10 @@ impl Worker {
         let (settle, _settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
-        let registry = Registry::new().on(handle);
-        let executor = Executor::new(
-            self.shared.clone(),
-            &self.settings,
-            registry,
-            acknowledge,
-            settle,
-        );
+        let (commit, _jobs) = mpsc::unbounded_channel();
+        let (ask, _asks) = mpsc::unbounded_channel();
+        let commits = Commits::new(self.shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
         let mut fetcher = Fetcher::new(self.shared.clone(), to_lanes, to_ward);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();

@@ -3,12 +3,16 @@
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`] or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
+//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours meanwhile.
 
 mod acker;
 mod admission;
 mod arrival;
+mod attempt;
 mod budget;
+mod bulletin;
+mod commits;
+mod committer;
 mod complaint;
 mod executor;
 mod fetcher;
@@ -19,15 +23,20 @@ mod instructions;
 mod memory;
 mod observer;
 mod pace;
+mod pauses;
+mod rates;
 mod reading;
 mod reclaimer;
 mod renewer;
+pub(crate) mod retention;
+mod room;
 mod scheduler;
 mod settler;
 mod shared;
 mod source;
 mod steps;
 mod turns;
+mod turnstile;
 mod verdict;
 mod waker;
 mod ward;
@@ -45,12 +54,17 @@ use crate::context::{Cancelled, Surroundings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::handler::Registry;
+use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
 use acker::{Acker, Acks};
+use admission::Routes;
+use commits::Commits;
+use committer::Committer;
 use executor::Executor;
 use fetcher::Fetcher;
 use renewer::Renewer;
+use retention::Keeper;
 use settler::{Settlement, Settler};
 use shared::Shared;
 use source::Source;
@@ -123,11 +137,15 @@ impl Worker {
             observer,
         } = self;
         let pool = connector.pool(settings.redis.pool_size)?;
+        let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
+        let (ask, asks) = mpsc::unbounded_channel();
         let surroundings = |stream: &String| Surroundings {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
             publisher: Some(Publisher::with_pool(pool.clone())),
+            breakers: breakers.clone(),
+            commits: Some(ask.downgrade()),
         };
         let sources = settings
             .worker
@@ -135,8 +153,11 @@ impl Worker {
             .iter()
             .map(|stream| Source::new(surroundings(stream)))
             .collect();
-        let shared = Arc::new(Shared::new(&settings, connector, sources, observer));
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
+        say_what_is_idle(&settings, &registry);
+        let routes = Routes::new(&settings, registry, &breakers);
+        let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
+        let shared = Arc::new(shared);
         tracing::info!(
             group = shared.group,
             streams = settings.worker.streams.join(", "),
@@ -145,18 +166,29 @@ impl Worker {
             redis = shared.connector.address,
             "worker starts"
         );
-        say_what_is_idle(&settings, &registry);
 
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
         let (to_ward, suspects) = mpsc::unbounded_channel();
+        let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
-        let executor = Executor::new(shared.clone(), &settings, registry, acknowledge, settle);
+        let committing = Committer::new(shared.clone(), settle.clone()).run(jobs, asks);
+        let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
         let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let io = spawn_io(shared.clone(), fetcher, acks, settler, settlements)?;
+        let keeper = Keeper::new(&shared, &settings);
+        let io = spawn_io(
+            shared.clone(),
+            fetcher,
+            acks,
+            settler,
+            settlements,
+            keeper,
+            committing,
+        )?;
         let mut work = tokio::spawn(executor.work(runs, suspects));
 
         tokio::select! {
@@ -244,6 +276,8 @@ fn spawn_io(
     acks: mpsc::UnboundedReceiver<Acks>,
     settler: Settler,
     settlements: mpsc::UnboundedReceiver<Settlement>,
+    keeper: Keeper,
+    committing: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -266,15 +300,17 @@ fn spawn_io(
             wake_in_time();
             runtime.block_on(async {
                 let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
-                let tidying = tokio::spawn(housekeeper::run(shared.clone()));
+                let tidying = tokio::spawn(housekeeper::run(shared.clone(), keeper));
+                let telling = tokio::spawn(bulletin::run(shared.clone()));
                 let scheduling = tokio::spawn(scheduler::run(shared.clone()));
                 let fetching = tokio::spawn(fetcher.run());
                 // They end when the executor has: it, and every handler, has a sender.
                 let acking = Acker::new(shared.clone()).run(acks);
-                tokio::join!(settler.run(settlements), acking);
+                tokio::join!(committing, settler.run(settlements), acking);
                 let _ = fetching.await;
                 renewing.abort();
                 tidying.abort();
+                telling.abort();
                 scheduling.abort();
                 if !shared.abandon.is_cancelled() {
                     leave(&shared).await;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
 use super::pace::Pace;
+use super::room::Plan;
 use super::shared::sleep_until;
 use super::turns::{Share, Turns};
 use crate::event::Entry;
@@ -170,7 +171,17 @@ impl Fetcher {
         more: bool,
     ) -> Result<(), Trouble> {
         let shared = self.shared.clone();
-        let sources = shared.active_sources();
+        let Plan {
+            sources,
+            most,
+            waits,
+        } = match self.plan(shared.active_sources()) {
+            Ok(plan) => plan,
+            Err(wait) => return self.until_there_may_be_more(wait).await,
+        };
+        // With limits to keep to there is one read at a time, and none that outlasts a change of them.
+        let is_limited = most.is_some() || waits.is_some();
+        let budget = most.map_or(budget, |most| budget.min(most * sources.len()));
         let mut reading = Reading {
             reader,
             group: &shared.group,
@@ -181,13 +192,22 @@ impl Fetcher {
                 .collect(),
             asked: VecDeque::with_capacity(DEPTH.0),
         };
-        let depth = if more { 1 } else { self.flow.depth() };
-        let block = if depth == 1 {
-            self.patience()
+        let depth = if more || is_limited {
+            1
         } else {
-            self.short_block()
+            self.flow.depth()
         };
-        let of = self.flow.turns.next(sources.len());
+        let block = match waits {
+            Some(wait) => wait.min(self.patience()),
+            None if depth == 1 => self.patience(),
+            None => self.short_block(),
+        };
+        let more = more || block.is_zero();
+        let of = if is_limited {
+            Share::All
+        } else {
+            self.flow.turns.next(sources.len())
+        };
         reading
             .ask(of, budget, depth, (!more).then_some(block))
             .await?;
@@ -203,10 +223,19 @@ impl Fetcher {
                 Some(delivered) => reading.came(delivered, &mut self.flow),
                 None => (Instant::now(), 0),
             };
+            if is_limited {
+                // What a read of some streams, and of few entries, came to says nothing of the others.
+                self.flow.turns = Turns::default();
+            }
             winds_up |= self.has_else_to_do();
             lacks_room = false;
             let depth = self.flow.depth();
-            while !winds_up && !lacks_room && depth > 1 && reading.asked.len() <= depth / 2 {
+            while !winds_up
+                && !lacks_room
+                && !is_limited
+                && depth > 1
+                && reading.asked.len() <= depth / 2
+            {
                 let budget = self.budget.entries(&shared, came + reading.coming());
                 lacks_room = budget == 0;
                 if !lacks_room {
@@ -225,7 +254,10 @@ impl Fetcher {
                 }
             }
             for (at, entries) in delivered.unwrap_or_default() {
-                let entries = entries.into_iter().map(Arrival::new).collect();
+                let entries: Vec<Arrival> = entries.into_iter().map(Arrival::new).collect();
+                if shared.routes.has_group_rates() {
+                    self.ask_for_rates(&mut link.clone(), &entries).await?;
+                }
                 self.hand_over(&sources[at], false, since, entries);
             }
             if depth >= OFTEN && reading.reader.is_drained() {
@@ -273,7 +305,7 @@ impl Fetcher {
     }
 
     /// When it is time to look for what is due, and for what others left.
-    fn next_look(&self) -> Instant {
+    pub(super) fn next_look(&self) -> Instant {
         self.alarm.next.min(self.reclaims.next())
     }
 

@@ -80,6 +80,10 @@ impl Fetcher {
         let (mut taken, mut next) = (Taken::NONE, LONGEST.min(self.shared.lease));
         let mut waiting = 0;
         for source in self.shared.active_sources() {
+            if source.pauses.stream() {
+                // It would only have to be put back.
+                continue;
+            }
             let group = &source.surroundings.group;
             for holder in link.consumers(&source.keys, group).await? {
                 let Some(lease_ms) = holder

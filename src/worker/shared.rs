@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::acker::WORTHWHILE;
+use super::admission::Routes;
 use super::held::{Batch, Held, Slot};
 use super::memory::Memory;
 use super::observer::Observer;
@@ -15,6 +16,7 @@ use super::source::Source;
 use super::ward::Ward;
 use crate::config::{Settings, Start};
 use crate::error::{Error, Result};
+use crate::policy::Breakers;
 use crate::stream::{Connector, Greeting, Link, Reader};
 
 /// How long a settlement may take to be answered.
@@ -38,6 +40,8 @@ pub(super) struct Shared {
     /// The fewest attempts any handler has.
     pub least_attempts: u32,
     pub observer: Option<Arc<dyn Observer>>,
+    pub routes: Routes,
+    pub breakers: Arc<Breakers>,
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
@@ -63,6 +67,9 @@ pub(super) struct Shared {
     /// The same as `stopping`, without its lock.
     stops: AtomicBool,
     adopt: AtomicBool,
+    /// Something was held back, ever: from then on it is asked how much.
+    holds_back: AtomicBool,
+    replan: AtomicBool,
     rejoin: AtomicBool,
     due: Mutex<Option<Instant>>,
     health: Mutex<Health>,
@@ -93,6 +100,8 @@ impl Shared {
         connector: Connector,
         sources: Vec<Arc<Source>>,
         observer: Option<Arc<dyn Observer>>,
+        routes: Routes,
+        breakers: Arc<Breakers>,
     ) -> Self {
         let worker = &settings.worker;
         let consumer = consumer_name(worker.lease);
@@ -115,6 +124,8 @@ impl Shared {
                 .map(|policy| policy.max_attempts)
                 .fold(settings.retry.max_attempts, u32::min),
             observer,
+            routes,
+            breakers,
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
@@ -130,6 +141,8 @@ impl Shared {
             starts: starts.collect(),
             stops: AtomicBool::new(false),
             adopt: AtomicBool::new(false),
+            holds_back: AtomicBool::new(false),
+            replan: AtomicBool::new(false),
             rejoin: AtomicBool::new(false),
             due: Mutex::default(),
             health: Mutex::default(),
@@ -266,6 +279,42 @@ impl Shared {
         }
     }
 
+    /// So many entries of a stream have come, and are on their way to their handlers.
+    pub fn coming(&self, source: &Source, entries: usize) {
+        if self.routes.is_limited() {
+            source.on_the_way.fetch_add(entries, Ordering::Relaxed);
+        }
+    }
+
+    /// One of them has got there.
+    pub fn arrived(&self, batch: &Batch) {
+        if self.routes.is_limited() {
+            batch.source.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An entry was put back because of a limit.
+    pub fn held_back(&self) {
+        self.holds_back.store(true, Ordering::Relaxed);
+        self.replan();
+    }
+
+    /// Whether any ever was.
+    pub fn holds_back(&self) -> bool {
+        self.holds_back.load(Ordering::Relaxed)
+    }
+
+    /// What may be read has changed: the fetcher looks anew.
+    pub fn replan(&self) {
+        if !self.replan.swap(true, Ordering::SeqCst) {
+            self.nudge.notify_one();
+        }
+    }
+
+    pub fn take_replan(&self) -> bool {
+        self.replan.swap(false, Ordering::SeqCst)
+    }
+
     /// The worker takes up nothing more.
     pub fn stop(&self) {
         self.stops.store(true, Ordering::SeqCst);
@@ -304,6 +353,7 @@ impl Shared {
     /// Whether the fetcher has something to do that no delivery may be under way at.
     pub fn is_wanted(&self) -> bool {
         self.is_stopping()
+            || self.replan.load(Ordering::SeqCst)
             || self.adopt.load(Ordering::SeqCst)
             || self.rejoin.load(Ordering::SeqCst)
     }

@@ -1,8 +1,9 @@
 //! A stream as this worker reads it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::pauses::Pauses;
 use super::scheduler::Schedule;
 use crate::context::Surroundings;
 use crate::stream::Keys;
@@ -17,6 +18,12 @@ pub(super) struct Source {
     pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
+    /// What an operator has paused of it; the same for replayed entries.
+    pub pauses: Arc<Pauses>,
+    /// One bit for each handler that an entry of it went to.
+    seen: AtomicU64,
+    /// Entries that have come and are on their way to their handlers; kept where handlers have limits.
+    pub on_the_way: AtomicUsize,
 }
 
 impl Source {
@@ -24,25 +31,44 @@ impl Source {
     pub fn new(surroundings: Surroundings) -> Arc<Self> {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
-        let again = Arc::new(Source {
+        let pauses = Arc::<Pauses>::default();
+        let again = Source {
             keys: keys.again(&surroundings.group),
             surroundings: surroundings.clone(),
             again: None,
             schedule: Schedule::default(),
             active: AtomicBool::new(false),
-        });
+            pauses: pauses.clone(),
+            seen: AtomicU64::new(0),
+            on_the_way: AtomicUsize::new(0),
+        };
         Arc::new(Source {
             keys,
             surroundings,
-            again: Some(again),
+            again: Some(Arc::new(again)),
             schedule: Schedule::default(),
             active: AtomicBool::new(true),
+            pauses,
+            seen: AtomicU64::new(0),
+            on_the_way: AtomicUsize::new(0),
         })
     }
 
     /// Whether settled entries are deleted: replayed ones are nobody else's.
     pub fn deletes(&self) -> bool {
         self.again.is_none()
+    }
+
+    /// An entry of it went to the handler with this bit. Costs one load where others did before.
+    pub fn saw(&self, bit: u64) {
+        if self.seen.load(Ordering::Relaxed) & bit == 0 {
+            self.seen.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The bits of the handlers it has seen.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
     }
 
     pub fn is_active(&self) -> bool {

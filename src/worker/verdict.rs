@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::config::HandlerPolicy;
+use crate::context::{Cancelled, Context};
 use crate::failure::{Failure, FailureVerdict};
 
 /// Most bytes of an error that are kept in Redis.
@@ -23,6 +24,16 @@ pub(super) enum Verdict {
     Release { delay: Duration, error: String },
     /// It goes to the dead letters.
     Bury { reason: Reason, error: String },
+}
+
+impl Verdict {
+    /// It is given back, to be taken after `delay`, for this reason.
+    pub fn give_back(delay: Duration, why: impl Into<String>) -> Self {
+        Verdict::Release {
+            delay,
+            error: why.into(),
+        }
+    }
 }
 
 /// Why an entry is in the dead letters.
@@ -90,6 +101,17 @@ pub(super) fn of_failure(
             error,
         },
     }
+}
+
+/// The same of a failure as its handler ends. One that ends because it was told that the worker stops has not failed.
+pub(super) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -> Verdict {
+    if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() {
+        return Verdict::Release {
+            delay: Duration::ZERO,
+            error: "given back by a handler that was told to stop".to_owned(),
+        };
+    }
+    of_failure(failure, ctx.attempt(), policy, fastrand::f64())
 }
 
 /// What becomes of an entry nobody here handles, first delivered `age` ago: other workers, newer ones in a rolling

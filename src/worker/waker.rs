@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
+use super::source::Source;
+use crate::policy::Room;
 use crate::stream::{Link, Trouble};
 
-/// How often every worker looks for due entries that nobody told it of. A server at rest looks at its clock ten times a
-/// second only, and may wake it so much later: scheduled events are to be found within a second all the same.
+/// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
+/// second. A server at rest looks at its clock ten times a second only, and may wake it so much later: scheduled events
+/// are to be found within a second all the same.
 const POLL: Duration = Duration::from_millis(850);
 /// The least time between two looks, so that due times close together are woken together.
 const LEAST: Duration = Duration::from_millis(5);
@@ -46,6 +49,23 @@ impl Alarm {
 }
 
 impl Fetcher {
+    /// What is paused of a stream, as Redis says.
+    fn learn_pauses(&mut self, source: &Source, paused: &[String]) {
+        let handlers = paused
+            .iter()
+            .filter_map(|what| what.strip_prefix("handler:"));
+        let handlers = handlers.map(str::to_owned).collect();
+        let is_paused = paused.iter().any(|what| what == "stream");
+        if let Some(news) = source.pauses.learn(is_paused, handlers) {
+            tracing::info!(stream = source.surroundings.stream, "{news}");
+            // What was put back because of a pause comes back when that ends.
+            for bound in self.shared.routes.all() {
+                bound.gate.forget_put_back();
+            }
+            self.shared.replan();
+        }
+    }
+
     /// Takes up to `most` entries whose time has come, of all streams.
     pub(super) async fn wake(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
         let now = Instant::now();
@@ -64,6 +84,12 @@ impl Fetcher {
                 taken.more = true;
                 break;
             }
+            // Where nothing may come it is asked all the same: for what is paused, and for when the next one is due.
+            let (left, wait) = match self.room_to_wake(&source) {
+                Room::Any => (left, Duration::ZERO),
+                Room::Some(room) => (left.min(room), Duration::ZERO),
+                Room::None(wait) => (0, wait),
+            };
             let since = Instant::now();
             let (group, room) = (&source.surroundings.group, super::ROOM);
             let woken = link
@@ -75,9 +101,10 @@ impl Fetcher {
             }
             super::report_trimmed(&source, &woken.trimmed, "while they were parked");
             taken.entries += woken.entries.len();
+            self.learn_pauses(&source, &woken.paused);
             if let Some(due) = woken.next {
-                taken.more |= due.is_zero();
-                next = next.min(due);
+                taken.more |= due.is_zero() && left > 0;
+                next = next.min(due.max(wait));
             }
             if let Some(again) = &source.again
                 && again.is_active() != (woken.again > 0)
@@ -87,11 +114,12 @@ impl Fetcher {
                 }
                 again.set_active(woken.again > 0);
             }
-            let entries = woken
+            let entries: Vec<Arrival> = woken
                 .entries
                 .into_iter()
                 .map(|entry| Arrival::again(entry, woken.now_ms))
                 .collect();
+            self.ask_for_rates(link, &entries).await?;
             self.hand_over(&source, false, since, entries);
         }
         if taken.more {

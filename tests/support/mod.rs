@@ -15,6 +15,7 @@ pub mod scripts;
 mod server;
 mod streams;
 mod tls;
+pub mod trim;
 mod worker;
 
 use std::future::Future;
@@ -25,7 +26,7 @@ pub use eventually::eventually;
 pub use guarded::Guarded;
 pub use kind::Kind;
 pub use port::free_ports;
-pub use process::WorkerProcess;
+pub use process::{WorkerProcess, run_worker};
 pub use resp_proxy::Proxy;
 pub use resp_traps::{Caught, Exchange};
 pub use server::Server;

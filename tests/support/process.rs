@@ -5,6 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use streamhand::Registry;
 use tempfile::TempDir;
 
 use super::eventually;
@@ -96,6 +97,20 @@ impl WorkerProcess {
     pub fn interrupt(&mut self) {
         self.process.signal(Signal::INT);
     }
+}
+
+/// What such a process does: a worker with these handlers, by the configuration it was given. Never returns.
+pub fn run_worker(registry: Registry) -> ! {
+    let config = std::env::var("STREAMHAND_TEST_CONFIG").expect("a configuration");
+    let program = streamhand::cli::Program::new(registry);
+    let code = match program.run_from(["streamhand", "--config", &config, "run"]) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.code().into()
+        }
+    };
+    std::process::exit(code)
 }
 
 /// How a worker is to be started.

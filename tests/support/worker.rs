@@ -13,6 +13,8 @@ use super::{Server, WorkerProcess, eventually, jobs};
 #[derive(Clone)]
 pub struct Setup {
     lines: Vec<(&'static str, String)>,
+    /// Whole tables.
+    more: String,
 }
 
 impl Setup {
@@ -23,7 +25,8 @@ impl Setup {
     }
 
     pub fn at(url: String) -> Self {
-        Setup { lines: Vec::new() }
+        let (lines, more) = (Vec::new(), String::new());
+        Setup { lines, more }
             .redis(&format!("url = \"{url}\""))
             .worker("group = \"workers\"")
             .worker("streams = [\"jobs\"]")
@@ -51,6 +54,22 @@ impl Setup {
         self.line("defaults", line)
     }
 
+    /// Adds whole tables, such as `[handlers."order.created"]`.
+    pub fn more(mut self, tables: &str) -> Self {
+        self.more += &format!("{tables}\n");
+        self
+    }
+
+    /// Sets a line of `[streams.jobs]`.
+    pub fn stream(self, line: &str) -> Self {
+        self.line("streams.jobs", line)
+    }
+
+    /// Sets a line of `[dead_letters]`.
+    pub fn dead_letters(self, line: &str) -> Self {
+        self.line("dead_letters", line)
+    }
+
     fn line(mut self, table: &'static str, line: &str) -> Self {
         let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
         self.lines
@@ -61,13 +80,20 @@ impl Setup {
 
     pub fn toml(&self) -> String {
         let mut toml = String::new();
-        for table in ["redis", "worker", "retry", "defaults"] {
+        for table in [
+            "redis",
+            "worker",
+            "retry",
+            "defaults",
+            "streams.jobs",
+            "dead_letters",
+        ] {
             toml += &format!("[{table}]\n");
             for (_, line) in self.lines.iter().filter(|(of, _)| *of == table) {
                 toml += &format!("{line}\n");
             }
         }
-        toml
+        toml + &self.more
     }
 
     /// A worker in a process of its own.

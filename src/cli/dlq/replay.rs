@@ -7,7 +7,7 @@ use clap::Args;
 use super::CommandError;
 use super::select::{Which, confirm};
 use crate::cli::terminal::{print, progress};
-use crate::cli::text::count;
+use crate::cli::text::{count, whoami};
 use crate::dead_letters::{DeadLetters, Replayed};
 use crate::error::chain;
 
@@ -100,14 +100,4 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
         ))?;
     }
     meant.all_there()
-}
-
-/// `user@host`, as far as they are known.
-fn whoami() -> String {
-    let user = ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| "unknown".to_owned());
-    let host = gethostname::gethostname();
-    format!("{user}@{}", host.to_string_lossy())
 }

@@ -79,7 +79,7 @@ begin = "end"
       line 7, column 1: worker.unhandled-after: unknown key; did you mean `worker.unhandled_after`?
       line 9, column 1: defaults.max_attempts: unknown key; did you mean `retry.max_attempts`?
       line 11, column 1: handlers."order.created".backoff.inital: unknown key; did you mean `handlers."order.created".backoff.initial`?
-      line 13, column 1: streams.orders.begin: unknown key; known here: start
+      line 13, column 1: streams.orders.begin: unknown key; known here: start, retention, force
     "#);
 }
 
@@ -206,6 +206,49 @@ backoff = { factor = nan }
 }
 
 #[test]
+fn what_is_kept_is_refused_with_what_can_be() {
+    insta::assert_snapshot!(refusal(r#"
+[streams.a]
+retention = "akced"
+[streams.b]
+retention = 1000000
+[streams.c]
+retention = "7 dogs"
+force = "true"
+[streams.d]
+retention = "0"
+[streams.e]
+retention = "1ms"
+[streams.f]
+retention = "99999999999999999999"
+[streams.g]
+retention = "acked"
+force = true
+[streams.h]
+force = true
+[streams.i]
+retention = ["7d"]
+[dead_letters]
+keep = "acked"
+warn_at = 0
+"#), @r#"
+    12 problems in the configuration:
+      line 3, column 13: streams.a.retention: expected "acked", an age as in "7d", or a number as in "1000000", found "akced"
+      line 5, column 13: streams.b.retention: expected text in quotes; write "1000000" for a number, or "1000000d" for an age
+      line 7, column 13: streams.c.retention: "7 dogs" has the unknown unit "dogs"; the units are ms, s, m, h and d
+      line 8, column 9: streams.c.force: expected true or false; write true without quotes
+      line 10, column 13: streams.d.retention: 0 is too few; at least 1
+      line 12, column 13: streams.e.retention: 1ms is too short; at least 1s
+      line 14, column 13: streams.f.retention: 99999999999999999999 is too large
+      line 17, column 9: streams.g.force: needs a retention by age or number, which it trims to whatever a group has not settled
+      line 19, column 9: streams.h.force: needs a retention by age or number, which it trims to whatever a group has not settled
+      line 21, column 13: streams.i.retention: expected "acked", an age as in "7d", or a number as in "1000000", found a list
+      line 23, column 8: dead_letters.keep: expected an age as in "30d", or a number as in "100000", found "acked"
+      line 24, column 11: dead_letters.warn_at: 0 is too few; at least 1
+    "#);
+}
+
+#[test]
 fn a_wait_may_be_made_impossible_by_what_is_inherited() {
     insta::assert_snapshot!(refusal("[handlers.\"a.b\"]\nbackoff = { initial = \"6m\" }"), @r#"line 2, column 23: handlers."a.b".backoff.initial: 6m is longer than the longest wait, max = "5m""#);
     let sources = environment(&[("STREAMHAND_RETRY__BACKOFF__MAX", "500ms")]);
@@ -252,7 +295,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, streams, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, streams, dead_letters, app
     "#);
 }
 
@@ -301,6 +344,52 @@ fn settings_made_by_a_program_are_checked_too() {
       worker.concurrency: 18446744073709551615 is too many; at most 1000000
       defaults.backoff: has no effect here; set retry.backoff
     ");
+}
+
+#[test]
+fn limits_that_cannot_work_are_told_with_what_would() {
+    let text = "[defaults]\nconcurrency = 0\nrate = \"often\"\nrate_scope = \"grupp\"\n\
+                [defaults.circuit_breaker]\nfailures = 0\nprobes = 0\ncounts = [\"panics\"]\n\
+                [handlers.\"a.b\"]\nrate = \"0/s\"\ncircuit_breaker = { failure_rate = 1.5, window = \"0s\" }\n\
+                [breakers.payments]\nopen = \"1m\"\n";
+    insta::assert_snapshot!(refusal(text), @r#"
+    10 problems in the configuration:
+      line 2, column 15: defaults.concurrency: 0 is too few; at least 1
+      line 3, column 8: defaults.rate: "often" is not a rate; write a number and a time, as in "100/s", "30/m" or "5/10s"
+      line 4, column 14: defaults.rate_scope: expected "worker" or "group", found "grupp"
+      line 6, column 12: defaults.circuit_breaker.failures: 0 without a failure_rate would never open it; set one of them, or enabled = false
+      line 7, column 10: defaults.circuit_breaker.probes: 0 is too few; at least 1
+      line 8, column 10: defaults.circuit_breaker.counts: "panics" is no kind of failure; did you mean "panic"?; there are "error", "timeout", "panic", "permanent"
+      line 10, column 8: handlers."a.b".rate: 0 would let nothing start; leave it out for no limit, and see `streamhand pause`
+      line 11, column 36: handlers."a.b".circuit_breaker.failure_rate: 1.5 is no part of the calls; from 0, which looks at none, to 1
+      line 11, column 50: handlers."a.b".circuit_breaker.window: 0s is too short; at least 1ms
+      line 13, column 1: breakers.payments.open: unknown key; known here: enabled, failures, failure_rate, window, minimum, open_for, probes, counts
+    "#);
+}
+
+#[test]
+fn a_rate_is_a_number_and_a_time() {
+    let rate = |text: &str| Rate::parse(text).map(|rate| (rate.count, rate.per.as_secs()));
+    assert_eq!(rate("100/s"), Ok((100, 1)));
+    assert_eq!(rate("30 / m"), Ok((30, 60)));
+    assert_eq!(rate("5/10s"), Ok((5, 10)));
+    assert_eq!(rate("1000/1h 30m"), Ok((1000, 5400)));
+    for wrong in [
+        "",
+        "100",
+        "100/",
+        "/s",
+        "-1/s",
+        "100/fortnight",
+        "1.5/s",
+        "a/b",
+    ] {
+        let refused = rate(wrong);
+        assert!(
+            refused.as_ref().is_err_and(|why| why.contains("as in")),
+            "{wrong:?}: {refused:?}"
+        );
+    }
 }
 
 #[test]

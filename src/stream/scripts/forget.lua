@@ -1,7 +1,9 @@
 -- Deletes a consumer, and only one that has nothing pending: deleting it would delete that as well.
--- KEYS: stream, position
+-- KEYS: stream, position, breakers, commits
 -- ARGV: group, consumer
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
 redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HDEL', KEYS[2], ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('HDEL', KEYS[4], ARGV[2])
 return 1

@@ -1,10 +1,11 @@
 -- Says how a stream and its group are doing, all of it at one moment.
--- KEYS: stream, retry, dead, again, protocol, failures, position, scheduled, its events
+-- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled, its events
 -- ARGV: group, most entries and most bytes to look at where the lag has to be counted
 -- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
 --          length, {last delivered id, pending, lowest pending id or false, lag or false, whether the lag is at least
 --          that (0|1), consumers {name, pending, idle in ms}} or false where there is no group, {key, type} of every
---          key of the group that holds something else than it should, scheduled events, next due time of one or false
+--          key of the group that holds something else than it should, what is paused, breakers that are not closed,
+--          scheduled events, next due time of one or false
 local stream, group = KEYS[1], ARGV[1]
 local function at_most(x, y)
   local a, b = string.match(x, '^(%d+)-(%d+)$')
@@ -21,12 +22,17 @@ end
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local due = redis.pcall('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or false
-local later = redis.pcall('ZRANGE', KEYS[8], 0, 0, 'WITHSCORES')[2] or false
+local later = redis.pcall('ZRANGE', KEYS[10], 0, 0, 'WITHSCORES')[2] or false
 local spoken = redis.pcall('GET', KEYS[5])
 local kind = redis.call('TYPE', stream).ok
 local out = { kind, now, number('ZCARD', KEYS[2]), due, number('XLEN', KEYS[3]), number('XLEN', KEYS[4]),
-  type(spoken) == 'string' and spoken or false, 0, false, {}, number('ZCARD', KEYS[8]), later }
-for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'zset', 'hash' }) do
+  type(spoken) == 'string' and spoken or false, 0, false, {}, {}, {}, number('ZCARD', KEYS[10]), later }
+for i, at in ipairs({ 8, 9 }) do
+  local all = redis.pcall('HGETALL', KEYS[at])
+  if not all.err then out[10 + i] = all end
+end
+for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'hash', 'hash', 'hash', 'zset',
+  'hash' }) do
   local found = redis.call('TYPE', KEYS[i]).ok
   if right and found ~= right and found ~= 'none' then table.insert(out[10], { KEYS[i], found }) end
 end

@@ -1,10 +1,10 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
---       scheduled
+--       paused, scheduled
 -- ARGV: group, consumer, most entries, most bytes
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
---          length of the stream of replayed entries, next due time (ms) of a scheduled event or false
+--          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or false
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -15,8 +15,11 @@ local function at_most(x, y)
   return #b < #d or (#b == #d and b <= d)
 end
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
-local ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0,
-  math.min(tonumber(ARGV[3]), 500))
+-- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
+local paused = redis.call('HKEYS', KEYS[5])
+local most = math.min(tonumber(ARGV[3]), 500)
+for _, what in ipairs(paused) do if what == 'stream' then most = 0 end end
+local ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
 local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
 for _, id in ipairs(ids) do
   if bytes > tonumber(ARGV[4]) then break end
@@ -56,6 +59,6 @@ if #done > 0 then redis.call('ZREM', retry, unpack(done)) end
 local again = 0
 if redis.call('TYPE', KEYS[4]).ok == 'stream' then again = redis.call('XLEN', KEYS[4]) end
 -- Who adds what is scheduled is to find what is in the way of it, and nothing else is to wait for that.
-local scheduled = redis.pcall('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
+local scheduled = redis.pcall('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
 return { out, trimmed, redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2] or false,
-  string.format('%.0f', now), again, scheduled.err and '0' or scheduled[2] or false }
+  string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false }

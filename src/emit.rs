@@ -1,0 +1,285 @@
+//! What a handler does with its outbox: it emits events, asks for effects, and may commit by itself.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::codec::{self, Format};
+use crate::context::Context;
+use crate::effects::{CommitError, Committed, Effect};
+use crate::event::Envelope;
+use crate::event_type;
+use crate::handler::Event;
+use crate::outbox::{Ask, Emitted, Known, MOST_FIELDS};
+use crate::publisher::{check_stream, envelope_of};
+
+/// What ids of emitted events are made in: UUIDv5 of `streamhand:emitted` in the namespace of URLs.
+const NAMESPACE: Uuid = Uuid::from_u128(0x1e4e_2aa0_6fa5_550a_875b_f4de_79ce_2391);
+
+impl Context {
+    /// Emits an event to `stream`: it is there once the event being handled is acknowledged, in the same step, or not
+    /// at all. One that can't be encoded, or a name that can't be a stream's, fails the handler for good when it
+    /// returns.
+    ///
+    /// Its id follows from the event being handled, the group, and how many were emitted before: emitted again, it has
+    /// the same one. Its `source` is the group, its `subject` and `traceparent` are those of the event being handled,
+    /// whose id is its `causationid`; the `correlationid` is handed on, and begins as the id of the first event.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct InventoryReserved { order_id: String }
+    /// # impl Event for InventoryReserved { const TYPE: &'static str = "inventory.reserved"; }
+    /// async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+    ///     ctx.emit("inventory", InventoryReserved { order_id: order.order_id });
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ctx = Context::for_test();
+    /// let order = OrderCreated { order_id: "o-1".into() };
+    /// assert!(reserve(order, ctx.clone()).await.is_ok());
+    /// assert_eq!(ctx.emitted()[0].stream, "inventory");
+    /// assert_eq!(ctx.emitted()[0].envelope.event_type(), "inventory.reserved");
+    /// # }
+    /// ```
+    pub fn emit<E: Event + Serialize>(&self, stream: &str, event: E) {
+        const {
+            assert!(
+                event_type::is_valid(E::TYPE),
+                "Event::TYPE is dotted and lower-case, like order.created"
+            )
+        };
+        self.outbox_or_new().emit(stream, |place| {
+            let envelope = envelope_of(&event, Format::default()).map_err(|e| e.to_string())?;
+            self.complete(stream, envelope, place)
+        });
+    }
+
+    /// The same with an event that is ready made: with an id, a subject or fields of its own.
+    pub fn emit_envelope(&self, stream: &str, envelope: Envelope) {
+        self.outbox_or_new()
+            .emit(stream, |place| self.complete(stream, envelope, place));
+    }
+
+    /// Asks for an effect: it takes place in the step that acknowledges the event being handled, in the order in which
+    /// they were asked for, or not at all. If its guard refuses when the handler has returned, the handler has failed;
+    /// one that wants to decide then says [`commit`](Self::commit).
+    pub fn effect(&self, effect: Effect) {
+        self.outbox_or_new().effect(effect);
+    }
+
+    /// Commits now: in one step all that was emitted leaves, all effects take place, and the event is acknowledged, if
+    /// it is still this worker's. A step whose answer gets lost is repeated until it is known, and done once.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Event, Failure, Committed, Effect};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct SoldOut { order_id: String }
+    /// # impl Event for SoldOut { const TYPE: &'static str = "inventory.sold.out"; }
+    /// async fn reserve(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+    ///     ctx.effect(Effect::incr_by("{orders}:stock:apple", -3).at_least(0));
+    ///     if let Committed::Refused(refusal) = ctx.commit().await? {
+    ///         tracing::info!("sold out: {refusal}");
+    ///         ctx.emit("inventory", SoldOut { order_id: order.order_id });
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ctx = Context::for_test();
+    /// ctx.refuse_next_commit(Some("2"));
+    /// let order = OrderCreated { order_id: "o-1".into() };
+    /// assert!(reserve(order, ctx.clone()).await.is_ok());
+    /// assert_eq!((ctx.emitted().len(), ctx.effects().len()), (1, 0));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where nothing was written: the event is another worker's by now, or what is to leave can't be written. Where the
+    /// worker ended before it was known. `?` on any of them ends the handler as it should.
+    pub async fn commit(&self) -> Result<Committed, CommitError> {
+        let outbox = self.outbox_or_new();
+        let items = outbox.begin()?;
+        let Some(commits) = &self.surroundings().commits else {
+            return Ok(outbox.commit_in_test(items));
+        };
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask {
+            ctx: self.clone(),
+            items,
+            reply,
+        };
+        if commits
+            .upgrade()
+            .is_none_or(|commits| commits.send(ask).is_err())
+        {
+            outbox.known(Known::Lost);
+            return Err(CommitError::Unknown);
+        }
+        answer.await.unwrap_or(Err(CommitError::Unknown))
+    }
+
+    /// What has been emitted here so far, complete, and has not left; in a test what has left as well.
+    pub fn emitted(&self) -> Vec<Emitted> {
+        self.outbox()
+            .map(|outbox| outbox.emitted())
+            .unwrap_or_default()
+    }
+
+    /// The effects asked for so far that have not taken place; in a test those that have as well.
+    pub fn effects(&self) -> Vec<Effect> {
+        self.outbox()
+            .map(|outbox| outbox.effects())
+            .unwrap_or_default()
+    }
+
+    /// In a test without a worker: the next [`commit`](Self::commit) with a guard is refused by the first one, which
+    /// finds `current`. Where this is not called commits are settled.
+    pub fn refuse_next_commit(&self, current: Option<&str>) {
+        self.outbox_or_new().refuse(current.map(str::as_bytes));
+    }
+
+    /// Adds to an event that is emitted at `place` what it has not got itself.
+    fn complete(
+        &self,
+        stream: &str,
+        mut envelope: Envelope,
+        place: usize,
+    ) -> Result<Envelope, String> {
+        check_stream(stream).map_err(|error| error.to_string())?;
+        let event_type = envelope.event_type();
+        event_type::check(event_type)
+            .map_err(|why| format!("the event type {event_type:?} {why}"))?;
+        let cause = self.envelope();
+        let cause_id = cause.id();
+        let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let mut add = |name: &str, value: &dyn Fn() -> Option<String>| {
+            if envelope.field(name).is_none()
+                && let Some(value) = value()
+            {
+                envelope = std::mem::replace(&mut envelope, Envelope::new("")).with(name, value);
+            }
+        };
+        add("id", &|| Some(self.id_at(place)));
+        add("time", &|| Some(now()));
+        add("datacontenttype", &|| Some(codec::JSON.to_owned()));
+        add("source", &|| Some(self.group().to_owned()));
+        add("subject", &|| cause.subject().map(str::to_owned));
+        add("traceparent", &|| cause.traceparent().map(str::to_owned));
+        add("causationid", &|| Some(cause_id.to_string()));
+        add("correlationid", &|| {
+            Some(cause.field("correlationid").unwrap_or(&cause_id).to_owned())
+        });
+        if envelope.fields().len() > MOST_FIELDS {
+            return Err(format!("an event of more than {MOST_FIELDS} fields"));
+        }
+        Ok(envelope)
+    }
+
+    fn id_at(&self, place: usize) -> String {
+        let envelope = self.envelope();
+        let (stream, group, of) = (self.stream(), self.group(), envelope.event_type());
+        let name = format!("{stream}\0{}\0{group}\0{of}\0{place}", envelope.id());
+        Uuid::new_v5(&NAMESPACE, name.as_bytes())
+            .hyphenated()
+            .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause() -> Envelope {
+        Envelope::new("order.created").with("id", "e-1")
+    }
+
+    fn emitted(cause: Envelope, envelope: Envelope) -> Envelope {
+        let ctx = Context::for_test_with(cause, None);
+        ctx.emit_envelope("inventory", envelope);
+        ctx.emitted().remove(0).envelope
+    }
+
+    #[test]
+    fn what_is_emitted_again_has_the_same_id_and_what_else_is_emitted_another() {
+        let id = |envelope: &Envelope| envelope.id().into_owned();
+        let first = emitted(cause(), Envelope::new("a.b"));
+        assert_eq!(id(&first), id(&emitted(cause(), Envelope::new("a.b"))));
+        assert_eq!(Uuid::parse_str(&id(&first)).unwrap().get_version_num(), 5);
+        assert_ne!(
+            id(&first),
+            id(&emitted(cause().with("id", "e-2"), Envelope::new("a.b")))
+        );
+        assert_ne!(
+            id(&first),
+            id(&emitted(
+                Envelope::new("order.x").with("id", "e-1"),
+                Envelope::new("a.b")
+            ))
+        );
+        let ctx = Context::for_test_with(cause(), None);
+        (0..3).for_each(|_| ctx.emit_envelope("inventory", Envelope::new("a.b")));
+        let ids: std::collections::BTreeSet<_> =
+            ctx.emitted().iter().map(|e| id(&e.envelope)).collect();
+        assert_eq!(ids.len(), 3);
+    }
+
+    #[test]
+    fn an_emitted_event_says_what_caused_it_and_keeps_what_it_says_itself() {
+        let cause = cause()
+            .with("subject", "o-1")
+            .with("traceparent", "00-a-b-01");
+        let event = emitted(cause.clone(), Envelope::new("a.b"));
+        let field = |name: &str| event.field(name).unwrap_or_default().to_owned();
+        assert_eq!(
+            (event.source(), event.subject()),
+            (Some("test"), Some("o-1"))
+        );
+        assert_eq!(
+            (field("causationid"), field("correlationid")),
+            ("e-1".to_owned(), "e-1".to_owned())
+        );
+        assert_eq!(event.traceparent(), Some("00-a-b-01"));
+        let next = emitted(event.clone(), Envelope::new("a.c"));
+        assert_eq!(next.field("causationid"), Some(&*event.id()));
+        assert_eq!(next.field("correlationid"), Some("e-1"));
+        let own = emitted(
+            cause,
+            Envelope::new("a.b").with("id", "mine").with("subject", "s"),
+        );
+        assert_eq!((&*own.id(), own.subject()), ("mine", Some("s")));
+    }
+
+    #[tokio::test]
+    async fn what_can_t_be_emitted_fails_the_handler() {
+        struct Unencodable;
+        impl Serialize for Unencodable {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("never"))
+            }
+        }
+        impl Event for Unencodable {
+            const TYPE: &'static str = "test.never";
+        }
+        let wrong = |emit: fn(&Context)| {
+            let ctx = Context::for_test();
+            emit(&ctx);
+            ctx.outbox().unwrap().wrong().unwrap()
+        };
+        let said = wrong(|ctx| ctx.emit("inventory", Unencodable));
+        assert!(
+            said.contains("\"inventory\"") && said.contains("never"),
+            "{said}"
+        );
+        let said = wrong(|ctx| ctx.emit_envelope("a{b", Envelope::new("a.b")));
+        assert!(said.contains("stream name"), "{said}");
+        let said = wrong(|ctx| ctx.emit_envelope("inventory", Envelope::new("No Type")));
+        assert!(said.contains("No Type"), "{said}");
+        let ctx = Context::for_test();
+        ctx.emit("inventory", Unencodable);
+        assert!(matches!(ctx.commit().await, Err(CommitError::Invalid(_))));
+    }
+}

@@ -1,0 +1,410 @@
+//! The circuit breaker's state machine: closed, open, half-open. Pure: it is told the time.
+//!
+//! Closed, it lets everything through and counts failures. After so many in a row, or where so large a part of the
+//! calls within a window failed, it opens: for a while nothing is let through. Then, half-open, it lets a few probes
+//! through and nothing else: when all of them have succeeded it closes, when one fails it opens again. (Michael Nygard,
+//! "Release It!"; the states are named as Martin Fowler does.) The kept crates (failsafe, recloser) let any number of
+//! calls through while half-open and don't say when they will, and so could not keep entries in Redis until then.
+
+use std::time::{Duration, Instant};
+
+use crate::config::BreakerSettings;
+use crate::failure::{Cause, Failure, FailureVerdict};
+
+/// Parts of the window that calls are counted in: what is older than the window is forgotten part by part.
+const PARTS: u32 = 10;
+
+/// A circuit breaker's state and counts.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    settings: BreakerSettings,
+    state: Inner,
+    /// Goes up with every change: what was let through before one has no say after it.
+    epoch: u64,
+    opened: u64,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Closed {
+        in_a_row: u32,
+        window: Window,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        since: Instant,
+        out: u32,
+        succeeded: u32,
+    },
+}
+
+/// What can be told of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Closed,
+    Open { until: Instant },
+    HalfOpen,
+}
+
+/// The right to one call, to be given back with what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(pub(super) u64);
+
+/// What came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failure,
+    /// It says nothing about the service.
+    Neither,
+}
+
+/// Why a call may not be made, and how long to wait before it is worth asking again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub why: Why,
+    pub wait: Duration,
+}
+
+/// What holds a call back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    BreakerOpen,
+    /// The breaker is half-open, and its probes are out.
+    Probing,
+    Rate,
+    Concurrency,
+    /// An operator paused the handler.
+    Paused,
+}
+
+/// Calls and failures of late.
+#[derive(Debug, Default)]
+struct Window {
+    parts: [(u32, u32); PARTS as usize],
+    /// The number of the youngest part, counted from `begin`.
+    at: u64,
+    begin: Option<Instant>,
+}
+
+impl Machine {
+    pub fn new(settings: BreakerSettings) -> Self {
+        Machine {
+            settings,
+            state: Inner::closed(),
+            epoch: 0,
+            opened: 0,
+        }
+    }
+
+    /// Asks for one call.
+    pub fn admit(&mut self, now: Instant) -> Result<Ticket, Held> {
+        match &mut self.state {
+            Inner::Closed { .. } => {}
+            Inner::Open { until } if *until > now => {
+                return Err(Held {
+                    why: Why::BreakerOpen,
+                    wait: *until - now,
+                });
+            }
+            Inner::Open { .. } => {
+                self.change(Inner::HalfOpen {
+                    since: now,
+                    out: 1,
+                    succeeded: 0,
+                });
+            }
+            Inner::HalfOpen { since, out, .. } if *out >= self.settings.probes => {
+                return Err(Held {
+                    why: Why::Probing,
+                    // The longer the probes take the less often anybody asks.
+                    wait: now.duration_since(*since).max(Duration::from_millis(250)),
+                });
+            }
+            Inner::HalfOpen { out, .. } => *out += 1,
+        }
+        Ok(Ticket(self.epoch))
+    }
+
+    /// What came of a call. Answers whether that changed the state.
+    pub fn record(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> bool {
+        if ticket.0 != self.epoch {
+            return false;
+        }
+        let opens = match (&mut self.state, outcome) {
+            (Inner::Closed { .. }, Outcome::Neither) | (Inner::Open { .. }, _) => return false,
+            (Inner::Closed { in_a_row, window }, outcome) => {
+                let failed = outcome == Outcome::Failure;
+                *in_a_row = if failed { *in_a_row + 1 } else { 0 };
+                let too_many = self.settings.failures > 0 && *in_a_row >= self.settings.failures;
+                let rate = self.settings.failure_rate;
+                let too_large_a_part = rate > 0.0 && {
+                    let (calls, failures) = window.count(failed, now, self.settings.window);
+                    failed
+                        && calls >= self.settings.minimum
+                        && f64::from(failures) >= rate * f64::from(calls)
+                };
+                too_many || too_large_a_part
+            }
+            (Inner::HalfOpen { out, .. }, Outcome::Neither) => {
+                *out -= 1;
+                return false;
+            }
+            (Inner::HalfOpen { .. }, Outcome::Failure) => true,
+            (Inner::HalfOpen { succeeded, .. }, Outcome::Success) => {
+                *succeeded += 1;
+                if *succeeded < self.settings.probes {
+                    return false;
+                }
+                false
+            }
+        };
+        if opens {
+            self.opened += 1;
+            let until = now + self.settings.open_for;
+            self.change(Inner::Open { until });
+        } else if matches!(self.state, Inner::HalfOpen { .. }) {
+            self.change(Inner::closed());
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// How many more calls would be let through: None for any number.
+    pub fn room(&self, now: Instant) -> Option<usize> {
+        match self.state {
+            Inner::Closed { .. } => None,
+            Inner::Open { until } if until > now => Some(0),
+            Inner::Open { .. } => Some(self.settings.probes as usize),
+            Inner::HalfOpen { out, .. } => Some(self.settings.probes.saturating_sub(out) as usize),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match self.state {
+            Inner::Closed { .. } => State::Closed,
+            Inner::Open { until } => State::Open { until },
+            Inner::HalfOpen { .. } => State::HalfOpen,
+        }
+    }
+
+    /// How often it has opened.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether a success would change nothing at all.
+    pub fn is_clean(&self) -> bool {
+        self.settings.failure_rate == 0.0 && matches!(self.state, Inner::Closed { in_a_row: 0, .. })
+    }
+
+    /// What a handler's failure says, by the settings.
+    pub fn outcome_of(settings: &BreakerSettings, failure: &Failure) -> Outcome {
+        let counts = settings.counts;
+        let counted = match (failure.cause, failure.verdict) {
+            (Cause::BreakerOpen | Cause::Uncounted, _) => false,
+            (_, FailureVerdict::Later(_) | FailureVerdict::Undecodable) => false,
+            (Cause::TimedOut, _) => counts.timeout,
+            (Cause::Panicked, _) => counts.panic,
+            (Cause::Error, FailureVerdict::Permanent) => counts.permanent,
+            (Cause::Error, _) => counts.error,
+        };
+        if counted {
+            Outcome::Failure
+        } else {
+            Outcome::Neither
+        }
+    }
+
+    fn change(&mut self, to: Inner) {
+        self.state = to;
+        self.epoch += 1;
+    }
+}
+
+impl Inner {
+    fn closed() -> Self {
+        Inner::Closed {
+            in_a_row: 0,
+            window: Window::default(),
+        }
+    }
+}
+
+impl Window {
+    /// Notes a call; answers how many there were in the window, and how many of them failed.
+    fn count(&mut self, failed: bool, now: Instant, length: Duration) -> (u32, u32) {
+        let begin = *self.begin.get_or_insert(now);
+        let part = (length / PARTS).max(Duration::from_nanos(1));
+        let at = (now.saturating_duration_since(begin).as_nanos() / part.as_nanos()) as u64;
+        let at = at.max(self.at);
+        for passed in self.at + 1..=at.min(self.at + u64::from(PARTS)) {
+            self.parts[(passed % u64::from(PARTS)) as usize] = (0, 0);
+        }
+        self.at = at;
+        let (calls, failures) = &mut self.parts[(at % u64::from(PARTS)) as usize];
+        *calls = calls.saturating_add(1);
+        *failures = failures.saturating_add(u32::from(failed));
+        self.parts.iter().fold((0, 0), |(calls, failures), part| {
+            (
+                u32::saturating_add(calls, part.0),
+                u32::saturating_add(failures, part.1),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings(failures: u32, probes: u32) -> BreakerSettings {
+        BreakerSettings {
+            failures,
+            probes,
+            ..BreakerSettings::default()
+        }
+    }
+
+    fn fail(machine: &mut Machine, times: u32, now: Instant) {
+        for _ in 0..times {
+            let ticket = machine.admit(now).unwrap();
+            machine.record(ticket, Outcome::Failure, now);
+        }
+    }
+
+    #[test]
+    fn it_opens_after_so_many_failures_in_a_row_and_closes_when_its_probes_succeed() {
+        let now = Instant::now();
+        let mut machine = Machine::new(settings(3, 2));
+        fail(&mut machine, 2, now);
+        let ticket = machine.admit(now).unwrap();
+        machine.record(ticket, Outcome::Success, now);
+        fail(&mut machine, 2, now);
+        assert_eq!(machine.state(), State::Closed);
+        fail(&mut machine, 1, now);
+        let until = now + Duration::from_secs(60);
+        assert_eq!(machine.state(), State::Open { until });
+        let held = machine.admit(now + Duration::from_secs(20)).unwrap_err();
+        assert_eq!(held.wait, Duration::from_secs(40));
+
+        let (first, second) = (machine.admit(until).unwrap(), machine.admit(until).unwrap());
+        assert_eq!(machine.state(), State::HalfOpen);
+        assert_eq!(machine.admit(until).unwrap_err().why, Why::Probing);
+        assert!(!machine.record(first, Outcome::Success, until));
+        assert_eq!(machine.admit(until).unwrap_err().why, Why::Probing);
+        assert!(machine.record(second, Outcome::Success, until));
+        assert_eq!(machine.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_probe_that_fails_opens_it_again_and_one_that_says_nothing_leaves_room_for_another() {
+        let now = Instant::now();
+        let mut machine = Machine::new(settings(1, 1));
+        fail(&mut machine, 1, now);
+        let later = now + Duration::from_secs(61);
+        let probe = machine.admit(later).unwrap();
+        machine.record(probe, Outcome::Neither, later);
+        let probe = machine.admit(later).unwrap();
+        assert!(machine.record(probe, Outcome::Failure, later));
+        assert!(matches!(machine.state(), State::Open { .. }));
+        assert_eq!(machine.opened(), 2);
+    }
+
+    #[test]
+    fn what_was_let_through_before_it_opened_has_no_say_in_whether_it_closes() {
+        let now = Instant::now();
+        let mut machine = Machine::new(settings(1, 1));
+        let old = machine.admit(now).unwrap();
+        fail(&mut machine, 1, now);
+        let later = now + Duration::from_secs(61);
+        let _probe = machine.admit(later).unwrap();
+        assert!(!machine.record(old, Outcome::Success, later));
+        assert!(!machine.record(old, Outcome::Failure, later));
+        assert_eq!(machine.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn it_opens_by_the_part_of_calls_that_failed_within_the_window() {
+        let start = Instant::now();
+        let mut machine = Machine::new(BreakerSettings {
+            failures: 0,
+            failure_rate: 0.5,
+            window: Duration::from_secs(10),
+            minimum: 10,
+            ..BreakerSettings::default()
+        });
+        let mut call = |failed: bool, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            let ticket = machine.admit(now).unwrap();
+            let outcome = if failed {
+                Outcome::Failure
+            } else {
+                Outcome::Success
+            };
+            machine.record(ticket, outcome, now)
+        };
+        assert!((0..9).all(|_| !call(true, 0)), "too few to tell");
+        // Those are forgotten by now.
+        assert!((0..9).all(|nth| !call(nth % 2 == 0, 20)));
+        assert!((0..4).all(|_| !call(false, 21)));
+        // 5 of 13 failed; with three more it is 8 of 16.
+        assert!(!call(true, 22) && !call(true, 22));
+        assert!(call(true, 22));
+    }
+
+    proptest! {
+        /// Whatever happens: no more probes are out than there may be, nothing is let through before its time, and
+        /// only failures open it.
+        #[test]
+        fn it_keeps_to_its_rules(
+            failures in 1..4_u32,
+            probes in 1..4_u32,
+            steps in proptest::collection::vec((0..5_u8, 0..40_u64), 1..200),
+        ) {
+            let mut machine = Machine::new(settings(failures, probes));
+            let mut now = Instant::now();
+            let mut out: Vec<Ticket> = Vec::new();
+            for (step, wait) in steps {
+                now += Duration::from_secs(wait);
+                let before = machine.state();
+                match step {
+                    0 | 1 => match machine.admit(now) {
+                        Ok(ticket) => {
+                            let is_open = matches!(before, State::Open { until } if until > now);
+                            prop_assert!(!is_open);
+                            out.push(ticket);
+                        }
+                        Err(held) => {
+                            prop_assert!(before != State::Closed);
+                            prop_assert!(!held.wait.is_zero());
+                        }
+                    },
+                    _ if out.is_empty() => {}
+                    step => {
+                        let ticket = out.swap_remove(wait as usize % out.len());
+                        let outcome = [Outcome::Success, Outcome::Failure, Outcome::Neither][step as usize - 2];
+                        let changed = machine.record(ticket, outcome, now);
+                        prop_assert_eq!(changed, before != machine.state());
+                        if changed && matches!(machine.state(), State::Open { .. }) {
+                            prop_assert_eq!(outcome, Outcome::Failure);
+                        }
+                    }
+                }
+                let probing = out.iter().filter(|ticket| ticket.0 == machine.epoch()).count();
+                if machine.state() == State::HalfOpen {
+                    prop_assert!(probing <= probes as usize);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a handler's entries pass before it runs: its circuit breaker and its rate. Says beforehand how many would pass,
+//! so that what would not stays unread; and counts what had to be put back into Redis, so that there is an end to that.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::breaker::{Held, Ticket, Why};
+use super::breakers::{Breakers, Circuit};
+use super::rate::{Granted, Local, interval};
+use crate::config::{HandlerPolicy, Rate, RateScope};
+use crate::failure::Failure;
+
+/// Most entries of one handler that wait in Redis because this worker put them back. Where there are so many, their
+/// stream is read no further until some of them are due.
+const PUT_BACK: usize = 1000;
+
+/// What a handler's entries pass before it runs.
+pub(crate) struct Gate {
+    /// The handler's event type.
+    pub name: String,
+    breaker: Option<Arc<Circuit>>,
+    rate: Option<Limit>,
+    pub rate_setting: Option<Rate>,
+    /// When each of those falls due that wait in Redis because they were put back.
+    put_back: Mutex<BinaryHeap<Reverse<Instant>>>,
+}
+
+enum Limit {
+    Local(Local),
+    Group(Granted),
+}
+
+/// How many more entries may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Any,
+    /// At most so many.
+    Some(usize),
+    /// None for so long.
+    None(Duration),
+}
+
+/// An entry that has passed; `Gate::record` takes it back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pass(Option<Ticket>);
+
+impl Gate {
+    /// The gate of a handler by its policy.
+    pub fn new(name: &str, policy: &HandlerPolicy, breakers: &Breakers) -> Self {
+        let breaker = policy
+            .circuit_breaker
+            .map(|settings| breakers.make(name, settings));
+        let rate = policy.rate.map(|rate| match policy.rate_scope {
+            RateScope::Worker => Limit::Local(Local::new(rate)),
+            RateScope::Group => Limit::Group(Granted::new()),
+        });
+        Gate {
+            name: name.to_owned(),
+            breaker,
+            rate,
+            rate_setting: policy.rate,
+            put_back: Mutex::default(),
+        }
+    }
+
+    /// Whether it lets everything through at all times.
+    pub fn is_none(&self) -> bool {
+        self.breaker.is_none() && self.rate.is_none()
+    }
+
+    /// Asks for one entry to be let through.
+    pub fn pass(&self) -> Result<Pass, Held> {
+        let ticket = match &self.breaker {
+            Some(breaker) => Some(breaker.admit()?),
+            None => None,
+        };
+        let admitted = match &self.rate {
+            None => Ok(()),
+            Some(Limit::Local(local)) => local.admit(),
+            Some(Limit::Group(granted)) => granted.admit(),
+        };
+        if let Err(wait) = admitted {
+            self.give_back(Pass(ticket));
+            // They come back one by one, as the rate lets them.
+            let behind = self.waiting() as u32;
+            let step = self.rate_setting.map_or(Duration::ZERO, interval);
+            return Err(Held {
+                why: Why::Rate,
+                wait: wait + step * behind,
+            });
+        }
+        Ok(Pass(ticket))
+    }
+
+    /// What came of an entry that was let through.
+    pub fn record(&self, pass: Pass, result: &Result<(), Failure>) {
+        if let (Some(breaker), Pass(Some(ticket))) = (&self.breaker, pass) {
+            breaker.record_run(ticket, result);
+        }
+    }
+
+    /// The entry did not run to its end: that says nothing.
+    pub fn give_back(&self, pass: Pass) {
+        if let (Some(breaker), Pass(Some(ticket))) = (&self.breaker, pass) {
+            breaker.record(ticket, super::breaker::Outcome::Neither);
+        }
+    }
+
+    /// The share of the group's rate, where it has one.
+    pub fn granted(&self) -> Option<&Granted> {
+        match &self.rate {
+            Some(Limit::Group(granted)) => Some(granted),
+            _ => None,
+        }
+    }
+
+    /// How many would be let through now.
+    pub fn room(&self) -> Room {
+        let breaker = match self.breaker.as_ref().and_then(|breaker| breaker.room()) {
+            None => Room::Any,
+            Some(0) => Room::None(self.breaker_wait()),
+            Some(probes) => Room::Some(probes),
+        };
+        let rate = match &self.rate {
+            None => Room::Any,
+            Some(Limit::Local(local)) => match local.room() {
+                (0, wait) => Room::None(wait),
+                (left, _) => Room::Some(left),
+            },
+            Some(Limit::Group(granted)) => granted.dry_for().map_or(Room::Any, Room::None),
+        };
+        breaker.and(rate)
+    }
+
+    /// An entry was put back into Redis, for so long.
+    pub fn put_back(&self, delay: Duration) {
+        let mut due = self.put_back.lock().expect("no panic while it is locked");
+        if due.len() < PUT_BACK * 2 {
+            due.push(Reverse(Instant::now() + delay));
+        }
+    }
+
+    /// What was put back comes back before it was due.
+    pub fn forget_put_back(&self) {
+        self.put_back
+            .lock()
+            .expect("no panic while it is locked")
+            .clear();
+    }
+
+    /// Where as many were put back as may be: how long until some of them are due.
+    pub fn is_overfull(&self) -> Option<Duration> {
+        if self.waiting() < PUT_BACK {
+            return None;
+        }
+        let due = self.put_back.lock().expect("no panic while it is locked");
+        let Reverse(first) = due.peek()?;
+        Some(first.saturating_duration_since(Instant::now()))
+    }
+
+    /// How many wait in Redis because they were put back.
+    pub fn waiting(&self) -> usize {
+        let mut due = self.put_back.lock().expect("no panic while it is locked");
+        let now = Instant::now();
+        while due.peek().is_some_and(|Reverse(at)| *at <= now) {
+            due.pop();
+        }
+        due.len()
+    }
+
+    fn breaker_wait(&self) -> Duration {
+        match self.breaker.as_ref().map(|breaker| breaker.state()) {
+            Some(super::State::Open { until }) => until.saturating_duration_since(Instant::now()),
+            // Its probes are out; what they say is heard of without waiting for it.
+            _ => Duration::from_millis(250),
+        }
+    }
+}
+
+impl Room {
+    /// What passes both.
+    pub fn and(self, other: Room) -> Room {
+        match (self, other) {
+            (Room::None(a), Room::None(b)) => Room::None(a.max(b)),
+            (Room::None(wait), _) | (_, Room::None(wait)) => Room::None(wait),
+            (Room::Some(a), Room::Some(b)) => Room::Some(a.min(b)),
+            (Room::Some(a), Room::Any) | (Room::Any, Room::Some(a)) => Room::Some(a),
+            (Room::Any, Room::Any) => Room::Any,
+        }
+    }
+
+    /// What passes one or the other.
+    pub fn or(self, other: Room) -> Room {
+        match (self, other) {
+            (Room::Any, _) | (_, Room::Any) => Room::Any,
+            (Room::Some(a), Room::Some(b)) => Room::Some(a.saturating_add(b)),
+            (Room::Some(a), Room::None(_)) | (Room::None(_), Room::Some(a)) => Room::Some(a),
+            (Room::None(a), Room::None(b)) => Room::None(a.min(b)),
+        }
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Why::BreakerOpen => "its circuit breaker is open",
+            Why::Probing => "its circuit breaker waits for its probes",
+            Why::Rate => "more came than its rate allows",
+            Why::Paused => "it is paused",
+            Why::Concurrency => "as many of its kind as may run are running",
+        })
+    }
+}

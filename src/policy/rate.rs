@@ -1,0 +1,187 @@
+//! How often a handler may start: by the generic cell rate algorithm of the `governor` crate within this process, or by
+//! what the group's share in Redis granted beforehand.
+
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use crate::config::Rate;
+
+/// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
+/// a burst is a tenth of a second's worth, so that no second has much more than its due.
+const BURST_PART: Duration = Duration::from_millis(100);
+
+/// A rate within this process.
+pub(crate) struct Local {
+    limiter: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
+    clock: MonotonicClock,
+    /// The time one start takes up.
+    interval: Duration,
+    burst: u32,
+    /// How many could have started at once, and when that was so.
+    left: Mutex<(u32, Instant)>,
+}
+
+/// A share of the group's rate: so many may start, as Redis has granted.
+pub(crate) struct Granted {
+    share: Mutex<Share>,
+}
+
+struct Share {
+    left: u32,
+    /// Redis has no more to grant before.
+    dry_until: Option<Instant>,
+}
+
+/// The time one start takes up at a rate.
+pub(crate) fn interval(rate: Rate) -> Duration {
+    (rate.per / rate.count.max(1)).max(Duration::from_nanos(1))
+}
+
+/// How many may start at once at a rate.
+pub(crate) fn burst(rate: Rate) -> u32 {
+    let burst = BURST_PART.as_nanos() / interval(rate).as_nanos();
+    u32::try_from(burst).unwrap_or(u32::MAX).max(1)
+}
+
+impl Local {
+    pub fn new(rate: Rate) -> Self {
+        let burst = NonZeroU32::new(burst(rate)).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(interval(rate))
+            .unwrap_or(Quota::per_second(NonZeroU32::MAX))
+            .allow_burst(burst);
+        let clock = MonotonicClock;
+        Local {
+            limiter: RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware(),
+            clock,
+            interval: interval(rate),
+            burst: burst.get(),
+            left: Mutex::new((burst.get(), Instant::now())),
+        }
+    }
+
+    /// Asks for one start; or says how long to wait for one.
+    pub fn admit(&self) -> Result<(), Duration> {
+        let (answer, left) = match self.limiter.check() {
+            Ok(state) => (Ok(()), state.remaining_burst_capacity()),
+            Err(not_before) => (Err(not_before.wait_time_from(self.clock.now())), 0),
+        };
+        *self.left.lock().expect("no panic while it is locked") = (left, Instant::now());
+        answer
+    }
+
+    /// How many could start now, and when the next could where that is none.
+    pub fn room(&self) -> (usize, Duration) {
+        let (left, since) = *self.left.lock().expect("no panic while it is locked");
+        let passed = since.elapsed();
+        let came = passed.as_nanos() / self.interval.as_nanos();
+        let left = u32::try_from(came).unwrap_or(u32::MAX).saturating_add(left);
+        (
+            left.min(self.burst) as usize,
+            self.interval.saturating_sub(passed),
+        )
+    }
+}
+
+impl Granted {
+    pub fn new() -> Self {
+        Granted {
+            share: Mutex::new(Share {
+                left: 0,
+                dry_until: None,
+            }),
+        }
+    }
+
+    /// Redis has granted so many; where it was fewer than asked for, it has no more for so long.
+    pub fn grant(&self, granted: u32, dry_for: Option<Duration>) {
+        let mut share = self.share.lock().expect("no panic while it is locked");
+        share.left = share.left.saturating_add(granted);
+        share.dry_until = dry_for.map(|dry| Instant::now() + dry);
+    }
+
+    /// Takes one start of what was granted; or says how long to wait for more.
+    pub fn admit(&self) -> Result<(), Duration> {
+        let mut share = self.share.lock().expect("no panic while it is locked");
+        if share.left > 0 {
+            share.left -= 1;
+            return Ok(());
+        }
+        Err(share.wait())
+    }
+
+    /// Until when Redis has nothing to grant, if that is so.
+    pub fn dry_for(&self) -> Option<Duration> {
+        let share = self.share.lock().expect("no panic while it is locked");
+        (share.left == 0)
+            .then(|| share.wait())
+            .filter(|wait| !wait.is_zero())
+    }
+
+    /// So much was granted and not used: it is not asked for again.
+    pub fn left(&self) -> u32 {
+        self.share.lock().expect("no panic while it is locked").left
+    }
+}
+
+impl Share {
+    fn wait(&self) -> Duration {
+        self.dry_until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn rate(count: u32, seconds: u64) -> Rate {
+        Rate {
+            count,
+            per: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn a_burst_is_a_tenth_of_a_seconds_worth_and_at_least_one() {
+        assert_eq!(burst(rate(1000, 1)), 100);
+        assert_eq!(burst(rate(5, 1)), 1);
+        assert_eq!(burst(rate(6000, 60)), 10);
+        assert_eq!(interval(rate(30, 60)), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_is_over_the_rate_is_told_how_long_to_wait() {
+        let local = Local::new(rate(20, 60));
+        assert_eq!(local.room().0, 1);
+        assert_eq!(local.admit(), Ok(()));
+        let wait = local.admit().unwrap_err();
+        assert!(
+            wait > Duration::from_secs(2) && wait <= Duration::from_secs(3),
+            "{wait:?}"
+        );
+        let (room, wait) = local.room();
+        assert_eq!(room, 0);
+        assert!(
+            wait > Duration::from_secs(2) && wait <= Duration::from_secs(3),
+            "{wait:?}"
+        );
+    }
+
+    #[test]
+    fn a_share_of_the_groups_rate_is_what_was_granted() {
+        let granted = Granted::new();
+        assert!(granted.admit().is_err());
+        granted.grant(2, Some(Duration::from_secs(5)));
+        assert_eq!(granted.dry_for(), None);
+        assert!(granted.admit().is_ok() && granted.admit().is_ok());
+        assert!(granted.admit().unwrap_err() > Duration::from_secs(4));
+        assert!(granted.dry_for().is_some());
+    }
+}

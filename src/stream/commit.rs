@@ -1,0 +1,184 @@
+//! How an entry leaves a worker together with what its handler emitted and wants to take effect.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::connection::{Link, Trouble};
+use super::keys::{Keys, tag};
+use super::reply;
+use super::settle::script;
+use crate::effects::{Effect, Presence};
+use crate::event::EntryId;
+use crate::fields::Fields;
+
+script!(COMMIT, "commit");
+
+/// One entry to be committed.
+pub(crate) struct Commit<'a> {
+    pub id: EntryId,
+    pub consumer: &'a str,
+    pub count: u32,
+    /// It is known to be pending with nobody, and its end is ours to write.
+    pub nobodys: bool,
+    /// The group has a record of it.
+    pub recorded: bool,
+    pub mark: Option<Mark<'a>>,
+    pub events: Vec<(&'a str, &'a Fields)>,
+    pub effects: &'a [Effect],
+}
+
+/// Notes that an event is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    pub event: &'a [u8],
+    /// How long it is known.
+    pub lasts: Duration,
+    /// Another entry's mark means that this one is a copy.
+    pub counts: bool,
+}
+
+/// What became of an entry's commit.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CommitOutcome {
+    Done,
+    /// Another copy of the event has succeeded: the entry is acknowledged, and nothing else was done.
+    Duplicate,
+    /// Another delivery of the entry is under way.
+    Taken,
+    /// It is not pending.
+    Nobody,
+    /// The guard of the effect at this place refused, at this value.
+    Refused(usize, Option<Vec<u8>>),
+    /// It can't be done as it is.
+    Failed(String),
+    /// The server takes no writes now.
+    NotNow(String),
+}
+
+impl Commit<'_> {
+    /// About how many bytes it has.
+    pub fn size(&self) -> usize {
+        let events = self.events.iter().map(|(_, fields)| fields.size());
+        let args = self.effects.iter().flat_map(|effect| &effect.args);
+        events.sum::<usize>() + args.map(Vec::len).sum::<usize>()
+    }
+}
+
+impl Link {
+    /// Commits entries of one stream; answers for each what became of it. `number` is higher with every request of
+    /// `me`, repeats included, and only one is under way.
+    pub async fn commit(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        me: &str,
+        number: u64,
+        delete: bool,
+        commits: &[Commit<'_>],
+    ) -> Result<Vec<CommitOutcome>, Trouble> {
+        let doing = || format!("committing entries of {}", keys.stream);
+        let mut call = COMMIT.key(&keys.stream);
+        call.key(&keys.retry).key(&keys.failures).key(&keys.commits);
+        call.arg(group).arg(me).arg(number).arg(u8::from(delete));
+        for commit in commits {
+            let id = commit.id.to_string();
+            let guard = keys.guard(&id);
+            match &commit.mark {
+                Some(mark) => call.key(guard).key(keys.seen(mark.event)),
+                None => call.key(&guard).key(&guard),
+            };
+            let mark = commit.mark.as_ref();
+            call.arg(id)
+                .arg(commit.consumer)
+                .arg(commit.count)
+                .arg(u8::from(commit.nobodys))
+                .arg(u8::from(commit.recorded))
+                .arg(mark.map_or(0, |mark| mark.lasts.as_millis().max(1) as u64))
+                .arg(u8::from(mark.is_some_and(|mark| mark.counts)))
+                .arg(commit.events.len())
+                .arg(commit.effects.len());
+            for (stream, fields) in &commit.events {
+                call.key(*stream).arg(2 * fields.len());
+                for (name, value) in *fields {
+                    call.arg(name).arg(value);
+                }
+            }
+            for effect in commit.effects {
+                call.key(&effect.key);
+                let (presence, value): (&str, &[u8]) = match &effect.presence {
+                    Presence::Any => ("", b""),
+                    Presence::Absent => ("absent", b""),
+                    Presence::Exists => ("exists", b""),
+                    Presence::Equals(value) => ("equals", value),
+                };
+                let number = |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
+                call.arg(effect.command)
+                    .arg(presence)
+                    .arg(value)
+                    .arg(number(effect.at_least))
+                    .arg(number(effect.at_most))
+                    .arg(effect.args.len());
+                effect.args.iter().for_each(|arg| {
+                    call.arg(&arg[..]);
+                });
+            }
+        }
+        let value: Value = call
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        let outcomes: Option<Vec<_>> = reply::array(value)
+            .filter(|answers| answers.len() == commits.len())
+            .and_then(|answers| answers.into_iter().map(outcome).collect());
+        outcomes.ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Adds events to streams, one after the other.
+    pub async fn add(&mut self, events: &[(&str, &Fields)]) -> Result<(), Trouble> {
+        let mut pipe = redis::pipe();
+        for (stream, fields) in events {
+            pipe.cmd("XADD").arg(*stream).arg("*");
+            for (name, value) in *fields {
+                pipe.arg(name).arg(value);
+            }
+            pipe.ignore();
+        }
+        pipe.query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of("publishing what was emitted", error))
+    }
+
+    /// Whether one step can reach the keys of `stream` and this one.
+    pub fn reaches(&self, stream: &str, key: &str) -> bool {
+        !self.greeting.is_cluster || tag(stream).unwrap_or(stream) == tag(key).unwrap_or(key)
+    }
+}
+
+fn outcome(value: Value) -> Option<CommitOutcome> {
+    let mut parts = reply::array(value)?.into_iter();
+    let outcome = match &reply::bytes(parts.next()?)?[..] {
+        b"done" => CommitOutcome::Done,
+        b"duplicate" => CommitOutcome::Duplicate,
+        b"taken" => CommitOutcome::Taken,
+        b"nobody" => CommitOutcome::Nobody,
+        b"refused" => {
+            let place = usize::try_from(reply::int(&parts.next()?)?).ok()?;
+            let current = parts.next().and_then(reply::bytes);
+            CommitOutcome::Refused(place.checked_sub(1)?, current)
+        }
+        b"failed" => {
+            let why = reply::text(parts.next()?)?;
+            let code = why.split(' ').next().unwrap_or_default();
+            // Nothing was written, and it has nothing to do with what was to be.
+            match code {
+                "OOM" | "MISCONF" | "READONLY" | "NOREPLICAS" | "MASTERDOWN" => {
+                    CommitOutcome::NotNow(why)
+                }
+                _ => CommitOutcome::Failed(why),
+            }
+        }
+        _ => return None,
+    };
+    Some(outcome)
+}

@@ -1,0 +1,159 @@
+//! Pausing a stream, or one handler's entries in it, for a whole group; and what its workers tell of their circuit
+//! breakers.
+
+use std::collections::HashMap;
+
+use redis::{AsyncCommands, Value};
+use serde::{Deserialize, Serialize};
+
+use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::keys::Keys;
+use super::reply;
+use super::settle::script;
+use crate::error::Result;
+
+script!(RESUME, "resume");
+
+/// Failure records looked at in one step of a resume.
+const RECORDS: usize = 1000;
+
+/// What is paused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pausable {
+    Stream,
+    Handler(String),
+}
+
+/// Since when something is paused, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PauseNote {
+    pub since_ms: u64,
+    pub by: String,
+}
+
+/// A circuit breaker of a worker that is not closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BreakerNote {
+    pub name: String,
+    pub state: String,
+    /// How often it has opened.
+    pub opened: u64,
+    /// When its probes are let through, in milliseconds since 1970; none where they are.
+    pub until_ms: Option<u64>,
+}
+
+impl Pausable {
+    fn field(&self) -> String {
+        match self {
+            Pausable::Stream => "stream".to_owned(),
+            Pausable::Handler(event_type) => format!("handler:{event_type}"),
+        }
+    }
+
+    fn parse(field: &str) -> Option<Self> {
+        match field.strip_prefix("handler:") {
+            Some(event_type) => Some(Pausable::Handler(event_type.to_owned())),
+            None => (field == "stream").then_some(Pausable::Stream),
+        }
+    }
+}
+
+impl Pool {
+    /// Pauses something for the group. Answers whether it was not paused before; what is paused already stays as it is.
+    pub async fn pause(&self, keys: &Keys, what: &Pausable, note: &PauseNote) -> Result<bool> {
+        let doing = format!("pausing in {}", keys.paused);
+        let mut conn = self.get().await?;
+        let note = serde_json::to_string(note).unwrap_or_default();
+        conn.hset_nx(&keys.paused, what.field(), note)
+            .await
+            .map_err(|error| refusal(Who::Operator, &doing, error))
+    }
+
+    /// Ends a pause. Answers whether there was one.
+    pub async fn resume(&self, keys: &Keys, what: &Pausable) -> Result<bool> {
+        let doing = format!("resuming in {}", keys.paused);
+        let mut conn = self.get().await?;
+        let (mut cursor, mut was_paused) = ("0".to_owned(), false);
+        loop {
+            let value: Value = RESUME
+                .key(&keys.paused)
+                .key(&keys.retry)
+                .key(&keys.failures)
+                .arg(what.field())
+                .arg(&cursor)
+                .arg(RECORDS)
+                .invoke_async(&mut conn)
+                .await
+                .map_err(|error| refusal(Who::Operator, &doing, error))?;
+            let answer = reply::tuple(value)
+                .and_then(|[next, was, _]| Some((reply::text(next)?, reply::int(&was)?)));
+            let (next, was) = answer.ok_or_else(|| Trouble::garbled(&doing).into_error())?;
+            was_paused |= was == 1;
+            cursor = next;
+            if cursor == "0" {
+                return Ok(was_paused);
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Tells which circuit breakers of a worker are not closed.
+    pub async fn note_breakers(
+        &mut self,
+        keys: &Keys,
+        consumer: &str,
+        notes: &[BreakerNote],
+    ) -> std::result::Result<(), Trouble> {
+        let failed = |error| Trouble::of("telling of circuit breakers", error);
+        if notes.is_empty() {
+            let _: i64 = self
+                .conn
+                .hdel(&keys.breakers, consumer)
+                .await
+                .map_err(failed)?;
+        } else {
+            let notes = serde_json::to_string(notes).unwrap_or_default();
+            let _: i64 = self
+                .conn
+                .hset(&keys.breakers, consumer, notes)
+                .await
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is paused, from the hash of that; what can't be read is left out.
+pub(super) fn paused(value: Value) -> Vec<(Pausable, PauseNote)> {
+    let mut paused: Vec<_> = pairs(value)
+        .into_iter()
+        .filter_map(|(field, note)| {
+            Some((Pausable::parse(&field)?, serde_json::from_str(&note).ok()?))
+        })
+        .collect();
+    paused.sort_by(|(a, _), (b, _)| a.cmp(b));
+    paused
+}
+
+/// The circuit breakers that are not closed, by worker.
+pub(super) fn breakers(value: Value) -> Vec<(String, Vec<BreakerNote>)> {
+    let mut breakers: Vec<_> = pairs(value)
+        .into_iter()
+        .filter_map(|(consumer, notes)| Some((consumer, serde_json::from_str(&notes).ok()?)))
+        .collect();
+    breakers.sort_by(|(a, _): &(String, _), (b, _)| a.cmp(b));
+    breakers
+}
+
+fn pairs(value: Value) -> HashMap<String, String> {
+    let texts: Vec<String> = reply::array(value)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|value| reply::text(value).unwrap_or_default())
+        .collect();
+    texts
+        .chunks_exact(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()))
+        .collect()
+}

@@ -1,0 +1,202 @@
+-- Commits what succeeded: adds the events it emitted, does its effects, notes that its event is done, and acknowledges
+-- it. Entry by entry, each wholly or not at all.
+-- KEYS: stream, retry, failures, commits, then of every entry: guard, mark (the guard once more where there is none),
+--       the stream of each event, the key of each effect
+-- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, nobody's (0|1),
+--       recorded (0|1), how long the mark lasts in ms (0: none), whether another's mark counts (0|1), number of events,
+--       number of effects; then of every event: number of strings, strings; then of every effect: command, presence
+--       (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
+-- Answers, for each: {done}, {duplicate} (another copy of the event has succeeded: acknowledged, nothing else),
+--       {taken}, {nobody}, {refused, place of the effect, current value or false}, {failed, why}
+local stream, retry, failures, commits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, me, delete = ARGV[1], ARGV[2], ARGV[4] == '1'
+redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
+redis.call('HLEN', failures)
+-- The last request of this worker, and what it committed: '<number> <id>:<count> … '. A repeat of it finds there what
+-- was done; an earlier one that comes late does nothing.
+local record = redis.call('HGET', commits, me) or '0 '
+if tonumber(string.match(record, '^%d+')) >= tonumber(ARGV[3]) then
+  return redis.error_reply('STALE a later commit of this worker has been answered')
+end
+
+local holds = { SET = 'string', INCRBY = 'string', HSET = 'hash', HDEL = 'hash', HINCRBY = 'hash', ZADD = 'zset',
+  ZREM = 'zset', SADD = 'set', SREM = 'set' }
+local allowed = {}
+local function may(command, ...)
+  if allowed[command] == nil then allowed[command] = redis.acl_check_cmd(command, ...) end
+  return allowed[command]
+end
+-- As Redis reads them, and no more than a script can compute with exactly.
+local function integer(text)
+  local n = (text == '0' or string.match(text, '^%-?[1-9]%d*$')) and #text < 18 and tonumber(text)
+  return n and n > -9007199254740992 and n < 9007199254740992 and n or nil
+end
+
+-- What is there, and what the effects before will have made of it.
+local kinds, cells, wiped
+local function kind(key)
+  if not kinds[key] then kinds[key] = redis.call('TYPE', key).ok end
+  return kinds[key]
+end
+local function cells_of(key)
+  if not cells[key] then cells[key] = {} end
+  return cells[key]
+end
+local function current(key, field)
+  local of = cells_of(key)
+  if of[field] == nil then
+    local is, value = kind(key), false
+    if not wiped[key] then
+      if is == 'string' then value = redis.call('GET', key)
+      elseif is == 'hash' then value = redis.call('HGET', key, field)
+      elseif is == 'zset' then value = redis.call('ZSCORE', key, field)
+      elseif is == 'set' then value = redis.call('SISMEMBER', key, field) == 1 and field
+      elseif is ~= 'none' then value = is end
+    end
+    of[field] = value
+  end
+  return of[field]
+end
+
+-- Looks whether an effect can be done. Answers what stands in the way.
+local function look(e, place)
+  local want, is = holds[e.command], kind(e.key)
+  local field, number, new = '', nil, e.args[1] or false
+  if e.command == 'HSET' then field, new = e.args[1], e.args[2]
+  elseif e.command == 'HINCRBY' then field, number = e.args[1], e.args[2]
+  elseif e.command == 'ZADD' then field, new = e.args[2], e.args[1]
+  elseif e.command == 'SADD' then field = e.args[1]
+  elseif e.command == 'INCRBY' then number = e.args[1]
+  elseif e.command ~= 'SET' and e.command ~= 'DEL' then field, new = e.args[1], false end
+  local name = e.command .. ' ' .. e.key .. (field == '' and '' or ' ' .. field)
+  if want and is ~= 'none' and is ~= want then return { 'failed', name .. ': the key holds a ' .. is } end
+  if not may(e.command, e.key, unpack(e.args)) then return { 'failed', name .. ': the ACL of this user lacks it' } end
+  if e.presence ~= '' or number then
+    if e.presence == 'equals' and not want and is ~= 'none' and is ~= 'string' then
+      return { 'failed', name .. ': the key holds a ' .. is .. ', which equals no value' }
+    end
+    local was
+    if not want and is ~= 'none' and is ~= 'string' then was = is else was = current(e.key, field) end
+    local refused = { 'refused', place, was }
+    if e.presence == 'absent' and was then return refused end
+    if e.presence == 'exists' and not was then return refused end
+    if e.presence == 'equals' and was ~= e.value then return refused end
+    if number then
+      local from = integer(was or '0')
+      if not from then return { 'failed', name .. ': there is no whole number below 2^53' } end
+      local sum = from + number
+      new = string.format('%.0f', sum)
+      if not integer(new) then return { 'failed', name .. ': the sum is not below 2^53' } end
+      if e.least ~= '' and sum < tonumber(e.least) then return refused end
+      if e.most ~= '' and sum > tonumber(e.most) then return refused end
+    end
+  end
+  if want then
+    kinds[e.key] = want
+    cells_of(e.key)[field] = new
+  else
+    kinds[e.key], cells[e.key], wiped[e.key] = 'none', {}, true
+  end
+end
+
+-- Does it all. Answers the error that stopped it. The first write is refused where memory is short, and none after it.
+local function write(...)
+  local answer = redis.pcall(...)
+  return type(answer) == 'table' and answer.err
+end
+local function apply(events, effects)
+  local err
+  for i, e in ipairs(events) do
+    err = write('XADD', e.key, '*', unpack(ARGV, e.from, e.to))
+    if err then return err, i > 1 end
+  end
+  for i, e in ipairs(effects) do
+    err = write(e.command, e.key, unpack(e.args))
+    if err then return err, #events > 0 or i > 1 end
+  end
+end
+
+local out, done, acked, recorded, guards = {}, { ARGV[3] }, {}, {}, {}
+local a, k = 5, 5
+local function one()
+  local id, consumer, count, nobodys, has_record = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3] == '1', ARGV[a + 4]
+  local lasts, counts, of_events, of_effects = ARGV[a + 5], ARGV[a + 6] == '1', tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
+  local guard, mark = KEYS[k], KEYS[k + 1]
+  a, k = a + 9, k + 2
+  local events, effects = {}, {}
+  for i = 1, of_events do
+    local n = tonumber(ARGV[a])
+    events[i] = { key = KEYS[k], from = a + 1, to = a + n }
+    a, k = a + n + 1, k + 1
+  end
+  for i = 1, of_effects do
+    local n, args = tonumber(ARGV[a + 5]), {}
+    for j = 1, n do args[j] = ARGV[a + 5 + j] end
+    effects[i] = { command = ARGV[a], key = KEYS[k], presence = ARGV[a + 1], value = ARGV[a + 2], least = ARGV[a + 3],
+      most = ARGV[a + 4], args = args }
+    a, k = a + 6 + n, k + 1
+  end
+
+  local p = redis.call('XPENDING', stream, group, id, id, 1)
+  local this = id .. ':' .. count
+  if #p == 0 then
+    if string.find(record, ' ' .. this .. ' ', 1, true) then
+      done[#done + 1] = this
+      return { 'done' }
+    end
+    if not nobodys then return { 'nobody' } end
+    -- There is no delivery count any more to fence a repeat: a guard does.
+    if redis.call('EXISTS', guard) == 1 then return { 'done' } end
+  elseif p[1][2] ~= consumer or p[1][4] ~= tonumber(count) then
+    return { 'taken' }
+  end
+
+  kinds, cells, wiped = {}, {}, {}
+  local function acknowledge()
+    acked[#acked + 1] = id
+    if has_record == '1' then recorded[#recorded + 1] = id end
+    if has_record == '1' or #p == 0 then guards[#guards + 1] = guard end
+  end
+  if lasts ~= '0' then
+    if kind(mark) ~= 'none' and kind(mark) ~= 'string' then
+      return { 'failed', mark .. ': the key holds a ' .. kind(mark) }
+    end
+    local other = counts and string.match(redis.call('GET', mark) or '', '^done (.*)$')
+    if other and other ~= id then
+      acknowledge()
+      return { 'duplicate' }
+    end
+    effects[#effects + 1] = { command = 'SET', key = mark, args = { 'done ' .. id, 'PX', lasts } }
+  end
+  for _, e in ipairs(events) do
+    if kind(e.key) ~= 'none' and kind(e.key) ~= 'stream' then
+      return { 'failed', 'emitting to ' .. e.key .. ': the key holds a ' .. kind(e.key) }
+    end
+    kinds[e.key] = 'stream'
+  end
+  for i = 1, of_effects do
+    local no = look(effects[i], i)
+    if no then return no end
+  end
+  local err, begun = apply(events, effects)
+  if err then return { 'failed', begun and 'PARTLY DONE: ' .. err or err } end
+  done[#done + 1] = this
+  acknowledge()
+  return { 'done' }
+end
+while a <= #ARGV do out[#out + 1] = one() end
+
+-- Where nothing was written yet this may be refused for want of memory: then all of it is sent again.
+done[#done + 1] = ''
+redis.call('HSET', commits, me, table.concat(done, ' '))
+if #acked > 0 then
+  redis.call('XACK', stream, group, unpack(acked))
+  if delete then redis.call('XDEL', stream, unpack(acked)) end
+end
+if #recorded > 0 then
+  redis.call('HDEL', failures, unpack(recorded))
+  redis.call('ZREM', retry, unpack(recorded))
+end
+-- What is repeated of another step must find that what it speaks of has succeeded: see ack.lua.
+for _, guard in ipairs(guards) do redis.call('SET', guard, '', 'PX', 3600000) end
+return out

@@ -1,0 +1,32 @@
+-- Drops the dead letters that are not to be kept, a step at a time, and says when there are too many.
+-- KEYS: dead, kept (hash: whose turn it was and when, how many were dropped)
+-- ARGV: kind (age|count|none), what is kept: ms or letters, step: turn|on (of the same turn), consumer,
+--       ms between two turns, most letters, letters from which it is warned of, ms between two warnings
+-- Answers: letters there are, dropped, the first and the last id dropped or false, whether there is more (0|1),
+--          whether it is time to warn (0|1); or false where it is another's turn
+local dead, kept, kind, value, step, me = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local at, by, warned = unpack(redis.call('HMGET', kept, 'at', 'by', 'warned'))
+if step == 'turn' and at and now - at >= 0 and now - at < tonumber(ARGV[5]) then return false end
+if step == 'on' and by ~= me then return false end
+local length = redis.call('XLEN', dead) -- WRONGTYPE surfaces before the first write
+local most = kind == 'count' and math.min(length - value, tonumber(ARGV[6])) or tonumber(ARGV[6])
+local bound = kind == 'age' and now - value or nil
+local dropped, first, last, bytes = 0, false, false, 0
+while kind ~= 'none' and dropped < most and bytes < 4194304 do
+  local letter = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
+  if not letter or (bound and tonumber(string.match(letter[1], '^%d+')) >= bound) then most = 0 break end
+  for _, s in ipairs(letter[2]) do bytes = bytes + #s end
+  redis.call('XDEL', dead, letter[1])
+  first, last, dropped = first or letter[1], letter[1], dropped + 1
+end
+local more = kind == 'count' and length - dropped > value or kind == 'age' and most > 0
+local stamp = string.format('%.0f', now)
+-- Only what comes after a write is sure not to be refused where memory is short; nothing depends on it.
+if kind ~= 'none' then redis.pcall('HSET', kept, 'at', stamp, 'by', me) end
+if dropped > 0 then redis.pcall('HINCRBY', kept, 'dropped', dropped) end
+length = length - dropped
+local warn = length >= tonumber(ARGV[7]) and not (warned and math.abs(now - warned) < tonumber(ARGV[8]))
+if warn then redis.pcall('HSET', kept, 'warned', stamp) end
+return { length, dropped, first, last, more and 1 or 0, warn and 1 or 0 }

@@ -1,0 +1,454 @@
+//! The committer: what a handler emitted and wants to take effect leaves here in one step with the acknowledgement of
+//! its event, when the handler has returned or when it asks. One request is under way for each stream: the group notes
+//! of each worker what its last one did, and so knows a repeat of it. A step whose answer got lost is repeated until it
+//! is known; until then the entry stays held, and is renewed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use super::complaint::{Complaint, Pause};
+use super::executor::Executor;
+use super::held::{Batch, Owner, Slot};
+use super::settler::Settlement;
+use super::shared::{Shared, sleep_until};
+use super::source::Source;
+use super::steps::{Body, by_source};
+use super::verdict::{self, Verdict};
+use crate::config::HandlerPolicy;
+use crate::context::Context;
+use crate::effects::{CommitError, Committed, Refusal};
+use crate::failure::Failure;
+use crate::fields::Fields;
+use crate::outbox::{Ask, Items, Known};
+use crate::stream::{Commit, CommitOutcome, Link, Trouble};
+
+/// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
+const LOT: usize = 100;
+const LOT_BYTES: usize = 256 << 10;
+
+/// An entry to be committed.
+pub(super) struct Job {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub ctx: Context,
+    pub items: Items,
+    pub who: Who,
+    /// It is pending with nobody, and its end is ours to write.
+    nobodys: bool,
+    /// What one step can't reach has been published before it.
+    published: bool,
+}
+
+/// Who wants to know what becomes of it.
+pub(super) enum Who {
+    /// A handler that has returned: its policy, and when it started.
+    Returned(HandlerPolicy, Option<Instant>),
+    /// A handler that waits for it.
+    Asked(oneshot::Sender<Result<Committed, CommitError>>),
+}
+
+/// Commits entries.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    settle: mpsc::UnboundedSender<Settlement>,
+    queue: Vec<Job>,
+    /// Of the last request.
+    number: u64,
+    complaint: Complaint,
+    pause: Pause,
+    /// Something was refused or got no answer: nothing is sent before.
+    not_before: Option<Instant>,
+}
+
+/// What became of it.
+enum Fate {
+    Settled,
+    /// It is no longer ours, and nothing of it was done here.
+    Lost,
+    Refused(Refusal),
+    Failed(String),
+}
+
+impl Job {
+    pub fn new(batch: Arc<Batch>, index: u32, ctx: Context, items: Items, who: Who) -> Self {
+        Job {
+            batch,
+            index,
+            ctx,
+            items,
+            who,
+            nobodys: false,
+            published: false,
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.batch.slots[self.index as usize]
+    }
+
+    fn commit<'a>(&'a self, shared: &'a Shared, link: &Link) -> Commit<'a> {
+        let slot = self.slot();
+        let stream = &self.batch.source.keys.stream;
+        let events = self.items.events.iter();
+        let events = events.filter(|event| link.reaches(stream, &event.stream));
+        Commit {
+            id: slot.id,
+            consumer: if self.batch.alone {
+                &shared.alone
+            } else {
+                &shared.consumer
+            },
+            count: slot.count,
+            nobodys: self.nobodys,
+            recorded: slot.recorded,
+            mark: None,
+            events: events
+                .map(|event| (&event.stream[..], event.envelope.fields()))
+                .collect(),
+            effects: &self.items.effects,
+        }
+    }
+
+    /// The events that one step with the acknowledgement can't reach.
+    fn far(&self, link: &Link) -> Vec<(&str, &Fields)> {
+        let stream = &self.batch.source.keys.stream;
+        let events = self.items.events.iter();
+        events
+            .filter(|event| !link.reaches(stream, &event.stream))
+            .map(|event| (&event.stream[..], event.envelope.fields()))
+            .collect()
+    }
+}
+
+impl Committer {
+    pub fn new(shared: Arc<Shared>, settle: mpsc::UnboundedSender<Settlement>) -> Self {
+        Committer {
+            shared,
+            settle,
+            queue: Vec::new(),
+            number: 0,
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+            not_before: None,
+        }
+    }
+
+    /// Commits what comes in until nothing more can come and all of it is known to be settled, or the worker gives up.
+    pub async fn run(
+        mut self,
+        mut returned: mpsc::UnboundedReceiver<Job>,
+        mut asked: mpsc::UnboundedReceiver<Ask>,
+    ) {
+        let abandon = self.shared.abandon.clone();
+        let (mut no_more, mut no_more_asked) = (false, false);
+        loop {
+            self.not_before = self.not_before.filter(|at| *at > Instant::now());
+            let idle = self.queue.is_empty();
+            if idle && no_more && no_more_asked {
+                return;
+            }
+            let later = self.not_before.filter(|_| !idle);
+            let waits = idle || later.is_some();
+            tokio::select! {
+                biased;
+                () = abandon.cancelled() => return,
+                job = returned.recv(), if !no_more && waits => match job {
+                    Some(job) => self.queue.push(job),
+                    None => no_more = true,
+                },
+                ask = asked.recv(), if !no_more_asked && waits => match ask {
+                    Some(ask) => self.asked(ask),
+                    None => no_more_asked = true,
+                },
+                () = sleep_until(later), if later.is_some() => {}
+                () = std::future::ready(()), if !waits => {}
+            }
+            while let Ok(job) = returned.try_recv() {
+                self.queue.push(job);
+            }
+            while let Ok(ask) = asked.try_recv() {
+                self.asked(ask);
+            }
+            if self.not_before.is_none() && !self.queue.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.step() => {}
+                    () = abandon.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// A handler that runs asks: where its entry is held is found again.
+    fn asked(&mut self, ask: Ask) {
+        let Ask { ctx, items, reply } = ask;
+        let place = ctx.place();
+        let batch = self.shared.held.at(place).filter(|batch| {
+            let slot = batch.slots.get(place.index as usize);
+            slot.is_some_and(|slot| slot.is_running() && slot.id == ctx.envelope().entry_id())
+        });
+        match batch {
+            Some(batch) => {
+                let who = Who::Asked(reply);
+                self.queue
+                    .push(Job::new(batch, place.index, ctx, items, who));
+            }
+            // It speaks for an entry whose handler has ended.
+            None => {
+                ctx.outbox_or_new().known(Known::Lost);
+                let _ = reply.send(Err(CommitError::Twice));
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        let link = match self.shared.settle_link().await {
+            Ok(link) => link,
+            Err(error) => return self.wait(&Trouble::Broken(error)),
+        };
+        let queue = std::mem::take(&mut self.queue);
+        let mut trouble = None;
+        let mut lots: Vec<(Arc<Source>, Vec<Job>, u64)> = Vec::new();
+        let mut rest: Vec<Option<Job>> = Vec::new();
+        let places = by_source(&queue, |job| &job.batch.source);
+        rest.extend(queue.into_iter().map(Some));
+        for (source, places) in places {
+            let (mut lot, mut bytes) = (Vec::new(), 0);
+            for at in places {
+                if lot.len() == LOT || bytes > LOT_BYTES {
+                    break;
+                }
+                let job = rest[at].take().expect("each has one place");
+                bytes += job.commit(&self.shared, &link).size();
+                lot.push(job);
+            }
+            self.number += 1;
+            lots.push((source, lot, self.number));
+        }
+        self.queue.extend(rest.into_iter().flatten());
+        let shared = self.shared.clone();
+        let steps = lots
+            .into_iter()
+            .map(|(source, lot, number)| commit(&shared, link.clone(), source, lot, number));
+        for (lot, met) in join_all(steps).await {
+            for (job, outcome) in lot {
+                if let Some(met) = self.came(job, outcome) {
+                    trouble.get_or_insert(met);
+                }
+            }
+            trouble = trouble.or(met);
+        }
+        match trouble {
+            None => self.pause.reset(),
+            Some(trouble) => {
+                if matches!(trouble, Trouble::Broken(_)) {
+                    self.shared.settle_link_broke(&link).await;
+                }
+                self.wait(&trouble);
+            }
+        }
+    }
+
+    /// What became of an entry, or None where it is not known. Answers why it has to be tried again, if it has.
+    fn came(&mut self, mut job: Job, outcome: Option<CommitOutcome>) -> Option<Trouble> {
+        let fate = match outcome {
+            None => {
+                self.queue.push(job);
+                return None;
+            }
+            Some(CommitOutcome::NotNow(why)) => {
+                self.queue.push(job);
+                return Some(Trouble::refused("committing entries", &why));
+            }
+            // Nobody else can have had it since it was ours, and what is nobody's can't be taken.
+            Some(CommitOutcome::Nobody)
+                if !job.nobodys
+                    && (!job.batch.is_lapsed() || job.slot().owner() == Owner::Nobody) =>
+            {
+                job.slot().is_nobodys();
+                job.nobodys = true;
+                self.queue.push(job);
+                return None;
+            }
+            Some(CommitOutcome::Done) => Fate::Settled,
+            Some(CommitOutcome::Duplicate) => {
+                let envelope = job.ctx.envelope();
+                let (entry, event) = (envelope.entry_id(), envelope.id());
+                tracing::info!(%entry, %event, "another copy of this event has succeeded meanwhile");
+                Fate::Settled
+            }
+            Some(CommitOutcome::Taken | CommitOutcome::Nobody) => Fate::Lost,
+            Some(CommitOutcome::Refused(at, current)) => match job.items.effects.get(at) {
+                Some(effect) => Fate::Refused(Refusal {
+                    effect: effect.clone(),
+                    current,
+                }),
+                None => Fate::Failed("an effect was refused that was not asked for".to_owned()),
+            },
+            Some(CommitOutcome::Failed(why)) => Fate::Failed(why),
+        };
+        self.tell(job, fate);
+        None
+    }
+
+    fn tell(&self, job: Job, fate: Fate) {
+        let batch = job.batch.clone();
+        let slot = &batch.slots[job.index as usize];
+        if matches!(fate, Fate::Lost) {
+            slot.is_anothers();
+        }
+        if matches!(fate, Fate::Settled) {
+            let (events, effects) = (job.items.events.len(), job.items.effects.len());
+            tracing::debug!(entry = %slot.id, events, effects, "committed");
+        }
+        match job.who {
+            Who::Returned(policy, started) => {
+                let failure = match fate {
+                    Fate::Settled | Fate::Lost => {
+                        let is_ours = matches!(fate, Fate::Settled);
+                        let (batch, ctx) = (&job.batch, &job.ctx);
+                        return ended(&self.shared, batch, job.index, ctx, is_ours, started);
+                    }
+                    Fate::Refused(refusal) => Failure::retry(refusal),
+                    Fate::Failed(why) => Failure::retry(why),
+                };
+                let verdict = verdict::of_end(&failure, &job.ctx, &policy);
+                let owner = slot.owner();
+                Executor::report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
+                let attempt = job.ctx.attempt();
+                let _ = self.settle.send(Settlement {
+                    batch: job.batch,
+                    index: job.index,
+                    verdict,
+                    body: Body::Event(job.ctx),
+                    attempt,
+                });
+            }
+            Who::Asked(reply) => {
+                let (known, answer) = match fate {
+                    Fate::Settled => {
+                        slot.committed();
+                        (Known::Settled, Ok(Committed::Settled))
+                    }
+                    Fate::Lost => (Known::Lost, Err(CommitError::Taken)),
+                    Fate::Refused(refusal) => (
+                        Known::Refused(refusal.to_string()),
+                        Ok(Committed::Refused(refusal)),
+                    ),
+                    Fate::Failed(why) => {
+                        (Known::Refused(why.clone()), Err(CommitError::Invalid(why)))
+                    }
+                };
+                job.ctx.outbox_or_new().known(known);
+                // A handler that does not wait for it any more is told otherwise.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    /// Nothing is sent for a while; what was not committed stays here.
+    fn wait(&mut self, trouble: &Trouble) {
+        if matches!(trouble, Trouble::NoGroup(_)) {
+            self.shared.rejoin();
+        }
+        self.complaint.warn(trouble.error().to_string());
+        self.not_before = Some(Instant::now() + self.pause.next());
+    }
+}
+
+/// The handler of an entry that is settled, or another's, has ended.
+pub(super) fn ended(
+    shared: &Shared,
+    batch: &Batch,
+    index: u32,
+    ctx: &Context,
+    is_ours: bool,
+    started: Option<Instant>,
+) {
+    let slot = &batch.slots[index as usize];
+    slot.finish();
+    if !is_ours {
+        let envelope = ctx.envelope();
+        let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
+        tracing::warn!(
+            %entry, event_type, attempt = ctx.attempt(),
+            "handled, but another worker has taken it over: nothing was committed here"
+        );
+    }
+    let owner = if is_ours { Owner::Us } else { Owner::Another };
+    Executor::report(shared, batch, ctx, &Verdict::Ack, owner, started);
+    shared.settled(batch, [slot]);
+}
+
+/// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
+async fn commit(
+    shared: &Shared,
+    mut link: Link,
+    source: Arc<Source>,
+    mut lot: Vec<Job>,
+    number: u64,
+) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
+    let mut answers = Vec::with_capacity(lot.len());
+    if link.greeting.is_cluster {
+        let (near, mut far): (Vec<_>, Vec<_>) =
+            lot.into_iter().partition(|job| is_near(job, &link));
+        lot = near;
+        while let Some(mut job) = far.pop() {
+            match publish_far(&mut link, &mut job).await {
+                Ok(None) => lot.push(job),
+                Ok(Some(failed)) => answers.push((job, Some(failed))),
+                Err(trouble) => {
+                    far.push(job);
+                    far.append(&mut lot);
+                    answers.extend(far.into_iter().map(|job| (job, None)));
+                    return (answers, Some(trouble));
+                }
+            }
+        }
+    }
+    let commits: Vec<Commit> = lot.iter().map(|job| job.commit(shared, &link)).collect();
+    let (keys, group, me) = (&source.keys, &source.surroundings.group, &shared.consumer);
+    let mut sending = link.clone();
+    let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
+    let (outcomes, met) = match sent.await {
+        Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
+        Err(trouble) => (Vec::new(), Some(trouble)),
+    };
+    drop(commits);
+    let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
+    answers.extend(lot.into_iter().zip(outcomes));
+    (answers, met)
+}
+
+/// Whether one step can do all of it.
+fn is_near(job: &Job, link: &Link) -> bool {
+    let reaches = |key: &str| link.reaches(&job.batch.source.keys.stream, key);
+    job.items.events.iter().all(|event| reaches(&event.stream))
+        && job.items.effects.iter().all(|effect| reaches(&effect.key))
+}
+
+/// On a cluster: what goes to other slots is published first, under the same ids should it be published again.
+async fn publish_far(link: &mut Link, job: &mut Job) -> Result<Option<CommitOutcome>, Trouble> {
+    let stream = &job.batch.source.keys.stream;
+    let mut effects = job.items.effects.iter();
+    if let Some(far) = effects.find(|effect| !link.reaches(stream, &effect.key)) {
+        return Ok(Some(CommitOutcome::Failed(format!(
+            "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
+        ))));
+    }
+    if job.published {
+        return Ok(None);
+    }
+    let mut sending = link.clone();
+    match sending.add(&job.far(link)).await {
+        Ok(()) => {
+            job.published = true;
+            Ok(None)
+        }
+        Err(Trouble::Refused(error)) => Ok(Some(CommitOutcome::Failed(error.to_string()))),
+        Err(trouble) => Err(trouble),
+    }
+}

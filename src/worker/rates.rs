@@ -1,0 +1,46 @@
+//! Rates that a whole group keeps to: for every lot of entries that comes, one step in Redis says how many of them may
+//! start. The others go back until the rate lets them.
+
+use std::collections::BTreeMap;
+
+use super::arrival::Arrival;
+use super::fetcher::Fetcher;
+use crate::stream::{Link, RateRequest, Trouble};
+
+impl Fetcher {
+    /// Asks for what these entries need, handler by handler, all at once.
+    pub(super) async fn ask_for_rates(
+        &mut self,
+        link: &mut Link,
+        entries: &[Arrival],
+    ) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        if !shared.routes.has_group_rates() || entries.is_empty() {
+            return Ok(());
+        }
+        let mut wanted: BTreeMap<&[u8], u32> = BTreeMap::new();
+        for arrival in entries {
+            if let Some(event_type) = arrival.entry.fields.value("type") {
+                *wanted.entry(event_type).or_default() += 1;
+            }
+        }
+        let requests: Vec<_> = wanted
+            .into_iter()
+            .filter_map(|(event_type, wanted)| {
+                let gate = &shared.routes.find(event_type)?.gate;
+                let (granted, rate) = (gate.granted()?, gate.rate_setting?);
+                let wanted = wanted.saturating_sub(granted.left());
+                Some((
+                    granted,
+                    RateRequest::new(&shared.group, &gate.name, rate, wanted),
+                ))
+            })
+            .filter(|(_, request)| request.wanted > 0)
+            .collect();
+        for (granted, request) in requests {
+            let answer = link.take_rate(&request).await?;
+            granted.grant(answer.granted, answer.dry_for);
+        }
+        Ok(())
+    }
+}

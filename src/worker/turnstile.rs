@@ -1,0 +1,119 @@
+//! How many runs of one handler there are at once, where that is limited. What comes while all places are taken waits
+//! here, but only as much of it as is likely to have its turn within a tenth of a second; the rest goes back to Redis,
+//! where it does not grow old in this worker's memory.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::held::Batch;
+use super::pace::Pace;
+use crate::context::Context;
+use crate::policy::Room;
+
+/// The least and the longest that an entry is put back for.
+const PUT_BACK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// What [`Pace`] looks ahead to.
+const AHEAD: Duration = Duration::from_millis(100);
+
+/// The places that a handler's runs may take.
+pub(super) struct Turnstile {
+    most: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    running: usize,
+    waiting: VecDeque<Waiting>,
+    ended: u64,
+    pace: Pace,
+}
+
+/// An entry that has been admitted and does not run yet.
+pub(super) struct Waiting {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub ctx: Context,
+}
+
+/// What becomes of an entry that comes.
+pub(super) enum Entered {
+    /// It runs, and [`Turnstile::leave`] is to be called when it has ended.
+    Runs(Waiting),
+    /// It will come back from [`Turnstile::leave`].
+    Waits,
+    /// There is no room: it goes back to Redis for so long, or twice that where as many are there already, and so on.
+    Full(Waiting, Duration),
+}
+
+impl Turnstile {
+    pub fn new(most: usize) -> Self {
+        Turnstile {
+            most,
+            state: Mutex::new(State {
+                running: 0,
+                waiting: VecDeque::new(),
+                ended: 0,
+                pace: Pace::new(Instant::now()),
+            }),
+        }
+    }
+
+    /// An entry comes.
+    pub fn enter(&self, entry: Waiting) -> Entered {
+        let mut state = self.lock();
+        if state.running < self.most {
+            state.running += 1;
+            return Entered::Runs(entry);
+        }
+        let ahead = state.ahead();
+        if state.waiting.len() < ahead {
+            state.waiting.push_back(entry);
+            return Entered::Waits;
+        }
+        Entered::Full(entry, AHEAD / ahead.max(1) as u32)
+    }
+
+    /// A run has ended: its place goes to the next that waits, which is answered, or is free.
+    pub fn leave(&self) -> Option<Waiting> {
+        let mut state = self.lock();
+        state.ended += 1;
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.running -= 1;
+        }
+        next
+    }
+
+    /// All that wait, which will not run.
+    pub fn drain(&self) -> VecDeque<Waiting> {
+        std::mem::take(&mut self.lock().waiting)
+    }
+
+    /// How many more may come.
+    pub fn room(&self) -> Room {
+        let mut state = self.lock();
+        let free = self.most - state.running;
+        let more = state.ahead().saturating_sub(state.waiting.len());
+        match free + more {
+            0 => Room::None(PUT_BACK.0),
+            room => Room::Some(room),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while it is locked")
+    }
+}
+
+impl State {
+    fn ahead(&mut self) -> usize {
+        self.pace.ahead(Instant::now(), self.ended)
+    }
+}
+
+/// How long an entry is put back for, behind so many others that each take such a time.
+pub(super) fn put_back_for(each: Duration, behind: usize) -> Duration {
+    let wait = each.saturating_mul(behind as u32 + 1);
+    wait.clamp(PUT_BACK.0, PUT_BACK.1)
+}
