@@ -6,6 +6,7 @@ local stream, mark = KEYS[1], KEYS[2]
 local known = redis.pcall('GET', mark)
 if known then
   if type(known) == 'string' and string.match(known, '^%d+%-%d+$') then return { known, 0 } end
+  if known.err and not string.find(known.err, 'WRONGTYPE') then return known end
   return redis.error_reply('WRONGTYPE ' .. mark .. ' holds something else than the mark of an event')
 end
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
