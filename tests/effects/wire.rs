@@ -199,6 +199,33 @@ on_both_servers! {
         assert_once(&mut redis, &["lost", "trimmed"]).await;
     }
 
+    /// It came to its end in another way, as the guard says: a burial, or a success after a failure.
+    async fn what_is_nobodys_and_has_a_guard_is_not_committed(server: Server) {
+        let mut redis = server.connect().await;
+        let mut group = redis::cmd("XGROUP");
+        group.arg("CREATE").arg("jobs").arg("workers").arg("0").arg("MKSTREAM");
+        let _: () = group.query_async(&mut redis).await.unwrap();
+        let script = redis::Script::new(include_str!("../../src/stream/scripts/commit.lua"));
+        let guard = "{jobs}:workers:buried:1-1";
+        for (number, guarded, outcome) in [(1, true, "done"), (2, false, "done"), (3, true, "done")] {
+            if guarded {
+                let _: () = redis.set(guard, "").await.unwrap();
+            } else {
+                let _: () = redis.del(guard).await.unwrap();
+            }
+            let mut call = script.key("jobs");
+            call.key("{jobs}:workers:retry").key("{jobs}:workers:failures").key("{jobs}:workers:commits");
+            call.key(guard).key(guard).key("counter").arg("workers").arg("me").arg(number).arg(0);
+            // Id, consumer, count, nobody's, recorded, no mark, no events, one effect: command, no guards, one argument.
+            for argument in ["1-1", "me", &number.to_string(), "1", "0", "0", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
+                call.arg(argument);
+            }
+            let answer: Vec<Vec<String>> = call.invoke_async(&mut redis).await.unwrap();
+            assert_eq!(answer, [[outcome]]);
+        }
+        assert_eq!(redis.get::<_, u64>("counter").await.unwrap(), 1);
+    }
+
     /// Its time is over while it waits for its commit, which stands all the same.
     async fn a_handler_that_is_dropped_while_it_commits_has_committed(server: Server) {
         let mut redis = server.connect().await;
