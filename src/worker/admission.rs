@@ -113,6 +113,11 @@ impl Routes {
         &self.handlers[self.places[event.type_bytes()]]
     }
 
+    /// The policy that an event is under whose type has a handler.
+    pub fn policy(&self, ctx: &Context) -> &HandlerPolicy {
+        &self.of(ctx.envelope()).policy
+    }
+
     /// The handler of a type, where there is one.
     pub fn find(&self, event_type: &[u8]) -> Option<&Bound> {
         self.places.get(event_type).map(|at| &self.handlers[*at])

@@ -10,7 +10,6 @@ use super::doorman::Windows;
 use super::held::{Batch, Slot};
 use super::shared::Shared;
 use super::source::Source;
-use crate::config::HandlerPolicy;
 use crate::context::Context;
 use crate::effects::{CommitError, Committed};
 use crate::fields::Fields;
@@ -32,8 +31,8 @@ pub(super) struct Job {
 
 /// Who wants to know what becomes of it.
 pub(super) enum Who {
-    /// A handler that has returned: its policy, and when it started.
-    Returned(HandlerPolicy, Option<Instant>),
+    /// A handler that has returned, and when it started.
+    Returned(Option<Instant>),
     /// A handler that waits for it.
     Asked(oneshot::Sender<Result<Committed, CommitError>>),
 }

@@ -65,7 +65,7 @@ impl Commits {
         let mut result = Some(result);
         let end = outbox.end(|| {
             let result = result.take().expect("it is there once");
-            self.once_it_is_known(batch, index, ctx, policy, result, started)
+            self.once_it_is_known(batch, index, ctx, result, started)
         });
         let slot = &batch.slots[index as usize];
         match (end, result) {
@@ -75,7 +75,7 @@ impl Commits {
                 None => {
                     slot.finish();
                     let (batch, ctx) = (batch.clone(), ctx.clone());
-                    let who = Who::Returned(*policy, started);
+                    let who = Who::Returned(started);
                     let _ = self.jobs.send(Job::new(batch, index, ctx, items, who));
                     None
                 }
@@ -135,19 +135,18 @@ impl Commits {
         batch: &Arc<Batch>,
         index: u32,
         ctx: &Context,
-        policy: &HandlerPolicy,
         result: Result<(), Failure>,
         started: Option<Instant>,
     ) -> Deferred {
         let (shared, settle) = (self.shared.clone(), self.settle.clone());
-        let (batch, ctx, policy) = (batch.clone(), ctx.clone(), *policy);
+        let (batch, ctx) = (batch.clone(), ctx.clone());
         Box::new(move |known| {
             let Known::Refused(refused) = known else {
                 let is_ours = matches!(known, Known::Settled);
                 return ended(&shared, &batch, index, &ctx, is_ours, started);
             };
             let failure = result.err().unwrap_or_else(|| Failure::retry(refused));
-            let verdict = verdict::of_end(&failure, &ctx, &policy);
+            let verdict = verdict::of_end(&failure, &ctx, shared.routes.policy(&ctx));
             let owner = batch.slots[index as usize].owner();
             Executor::report(&shared, &batch, &ctx, &verdict, owner, started);
             let attempt = ctx.attempt();

@@ -239,7 +239,7 @@ impl Committer {
             tracing::debug!(entry = %slot.id, events, effects, "committed");
         }
         match job.who {
-            Who::Returned(policy, started) => {
+            Who::Returned(started) => {
                 let failure = match fate {
                     Fate::Settled | Fate::Lost => {
                         let is_ours = matches!(fate, Fate::Settled);
@@ -249,7 +249,8 @@ impl Committer {
                     Fate::Refused(refusal) => Failure::retry(refusal),
                     Fate::Failed(why) => Failure::retry(why),
                 };
-                let verdict = verdict::of_end(&failure, &job.ctx, &policy);
+                let verdict =
+                    verdict::of_end(&failure, &job.ctx, self.shared.routes.policy(&job.ctx));
                 let owner = slot.owner();
                 Executor::report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
                 let attempt = job.ctx.attempt();
