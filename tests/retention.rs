@@ -156,7 +156,7 @@ on_both_servers! {
         let other = other.start_with(registry(&handled, Duration::ZERO));
         let worker = Setup::new(&server)
             .stream("retention = \"acked\"")
-            .retry("backoff = { initial = \"12s\", jitter = 0.0 }")
+            .retry("backoff = { initial = \"25s\", jitter = 0.0 }")
             .start();
         publish(&mut redis, &[Job::new("parked", Action::Fail(1))]).await;
         publish(&mut redis, &many("after", 50, &Action::Nothing)).await;
