@@ -174,17 +174,17 @@ on_both_servers! {
         let proxy = Proxy::start(server.port()).await;
         let setup = Setup::at(proxy.url()).worker("lease = \"60s\"").defaults("deduplicate = \"1h\"");
         let worker = setup.start();
-        for (script, id) in [("claim", "a"), ("commit", "b")] {
-            let request = proxy.cut_before(scripts::call(script));
-            let answer = proxy.cut_after(scripts::call(script).second());
-            for (n, caught) in [request, answer].into_iter().enumerate() {
+        for script in ["claim", "commit"] {
+            for answer_is_lost in [false, true] {
+                let call = scripts::call(script);
+                let caught = if answer_is_lost { proxy.cut_after(call) } else { proxy.cut_before(call) };
                 for _ in 0..2 {
-                    publish(&mut redis, &format!("{id}-{n}"), Action::Succeed).await;
+                    publish(&mut redis, &format!("{script}-{answer_is_lost}"), Action::Succeed).await;
                 }
                 caught.within(PATIENCE).await;
+                settled(&mut redis, "jobs", PATIENCE).await;
             }
         }
-        settled(&mut redis, "jobs", PATIENCE).await;
         let handled = jobs::handled(&mut redis).await;
         assert!(handled.len() == 4 && handled.values().all(|times| *times == 1), "{handled:?}");
         worker.stop().await;

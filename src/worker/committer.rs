@@ -197,11 +197,7 @@ impl Committer {
                 self.queue.push(job);
                 return Some(Trouble::refused("committing entries", &why));
             }
-            // Nobody else can have had it since it was ours, and what is nobody's can't be taken.
-            Some(CommitOutcome::Nobody)
-                if !job.nobodys
-                    && (!job.batch.is_lapsed() || job.slot().owner() == Owner::Nobody) =>
-            {
+            Some(CommitOutcome::Nobody) if !job.nobodys && job.batch.is_ours_to_end(job.slot()) => {
                 job.slot().is_nobodys();
                 job.nobodys = true;
                 self.queue.push(job);

@@ -208,6 +208,18 @@ impl Batch {
         Place { batch, index }
     }
 
+    /// Should an entry of it be pending with nobody: whether nobody else can have had it since it was ours. What has
+    /// once been found to be nobody's stays so, for it can't be taken; what another has had stays lost, whenever the
+    /// lease of its batch is renewed after that.
+    pub fn is_ours_to_end(&self, slot: &Slot) -> bool {
+        let is_lapsed = self.is_lapsed();
+        match slot.owner() {
+            Owner::Us => !is_lapsed,
+            Owner::Another => false,
+            Owner::Nobody => true,
+        }
+    }
+
     /// Entries that are to be renewed.
     pub fn kept(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.is_kept())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::held::{Batch, Owner, Slot};
+use super::held::{Batch, Slot};
 use super::shared::Shared;
 use super::source::Source;
 use super::verdict::Reason;
@@ -64,10 +64,9 @@ impl Job {
         std::str::from_utf8(value).ok()
     }
 
-    /// Should the entry be nobody's: nobody else can have had it since it was ours. What has once been found to be so
-    /// stays so, for what is nobody's can't be taken.
+    /// Whether the end of an entry that is nobody's is ours to write.
     pub fn is_ours_to_bury(&self) -> bool {
-        !self.batch.is_lapsed() || self.slot().owner() == Owner::Nobody
+        self.batch.is_ours_to_end(self.slot())
     }
 
     fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
