@@ -118,10 +118,9 @@ impl Registry {
             move |ctx: Context, upcast: Option<&[u8]>| {
                 let envelope = ctx.envelope();
                 let event: E = match upcast {
-                    None => envelope.decode_data(),
-                    Some(data) => codec::decode(envelope.content_type().as_bytes(), data),
-                }
-                .map_err(Failure::undecodable)?;
+                    None => envelope.decode_data().map_err(Failure::undecodable)?,
+                    Some(data) => decode_upcast(envelope, data)?,
+                };
                 Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
             },
         )
@@ -242,8 +241,11 @@ impl Registry {
         }
         match self.route(event_type) {
             Some(route) => {
-                let upcasters = self.upcasters.of(event_type);
-                route.call_with(ctx, upcasters)?.await
+                let called = match self.upcasters.of(event_type) {
+                    None => route.call(ctx),
+                    Some(upcasters) => route.call_upcast(ctx, upcasters),
+                };
+                called?.await
             }
             None => Err(Failure::permanent(format!(
                 "no handler is registered for {event_type}"
@@ -331,16 +333,24 @@ impl Registry {
     }
 }
 
+/// Out of the way of the events that need no upcasting.
+#[cold]
+#[inline(never)]
+fn decode_upcast<E: DeserializeOwned>(envelope: &Envelope, data: &[u8]) -> Result<E, Failure> {
+    codec::decode(envelope.content_type().as_bytes(), data).map_err(Failure::undecodable)
+}
+
 impl Route {
     /// Decodes the event, brought to the handler's version where it is older, and makes the handler's future.
     pub fn call(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
-        self.call_with(ctx, self.upcasters.as_ref())
+        match &self.upcasters {
+            None => self.handler.call(ctx, None),
+            Some(upcasters) => self.call_upcast(ctx, upcasters),
+        }
     }
 
-    fn call_with(&self, ctx: Context, upcasters: Option<&Chain>) -> Result<HandlerFuture, Failure> {
-        let Some(upcasters) = upcasters else {
-            return self.handler.call(ctx, None);
-        };
+    #[inline(never)]
+    fn call_upcast(&self, ctx: Context, upcasters: &Chain) -> Result<HandlerFuture, Failure> {
         let upcast = upcasters.upcast(ctx.envelope())?;
         self.handler.call(ctx, upcast.as_deref())
     }
