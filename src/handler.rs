@@ -109,16 +109,11 @@ impl Registry {
         let upcasters = self.upcasters.clone();
         self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
             let envelope = ctx.envelope();
-            let upcast = if envelope.version() < E::VERSION {
-                read(&upcasters).upcast(envelope)?
+            let event: E = if envelope.version() < E::VERSION {
+                decode_older(&upcasters, envelope)?
             } else {
-                None
+                envelope.decode_data().map_err(Failure::undecodable)?
             };
-            let event: E = match upcast {
-                None => envelope.decode_data(),
-                Some(data) => codec::decode(envelope.content_type().as_bytes(), &data),
-            }
-            .map_err(Failure::undecodable)?;
             Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
         })
     }
@@ -387,6 +382,20 @@ impl Registry {
         }
         self
     }
+}
+
+/// Out of the way of the events that need no upcasting.
+#[cold]
+#[inline(never)]
+fn decode_older<E: DeserializeOwned>(
+    upcasters: &RwLock<Upcasters>,
+    envelope: &Envelope,
+) -> Result<E, Failure> {
+    match read(upcasters).upcast(envelope)? {
+        None => envelope.decode_data(),
+        Some(data) => codec::decode(envelope.content_type().as_bytes(), &data),
+    }
+    .map_err(Failure::undecodable)
 }
 
 fn read(upcasters: &RwLock<Upcasters>) -> RwLockReadGuard<'_, Upcasters> {

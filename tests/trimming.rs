@@ -1,7 +1,6 @@
 //! What one step of trimming lets go, and what holds: the guard of retention, whatever groups do meanwhile.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
@@ -236,8 +235,7 @@ on_both_servers! {
         assert_eq!((done.entries, done.hold), (0, hold("fresh", "unread", &added[0], 0)));
         // Looking changes nothing.
         let _: () = redis.xgroup_destroy("jobs", "fresh").await.unwrap();
-        let look = Trim { step: "look", ..Trim::acked() };
-        let looked = look.step(&mut redis).await;
+        let looked = Trim { step: "look", ..Trim::acked() }.step(&mut redis).await;
         assert_eq!((looked.could, looked.hold), (200, hold("workers", "pending", &added[200], 0)));
         assert_eq!(ids(&mut redis, "jobs").await, added);
         let done = Trim::acked().all(&mut redis).await;
@@ -340,9 +338,8 @@ on_both_servers! {
         let first = Trim::acked().step(&mut redis).await;
         assert!(first.more && (9_000..=10_000).contains(&first.entries), "{first:?}");
         // In between, others can have their turn; nobody else goes on with this one.
-        let other = Trim { step: "on", consumer: "other", ..Trim::acked() };
-        assert_eq!(other.step(&mut redis).await.state, "wait");
         let on = Trim { step: "on", ..Trim::acked() };
+        assert_eq!(Trim { consumer: "other", ..on.clone() }.step(&mut redis).await.state, "wait");
         assert_eq!(on.all(&mut redis).await.entries, 35_000 - first.entries);
     }
 
@@ -385,7 +382,6 @@ on_both_servers! {
         group(&mut redis, "new").await;
         settle_all(&mut redis, "new").await;
         assert_eq!(Trim::acked().step_for(&mut redis, &known).await.state, "groups");
-        assert_eq!(ids(&mut redis, "jobs").await.len(), 10);
         assert_eq!(Trim::acked().step(&mut redis).await.entries, 10);
     }
 
@@ -399,6 +395,6 @@ on_both_servers! {
         let refused: redis::RedisResult<String> = redis.xadd("jobs", "*", &FIELD).await;
         assert_eq!(refused.unwrap_err().code(), Some("OOM"));
         assert_eq!(Trim::acked().all(&mut redis).await.entries, 5000);
-        tokio::time::timeout(Duration::from_secs(5), Trim::acked().all(&mut redis)).await.expect("an answer");
+        assert_eq!(Trim::acked().all(&mut redis).await.entries, 0);
     }
 }
