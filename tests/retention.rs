@@ -156,7 +156,7 @@ on_both_servers! {
         let other = other.start_with(registry(&handled, Duration::ZERO));
         let worker = Setup::new(&server)
             .stream("retention = \"acked\"")
-            .retry("backoff = { initial = \"12s\", jitter = 0.0 }")
+            .retry("backoff = { initial = \"20s\", jitter = 0.0 }")
             .start();
         publish(&mut redis, &[Job::new("parked", Action::Fail(1))]).await;
         publish(&mut redis, &many("after", 50, &Action::Nothing)).await;
@@ -170,7 +170,7 @@ on_both_servers! {
         let begun = Instant::now();
         eventually(PATIENCE, "two leases to pass", async || begun.elapsed() > Duration::from_secs(4)).await;
         let _: () = redis.xgroup_destroy("jobs", "workers").await.unwrap();
-        turns(&mut redis, 3).await;
+        turns(&mut redis, 2).await;
         assert_eq!(jobs::starts_of(&mut redis, "parked").await, 1, "it is not due yet");
         eventually(PATIENCE, "it to be handled", async || {
             jobs::handled(&mut redis).await.contains_key("parked")
