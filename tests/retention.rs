@@ -170,7 +170,7 @@ on_both_servers! {
         let begun = Instant::now();
         eventually(PATIENCE, "two leases to pass", async || begun.elapsed() > Duration::from_secs(4)).await;
         let _: () = redis.xgroup_destroy("jobs", "workers").await.unwrap();
-        turns(&mut redis, 3).await;
+        turns(&mut redis, 2).await;
         assert_eq!(jobs::starts_of(&mut redis, "parked").await, 1, "it is not due yet");
         eventually(PATIENCE, "it to be handled", async || {
             jobs::handled(&mut redis).await.contains_key("parked")
