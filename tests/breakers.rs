@@ -25,6 +25,8 @@ impl Event for Charged {
 #[derive(Clone, Default)]
 struct Payments {
     is_down: Arc<AtomicBool>,
+    /// How long it takes to answer.
+    takes: Duration,
     calls: Arc<AtomicUsize>,
     /// When it was called, and the attempt of each call that succeeded.
     at: Arc<Mutex<Vec<Instant>>>,
@@ -62,7 +64,13 @@ impl Payments {
         Registry::new()
             .on_raw(Charged::TYPE, move |_, ctx| {
                 let payments = payments.clone();
-                async move { Ok(payments.call(&ctx)?) }
+                async move {
+                    let answer = payments.call(&ctx);
+                    if !payments.takes.is_zero() {
+                        tokio::time::sleep(payments.takes).await;
+                    }
+                    Ok(answer?)
+                }
             })
             .on_raw("mail.sent", move |_, _| {
                 sent.fetch_add(1, Ordering::SeqCst);
@@ -167,7 +175,8 @@ on_both_servers! {
     async fn half_open_lets_just_the_probes_through(server: Server) {
         let mut redis = server.connect().await;
         publish(&mut redis, Charged::TYPE, 500).await;
-        let payments = Payments::down();
+        // Slow, so that more could be under way before the first of them fails.
+        let payments = Payments { takes: Duration::from_millis(150), ..Payments::down() };
         let setup = Setup::new(&server).worker("concurrency = 16").retry("max_attempts = 50");
         let setup = with_breaker(setup, "{ failures = 2, open_for = \"1s\", probes = 2 }");
         let worker = setup.start_with(payments.registry(&Arc::default()));
