@@ -42,6 +42,12 @@ impl Handler {
         Handler(Arc::new(handle))
     }
 
+    /// Decodes the event and makes the handler's future.
+    #[inline]
+    pub(crate) fn begin(&self, ctx: Context) -> Result<HandlerFuture, Failure> {
+        self.0.call(ctx)
+    }
+
     /// The same handler with a layer around it.
     pub(crate) fn layered<L>(self, layer: &L) -> Self
     where
@@ -69,7 +75,7 @@ impl Service<Context> for Handler {
     }
 
     fn call(&mut self, ctx: Context) -> Handling {
-        Handling(self.0.call(ctx).map_err(Some))
+        Handling(self.begin(ctx).map_err(Some))
     }
 }
 

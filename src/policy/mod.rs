@@ -14,6 +14,6 @@ pub use breakers::{Breaker, CallError};
 pub(crate) use breaker::{Held, State, Why};
 pub(crate) use breakers::{Breakers, Circuit};
 pub(crate) use gate::{Gate, Pass, Room};
-pub(crate) use panics::{CatchPanics, Caught};
+pub(crate) use panics::{CatchPanics, CaughtFuture};
 pub(crate) use rate::{burst, interval};
-pub(crate) use timeout::{Timed, TimeoutLayer};
+pub(crate) use timeout::{TimedFuture, TimeoutLayer};

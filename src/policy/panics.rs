@@ -22,8 +22,20 @@ pub(crate) struct Caught<S>(S);
 /// A call whose panics are failures.
 pub(crate) enum CaughtFuture<F> {
     Running(F),
-    /// It panicked before it had begun.
-    Panicked(Option<Failure>),
+    /// It was over before it had begun.
+    Failed(Option<Failure>),
+}
+
+impl CatchPanics {
+    /// Makes a call, and catches what panics in that and in what comes of it.
+    #[inline]
+    pub fn call<F>(self, call: impl FnOnce() -> Result<F, Failure>) -> CaughtFuture<F> {
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(future)) => CaughtFuture::Running(future),
+            Ok(Err(failure)) => CaughtFuture::Failed(Some(failure)),
+            Err(panic) => CaughtFuture::Failed(Some(panicked(panic))),
+        }
+    }
 }
 
 impl<S> Layer<S> for CatchPanics {
@@ -49,10 +61,7 @@ where
     }
 
     fn call(&mut self, ctx: Context) -> Self::Future {
-        match catch_unwind(AssertUnwindSafe(|| self.0.call(ctx))) {
-            Ok(future) => CaughtFuture::Running(future),
-            Err(panic) => CaughtFuture::Panicked(Some(panicked(panic))),
-        }
+        CatchPanics.call(|| Ok(self.0.call(ctx)))
     }
 }
 
@@ -63,6 +72,7 @@ where
 {
     type Output = Result<(), Failure>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             CaughtFuture::Running(future) => {
@@ -72,13 +82,42 @@ where
                     Err(panic) => Err(panicked(panic)),
                 })
             }
-            CaughtFuture::Panicked(failure) => {
+            CaughtFuture::Failed(failure) => {
                 Poll::Ready(Err(failure.take().expect("polled after its end")))
             }
         }
     }
 }
 
+#[cold]
 fn panicked(panic: Box<dyn Any + Send>) -> Failure {
     Failure::panicked(format!("the handler panicked: {}", panic_message(panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_before_a_call_begins_and_while_it_runs() {
+        let early =
+            service_fn(|_: Context| -> std::future::Ready<Result<(), Failure>> { panic!("early") });
+        let late = service_fn(|_: Context| {
+            Box::pin(async {
+                if true {
+                    panic!("late")
+                } else {
+                    Ok::<(), Failure>(())
+                }
+            })
+        });
+        let early = CatchPanics.layer(early).oneshot(Context::for_test()).await;
+        let late = CatchPanics.layer(late).oneshot(Context::for_test()).await;
+        for (result, said) in [(early, "panicked: early"), (late, "panicked: late")] {
+            let failure = result.unwrap_err().to_string();
+            assert!(failure.contains(said), "{failure}");
+        }
+    }
 }

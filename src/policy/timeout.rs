@@ -36,6 +36,20 @@ pub(crate) struct TimedFuture<F> {
     is_cancelled: bool,
 }
 
+impl TimeoutLayer {
+    /// Puts an end to one call.
+    #[inline]
+    pub fn around<F>(self, inner: F, ctx: Context) -> TimedFuture<F> {
+        TimedFuture {
+            inner,
+            ctx,
+            layer: self,
+            sleep: None,
+            is_cancelled: false,
+        }
+    }
+}
+
 impl<S> Layer<S> for TimeoutLayer {
     type Service = Timed<S>;
 
@@ -61,25 +75,30 @@ where
     }
 
     fn call(&mut self, ctx: Context) -> Self::Future {
-        TimedFuture {
-            inner: self.inner.call(ctx.clone()),
-            ctx,
-            layer: self.layer,
-            sleep: None,
-            is_cancelled: false,
-        }
+        let layer = self.layer;
+        layer.around(self.inner.call(ctx.clone()), ctx)
     }
 }
 
 impl<F: Future<Output = Result<(), Failure>> + Unpin> Future for TimedFuture<F> {
     type Output = Result<(), Failure>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        // Most are over at once.
+        match Pin::new(&mut self.inner).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.poll_time(cx),
+        }
+    }
+}
+
+impl<F: Future<Output = Result<(), Failure>> + Unpin> TimedFuture<F> {
+    /// The call waits: its time may be over.
+    #[cold]
+    fn poll_time(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Failure>> {
+        let this = self;
         loop {
-            if let Poll::Ready(result) = Pin::new(&mut this.inner).poll(cx) {
-                return Poll::Ready(result);
-            }
             let TimeoutLayer { timeout, grace } = this.layer;
             let sleep = this
                 .sleep
@@ -93,10 +112,13 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> Future for TimedFuture<F> 
                     "the handler timed out after {timeout}"
                 ))));
             }
-            // It hears of it at the next turn of this loop, and may end by itself.
             this.is_cancelled = true;
             this.ctx.cancel(Cancelled::TimedOut);
             this.sleep = Some(Box::pin(tokio::time::sleep(grace)));
+            // Now that it has heard of it it may end by itself.
+            if let Poll::Ready(result) = Pin::new(&mut this.inner).poll(cx) {
+                return Poll::Ready(result);
+            }
         }
     }
 }

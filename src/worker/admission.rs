@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use tower::Layer;
 
 use super::held::Batch;
 use super::memory::Memory;
@@ -15,8 +14,8 @@ use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
 use crate::event::{Entry, Envelope};
 use crate::handler::Registry;
-use crate::middleware::Handler;
-use crate::policy::{Breakers, CatchPanics, Caught, Gate, Room, Timed, TimeoutLayer};
+use crate::middleware::{Handler, HandlerFuture};
+use crate::policy::{Breakers, CatchPanics, CaughtFuture, Gate, Room, TimedFuture, TimeoutLayer};
 use crate::stream::Record;
 
 /// The runs of how many handlers a stream is known to have seen; those of all others count as without limit.
@@ -38,16 +37,15 @@ pub(super) struct Past {
     pub age: Duration,
 }
 
-/// A handler with all that the runtime puts around it.
-type Service = Timed<Caught<Handler>>;
-/// A run of it.
-pub(super) type RunFuture = <Service as tower::Service<Context>>::Future;
+/// A run of a handler, with what the runtime puts around it.
+pub(super) type RunFuture = TimedFuture<CaughtFuture<HandlerFuture>>;
 
 /// A handler, and the policy its entries are under.
 pub(super) struct Bound {
     /// The newest version of the data it takes.
     version: u32,
-    service: Service,
+    handler: Handler,
+    around: TimeoutLayer,
     pub policy: HandlerPolicy,
     pub gate: Gate,
     pub turnstile: Option<Turnstile>,
@@ -87,7 +85,8 @@ impl Routes {
             let gate = Gate::new(&event_type, &policy, breakers);
             handlers.push(Bound {
                 version: route.version,
-                service: around.layer(CatchPanics.layer(route.handler)),
+                handler: route.handler,
+                around,
                 gate,
                 turnstile: policy.concurrency.map(Turnstile::new),
                 policy,
@@ -222,9 +221,10 @@ impl Routes {
 
 impl Bound {
     /// Decodes the event and makes the handler's run.
-    pub fn call(&self, ctx: Context) -> RunFuture {
-        // It is always ready, and cloning it costs a reference count.
-        tower::Service::call(&mut self.service.clone(), ctx)
+    #[inline]
+    pub fn call(&self, ctx: &Context) -> RunFuture {
+        let call = || self.handler.begin(ctx.clone());
+        self.around.around(CatchPanics.call(call), ctx.clone())
     }
 
     /// How many more of its entries may come.

@@ -72,7 +72,7 @@ impl Executor {
             }
         };
         let at = self.observe_start(&ctx);
-        let mut future = bound.call(ctx.clone());
+        let mut future = bound.call(&ctx);
         let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
         let mut ended = None;
         if let Poll::Ready(result) = future.poll_unpin(&mut nobody) {
@@ -220,6 +220,7 @@ impl Executor {
     }
 
     /// Says what has become of an entry that was handled.
+    #[inline]
     pub fn report(
         shared: &Shared,
         batch: &Batch,

@@ -17,7 +17,7 @@ use super::memory;
 use super::settler::Settlement;
 use super::shared::Shared;
 use super::steps::Body;
-use super::turnstile::{Entered, Waiting, put_back_for};
+use super::turnstile::{Entered, Turnstile, Waiting, put_back_for};
 use super::verdict::Verdict;
 use crate::context::Context;
 use crate::policy::{Held, Why};
@@ -183,14 +183,7 @@ impl Executor {
         let index = item.index;
         self.shared.arrived(batch);
         if self.shared.is_stopping() || batch.source.pauses.stream() {
-            slot.finish();
-            let error = if self.shared.is_stopping() {
-                UNSTARTED
-            } else {
-                "given back unstarted: the stream is paused"
-            };
-            let verdict = Verdict::give_back(Duration::ZERO, error);
-            return self.settle(batch, index, verdict, Body::Raw(item.entry), 0);
+            return self.give_back_raw(batch, item);
         }
         if !slot.start() {
             // Taken over by another worker while it waited here.
@@ -234,10 +227,29 @@ impl Executor {
             index,
             bound,
         };
-        let Some(turnstile) = &bound.turnstile else {
-            self.launch(attempt, ctx, permit, acks);
-            return;
-        };
+        match &bound.turnstile {
+            None => {
+                self.launch(attempt, ctx, permit, acks);
+            }
+            Some(turnstile) => self.enter_limited(turnstile, attempt, ctx, permit, acks),
+        }
+    }
+
+    /// The same where places are limited.
+    #[inline(never)]
+    fn enter_limited(
+        self: &Arc<Self>,
+        turnstile: &Turnstile,
+        attempt: Attempt<'_>,
+        ctx: Context,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        acks: &mut Vec<u32>,
+    ) {
+        let Attempt {
+            batch,
+            index,
+            bound,
+        } = attempt;
         let waiting = Waiting {
             batch: batch.clone(),
             index,
@@ -332,6 +344,19 @@ impl Executor {
         }
     }
 
+    /// What comes while the worker stops, or its stream is paused.
+    #[cold]
+    fn give_back_raw(&self, batch: &Arc<Batch>, item: Item) {
+        batch.slots[item.index as usize].finish();
+        let why = if self.shared.is_stopping() {
+            UNSTARTED
+        } else {
+            "given back unstarted: the stream is paused"
+        };
+        let verdict = Verdict::give_back(Duration::ZERO, why);
+        self.settle(batch, item.index, verdict, Body::Raw(item.entry), 0);
+    }
+
     fn give_back_unstarted(&self, batch: &Arc<Batch>, index: u32, ctx: Context) {
         batch.slots[index as usize].finish();
         let verdict = Verdict::give_back(Duration::ZERO, UNSTARTED);
@@ -339,6 +364,7 @@ impl Executor {
     }
 
     /// An entry that its handler's limits let not through goes back to Redis, and uses up no attempt.
+    #[cold]
     pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, held: Held) {
         let Attempt {
             batch,
