@@ -45,6 +45,7 @@ mod emit;
 mod error;
 mod event;
 mod event_type;
+pub mod eventstore;
 mod failure;
 mod fields;
 mod handler;

@@ -6,6 +6,7 @@ mod claim;
 mod commit;
 mod connection;
 mod deduplication;
+mod events;
 mod group;
 #[cfg(test)]
 pub(crate) mod instructions;
@@ -30,6 +31,7 @@ pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use deduplication::{Claim, Claimed};
+pub(crate) use events::{EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use keys::{Keys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
