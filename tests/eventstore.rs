@@ -1,6 +1,12 @@
 //! Events of aggregates are stored once, in order, with what others are told of them, whatever happens.
 
 mod contract;
+mod loading;
+mod orders;
+mod refusals;
+mod repository;
+mod shelf;
+mod storm;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,7 +18,7 @@ use streamhand::eventstore::{
 };
 use streamhand::{Envelope, ErrorKind, Settings};
 
-use self::contract::{Shelf, event, events, ids, order, orders, said, stored};
+use self::shelf::{Shelf, event, events, ids, order, orders, said, stored};
 use crate::support::{Proxy, Server, entries, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +55,7 @@ impl Shelf for OnServer {
     }
 }
 
-async fn published(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Envelope> {
+pub async fn published(redis: &mut MultiplexedConnection, stream: &str) -> Vec<Envelope> {
     let entries = entries(redis, stream).await.into_iter();
     entries
         .map(|entry| Envelope::decode(entry.into()).expect("an event"))
@@ -117,7 +123,7 @@ on_both_servers! {
                 let in_memory = said(&memory.append_all(append.clone()).await);
                 let in_redis = said(&shelf.store.append_all(append.clone()).await);
                 assert_eq!(in_redis, in_memory, "seed {seed}: {append:?}");
-                seen.insert(in_redis.split(|c: char| c == ':' || c == ' ').next().unwrap().to_owned());
+                seen.insert(in_redis.split([':', ' ']).next().unwrap().to_owned());
                 seen.extend(in_redis.ends_with("again").then(|| "again".to_owned()));
             }
             for id in ["a", "b", "c"].map(order) {

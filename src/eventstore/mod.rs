@@ -1,27 +1,34 @@
 //! The event store: the source of truth is the events of an aggregate, one stream each, and what others are told of
 //! them goes on a public stream in the same step.
 //!
-//! [`EventStore`] is the contract; [`RedisEventStore`] and, for tests, [`MemoryEventStore`] keep it.
+//! [`EventStore`] is the contract; [`RedisEventStore`] and, for tests, [`MemoryEventStore`] keep it. An [`Aggregate`]
+//! is a state made of its events; a [`Repository`] loads, changes and saves one.
 //!
 //! The order of things: `append.rs` has what is asked for and what may become of it, `batch.rs` completes events and
 //! refuses what can't be stored before anything is sent, `public.rs` says which public stream and which key an
 //! aggregate has.
 
+mod aggregate;
 mod append;
 mod batch;
 mod events;
 mod id;
+mod loaded;
 mod memory;
 mod public;
 mod redis;
+mod repository;
 
+pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
 pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
 pub use batch::{MOST_APPEND_BYTES, MOST_EVENT_BYTES, MOST_EVENTS};
 pub use events::{Events, StoredEvent};
 pub use id::AggregateId;
+pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
 pub use public::PublicStreams;
 pub use redis::RedisEventStore;
+pub use repository::{Repository, UpdateError};
 
 use std::future::Future;
 

@@ -9,29 +9,32 @@ use super::public::PublicStreams;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, Pool};
+use crate::stream::{Connector, EventsAppended, EventsFor, Line};
 
-/// Keeps aggregates in Redis. Cheap to clone; clones share their connections.
+/// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
 pub struct RedisEventStore {
-    pool: Pool,
+    line: Line,
     public: PublicStreams,
 }
 
 impl RedisEventStore {
-    /// A store with connections of its own, made when they are needed.
+    /// A store with a connection of its own, made when it is needed, and made anew where it broke.
     ///
     /// # Errors
     /// Where the address is not one.
     pub fn new(settings: &RedisSettings, public: PublicStreams) -> Result<Self> {
         let pool = Connector::new(settings)?.pool(settings.pool_size)?;
-        Ok(RedisEventStore { pool, public })
+        Ok(RedisEventStore {
+            line: Line::new(pool),
+            public,
+        })
     }
 
-    /// A store that shares the connections of a publisher.
+    /// The same, at the server of a publisher.
     pub fn with_publisher(publisher: &Publisher, public: PublicStreams) -> Self {
         RedisEventStore {
-            pool: publisher.pool().clone(),
+            line: Line::new(publisher.pool().clone()),
             public,
         }
     }
@@ -69,7 +72,7 @@ impl EventStore for RedisEventStore {
             })
             .collect();
         let of = |place: usize| appends.get(place).ok_or_else(garbled);
-        match self.pool.append_events(public, &parts).await? {
+        match self.line.append_events(public, &parts).await? {
             EventsAppended::Done { is_new, aggregates } => Ok(aggregates
                 .into_iter()
                 .map(|(first, positions)| Appended {
@@ -108,7 +111,7 @@ impl EventStore for RedisEventStore {
         most: usize,
     ) -> Result<Vec<StoredEvent>> {
         let key = self.public.key(aggregate);
-        let entries = self.pool.read_events(&key, from.max(1), most).await?;
+        let entries = self.line.read_events(&key, from.max(1), most).await?;
         entries
             .into_iter()
             .map(|entry| StoredEvent::decode(aggregate, entry))
@@ -116,7 +119,8 @@ impl EventStore for RedisEventStore {
     }
 
     async fn version(&self, aggregate: &AggregateId) -> Result<u64> {
-        self.pool.version_of(&self.public.key(aggregate)).await
+        let last = self.line.last_event(&self.public.key(aggregate)).await?;
+        Ok(last.map_or(0, |last| last.id.ms))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use redis::Value;
 
-use super::connection::{Pool, Trouble, Who, refusal};
+use super::connection::Trouble;
 use super::keys::StreamKeys;
+use super::line::Line;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -49,7 +50,7 @@ impl StreamKeys {
     }
 }
 
-impl Pool {
+impl Line {
     /// Appends events to aggregates and puts them on `public`, all or none.
     pub async fn append_events(
         &self,
@@ -57,7 +58,7 @@ impl Pool {
         aggregates: &[EventsFor<'_>],
     ) -> Result<EventsAppended> {
         let doing = format!("storing events of {public:?}");
-        let mut conn = self.get().await?;
+        let mut line = self.get().await?;
         let mut call = APPEND_EVENTS.key(public);
         for aggregate in aggregates {
             call.key(aggregate.key);
@@ -69,45 +70,39 @@ impl Pool {
                 }
             }
         }
-        let answer: Value = call
-            .invoke_async(&mut conn)
-            .await
-            .map_err(|error| refusal(Who::Publisher, &doing, error))?;
+        let answer: Value = match call.invoke_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(line.failed(&doing, error).await),
+        };
         appended(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// The events of an aggregate from a version on, at most so many.
     pub async fn read_events(&self, key: &str, from: u64, most: usize) -> Result<Vec<Entry>> {
-        let doing = format!("reading the events in {key}");
-        let mut conn = self.get().await?;
         let mut command = redis::cmd("XRANGE");
         command.arg(key).arg(format!("{from}-0")).arg("+");
-        let entries: Value = command
-            .arg("COUNT")
-            .arg(most)
-            .query_async(&mut conn)
-            .await
-            .map_err(|error| refusal(Who::Publisher, &doing, error))?;
-        let entries = reply::array(entries).map(|entries| entries.into_iter().map(entry));
+        command.arg("COUNT").arg(most);
+        self.entries(key, command).await
+    }
+
+    /// The last event of an aggregate.
+    pub async fn last_event(&self, key: &str) -> Result<Option<Entry>> {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(&[key, "+", "-", "COUNT", "1"]);
+        Ok(self.entries(key, command).await?.pop())
+    }
+
+    async fn entries(&self, key: &str, command: redis::Cmd) -> Result<Vec<Entry>> {
+        let doing = format!("reading the events in {key}");
+        let mut line = self.get().await?;
+        let answer: Value = match command.query_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(line.failed(&doing, error).await),
+        };
+        let entries = reply::array(answer).map(|entries| entries.into_iter().map(entry));
         entries
             .and_then(|entries| entries.collect())
             .ok_or_else(|| Trouble::garbled(&doing).into_error())
-    }
-
-    /// The version of an aggregate: 0 where it has no events.
-    pub async fn version_of(&self, key: &str) -> Result<u64> {
-        let doing = format!("looking at {key}");
-        let mut conn = self.get().await?;
-        let last: Value = redis::cmd("XREVRANGE")
-            .arg(&[key, "+", "-", "COUNT", "1"])
-            .query_async(&mut conn)
-            .await
-            .map_err(|error| refusal(Who::Publisher, &doing, error))?;
-        let version = reply::array(last).and_then(|last| match last.into_iter().next() {
-            Some(last) => entry(last).map(|last| last.id.ms),
-            None => Some(0),
-        });
-        version.ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 }
 
