@@ -18,6 +18,7 @@ mod memory;
 mod public;
 mod redis;
 mod repository;
+mod update;
 
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
 pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
@@ -28,7 +29,8 @@ pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
 pub use public::PublicStreams;
 pub use redis::RedisEventStore;
-pub use repository::{Repository, UpdateError};
+pub use repository::Repository;
+pub use update::UpdateError;
 
 use std::future::Future;
 

@@ -18,8 +18,8 @@ use crate::stream::StreamKeys;
 /// assert_eq!((orders.of(&order), &orders.key(&order)[..]), ("orders", "{orders}:order:o-1"));
 ///
 /// let orders = orders.partitions(8).unwrap();
-/// assert_eq!(orders.of(&order), "{orders:7}");
-/// assert_eq!(orders.key(&order), "{orders:7}:order:o-1");
+/// assert_eq!(orders.of(&order), "{orders:2}");
+/// assert_eq!(orders.key(&order), "{orders:2}:order:o-1");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicStreams {

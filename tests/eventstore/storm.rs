@@ -117,7 +117,7 @@ on_both_servers! {
         let proxy = Proxy::start(server.port()).await;
         // Two processes can be cut off as well.
         let start = |n: usize| {
-            let url = if n % 2 == 0 { proxy.url() } else { server.url() };
+            let url = if n.is_multiple_of(2) { proxy.url() } else { server.url() };
             WorkerProcess::builder().test("eventstore::storm::writers").env(URL, url).start()
         };
         let mut processes: Vec<WorkerProcess> = (0..PROCESSES).map(start).collect();
