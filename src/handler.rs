@@ -332,6 +332,11 @@ impl Registry {
         ))
     }
 
+    /// The upcasters, for what reads events and is no handler.
+    pub(crate) fn shared_upcasters(&self) -> Arc<RwLock<Upcasters>> {
+        self.upcasters.clone()
+    }
+
     fn upcasters(&self) -> RwLockReadGuard<'_, Upcasters> {
         read(&self.upcasters)
     }

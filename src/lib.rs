@@ -10,6 +10,7 @@
 //! - [`Effect`] and [`Committed`]: what takes place in Redis together with an event's acknowledgement.
 //! - [`Worker`] and [`cli::run`]: a worker inside your program, or as your program.
 //! - [`Publisher`]: puts events on streams.
+//! - [`eventstore`]: aggregates whose events are the source of truth.
 //! - [`Settings`]: the configuration.
 //!
 //! ```no_run
@@ -45,6 +46,7 @@ mod emit;
 mod error;
 mod event;
 mod event_type;
+pub mod eventstore;
 mod failure;
 mod fields;
 mod handler;
@@ -103,3 +105,7 @@ struct EffectsPage;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deduplication.md")]
 struct DeduplicationPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/event-sourcing.md")]
+struct EventSourcing;

@@ -28,6 +28,7 @@ mod demo;
 mod dlq;
 mod due;
 mod effects;
+mod eventstore;
 mod failover;
 mod fixture;
 mod fleet;

@@ -277,12 +277,14 @@ fn same_keys(a: &str, b: &str) -> bool {
         || b.strip_prefix('{').and_then(|b| b.strip_suffix('}')) == Some(a)
 }
 
+/// What a group's keys are called, behind the stream and the group.
+pub(crate) const OWN: [&str; 11] = [
+    "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
+    "tidied", "commits",
+];
+
 /// Another group may read the dead letters of this one; this one would chase its own.
 fn is_own_key(name: &str, group: &str) -> bool {
-    const OWN: [&str; 11] = [
-        "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
-        "tidied", "commits",
-    ];
     let own = |key: &&str| name.ends_with(&format!(":{group}:{key}"));
     let mark = format!(":{group}:seen:");
     name.contains('{') && (OWN.iter().any(own) || name.contains(&mark))

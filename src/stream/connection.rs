@@ -311,7 +311,7 @@ impl Trouble {
         Self::met_by(Who::Worker, doing, error)
     }
 
-    fn met_by(who: Who, doing: &str, error: RedisError) -> Self {
+    pub(super) fn met_by(who: Who, doing: &str, error: RedisError) -> Self {
         let Some(answer) = Answer::of(&error) else {
             let message = format!("{doing}: {error}");
             return Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error));

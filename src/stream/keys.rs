@@ -9,7 +9,7 @@ pub(crate) struct StreamKeys {
     pub scheduled: String,
     /// Those events' fields, by their ids.
     pub events: String,
-    prefix: String,
+    pub(super) prefix: String,
 }
 
 /// The keys of a stream as one group sees it.

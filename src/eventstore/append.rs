@@ -1,0 +1,142 @@
+//! What is asked of a store, and what may become of it.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::id::AggregateId;
+use crate::error::Error;
+use crate::event::{EntryId, Envelope};
+
+/// At which version an aggregate is expected when events are appended to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// At this one: that of its last event, 0 where it has none.
+    Exact(u64),
+    /// It has no events yet.
+    NoStream,
+    /// It has some.
+    Exists,
+    /// Whatever it is at.
+    Any,
+}
+
+/// Events for one aggregate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The aggregate.
+    pub aggregate: AggregateId,
+    /// Its new events, in their order.
+    pub events: Vec<Envelope>,
+    /// The version it is expected at.
+    pub expected: Expected,
+}
+
+impl Append {
+    /// Events for one aggregate.
+    pub fn new(aggregate: AggregateId, events: Vec<Envelope>, expected: Expected) -> Self {
+        Append {
+            aggregate,
+            events,
+            expected,
+        }
+    }
+}
+
+/// Events that are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The version of the first event.
+    pub first: u64,
+    /// Where each event stands on the public stream.
+    pub positions: Vec<EntryId>,
+    /// False where the very same append had been done before, and was not done again.
+    pub is_new: bool,
+}
+
+impl Appended {
+    /// The version of the last event, which the aggregate had from then on.
+    pub fn version(&self) -> u64 {
+        self.first + self.positions.len() as u64 - 1
+    }
+
+    /// The versions of the events.
+    pub fn versions(&self) -> RangeInclusive<u64> {
+        self.first..=self.version()
+    }
+}
+
+/// Why events were not appended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The aggregate is not at the version expected; nothing was stored.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Some of the events are stored already, and not at this place, or not all; nothing was stored.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// An event can't be stored (then none was), or Redis can't be reached or refuses.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+/// The aggregate is not at the version expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{aggregate} is at version {actual}, and {expected}")]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The aggregate.
+    pub aggregate: AggregateId,
+    /// The version it was expected at.
+    pub expected: Expected,
+    /// The version it is at.
+    pub actual: u64,
+}
+
+/// Some of the events are stored already, others are not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{aggregate} is at version {actual} and has some of these events already: this is neither new nor a repeat of one \
+     append, so nothing was stored"
+)]
+#[non_exhaustive]
+pub struct Overlap {
+    /// The aggregate.
+    pub aggregate: AggregateId,
+    /// The version it is at.
+    pub actual: u64,
+}
+
+impl AppendError {
+    /// The conflict, where it is one.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            AppendError::Conflict(conflict) => Some(conflict),
+            _ => None,
+        }
+    }
+}
+
+impl Expected {
+    /// As the script has it.
+    pub(super) fn word(self) -> String {
+        match self {
+            Expected::Exact(version) => version.to_string(),
+            Expected::NoStream => "none".to_owned(),
+            Expected::Exists => "exists".to_owned(),
+            Expected::Any => "any".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::Exact(version) => write!(f, "was expected at {version}"),
+            Expected::NoStream => f.write_str("was expected not to exist"),
+            Expected::Exists => f.write_str("was expected to exist"),
+            Expected::Any => f.write_str("was expected at any"),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! An aggregate as it was loaded, and what has happened to it since that is not stored yet.
+
+use super::aggregate::{Aggregate, AggregateEvent};
+use super::id::AggregateId;
+use crate::codec::Format;
+use crate::error::Result;
+use crate::event::Envelope;
+use crate::publisher::with_id;
+
+/// An aggregate, loaded by a [`Repository`](super::Repository): its state, its version, and events that are not stored
+/// yet. Those stay until a save has succeeded, each with its id: a save that failed, or was not waited for, can be
+/// repeated.
+pub struct Loaded<A> {
+    id: AggregateId,
+    state: A,
+    version: u64,
+    uncommitted: Vec<Envelope>,
+    format: Format,
+}
+
+impl<A: Aggregate> Loaded<A> {
+    pub(super) fn new(id: AggregateId, format: Format) -> Self {
+        Loaded {
+            id,
+            state: A::initial(),
+            version: 0,
+            uncommitted: Vec::new(),
+            format,
+        }
+    }
+
+    /// Its address.
+    pub fn id(&self) -> &AggregateId {
+        &self.id
+    }
+
+    /// The state, after all events, stored or not.
+    pub fn state(&self) -> &A {
+        &self.state
+    }
+
+    /// The version as it is stored, as far as is known here; 0 where it is not.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether any of its events is stored, as far as is known here.
+    pub fn exists(&self) -> bool {
+        self.version > 0
+    }
+
+    /// The events that are not known to be stored.
+    pub fn uncommitted(&self) -> &[Envelope] {
+        &self.uncommitted
+    }
+
+    /// Has an event happen: the state is the one after it, and the next save stores it.
+    ///
+    /// # Errors
+    /// Where it can't be encoded; then it has not happened.
+    pub fn record(&mut self, event: impl Into<A::Event>) -> Result<()> {
+        let event = event.into();
+        let envelope = event.encode(self.format)?;
+        self.uncommitted.push(with_id(envelope));
+        self.state.apply(event);
+        Ok(())
+    }
+
+    /// The state, and nothing else.
+    pub fn into_state(self) -> A {
+        self.state
+    }
+
+    /// One more stored event.
+    pub(super) fn apply(&mut self, version: u64, event: A::Event) {
+        self.state.apply(event);
+        self.version = version;
+    }
+
+    /// All events are stored, up to this version.
+    pub(super) fn committed(&mut self, version: u64) {
+        self.version = version;
+        self.uncommitted.clear();
+    }
+}

@@ -1,0 +1,136 @@
+//! The public streams of a category, and the keys of its aggregates: a partition each, and a slot of a cluster.
+
+use super::id::AggregateId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publisher::check_stream;
+use crate::stream::StreamKeys;
+
+/// The streams on which others are told of aggregates' events: `orders`, or with partitions `{orders:0}` and so on.
+///
+/// The partition of an aggregate is the 64-bit FNV-1a hash of its address (`order:o-1`) modulo their number. That number
+/// is for good: with another one aggregates would be looked for where they are not.
+///
+/// ```
+/// use streamhand::eventstore::PublicStreams;
+///
+/// let orders = PublicStreams::new("orders").unwrap();
+/// let order = "order:o-1".parse().unwrap();
+/// assert_eq!((orders.of(&order), &orders.key(&order)[..]), ("orders", "{orders}:order:o-1"));
+///
+/// let orders = orders.partitions(8).unwrap();
+/// assert_eq!(orders.of(&order), "{orders:2}");
+/// assert_eq!(orders.key(&order), "{orders:2}:order:o-1");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicStreams {
+    streams: Vec<StreamKeys>,
+}
+
+impl PublicStreams {
+    /// One public stream for all aggregates.
+    ///
+    /// # Errors
+    /// Where the name can't be a stream's.
+    pub fn new(stream: &str) -> Result<Self> {
+        check_stream(stream)?;
+        Ok(PublicStreams {
+            streams: vec![StreamKeys::new(stream)],
+        })
+    }
+
+    /// The same in so many partitions, from 1 (which is the stream itself) to 16384.
+    ///
+    /// # Errors
+    /// Where there are too few or too many, or the stream's name has a tag of its own, which binds it to one slot.
+    pub fn partitions(self, partitions: u32) -> Result<Self> {
+        let stream = &self.streams[0].stream;
+        let invalid = |why: &str| {
+            let message = format!("{partitions} partitions of {stream:?}: {why}");
+            Err(Error::new(ErrorKind::Invalid, message))
+        };
+        match partitions {
+            1 => Ok(self),
+            0 | 16385.. => invalid("from 1 to 16384, the slots of a cluster"),
+            _ if stream.contains('{') => {
+                invalid("its name has a tag, which keeps all of it in one slot")
+            }
+            _ => Ok(PublicStreams {
+                streams: (0..partitions)
+                    .map(|partition| StreamKeys::new(&format!("{{{stream}:{partition}}}")))
+                    .collect(),
+            }),
+        }
+    }
+
+    /// The stream that the events of an aggregate go to.
+    pub fn of(&self, aggregate: &AggregateId) -> &str {
+        &self.streams[self.partition(aggregate)].stream
+    }
+
+    /// The key of an aggregate.
+    pub fn key(&self, aggregate: &AggregateId) -> String {
+        self.streams[self.partition(aggregate)].aggregate(aggregate.as_str())
+    }
+
+    /// All of them, by partition.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().map(|keys| &keys.stream[..])
+    }
+
+    /// The number of the partition an aggregate is in, from 0.
+    pub fn partition(&self, aggregate: &AggregateId) -> usize {
+        (fnv1a(aggregate.as_str().as_bytes()) % self.streams.len() as u64) as usize
+    }
+}
+
+/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_one_that_is_promised() {
+        // From its authors' test vectors.
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn aggregates_are_spread_evenly_over_partitions_each_beside_its_stream() {
+        let orders = PublicStreams::new("orders").unwrap().partitions(8).unwrap();
+        let mut count = [0; 8];
+        for n in 0..8_000 {
+            let order = AggregateId::new("order", &format!("o-{n}")).unwrap();
+            let partition = orders.partition(&order);
+            assert_eq!(orders.of(&order), format!("{{orders:{partition}}}"));
+            assert_eq!(
+                orders.key(&order),
+                format!("{{orders:{partition}}}:order:o-{n}")
+            );
+            count[partition] += 1;
+        }
+        assert!(count.iter().all(|n| (800..1_200).contains(n)), "{count:?}");
+        assert_eq!(orders.names().count(), 8);
+    }
+
+    #[test]
+    fn what_can_t_be_spread_is_refused() {
+        let orders = || PublicStreams::new("orders").unwrap();
+        assert!(orders().partitions(0).is_err() && orders().partitions(16385).is_err());
+        assert_eq!(orders().partitions(1).unwrap(), orders());
+        let tagged = PublicStreams::new("{shop}.orders").unwrap();
+        assert_eq!(
+            tagged.key(&"order:1".parse().unwrap()),
+            "{shop}.orders:order:1"
+        );
+        assert!(tagged.partitions(2).is_err());
+        assert!(PublicStreams::new("a{b").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Aggregates in Redis: a stream each, beside the public stream in one slot.
+
+use super::EventStore;
+use super::append::{Append, AppendError, Appended, Conflict, Overlap};
+use super::batch::prepare;
+use super::events::StoredEvent;
+use super::id::AggregateId;
+use super::public::PublicStreams;
+use crate::config::RedisSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publisher::Publisher;
+use crate::stream::{Connector, EventsAppended, EventsFor, Line};
+
+/// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
+#[derive(Clone)]
+pub struct RedisEventStore {
+    line: Line,
+    public: PublicStreams,
+}
+
+impl RedisEventStore {
+    /// A store with a connection of its own, made when it is needed, and made anew where it broke.
+    ///
+    /// # Errors
+    /// Where the address is not one.
+    pub fn new(settings: &RedisSettings, public: PublicStreams) -> Result<Self> {
+        let pool = Connector::new(settings)?.pool(settings.pool_size)?;
+        Ok(RedisEventStore {
+            line: Line::new(pool),
+            public,
+        })
+    }
+
+    /// The same, at the server of a publisher.
+    pub fn with_publisher(publisher: &Publisher, public: PublicStreams) -> Self {
+        RedisEventStore {
+            line: Line::new(publisher.pool().clone()),
+            public,
+        }
+    }
+
+    /// The streams on which others are told of the events.
+    pub fn public(&self) -> &PublicStreams {
+        &self.public
+    }
+}
+
+impl EventStore for RedisEventStore {
+    async fn append_all(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        let (_, appends) = prepare(&self.public, appends)?;
+        let public = self.public.of(&appends[0].aggregate);
+        let keys: Vec<String> = appends
+            .iter()
+            .map(|append| self.public.key(&append.aggregate))
+            .collect();
+        let ids: Vec<Vec<_>> = appends
+            .iter()
+            .map(|append| append.events.iter().map(|event| event.id()).collect())
+            .collect();
+        let parts: Vec<EventsFor<'_>> = appends
+            .iter()
+            .zip(&keys)
+            .zip(&ids)
+            .map(|((append, key), ids)| EventsFor {
+                key,
+                expected: append.expected.word(),
+                events: ids
+                    .iter()
+                    .zip(&append.events)
+                    .map(|(id, event)| (&**id, event.fields()))
+                    .collect(),
+            })
+            .collect();
+        let of = |place: usize| appends.get(place).ok_or_else(garbled);
+        match self.line.append_events(public, &parts).await? {
+            EventsAppended::Done { is_new, aggregates } => Ok(aggregates
+                .into_iter()
+                .map(|(first, positions)| Appended {
+                    first,
+                    positions,
+                    is_new,
+                })
+                .collect()),
+            EventsAppended::Conflict { place, actual } => {
+                let append = of(place)?;
+                Err(AppendError::Conflict(Conflict {
+                    aggregate: append.aggregate.clone(),
+                    expected: append.expected,
+                    actual,
+                }))
+            }
+            EventsAppended::Overlap { place, actual } => Err(AppendError::Overlap(Overlap {
+                aggregate: of(place)?.aggregate.clone(),
+                actual,
+            })),
+            EventsAppended::Strange { place } => {
+                let aggregate = &of(place)?.aggregate;
+                let message = format!(
+                    "{} does not begin with the first event of {aggregate}: it has lost some, or is no aggregate",
+                    keys[place]
+                );
+                Err(AppendError::Failed(Error::new(ErrorKind::Redis, message)))
+            }
+        }
+    }
+
+    async fn page(
+        &self,
+        aggregate: &AggregateId,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        let key = self.public.key(aggregate);
+        let entries = self.line.read_events(&key, from.max(1), most).await?;
+        entries
+            .into_iter()
+            .map(|entry| StoredEvent::decode(aggregate, entry))
+            .collect()
+    }
+
+    async fn version(&self, aggregate: &AggregateId) -> Result<u64> {
+        let last = self.line.last_event(&self.public.key(aggregate)).await?;
+        Ok(last.map_or(0, |last| last.id.ms))
+    }
+}
+
+fn garbled() -> Error {
+    Error::new(
+        ErrorKind::Redis,
+        "storing events: an answer that can't be understood",
+    )
+}

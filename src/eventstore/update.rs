@@ -1,0 +1,96 @@
+//! Changing an aggregate: load, decide, save, and once more where somebody else was faster.
+
+use std::fmt;
+
+use super::EventStore;
+use super::aggregate::Aggregate;
+use super::append::{AppendError, Conflict};
+use super::loaded::Loaded;
+use super::repository::Repository;
+use crate::error::{Error, ErrorKind};
+
+/// Why an update was not done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum UpdateError<E> {
+    /// What was to decide refused.
+    Refused(E),
+    /// The aggregate can't be loaded, or the events can't be stored. A conflict where all tries met one.
+    Failed(AppendError),
+}
+
+impl<A: Aggregate, S: EventStore> Repository<A, S> {
+    /// Changes an aggregate: loads it, has `decide` say what happens, and saves that. On a conflict all of it is done
+    /// again, on the state as it is by then; where the answer to a save got lost the save alone is repeated. After a
+    /// bounded number of tries it gives up with the last error. Answers the aggregate after its new events.
+    ///
+    /// # Errors
+    /// Where `decide` refuses, and as [`load`](Self::load) and [`save`](Self::save).
+    pub async fn update<E>(
+        &self,
+        id: &str,
+        mut decide: impl FnMut(&A) -> Result<Vec<A::Event>, E>,
+    ) -> Result<Loaded<A>, UpdateError<E>> {
+        let mut failed = 0;
+        'anew: loop {
+            let mut loaded = self.load(id).await?;
+            for event in decide(loaded.state()).map_err(UpdateError::Refused)? {
+                loaded.record(event)?;
+            }
+            loop {
+                let error = match self.save(&mut loaded).await {
+                    Ok(_) => return Ok(loaded),
+                    Err(error) => error,
+                };
+                failed += 1;
+                let is_conflict = error.conflict().is_some();
+                if failed >= self.tries || !(is_conflict || is_in_doubt(&error)) {
+                    return Err(UpdateError::Failed(error));
+                }
+                tokio::time::sleep(self.backoff.delay(failed, fastrand::f64())).await;
+                if is_conflict {
+                    continue 'anew;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the events may be stored all the same.
+fn is_in_doubt(error: &AppendError) -> bool {
+    matches!(error, AppendError::Failed(error) if error.kind() == ErrorKind::Unreachable)
+}
+
+impl<E> UpdateError<E> {
+    /// The conflict that every try met, where it is one.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            UpdateError::Failed(error) => error.conflict(),
+            UpdateError::Refused(_) => None,
+        }
+    }
+}
+
+impl<E> From<Error> for UpdateError<E> {
+    fn from(error: Error) -> Self {
+        UpdateError::Failed(error.into())
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for UpdateError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UpdateError::Refused(error) => error.fmt(f),
+            UpdateError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for UpdateError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            UpdateError::Refused(_) => None,
+            UpdateError::Failed(error) => error.source(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! One connection for all who share it, replaced when it breaks. A pool asks a connection whether it is still there
+//! before every use, which would cost each step a second round trip; this one is asked where it has been idle.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
+
+use super::connection::{Pool, PooledConnection, Trouble, Who};
+use crate::error::{Error, Result};
+
+/// After so long without use a connection may have been closed unnoticed.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// A connection that is shared and replaced. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pool: Pool,
+    current: Arc<Mutex<Current>>,
+}
+
+#[derive(Default)]
+struct Current {
+    conn: Option<(MultiplexedConnection, Instant)>,
+    /// How many there have been.
+    number: u64,
+}
+
+/// The connection of a line, for one request.
+pub(super) struct OnLine<'a> {
+    line: &'a Line,
+    pub conn: MultiplexedConnection,
+    number: u64,
+}
+
+impl Line {
+    /// A line whose connections a pool makes.
+    pub fn new(pool: Pool) -> Self {
+        Line {
+            pool,
+            current: Arc::default(),
+        }
+    }
+
+    pub(super) async fn get(&self) -> Result<OnLine<'_>> {
+        let mut current = self.current.lock().await;
+        if let Some((conn, used)) = &mut current.conn
+            && (used.elapsed() < IDLE || is_there(conn).await)
+        {
+            *used = Instant::now();
+            let conn = conn.clone();
+            let number = current.number;
+            return Ok(OnLine {
+                line: self,
+                conn,
+                number,
+            });
+        }
+        current.conn = None;
+        let conn = PooledConnection::take(self.pool.get().await?);
+        current.number += 1;
+        current.conn = Some((conn.clone(), Instant::now()));
+        let number = current.number;
+        Ok(OnLine {
+            line: self,
+            conn,
+            number,
+        })
+    }
+}
+
+impl OnLine<'_> {
+    /// What an error of its request means. Where the connection broke, the next request has another.
+    pub async fn failed(&self, doing: &str, error: RedisError) -> Error {
+        let trouble = Trouble::met_by(Who::Publisher, doing, error);
+        if let Trouble::Broken(_) = trouble {
+            let mut current = self.line.current.lock().await;
+            if current.number == self.number {
+                current.conn = None;
+            }
+        }
+        trouble.into_error()
+    }
+}
+
+async fn is_there(conn: &mut MultiplexedConnection) -> bool {
+    redis::cmd("PING").query_async::<()>(conn).await.is_ok()
+}

@@ -1,0 +1,104 @@
+-- Appends events to aggregates, and puts the same events on the public stream: all of them, or nothing.
+-- KEYS: public stream, then each aggregate
+-- ARGV: for each aggregate: the version it is expected at (or none|exists|any), number of events; then of every event:
+--       its id, number of strings, strings
+-- Answers: {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
+--       {'conflict', place of the aggregate, its version}
+--       {'overlap', place of the aggregate, its version, the version of an event that is there already}
+--       {'strange', place of the aggregate}: it does not begin with its first event
+local public = KEYS[1]
+local function wrong(key, err)
+  if not string.find(err, 'WRONGTYPE', 1, true) then return { err = err } end
+  return redis.error_reply('WRONGTYPE ' .. key .. ' holds something else than events')
+end
+local public_is = redis.pcall('XLEN', public) -- WRONGTYPE surfaces before the first write
+if type(public_is) == 'table' then return wrong(public, public_is.err) end
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
+local function id_of(version) return string.format('%.0f-0', version) end
+
+-- The version of an aggregate, and its last event.
+local function look(key)
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  if info.err then
+    if string.find(info.err, 'no such key', 1, true) then return 0 end
+    return nil, wrong(key, info.err)
+  end
+  local version = string.match(field(info, 'last-generated-id'), '^(%d+)%-0$')
+  if version == '0' then return 0 end
+  local first, last = field(info, 'first-entry'), field(info, 'last-entry')
+  if not version or not first or first[1] ~= '1-0' then return nil end
+  return tonumber(version), last
+end
+
+local all, repeats, a = {}, 0, 1
+for k = 2, #KEYS do
+  local key, expected, count = KEYS[k], ARGV[a], tonumber(ARGV[a + 1])
+  local events, place_of = {}, {}
+  a = a + 2
+  for i = 1, count do
+    local n = tonumber(ARGV[a + 1])
+    events[i] = { id = ARGV[a], from = a + 2, to = a + 1 + n }
+    place_of[ARGV[a]] = i
+    a = a + 2 + n
+  end
+  local version, last = look(key)
+  if not version then return last or { 'strange', k - 1 } end
+
+  -- The version these events come after, where they are new, or where they would stand, if they are not.
+  local after = expected == 'none' and 0 or tonumber(expected)
+  local is_last = last and place_of[field(last[2], 'id')]
+  if not after then
+    if expected == 'exists' and version == 0 then return { 'conflict', k - 1, version } end
+    after = is_last and version - count or version
+  end
+  if after > version then return { 'conflict', k - 1, version } end
+  local positions = {}
+  if after == version then
+    -- Events that are the last ones already would be stored a second time.
+    if is_last then return { 'overlap', k - 1, version, version } end
+  else
+    local met
+    for i = 1, count do
+      local at = after + i
+      local found = at > 0 and redis.call('XRANGE', key, id_of(at), id_of(at))[1]
+      local id = found and field(found[2], 'id')
+      if id and place_of[id] then met = at end
+      if id == events[i].id then positions[#positions + 1] = field(found[2], 'position') end
+    end
+    if #positions == count then
+      repeats = repeats + 1
+    elseif met then
+      return { 'overlap', k - 1, version, met }
+    else
+      return { 'conflict', k - 1, version }
+    end
+  end
+  all[k - 1] = { key = key, after = after, events = events, positions = positions, count = count }
+end
+
+if repeats > 0 then
+  for place, one in ipairs(all) do
+    if #one.positions < one.count then return { 'overlap', place, one.after, 0 } end
+  end
+end
+
+-- The public stream first: its answer is the position that the aggregate's own event carries. Of all these writes only
+-- the very first can be refused (for want of memory, by a disk that is full), and then nothing has been done.
+local answer = { 'done', repeats > 0 and 0 or 1 }
+for place, one in ipairs(all) do
+  if repeats == 0 then
+    for i, e in ipairs(one.events) do
+      local version = string.format('%.0f', one.after + i)
+      local position = redis.call('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, e.from, e.to))
+      redis.call('XADD', one.key, version .. '-0', 'position', position, unpack(ARGV, e.from, e.to))
+      one.positions[i] = position
+    end
+  end
+  answer[place + 2] = { one.after + 1, one.positions }
+end
+return answer
