@@ -95,7 +95,13 @@ fn any_append(random: &mut fastrand::Rng) -> Vec<Append> {
             _ => Expected::Exact(u64::from(begin - 1)),
         };
         let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
-        parts.push(Append::new(order(name), events(&names), expected));
+        let nameless = || vec![Envelope::new("order.changed"); names.len()];
+        let events = if random.u8(..) < 80 {
+            nameless()
+        } else {
+            events(&names)
+        };
+        parts.push(Append::new(order(name), events, expected));
     }
     parts
 }
@@ -126,10 +132,16 @@ on_both_servers! {
                 seen.insert(in_redis.split([':', ' ']).next().unwrap().to_owned());
                 seen.extend(in_redis.ends_with("again").then(|| "again".to_owned()));
             }
+            // Ids that a store has made are its own.
+            let given = |id: String| if id.len() == 36 { "made".to_owned() } else { id };
             for id in ["a", "b", "c"].map(order) {
-                assert_eq!(ids(&shelf.store, &id).await, ids(&memory, &id).await, "seed {seed}");
+                let stored = [ids(&shelf.store, &id).await, ids(&memory, &id).await];
+                let [redis, memory] = stored.map(|ids| ids.into_iter().map(given).collect::<Vec<_>>());
+                assert_eq!(redis, memory, "seed {seed}");
             }
-            let told = |events: Vec<Envelope>| -> Vec<String> { events.iter().map(|e| e.id().into_owned()).collect() };
+            let told = |events: Vec<Envelope>| -> Vec<String> {
+                events.iter().map(|event| given(event.id().into_owned())).collect()
+            };
             assert_eq!(told(shelf.published("orders").await), told(memory.published("orders")), "seed {seed}");
         }
         for outcome in ["conflict", "overlap", "again"] {
@@ -218,18 +230,39 @@ on_both_servers! {
         assert!(lacks.to_string().contains("order:cut lacks its events 1 to 1"), "{lacks}");
         assert_eq!(store.read(&order("stranger"), 1).next().await.unwrap_err().kind(), ErrorKind::Codec);
 
+        // Events that nobody has seen before go a shorter way, and meet the same.
+        let nameless = || vec![Envelope::new("order.changed"); 2];
+        let told = published(&mut redis, "orders").await.len();
+        store.append(&order("end"), nameless(), Expected::NoStream).await.unwrap();
+        run(&mut redis, &["XDEL", "{orders}:order:end", "2-0"]).await;
+        for (id, expected, why) in [
+            ("string", Expected::NoStream, "WRONGTYPE {orders}:order:string holds"),
+            ("stranger", Expected::Exact(1), "does not begin with the first event"),
+            ("cut", Expected::Exact(1), "does not begin with the first event"),
+            ("end", Expected::Exact(1), "order:end is at version 2, and was expected at 1"),
+        ] {
+            let error = store.append(&order(id), nameless(), expected).await.unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        assert_eq!(published(&mut redis, "orders").await.len(), told + 2, "nothing is left of what was refused");
+        run(&mut redis, &["DEL", "{orders}:order:end"]).await;
+
         run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
+        let full = store.append(&order("o-1"), nameless(), Expected::Exact(1)).await.unwrap_err();
+        assert!(full.to_string().contains("maxmemory is reached"), "{full}");
         for (id, expected) in [("o-1", Expected::Exact(1)), ("o-2", Expected::NoStream)] {
             let full = failed(id, expected).await;
             assert!(full.to_string().contains("maxmemory is reached"), "{full}");
         }
         run(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
-        assert_eq!((ids(&store, &order("o-1")).await, published(&mut redis, "orders").await.len()), (vec!["e-1".into()], 3));
+        assert_eq!((ids(&store, &order("o-1")).await, published(&mut redis, "orders").await.len()), (vec!["e-1".into()], 5));
         assert_eq!(store.version(&order("o-2")).await.unwrap(), 0);
         assert!(store.append(&order("o-1"), events(&["x-1"]), Expected::Exact(1)).await.unwrap().is_new);
 
         run(&mut redis, &["RENAME", "orders", "elsewhere"]).await;
         run(&mut redis, &["SET", "orders", "no stream"]).await;
+        let error = store.append(&order("o-1"), nameless(), Expected::Exact(2)).await.unwrap_err().to_string();
+        assert!(error.contains("WRONGTYPE orders holds something else"), "{error}");
         let error = failed("o-1", Expected::Exact(2)).await.to_string();
         assert!(error.contains("WRONGTYPE orders holds something else"), "{error}");
         assert_eq!(ids(&store, &order("o-1")).await, ["e-1", "x-1"]);

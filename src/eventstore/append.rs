@@ -29,6 +29,8 @@ pub struct Append {
     pub events: Vec<Envelope>,
     /// The version it is expected at.
     pub expected: Expected,
+    /// Whether the events came about after the aggregate was seen at that version: none of them is its last one.
+    pub(super) fresh: bool,
 }
 
 impl Append {
@@ -38,6 +40,7 @@ impl Append {
             aggregate,
             events,
             expected,
+            fresh: false,
         }
     }
 }
@@ -123,7 +126,7 @@ impl Expected {
     pub(super) fn word(self) -> String {
         match self {
             Expected::Exact(version) => version.to_string(),
-            Expected::NoStream => "none".to_owned(),
+            Expected::NoStream => "0".to_owned(),
             Expected::Exists => "exists".to_owned(),
             Expected::Any => "any".to_owned(),
         }

@@ -28,11 +28,8 @@ pub(super) const VERSION: &str = "aggregateversion";
 /// The field of an aggregate's event with its place on the public stream.
 pub(super) const POSITION: &str = "position";
 
-/// The same appends with complete events, and the public stream of all of them.
-pub(super) fn prepare(
-    public: &PublicStreams,
-    appends: Vec<Append>,
-) -> Result<(usize, Vec<Append>)> {
+/// The same appends with complete events. All of them go to one public stream.
+pub(super) fn prepare(public: &PublicStreams, appends: Vec<Append>) -> Result<Vec<Append>> {
     let Some(first) = appends.first() else {
         return Err(invalid("an append of nothing: name an aggregate"));
     };
@@ -55,6 +52,12 @@ pub(super) fn prepare(
             return Err(invalid(format!("{aggregate}: an append of no events")));
         }
         let mut complete = Vec::with_capacity(append.events.len());
+        // Those get ids that nobody has had.
+        let is_fresh = append.fresh
+            || append
+                .events
+                .iter()
+                .all(|event| event.field("id").is_none());
         for event in append.events {
             let event = self::complete(&aggregate, event, &now)?;
             if !ids.insert(event.id().into_owned()) {
@@ -67,14 +70,19 @@ pub(super) fn prepare(
             events += 1;
             complete.push(event);
         }
-        prepared.push(Append::new(aggregate, complete, append.expected));
+        prepared.push(Append {
+            aggregate,
+            events: complete,
+            expected: append.expected,
+            fresh: is_fresh,
+        });
     }
     if events > MOST_EVENTS || bytes > MOST_APPEND_BYTES {
         return Err(invalid(format!(
             "{events} events with {bytes} bytes in one append: at most {MOST_EVENTS} with {MOST_APPEND_BYTES}"
         )));
     }
-    Ok((partition, prepared))
+    Ok(prepared)
 }
 
 fn complete(aggregate: &AggregateId, event: Envelope, now: &str) -> Result<Envelope> {

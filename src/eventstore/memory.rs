@@ -73,7 +73,7 @@ impl MemoryEventStore {
 
 impl EventStore for MemoryEventStore {
     async fn append_all(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        let (_, appends) = prepare(&self.public, appends)?;
+        let appends = prepare(&self.public, appends)?;
         let stream = self.public.of(&appends[0].aggregate);
         let mut kept = self.lock();
         let places = appends

@@ -47,7 +47,7 @@ impl RedisEventStore {
 
 impl EventStore for RedisEventStore {
     async fn append_all(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        let (_, appends) = prepare(&self.public, appends)?;
+        let appends = prepare(&self.public, appends)?;
         let public = self.public.of(&appends[0].aggregate);
         let keys: Vec<String> = appends
             .iter()
@@ -71,8 +71,9 @@ impl EventStore for RedisEventStore {
                     .collect(),
             })
             .collect();
+        let fresh = appends.iter().all(|append| append.fresh);
         let of = |place: usize| appends.get(place).ok_or_else(garbled);
-        match self.line.append_events(public, &parts).await? {
+        match self.line.append_events(public, fresh, &parts).await? {
             EventsAppended::Done { is_new, aggregates } => Ok(aggregates
                 .into_iter()
                 .map(|(first, positions)| Appended {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent, EventData, are_distinct};
-use super::append::{AppendError, Appended, Expected};
+use super::append::{Append, AppendError, Appended, Expected};
 use super::events::StoredEvent;
 use super::id::{AggregateId, is_kind};
 use super::loaded::Loaded;
@@ -165,9 +165,13 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             return Ok(None);
         }
         let expected = Expected::Exact(loaded.version());
-        let appended = self.store.append(loaded.id(), events, expected).await?;
-        loaded.committed(appended.version());
-        Ok(Some(appended))
+        let mut append = Append::new(loaded.id().clone(), events, expected);
+        append.fresh = true;
+        let appended = self.store.append_all(vec![append]).await?.pop();
+        if let Some(appended) = &appended {
+            loaded.committed(appended.version());
+        }
+        Ok(appended)
     }
 
     fn decode(&self, id: &AggregateId, stored: &StoredEvent) -> Result<A::Event> {

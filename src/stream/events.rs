@@ -16,7 +16,7 @@ script!(APPEND_EVENTS, "append_events");
 /// Events for one aggregate.
 pub(crate) struct EventsFor<'a> {
     pub key: &'a str,
-    /// A version, or none, exists, any.
+    /// A version, or exists, or any.
     pub expected: String,
     /// Each with the event's id.
     pub events: Vec<(&'a str, &'a Fields)>,
@@ -51,15 +51,18 @@ impl StreamKeys {
 }
 
 impl Line {
-    /// Appends events to aggregates and puts them on `public`, all or none.
+    /// Appends events to aggregates and puts them on `public`, all or none. They are `fresh` where none of them can be
+    /// the last one of its aggregate already.
     pub async fn append_events(
         &self,
         public: &str,
+        fresh: bool,
         aggregates: &[EventsFor<'_>],
     ) -> Result<EventsAppended> {
         let doing = format!("storing events of {public:?}");
         let mut line = self.get().await?;
         let mut call = APPEND_EVENTS.key(public);
+        call.arg(i32::from(fresh));
         for aggregate in aggregates {
             call.key(aggregate.key);
             call.arg(&aggregate.expected).arg(aggregate.events.len());

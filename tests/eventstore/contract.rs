@@ -139,6 +139,15 @@ async fn a_conflict_changes_nothing(shelf: &impl Shelf) {
         far.starts_with("conflict: order:c is at version 2"),
         "{far}"
     );
+    // Nor does one of events that the store has to name.
+    for expected in [Exact(0), Exact(1), Exact(3), NoStream] {
+        let nameless = Append::new(order("c"), vec![Envelope::new("order.changed")], expected);
+        let told = said(&shelf.store().append_all(vec![nameless]).await);
+        assert!(
+            told.starts_with("conflict: order:c is at version 2"),
+            "{told}"
+        );
+    }
     assert_eq!(ids(shelf.store(), &order("c")).await, ["c-1", "c-2"]);
     assert_eq!(append(shelf, "c", &["c-3"], Exact(2)).await, "3..=3 new");
     assert_eq!(append(shelf, "c", &["c-4"], Exists).await, "4..=4 new");

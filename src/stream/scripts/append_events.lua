@@ -1,12 +1,45 @@
 -- Appends events to aggregates, and puts the same events on the public stream: all of them, or nothing.
 -- KEYS: public stream, then each aggregate
--- ARGV: for each aggregate: the version it is expected at (or none|exists|any), number of events; then of every event:
---       its id, number of strings, strings
+-- ARGV: whether it is known that none of the events is the last one of its aggregate (0|1); then for each aggregate: the
+--       version it is expected at (or exists|any), number of events; then of every event: its id, number of strings,
+--       strings
 -- Answers: {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
 --       {'conflict', place of the aggregate, its version}
---       {'overlap', place of the aggregate, its version, the version of an event that is there already}
+--       {'overlap', place of the aggregate, its version}
 --       {'strange', place of the aggregate}: it does not begin with its first event
+--
+-- The public stream first, always: its answer is the position that the aggregate's own event carries. Of all these
+-- writes only the very first can be refused (for want of memory, by a disk that is full), and then nothing was done.
 local public = KEYS[1]
+
+-- The usual case, in the fewest steps. An aggregate with so many events whose ids end there lacks none of them; that
+-- the ids end there is said by its first XADD.
+local usual = ARGV[1] == '1' and #KEYS == 2 and tonumber(ARGV[2])
+if usual and redis.pcall('XLEN', KEYS[2]) == usual then
+  local key, positions, a = KEYS[2], {}, 4
+  local function add(version, from, to)
+    local position = redis.pcall('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, from, to))
+    if type(position) == 'table' then return position end
+    local stored = redis.pcall('XADD', key, version .. '-0', 'position', position, unpack(ARGV, from, to))
+    if type(stored) == 'table' then
+      -- Other hands have deleted events there, or it is another stream. Nobody has seen yet what is taken back.
+      redis.call('XDEL', public, position)
+      return stored
+    end
+    return position
+  end
+  for i = 1, tonumber(ARGV[3]) do
+    local from, to = a + 2, a + 1 + ARGV[a + 1]
+    local position = add(string.format('%.0f', usual + i), from, to)
+    if type(position) == 'table' then
+      if i > 1 then return position end
+      break
+    end
+    positions[i], a = position, to + 1
+  end
+  if #positions > 0 then return { 'done', 1, { usual + 1, positions } } end
+end
+
 local function wrong(key, err)
   if not string.find(err, 'WRONGTYPE', 1, true) then return { err = err } end
   return redis.error_reply('WRONGTYPE ' .. key .. ' holds something else than events')
@@ -35,7 +68,7 @@ local function look(key)
   return tonumber(version), last
 end
 
-local all, repeats, a = {}, 0, 1
+local all, repeats, a = {}, 0, 2
 for k = 2, #KEYS do
   local key, expected, count = KEYS[k], ARGV[a], tonumber(ARGV[a + 1])
   local events, place_of = {}, {}
@@ -50,7 +83,7 @@ for k = 2, #KEYS do
   if not version then return last or { 'strange', k - 1 } end
 
   -- The version these events come after, where they are new, or where they would stand, if they are not.
-  local after = expected == 'none' and 0 or tonumber(expected)
+  local after = tonumber(expected)
   local is_last = last and place_of[field(last[2], 'id')]
   if not after then
     if expected == 'exists' and version == 0 then return { 'conflict', k - 1, version } end
@@ -60,20 +93,20 @@ for k = 2, #KEYS do
   local positions = {}
   if after == version then
     -- Events that are the last ones already would be stored a second time.
-    if is_last then return { 'overlap', k - 1, version, version } end
+    if is_last then return { 'overlap', k - 1, version } end
   else
     local met
     for i = 1, count do
       local at = after + i
       local found = at > 0 and redis.call('XRANGE', key, id_of(at), id_of(at))[1]
       local id = found and field(found[2], 'id')
-      if id and place_of[id] then met = at end
+      met = met or id and place_of[id]
       if id == events[i].id then positions[#positions + 1] = field(found[2], 'position') end
     end
     if #positions == count then
       repeats = repeats + 1
     elseif met then
-      return { 'overlap', k - 1, version, met }
+      return { 'overlap', k - 1, version }
     else
       return { 'conflict', k - 1, version }
     end
@@ -83,12 +116,10 @@ end
 
 if repeats > 0 then
   for place, one in ipairs(all) do
-    if #one.positions < one.count then return { 'overlap', place, one.after, 0 } end
+    if #one.positions < one.count then return { 'overlap', place, one.after } end
   end
 end
 
--- The public stream first: its answer is the position that the aggregate's own event carries. Of all these writes only
--- the very first can be refused (for want of memory, by a disk that is full), and then nothing has been done.
 local answer = { 'done', repeats > 0 and 0 or 1 }
 for place, one in ipairs(all) do
   if repeats == 0 then
