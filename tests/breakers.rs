@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use streamhand::{Context, Event, Failure, Observer, Registry};
 
 use crate::support::letters::fields;
-use crate::support::{Cli, Proxy, Server, Setup, add, dead, eventually, settled};
+use crate::support::{Cli, Proxy, Server, Setup, add, dead, eventually, parked, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,15 +95,6 @@ async fn publish(redis: &mut MultiplexedConnection, event_type: &str, count: usi
             .ignore();
     }
     let () = pipe.query_async(redis).await.unwrap();
-}
-
-async fn parked(redis: &mut MultiplexedConnection) -> usize {
-    let mut zcard = redis::cmd("ZCARD");
-    zcard
-        .arg("{jobs}:workers:retry")
-        .query_async(redis)
-        .await
-        .unwrap()
 }
 
 async fn unread(redis: &mut MultiplexedConnection) -> usize {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use streamhand::Registry;
 
-use crate::support::{Server, Setup, dead, eventually, settled};
+use crate::support::{Server, Setup, dead, eventually, parked, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -75,15 +75,6 @@ async fn publish(redis: &mut MultiplexedConnection, stream: &str, event_type: &s
             .ignore();
     }
     let () = pipe.query_async(redis).await.unwrap();
-}
-
-async fn parked(redis: &mut MultiplexedConnection) -> usize {
-    let mut zcard = redis::cmd("ZCARD");
-    zcard
-        .arg("{jobs}:workers:retry")
-        .query_async(redis)
-        .await
-        .unwrap()
 }
 
 on_both_servers! {

@@ -9,7 +9,7 @@ use streamhand::{EntryId, Observer, Outcome, Settled};
 use tokio::sync::mpsc;
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Proxy, Server, Setup, eventually, scripts, settled};
+use crate::support::{Proxy, Server, Setup, eventually, parked, scripts, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PARKED: usize = 100_000;
@@ -132,14 +132,6 @@ impl Observer for Watch {
         let id = settled.context.envelope().entry_id();
         seen.settled.entry(id).or_default().push(place);
     }
-}
-
-async fn parked(redis: &mut MultiplexedConnection) -> usize {
-    redis::cmd("ZCARD")
-        .arg(RETRY)
-        .query_async(redis)
-        .await
-        .unwrap()
 }
 
 /// Parks entries as a worker does whose handlers failed; they are due after `delay`. Answers their ids.

@@ -32,7 +32,7 @@ pub use resp_traps::{Caught, Exchange};
 pub use server::Server;
 pub use streams::{Entry, Fields, add, entries};
 pub use tls::{Authority, Identity, TlsServer};
-pub use worker::{InProcess, Setup, all_pending, dead, pending, settled};
+pub use worker::{InProcess, Setup, all_pending, dead, parked, pending, settled};
 
 /// Longer than any test should take: one that hangs says so instead of hanging the run.
 const TEST_LIMIT: Duration = Duration::from_secs(120);

@@ -208,6 +208,16 @@ pub async fn dead(redis: &mut MultiplexedConnection) -> u64 {
         .expect("a stream, or nothing")
 }
 
+/// How many entries of the stream `jobs` wait for their due time in the group `workers`.
+pub async fn parked(redis: &mut MultiplexedConnection) -> usize {
+    let mut zcard = redis::cmd("ZCARD");
+    zcard
+        .arg("{jobs}:workers:retry")
+        .query_async(redis)
+        .await
+        .expect("a sorted set, or nothing")
+}
+
 /// Waits until the group `workers` of a stream has read everything and settled it.
 pub async fn settled(redis: &mut MultiplexedConnection, stream: &str, deadline: Duration) {
     eventually(
