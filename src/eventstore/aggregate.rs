@@ -32,6 +32,7 @@ use crate::publisher::envelope_of;
 ///
 /// impl Aggregate for Account {
 ///     const KIND: &'static str = "account";
+///     const STREAM: &'static str = "accounts";
 ///     type Event = AccountEvent;
 ///
 ///     fn initial() -> Self {
@@ -50,6 +51,13 @@ pub trait Aggregate: Send + Sized + 'static {
     /// What its addresses begin with: `order` for `order:o-1`. Of `a-z`, `0-9`, `_` and `-`, beginning with a letter;
     /// not the name of a consumer group that reads its public stream.
     const KIND: &'static str;
+
+    /// The public stream on which others are told of its events, such as `orders`.
+    const STREAM: &'static str;
+
+    /// How many partitions, and slots of a cluster, aggregates of this kind are spread over: see
+    /// [`PublicStreams::partitions`](super::PublicStreams::partitions). The number is for good.
+    const PARTITIONS: u32 = 1;
 
     /// Its events: an enum made by [`aggregate_events!`](crate::aggregate_events).
     type Event: AggregateEvent;

@@ -1,5 +1,6 @@
 //! The public streams of a category, and the keys of its aggregates: a partition each, and a slot of a cluster.
 
+use super::aggregate::Aggregate;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::check_stream;
@@ -36,6 +37,14 @@ impl PublicStreams {
         Ok(PublicStreams {
             streams: vec![StreamKeys::new(stream)],
         })
+    }
+
+    /// Those of a kind of aggregates: its [`STREAM`](Aggregate::STREAM) in its [`PARTITIONS`](Aggregate::PARTITIONS).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) and [`partitions`](Self::partitions).
+    pub fn of_kind<A: Aggregate>() -> Result<Self> {
+        Self::new(A::STREAM)?.partitions(A::PARTITIONS)
     }
 
     /// The same in so many partitions, from 1 (which is the stream itself) to 16384.

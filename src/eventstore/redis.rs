@@ -1,6 +1,7 @@
 //! Aggregates in Redis: a stream each, beside the public stream in one slot.
 
 use super::EventStore;
+use super::aggregate::Aggregate;
 use super::append::{Append, AppendError, Appended, Conflict, Overlap};
 use super::batch::prepare;
 use super::events::StoredEvent;
@@ -29,6 +30,14 @@ impl RedisEventStore {
             line: Line::new(pool),
             public,
         })
+    }
+
+    /// A store for a kind of aggregates, on the public streams that it says.
+    ///
+    /// # Errors
+    /// Where the address is not one, or the stream's name.
+    pub fn of_kind<A: Aggregate>(settings: &RedisSettings) -> Result<Self> {
+        Self::new(settings, PublicStreams::of_kind::<A>()?)
     }
 
     /// The same, at the server of a publisher.

@@ -49,6 +49,7 @@ pub struct Order {
 
 impl Aggregate for Order {
     const KIND: &'static str = "order";
+    const STREAM: &'static str = "orders";
     type Event = OrderEvent;
 
     fn initial() -> Self {
