@@ -31,7 +31,7 @@ mod environment;
 mod error;
 mod keep;
 mod load;
-mod nearest;
+pub(crate) mod nearest;
 mod read;
 mod resilience;
 mod secret;

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
+use crate::eventstore::{Aggregate, Registered};
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::upcast::Upcasters;
@@ -74,6 +75,7 @@ pub struct Registry {
     layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
     /// Known to the handlers of typed events, which ask for them where an older version comes.
     upcasters: Arc<RwLock<Upcasters>>,
+    aggregates: Registered,
     problems: Vec<String>,
 }
 
@@ -210,6 +212,18 @@ impl Registry {
         self
     }
 
+    /// Makes aggregates known to the program, whose `aggregate` commands show them, append to them and verify them. The
+    /// registry's upcasters apply to their events.
+    #[track_caller]
+    pub fn aggregate<A>(mut self) -> Self
+    where
+        A: Aggregate + Serialize + DeserializeOwned,
+    {
+        self.aggregates
+            .add::<A>(Location::caller(), &self.upcasters);
+        self
+    }
+
     /// Puts a `tower` layer around every handler, whether it was registered before or is after this call. Layers added
     /// later stand around those added before.
     ///
@@ -313,13 +327,20 @@ impl Registry {
     ///
     /// # Errors
     /// Where a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
-    /// to its handler's version.
+    /// to its handler's version, or to that of an aggregate's event; where a kind of aggregates is registered twice.
     pub fn check(&self) -> Result<()> {
         let mut problems = self.problems.clone();
-        problems.extend(self.upcasters().problems(|event_type| {
-            let route = self.routes.get(event_type);
-            route.map(|route| route.version)
+        let upcasters = self.upcasters();
+        problems.extend(upcasters.problems(|event_type| {
+            let route = self.routes.get(event_type).map(|route| route.version);
+            let aggregate = || self.aggregates.version_of(event_type);
+            // What takes the data as it is has no use for them, but an aggregate may have.
+            match route {
+                None | Some(u32::MAX) => aggregate().or(route),
+                handled => handled,
+            }
         }));
+        problems.extend(self.aggregates.problems(&upcasters));
         if problems.is_empty() {
             return Ok(());
         }
@@ -330,6 +351,11 @@ impl Registry {
                 problems.join("\n  ")
             ),
         ))
+    }
+
+    /// The kinds of aggregates.
+    pub(crate) fn aggregates(&self) -> &Registered {
+        &self.aggregates
     }
 
     /// The upcasters, for what reads events and is no handler.

@@ -115,11 +115,16 @@ impl Upcasters {
                     "{place}: {event_type} has upcasters to version {version}, and a handler of version {taken}"
                 )),
                 None => problems.push(format!(
-                    "{place}: {event_type} has upcasters, and no handler"
+                    "{place}: {event_type} has upcasters, and no handler or aggregate"
                 )),
             }
         }
         problems
+    }
+
+    /// The version that the upcasters of a type lead to.
+    pub fn version(&self, event_type: &str) -> Option<u32> {
+        self.chains.get(event_type).map(|chain| chain.version)
     }
 
     /// The event's data as it is in the version its type's upcasters lead to, in its own format; None where it is of

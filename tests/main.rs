@@ -14,6 +14,7 @@
 #[macro_use]
 mod support;
 
+mod aggregates;
 mod architecture;
 mod bad_input;
 mod batches;

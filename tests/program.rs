@@ -30,6 +30,7 @@ on_both_servers! {
           publish      Publish an event, or many
           scheduled    List events that are to be published later, or cancel them
           dlq          Look through dead letters, replay or delete them
+          aggregate    Show aggregates and their history, append to them, verify them
           status       Show how far the group is, what waits, and who works
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused

@@ -203,7 +203,7 @@ fn every_upcaster_that_leads_nowhere_is_told_with_its_place() {
       PLACE: order.other has no upcaster from version 5: they begin at 1 to 4, below Event::VERSION, 5
       PLACE: order.other has no upcaster from version 0: they begin at 1 to 4, below Event::VERSION, 5
       PLACE: order.old has upcasters to version 3, and a handler of version 1
-      PLACE: order.orphan has upcasters, and no handler
+      PLACE: order.orphan has upcasters, and no handler or aggregate
       PLACE: order.other has an upcaster to version 2, and none from there to 3
       PLACE: order.raw has upcasters, and a handler that takes its data as it is
     ");

@@ -3,9 +3,11 @@
 //! Data goes to standard output, logs and progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong use or
 //! wrong configuration.
 
+mod aggregate;
 mod bench;
 mod completions;
 mod config;
+mod data;
 mod dlq;
 mod failure;
 mod logging;
@@ -49,7 +51,7 @@ pub fn run(registry: Registry) -> ExitCode {
 }
 
 /// As [`run`], where making the registry needs the configuration or an await (a database pool). `registry` is called
-/// by the commands that run handlers, and by no others.
+/// by the commands that run handlers or look at aggregates, and by no others.
 pub fn run_with<F, Fut, E>(registry: F) -> ExitCode
 where
     F: FnOnce(Settings) -> Fut + Send + 'static,

@@ -10,7 +10,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::terminal::say;
 use super::{
-    CommandError, bench, completions, config, dlq, logging, pause, publish, run, scheduled, status,
+    CommandError, aggregate, bench, completions, config, dlq, logging, pause, publish, run,
+    scheduled, status,
 };
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -81,6 +82,8 @@ enum Builtin {
     Scheduled(scheduled::ScheduledCommand),
     /// Look through dead letters, replay or delete them
     Dlq(dlq::DlqArgs),
+    /// Show aggregates and their history, append to them, verify them
+    Aggregate(aggregate::AggregateArgs),
     /// Show how far the group is, what waits, and who works
     Status(status::StatusArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
@@ -205,6 +208,11 @@ impl Program {
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
                 Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
+                Builtin::Aggregate(args) => {
+                    let settings = globals.settings()?;
+                    let registry = (self.registry)(settings.clone()).await?;
+                    aggregate::run(args, settings, &registry).await
+                }
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,

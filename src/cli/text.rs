@@ -82,15 +82,31 @@ pub(super) fn printable(text: &str) -> Printable<'_> {
     Printable(text)
 }
 
+/// The same of JSON, which stays JSON: its control characters are written as `\u001b`.
+pub(super) fn printable_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_hostile(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Whether a character does something to a terminal; the last ones turn the direction of what follows.
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 pub(super) struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            // The last ones turn the direction of what follows.
-            let hostile = c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if hostile {
+            if is_hostile(c) {
                 write!(f, "{}", c.escape_debug())?;
             } else {
                 f.write_char(c)?;
@@ -178,6 +194,17 @@ mod tests {
         assert_eq!(
             printable(text).to_string(),
             r"no \u{1b}[31mstock\r\n\u{9b}2J \u{202e}ä\0"
+        );
+    }
+
+    #[test]
+    fn json_whose_control_characters_are_shown_is_the_same_json() {
+        let value = serde_json::json!({ "a": "\u{1b}[31m\u{9b}2J \u{202e}ä\u{7f}\n" });
+        let text = printable_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.contains(|c| c != '\n' && is_hostile(c)), "{text}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
         );
     }
 

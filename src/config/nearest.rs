@@ -2,7 +2,7 @@
 
 /// The candidate that `word` was most likely meant to be; none where all are too far from it. Case
 /// and the choice between `-` and `_` count for nothing.
-pub(super) fn of<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn of<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = normalised(word);
     candidates
         .into_iter()

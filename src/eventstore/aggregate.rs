@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::id::is_kind;
 use crate::codec::{self, DecodeError, Format};
 use crate::error::Result;
 use crate::event::Envelope;
@@ -134,8 +135,20 @@ impl EventData<'_> {
     }
 }
 
+/// Refuses, when it is compiled, an aggregate that can't be one.
+pub(super) const fn assert_sound<A: Aggregate>() {
+    assert!(
+        is_kind(A::KIND),
+        "Aggregate::KIND is a word of a-z, 0-9, '_' and '-', like order"
+    );
+    assert!(
+        are_distinct(<A::Event as AggregateEvent>::KINDS),
+        "two events of an aggregate have the same Event::TYPE"
+    );
+}
+
 /// Whether no type stands twice. Usable in constants.
-pub(super) const fn are_distinct(kinds: &[EventKind]) -> bool {
+const fn are_distinct(kinds: &[EventKind]) -> bool {
     let mut a = 0;
     while a < kinds.len() {
         let mut b = a + 1;

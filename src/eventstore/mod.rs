@@ -11,12 +11,14 @@
 mod aggregate;
 mod append;
 mod batch;
+mod decode;
 mod events;
 mod id;
 mod loaded;
 mod memory;
 mod public;
 mod redis;
+mod registered;
 mod repository;
 mod update;
 
@@ -29,6 +31,7 @@ pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
 pub use public::PublicStreams;
 pub use redis::RedisEventStore;
+pub(crate) use registered::{EventError, Kind, Registered};
 pub use repository::Repository;
 pub use update::UpdateError;
 

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::EventStore;
-use super::aggregate::{Aggregate, AggregateEvent, EventData, are_distinct};
+use super::aggregate::{Aggregate, AggregateEvent, assert_sound};
 use super::append::{Append, AppendError, Appended, Expected};
-use super::events::StoredEvent;
-use super::id::{AggregateId, is_kind};
+use super::decode::decode;
+use super::id::AggregateId;
 use super::loaded::Loaded;
 use super::redis::RedisEventStore;
 use crate::codec::Format;
@@ -46,16 +46,7 @@ pub struct Repository<A, S = RedisEventStore> {
 impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// The aggregates of a store.
     pub fn new(store: S) -> Self {
-        const {
-            assert!(
-                is_kind(A::KIND),
-                "Aggregate::KIND is a word of a-z, 0-9, '_' and '-', like order"
-            );
-            assert!(
-                are_distinct(<A::Event as AggregateEvent>::KINDS),
-                "two events of an aggregate have the same Event::TYPE"
-            );
-        };
+        const { assert_sound::<A>() };
         Repository {
             store,
             format: Format::default(),
@@ -148,7 +139,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         let mut events = self.store.read(&id, 1);
         let mut loaded = Loaded::new(id, self.format);
         while let Some(stored) = events.next().await? {
-            let event = self.decode(loaded.id(), &stored)?;
+            let event = decode::<A>(&self.upcasters, loaded.id(), &stored)?;
             loaded.apply(stored.version, event);
         }
         Ok(loaded)
@@ -172,43 +163,6 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             loaded.committed(appended.version());
         }
         Ok(appended)
-    }
-
-    fn decode(&self, id: &AggregateId, stored: &StoredEvent) -> Result<A::Event> {
-        let envelope = &stored.envelope;
-        let (event_type, version) = (envelope.event_type(), envelope.version());
-        let wrong = |why: String| {
-            let at = stored.version;
-            let message = format!("event {at} of {id} ({event_type} in version {version}): {why}");
-            Error::new(ErrorKind::Codec, message)
-        };
-        let kinds = A::Event::KINDS;
-        let kind = kinds
-            .iter()
-            .find(|kind| kind.event_type == event_type)
-            .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))?;
-        if version > kind.version {
-            return Err(wrong(format!(
-                "this release knows versions up to {}",
-                kind.version
-            )));
-        }
-        let upcast = match version == kind.version {
-            true => None,
-            false => {
-                let upcasters = self.upcasters.read().expect("no panic while it is locked");
-                upcasters
-                    .upcast(envelope)
-                    .map_err(|failure| wrong(failure.to_string()))?
-            }
-        };
-        let data = EventData {
-            content_type: envelope.content_type(),
-            data: upcast.as_deref().unwrap_or(envelope.data()),
-        };
-        A::Event::decode(event_type, data)
-            .ok_or_else(|| wrong("it is not decoded".to_owned()))?
-            .map_err(|error| wrong(error.to_string()))
     }
 }
 

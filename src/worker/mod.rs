@@ -114,6 +114,7 @@ impl Worker {
     /// Where the registry is wrong, or `redis.url` is.
     pub fn new(settings: Settings, registry: Registry) -> Result<Self> {
         registry.check()?;
+        registry.aggregates().check_group(&settings.worker)?;
         let connector = Connector::new(&settings.redis)?;
         Ok(Worker {
             settings,

@@ -15,8 +15,16 @@ use super::server::scratch_dir;
 /// Longer than any command of a test should take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Between what the test harness writes and what a program does.
+const BEGIN: &str = "\n--- the program ---\n";
+
+/// The variable with a program's arguments.
+const ARGUMENTS: &str = "STREAMHAND_TEST_ARGUMENTS";
+
 /// The program with a configuration of its own, in a directory of its own.
 pub struct Cli {
+    /// In place of the program: an ignored test of these, which calls [`run_program`].
+    test: Option<&'static str>,
     dir: Arc<TempDir>,
     env: Vec<(String, String)>,
 }
@@ -41,16 +49,25 @@ impl Cli {
         let config = format!("[redis]\nurl = \"{url}\"\n{config}");
         std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
         Cli {
+            test: None,
             dir: Arc::new(dir),
             env: Vec::new(),
         }
     }
 
+    /// The same of a program that an ignored test is, by its full name.
+    pub fn of_test(self, name: &'static str) -> Cli {
+        Cli {
+            test: Some(name),
+            ..self
+        }
+    }
+
     /// The same with a variable in its environment.
     pub fn with_env(&self, name: &str, value: &str) -> Cli {
-        let (dir, mut env) = (self.dir.clone(), self.env.clone());
+        let (test, dir, mut env) = (self.test, self.dir.clone(), self.env.clone());
         env.push((name.to_owned(), value.to_owned()));
-        Cli { dir, env }
+        Cli { test, dir, env }
     }
 
     /// A file in the directory it runs in.
@@ -79,9 +96,15 @@ impl Cli {
             })
             .expect("its output");
         writing.abort();
+        let mut out = String::from_utf8(output.stdout).expect("UTF-8");
+        if self.test.is_some() {
+            // What stands before it is the test harness'.
+            let (_, its_own) = out.split_once(BEGIN).expect("the program to begin");
+            out = its_own.to_owned();
+        }
         Ran {
             code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).expect("UTF-8"),
+            out,
             err: String::from_utf8(output.stderr).expect("UTF-8"),
         }
     }
@@ -117,9 +140,26 @@ impl Cli {
 
     /// The program, to be started by the test; killed when dropped.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
+        let mut command = match self.test {
+            None => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
+                command.args(args);
+                command
+            }
+            Some(test) => {
+                let this = std::env::current_exe().expect("the path of this program");
+                let mut command = Command::new(this);
+                command.args([
+                    test,
+                    "--exact",
+                    "--ignored",
+                    "--nocapture",
+                    "--test-threads=1",
+                ]);
+                command
+            }
+        };
         command
-            .args(args)
             .current_dir(self.dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -131,8 +171,30 @@ impl Cli {
             }
         }
         command.env_remove("NO_COLOR").envs(self.env.clone());
+        if self.test.is_some() {
+            let args = serde_json::to_string(args).expect("arguments");
+            command.env(ARGUMENTS, args);
+        }
         command
     }
+}
+
+/// What an ignored test does that is a program for [`Cli::of_test`]. Never returns.
+pub fn run_program(program: streamhand::cli::Program) -> ! {
+    let args = std::env::var(ARGUMENTS).expect("arguments");
+    let args: Vec<String> = serde_json::from_str(&args).expect("arguments");
+    print!("{BEGIN}");
+    let args = std::iter::once("streamhand".to_owned()).chain(args);
+    let code = match program.run_from(args) {
+        Ok(()) => 0,
+        Err(error) => {
+            if error.code() != 0 {
+                eprintln!("error: {error}");
+            }
+            error.code().into()
+        }
+    };
+    std::process::exit(code)
 }
 
 /// A terminal: the end of who sits at it, and the end of the program.

@@ -21,7 +21,7 @@ mod worker;
 use std::future::Future;
 use std::time::Duration;
 
-pub use cli::{Cli, masked};
+pub use cli::{Cli, masked, run_program};
 pub use eventually::eventually;
 pub use guarded::Guarded;
 pub use kind::Kind;

@@ -1,6 +1,5 @@
 //! `dlq`: dead letters. One file a command; what they share is here: which letters are meant.
 
-mod data;
 mod list;
 mod purge;
 mod replay;

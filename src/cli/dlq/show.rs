@@ -5,8 +5,8 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::CommandError;
-use super::data::{self, Shown};
 use super::select::stream_of_ids;
+use crate::cli::data::{self, Shown};
 use crate::cli::terminal::print;
 use crate::cli::text::{count, printable, rough};
 use crate::dead_letters::{DeadLetters, WholeLetter};

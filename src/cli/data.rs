@@ -1,5 +1,6 @@
 //! Values of an entry as text: JSON and MessagePack laid out, other text as it is, the rest in hexadecimal.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -17,18 +18,23 @@ pub(super) enum Shown {
 
 /// The data of an event of this content type; where it is not what it says it is, as any other value.
 pub(super) fn decoded(content_type: Option<&str>, data: &[u8]) -> Shown {
-    let content_type = content_type.unwrap_or(codec::JSON);
+    match json(content_type.unwrap_or(codec::JSON), data) {
+        Some((format, json)) => Shown::Block(format, laid_out(&json)),
+        None => value(data),
+    }
+}
+
+/// The data of an event of this content type as JSON, and what it was; None where it is not what it says it is.
+pub(super) fn json<'a>(content_type: &str, data: &'a [u8]) -> Option<(&'static str, Cow<'a, str>)> {
     if content_type.contains("json") && serde_json::from_slice::<IgnoredAny>(data).is_ok() {
-        let json = std::str::from_utf8(data).unwrap_or_default();
-        return Shown::Block("JSON", laid_out(json));
+        return Some(("JSON", std::str::from_utf8(data).ok()?.into()));
     }
     if content_type.contains("msgpack")
         && let Ok(Any(value)) = codec::decode(codec::MSGPACK.as_bytes(), data)
-        && let Ok(json) = serde_json::to_string(&value)
     {
-        return Shown::Block("MessagePack", laid_out(&json));
+        return Some(("MessagePack", serde_json::to_string(&value).ok()?.into()));
     }
-    value(data)
+    None
 }
 
 /// Any other value.
@@ -37,6 +43,22 @@ pub(super) fn value(bytes: &[u8]) -> Shown {
         Ok(text) => Shown::Text(text.to_owned()),
         Err(_) => Shown::Block("not UTF-8, in hexadecimal", hexadecimal(bytes)),
     }
+}
+
+/// JSON on one line, its numbers and strings as they were written.
+pub(super) fn on_one_line(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    json.chars()
+        .filter(|&c| {
+            if in_string {
+                in_string = escaped || c != '"';
+                escaped = !escaped && c == '\\';
+                return true;
+            }
+            in_string = c == '"';
+            !c.is_ascii_whitespace()
+        })
+        .collect()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -52,7 +74,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// JSON over several lines, its numbers and strings as they were written.
-fn laid_out(json: &str) -> String {
+pub(super) fn laid_out(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0;
     let (mut in_string, mut escaped) = (false, false);
@@ -206,6 +228,7 @@ mod tests {
           "e": ""
         }
         "#);
+        assert_eq!(on_one_line(&text), json.replace([' '], ""));
     }
 
     #[test]
