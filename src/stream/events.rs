@@ -109,7 +109,7 @@ impl Line {
     }
 }
 
-fn entry(value: Value) -> Option<Entry> {
+pub(super) fn entry(value: Value) -> Option<Entry> {
     let [id, fields] = reply::tuple(value)?;
     Some(Entry {
         id: reply::id(&id)?,
