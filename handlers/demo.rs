@@ -5,6 +5,7 @@
 //! Nothing is played: what goes wrong is in the data or done to the processes, and the handlers are those of the shop.
 
 mod books;
+mod clerks;
 mod figures;
 mod fleet;
 mod orders;
@@ -55,6 +56,7 @@ async fn story(server: &Path, events: u64) -> Result<(), CommandError> {
     show.figures("What became of them").await?;
     show.repair_and_replay().await?;
     show.figures("And after the replay").await?;
+    show.two_clerks().await?;
     show.end().await
 }
 

@@ -30,6 +30,11 @@ pub struct OrderCreationFailed {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrderShipped {
+    pub order_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderCancelled {
     pub order_id: String,
 }
@@ -51,6 +56,10 @@ impl Event for OrderCreated {
 
 impl Event for OrderCreationFailed {
     const TYPE: &'static str = "order.creation.failed";
+}
+
+impl Event for OrderShipped {
+    const TYPE: &'static str = "order.shipped";
 }
 
 impl Event for OrderCancelled {

@@ -12,7 +12,7 @@ use streamhand::{Committed, Context, Effect, Event, Failure, FailureExt, Registr
 
 use super::events::{
     INVENTORY, InventoryReservationFailed, InventoryReserved, Item, OrderCancelled, OrderCreated,
-    OrderCreationFailed,
+    OrderCreationFailed, OrderShipped,
 };
 
 /// Units left, by sku.
@@ -28,6 +28,7 @@ pub fn registry() -> Registry {
         .on(reserve)
         .on(release)
         .ignore(OrderCreationFailed::TYPE)
+        .ignore(OrderShipped::TYPE)
 }
 
 /// Reserves the stock of all of an order's items or of none, and says whether that worked.

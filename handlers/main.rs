@@ -4,10 +4,12 @@
 mod demo;
 mod events;
 mod inventory;
+mod order;
 mod orders;
 
 fn main() -> std::process::ExitCode {
-    streamhand::cli::Program::new(inventory::registry())
+    let registry = inventory::registry().aggregate::<order::Order>();
+    streamhand::cli::Program::new(registry)
         .command(orders::command())
         .command(demo::command())
         .main()

@@ -1,166 +1,100 @@
-//! The order service: stores orders and says what happened to them. It knows nothing of the stock, nor of who listens.
+//! The order service: keeps orders, and says what happened to them in the same step. It knows nothing of the stock, nor
+//! of who listens.
 
 use std::fmt;
-use std::sync::LazyLock;
 
 use clap::{Args, FromArgMatches, Subcommand};
-use redis::Script;
 use streamhand::cli::{Command, CommandError, print};
-use streamhand::{Event, Publisher, Result, Settings};
+use streamhand::eventstore::{
+    AppendError, Loaded, PublicStreams, RedisEventStore, Repository, UpdateError,
+};
+use streamhand::{Error, ErrorKind, Publisher, Result, Settings};
 
-use super::events::{Item, ORDERS, OrderCancelled, OrderCreated, OrderCreationFailed};
+use super::events::{Item, ORDERS, OrderCreated, OrderCreationFailed};
+use super::order::{Order, OrderEvent};
 
-/// Stores an order that is not there. Answers whether it was stored by this call, or by an earlier one whose event
-/// was not published.
-/// KEYS: order. ARGV: fields and values.
-static STORE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) return 1 end
-        return redis.call('HEXISTS', KEYS[1], 'published') == 0 and redis.call('HGET', KEYS[1], 'order') == ARGV[2]
-          and 1 or 0
-        ",
-    )
-});
-
-/// Creates and cancels orders.
+/// Creates, ships and cancels orders.
 pub struct Orders {
+    repository: Repository<Order>,
     publisher: Publisher,
 }
 
-/// Why an order was not created or cancelled.
+/// Why nothing happened to an order.
 #[derive(Debug)]
 pub enum OrderError {
     /// It can't be as it is asked for.
     Refused(String),
-    /// Redis could not be asked. What was asked for can be asked again.
-    Unavailable(streamhand::Error),
+    /// It could not be stored. What was asked for can be asked again.
+    Unavailable(AppendError),
 }
 
 impl Orders {
-    pub fn new(publisher: Publisher) -> Self {
-        Orders {
+    pub fn new(publisher: Publisher) -> Result<Self> {
+        let public = PublicStreams::of_kind::<Order>()?;
+        Ok(Orders {
+            repository: Repository::new(RedisEventStore::with_publisher(&publisher, public)),
             publisher: publisher.source("orders"),
-        }
+        })
     }
 
-    /// Stores an order and publishes `order.created`; where it can't be stored, `order.creation.failed`. Asked again
-    /// after [`OrderError::Unavailable`] it goes on where it was, and the event has the same id.
+    /// Creates an order; where it can't be, publishes `order.creation.failed`.
     pub async fn create(&self, order: &OrderCreated) -> Result<(), OrderError> {
-        match self.store(order).await {
-            Ok(()) => {}
-            Err(OrderError::Refused(reason)) => {
-                let failed = OrderCreationFailed {
-                    order_id: order.order_id.clone(),
-                    reason: reason.clone(),
-                };
-                self.publisher.publish(ORDERS, &failed).await?;
-                return Err(OrderError::Refused(reason));
-            }
+        let order_id = &order.order_id;
+        let created = self.update(order_id, |state| state.create(order.clone()));
+        let reason = match created.await {
+            Ok(_) => return Ok(()),
+            Err(OrderError::Refused(reason)) => reason,
             Err(unavailable) => return Err(unavailable),
-        }
-        self.publish(order, &order.order_id).await?;
-        self.note(&order.order_id, "published").await
-    }
-
-    /// Publishes `order.cancelled` for an order that exists.
-    pub async fn cancel(&self, order_id: &str) -> Result<(), OrderError> {
-        let mut redis = self.publisher.redis().await?;
-        let known: bool = redis::cmd("EXISTS")
-            .arg(key(order_id))
-            .query_async(&mut redis)
-            .await
-            .map_err(unavailable)?;
-        if !known {
-            return Err(OrderError::Refused(format!(
-                "there is no order {order_id:?}"
-            )));
-        }
-        let cancelled = OrderCancelled {
-            order_id: order_id.to_owned(),
         };
-        self.publish(&cancelled, order_id).await?;
-        self.note(order_id, "cancelled").await
+        let failed = OrderCreationFailed {
+            order_id: order_id.clone(),
+            reason: reason.clone(),
+        };
+        self.publisher.publish(ORDERS, &failed).await?;
+        Err(OrderError::Refused(reason))
     }
 
-    async fn store(&self, order: &OrderCreated) -> Result<(), OrderError> {
-        let id = &order.order_id;
-        if id.is_empty()
-            || id.contains(|c: char| c.is_whitespace() || c.is_control() || "{}".contains(c))
-        {
-            return Err(OrderError::Refused(format!(
-                "{id:?} is no order id: it has spaces, braces, or nothing in it"
-            )));
-        }
-        if order.items.is_empty() || order.items.iter().any(|item| item.quantity == 0) {
-            return Err(OrderError::Refused(
-                "it has no items, or none of one of them".to_owned(),
-            ));
-        }
-        let json =
-            serde_json::to_string(order).map_err(|error| OrderError::Refused(error.to_string()))?;
-        let mut redis = self.publisher.redis().await?;
-        let stored: i64 = STORE
-            .key(key(id))
-            .arg("order")
-            .arg(json)
-            .invoke_async(&mut redis)
+    pub async fn ship(&self, order_id: &str) -> Result<(), OrderError> {
+        self.update(order_id, |order| order.ship(order_id))
             .await
-            .map_err(unavailable)?;
-        if stored == 1 {
-            Ok(())
-        } else {
-            Err(OrderError::Refused(format!(
-                "there is an order {id:?} already"
-            )))
-        }
+            .map(drop)
     }
 
-    /// One event of an order, under an id that is the same whenever it is published again.
-    async fn publish<E: Event + serde::Serialize>(
+    pub async fn cancel(&self, order_id: &str) -> Result<(), OrderError> {
+        self.update(order_id, |order| order.cancel(order_id))
+            .await
+            .map(drop)
+    }
+
+    /// Has `decide` say what happens to an order, again where somebody else was faster.
+    pub async fn update(
         &self,
-        event: &E,
         order_id: &str,
-    ) -> Result<(), OrderError> {
-        let id = format!("{}/{order_id}", E::TYPE);
-        let envelope = self
-            .publisher
-            .envelope(event)?
-            .with("id", id)
-            .with("subject", order_id);
-        self.publisher.publish_envelope(ORDERS, envelope).await?;
-        Ok(())
-    }
-
-    async fn note(&self, order_id: &str, what: &str) -> Result<(), OrderError> {
-        let mut redis = self.publisher.redis().await?;
-        let mut note = redis::cmd("HSET");
-        note.arg(key(order_id))
-            .arg(what)
-            .arg(1)
-            .query_async::<()>(&mut redis)
-            .await
-            .map_err(unavailable)
+        decide: impl FnMut(&Order) -> Result<Vec<OrderEvent>, String>,
+    ) -> Result<Loaded<Order>, OrderError> {
+        Ok(self.repository.update(order_id, decide).await?)
     }
 }
 
-fn key(order_id: &str) -> String {
-    format!("{{orders}}:order:{order_id}")
+impl From<UpdateError<String>> for OrderError {
+    fn from(error: UpdateError<String>) -> Self {
+        match error {
+            UpdateError::Refused(reason) => OrderError::Refused(reason),
+            // What can't be an order's id, for instance.
+            UpdateError::Failed(AppendError::Failed(error))
+                if error.kind() == ErrorKind::Invalid =>
+            {
+                OrderError::Refused(error.to_string())
+            }
+            UpdateError::Failed(error) => OrderError::Unavailable(error),
+            other => OrderError::Refused(other.to_string()),
+        }
+    }
 }
 
-fn unavailable(error: redis::RedisError) -> OrderError {
-    OrderError::Unavailable(
-        streamhand::Error::new(
-            streamhand::ErrorKind::Redis,
-            format!("storing an order: {error}"),
-        )
-        .with_source(error),
-    )
-}
-
-impl From<streamhand::Error> for OrderError {
-    fn from(error: streamhand::Error) -> Self {
-        OrderError::Unavailable(error)
+impl From<Error> for OrderError {
+    fn from(error: Error) -> Self {
+        OrderError::Unavailable(error.into())
     }
 }
 
@@ -173,7 +107,7 @@ impl fmt::Display for OrderError {
     }
 }
 
-/// Create or cancel an order of the shop
+/// Create, ship or cancel an order of the shop
 #[derive(Args)]
 struct OrderArgs {
     #[command(subcommand)]
@@ -196,7 +130,12 @@ enum OrderCommand {
         #[arg(long = "item", value_name = "SKU=QUANTITY", required = true, value_parser = item)]
         items: Vec<Item>,
     },
-    /// Publish order.cancelled
+    /// Store that it was shipped, and publish order.shipped
+    Ship {
+        /// What the order was called
+        order_id: String,
+    },
+    /// Store that it was cancelled, and publish order.cancelled
     Cancel {
         /// What the order was called
         order_id: String,
@@ -214,8 +153,8 @@ pub fn command() -> Command {
 }
 
 async fn run(settings: Settings, command: OrderCommand) -> Result<(), CommandError> {
-    let orders = Orders::new(Publisher::new(&settings.redis)?);
-    let result = match command {
+    let orders = Orders::new(Publisher::new(&settings.redis)?)?;
+    let (result, done) = match command {
         OrderCommand::Create {
             order_id,
             customer,
@@ -228,18 +167,18 @@ async fn run(settings: Settings, command: OrderCommand) -> Result<(), CommandErr
                 amount,
                 items,
             };
-            orders
-                .create(&order)
-                .await
-                .map(|()| format!("created {order_id}"))
+            (orders.create(&order).await, format!("created {order_id}"))
         }
-        OrderCommand::Cancel { order_id } => orders
-            .cancel(&order_id)
-            .await
-            .map(|()| format!("cancelled {order_id}")),
+        OrderCommand::Ship { order_id } => {
+            (orders.ship(&order_id).await, format!("shipped {order_id}"))
+        }
+        OrderCommand::Cancel { order_id } => (
+            orders.cancel(&order_id).await,
+            format!("cancelled {order_id}"),
+        ),
     };
     match result {
-        Ok(done) => print(done),
+        Ok(()) => print(done),
         Err(error) => Err(CommandError::failed(error.to_string())),
     }
 }

@@ -95,7 +95,7 @@ on_both_servers! {
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
-            "config check", "config show", "bench", "completions", "order create", "order cancel"] {
+            "config check", "config show", "bench", "completions", "order create", "order ship", "order cancel"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();
             assert!(help.contains(&format!("Usage: streamhand {command} [OPTIONS]")), "{help}");

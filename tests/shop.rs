@@ -202,22 +202,53 @@ on_both_servers! {
         }
     }
 
-    async fn the_program_creates_and_cancels_orders(server: Server) {
+    async fn the_program_creates_ships_and_cancels_orders(server: Server) {
         let mut redis = server.connect().await;
-        let said = |output: &Output| (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned());
+        let said = |output: Output| (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned());
+        let refused = |output: Output| {
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
         let create = ["order", "create", "o-1", "--amount", "1200", "--item", "tea=2", "--item", "pot=1"];
-        assert_eq!(said(&streamhand(&server, &create)), (Some(0), "created o-1\n".to_owned()));
-        let again = streamhand(&server, &create);
-        assert_eq!(again.status.code(), Some(1));
-        assert_eq!(String::from_utf8_lossy(&again.stderr), "error: there is an order \"o-1\" already\n");
-        assert_eq!(said(&streamhand(&server, &["order", "cancel", "o-1"])), (Some(0), "cancelled o-1\n".to_owned()));
-        assert_eq!(streamhand(&server, &["order", "cancel", "o-2"]).status.code(), Some(1));
+        assert_eq!(said(streamhand(&server, &create)), (Some(0), "created o-1\n".to_owned()));
+        assert_eq!(refused(streamhand(&server, &create)), "error: there is an order \"o-1\" already\n");
+        // What was done already is no mistake, and no second event.
+        for _ in 0..2 {
+            assert_eq!(said(streamhand(&server, &["order", "cancel", "o-1"])), (Some(0), "cancelled o-1\n".to_owned()));
+        }
+        let late = refused(streamhand(&server, &["order", "ship", "o-1"]));
+        assert_eq!(late, "error: o-1 was cancelled: it can't be shipped\n");
+        assert!(refused(streamhand(&server, &["order", "cancel", "o-2"])).contains("there is no order \"o-2\""));
         let wrong = streamhand(&server, &["order", "create", "o-3", "--item", "tea"]);
         assert_eq!(wrong.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&wrong.stderr).contains("write SKU=QUANTITY, like tea=2"));
+        assert!(refused(streamhand(&server, &["order", "create", "o 4", "--item", "tea=1"])).contains("has ' '"));
         let entries: Vec<(String, BTreeMap<String, Vec<u8>>)> =
             redis::cmd("XRANGE").arg(ORDERS).arg("-").arg("+").query_async(&mut redis).await.unwrap();
         let types: Vec<_> = entries.iter().map(|(_, fields)| &fields["type"][..]).collect();
-        assert_eq!(types, [&b"order.created"[..], b"order.creation.failed", b"order.cancelled"]);
+        assert_eq!(types, [&b"order.created"[..], b"order.creation.failed", b"order.cancelled", b"order.creation.failed"]);
+
+        assert_eq!(said(streamhand(&server, &["order", "create", "o-5", "--item", "tea=1"])).0, Some(0));
+        assert_eq!(said(streamhand(&server, &["order", "ship", "o-5"])), (Some(0), "shipped o-5\n".to_owned()));
+        assert!(refused(streamhand(&server, &["order", "cancel", "o-5"])).contains("o-5 was shipped"));
+        let (_, shown) = said(streamhand(&server, &["aggregate", "show", "order:o-5"]));
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!((&shown["version"], &shown["state"]["status"]), (&2.into(), &"shipped".into()), "{shown}");
+    }
+
+    async fn an_order_that_is_stored_reaches_the_inventory(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
+        let inventory = Inventory::open(&server).await;
+        let done = |args: &[&str]| assert!(streamhand(&server, args).status.success(), "{args:?}");
+        done(&["order", "create", "o-1", "--item", "tea=4"]);
+        done(&["order", "create", "o-2", "--item", "tea=3"]);
+        settled(&mut redis, ORDERS, PATIENCE).await;
+        assert_eq!(stock(&mut redis).await["tea"], 3);
+        done(&["order", "cancel", "o-1"]);
+        done(&["order", "ship", "o-2"]);
+        settled(&mut redis, ORDERS, PATIENCE).await;
+        assert_eq!(stock(&mut redis).await["tea"], 7);
+        inventory.worker.stop().await;
     }
 }

@@ -85,7 +85,7 @@ fn event(n: u64, random: &mut fastrand::Rng) -> Value {
         97 => {
             return envelope(
                 n,
-                "order.shipped",
+                "order.returned",
                 &order_id,
                 json!({ "order_id": order_id }),
             );

@@ -71,6 +71,16 @@ impl Program {
         }
     }
 
+    /// The same, for those who can't await.
+    pub fn show_now(&self, args: &[&str]) -> Result<(), CommandError> {
+        print(format_args!("\n$ streamhand {}", args.join(" ")))?;
+        match self.bare_command(args).status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(failed(args, format_args!("ended with {status}"))),
+            Err(error) => Err(self.not_started(&error)),
+        }
+    }
+
     pub fn not_started(&self, error: &std::io::Error) -> CommandError {
         CommandError::failed(format!(
             "can't start {} once more: {error}",

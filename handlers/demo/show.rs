@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::books::{Books, Position};
+use super::clerks;
 use super::figures::Figures;
 use super::fleet::{Fleet, Said};
 use super::orders::{self, BROKEN, MENDED, Orders, UNKNOWN};
@@ -24,6 +25,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub struct Show {
     events: u64,
     stage: Stage,
+    settings: Settings,
     program: Program,
     fleet: Fleet,
     books: Books,
@@ -36,7 +38,8 @@ pub struct Show {
 impl Show {
     pub async fn set_up(server: &PrivateServer, events: u64) -> Result<Self, CommandError> {
         let config = config(&server.url());
-        let books = Books::new(&Settings::from_toml_str(&config)?)?;
+        let settings = Settings::from_toml_str(&config)?;
+        let books = Books::new(&settings)?;
         let program = Program::new(server, &config)?;
         books.stock_up(events).await?;
         let mut stage = Stage::new();
@@ -49,6 +52,7 @@ impl Show {
             stage,
             fleet: Fleet::new(program.clone()),
             program,
+            settings,
             books,
             publishing: None,
             stock: orders::stock(events)
@@ -154,6 +158,17 @@ impl Show {
         print(format_args!("\n{title}:\n\n{figures}"))?;
         figures.check(self.events)?;
         Ok(figures)
+    }
+
+    /// What two do at once to one aggregate, and what the workers make of its events.
+    pub async fn two_clerks(&mut self) -> Result<(), CommandError> {
+        clerks::decide_at_once(&self.settings, &self.program).await?;
+        self.until("the order's events to be settled", |position, _| {
+            position.is_settled()
+        })
+        .await?;
+        self.stage.clear();
+        self.check_empty().await
     }
 
     pub async fn end(&mut self) -> Result<(), CommandError> {
