@@ -7,10 +7,11 @@ use super::batch::prepare;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
+use super::snapshot::Snapshot;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, Line};
+use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line};
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
@@ -131,6 +132,27 @@ impl EventStore for RedisEventStore {
     async fn version(&self, aggregate: &AggregateId) -> Result<u64> {
         let last = self.line.last_event(&self.public.key(aggregate)).await?;
         Ok(last.map_or(0, |last| last.id.ms))
+    }
+
+    async fn snapshot(&self, aggregate: &AggregateId) -> Result<Option<Snapshot>> {
+        let kept = self.line.snapshot(&self.public.snapshot(aggregate)).await?;
+        Ok(kept.map(|kept| Snapshot {
+            version: kept.version,
+            event: kept.event,
+            schema: kept.schema,
+            state: kept.state,
+        }))
+    }
+
+    async fn keep_snapshot(&self, aggregate: &AggregateId, snapshot: Snapshot) -> Result<bool> {
+        let kept = KeptSnapshot {
+            version: snapshot.version,
+            event: snapshot.event,
+            schema: snapshot.schema,
+            state: snapshot.state,
+        };
+        let (key, its) = (self.public.key(aggregate), self.public.snapshot(aggregate));
+        self.line.keep_snapshot(&key, &its, &kept).await
     }
 }
 
