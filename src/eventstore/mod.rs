@@ -21,6 +21,7 @@ mod redis;
 mod registered;
 mod repository;
 mod snapshot;
+pub mod testing;
 mod update;
 
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
