@@ -130,6 +130,20 @@ on_both_servers! {
         figure(&report, "ndjson_ratio");
     }
 
+    async fn it_measures_aggregates(server: Server) {
+        let report = measured(&server, &["eventstore"]).await;
+        for (at, at_once) in [(0, 1.0), (1, 16.0)] {
+            assert_eq!(figure(&report, &format!("append.{at}.at_once")), at_once);
+            figure(&report, &format!("append.{at}.ratio"));
+            figure(&report, &format!("append.{at}.store.redis_us"));
+        }
+        figure(&report, "load.ratio");
+        let update = report["update"].as_array().expect("a list");
+        assert_eq!(update.iter().map(|one| figure(one, "writers")).collect::<Vec<_>>(), [1.0, 4.0, 16.0]);
+        assert_eq!((&update[0]["figures"]["conflicts"], figure(&update[0], "ratio")), (&serde_json::json!(0.0), 1.0));
+        update.iter().for_each(|one| assert!(figure(one, "figures.latency.p99_us") > 0.0));
+    }
+
     async fn a_series_can_be_measured_alone(server: Server) {
         let report = measured(&server, &["scale", "--only", "backlog"]).await;
         assert_eq!(report["series"].as_array().map(Vec::len), Some(1));

@@ -1,5 +1,6 @@
 //! Events of aggregates are stored once, in order, with what others are told of them, whatever happens.
 
+mod category;
 mod contract;
 mod loading;
 mod orders;

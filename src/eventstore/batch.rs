@@ -38,6 +38,7 @@ pub(super) fn prepare(public: &PublicStreams, appends: Vec<Append>) -> Result<Ve
     let (mut aggregates, mut ids) = (HashSet::new(), HashSet::new());
     let (mut bytes, mut events) = (0, 0);
     let mut prepared = Vec::with_capacity(appends.len());
+    let are_many = appends.len() > 1;
     for append in appends {
         let aggregate = append.aggregate;
         if public.partition(&aggregate) != partition {
@@ -45,13 +46,15 @@ pub(super) fn prepare(public: &PublicStreams, appends: Vec<Append>) -> Result<Ve
                 "{aggregate} is in another partition: only aggregates that share one can be stored in one step"
             )));
         }
-        if !aggregates.insert(aggregate.clone()) {
+        // One alone can't be there twice, and is the usual case.
+        if are_many && !aggregates.insert(aggregate.clone()) {
             return Err(invalid(format!("{aggregate} is named twice in one append")));
         }
         if append.events.is_empty() {
             return Err(invalid(format!("{aggregate}: an append of no events")));
         }
-        let mut complete = Vec::with_capacity(append.events.len());
+        let count = append.events.len();
+        let mut complete = Vec::with_capacity(count);
         // Those get ids that nobody has had.
         let is_fresh = append.fresh
             || append
@@ -60,7 +63,7 @@ pub(super) fn prepare(public: &PublicStreams, appends: Vec<Append>) -> Result<Ve
                 .all(|event| event.field("id").is_none());
         for event in append.events {
             let event = self::complete(&aggregate, event, &now)?;
-            if !ids.insert(event.id().into_owned()) {
+            if (are_many || count > 1) && !ids.insert(event.id().into_owned()) {
                 let id = event.id();
                 return Err(invalid(format!(
                     "{aggregate}: the event id {id:?} stands twice in one append"

@@ -11,6 +11,7 @@
 mod aggregate;
 mod append;
 mod batch;
+mod category;
 mod decode;
 mod events;
 mod id;
@@ -27,6 +28,7 @@ mod update;
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
 pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
 pub use batch::{MOST_APPEND_BYTES, MOST_EVENT_BYTES, MOST_EVENTS};
+pub use category::{Aggregates, CategoryEvent, History};
 pub use events::{Events, StoredEvent};
 pub use id::AggregateId;
 pub use loaded::Loaded;

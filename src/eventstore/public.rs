@@ -86,6 +86,27 @@ impl PublicStreams {
         format!("{}:snapshot", self.key(aggregate))
     }
 
+    /// The stream of a partition.
+    ///
+    /// # Errors
+    /// Where there is no such partition.
+    pub(super) fn partition_keys(&self, partition: usize) -> Result<&StreamKeys> {
+        self.streams.get(partition).ok_or_else(|| {
+            let message = format!(
+                "there is no partition {partition}: they are {}",
+                self.streams.len()
+            );
+            Error::new(ErrorKind::Invalid, message)
+        })
+    }
+
+    /// The aggregate with this key. None where no aggregate of the partition has it.
+    pub(super) fn aggregate_at(&self, partition: usize, key: &str) -> Option<AggregateId> {
+        let prefix = self.streams[partition].aggregates();
+        let id: AggregateId = key.strip_prefix(&prefix)?.parse().ok()?;
+        (self.partition(&id) == partition).then_some(id)
+    }
+
     /// All of them, by partition.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|keys| &keys.stream[..])

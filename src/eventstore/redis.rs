@@ -16,7 +16,7 @@ use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line};
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
 pub struct RedisEventStore {
-    line: Line,
+    pub(super) line: Line,
     public: PublicStreams,
 }
 

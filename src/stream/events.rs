@@ -77,7 +77,7 @@ impl Line {
             Ok(answer) => answer,
             Err(error) => return Err(line.failed(&doing, error).await),
         };
-        appended(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
+        appended(answer, aggregates).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// The events of an aggregate from a version on, at most so many.
@@ -109,7 +109,7 @@ impl Line {
     }
 }
 
-fn entry(value: Value) -> Option<Entry> {
+pub(super) fn entry(value: Value) -> Option<Entry> {
     let [id, fields] = reply::tuple(value)?;
     Some(Entry {
         id: reply::id(&id)?,
@@ -117,7 +117,16 @@ fn entry(value: Value) -> Option<Entry> {
     })
 }
 
-fn appended(answer: Value) -> Option<EventsAppended> {
+fn appended(answer: Value, aggregates: &[EventsFor<'_>]) -> Option<EventsAppended> {
+    if let Value::BulkString(positions) = answer {
+        // One aggregate that was at the version expected.
+        let first = aggregates.first()?.expected.parse::<u64>().ok()? + 1;
+        let positions = positions.split(|byte| *byte == b' ').map(EntryId::parse);
+        return Some(EventsAppended::Done {
+            is_new: true,
+            aggregates: vec![(first, positions.collect::<Option<_>>()?)],
+        });
+    }
     let mut answer = reply::array(answer)?.into_iter();
     let what = reply::text(answer.next()?)?;
     let mut number = || reply::int(&answer.next()?).and_then(|number| u64::try_from(number).ok());

@@ -32,7 +32,7 @@ struct Current {
 pub(super) struct OnLine<'a> {
     line: &'a Line,
     pub conn: MultiplexedConnection,
-    number: u64,
+    pub number: u64,
 }
 
 impl Line {

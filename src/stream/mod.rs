@@ -1,6 +1,7 @@
 //! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
 //! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
 
+mod along;
 mod append;
 mod claim;
 mod commit;
@@ -8,6 +9,7 @@ mod connection;
 mod deduplication;
 mod events;
 mod group;
+mod history;
 #[cfg(test)]
 pub(crate) mod instructions;
 mod keys;
@@ -35,6 +37,7 @@ pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use events::{EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Joined};
+pub(crate) use history::{PageOf, Scan};
 pub(crate) use keys::{Keys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use line::Line;

@@ -16,7 +16,7 @@ const BULK: usize = 1_000;
 const URL: &str = "STREAMHAND_TEST_STORE";
 
 /// The most memory this process has had, in KiB, as Linux says; 0 elsewhere.
-fn peak() -> u64 {
+pub fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     peak.map_or(0, |peak| {

@@ -16,6 +16,7 @@ pub struct Data {
     pub load: Option<Load>,
     pub scale: Option<Scale>,
     pub publish: Option<Publish>,
+    pub eventstore: Option<EventStore>,
     pub peers: Option<Peers>,
 }
 
@@ -156,6 +157,55 @@ pub struct Publishing {
 }
 
 #[derive(Deserialize)]
+pub struct EventStore {
+    pub runs: u64,
+    pub appends: u64,
+    pub append: Vec<Append>,
+    pub events: u64,
+    pub load: Loading,
+    pub updates: u64,
+    pub update: Vec<Update>,
+}
+
+#[derive(Deserialize)]
+pub struct Append {
+    pub at_once: u64,
+    pub bare: Rated,
+    pub store: Rated,
+    pub ratio: f64,
+    pub redis_ratio: f64,
+}
+
+#[derive(Deserialize)]
+pub struct Loading {
+    pub bare: Rated,
+    pub repository: Rated,
+    pub ratio: f64,
+}
+
+/// By the event.
+#[derive(Deserialize)]
+pub struct Rated {
+    pub per_second: f64,
+    pub redis_us: f64,
+}
+
+#[derive(Deserialize)]
+pub struct Update {
+    pub writers: u64,
+    pub figures: Updates,
+    pub ratio: f64,
+}
+
+#[derive(Deserialize)]
+pub struct Updates {
+    pub per_second: f64,
+    pub conflicts: f64,
+    pub gave_up: u64,
+    pub latency: Percentiles,
+}
+
+#[derive(Deserialize)]
 pub struct Peers {
     pub server: String,
     pub events: u64,
@@ -193,6 +243,7 @@ impl Data {
             load: part(directory, "load")?,
             scale: part(directory, "scale")?,
             publish: part(directory, "publish")?,
+            eventstore: part(directory, "eventstore")?,
             peers: part(directory, "peers")?,
         };
         if data.is_empty() {
@@ -207,6 +258,7 @@ impl Data {
             && self.load.is_none()
             && self.scale.is_none()
             && self.publish.is_none()
+            && self.eventstore.is_none()
             && self.peers.is_none()
     }
 }

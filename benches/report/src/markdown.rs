@@ -1,5 +1,6 @@
 //! The report: what was measured on what, how near it came to what is aimed at, and then part by part.
 
+mod eventstore;
 mod scale;
 
 use std::fmt::Write;
@@ -8,6 +9,7 @@ use crate::data::{Data, Latency, Load, Peers, Publish, Throughput, Way};
 use crate::plots::Plots;
 use crate::table::{self, thousands};
 use crate::targets;
+use eventstore::eventstore_of;
 use scale::scale_of;
 
 pub fn report(data: &Data, plots: &Plots) -> String {
@@ -47,6 +49,10 @@ pub fn report(data: &Data, plots: &Plots) -> String {
     if let Some(publish) = &data.publish {
         publish_of(&mut text, publish);
         image(&mut text, &plots.publish, "events published a second");
+    }
+    if let Some(store) = &data.eventstore {
+        eventstore_of(&mut text, store);
+        image(&mut text, &plots.eventstore, "updates a second");
     }
     text
 }

@@ -30,6 +30,7 @@ pub struct Plots {
     pub load: Option<String>,
     pub scale: Option<String>,
     pub publish: Option<String>,
+    pub eventstore: Option<String>,
 }
 
 /// A bar: its name, its length, and whether it is ours.
@@ -91,6 +92,19 @@ pub fn draw(data: &Data, directory: &Path) -> Result<Plots, Error> {
         ];
         let title = "events published a second";
         plots.publish = Some(draw_bars(directory, "publish", title, &bars)?);
+    }
+    if let Some(store) = &data.eventstore {
+        let bar = |update: &crate::data::Update| {
+            let writers = update.writers;
+            let name = format!(
+                "{writers} {}",
+                if writers == 1 { "writer" } else { "writers" }
+            );
+            Bar(name, update.figures.per_second, true)
+        };
+        let bars: Vec<_> = store.update.iter().map(bar).collect();
+        let title = "updates a second, all writers on one aggregate";
+        plots.eventstore = Some(draw_bars(directory, "eventstore", title, &bars)?);
     }
     Ok(plots)
 }

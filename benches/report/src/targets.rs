@@ -117,6 +117,16 @@ pub fn rows(data: &Data) -> Vec<[String; 4]> {
             );
         }
     }
+    if let Some(store) = &data.eventstore {
+        if let Some(append) = store.append.iter().find(|append| append.at_once == 1) {
+            let what = "append, of a bare EVALSHA with one XADD, one after the other".to_owned();
+            let met = append.ratio >= 0.8;
+            add(what, "0.8 or more", format!("{:.2}", append.ratio), met);
+        }
+        let (events, ratio) = (thousands(store.events as f64), store.load.ratio);
+        let what = format!("load of {events} events, of a bare XRANGE decoded");
+        add(what, "0.7 or more", format!("{ratio:.2}"), ratio >= 0.7);
+    }
     rows
 }
 

@@ -3,6 +3,7 @@
 
 mod crew;
 mod events;
+mod eventstore;
 mod figures;
 mod latency;
 mod load;
@@ -71,6 +72,8 @@ enum Part {
     Scale,
     /// Publishing, against XADD in pipelines
     Publish,
+    /// Aggregates: appending, loading, and updating what others update too
+    Eventstore,
 }
 
 /// How much is to be measured.
@@ -128,6 +131,7 @@ async fn measure(
         Part::Load => Box::new(load::run(rig, sizes).await?),
         Part::Scale => Box::new(scale::run(rig, sizes, &args.only).await?),
         Part::Publish => Box::new(publish::run(rig, sizes).await?),
+        Part::Eventstore => Box::new(eventstore::run(rig, sizes).await?),
     })
 }
 

@@ -3,7 +3,8 @@
 -- ARGV: whether it is known that none of the events is the last one of its aggregate (0|1); then for each aggregate: the
 --       version it is expected at (or exists|any), number of events; then of every event: its id, number of strings,
 --       strings
--- Answers: {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
+-- Answers: positions on the public stream, by spaces, where one aggregate was at the version expected: a list costs more
+--       {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
 --       {'conflict', place of the aggregate, its version}
 --       {'overlap', place of the aggregate, its version}
 --       {'strange', place of the aggregate}: it does not begin with its first event
@@ -12,32 +13,28 @@
 -- writes only the very first can be refused (for want of memory, by a disk that is full), and then nothing was done.
 local public = KEYS[1]
 
--- The usual case, in the fewest steps. An aggregate with so many events whose ids end there lacks none of them; that
--- the ids end there is said by its first XADD.
+-- The usual case, in the fewest steps. An aggregate with so many events whose ids end there
+-- lacks none of them; that the ids end there is said by its first XADD.
 local usual = ARGV[1] == '1' and #KEYS == 2 and tonumber(ARGV[2])
 if usual and redis.pcall('XLEN', KEYS[2]) == usual then
-  local key, positions, a = KEYS[2], {}, 4
-  local function add(version, from, to)
-    local position = redis.pcall('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, from, to))
-    if type(position) == 'table' then return position end
-    local stored = redis.pcall('XADD', key, version .. '-0', 'position', position, unpack(ARGV, from, to))
-    if type(stored) == 'table' then
-      -- Other hands have deleted events there, or it is another stream. Nobody has seen yet what is taken back.
-      redis.call('XDEL', public, position)
-      return stored
-    end
-    return position
-  end
+  local positions, a = {}, 4
   for i = 1, tonumber(ARGV[3]) do
     local from, to = a + 2, a + 1 + ARGV[a + 1]
-    local position = add(string.format('%.0f', usual + i), from, to)
-    if type(position) == 'table' then
-      if i > 1 then return position end
+    local version = string.format('%.0f', usual + i)
+    local position = redis.pcall('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, from, to))
+    local stored = position
+    if type(position) ~= 'table' then
+      stored = redis.pcall('XADD', KEYS[2], version .. '-0', 'position', position, unpack(ARGV, from, to))
+      -- Other hands have deleted events there, or it is another stream. Nobody has seen yet what is taken back.
+      if type(stored) == 'table' then redis.call('XDEL', public, position) end
+    end
+    if type(stored) == 'table' then
+      if i > 1 then return stored end
       break
     end
     positions[i], a = position, to + 1
   end
-  if #positions > 0 then return { 'done', 1, { usual + 1, positions } } end
+  if #positions > 0 then return positions[2] and table.concat(positions, ' ') or positions[1] end
 end
 
 local function wrong(key, err)

@@ -1,0 +1,386 @@
+//! The history of a category: the events of all aggregates of some kinds in one partition, in the order of their
+//! positions on the public stream, read from the aggregates themselves. What became of the public stream meanwhile
+//! does not matter.
+//!
+//! First all aggregates are looked at, and of each is noted where its events behind the position begin. An aggregate is
+//! opened when its turn comes, that is, some of its events are read; those whose turn is next come in the same request.
+//! However many aggregates there are, few events are in memory: where they get too many, those that are furthest from
+//! their turn are given up, and read again when it comes.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use super::events::StoredEvent;
+use super::id::{AggregateId, is_kind};
+use super::redis::RedisEventStore;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Entry, EntryId};
+use crate::stream::{PageOf, Scan};
+
+/// Events and bytes that are in memory, beside those that the last request brought.
+const EVENTS: usize = 8192;
+const BYTES: usize = 8 << 20;
+
+/// Most events of one aggregate that are read at once.
+const MOST: usize = 512;
+
+/// Aggregates that are opened in one request.
+const TOGETHER: usize = 32;
+
+/// Aggregates that are looked at in one step, in which Redis does nothing else.
+const LOOKED_AT: usize = 64;
+
+/// What an event is thought to have before any has come, in bytes.
+const USUAL: usize = 4 << 10;
+
+/// An event of a category.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CategoryEvent {
+    /// The aggregate it is an event of.
+    pub aggregate: AggregateId,
+    /// Its version, its position on the public stream, and the event, as the aggregate has it.
+    pub stored: StoredEvent,
+}
+
+/// Reads the events of a category from its aggregates, in the order of their positions:
+/// [`RedisEventStore::history`].
+pub struct History {
+    store: RedisEventStore,
+    partition: usize,
+    kinds: Vec<String>,
+    after: EntryId,
+    up_to: Option<EntryId>,
+    scan: Scan,
+    /// Keys that were found and not looked at yet.
+    found: Vec<String>,
+    /// Events there are, those behind the end among them.
+    total: u64,
+    /// By the position of the next event, or of the last one read where that is not known.
+    closed: BTreeMap<Turn, u64>,
+    /// With whether there may be more than these.
+    open: BTreeMap<Turn, (VecDeque<StoredEvent>, bool)>,
+    in_memory: usize,
+    bytes: usize,
+    /// Bytes of an event, as they were of late.
+    usual: usize,
+}
+
+/// When an aggregate's turn is. An aggregate that SCAN brings twice has the same one.
+type Turn = (EntryId, AggregateId);
+
+/// Lists the aggregates of a kind, in no order: [`RedisEventStore::aggregates`].
+pub struct Aggregates {
+    store: RedisEventStore,
+    kind: String,
+    partition: usize,
+    scan: Scan,
+    seen: HashSet<AggregateId>,
+    page: Vec<AggregateId>,
+}
+
+impl RedisEventStore {
+    /// The events of all aggregates of these kinds in one partition (0 where there is one only), from the first one
+    /// to what is there when it is first asked, in the order of their positions on the public stream. They are read
+    /// from the aggregates: it does not matter what the public stream still has.
+    ///
+    /// # Errors
+    /// Where a kind is not one, or there is no such partition.
+    pub fn history(&self, kinds: &[&str], partition: usize) -> Result<History> {
+        self.public().partition_keys(partition)?;
+        kinds.iter().try_for_each(|kind| check(kind))?;
+        Ok(History {
+            store: self.clone(),
+            partition,
+            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+            after: EntryId::default(),
+            up_to: None,
+            scan: Scan::default(),
+            found: Vec::new(),
+            total: 0,
+            closed: BTreeMap::new(),
+            open: BTreeMap::new(),
+            in_memory: 0,
+            bytes: 0,
+            usual: USUAL,
+        })
+    }
+
+    /// All aggregates of a kind, in all partitions.
+    ///
+    /// # Errors
+    /// Where the kind is not one.
+    pub fn aggregates(&self, kind: &str) -> Result<Aggregates> {
+        check(kind)?;
+        Ok(Aggregates {
+            store: self.clone(),
+            kind: kind.to_owned(),
+            partition: 0,
+            scan: Scan::default(),
+            seen: HashSet::new(),
+            page: Vec::new(),
+        })
+    }
+}
+
+impl History {
+    /// The same, of events behind this position alone.
+    pub fn after(mut self, position: EntryId) -> Self {
+        self.after = position;
+        self
+    }
+
+    /// The same, of events up to this position and with it. Nothing may be published at or below it any more: it is, or
+    /// was, the position of an event or [`end`](Self::end).
+    pub fn up_to(mut self, position: EntryId) -> Self {
+        self.up_to = Some(position);
+        self
+    }
+
+    /// The position that this leads up to. Every event published later has one behind it.
+    ///
+    /// # Errors
+    /// Where Redis can't be read.
+    pub async fn end(&mut self) -> Result<EntryId> {
+        if let Some(end) = self.up_to {
+            return Ok(end);
+        }
+        // Before the first aggregate is looked for: each that has an event up to there is found.
+        let public = &self.store.public().partition_keys(self.partition)?.stream;
+        let end = self.store.line.end_of(public).await?.end;
+        self.up_to = Some(end);
+        Ok(end)
+    }
+
+    /// About how many events there are: all that the aggregates have behind the position, some of which may have come
+    /// since, behind the end.
+    ///
+    /// # Errors
+    /// Where Redis can't be read.
+    pub async fn total(&mut self) -> Result<u64> {
+        self.look().await?;
+        Ok(self.total)
+    }
+
+    /// The next event, None behind the last one. It can be dropped before it has ended; nothing is passed over.
+    ///
+    /// # Errors
+    /// Where Redis can't be read: then this can be called again, and goes on. Where an aggregate lacks an event or has
+    /// one that can't be read, and its turn has come: then nothing more comes.
+    pub async fn next(&mut self) -> Result<Option<CategoryEvent>> {
+        self.look().await?;
+        loop {
+            match (self.open.first_key_value(), self.closed.first_key_value()) {
+                (Some((open, _)), Some((closed, _))) if closed < open => self.open_some().await?,
+                (Some(_), _) => return Ok(self.take()),
+                (None, Some(_)) => self.open_some().await?,
+                (None, None) => return Ok(None),
+            }
+        }
+    }
+
+    /// Finds all aggregates, and where their events begin.
+    async fn look(&mut self) -> Result<()> {
+        let end = self.end().await?;
+        loop {
+            while !self.found.is_empty() {
+                let keys = &self.found[..self.found.len().min(LOOKED_AT)];
+                let firsts = self.store.line.first_events(keys, self.after).await?;
+                for (key, first) in keys.iter().zip(&firsts) {
+                    let id = self.store.public().aggregate_at(self.partition, key);
+                    if let (Some(id), Some(first)) = (id, first)
+                        && first.position <= end
+                        && self
+                            .closed
+                            .insert((first.position, id), first.version)
+                            .is_none()
+                    {
+                        self.total += (first.last + 1).saturating_sub(first.version);
+                    }
+                }
+                let looked_at = keys.len();
+                self.found.drain(..looked_at);
+            }
+            if self.scan.is_done {
+                return Ok(());
+            }
+            let prefix = self
+                .store
+                .public()
+                .partition_keys(self.partition)?
+                .aggregates();
+            let mut found = self.store.line.scan(&prefix, &mut self.scan).await?;
+            found.retain(|key| {
+                let id = self.store.public().aggregate_at(self.partition, key);
+                id.is_some_and(|id| self.kinds.iter().any(|kind| kind == id.kind()))
+            });
+            self.found = found;
+        }
+    }
+
+    /// Reads events of the aggregates whose turn is next.
+    async fn open_some(&mut self) -> Result<()> {
+        let end = self.end().await?;
+        let turns: Vec<(Turn, u64)> = self
+            .closed
+            .iter()
+            .take(TOGETHER)
+            .map(|(turn, version)| (turn.clone(), *version))
+            .collect();
+        // With two of each there is one to go on with, and the turn of the next one is known.
+        let share = self.open.len() + turns.len();
+        let most = (EVENTS / share)
+            .min(BYTES / self.usual / share)
+            .clamp(2, MOST);
+        let keys: Vec<String> = turns
+            .iter()
+            .map(|((_, id), _)| self.store.public().key(id))
+            .collect();
+        let pages: Vec<PageOf<'_>> = turns
+            .iter()
+            .zip(&keys)
+            .map(|((_, from), key)| PageOf {
+                key,
+                from: *from,
+                most,
+            })
+            .collect();
+        let pages = self.store.line.pages(&pages).await?;
+        // From here on nothing is waited for: what was read is not lost, whoever drops this.
+        for (place, ((turn, from), entries)) in turns.into_iter().zip(pages).enumerate() {
+            let page = Page::read(&turn, from, entries, most, end);
+            if let Some(error) = page.wrong
+                && page.events.is_empty()
+            {
+                // Those that are behind the first one have to wait for their turn.
+                match place {
+                    0 => return Err(error),
+                    _ => continue,
+                }
+            }
+            self.closed.remove(&turn);
+            let bytes = page.events.iter().map(size).sum::<usize>();
+            if let Some(first) = page.events.front() {
+                self.usual = (bytes / page.events.len()).max(1);
+                self.bytes += bytes;
+                self.in_memory += page.events.len();
+                let turn = (first.position, turn.1);
+                self.open.insert(turn, (page.events, page.goes_on));
+            }
+        }
+        while (self.in_memory > EVENTS || self.bytes > BYTES) && self.open.len() > 1 {
+            let (turn, (events, _)) = self.open.pop_last().expect("there are some");
+            self.in_memory -= events.len();
+            self.bytes -= events.iter().map(size).sum::<usize>();
+            self.closed.insert(turn, events[0].version);
+        }
+        Ok(())
+    }
+
+    /// The event whose turn it is, of an aggregate that is open.
+    fn take(&mut self) -> Option<CategoryEvent> {
+        let ((_, aggregate), (mut events, goes_on)) = self.open.pop_first()?;
+        let stored = events.pop_front()?;
+        self.in_memory -= 1;
+        self.bytes -= size(&stored);
+        if let Some(next) = events.front() {
+            let turn = (next.position, aggregate.clone());
+            self.open.insert(turn, (events, goes_on));
+        } else if goes_on {
+            let turn = (stored.position, aggregate.clone());
+            self.closed.insert(turn, stored.version + 1);
+        }
+        Some(CategoryEvent { aggregate, stored })
+    }
+}
+
+/// Some events of an aggregate.
+struct Page {
+    events: VecDeque<StoredEvent>,
+    /// Whether there may be more up to the end.
+    goes_on: bool,
+    /// What is wrong with the event behind them.
+    wrong: Option<Error>,
+}
+
+impl Page {
+    fn read(turn: &Turn, from: u64, entries: Vec<Entry>, most: usize, end: EntryId) -> Self {
+        let mut page = Page {
+            events: VecDeque::with_capacity(entries.len()),
+            goes_on: entries.len() == most,
+            wrong: None,
+        };
+        let (mut version, mut last) = (from, turn.0);
+        for entry in entries {
+            match StoredEvent::decode(&turn.1, entry) {
+                Ok(event)
+                    if event.version == version
+                        && event.position >= last
+                        && last > EntryId::default() =>
+                {
+                    if event.position > end {
+                        page.goes_on = false;
+                        break;
+                    }
+                    version += 1;
+                    last = event.position;
+                    page.events.push_back(event);
+                }
+                other => {
+                    // Read again when its turn comes, which is behind those that are right.
+                    page.wrong = Some(other.err().unwrap_or_else(|| lacks(&turn.1, version)));
+                    page.goes_on = true;
+                    break;
+                }
+            }
+        }
+        page
+    }
+}
+
+impl Aggregates {
+    /// The next one, None behind the last. Those that are made meanwhile may be among them.
+    ///
+    /// # Errors
+    /// Where Redis can't be read; this can be called again, and goes on.
+    pub async fn next(&mut self) -> Result<Option<AggregateId>> {
+        let public = self.store.public().clone();
+        loop {
+            if let Some(id) = self.page.pop() {
+                return Ok(Some(id));
+            }
+            if self.scan.is_done {
+                self.partition += 1;
+                self.scan = Scan::default();
+                self.seen.clear();
+            }
+            let Ok(keys) = public.partition_keys(self.partition) else {
+                return Ok(None);
+            };
+            let prefix = keys.aggregate(&format!("{}:", self.kind));
+            let found = self.store.line.scan(&prefix, &mut self.scan).await?;
+            let ids = found
+                .iter()
+                .filter_map(|key| public.aggregate_at(self.partition, key));
+            self.page = ids.filter(|id| self.seen.insert(id.clone())).collect();
+        }
+    }
+}
+
+fn size(event: &StoredEvent) -> usize {
+    event.envelope.fields().size()
+}
+
+fn lacks(aggregate: &AggregateId, version: u64) -> Error {
+    let message = format!("{aggregate} lacks its event {version}, or is no aggregate");
+    Error::new(ErrorKind::NotFound, message)
+}
+
+fn check(kind: &str) -> Result<()> {
+    match is_kind(kind) {
+        true => Ok(()),
+        false => {
+            let message = format!("{kind:?} is no kind of aggregates: it is a word such as order");
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Finding aggregates, and reading the events of many of them.
+
+use redis::Value;
+
+use super::connection::Trouble;
+use super::events::entry;
+use super::keys::StreamKeys;
+use super::line::Line;
+use super::reply;
+use super::settle::script;
+use crate::error::Result;
+use crate::event::{Entry, EntryId};
+
+script!(FIRST_EVENTS, "first_events");
+
+/// Keys that Redis looks at before it answers.
+const SCAN: usize = 1000;
+
+/// How far the keys have been looked through.
+#[derive(Default)]
+pub(crate) struct Scan {
+    cursor: u64,
+    /// The connection that this cursor means something on: another server numbers keys otherwise.
+    connection: Option<u64>,
+    pub is_done: bool,
+}
+
+/// Where the events of an aggregate behind a position begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FirstEvent {
+    pub version: u64,
+    pub position: EntryId,
+    /// The version of the last one.
+    pub last: u64,
+}
+
+/// Events to be read of one aggregate.
+pub(crate) struct PageOf<'a> {
+    pub key: &'a str,
+    pub from: u64,
+    pub most: usize,
+}
+
+impl StreamKeys {
+    /// What keys of aggregates begin with.
+    pub fn aggregates(&self) -> String {
+        self.aggregate("")
+    }
+}
+
+impl Line {
+    /// Looks through some more keys, and answers those of streams that begin with `prefix`. One may come twice.
+    ///
+    /// On another connection it begins anew: this may be another server, or the same one restarted.
+    pub async fn scan(&self, prefix: &str, scan: &mut Scan) -> Result<Vec<String>> {
+        let doing = "looking for aggregates";
+        let mut line = self.get().await?;
+        let cursor = match scan.connection {
+            Some(number) if number == line.number => scan.cursor,
+            _ => 0,
+        };
+        let mut command = redis::cmd("SCAN");
+        command
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(literally(prefix) + "*");
+        command.arg("COUNT").arg(SCAN).arg("TYPE").arg("stream");
+        let answer: Value = match command.query_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(line.failed(doing, error).await),
+        };
+        let found = scanned(answer).ok_or_else(|| Trouble::garbled(doing).into_error());
+        let (cursor, keys) = found?;
+        scan.cursor = cursor;
+        scan.connection = Some(line.number);
+        scan.is_done = cursor == 0;
+        Ok(keys)
+    }
+
+    /// Where the events behind a position begin in each of these aggregates; None where there is none.
+    pub async fn first_events(
+        &self,
+        keys: &[String],
+        after: EntryId,
+    ) -> Result<Vec<Option<FirstEvent>>> {
+        let doing = "looking at aggregates";
+        let mut line = self.get().await?;
+        let mut call = FIRST_EVENTS.arg(after.to_string());
+        for key in keys {
+            call.key(key);
+        }
+        let answer: Value = match call.invoke_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(line.failed(doing, error).await),
+        };
+        reply::array(answer)
+            .and_then(|all| all.into_iter().map(first_event).collect())
+            .ok_or_else(|| Trouble::garbled(doing).into_error())
+    }
+
+    /// The events of aggregates from a version on, of each at most so many.
+    pub async fn pages(&self, pages: &[PageOf<'_>]) -> Result<Vec<Vec<Entry>>> {
+        let doing = "reading the events of aggregates";
+        let mut line = self.get().await?;
+        let mut pipe = redis::Pipeline::with_capacity(pages.len());
+        for page in pages {
+            pipe.cmd("XRANGE")
+                .arg(page.key)
+                .arg(format!("{}-0", page.from));
+            pipe.arg("+").arg("COUNT").arg(page.most);
+        }
+        let answer: Vec<Value> = match pipe.query_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(line.failed(doing, error).await),
+        };
+        let entries = |page| reply::array(page)?.into_iter().map(entry).collect();
+        answer
+            .into_iter()
+            .map(entries)
+            .collect::<Option<_>>()
+            .ok_or_else(|| Trouble::garbled(doing).into_error())
+    }
+}
+
+/// These characters and no others, as a pattern.
+fn literally(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '^' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+fn scanned(answer: Value) -> Option<(u64, Vec<String>)> {
+    let [cursor, keys] = reply::tuple(answer)?;
+    let cursor = reply::text(cursor)?.parse().ok()?;
+    // A key that is no text is no aggregate's.
+    let keys = reply::array(keys)?.into_iter().filter_map(reply::text);
+    Some((cursor, keys.collect()))
+}
+
+fn first_event(value: Value) -> Option<Option<FirstEvent>> {
+    if value == Value::Nil {
+        return Some(None);
+    }
+    let [version, position, last] = reply::tuple(value)?;
+    let number = |value: &Value| reply::int(value).and_then(|number| u64::try_from(number).ok());
+    Some(Some(FirstEvent {
+        version: number(&version)?,
+        position: reply::id(&position)?,
+        last: number(&last)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_means_its_text_alone() {
+        assert_eq!(literally("{a*b?[c]\\}:"), "{a\\*b\\?\\[c\\]\\\\}:");
+    }
+}

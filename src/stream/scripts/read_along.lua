@@ -1,0 +1,45 @@
+-- Reads what comes behind a position of a public stream, if nothing of it has been taken away. Only reads.
+-- KEYS: public stream
+-- ARGV: the position, how many entries had been added up to there or '', most entries
+-- Answers: {end, how many entries have been added up to there, is it all there (0|1), entries}. All entries that there
+--          are stand at or below the end, and all that will be, above. Where the stream is not there, nor what it had
+--          been, the end is a moment before now, by the clock.
+local public, after, known, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local info = redis.pcall('XINFO', 'STREAM', public)
+if info.err then
+  if not string.find(info.err, 'no such key', 1, true) then return { err = info.err } end
+  local now = redis.call('TIME')
+  local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) - 1)
+  return { ms .. '-18446744073709551615', 0, known == 0 and 1 or 0, {} }
+end
+local of = {}
+for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
+local last, added = of['last-generated-id'], of['entries-added']
+
+-- Digits of any length: a double does not hold them all.
+local function compare(a, b)
+  if #a ~= #b then return #a < #b and -1 or 1 end
+  return a < b and -1 or a > b and 1 or 0
+end
+local function is_above(id, other)
+  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)%-(%d+)$')
+  local order = compare(ms, other_ms)
+  return order > 0 or order == 0 and compare(seq, other_seq) > 0
+end
+
+local first = of['first-entry'] and of['first-entry'][1]
+local all_there
+if not is_above(last, after) then
+  all_there = true
+elseif first and not is_above(first, after) then
+  -- What is trimmed is trimmed from the front, and the front is not there yet. What was deleted says so.
+  all_there = not is_above(of['max-deleted-entry-id'], after)
+else
+  -- Every entry comes behind the position: are they as many as have been added since?
+  all_there = known and added - known == of['length']
+end
+local entries = {}
+if all_there and most > 0 then entries = redis.call('XRANGE', public, '(' .. after, '+', 'COUNT', most) end
+return { last, added, all_there and 1 or 0, entries }
