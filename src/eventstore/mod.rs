@@ -24,6 +24,7 @@ mod repository;
 mod snapshot;
 pub mod testing;
 mod update;
+mod verify;
 
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
 pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
@@ -39,6 +40,7 @@ pub(crate) use registered::{EventError, Kind, Registered};
 pub use repository::Repository;
 pub use snapshot::Snapshot;
 pub use update::UpdateError;
+pub(crate) use verify::{Problem, verify};
 
 use std::future::Future;
 

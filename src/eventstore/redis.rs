@@ -10,6 +10,7 @@ use super::public::PublicStreams;
 use super::snapshot::Snapshot;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Entry;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line};
 
@@ -47,6 +48,22 @@ impl RedisEventStore {
             line: Line::new(publisher.pool().clone()),
             public,
         }
+    }
+
+    /// Entries of an aggregate as they are, from a version on.
+    pub(super) async fn entries(
+        &self,
+        aggregate: &AggregateId,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<Entry>> {
+        let key = self.public.key(aggregate);
+        self.line.read_events(&key, from, most).await
+    }
+
+    /// The version of the last event there ever was.
+    pub(super) async fn last_version(&self, aggregate: &AggregateId) -> Result<u64> {
+        self.line.last_version(&self.public.key(aggregate)).await
     }
 
     /// The streams on which others are told of the events.
