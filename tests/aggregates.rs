@@ -4,7 +4,7 @@ mod ledger;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use streamhand::eventstore::{EventStore, Expected, RedisEventStore};
+use streamhand::eventstore::{EventStore, Expected, RedisEventStore, Repository, Snapshot};
 use streamhand::{Envelope, Format, Settings};
 
 use self::ledger::{Account, Opened};
@@ -193,5 +193,94 @@ on_both_servers! {
             assert!(error.contains("the aggregate account is called as the group that reads \"accounts\""), "{error}");
         }
         assert_eq!(all_keys(&mut server.connect().await).await, Vec::<String>::new());
+    }
+
+    async fn verify_finds_what_must_not_be(server: Server) {
+        let (store, cli) = (store(&server), cli(&server));
+        let mut redis = server.connect().await;
+        for id in ["good", "gap", "end", "type", "data", "order", "subject", "snap", "other", "ahead", "garbage", "later"] {
+            some_account(&store, id).await;
+            let accounts = Repository::<Account>::new(store.clone()).upcasters_of(&ledger::registry()).snapshots(3);
+            accounts.load(id).await.unwrap();
+        }
+        let good = ["aggregate", "verify", "account:good", "--json"];
+        let said = cli.run(&good).await;
+        assert_eq!(said.err, "1 aggregate with 3 events: nothing is wrong\n");
+        assert_eq!(said.json(), json!([]));
+
+        let key = |id: &str| format!("{{accounts}}:account:{id}");
+        let snapshot = |id: &str| format!("{{accounts}}:account:{id}:snapshot");
+        let entry = |id: &str, version: &str, fields: &[&str]| {
+            [&["XADD", &key(id), version][..], fields].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let far = "9999999999999-1";
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        for command in [
+            words(&["XDEL", &key("gap"), "2-0"]),
+            words(&["XDEL", &key("end"), "3-0"]),
+            entry("type", "4-0", &["position", far, "subject", "account:type", "type", "account.\u{1b}lost"]),
+            entry("data", "4-0", &["position", far, "subject", "account:data", "type", "account.deposited", "data", "no"]),
+            entry("data", "4-5", &["more", "of it"]),
+            entry("data", "5-0", &["no", "event"]),
+            entry("order", "4-0", &["position", "1-0", "subject", "account:order", "type", "account.closed", "data", "null"]),
+            entry("subject", "4-0", &["position", far, "subject", "account:x", "type", "account.closed", "data", "null"]),
+            words(&["HSET", &snapshot("snap"), "state", "\u{4}"]),
+            words(&["HSET", &snapshot("other"), "event", "e-x"]),
+            words(&["HSET", &snapshot("ahead"), "version", "9"]),
+            words(&["SET", &snapshot("garbage"), "no snapshot"]),
+            words(&["HSET", &snapshot("later"), "schema", "2", "state", "unreadable here"]),
+        ] {
+            let _: redis::Value = redis::cmd(&command[0]).arg(&command[1..]).query_async(&mut redis).await.unwrap();
+        }
+        let wrong = Account { owner: "Bob".into(), ..Account::default() };
+        let wrong = Envelope::new("state.of").msgpack(&wrong).unwrap();
+        some_account(&store, "state").await;
+        let kept = Snapshot { version: 2, event: "e-2".into(), schema: 1, state: wrong.data().to_vec() };
+        assert!(store.keep_snapshot(&"account:state".parse().unwrap(), kept).await.unwrap());
+
+        for which in [&[][..], &["account"]] {
+            let said = cli.run(&[&["aggregate", "verify"], which].concat()).await;
+            assert_eq!(said.code, 1);
+            assert_eq!(said.err, "error: 13 problems in 10 of 13 aggregates with 43 events\n");
+            let mut lines: Vec<_> = said.out.lines().collect();
+            lines.sort_unstable();
+            insta::allow_duplicates! { insta::assert_snapshot!(masked(&lines.join("\n")), @r#"
+            account:ahead: its snapshot is of version 9, which it does not have
+            account:data at 4: event 4 of account:data (account.deposited in version 1): the data does not decode as JSON: expected ident at line 1 column 2
+            account:data at 5: entry 5-0 of account:data is none of its events: it has no position
+            account:data: the entry 4-5 is at no version
+            account:end at 3: it lacks its events 3 to 3
+            account:end: its snapshot is of version 3, which it does not have
+            account:gap at 2: it lacks its events 2 to 2
+            account:order at 4: its position 1-0 is not behind ID, that of the event before it
+            account:other: its snapshot at 3 is of another event, "e-x"
+            account:snap: its snapshot at 3 does not decode
+            account:state: its snapshot at 2 is {"owner":"Bob","currency":"","cents":0,"closed":false}, and its events come to {"owner":"Ada \u{9b}2J","currency":"EUR","cents":500,"closed":false}
+            account:subject at 4: its subject is "account:x"
+            account:type at 4: event 4 of account:type (account.\u{1b}lost in version 1): account has no events of this type
+            "#) };
+        }
+        let said = cli.run(&["aggregate", "verify", "account:gap", "account:none", "--json"]).await;
+        assert_eq!(said.code, 1);
+        let all: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(all, json!([
+            {"aggregate": "account:gap", "version": 2, "problem": "it lacks its events 2 to 2"},
+            {"aggregate": "account:none", "version": null, "problem": "it does not exist: it has no events"},
+        ]));
+        let error = cli.run(&["aggregate", "verify", "acount"]).await.failed(2);
+        assert!(error.contains("did you mean account?"), "{error}");
+    }
+
+    async fn a_long_history_is_walked_and_listed_in_little_memory(server: Server) {
+        let (store, cli) = (store(&server), cli(&server));
+        let id = "account:a-1".parse().unwrap();
+        for _ in 0..100 {
+            let events = (0..1_000).map(|_| Envelope::new("account.deposited").msgpack(&json!({"cents": 1})).unwrap());
+            store.append(&id, events.collect(), Expected::Any).await.unwrap();
+        }
+        let said = cli.run(&["aggregate", "verify"]).await;
+        assert_eq!((said.code, &said.err[..]), (0, "1 aggregate with 100000 events: nothing is wrong\n"));
+        let out = cli.run(&["aggregate", "history", "account:a-1", "--json"]).await.ok();
+        assert_eq!(out.lines().count(), 100_002);
     }
 }

@@ -7,6 +7,7 @@ mod orders;
 mod refusals;
 mod repository;
 mod shelf;
+mod snapshots;
 mod storm;
 
 use std::collections::HashSet;

@@ -60,6 +60,10 @@ pub trait Aggregate: Send + Sized + 'static {
     /// [`PublicStreams::partitions`](super::PublicStreams::partitions). The number is for good.
     const PARTITIONS: u32 = 1;
 
+    /// The version of the state's form, where [snapshots](super::Repository::snapshots) are taken of it: raise it when
+    /// the form changes, or what `apply` makes of events. Snapshots of another version are not looked at.
+    const SNAPSHOT_VERSION: u32 = 1;
+
     /// Its events: an enum made by [`aggregate_events!`](crate::aggregate_events).
     type Event: AggregateEvent;
 

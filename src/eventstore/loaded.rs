@@ -15,6 +15,8 @@ pub struct Loaded<A> {
     state: A,
     version: u64,
     uncommitted: Vec<Envelope>,
+    /// The version of its last snapshot, as far as is known here.
+    pub(super) snapshot: u64,
     format: Format,
 }
 
@@ -25,7 +27,17 @@ impl<A: Aggregate> Loaded<A> {
             state: A::initial(),
             version: 0,
             uncommitted: Vec::new(),
+            snapshot: 0,
             format,
+        }
+    }
+
+    pub(super) fn from_snapshot(id: AggregateId, state: A, version: u64, format: Format) -> Self {
+        Loaded {
+            state,
+            version,
+            snapshot: version,
+            ..Loaded::new(id, format)
         }
     }
 
@@ -77,9 +89,9 @@ impl<A: Aggregate> Loaded<A> {
         self.version = version;
     }
 
-    /// All events are stored, up to this version.
-    pub(super) fn committed(&mut self, version: u64) {
+    /// All events are stored, up to this version. Answers the last one.
+    pub(super) fn committed(&mut self, version: u64) -> Option<Envelope> {
         self.version = version;
-        self.uncommitted.clear();
+        std::mem::take(&mut self.uncommitted).pop()
     }
 }

@@ -9,6 +9,7 @@ use super::batch::{POSITION, VERSION, prepare};
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
+use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;
@@ -38,6 +39,7 @@ pub struct MemoryEventStore {
 struct Kept {
     aggregates: HashMap<AggregateId, Vec<StoredEvent>>,
     public: HashMap<String, Vec<Envelope>>,
+    snapshots: HashMap<AggregateId, Snapshot>,
 }
 
 /// What an append to one aggregate comes to.
@@ -126,6 +128,24 @@ impl EventStore for MemoryEventStore {
     async fn version(&self, aggregate: &AggregateId) -> Result<u64> {
         Ok(self.lock().events(aggregate).len() as u64)
     }
+
+    async fn snapshot(&self, aggregate: &AggregateId) -> Result<Option<Snapshot>> {
+        Ok(self.lock().snapshots.get(aggregate).cloned())
+    }
+
+    async fn keep_snapshot(&self, aggregate: &AggregateId, snapshot: Snapshot) -> Result<bool> {
+        let mut kept = self.lock();
+        let is_older = kept.snapshots.get(aggregate).is_some_and(|newer| {
+            newer.schema == snapshot.schema
+                && newer.version > snapshot.version
+                && kept.has_event(aggregate, newer)
+        });
+        if is_older || !kept.has_event(aggregate, &snapshot) {
+            return Ok(false);
+        }
+        kept.snapshots.insert(aggregate.clone(), snapshot);
+        Ok(true)
+    }
 }
 
 impl Kept {
@@ -134,6 +154,15 @@ impl Kept {
             .get(aggregate)
             .map(Vec::as_slice)
             .unwrap_or_default()
+    }
+
+    /// Whether the event that a snapshot is of is there.
+    fn has_event(&self, aggregate: &AggregateId, snapshot: &Snapshot) -> bool {
+        let at = usize::try_from(snapshot.version)
+            .ok()
+            .and_then(|version| version.checked_sub(1));
+        at.and_then(|at| self.events(aggregate).get(at))
+            .is_some_and(|event| event.envelope.id() == snapshot.event)
     }
 
     fn store(&mut self, stream: &str, append: Append) -> Appended {

@@ -21,7 +21,10 @@ mod public;
 mod redis;
 mod registered;
 mod repository;
+mod snapshot;
+pub mod testing;
 mod update;
+mod verify;
 
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
 pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
@@ -35,7 +38,9 @@ pub use public::PublicStreams;
 pub use redis::RedisEventStore;
 pub(crate) use registered::{EventError, Kind, Registered};
 pub use repository::Repository;
+pub use snapshot::Snapshot;
 pub use update::UpdateError;
+pub(crate) use verify::{Problem, verify};
 
 use std::future::Future;
 
@@ -91,6 +96,34 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// Where the store can't be read.
     fn version(&self, aggregate: &AggregateId) -> impl Future<Output = Result<u64>> + Send;
+
+    /// The snapshot of an aggregate, whatever its schema; None where there is none. Whether its event is (still) the
+    /// aggregate's is for the caller to see. A store that keeps none is a store all the same.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    fn snapshot(
+        &self,
+        aggregate: &AggregateId,
+    ) -> impl Future<Output = Result<Option<Snapshot>>> + Send {
+        let _ = aggregate;
+        async { Ok(None) }
+    }
+
+    /// Keeps a snapshot of an aggregate in place of the one there is. Answers whether it did: not where its event is
+    /// none of the aggregate's, and not where the one there is has the same schema, a higher version, and an event
+    /// that is there.
+    ///
+    /// # Errors
+    /// Where it can't be kept.
+    fn keep_snapshot(
+        &self,
+        aggregate: &AggregateId,
+        snapshot: Snapshot,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        let _ = (aggregate, snapshot);
+        async { Ok(false) }
+    }
 
     /// Reads the events of an aggregate from a version on, page by page: however many there are, few are in memory.
     fn read(&self, aggregate: &AggregateId, from: u64) -> Events<'_, Self>

@@ -81,6 +81,11 @@ impl PublicStreams {
         self.streams[self.partition(aggregate)].aggregate(aggregate.as_str())
     }
 
+    /// The key of an aggregate's snapshot, which no aggregate can have: an id has no `:`.
+    pub(super) fn snapshot(&self, aggregate: &AggregateId) -> String {
+        format!("{}:snapshot", self.key(aggregate))
+    }
+
     /// The stream of a partition.
     ///
     /// # Errors

@@ -7,10 +7,12 @@ use super::batch::prepare;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
+use super::snapshot::Snapshot;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Entry;
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, Line};
+use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line};
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
@@ -46,6 +48,22 @@ impl RedisEventStore {
             line: Line::new(publisher.pool().clone()),
             public,
         }
+    }
+
+    /// Entries of an aggregate as they are, from a version on.
+    pub(super) async fn entries(
+        &self,
+        aggregate: &AggregateId,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<Entry>> {
+        let key = self.public.key(aggregate);
+        self.line.read_events(&key, from, most).await
+    }
+
+    /// The version of the last event there ever was.
+    pub(super) async fn last_version(&self, aggregate: &AggregateId) -> Result<u64> {
+        self.line.last_version(&self.public.key(aggregate)).await
     }
 
     /// The streams on which others are told of the events.
@@ -131,6 +149,27 @@ impl EventStore for RedisEventStore {
     async fn version(&self, aggregate: &AggregateId) -> Result<u64> {
         let last = self.line.last_event(&self.public.key(aggregate)).await?;
         Ok(last.map_or(0, |last| last.id.ms))
+    }
+
+    async fn snapshot(&self, aggregate: &AggregateId) -> Result<Option<Snapshot>> {
+        let kept = self.line.snapshot(&self.public.snapshot(aggregate)).await?;
+        Ok(kept.map(|kept| Snapshot {
+            version: kept.version,
+            event: kept.event,
+            schema: kept.schema,
+            state: kept.state,
+        }))
+    }
+
+    async fn keep_snapshot(&self, aggregate: &AggregateId, snapshot: Snapshot) -> Result<bool> {
+        let kept = KeptSnapshot {
+            version: snapshot.version,
+            event: snapshot.event,
+            schema: snapshot.schema,
+            state: snapshot.state,
+        };
+        let (key, its) = (self.public.key(aggregate), self.public.snapshot(aggregate));
+        self.line.keep_snapshot(&key, &its, &kept).await
     }
 }
 

@@ -15,6 +15,7 @@ use super::decode::decode;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
+use super::snapshot;
 use crate::codec::{self, DecodeError, Format};
 use crate::config::WorkerSettings;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,8 @@ pub(crate) struct Kind {
     pub public: PublicStreams,
     /// Its events, in their versions as of today.
     pub events: &'static [EventKind],
+    /// [`Aggregate::SNAPSHOT_VERSION`].
+    pub schema: u32,
     place: &'static Location<'static>,
     upcasters: Arc<RwLock<Upcasters>>,
     typed: Box<dyn Typed>,
@@ -53,6 +56,8 @@ trait Typed: Send + Sync {
     fn stream(&self) -> &'static str;
 
     fn begin(&self, id: AggregateId, upcasters: Arc<RwLock<Upcasters>>) -> Box<dyn Replay>;
+
+    fn state(&self, snapshot: &[u8]) -> Option<Result<Box<RawValue>>>;
 
     fn event(&self, event_type: &str, data: EventData<'_>) -> Option<Result<Envelope, EventError>>;
 }
@@ -99,6 +104,7 @@ impl Registered {
                     name,
                     public,
                     events: A::Event::KINDS,
+                    schema: A::SNAPSHOT_VERSION,
                     place,
                     upcasters: upcasters.clone(),
                     typed: Box::new(Of::<A>(PhantomData)),
@@ -188,6 +194,11 @@ impl Kind {
         self.typed.event(event_type, data)
     }
 
+    /// The state of a snapshot as JSON; None where it does not decode.
+    pub fn state(&self, snapshot: &[u8]) -> Option<Result<Box<RawValue>>> {
+        self.typed.state(snapshot)
+    }
+
     fn version_of(&self, event_type: &str) -> Option<u32> {
         let kind = self
             .events
@@ -215,6 +226,10 @@ where
         })
     }
 
+    fn state(&self, snapshot: &[u8]) -> Option<Result<Box<RawValue>>> {
+        Some(as_json(&snapshot::decode::<A>(snapshot)?))
+    }
+
     fn event(&self, event_type: &str, data: EventData<'_>) -> Option<Result<Envelope, EventError>> {
         let event = A::Event::decode(event_type, data)?;
         let event = event.map_err(EventError::Data);
@@ -236,14 +251,18 @@ impl<A: Aggregate + Serialize> Replay for Replaying<A> {
     }
 
     fn state(&self) -> Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(&self.state).map_err(|error| {
-            let id = &self.id;
-            Error::new(
-                ErrorKind::Codec,
-                format!("the state of {id} can't be written as JSON: {error}"),
-            )
-        })
+        as_json(&self.state)
     }
+}
+
+fn as_json<A: Aggregate + Serialize>(state: &A) -> Result<Box<RawValue>> {
+    serde_json::value::to_raw_value(state).map_err(|error| {
+        let kind = A::KIND;
+        Error::new(
+            ErrorKind::Codec,
+            format!("the state of this {kind} can't be written as JSON: {error}"),
+        )
+    })
 }
 
 #[cfg(test)]

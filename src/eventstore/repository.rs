@@ -12,9 +12,11 @@ use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent, assert_sound};
 use super::append::{Append, AppendError, Appended, Expected};
 use super::decode::decode;
+use super::events::Events;
 use super::id::AggregateId;
 use super::loaded::Loaded;
 use super::redis::RedisEventStore;
+use super::snapshot::Snapshots;
 use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::Failure;
@@ -36,10 +38,11 @@ const TRIES: u32 = 16;
 /// The aggregates of one kind. Cheap to clone where its store is.
 pub struct Repository<A, S = RedisEventStore> {
     store: S,
-    format: Format,
+    pub(super) format: Format,
     pub(super) tries: u32,
     pub(super) backoff: Backoff,
     upcasters: Arc<RwLock<Upcasters>>,
+    pub(super) snapshots: Option<Arc<Snapshots<A>>>,
     of: PhantomData<fn() -> A>,
 }
 
@@ -53,6 +56,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             tries: TRIES,
             backoff: BACKOFF,
             upcasters: Arc::default(),
+            snapshots: None,
             of: PhantomData,
         }
     }
@@ -136,13 +140,34 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// Where the id is not one, the store can't be read, or one of the events is missing or can't be read.
     pub async fn load(&self, id: &str) -> Result<Loaded<A>> {
         let id = self.id(id)?;
-        let mut events = self.store.read(&id, 1);
-        let mut loaded = Loaded::new(id, self.format);
+        if let Some((event, mut loaded)) = self.as_of_snapshot(&id).await {
+            let mut events = self.store.read(&id, loaded.version());
+            // Another event there, or none: it is a snapshot of another aggregate that was here before.
+            if let Ok(Some(first)) = events.next().await
+                && first.envelope.id() == event
+            {
+                self.apply_all(&mut loaded, events).await?;
+                return Ok(loaded);
+            }
+            tracing::debug!(aggregate = %id, "the snapshot is of another aggregate, which was here before");
+        }
+        let mut loaded = Loaded::new(id.clone(), self.format);
+        self.apply_all(&mut loaded, self.store.read(&id, 1)).await?;
+        Ok(loaded)
+    }
+
+    /// Applies the events that follow.
+    async fn apply_all(&self, loaded: &mut Loaded<A>, mut events: Events<'_, S>) -> Result<()> {
+        let mut last = None;
         while let Some(stored) = events.next().await? {
             let event = decode::<A>(&self.upcasters, loaded.id(), &stored)?;
             loaded.apply(stored.version, event);
+            last = Some(stored.envelope);
         }
-        Ok(loaded)
+        if let Some(last) = last {
+            self.take_snapshot(loaded, &last.id()).await;
+        }
+        Ok(())
     }
 
     /// Saves what has happened to an aggregate since it was loaded, if nothing else has. Answers what became of the
@@ -160,7 +185,10 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         append.fresh = true;
         let appended = self.store.append_all(vec![append]).await?.pop();
         if let Some(appended) = &appended {
-            loaded.committed(appended.version());
+            let last = loaded.committed(appended.version());
+            if let Some(last) = last {
+                self.take_snapshot(loaded, &last.id()).await;
+            }
         }
         Ok(appended)
     }
@@ -174,6 +202,7 @@ impl<A, S: Clone> Clone for Repository<A, S> {
             tries: self.tries,
             backoff: self.backoff,
             upcasters: self.upcasters.clone(),
+            snapshots: self.snapshots.clone(),
             of: PhantomData,
         }
     }

@@ -1,5 +1,7 @@
 //! Events of aggregates: appended with what others are told of them, and read.
 
+use std::collections::HashMap;
+
 use redis::Value;
 
 use super::connection::Trouble;
@@ -86,6 +88,28 @@ impl Line {
         command.arg(key).arg(format!("{from}-0")).arg("+");
         command.arg("COUNT").arg(most);
         self.entries(key, command).await
+    }
+
+    /// The version of the last event an aggregate has had, be it there or not.
+    pub async fn last_version(&self, key: &str) -> Result<u64> {
+        let doing = format!("looking at {key}");
+        let mut line = self.get().await?;
+        let mut command = redis::cmd("XINFO");
+        command.arg(&["STREAM", key]);
+        let answer: HashMap<String, Value> = match command.query_async(&mut line.conn).await {
+            Ok(answer) => answer,
+            Err(error)
+                if error
+                    .detail()
+                    .is_some_and(|why| why.contains("no such key")) =>
+            {
+                return Ok(0);
+            }
+            Err(error) => return Err(line.failed(&doing, error).await),
+        };
+        let last = answer.get("last-generated-id").and_then(reply::id);
+        last.map(|last| last.ms)
+            .ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// The last event of an aggregate.

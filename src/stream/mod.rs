@@ -24,6 +24,7 @@ mod resp;
 mod retention;
 mod schedule;
 mod settle;
+mod snapshots;
 mod status;
 mod tidy;
 mod tls;
@@ -47,6 +48,7 @@ pub(crate) use reader::Reader;
 pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
 pub(crate) use schedule::{Kept, LAST_MS, Place, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
+pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use status::{Lag, StreamStatus};
 
 /// What a consumer's name, the scripts and the keys of this release agree on.

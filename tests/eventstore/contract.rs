@@ -1,7 +1,7 @@
 //! What every event store keeps to, whoever keeps the events.
 
 use streamhand::Envelope;
-use streamhand::eventstore::{Append, EventStore, Expected};
+use streamhand::eventstore::{Append, EventStore, Expected, Snapshot};
 
 use super::refusals::what_can_t_be_stored_is_refused;
 use super::shelf::{Shelf, event, events, ids, order, said, stored};
@@ -20,6 +20,48 @@ pub async fn kept(shelf: &impl Shelf) {
     several_aggregates_are_one_step(shelf).await;
     what_can_t_be_stored_is_refused(shelf).await;
     pages_are_read_in_order(shelf).await;
+    newer_snapshots_are_kept_of_events_that_are_there(shelf).await;
+}
+
+async fn newer_snapshots_are_kept_of_events_that_are_there(shelf: &impl Shelf) {
+    let (store, id) = (shelf.store(), order("snap"));
+    let of = |version: u64, event: &str, schema: u32, state: &[u8]| Snapshot {
+        version,
+        event: event.to_owned(),
+        schema,
+        state: state.to_vec(),
+    };
+    let keep =
+        async |snapshot: &Snapshot| store.keep_snapshot(&id, snapshot.clone()).await.unwrap();
+    let kept = async || store.snapshot(&id).await.unwrap();
+    assert!(!keep(&of(1, "s-1", 1, b"a")).await && kept().await.is_none());
+    let names: Vec<String> = (1..=12).map(|n| format!("s-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
+    append(shelf, "snap", &names, Expected::NoStream).await;
+
+    let binary = of(3, "s-3", 1, b"\x00\xff\n");
+    assert!(keep(&binary).await);
+    assert_eq!(kept().await, Some(binary.clone()));
+    // An older one, and such as are of no event.
+    for other in [
+        of(2, "s-2", 1, b"b"),
+        of(9, "s-8", 1, b"b"),
+        of(13, "s-13", 1, b"b"),
+        of(0, "s-1", 1, b"b"),
+    ] {
+        assert!(!keep(&other).await, "{other:?}");
+        assert_eq!(kept().await, Some(binary.clone()));
+    }
+    // The same once more, a newer one (by number, not by letter), and an older one of another schema.
+    for newer in [
+        of(3, "s-3", 1, b"c"),
+        of(10, "s-10", 1, b"d"),
+        of(4, "s-4", 2, b"e"),
+        of(3, "s-3", 1, b"f"),
+    ] {
+        assert!(keep(&newer).await, "{newer:?}");
+        assert_eq!(kept().await, Some(newer));
+    }
 }
 
 async fn events_are_stored_and_told_of(shelf: &impl Shelf) {

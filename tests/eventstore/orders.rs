@@ -40,7 +40,7 @@ aggregate_events! {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     pub cents: u64,
     pub added: u64,

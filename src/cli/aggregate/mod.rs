@@ -4,6 +4,7 @@
 mod append;
 mod history;
 mod show;
+mod verify;
 
 use clap::{Args, Subcommand};
 
@@ -28,6 +29,8 @@ enum AggregateCommand {
     History(history::HistoryArgs),
     /// Append an event to an aggregate, and publish it
     Append(append::AppendArgs),
+    /// Look for what must not be: missing events, unreadable ones, snapshots that disagree
+    Verify(verify::VerifyArgs),
 }
 
 /// Which aggregate is meant.
@@ -54,6 +57,7 @@ pub(super) async fn run(
         AggregateCommand::Show(args) => show::run(args, &settings, kinds).await,
         AggregateCommand::History(args) => history::run(args, &settings, kinds).await,
         AggregateCommand::Append(args) => append::run(args, &settings, kinds).await,
+        AggregateCommand::Verify(args) => verify::run(args, &settings, kinds).await,
     }
 }
 

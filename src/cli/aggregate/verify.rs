@@ -1,0 +1,165 @@
+//! `aggregate verify`: walks aggregates, and says what is wrong with them. Problems go to standard output as they are
+//! found, progress to standard error.
+
+use std::io::Write;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::{CommandError, failed, kind};
+use crate::cli::terminal::{closed, progress, say};
+use crate::cli::text::{count, printable, printable_json};
+use crate::config::Settings;
+use crate::eventstore::{AggregateId, Kind, Problem, RedisEventStore, Registered, verify};
+
+/// Problems of one aggregate that are told.
+const MOST: usize = 100;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  streamhand aggregate verify
+  streamhand aggregate verify order
+  streamhand aggregate verify order:o-1 order:o-2 --json
+
+Looked for are events that are missing, can't be read, or are out of place, and snapshots that are not what the events
+come to. Nothing is changed. The exit code is 1 where there are any.")]
+pub(super) struct VerifyArgs {
+    /// Kinds, such as order, and aggregates, such as order:o-1 [default: all that are registered]
+    #[arg(value_name = "KIND|ID")]
+    which: Vec<String>,
+    /// Write the problems as one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+/// What has been looked at.
+struct Verifying {
+    json: bool,
+    bar: ProgressBar,
+    aggregates: u64,
+    events: u64,
+    broken: u64,
+    problems: u64,
+}
+
+pub(super) async fn run(
+    args: VerifyArgs,
+    settings: &Settings,
+    kinds: &Registered,
+) -> Result<(), CommandError> {
+    let mut named: Vec<(&Kind, Option<AggregateId>)> = Vec::new();
+    for which in &args.which {
+        let id = match which.contains(':') {
+            true => Some(which.parse::<AggregateId>()?),
+            false => None,
+        };
+        let name = id.as_ref().map_or(&which[..], AggregateId::kind);
+        named.push((kind(kinds, name)?, id));
+    }
+    if named.is_empty() {
+        named = kinds.kinds().map(|kind| (kind, None)).collect();
+    }
+    let mut verifying = Verifying {
+        json: args.json,
+        bar: progress(None, "aggregates"),
+        aggregates: 0,
+        events: 0,
+        broken: 0,
+        problems: 0,
+    };
+    let result = verifying.all(named, settings).await;
+    verifying.bar.finish_and_clear();
+    result?;
+    if args.json {
+        let end = if verifying.problems == 0 { "[]" } else { "\n]" };
+        writeln!(std::io::stdout(), "{end}").map_err(closed)?;
+    }
+    let Verifying {
+        aggregates,
+        events,
+        broken,
+        problems,
+        ..
+    } = verifying;
+    let looked = format!(
+        "{} with {}",
+        count(aggregates, "aggregate"),
+        count(events, "event")
+    );
+    if problems > 0 {
+        let problems = count(problems, "problem");
+        return Err(CommandError::failed(format!(
+            "{problems} in {broken} of {looked}"
+        )));
+    }
+    say(format_args!("{looked}: nothing is wrong"));
+    Ok(())
+}
+
+impl Verifying {
+    async fn all(
+        &mut self,
+        named: Vec<(&Kind, Option<AggregateId>)>,
+        settings: &Settings,
+    ) -> Result<(), CommandError> {
+        for (kind, id) in named {
+            let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;
+            if let Some(id) = id {
+                self.one(&store, kind, &id).await?;
+                continue;
+            }
+            let mut all = store.aggregates(kind.name)?;
+            while let Some(id) = all.next().await.map_err(|error| failed(&error))? {
+                self.one(&store, kind, &id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(
+        &mut self,
+        store: &RedisEventStore,
+        kind: &Kind,
+        id: &AggregateId,
+    ) -> Result<(), CommandError> {
+        let mut problems = Vec::new();
+        match verify(store, kind, id, MOST, &mut problems).await {
+            Ok(0) if problems.is_empty() => problems.push(Problem {
+                aggregate: id.to_string(),
+                version: None,
+                problem: "it does not exist: it has no events".to_owned(),
+            }),
+            Ok(events) => self.events += events,
+            Err(error) => return Err(failed(&error)),
+        }
+        self.aggregates += 1;
+        self.broken += u64::from(!problems.is_empty());
+        self.bar.inc(1);
+        for problem in problems {
+            let line = self.line(&problem)?;
+            self.problems += 1;
+            self.bar
+                .suspend(|| writeln!(std::io::stdout(), "{line}"))
+                .map_err(closed)?;
+        }
+        Ok(())
+    }
+
+    fn line(&self, problem: &Problem) -> Result<String, CommandError> {
+        if self.json {
+            let json = serde_json::to_string(problem)
+                .map_err(|error| CommandError::failed(error.to_string()))?;
+            let separator = if self.problems == 0 { "[" } else { "," };
+            return Ok(format!("{separator}\n{}", printable_json(&json)));
+        }
+        let at = problem
+            .version
+            .map(|version| format!(" at {version}"))
+            .unwrap_or_default();
+        let Problem {
+            aggregate, problem, ..
+        } = problem;
+        Ok(format!("{aggregate}{at}: {}", printable(problem)))
+    }
+}
