@@ -8,6 +8,7 @@ mod refusals;
 mod repository;
 mod shelf;
 mod storm;
+mod subscriptions;
 
 use std::collections::HashSet;
 use std::time::Duration;
