@@ -9,6 +9,7 @@ mod repository;
 mod shelf;
 mod snapshots;
 mod storm;
+mod subscriptions;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -375,7 +375,7 @@ fn lacks(aggregate: &AggregateId, version: u64) -> Error {
     Error::new(ErrorKind::NotFound, message)
 }
 
-fn check(kind: &str) -> Result<()> {
+pub(super) fn check(kind: &str) -> Result<()> {
     match is_kind(kind) {
         true => Ok(()),
         false => {

@@ -6,9 +6,11 @@
 //!
 //! The order of things: `append.rs` has what is asked for and what may become of it, `batch.rs` completes events and
 //! refuses what can't be stored before anything is sent, `public.rs` says which public stream and which key an
-//! aggregate has.
+//! aggregate has. `category.rs` reads the aggregates of some kinds in the order in which it all happened, and
+//! `subscription.rs` goes on from there: its sources are in `along.rs`.
 
 mod aggregate;
+mod along;
 mod append;
 mod batch;
 mod category;
@@ -17,11 +19,13 @@ mod events;
 mod id;
 mod loaded;
 mod memory;
+mod position;
 mod public;
 mod redis;
 mod registered;
 mod repository;
 mod snapshot;
+mod subscription;
 pub mod testing;
 mod update;
 mod verify;
@@ -34,11 +38,13 @@ pub use events::{Events, StoredEvent};
 pub use id::AggregateId;
 pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
+pub use position::Position;
 pub use public::PublicStreams;
 pub use redis::RedisEventStore;
 pub(crate) use registered::{EventError, Kind, Registered};
 pub use repository::Repository;
 pub use snapshot::Snapshot;
+pub use subscription::{Subscribed, Subscription};
 pub use update::UpdateError;
 pub(crate) use verify::{Problem, verify};
 

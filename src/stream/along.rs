@@ -1,8 +1,11 @@
 //! Reading along a public stream without a group: what comes behind a position, and waiting for it.
 
-use redis::Value;
+use std::time::Duration;
 
-use super::connection::Trouble;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::connection::{Trouble, Who, refusal};
 use super::events::entry;
 use super::line::Line;
 use super::reply;
@@ -12,8 +15,10 @@ use crate::event::{Entry, EntryId};
 
 script!(READ_ALONG, "read_along");
 
+/// How long a wait blocks: a connection that broke unnoticed is found out by then.
+const BLOCK: Duration = Duration::from_secs(5);
+
 /// What comes behind a position.
-#[allow(dead_code)]
 pub(crate) struct Along {
     /// All entries that there are stand at or below it, and all that will be, above.
     pub end: EntryId,
@@ -24,6 +29,10 @@ pub(crate) struct Along {
     /// The first of them.
     pub entries: Vec<Entry>,
 }
+
+/// A connection for waiting.
+#[derive(Clone)]
+pub(crate) struct Waiter(MultiplexedConnection);
 
 impl Line {
     /// Reads entries behind a position, up to which `known` had been added, as far as is known.
@@ -49,6 +58,34 @@ impl Line {
     /// Where a stream ends.
     pub async fn end_of(&self, stream: &str) -> Result<Along> {
         self.read_along(stream, EntryId::default(), None, 0).await
+    }
+
+    /// A connection of its own for waiting.
+    pub async fn waiter(&self) -> Result<Waiter> {
+        let patience = BLOCK + Duration::from_secs(3);
+        let connector = self.pool().connector();
+        let link = connector.connect("streamhand:subscription", patience).await;
+        link.map(|link| Waiter(link.into_inner()))
+    }
+}
+
+impl Waiter {
+    /// Waits for an entry behind these positions of streams, or for a while.
+    pub async fn wait(mut self, streams: Vec<(String, EntryId)>) -> Result<()> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(1);
+        command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        command.arg("STREAMS");
+        for (stream, _) in &streams {
+            command.arg(stream);
+        }
+        for (_, after) in &streams {
+            command.arg(after.to_string());
+        }
+        let waited: redis::RedisResult<Value> = command.query_async(&mut self.0).await;
+        waited
+            .map(|_| ())
+            .map_err(|error| refusal(Who::Publisher, "waiting for events", error))
     }
 }
 

@@ -270,6 +270,11 @@ impl Link {
 }
 
 impl Pool {
+    /// Makes connections to the same server.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     pub async fn get(&self) -> Result<PooledConnection> {
         use deadpool_redis::{PoolError, TimeoutType};
         self.pool.get().await.map_err(|error| {

@@ -44,6 +44,10 @@ impl Line {
         }
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     pub(super) async fn get(&self) -> Result<OnLine<'_>> {
         let mut current = self.current.lock().await;
         if let Some((conn, used)) = &mut current.conn

@@ -29,6 +29,7 @@ mod status;
 mod tidy;
 mod tls;
 
+pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};

@@ -2,20 +2,19 @@
 -- KEYS: public stream
 -- ARGV: the position, how many entries had been added up to there or '', most entries
 -- Answers: {end, how many entries have been added up to there, is it all there (0|1), entries}. All entries that there
---          are stand at or below the end, and all that will be, above. Where the stream is not there, nor what it had
---          been, the end is a moment before now, by the clock.
+--          are stand at or below the end, and all that will be, above. Where nothing has ever been added to the stream
+--          it may have been deleted, events and all: then the end is a moment ago, by the clock.
 local public, after, known, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local info = redis.pcall('XINFO', 'STREAM', public)
-if info.err then
-  if not string.find(info.err, 'no such key', 1, true) then return { err = info.err } end
+local info, of = redis.pcall('XINFO', 'STREAM', public), {}
+if info.err and not string.find(info.err, 'no such key', 1, true) then return { err = info.err } end
+for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
+local last, added = of['last-generated-id'] or '0-0', of['entries-added']
+if last == '0-0' then
   local now = redis.call('TIME')
   local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) - 1)
   return { ms .. '-18446744073709551615', 0, known == 0 and 1 or 0, {} }
 end
-local of = {}
-for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
-local last, added = of['last-generated-id'], of['entries-added']
 
 -- Digits of any length: a double does not hold them all.
 local function compare(a, b)
