@@ -106,9 +106,7 @@ impl Partition {
             .line
             .read_along(public, self.position, self.added, self.most);
         let along = read.await?;
-        // From the beginning: the stream may be another than the one the first events were told on.
-        let is_beginning = self.position == EntryId::default() && self.added.is_none();
-        if !along.is_complete || is_beginning {
+        if !along.is_complete {
             let kinds: Vec<&str> = self.kinds.iter().map(String::as_str).collect();
             let history = store.history(&kinds, self.number)?;
             self.history = Some(Box::new(history.after(self.position).up_to(along.end)));

@@ -36,7 +36,8 @@ elseif first and not is_above(first, after) then
   -- What is trimmed is trimmed from the front, and the front is not there yet. What was deleted says so.
   all_there = not is_above(of['max-deleted-entry-id'], after)
 else
-  -- Every entry comes behind the position: are they as many as have been added since?
+  -- Every entry comes behind the position: are they as many as have been added since? From the beginning that is never
+  -- known: the stream may have been deleted and made anew.
   all_there = known and added - known == of['length']
 end
 local entries = {}
