@@ -79,7 +79,7 @@ where
             let encoded =
                 streamhand::eventstore::AggregateEvent::encode(&event, Default::default()).unwrap();
             loaded.record(event).unwrap();
-            expected.record(again::<A>(&encoded)).unwrap();
+            expected.record(again(&encoded)).unwrap();
         }
         with.save(&mut loaded).await.unwrap();
         let stored = plain.load(id).await.unwrap();
@@ -93,7 +93,7 @@ where
 }
 
 /// The same event once more.
-fn again<A: Aggregate<Event = OrderEvent>>(encoded: &Envelope) -> OrderEvent {
+fn again(encoded: &Envelope) -> OrderEvent {
     match encoded.event_type() {
         "order.created" => encoded.decode_data::<Created>().unwrap().into(),
         _ => encoded.decode_data::<Added>().unwrap().into(),
