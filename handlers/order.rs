@@ -96,3 +96,84 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use streamhand::eventstore::testing::given;
+
+    use super::*;
+
+    fn created(items: &[(&str, u32)]) -> OrderCreated {
+        let item = |(sku, quantity): &(&str, u32)| Item {
+            sku: (*sku).to_owned(),
+            quantity: *quantity,
+        };
+        OrderCreated {
+            order_id: "o-1".to_owned(),
+            customer_id: "c-1".to_owned(),
+            amount: 1250,
+            items: items.iter().map(item).collect(),
+        }
+    }
+
+    fn shipped() -> OrderEvent {
+        let order_id = "o-1".to_owned();
+        OrderShipped { order_id }.into()
+    }
+
+    fn cancelled() -> OrderEvent {
+        let order_id = "o-1".to_owned();
+        OrderCancelled { order_id }.into()
+    }
+
+    fn an_order() -> OrderEvent {
+        created(&[("pot", 1)]).into()
+    }
+
+    #[test]
+    fn an_order_is_created_once_and_not_of_nothing() {
+        given::<Order>([])
+            .when(|order| order.create(created(&[("pot", 1)])))
+            .then([an_order()])
+            .then_state(|order| assert_eq!((order.status, order.amount), (Status::Created, 1250)));
+        given::<Order>([an_order()])
+            .when(|order| order.create(created(&[("pot", 1)])))
+            .then_refused("there is an order \"o-1\" already");
+        for items in [&[][..], &[("pot", 0)]] {
+            given::<Order>([])
+                .when(|order| order.create(created(items)))
+                .then_refused("it has no items, or none of one of them");
+        }
+    }
+
+    #[test]
+    fn what_was_cancelled_is_not_shipped_and_what_was_shipped_is_not_cancelled() {
+        given::<Order>([an_order()])
+            .when(|order| order.ship("o-1"))
+            .then([shipped()]);
+        given::<Order>([an_order()])
+            .when(|order| order.cancel("o-1"))
+            .then([cancelled()]);
+        given::<Order>([an_order(), cancelled()])
+            .when(|order| order.ship("o-1"))
+            .then_refused("o-1 was cancelled: it can't be shipped");
+        given::<Order>([an_order(), shipped()])
+            .when(|order| order.cancel("o-1"))
+            .then_refused("o-1 was shipped: it can't be cancelled");
+    }
+
+    #[test]
+    fn what_is_so_already_happens_no_second_time() {
+        given::<Order>([an_order(), shipped()])
+            .when(|order| order.ship("o-1"))
+            .then_nothing();
+        given::<Order>([an_order(), cancelled()])
+            .when(|order| order.cancel("o-1"))
+            .then_nothing();
+        for decide in [Order::ship, Order::cancel] {
+            given::<Order>([])
+                .when(|order| decide(order, "o-1"))
+                .then_refused("there is no order \"o-1\"");
+        }
+    }
+}
