@@ -271,7 +271,7 @@ on_both_servers! {
         assert!(error.contains("did you mean account?"), "{error}");
     }
 
-    async fn a_long_history_is_walked_and_listed_in_little_memory(server: Server) {
+    async fn a_long_history_is_walked_and_listed_to_its_end(server: Server) {
         let (store, cli) = (store(&server), cli(&server));
         let id = "account:a-1".parse().unwrap();
         for _ in 0..100 {

@@ -176,6 +176,14 @@ on_both_servers! {
         let status = out.split("$ streamhand status\n").nth(1).expect("the status");
         let row = status.lines().find(|line| line.starts_with("orders ")).expect("its row");
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["orders", "1600", "0", "0", "0", "0", "16", "-"]);
+
+        let clerks = out.split("\nTwo clerks decide about one order at once.").nth(1).expect("the clerks");
+        assert!(clerks.contains("the first decision, as it was Created: ship it\n"), "{clerks}");
+        assert!(clerks.contains("the second decision, as it was Cancelled: "), "{clerks}");
+        let versions = ["\n1        ", "\n2        "].map(|version| clerks.split(version).nth(1).expect("its row"));
+        assert!(versions[0].contains("order.created") && versions[1].contains("order.cancelled"), "{clerks}");
+        assert!(!clerks.contains("order.shipped"), "{clerks}");
+        assert!(clerks.contains("\"status\": \"cancelled\""), "{clerks}");
         // The janitor has been waited for.
         assert_eq!(demo.left(), [""; 0]);
     }

@@ -188,6 +188,7 @@ pub struct Loading {
 pub struct Rated {
     pub per_second: f64,
     pub redis_us: f64,
+    pub client_us: f64,
 }
 
 #[derive(Deserialize)]

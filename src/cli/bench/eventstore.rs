@@ -71,6 +71,7 @@ struct Updating {
 struct Rate {
     per_second: f64,
     redis_us: f64,
+    client_us: f64,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -191,6 +192,7 @@ impl Rate {
         [0, 1].map(|way| Rate {
             per_second: median(rounds.iter().map(|round| round[way].per_second)),
             redis_us: median(rounds.iter().map(|round| round[way].redis_us)),
+            client_us: median(rounds.iter().map(|round| round[way].client_us)),
         })
     }
 }
@@ -200,6 +202,7 @@ impl Default for Rate {
         Rate {
             per_second: f64::NAN,
             redis_us: f64::NAN,
+            client_us: f64::NAN,
         }
     }
 }
@@ -212,6 +215,7 @@ impl Measured for Store {
                 name,
                 format!("{:.0}", rate.per_second),
                 format!("{:.2}", rate.redis_us),
+                format!("{:.2}", rate.client_us),
                 ratios.map(|(speed, _)| told(speed)).unwrap_or_default(),
                 ratios.map(|(_, redis)| told(redis)).unwrap_or_default(),
             ]
@@ -236,7 +240,14 @@ impl Measured for Store {
             &load.repository,
             Some((load.ratio, redis)),
         ));
-        let header = ["WAY", "events/s", "Redis µs", "of bare", "Redis of bare"];
+        let header = [
+            "WAY",
+            "events/s",
+            "Redis µs",
+            "client µs",
+            "of bare",
+            "Redis of bare",
+        ];
         let updates: Vec<_> = self
             .update
             .iter()

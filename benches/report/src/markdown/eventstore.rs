@@ -14,6 +14,7 @@ pub fn eventstore_of(text: &mut String, store: &EventStore) {
             name,
             per_second,
             format!("{:.2}", rated.redis_us),
+            format!("{:.2}", rated.client_us),
             ratio,
             redis,
         ]
@@ -43,7 +44,14 @@ pub fn eventstore_of(text: &mut String, store: &EventStore) {
         thousands(store.events as f64),
         runs(store.runs)
     );
-    let header = ["", "events/s", "Redis µs", "of bare", "Redis of bare"];
+    let header = [
+        "",
+        "events/s",
+        "Redis µs",
+        "client µs",
+        "of bare",
+        "Redis of bare",
+    ];
     let updates: Vec<_> = store
         .update
         .iter()

@@ -13,7 +13,7 @@ use crate::aggregate_events;
 use crate::cli::CommandError;
 use crate::cli::bench::events::Sample;
 use crate::cli::bench::figures::{Percentiles, histogram};
-use crate::cli::bench::measure::refused;
+use crate::cli::bench::measure::{own_cpu, refused};
 use crate::cli::bench::rig::Rig;
 use crate::codec::{self, Format};
 use crate::error::Error;
@@ -87,13 +87,15 @@ async fn together<F>(
 where
     F: Future<Output = Result<(), CommandError>> + Send + 'static,
 {
-    let begun = rig.meter.begin().await?;
+    let (begun, client) = (rig.meter.begin().await?, own_cpu());
     let mut running: JoinSet<_> = tasks.into_iter().collect();
     while let Some(ended) = running.join_next().await {
         ended.map_err(|error| CommandError::failed(format!("the bench: {error}")))??;
     }
+    let client = own_cpu() - client;
     let cost = rig.meter.end(begun).await?;
     Ok(Rate {
+        client_us: client.as_secs_f64() * 1e6 / events as f64,
         per_second: events as f64 / cost.wall.as_secs_f64(),
         redis_us: cost.redis_us(events),
     })
