@@ -37,7 +37,7 @@ on_both_servers! {
           config       Check the configuration, or show what is in force
           bench        Measure what this machine and this Redis can do, against the least a worker could do
           completions  Print a shell's completion script
-          order        Create or cancel an order of the shop
+          order        Create, ship or cancel an order of the shop
           demo         Show the whole story on a server of its own: a fleet, a crash, retries, dead letters
           help         Print this message or the help of the given subcommand(s)
 
