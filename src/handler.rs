@@ -16,6 +16,8 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
+use crate::eventstore::Projection;
+use crate::eventstore::projection::Registered;
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::upcast::Upcasters;
@@ -74,6 +76,7 @@ pub struct Registry {
     layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
     /// Known to the handlers of typed events, which ask for them where an older version comes.
     upcasters: Arc<RwLock<Upcasters>>,
+    projections: Vec<Arc<Registered>>,
     problems: Vec<String>,
 }
 
@@ -210,6 +213,23 @@ impl Registry {
         self
     }
 
+    /// Keeps a view of aggregates' events: see [`Projection`]. A worker runs it beside its handlers, one of the fleet at a
+    /// time, with the upcasters of this registry.
+    #[track_caller]
+    pub fn projection<P: Projection>(mut self, projection: P) -> Self {
+        let place = Location::caller();
+        let new = Registered::new(projection, self.upcasters.clone(), place);
+        if let Some(first) = self.projections.iter().find(|known| known.name == new.name) {
+            self.problems.push(format!(
+                "{place}: there is a projection called {} already, registered at {}",
+                new.name, first.place
+            ));
+        }
+        self.problems.extend(new.problem());
+        self.projections.push(Arc::new(new));
+        self
+    }
+
     /// Puts a `tower` layer around every handler, whether it was registered before or is after this call. Layers added
     /// later stand around those added before.
     ///
@@ -317,8 +337,13 @@ impl Registry {
     pub fn check(&self) -> Result<()> {
         let mut problems = self.problems.clone();
         problems.extend(self.upcasters().problems(|event_type| {
-            let route = self.routes.get(event_type);
-            route.map(|route| route.version)
+            let route = self.routes.get(event_type).map(|route| route.version);
+            let mut of_views = self
+                .projections
+                .iter()
+                .flat_map(|projection| projection.events);
+            let in_view = of_views.find(|kind| kind.event_type == event_type);
+            route.or(in_view.map(|kind| kind.version))
         }));
         if problems.is_empty() {
             return Ok(());
@@ -330,6 +355,11 @@ impl Registry {
                 problems.join("\n  ")
             ),
         ))
+    }
+
+    /// The projections, in the order they were registered in.
+    pub(crate) fn projections(&self) -> &[Arc<Registered>] {
+        &self.projections
     }
 
     /// The upcasters, for what reads events and is no handler.

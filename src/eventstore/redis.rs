@@ -10,7 +10,7 @@ use super::public::PublicStreams;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, Line};
+use crate::stream::{Connector, EventsAppended, EventsFor, Line, Pool};
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
@@ -44,6 +44,14 @@ impl RedisEventStore {
     pub fn with_publisher(publisher: &Publisher, public: PublicStreams) -> Self {
         RedisEventStore {
             line: Line::new(publisher.pool().clone()),
+            public,
+        }
+    }
+
+    /// The same, over connections of a pool.
+    pub(super) fn with_pool(pool: Pool, public: PublicStreams) -> Self {
+        RedisEventStore {
+            line: Line::new(pool),
             public,
         }
     }

@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::EventStore;
-use super::aggregate::{Aggregate, AggregateEvent, EventData, are_distinct};
+use super::aggregate::{Aggregate, AggregateEvent, are_distinct};
 use super::append::{Append, AppendError, Appended, Expected};
+use super::decode::decode;
 use super::events::StoredEvent;
 use super::id::{AggregateId, is_kind};
 use super::loaded::Loaded;
@@ -182,33 +183,9 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             let message = format!("event {at} of {id} ({event_type} in version {version}): {why}");
             Error::new(ErrorKind::Codec, message)
         };
-        let kinds = A::Event::KINDS;
-        let kind = kinds
-            .iter()
-            .find(|kind| kind.event_type == event_type)
-            .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))?;
-        if version > kind.version {
-            return Err(wrong(format!(
-                "this release knows versions up to {}",
-                kind.version
-            )));
-        }
-        let upcast = match version == kind.version {
-            true => None,
-            false => {
-                let upcasters = self.upcasters.read().expect("no panic while it is locked");
-                upcasters
-                    .upcast(envelope)
-                    .map_err(|failure| wrong(failure.to_string()))?
-            }
-        };
-        let data = EventData {
-            content_type: envelope.content_type(),
-            data: upcast.as_deref().unwrap_or(envelope.data()),
-        };
-        A::Event::decode(event_type, data)
-            .ok_or_else(|| wrong("it is not decoded".to_owned()))?
-            .map_err(|error| wrong(error.to_string()))
+        decode(&self.upcasters, envelope)
+            .map_err(&wrong)?
+            .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))
     }
 }
 

@@ -41,6 +41,7 @@ mod steps;
 mod turns;
 mod turnstile;
 mod verdict;
+mod views;
 mod waker;
 mod ward;
 
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
+pub(crate) use complaint::{Complaint, Pause};
 pub use observer::{Observer, Outcome, Settled};
 
 use crate::config::Settings;
@@ -73,6 +75,7 @@ use retention::Keeper;
 use settler::{Settlement, Settler};
 use shared::Shared;
 use source::Source;
+use views::Views;
 
 /// Most bytes a single wake, reclaim or adopt brings.
 const ROOM: usize = 4 << 20;
@@ -161,6 +164,7 @@ impl Worker {
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         say_what_is_idle(&settings, &registry);
         let windows = Arc::new(Windows::new(&settings, &registry));
+        let projections = registry.projections().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
         let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
         let shared = Arc::new(shared);
@@ -173,6 +177,7 @@ impl Worker {
             "worker starts"
         );
 
+        let views = Views::run(projections, &settings, &shared)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
@@ -217,6 +222,7 @@ impl Worker {
         }
         let drain = Instant::now() + settings.worker.drain;
         shared.stop();
+        views.stop();
         shared.held.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
@@ -238,6 +244,7 @@ impl Worker {
         {
             shared.abandon.cancel();
         }
+        views.ended().await;
         if let Some(error) = shared.take_failure() {
             return Err(error);
         }
