@@ -31,7 +31,7 @@ pub use events::{Events, StoredEvent};
 pub use id::AggregateId;
 pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
-pub use projection::{Projected, Projection, View};
+pub use projection::{Projected, Projection, ProjectionView, View};
 pub use public::PublicStreams;
 pub use redis::RedisEventStore;
 pub use repository::Repository;

@@ -43,7 +43,8 @@ pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use line::Line;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{
-    ActingAs, AppliedBatch, Batch, From, Stand, Standing, Step as LeaseStep, Taken, Told, What,
+    ActingAs, AppliedBatch, Batch, Begun, From, ProjectionStatus, Stand, Standing,
+    Step as LeaseStep, Switched, Taken, Told, What,
 };
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;

@@ -1,20 +1,24 @@
 //! What a projection asks of Redis: whose it is to run it, what comes next on its public streams, and its batches, which
 //! go into the view together with how far it is.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Link, Trouble};
+use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::events::entry;
-use super::keys::ProjectionKeys;
+use super::history::literally;
+use super::keys::{ProjectionKeys, StreamKeys};
 use super::reply;
 use super::settle::script;
 use crate::effects::Effect;
+use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
 script!(LEASE, "project_lease", behind "common/projection");
+script!(REBUILD, "project_rebuild", behind "common/projection");
 script!(PROJECT, "project", behind "common/effects", behind "common/letter", behind "common/projection");
 
 /// Whose view it is that a step is about.
@@ -301,6 +305,306 @@ impl Link {
             .map_err(|error| Trouble::of(&doing(), error))?;
         applied(answer).ok_or_else(|| Trouble::garbled(&doing()))
     }
+}
+
+impl Pool {
+    /// Which generation of a view is served beside each of these public streams; None where there is none yet.
+    pub async fn views_served(&self, all: &[ProjectionKeys]) -> Result<Vec<Option<u64>>> {
+        let doing = "looking for a view";
+        let mut conn = self.get().await?;
+        let mut pipe = redis::Pipeline::with_capacity(all.len());
+        for keys in all {
+            pipe.cmd("HGET").arg(&keys.checkpoint).arg("generation");
+        }
+        pipe.query_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, doing, error))
+    }
+
+    /// How projections stand that are groups of a public stream; those of these names also where they are none yet.
+    pub async fn projections(
+        &self,
+        of: &StreamKeys,
+        names: &[&str],
+    ) -> Result<Vec<ProjectionStatus>> {
+        let doing = || format!("looking at projections of {:?}", of.stream);
+        let failed = |error| refusal(Who::Operator, &doing(), error);
+        let mut conn = self.get().await?;
+        let mut groups = redis::cmd("XINFO");
+        let groups: Value = match groups
+            .arg("GROUPS")
+            .arg(&of.stream)
+            .query_async(&mut conn)
+            .await
+        {
+            Ok(groups) => groups,
+            Err(error) if error.to_string().contains("no such key") => Value::Array(Vec::new()),
+            // The key holds something else: whoever asked has said so.
+            Err(error) if error.code() == Some("WRONGTYPE") => Value::Array(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut found = groups_in(groups).ok_or_else(|| Trouble::garbled(&doing()).into_error())?;
+        for name in names {
+            if !found.iter().any(|(known, _)| known == name) {
+                found.push(((*name).to_owned(), None));
+            }
+        }
+        let mut pipe = redis::Pipeline::with_capacity(2 * found.len());
+        for (name, _) in &found {
+            let keys = of.projection(name);
+            pipe.cmd("HGETALL").arg(&keys.checkpoint);
+            pipe.cmd("HGETALL").arg(&keys.rebuild);
+        }
+        pipe.cmd("TIME");
+        // A key of that name may be another's.
+        pipe.ignore_errors();
+        let answers: Vec<redis::RedisResult<Value>> =
+            pipe.query_async(&mut conn).await.map_err(failed)?;
+        let mut answers = answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or(Value::Nil));
+        let mut all = Vec::new();
+        for (name, lag) in found {
+            let checkpoint = answers.next().and_then(fields_of).unwrap_or_default();
+            let rebuild = answers.next().and_then(fields_of).unwrap_or_default();
+            if !checkpoint.is_empty() || names.contains(&&name[..]) {
+                all.push(ProjectionStatus {
+                    name,
+                    lag,
+                    checkpoint,
+                    rebuild,
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The groups of a stream, with their lag where it is known.
+fn groups_in(groups: Value) -> Option<Vec<(String, Option<u64>)>> {
+    let one = |group: Value| {
+        let fields = reply::array(group)?;
+        let value = |name: &str| {
+            let mut pairs = fields.chunks_exact(2);
+            let pair = pairs.find(|pair| reply::text(pair[0].clone()).as_deref() == Some(name))?;
+            Some(pair[1].clone())
+        };
+        let name = String::from_utf8_lossy(&reply::bytes(value("name")?)?).into_owned();
+        let lag = value("lag")
+            .and_then(|lag| reply::int(&lag))
+            .map(|lag| lag as u64);
+        Some((name, lag))
+    };
+    reply::array(groups)?.into_iter().map(one).collect()
+}
+
+fn fields_of(hash: Value) -> Option<BTreeMap<String, String>> {
+    let fields = reply::array(hash)?;
+    let pairs = fields.chunks_exact(2);
+    Some(
+        pairs
+            .filter_map(|pair| Some((reply::text(pair[0].clone())?, reply::text(pair[1].clone())?)))
+            .collect(),
+    )
+}
+
+/// How a projection stands with one public stream.
+#[derive(Debug)]
+pub(crate) struct ProjectionStatus {
+    pub name: String,
+    /// Entries behind it, None where Redis does not know.
+    pub lag: Option<u64>,
+    checkpoint: BTreeMap<String, String>,
+    rebuild: BTreeMap<String, String>,
+}
+
+impl ProjectionStatus {
+    pub fn generation(&self) -> Option<u64> {
+        self.checkpoint.get("generation")?.parse().ok()
+    }
+
+    pub fn position(&self) -> Option<&str> {
+        self.checkpoint.get("position").map(String::as_str)
+    }
+
+    /// Events that could not be applied.
+    pub fn bad(&self) -> u64 {
+        self.checkpoint
+            .get("bad")
+            .and_then(|bad| bad.parse().ok())
+            .unwrap_or(0)
+    }
+
+    pub fn runner(&self) -> Option<&str> {
+        self.checkpoint.get("runner").map(String::as_str)
+    }
+
+    /// Where it has stopped, and why.
+    pub fn stopped(&self) -> Option<(&str, &str)> {
+        let is_stopped = self
+            .checkpoint
+            .get("state")
+            .is_some_and(|state| state == "stopped");
+        let of = |name| self.checkpoint.get(name).map_or("", String::as_str);
+        is_stopped.then(|| (of("stopped.at"), of("stopped.why")))
+    }
+
+    /// The generation that is built, and how far it is.
+    pub fn rebuild(&self) -> Option<(u64, &str)> {
+        let generation = self.rebuild.get("generation")?.parse().ok()?;
+        Some((
+            generation,
+            self.rebuild.get("position").map_or("0-0", String::as_str),
+        ))
+    }
+
+    /// In one word.
+    pub fn state(&self) -> &'static str {
+        match (self.generation(), self.stopped(), self.runner()) {
+            (None, ..) => "new",
+            (_, Some(_), _) => "stopped",
+            (_, _, Some(_)) => "running",
+            _ => "idle",
+        }
+    }
+}
+
+/// What came of beginning a view beside the one that is served.
+pub(crate) enum Begun {
+    /// Another builds one, for so long at least.
+    Busy(String, Duration),
+    Yours {
+        generation: u64,
+        /// The one that is served, 0 where there is none.
+        beside: u64,
+        /// How many events are in that.
+        passed: u64,
+    },
+}
+
+/// What came of having a view served.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Switched {
+    Done,
+    /// What is served is further.
+    Behind,
+    /// Another builds one by now.
+    Gone,
+}
+
+impl Link {
+    /// Begins a view beside the one that is served.
+    pub async fn begin_rebuild(&mut self, who: ActingAs<'_>) -> Result<Begun, Trouble> {
+        let doing = || {
+            format!(
+                "beginning to build {:?} of {} anew",
+                who.projection, who.keys.stream
+            )
+        };
+        let answer: Value = rebuild(who, "begin")
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        begun(answer).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Has the view that was built served, if it is as far as the one that is.
+    pub async fn switch_over(
+        &mut self,
+        who: ActingAs<'_>,
+        generation: u64,
+        beside: u64,
+    ) -> Result<Switched, Trouble> {
+        let doing = || format!("having {:?} of {} served", who.projection, who.keys.stream);
+        let answer: Vec<String> = rebuild(who, "switch")
+            .arg(generation)
+            .arg(beside)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        match answer.first().map(String::as_str) {
+            Some("done") => Ok(Switched::Done),
+            Some("behind") => Ok(Switched::Behind),
+            Some("gone") => Ok(Switched::Gone),
+            _ => Err(Trouble::garbled(&doing())),
+        }
+    }
+
+    /// Deletes keys of views that are neither of these generations nor newer than the last, some at a time. Answers where
+    /// to go on.
+    pub async fn clear_views(
+        &mut self,
+        keys: &ProjectionKeys,
+        cursor: u64,
+        is_old: impl Fn(u64) -> bool,
+    ) -> Result<u64, Trouble> {
+        let doing = || format!("deleting old views of {}", keys.stream);
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(literally(&keys.views) + "*")
+            .arg("COUNT")
+            .arg(500);
+        let (next, found): (u64, Vec<Vec<u8>>) = scan
+            .query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        let generation = |key: &[u8]| {
+            let rest = std::str::from_utf8(
+                key.strip_prefix(keys.views.as_bytes())?
+                    .split(|b| *b == b':')
+                    .next()?,
+            );
+            rest.ok()?.parse::<u64>().ok()
+        };
+        let old: Vec<Vec<u8>> = found
+            .into_iter()
+            .filter(|key| generation(key).is_some_and(&is_old))
+            .collect();
+        if !old.is_empty() {
+            let mut unlink = redis::cmd("UNLINK");
+            unlink
+                .arg(old)
+                .query_async::<()>(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of(&doing(), error))?;
+        }
+        Ok(next)
+    }
+}
+
+fn rebuild(who: ActingAs<'_>, step: &str) -> redis::ScriptInvocation<'static> {
+    let keys = who.keys;
+    let mut call = REBUILD.key(&keys.stream);
+    call.key(&keys.checkpoint)
+        .key(&keys.rebuild)
+        .key(&keys.dead)
+        .key(&keys.rebuild_dead)
+        .key(&keys.again)
+        .arg(who.projection)
+        .arg(who.runner)
+        .arg(who.lease.as_millis() as u64)
+        .arg(step);
+    call
+}
+
+fn begun(answer: Value) -> Option<Begun> {
+    let mut parts = reply::array(answer)?.into_iter();
+    let mut next = || parts.next();
+    let what = reply::text(next()?)?;
+    if what == "busy" {
+        let whose = reply::text(next()?)?;
+        return Some(Begun::Busy(
+            whose,
+            Duration::from_millis(reply::int(&next()?)? as u64),
+        ));
+    }
+    let mut number = || Some(reply::int(&next()?)? as u64);
+    Some(Begun::Yours {
+        generation: number()?,
+        beside: number()?,
+        passed: number()?,
+    })
 }
 
 fn taken(answer: Value) -> Option<Taken> {

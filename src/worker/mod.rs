@@ -278,13 +278,21 @@ impl Io {
 
 /// Warns of what is set up here for nothing: most often a name is misspelt.
 fn say_what_is_idle(settings: &Settings, registry: &Registry) {
-    if registry.event_types().next().is_none() {
+    if registry.event_types().next().is_none() && registry.projections().is_empty() {
         tracing::warn!("no handler is registered: no event can be handled here");
     }
     for name in settings.handlers.keys() {
         if registry.route(name).is_none() {
             tracing::warn!(
                 "[handlers.{name:?}] has no effect here: no handler is registered for that type"
+            );
+        }
+    }
+    for name in settings.projections.keys() {
+        let mut known = registry.projections().iter();
+        if !known.any(|projection| projection.name == name) {
+            tracing::warn!(
+                "[projections.{name:?}] has no effect here: no such projection is registered"
             );
         }
     }

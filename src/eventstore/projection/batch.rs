@@ -56,6 +56,7 @@ pub(super) enum End {
 pub(super) struct Bad {
     pub reason: &'static str,
     pub error: String,
+    pub attempts: u32,
 }
 
 impl Rules<'_> {
@@ -109,26 +110,29 @@ impl Rules<'_> {
         head.id = id;
         head.met.get_or_insert_with(Instant::now);
         let error = cut(failure.to_string());
+        // Counted where it is to be tried again only: what is sent to be buried may have to be sent once more.
+        let attempts = head.failed + 1;
         let bad = |reason| {
             Err(Bad {
                 reason,
                 error: error.clone(),
+                attempts,
             })
         };
-        head.failed += 1;
         let delay = match failure.verdict {
             FailureVerdict::Undecodable => return bad("undecodable"),
             FailureVerdict::Permanent => return bad("permanent"),
             // It would panic again: nothing but the event has a say in what it does.
             _ if failure.cause == Cause::Panicked => return bad("failed"),
             FailureVerdict::Later(delay) => {
-                head.failed -= 1;
-                delay
+                head.wait = Some(Instant::now() + delay);
+                return Ok(error);
             }
-            _ if head.failed >= self.retry.max_attempts => return bad("failed"),
+            _ if attempts >= self.retry.max_attempts => return bad("failed"),
             FailureVerdict::RetryAfter(delay) => delay,
-            FailureVerdict::Retry => self.retry.backoff.delay(head.failed, fastrand::f64()),
+            FailureVerdict::Retry => self.retry.backoff.delay(attempts, fastrand::f64()),
         };
+        head.failed = attempts;
         head.wait = Some(Instant::now() + delay);
         Ok(error)
     }
@@ -136,10 +140,7 @@ impl Rules<'_> {
 
 /// An entry on its way to the dead letters.
 pub(super) fn bury(entry: &Entry, upto: usize, bad: Bad, head: &Head) -> Told {
-    let (attempts, met) = match head.id == entry.id {
-        true => (head.failed.max(1), head.met),
-        false => (1, None),
-    };
+    let met = head.met.filter(|_| head.id == entry.id);
     let replays = entry
         .fields
         .value("replay.count")
@@ -151,7 +152,7 @@ pub(super) fn bury(entry: &Entry, upto: usize, bad: Bad, head: &Head) -> Told {
             fields: entry.fields.clone(),
             reason: bad.reason,
             error: cut(bad.error),
-            attempts,
+            attempts: bad.attempts,
             replays: replays.unwrap_or("0").to_owned(),
             age: met.map_or(Duration::ZERO, |met| met.elapsed()),
         },

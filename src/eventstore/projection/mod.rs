@@ -10,10 +10,14 @@
 mod batch;
 mod partition;
 mod past;
+mod reading;
+mod rebuild;
 mod registered;
 mod runner;
 mod view;
 
+pub use reading::ProjectionView;
+pub(crate) use rebuild::rebuild;
 pub(crate) use registered::Registered;
 pub(crate) use runner::Runner;
 pub use view::View;

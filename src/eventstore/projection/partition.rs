@@ -20,6 +20,12 @@ pub(super) struct Partition {
     pub due: Instant,
     pub head: Head,
     pub again: Head,
+    /// Entries that this process has had applied, or passed over.
+    pub passed: u64,
+    /// The bad event that it has stopped before, and what is wrong with it.
+    pub halted: Option<(EntryId, String)>,
+    /// It was found to be another's, or gone.
+    pub lost: bool,
     is_first: bool,
 }
 
@@ -42,6 +48,9 @@ impl Partition {
             due: Instant::now(),
             head: Head::default(),
             again: Head::default(),
+            passed: 0,
+            halted: None,
+            lost: false,
             is_first: true,
         }
     }
@@ -91,8 +100,10 @@ impl Partition {
                 );
             }
             self.state = State::Elsewhere;
+            self.lost = true;
             return;
         };
+        self.lost = false;
         if matches!(self.state, State::Elsewhere) {
             let Stand {
                 generation,
@@ -152,13 +163,17 @@ impl Partition {
                 events: &told,
             };
             match link.project(who, &batch).await? {
-                AppliedBatch::Done(position) => self.moved_to(stand, position),
+                AppliedBatch::Done(position) => {
+                    self.moved_to(stand, position);
+                    self.passed += count as u64;
+                }
                 AppliedBatch::Refused(place, why, position) => {
                     self.moved_to(stand, position);
                     let id = told.get(place).map(|told| told.id);
                     let bad = Bad {
                         reason: "permanent",
                         error: why,
+                        attempts: 1,
                     };
                     return self.meet(from, id, entries, bad, rules, who, link).await;
                 }
@@ -248,6 +263,7 @@ impl Partition {
             .await?;
         self.state = State::Elsewhere;
         self.due = Instant::now() + who.lease / 3;
+        self.halted = Some((id, why.to_owned()));
         if let Taken::Done = stopped {
             let (projection, stream) = (who.projection, &self.keys.stream);
             tracing::error!(

@@ -49,11 +49,6 @@ impl Past {
         })
     }
 
-    /// How many events there are, about.
-    pub async fn total(&mut self) -> Result<u64> {
-        self.history.total().await
-    }
-
     /// Reads some, where there are none. It can be dropped before it has ended.
     pub async fn fill(&mut self) -> Result<()> {
         if !self.entries.is_empty() || self.is_whole {

@@ -17,7 +17,7 @@ use crate::config::{OnBadEvent, RetrySettings, Settings};
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
-use crate::stream::{ActingAs, Connector, From, LeaseStep, Link, Pool, StreamKeys, Trouble};
+use crate::stream::{Connector, From, LeaseStep, Link, Pool, StreamKeys, Trouble};
 use crate::worker::{Complaint, Pause};
 
 /// Most entries that are read at once, and bytes they are to have, going by those before.
@@ -30,20 +30,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(1);
 
+/// Whom a step is taken for. A macro, for its borrows must leave the partitions free.
+macro_rules! acting {
+    ($runner:expr, $keys:expr) => {
+        $crate::stream::ActingAs {
+            keys: $keys,
+            projection: $runner.projection.name,
+            runner: &$runner.me,
+            lease: $runner.lease,
+            is_rebuild: $runner.is_rebuild,
+        }
+    };
+}
+pub(super) use acting;
+
 /// Runs one projection.
 pub(crate) struct Runner {
-    projection: Arc<Registered>,
-    public: PublicStreams,
-    partitions: Vec<Partition>,
-    connector: Connector,
+    pub(super) projection: Arc<Registered>,
+    pub(super) public: PublicStreams,
+    pub(super) partitions: Vec<Partition>,
+    pub(super) connector: Connector,
     /// For reading aggregates.
     pool: Pool,
-    me: String,
-    lease: Duration,
+    pub(super) me: String,
+    pub(super) lease: Duration,
     retry: RetrySettings,
-    on_bad: OnBadEvent,
+    pub(super) on_bad: OnBadEvent,
     /// How many entries are read at once.
     most: usize,
+    /// The last read brought nothing.
+    pub(super) is_at_end: bool,
+    /// It builds a view beside the one that is served.
+    pub(super) is_rebuild: bool,
 }
 
 impl Runner {
@@ -72,6 +90,8 @@ impl Runner {
             lease: settings.worker.lease,
             retry: settings.retry.clone(),
             most: MOST / 5,
+            is_at_end: false,
+            is_rebuild: false,
         })
     }
 
@@ -109,7 +129,7 @@ impl Runner {
     }
 
     /// Looks after the leases, and applies what there is to apply, or waits for it.
-    async fn round(&mut self, slot: &mut Option<Link>) -> Result<(), Trouble> {
+    pub(super) async fn round(&mut self, slot: &mut Option<Link>) -> Result<(), Trouble> {
         let link = match slot {
             Some(link) => link,
             None => {
@@ -131,9 +151,7 @@ impl Runner {
     async fn look(&mut self, link: &mut Link) -> Result<(), Trouble> {
         for partition in &mut self.partitions {
             let keys = partition.keys.clone();
-            partition
-                .look(acting(&keys, &self.projection, &self.me, self.lease), link)
-                .await?;
+            partition.look(acting!(self, &keys), link).await?;
         }
         Ok(())
     }
@@ -191,7 +209,7 @@ impl Runner {
         self.put_back(place, past);
         let partition = &mut self.partitions[place];
         let keys = partition.keys.clone();
-        let who = acting(&keys, &self.projection, &self.me, self.lease);
+        let who = acting!(self, &keys);
         if is_over {
             partition.arrive(who, link).await?;
         } else {
@@ -235,6 +253,8 @@ impl Runner {
             }
             match partition.again.wait {
                 Some(wait) if wait > now => wakes(wait),
+                // What was replayed is for the view that is served.
+                _ if self.is_rebuild => {}
                 _ => sources.push((place, From::Again, EntryId::default())),
             }
         }
@@ -257,8 +277,10 @@ impl Runner {
                 (&stream[..], *position)
             })
             .collect();
-        let block = (!is_busy && !wait.is_zero()).then_some(wait.min(self.lease / 3));
+        let block =
+            (!is_busy && !self.is_rebuild && !wait.is_zero()).then_some(wait.min(self.lease / 3));
         let read = link.read_behind(&streams, self.most, block).await?;
+        self.is_at_end = read.is_empty();
         if let Some((_, entries)) = read.iter().max_by_key(|(_, entries)| entries.len()) {
             let bytes = entries.iter().map(Entry::size).sum::<usize>().max(1);
             self.most = (BYTES * entries.len() / bytes).clamp(1, MOST);
@@ -267,7 +289,7 @@ impl Runner {
             let (place, from, _) = sources[at];
             let partition = &mut self.partitions[place];
             let keys = partition.keys.clone();
-            let who = acting(&keys, &self.projection, &self.me, self.lease);
+            let who = acting!(self, &keys);
             let rules = Rules {
                 projection: &self.projection,
                 retry: &self.retry,
@@ -294,25 +316,10 @@ impl Runner {
         let mut link = link.map_err(Trouble::Broken)?;
         for partition in &self.partitions {
             if partition.stand().is_some() {
-                let who = acting(&partition.keys, &self.projection, &self.me, self.lease);
+                let who = acting!(self, &partition.keys);
                 link.lease_projection(who, LeaseStep::Leave).await?;
             }
         }
         Ok(())
-    }
-}
-
-fn acting<'a>(
-    keys: &'a crate::stream::ProjectionKeys,
-    projection: &'a Registered,
-    me: &'a str,
-    lease: Duration,
-) -> ActingAs<'a> {
-    ActingAs {
-        keys,
-        projection: projection.name,
-        runner: me,
-        lease,
-        is_rebuild: false,
     }
 }

@@ -34,13 +34,16 @@ if step == 'stop' then
   return { 'ok' }
 end
 
-local generation, position, read = is.generation or '1', is.position or '0-0', tonumber(is.read or '-1')
+-- What is built is begun by another step, and is gone with the next one that is.
+if not told and not is.generation then return { 'gone' } end
+local made = tonumber(is.made or '0')
+local generation, position, read = is.generation or text(made + 1), is.position or '0-0', tonumber(is.read or '-1')
 if step == 'arrive' then
   -- Read on from where the public stream stood: all that was before it has been seen.
   if above(ARGV[8], position) then position = ARGV[8] end
   read = tonumber(ARGV[9])
 end
-redis.call('HSET', checkpoint, 'generation', generation, 'made', is.made or generation, 'position', position,
+redis.call('HSET', checkpoint, 'generation', generation, 'made', text(math.max(made, tonumber(generation))), 'position', position,
   'read', text(read), 'passed', is.passed or '0', 'bad', is.bad or '0', 'state', 'running', 'runner', me,
   'until', text(now + lease))
 redis.call('HDEL', checkpoint, 'stopped.at', 'stopped.why')

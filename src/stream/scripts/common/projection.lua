@@ -28,6 +28,8 @@ local function public_of(stream, position, read)
   end
   local of = map(info)
   local out = { last = of['last-generated-id'], added = of['entries-added'] }
+  -- One that was made for its groups says nothing of the one that was there before it.
+  if out.last == '0-0' then out.last = text(clock() - 1) .. '-18446744073709551615' end
   local first = of['first-entry']
   if above(of['max-deleted-entry-id'], position) then
     out.gap = true
