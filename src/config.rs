@@ -70,6 +70,9 @@ pub struct Settings {
     /// `[breakers.payments]`: circuit breakers for calls from within handlers, by the name they are asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub breakers: BTreeMap<String, BreakerSettings>,
+    /// `[projections."orders-by-status"]`: single projections, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub projections: BTreeMap<String, ProjectionSettings>,
     /// `[streams.orders]`: single streams, by name.
     pub streams: BTreeMap<String, StreamSettings>,
     /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
@@ -157,6 +160,12 @@ impl Settings {
         }
     }
 
+    /// What becomes of events that a projection can't apply.
+    pub fn on_bad_event(&self, projection: &str) -> OnBadEvent {
+        let own = self.projections.get(projection);
+        own.and_then(|own| own.on_bad_event).unwrap_or_default()
+    }
+
     /// Where a new group begins to read `stream`: its own section, then `[worker]`.
     pub fn start(&self, stream: &str) -> Start {
         let own = self.streams.get(stream);
@@ -183,6 +192,7 @@ impl Default for Settings {
             },
             handlers: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            projections: BTreeMap::new(),
             streams: BTreeMap::new(),
             dead_letters: DeadLetterSettings::default(),
             app: toml::Table::new(),
@@ -199,6 +209,7 @@ impl fmt::Debug for Settings {
             .field("defaults", &self.defaults)
             .field("handlers", &self.handlers)
             .field("breakers", &self.breakers)
+            .field("projections", &self.projections)
             .field("streams", &self.streams)
             .field("dead_letters", &self.dead_letters)
             .field("app", &show::without_secrets(&self.app))
@@ -364,6 +375,24 @@ pub struct StreamSettings {
     pub retention: Option<Retention>,
     /// Trims to `retention` even what a group has not settled. That is lost to it.
     pub force: Option<bool>,
+}
+
+/// `[projections."orders-by-status"]`: one projection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ProjectionSettings {
+    /// What becomes of an event that can't be applied; it is buried.
+    pub on_bad_event: Option<OnBadEvent>,
+}
+
+/// What becomes of an event that a projection can't apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadEvent {
+    /// `"bury"`: it goes to the dead letters, and the projection goes on.
+    #[default]
+    Bury,
+    /// `"stop"`: the projection stops before it.
+    Stop,
 }
 
 /// `[dead_letters]`: those of every stream, each for itself.

@@ -189,6 +189,11 @@ impl Effect {
         }
     }
 
+    /// Bytes of its key and its arguments.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.args.iter().map(Vec::len).sum::<usize>()
+    }
+
     pub(crate) fn is_guarded(&self) -> bool {
         self.presence != Presence::Any || self.at_least.is_some() || self.at_most.is_some()
     }

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event_type;
-use crate::eventstore::{Aggregate, Registered};
+use crate::eventstore::{Aggregate, Projection, Registered, projection};
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::upcast::Upcasters;
@@ -76,6 +76,7 @@ pub struct Registry {
     /// Known to the handlers of typed events, which ask for them where an older version comes.
     upcasters: Arc<RwLock<Upcasters>>,
     aggregates: Registered,
+    projections: Vec<Arc<projection::Registered>>,
     problems: Vec<String>,
 }
 
@@ -224,6 +225,23 @@ impl Registry {
         self
     }
 
+    /// Keeps a view of aggregates' events: see [`Projection`]. A worker runs it beside its handlers, one of the fleet at a
+    /// time, with the upcasters of this registry.
+    #[track_caller]
+    pub fn projection<P: Projection>(mut self, projection: P) -> Self {
+        let place = Location::caller();
+        let new = projection::Registered::new(projection, self.upcasters.clone(), place);
+        if let Some(first) = self.projections.iter().find(|known| known.name == new.name) {
+            self.problems.push(format!(
+                "{place}: there is a projection called {} already, registered at {}",
+                new.name, first.place
+            ));
+        }
+        self.problems.extend(new.problem());
+        self.projections.push(Arc::new(new));
+        self
+    }
+
     /// Puts a `tower` layer around every handler, whether it was registered before or is after this call. Layers added
     /// later stand around those added before.
     ///
@@ -334,9 +352,14 @@ impl Registry {
         problems.extend(upcasters.problems(|event_type| {
             let route = self.routes.get(event_type).map(|route| route.version);
             let aggregate = || self.aggregates.version_of(event_type);
-            // What takes the data as it is has no use for them, but an aggregate may have.
+            let view = || {
+                let mut of_views = self.projections.iter().flat_map(|one| one.events);
+                let in_view = of_views.find(|kind| kind.event_type == event_type);
+                in_view.map(|kind| kind.version)
+            };
+            // What takes the data as it is has no use for them, but an aggregate or a view may have.
             match route {
-                None | Some(u32::MAX) => aggregate().or(route),
+                None | Some(u32::MAX) => aggregate().or_else(view).or(route),
                 handled => handled,
             }
         }));
@@ -356,6 +379,11 @@ impl Registry {
     /// The kinds of aggregates.
     pub(crate) fn aggregates(&self) -> &Registered {
         &self.aggregates
+    }
+
+    /// The projections, in the order they were registered in.
+    pub(crate) fn projections(&self) -> &[Arc<projection::Registered>] {
+        &self.projections
     }
 
     /// The upcasters, for what reads events and is no handler.

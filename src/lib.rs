@@ -107,5 +107,9 @@ struct EffectsPage;
 struct DeduplicationPage;
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/projections.md")]
+struct Projections;
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/event-sourcing.md")]
 struct EventSourcing;

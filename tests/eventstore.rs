@@ -3,10 +3,10 @@
 mod category;
 mod contract;
 mod loading;
-mod orders;
+pub mod orders;
 mod refusals;
 mod repository;
-mod shelf;
+pub mod shelf;
 mod snapshots;
 mod storm;
 mod subscriptions;

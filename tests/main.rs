@@ -46,6 +46,7 @@ mod outages;
 mod parked;
 mod pausing;
 mod program;
+mod projections;
 mod publish_once;
 mod publishing;
 mod purge;

@@ -45,7 +45,7 @@ async fn deliver(redis: &mut MultiplexedConnection) -> String {
 }
 
 async fn bury(redis: &mut MultiplexedConnection, id: &str) -> String {
-    let script = Script::new(include_str!("../src/stream/scripts/bury.lua"));
+    let script = crate::support::scripts::named("bury");
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("dead"))

@@ -14,6 +14,7 @@ mod logging;
 mod pause;
 mod private_server;
 mod program;
+mod projection;
 mod publish;
 mod retention;
 mod run;

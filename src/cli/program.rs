@@ -10,8 +10,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::terminal::say;
 use super::{
-    CommandError, aggregate, bench, completions, config, dlq, logging, pause, publish, run,
-    scheduled, status,
+    CommandError, aggregate, bench, completions, config, dlq, logging, pause, projection, publish,
+    run, scheduled, status,
 };
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -90,6 +90,9 @@ enum Builtin {
     Pause(pause::PauseArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
+    /// List projections, or build one's view anew
+    #[command(subcommand)]
+    Projection(projection::ProjectionCommand),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -216,6 +219,11 @@ impl Program {
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
+                Builtin::Projection(command) => {
+                    let settings = globals.settings()?;
+                    let registry = (self.registry)(settings.clone()).await?;
+                    projection::run(command, settings, registry).await
+                }
                 Builtin::Config(command) => config::run(command, &globals),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::BenchWorker(args) => bench::work(args, globals.settings()?).await,

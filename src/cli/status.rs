@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::projection;
 use super::retention::Kept;
 use super::terminal::print;
 use super::text::{printable, rough, table};
@@ -37,13 +38,21 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         kept.push(Kept::look(&pool, &settings, stream, &group, &status).await?);
         streams.push((stream.clone(), status));
     }
+    let projections = projection::on_streams(&pool, &settings.worker.streams).await?;
     if args.json {
         let mut streams: Vec<Value> = streams.iter().map(as_json).collect();
         streams
             .iter_mut()
             .zip(&kept)
             .for_each(|(json, kept)| kept.add_to(json));
-        return print(json!({ "group": group, "streams": streams }));
+        let mut all = json!({ "group": group, "streams": streams });
+        if !projections.is_empty() {
+            let projections = projections
+                .iter()
+                .map(|(stream, status)| projection::as_json(stream, status));
+            all["projections"] = projections.collect();
+        }
+        return print(all);
     }
     print(format_args!("group {group}\n"))?;
     let mut header = vec![
@@ -80,10 +89,17 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
             table(&header, &["STREAM", "NOTE"], &rows)
         ))?;
     }
+    if !projections.is_empty() {
+        print(format_args!("\n{}", projection::rows(&projections)))?;
+    }
+    let of_projections = projections
+        .iter()
+        .flat_map(|(stream, status)| projection::notes(stream, status));
     let notes: Vec<String> = streams
         .iter()
         .zip(&kept)
         .flat_map(|((stream, status), kept)| [notes(stream, &group, status), kept.notes()].concat())
+        .chain(of_projections)
         .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;

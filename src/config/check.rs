@@ -65,6 +65,12 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         let path = KeyPath::plain("breakers").key(name);
         breaker(&path, settings, &mut findings);
     }
+    for name in settings.projections.keys() {
+        if let Err(refusal) = group_name(name) {
+            let path = KeyPath::plain("projections").key(name);
+            findings.add(path, format!("the projection's name {refusal}"));
+        }
+    }
     for (name, settings) in &settings.streams {
         let path = KeyPath::plain("streams").key(name);
         if let Err(refusal) = stream_name(name) {
@@ -278,9 +284,20 @@ fn same_keys(a: &str, b: &str) -> bool {
 }
 
 /// What a group's keys are called, behind the stream and the group.
-pub(crate) const OWN: [&str; 11] = [
-    "retry", "dead", "again", "failures", "position", "paused", "kept", "protocol", "breakers",
-    "tidied", "commits",
+pub(crate) const OWN: [&str; 13] = [
+    "retry",
+    "dead",
+    "again",
+    "failures",
+    "position",
+    "paused",
+    "kept",
+    "protocol",
+    "breakers",
+    "tidied",
+    "commits",
+    "projection",
+    "rebuild",
 ];
 
 /// Another group may read the dead letters of this one; this one would chase its own.

@@ -204,6 +204,11 @@ fn stream_settings() -> impl Strategy<Value = StreamSettings> {
     })
 }
 
+fn projection() -> impl Strategy<Value = ProjectionSettings> {
+    let on_bad_event = select(vec![OnBadEvent::Bury, OnBadEvent::Stop]);
+    proptest::option::of(on_bad_event).prop_map(|on_bad_event| ProjectionSettings { on_bad_event })
+}
+
 fn dead_letters() -> impl Strategy<Value = DeadLetterSettings> {
     let warn_at = 1..=i64::MAX as u64;
     let kept = proptest::option::of(keep());
@@ -238,12 +243,24 @@ fn settings() -> impl Strategy<Value = Settings> {
         (any_wait(), any_wait(), proptest::option::of(breaker())),
         proptest::collection::btree_map(event_type, handler(), 0..3),
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
+        proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
         proptest::collection::btree_map(stream(), stream_settings(), 0..3),
         dead_letters(),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
-            |(redis, worker, retry, defaults, handlers, breakers, streams, dead_letters, app)| {
+            |(
+                redis,
+                worker,
+                retry,
+                defaults,
+                handlers,
+                breakers,
+                projections,
+                streams,
+                dead_letters,
+                app,
+            )| {
                 Settings {
                     redis,
                     worker,
@@ -259,6 +276,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     },
                     handlers,
                     breakers,
+                    projections,
                     streams,
                     dead_letters,
                     app: app.into_iter().collect(),
@@ -285,7 +303,11 @@ fn levels() -> Vec<(String, Vec<String>)> {
         "streams.orders".to_owned(),
         owned(&["start", "retention", "force"]),
     );
-    let top = "redis worker retry defaults handlers streams dead_letters app";
+    levels.insert(
+        "projections.orders-by-status".to_owned(),
+        owned(&["on_bad_event"]),
+    );
+    let top = "redis worker retry defaults handlers projections streams dead_letters app";
     levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
     levels
         .get_mut("retry")

@@ -6,7 +6,9 @@ use toml::{Table, Value};
 use super::error::{Origin, Problem, ProblemKind};
 use super::tree::{KeyPath, Tree};
 use super::value::{Given, Setting, type_name};
-use super::{BreakerSettings, HandlerSettings, Settings, StreamSettings, nearest};
+use super::{
+    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, nearest,
+};
 use crate::retry::Backoff;
 
 /// Reads what `tree` says over the defaults. A setting whose value is refused keeps its default.
@@ -93,6 +95,11 @@ impl Reader<'_> {
             let mut breaker = BreakerSettings::default();
             section.breaker(&mut breaker);
             read.breakers.insert(name.to_owned(), breaker);
+        });
+        root.sections("projections", |name, section| {
+            let mut projection = ProjectionSettings::default();
+            section.setting("on_bad_event", &mut projection.on_bad_event);
+            read.projections.insert(name.to_owned(), projection);
         });
         root.sections("streams", |name, section| {
             let mut stream = StreamSettings::default();

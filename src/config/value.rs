@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
-use super::{Counts, Rate, RateScope, Start, Unhandled, duration, nearest};
+use super::{Counts, OnBadEvent, Rate, RateScope, Start, Unhandled, duration, nearest};
 
 /// A value as a source gives it.
 #[derive(Clone, Copy)]
@@ -138,6 +138,12 @@ impl Setting for Duration {
 impl Setting for Unhandled {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("bury", Self::Bury), ("ack", Self::Ack)])
+    }
+}
+
+impl Setting for OnBadEvent {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("bury", Self::Bury), ("stop", Self::Stop)])
     }
 }
 

@@ -152,7 +152,7 @@ pub(super) const fn assert_sound<A: Aggregate>() {
 }
 
 /// Whether no type stands twice. Usable in constants.
-const fn are_distinct(kinds: &[EventKind]) -> bool {
+pub(super) const fn are_distinct(kinds: &[EventKind]) -> bool {
     let mut a = 0;
     while a < kinds.len() {
         let mut b = a + 1;

@@ -1,4 +1,4 @@
-//! Brings a stored event to what its aggregate applies: its type, its version as of today, its data.
+//! Brings a stored event to what is made of it: its type, its version as of today, its data.
 
 use std::sync::RwLock;
 
@@ -6,9 +6,10 @@ use super::aggregate::{Aggregate, AggregateEvent, EventData};
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Envelope;
 use crate::upcast::Upcasters;
 
-/// The event that is stored, upcast where it is of an older version.
+/// The event of an aggregate.
 pub(super) fn decode<A: Aggregate>(
     upcasters: &RwLock<Upcasters>,
     id: &AggregateId,
@@ -21,16 +22,29 @@ pub(super) fn decode<A: Aggregate>(
         let message = format!("event {at} of {id} ({event_type} in version {version}): {why}");
         Error::new(ErrorKind::Codec, message)
     };
-    let kinds = A::Event::KINDS;
-    let kind = kinds
-        .iter()
-        .find(|kind| kind.event_type == event_type)
-        .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))?;
+    decode_one_of(upcasters, envelope)
+        .map_err(&wrong)?
+        .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))
+}
+
+/// The event, upcast where it is of an older version; None where its type is none of the enum's.
+///
+/// # Errors
+/// Where it can't be read.
+pub(super) fn decode_one_of<E: AggregateEvent>(
+    upcasters: &RwLock<Upcasters>,
+    envelope: &Envelope,
+) -> Result<Option<E>, String> {
+    let (event_type, version) = (envelope.event_type(), envelope.version());
+    let mut kinds = E::KINDS.iter();
+    let Some(kind) = kinds.find(|kind| kind.event_type == event_type) else {
+        return Ok(None);
+    };
     if version > kind.version {
-        return Err(wrong(format!(
+        return Err(format!(
             "this release knows versions up to {}",
             kind.version
-        )));
+        ));
     }
     let upcast = match version == kind.version {
         true => None,
@@ -38,14 +52,15 @@ pub(super) fn decode<A: Aggregate>(
             let upcasters = upcasters.read().expect("no panic while it is locked");
             upcasters
                 .upcast(envelope)
-                .map_err(|failure| wrong(failure.to_string()))?
+                .map_err(|failure| failure.to_string())?
         }
     };
     let data = EventData {
         content_type: envelope.content_type(),
         data: upcast.as_deref().unwrap_or(envelope.data()),
     };
-    A::Event::decode(event_type, data)
-        .ok_or_else(|| wrong("it is not decoded".to_owned()))?
-        .map_err(|error| wrong(error.to_string()))
+    E::decode(event_type, data)
+        .ok_or_else(|| "it is not decoded".to_owned())?
+        .map(Some)
+        .map_err(|error| error.to_string())
 }

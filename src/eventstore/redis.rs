@@ -12,7 +12,7 @@ use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line};
+use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line, Pool};
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
@@ -64,6 +64,14 @@ impl RedisEventStore {
     /// The version of the last event there ever was.
     pub(super) async fn last_version(&self, aggregate: &AggregateId) -> Result<u64> {
         self.line.last_version(&self.public.key(aggregate)).await
+    }
+
+    /// The same, over connections of a pool.
+    pub(super) fn with_pool(pool: Pool, public: PublicStreams) -> Self {
+        RedisEventStore {
+            line: Line::new(pool),
+            public,
+        }
     }
 
     /// The streams on which others are told of the events.

@@ -12,7 +12,7 @@ use crate::effects::{Effect, Presence};
 use crate::event::EntryId;
 use crate::fields::Fields;
 
-script!(COMMIT, "commit");
+script!(COMMIT, "commit", behind "common/effects");
 
 /// One entry to be committed.
 pub(crate) struct Commit<'a> {

@@ -51,6 +51,31 @@ pub(crate) struct Keys {
     seen: String,
 }
 
+/// The keys of a projection of one public stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProjectionKeys {
+    /// The public stream.
+    pub stream: String,
+    /// How far the view is that is served, and who runs it.
+    pub checkpoint: String,
+    /// The same of one that is built beside it.
+    pub rebuild: String,
+    /// Events that could not be applied, of the view that is served and of the one that is built.
+    pub dead: String,
+    pub rebuild_dead: String,
+    /// Replayed ones.
+    pub again: String,
+    /// What the keys of all views begin with; their generation comes next.
+    pub views: String,
+}
+
+impl ProjectionKeys {
+    /// What the keys of a view begin with.
+    pub fn view(&self, generation: u64) -> String {
+        format!("{}{generation}:", self.views)
+    }
+}
+
 impl StreamKeys {
     /// The keys of `stream`.
     pub fn new(stream: &str) -> Self {
@@ -60,6 +85,20 @@ impl StreamKeys {
             scheduled: format!("{prefix}:scheduled"),
             events: format!("{prefix}:scheduled:events"),
             prefix,
+        }
+    }
+
+    /// The keys of a projection of this stream.
+    pub fn projection(&self, name: &str) -> ProjectionKeys {
+        let prefix = format!("{}:{name}", self.prefix);
+        ProjectionKeys {
+            stream: self.stream.clone(),
+            checkpoint: format!("{prefix}:projection"),
+            rebuild: format!("{prefix}:rebuild"),
+            dead: format!("{prefix}:dead"),
+            rebuild_dead: format!("{prefix}:rebuild:dead"),
+            again: format!("{prefix}:again"),
+            views: format!("{prefix}:view:"),
         }
     }
 

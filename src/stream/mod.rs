@@ -16,6 +16,7 @@ mod keys;
 mod letters;
 mod line;
 mod pause;
+mod projection;
 mod rate;
 mod read;
 mod reader;
@@ -39,10 +40,14 @@ pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use events::{EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use history::{PageOf, Scan};
-pub(crate) use keys::{Keys, StreamKeys};
+pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use line::Line;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
+pub(crate) use projection::{
+    ActingAs, AppliedBatch, Batch, Begun, From, ProjectionStatus, Stand, Standing,
+    Step as LeaseStep, Switched, Taken, Told, What,
+};
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;

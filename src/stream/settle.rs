@@ -12,9 +12,12 @@ use crate::fields::Fields;
 
 /// A script by its file's name.
 macro_rules! script {
-    ($name:ident, $file:literal) => {
+    ($name:ident, $file:literal $(, behind $common:literal)*) => {
         static $name: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            redis::Script::new(include_str!(concat!("scripts/", $file, ".lua")))
+            redis::Script::new(concat!(
+                $(include_str!(concat!("scripts/", $common, ".lua")),)*
+                include_str!(concat!("scripts/", $file, ".lua")),
+            ))
         });
     };
 }
@@ -22,7 +25,7 @@ pub(super) use script;
 
 script!(ACK, "ack");
 script!(PARK, "park");
-script!(BURY, "bury");
+script!(BURY, "bury", behind "common/letter");
 
 /// Most entries in one script: Lua's unpack ends at some 8,000 values.
 const CHUNK: usize = 500;

@@ -7,7 +7,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// The last complaint of one task.
 #[derive(Default)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     last: Option<(String, Instant)>,
 }
 
@@ -31,7 +31,7 @@ impl Complaint {
 }
 
 /// Waits that grow while something stays wrong, so that nothing spins.
-pub(super) struct Pause {
+pub(crate) struct Pause {
     next: Duration,
 }
 

@@ -41,6 +41,7 @@ mod steps;
 mod turns;
 mod turnstile;
 mod verdict;
+mod views;
 mod waker;
 mod ward;
 
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
+pub(crate) use complaint::{Complaint, Pause};
 pub use observer::{Observer, Outcome, Settled};
 
 use crate::config::Settings;
@@ -73,6 +75,7 @@ use retention::Keeper;
 use settler::{Settlement, Settler};
 use shared::Shared;
 use source::Source;
+use views::Views;
 
 /// Most bytes a single wake, reclaim or adopt brings.
 const ROOM: usize = 4 << 20;
@@ -162,6 +165,7 @@ impl Worker {
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         say_what_is_idle(&settings, &registry);
         let windows = Arc::new(Windows::new(&settings, &registry));
+        let projections = registry.projections().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
         let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
         let shared = Arc::new(shared);
@@ -174,6 +178,7 @@ impl Worker {
             "worker starts"
         );
 
+        let views = Views::run(projections, &settings, &shared)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (to_lanes, runs) = async_channel::unbounded();
@@ -218,6 +223,7 @@ impl Worker {
         }
         let drain = Instant::now() + settings.worker.drain;
         shared.stop();
+        views.stop();
         shared.held.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
@@ -239,6 +245,7 @@ impl Worker {
         {
             shared.abandon.cancel();
         }
+        views.ended().await;
         if let Some(error) = shared.take_failure() {
             return Err(error);
         }
@@ -272,13 +279,21 @@ impl Io {
 
 /// Warns of what is set up here for nothing: most often a name is misspelt.
 fn say_what_is_idle(settings: &Settings, registry: &Registry) {
-    if registry.event_types().next().is_none() {
+    if registry.event_types().next().is_none() && registry.projections().is_empty() {
         tracing::warn!("no handler is registered: no event can be handled here");
     }
     for name in settings.handlers.keys() {
         if registry.route(name).is_none() {
             tracing::warn!(
                 "[handlers.{name:?}] has no effect here: no handler is registered for that type"
+            );
+        }
+    }
+    for name in settings.projections.keys() {
+        let mut known = registry.projections().iter();
+        if !known.any(|projection| projection.name == name) {
+            tracing::warn!(
+                "[projections.{name:?}] has no effect here: no such projection is registered"
             );
         }
     }

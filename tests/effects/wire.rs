@@ -205,7 +205,7 @@ on_both_servers! {
         let mut group = redis::cmd("XGROUP");
         group.arg("CREATE").arg("jobs").arg("workers").arg("0").arg("MKSTREAM");
         let _: () = group.query_async(&mut redis).await.unwrap();
-        let script = redis::Script::new(include_str!("../../src/stream/scripts/commit.lua"));
+        let script = crate::support::scripts::named("commit");
         let guard = "{jobs}:workers:buried:1-1";
         for (number, guarded, outcome) in [(1, true, "done"), (2, false, "done"), (3, true, "done")] {
             if guarded {

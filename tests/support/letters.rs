@@ -17,7 +17,10 @@ pub const AGAIN: &str = "{orders}:fulfilment:again";
 pub const PROTOCOL: &str = "{orders}:fulfilment:protocol";
 
 /// The step that moves an entry to the dead letters.
-const BURY: &str = include_str!("../../src/stream/scripts/bury.lua");
+const BURY: &str = concat!(
+    include_str!("../../src/stream/scripts/common/letter.lua"),
+    include_str!("../../src/stream/scripts/bury.lua")
+);
 
 /// The default settings for a server, with further lines.
 pub fn settings(server: &Server, toml: &str) -> Settings {

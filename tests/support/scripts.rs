@@ -15,15 +15,21 @@ pub fn call(name: &str) -> Exchange {
 
 /// The hash by which a script is called.
 pub fn hash(name: &str) -> String {
+    named(name).get_hash().to_owned()
+}
+
+/// The script of that name.
+pub fn named(name: &str) -> Script {
     script(&folder().join(format!("{name}.lua")))
-        .get_hash()
-        .to_owned()
 }
 
 /// Makes all scripts known to a server, so that every call of one is the step itself.
 pub async fn load(redis: &mut MultiplexedConnection) {
     for file in std::fs::read_dir(folder()).expect("the scripts") {
         let path = file.expect("a script").path();
+        if path.is_dir() {
+            continue;
+        }
         script(&path)
             .load_async(redis)
             .await
@@ -31,8 +37,19 @@ pub async fn load(redis: &mut MultiplexedConnection) {
     }
 }
 
+/// A script behind what it says that it stands behind, as the library puts them together.
 fn script(path: &Path) -> Script {
-    Script::new(&std::fs::read_to_string(path).expect("a script"))
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a script");
+    let own = read(path);
+    let common = own
+        .lines()
+        .find_map(|line| line.strip_prefix("-- Behind: "));
+    let parts = common.into_iter().flat_map(|names| names.split(", "));
+    let text: String = parts
+        .map(|name| read(&folder().join(format!("{name}.lua"))))
+        .chain([own.clone()])
+        .collect();
+    Script::new(&text)
 }
 
 fn folder() -> PathBuf {

@@ -1,4 +1,5 @@
 -- Moves one entry, whole, to the dead letters.
+-- Behind: common/letter
 -- KEYS: stream, retry, dead, failures, guard
 -- ARGV: group, consumer, id, count, own (1: the lease never lapsed), ms since its delivery, delete (0|1),
 --       reason, error, attempts, handler, name of the stream, replays, then (once asked for) the fields
@@ -23,22 +24,6 @@ else
   return 'missing'
 end
 
-local function rfc3339(ms)
-  local days = math.floor(ms / 86400000)
-  local rest = ms - days * 86400000
-  -- civil_from_days, Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms"
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local day, month = doy - math.floor((153 * mp + 2) / 5) + 1, mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
-    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
-end
-
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', dead)
 local t = redis.call('TIME')
@@ -47,16 +32,9 @@ local first = now - ARGV[6]
 local record = redis.call('HGET', failures, id)
 if record then first = tonumber(string.match(record, '^(%d+) ')) or first end
 
--- Lua's unpack ends at some 8,000 values, so a very wide entry travels as one field.
-if #fields > 7000 then fields = { 'streamhand.packed', cmsgpack.pack(fields) } end
-local n = #fields
-for i, v in ipairs({
-  'dead.reason', ARGV[8], 'dead.error', ARGV[9], 'dead.attempts', ARGV[10], 'dead.handler', ARGV[11],
-  'dead.stream', ARGV[12], 'dead.group', group, 'dead.entry', id, 'dead.consumer', me,
-  'dead.first_delivered', rfc3339(first), 'dead.at', rfc3339(now), 'dead.replays', ARGV[13],
-}) do fields[n + i] = v end
-
-redis.call('XADD', dead, '*', unpack(fields))
+redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
+  handler = ARGV[11], stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
+  replays = ARGV[13] })))
 redis.call('SET', guard, '', 'PX', 3600000)
 redis.call('XACK', stream, group, id)
 if ARGV[7] == '1' then redis.call('XDEL', stream, id) end

@@ -1,0 +1,204 @@
+//! `projection`: the views of this program's registry, how far they are, and building one anew.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::CommandError;
+use super::terminal::{print, progress, say};
+use super::text::{printable, table};
+use crate::config::Settings;
+use crate::eventstore::projection::rebuild;
+use crate::handler::Registry;
+use crate::stream::{Connector, Pool, ProjectionStatus, StreamKeys};
+
+#[derive(Subcommand)]
+pub(super) enum ProjectionCommand {
+    /// List projections with how far they are
+    List(ListArgs),
+    /// Build a projection's view anew from the aggregates, beside the one that is served until it is done
+    Rebuild(RebuildArgs),
+}
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// Print one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct RebuildArgs {
+    /// The projection
+    name: String,
+}
+
+pub(super) async fn run(
+    command: ProjectionCommand,
+    settings: Settings,
+    registry: Registry,
+) -> Result<(), CommandError> {
+    registry.check()?;
+    match command {
+        ProjectionCommand::List(args) => list(args, &settings, &registry).await,
+        ProjectionCommand::Rebuild(args) => build(args, &settings, &registry).await,
+    }
+}
+
+async fn list(
+    args: ListArgs,
+    settings: &Settings,
+    registry: &Registry,
+) -> Result<(), CommandError> {
+    let pool = Connector::new(&settings.redis)?.pool(1)?;
+    let mut found = Vec::new();
+    for projection in registry.projections() {
+        for stream in projection.public()?.names() {
+            let of = StreamKeys::new(stream);
+            let all = pool.projections(&of, &[projection.name]).await?;
+            let own = all
+                .into_iter()
+                .filter(|status| status.name == projection.name);
+            found.extend(own.map(|status| (stream.to_owned(), status)));
+        }
+    }
+    if args.json {
+        let all: Vec<Value> = found
+            .iter()
+            .map(|(stream, status)| as_json(stream, status))
+            .collect();
+        return print(json!({ "projections": all }));
+    }
+    if found.is_empty() {
+        say("no projection is registered in this program");
+        return Ok(());
+    }
+    print(rows(&found))?;
+    for note in found
+        .iter()
+        .flat_map(|(stream, status)| notes(stream, status))
+    {
+        print(note)?;
+    }
+    Ok(())
+}
+
+async fn build(
+    args: RebuildArgs,
+    settings: &Settings,
+    registry: &Registry,
+) -> Result<(), CommandError> {
+    let mut known = registry.projections().iter();
+    let Some(projection) = known.find(|projection| projection.name == args.name) else {
+        let names: Vec<_> = registry
+            .projections()
+            .iter()
+            .map(|projection| projection.name)
+            .collect();
+        let known = match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        };
+        return Err(CommandError::usage(format!(
+            "no projection {:?} is registered in this program; there is {known}",
+            args.name
+        )));
+    };
+    let host = gethostname::gethostname();
+    let me = format!(
+        "rebuild-{}-{}-{:08x}",
+        host.to_string_lossy(),
+        std::process::id(),
+        fastrand::u32(..)
+    );
+    let bar = progress(Some(0), "events");
+    let built = rebuild(projection.clone(), settings, &me, |progress| {
+        // Of one that was never built nobody knows how many there are.
+        bar.set_length(progress.of.max(progress.built));
+        bar.set_position(progress.built);
+    })
+    .await;
+    bar.finish_and_clear();
+    say(format_args!(
+        "built {} anew from {} events",
+        args.name, built?.built
+    ));
+    Ok(())
+}
+
+/// The projections that are groups of these streams, whatever program they are of.
+pub(super) async fn on_streams(
+    pool: &Pool,
+    streams: &[String],
+) -> Result<Vec<(String, ProjectionStatus)>, CommandError> {
+    let mut found = Vec::new();
+    for stream in streams {
+        let all = pool.projections(&StreamKeys::new(stream), &[]).await?;
+        found.extend(all.into_iter().map(|status| (stream.clone(), status)));
+    }
+    Ok(found)
+}
+
+pub(super) fn rows(all: &[(String, ProjectionStatus)]) -> String {
+    let unknown = || "-".to_owned();
+    let row = |(stream, status): &(String, ProjectionStatus)| {
+        vec![
+            printable(&status.name).to_string(),
+            stream.clone(),
+            status.state().to_owned(),
+            status.lag.map_or_else(unknown, |lag| lag.to_string()),
+            status
+                .generation()
+                .map_or_else(unknown, |generation| generation.to_string()),
+            status.bad().to_string(),
+            status.position().map_or_else(unknown, str::to_owned),
+            status
+                .runner()
+                .map_or_else(unknown, |runner| printable(runner).to_string()),
+        ]
+    };
+    let header = [
+        "PROJECTION",
+        "STREAM",
+        "STATE",
+        "LAG",
+        "GENERATION",
+        "BAD EVENTS",
+        "POSITION",
+        "RUN BY",
+    ];
+    let rows: Vec<_> = all.iter().map(row).collect();
+    table(&header, &["STREAM", "RUN BY"], &rows)
+}
+
+/// What an operator has to know of a projection first.
+pub(super) fn notes(stream: &str, status: &ProjectionStatus) -> Vec<String> {
+    let name = printable(&status.name);
+    let stopped = status.stopped().map(|(at, why)| {
+        let why = printable(why);
+        format!(
+            "{stream}: {name} has stopped before the bad event {at}: a worker that is started tries it again ({why})"
+        )
+    });
+    let built = status.rebuild().map(|(generation, position)| {
+        format!("{stream}: generation {generation} of {name} is being built, and at {position}")
+    });
+    stopped.into_iter().chain(built).collect()
+}
+
+pub(super) fn as_json(stream: &str, status: &ProjectionStatus) -> Value {
+    let stopped = status.stopped();
+    let rebuild = status.rebuild();
+    json!({
+        "name": status.name,
+        "stream": stream,
+        "state": status.state(),
+        "lag": status.lag,
+        "generation": status.generation(),
+        "position": status.position(),
+        "bad_events": status.bad(),
+        "runner": status.runner(),
+        "stopped_at": stopped.map(|(at, _)| at),
+        "stopped_why": stopped.map(|(_, why)| why),
+        "rebuild": rebuild.map(|(generation, position)| json!({ "generation": generation, "position": position })),
+    })
+}

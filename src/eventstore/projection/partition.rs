@@ -1,0 +1,316 @@
+//! One public stream of a projection, within one process: whose it is to run it here, how far it is, and its batches.
+
+use std::time::{Duration, Instant};
+
+use super::batch::{Bad, End, Head, Made, Rules, bury};
+use super::past::Past;
+use crate::config::OnBadEvent;
+use crate::event::{Entry, EntryId};
+use crate::stream::{
+    ActingAs, AppliedBatch, Batch, From, LeaseStep, Link, ProjectionKeys, Stand, Standing, Taken,
+    Trouble,
+};
+
+/// A public stream.
+pub(super) struct Partition {
+    pub number: usize,
+    pub keys: ProjectionKeys,
+    pub state: State,
+    /// When its lease is to be taken, or renewed.
+    pub due: Instant,
+    pub head: Head,
+    pub again: Head,
+    /// Entries that this process has had applied, or passed over.
+    pub passed: u64,
+    /// The bad event that it has stopped before, and what is wrong with it.
+    pub halted: Option<(EntryId, String)>,
+    /// It was found to be another's, or gone.
+    pub lost: bool,
+    is_first: bool,
+}
+
+/// Where it is.
+pub(super) enum State {
+    /// Others run it, or nobody.
+    Elsewhere,
+    /// It reads the public stream.
+    Live(Stand),
+    /// It reads the aggregates, for the public stream does not have it all. None where that is still to begin.
+    Past(Stand, Standing, Option<Box<Past>>),
+}
+
+impl Partition {
+    pub fn new(number: usize, keys: ProjectionKeys) -> Self {
+        Partition {
+            number,
+            keys,
+            state: State::Elsewhere,
+            due: Instant::now(),
+            head: Head::default(),
+            again: Head::default(),
+            passed: 0,
+            halted: None,
+            lost: false,
+            is_first: true,
+        }
+    }
+
+    pub fn stand(&self) -> Option<Stand> {
+        match &self.state {
+            State::Elsewhere => None,
+            State::Live(stand) | State::Past(stand, ..) => Some(*stand),
+        }
+    }
+
+    /// Takes the lease, or renews it, where it is time.
+    pub async fn look(&mut self, who: ActingAs<'_>, link: &mut Link) -> Result<(), Trouble> {
+        if Instant::now() < self.due {
+            return Ok(());
+        }
+        let asked = Instant::now();
+        let step = match self.stand() {
+            Some(_) => LeaseStep::Keep,
+            None if self.is_first => LeaseStep::First,
+            None => LeaseStep::Take,
+        };
+        let taken = link.lease_projection(who, step).await?;
+        // Theirs may have just begun their lease, or be gone before it ends.
+        let wait = match &taken {
+            Taken::Theirs(left) => (*left).clamp(Duration::from_millis(20), who.lease / 3),
+            Taken::Gone => Duration::ZERO,
+            _ => who.lease / 3,
+        };
+        self.due = asked + wait;
+        if !matches!(taken, Taken::Theirs(_)) {
+            self.is_first = false;
+        }
+        self.heed(taken, who);
+        Ok(())
+    }
+
+    /// Takes notice of what an answer says of where it is.
+    fn heed(&mut self, taken: Taken, who: ActingAs<'_>) {
+        let stream = &self.keys.stream;
+        let Taken::Yours { stand, public, gap } = taken else {
+            if !matches!(self.state, State::Elsewhere) {
+                tracing::info!(
+                    projection = who.projection,
+                    stream,
+                    "another worker runs the projection now"
+                );
+            }
+            self.state = State::Elsewhere;
+            self.lost = true;
+            return;
+        };
+        self.lost = false;
+        if matches!(self.state, State::Elsewhere) {
+            let Stand {
+                generation,
+                position,
+            } = stand;
+            tracing::info!(projection = who.projection, stream, generation, %position, "runs the projection");
+            (self.head, self.again) = Default::default();
+        }
+        match &self.state {
+            State::Past(at, ..) | State::Live(at) if *at == stand && !(gap && self.is_live()) => {}
+            _ if gap => self.goes_back(stand, public, who),
+            _ => self.state = State::Live(stand),
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
+    fn goes_back(&mut self, stand: Stand, public: Standing, who: ActingAs<'_>) {
+        let (stream, position) = (&self.keys.stream, stand.position);
+        tracing::info!(
+            projection = who.projection, stream, %position,
+            "the public stream does not have it all: reading from the aggregates"
+        );
+        self.state = State::Past(stand, public, None);
+    }
+
+    /// Applies entries that came from the public stream or from the aggregates.
+    pub async fn apply(
+        &mut self,
+        from: From,
+        entries: &[Entry],
+        rules: &Rules<'_>,
+        who: ActingAs<'_>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        let Some(stand) = self.stand() else {
+            return Ok(());
+        };
+        let head = match from {
+            From::Again => &mut self.again,
+            _ => &mut self.head,
+        };
+        head.wait = None;
+        let Made {
+            told,
+            entries: count,
+            end,
+        } = rules.make(entries, head, from == From::Again);
+        if count > 0 {
+            let batch = Batch {
+                from,
+                stand,
+                to: entries[count - 1].id,
+                entries: count,
+                events: &told,
+            };
+            match link.project(who, &batch).await? {
+                AppliedBatch::Done(position) => {
+                    self.moved_to(stand, position);
+                    self.passed += count as u64;
+                }
+                AppliedBatch::Refused(place, why, position) => {
+                    self.moved_to(stand, position);
+                    let id = told.get(place).map(|told| told.id);
+                    let bad = Bad {
+                        reason: "permanent",
+                        error: why,
+                        attempts: 1,
+                    };
+                    return self.meet(from, id, entries, bad, rules, who, link).await;
+                }
+                AppliedBatch::Moved => {
+                    self.look_again();
+                    return Ok(());
+                }
+                AppliedBatch::Gap(public) => {
+                    self.goes_back(stand, public, who);
+                    return Ok(());
+                }
+            }
+            self.renewed(who);
+        }
+        let (projection, stream) = (who.projection, &self.keys.stream);
+        match end {
+            End::Whole => Ok(()),
+            End::Retried(why) => {
+                tracing::warn!(projection, stream, "an event is tried again: {why}");
+                Ok(())
+            }
+            End::Bad(id, why) => self.stop(id, &why, who, link).await,
+        }
+    }
+
+    /// An effect of this event can't be done, which its view says.
+    #[allow(clippy::too_many_arguments)]
+    async fn meet(
+        &mut self,
+        from: From,
+        id: Option<EntryId>,
+        entries: &[Entry],
+        bad: Bad,
+        rules: &Rules<'_>,
+        who: ActingAs<'_>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        let (Some(stand), Some(place)) = (
+            self.stand(),
+            entries.iter().position(|entry| Some(entry.id) == id),
+        ) else {
+            return Err(Trouble::garbled("applying events"));
+        };
+        let entry = &entries[place];
+        if rules.on_bad == OnBadEvent::Stop && from != From::Again {
+            return self.stop(entry.id, &bad.error, who, link).await;
+        }
+        // Those between, which are passed over, are passed with it.
+        let passed = match from {
+            From::Again => 0,
+            _ => entries[..place]
+                .iter()
+                .filter(|entry| entry.id > stand.position)
+                .count(),
+        };
+        let told = [bury(entry, passed + 1, bad, &Head::default())];
+        let batch = Batch {
+            from,
+            stand,
+            to: entry.id,
+            entries: passed + 1,
+            events: &told,
+        };
+        match link.project(who, &batch).await? {
+            AppliedBatch::Done(position) => {
+                self.moved_to(stand, position);
+                self.renewed(who);
+            }
+            // Read and looked at anew.
+            _ => self.look_again(),
+        }
+        Ok(())
+    }
+
+    async fn stop(
+        &mut self,
+        id: EntryId,
+        why: &str,
+        who: ActingAs<'_>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        let Some(stand) = self.stand() else {
+            return Ok(());
+        };
+        let stopped = link
+            .lease_projection(who, LeaseStep::Stop(stand, id, why))
+            .await?;
+        self.state = State::Elsewhere;
+        self.due = Instant::now() + who.lease / 3;
+        self.halted = Some((id, why.to_owned()));
+        if let Taken::Done = stopped {
+            let (projection, stream) = (who.projection, &self.keys.stream);
+            tracing::error!(
+                projection, stream, event = %id,
+                "the projection has stopped at a bad event, as on_bad_event says; a worker that is started tries it \
+                 again: {why}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Everything that is to be read from the aggregates has been: goes on with the public stream.
+    pub async fn arrive(&mut self, who: ActingAs<'_>, link: &mut Link) -> Result<(), Trouble> {
+        let State::Past(stand, until, _) = self.state else {
+            return Ok(());
+        };
+        let taken = link
+            .lease_projection(who, LeaseStep::Arrive(stand, until))
+            .await?;
+        self.state = State::Live(stand);
+        self.due = Instant::now() + who.lease / 3;
+        self.heed(taken, who);
+        Ok(())
+    }
+
+    fn moved_to(&mut self, stand: Stand, position: EntryId) {
+        let stand = Stand { position, ..stand };
+        match &mut self.state {
+            State::Elsewhere => {}
+            State::Live(at) => *at = stand,
+            State::Past(at, _, past) => {
+                *at = stand;
+                if let Some(past) = past {
+                    past.pass(position);
+                }
+            }
+        }
+    }
+
+    /// A batch renews the lease like a renewal.
+    fn renewed(&mut self, who: ActingAs<'_>) {
+        self.due = Instant::now() + who.lease / 3;
+    }
+
+    /// What is known of where it is does not hold.
+    fn look_again(&mut self) {
+        self.state = State::Elsewhere;
+        self.due = Instant::now();
+    }
+}

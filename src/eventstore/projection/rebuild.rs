@@ -1,0 +1,195 @@
+//! Builds a view anew, beside the one that is served, and has it served once it is as far.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Registered;
+use super::partition::{Partition, State};
+use super::runner::{Runner, acting};
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stream::{Begun, Connector, LeaseStep, Link, Switched, Trouble};
+use crate::worker::Pause;
+
+/// Who has just looked up where a view is may read it for so long.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often in a row a broken connection is made anew.
+const TRIES: u32 = 20;
+
+/// What is told of a rebuild under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Entries that are in what is built.
+    pub built: u64,
+    /// Entries in what is served, of the partitions that were begun.
+    pub of: u64,
+}
+
+/// Builds a projection's view anew in all its partitions, one after the other. `me` names this process.
+///
+/// # Errors
+/// Where another builds it, a bad event is met and it is to stop there, or Redis can't be reached. What is served stays
+/// as it was, but for the partitions that were done.
+pub(crate) async fn rebuild(
+    projection: Arc<Registered>,
+    settings: &Settings,
+    me: &str,
+    mut tell: impl FnMut(Progress),
+) -> Result<Progress> {
+    let connector = Connector::new(&settings.redis)?;
+    let mut runner = Runner::new(projection, settings, &connector, me)?;
+    runner.is_rebuild = true;
+    let mut progress = Progress::default();
+    let mut link = None;
+    let mut served = Vec::new();
+    for partition in std::mem::take(&mut runner.partitions) {
+        runner.partitions = vec![partition];
+        let generation = build(&mut runner, &mut link, &mut progress, &mut tell).await?;
+        served.push((runner.partitions.remove(0), generation));
+    }
+    tokio::time::sleep(GRACE).await;
+    for (partition, generation) in &served {
+        clear(&mut runner, &mut link, partition, |old| old < *generation).await?;
+    }
+    Ok(progress)
+}
+
+/// Builds one partition's view, until it is served.
+async fn build(
+    runner: &mut Runner,
+    slot: &mut Option<Link>,
+    progress: &mut Progress,
+    tell: &mut impl FnMut(Progress),
+) -> Result<u64> {
+    let keys = runner.partitions[0].keys.clone();
+    let name = runner.projection.name;
+    let begun = connected(runner, slot)
+        .await?
+        .begin_rebuild(acting!(runner, &keys))
+        .await;
+    let (generation, beside) = match begun.map_err(Trouble::into_error)? {
+        Begun::Yours {
+            generation,
+            beside,
+            passed,
+        } => {
+            progress.of += passed;
+            (generation, beside)
+        }
+        Begun::Busy(whose, left) => {
+            let message = format!(
+                "{whose} builds {name} of {} anew; if it is gone, this can be tried again in {} s",
+                keys.stream,
+                left.as_secs() + 1
+            );
+            return Err(Error::new(ErrorKind::Exists, message));
+        }
+    };
+    let partition = Partition::new(runner.partitions[0].number, keys.clone());
+    // Left by those who were interrupted.
+    clear(runner, slot, &partition, |old| {
+        beside < old && old < generation
+    })
+    .await?;
+    let before = progress.built;
+    let (mut pause, mut failed) = (Pause::new(), 0);
+    loop {
+        let done = match runner.round(slot).await {
+            Ok(()) => step(runner, slot, generation, beside).await,
+            Err(trouble) => Err(trouble),
+        };
+        progress.built = before + runner.partitions[0].passed;
+        tell(*progress);
+        match done {
+            Ok(true) => return Ok(generation),
+            Ok(false) => failed = 0,
+            Err(Trouble::Broken(_)) if failed < TRIES => {
+                failed += 1;
+                *slot = None;
+                tokio::time::sleep(pause.next()).await;
+            }
+            Err(trouble) => {
+                // Whoever begins anew need not wait for our lease.
+                if let Some(link) = slot {
+                    let _ = link
+                        .lease_projection(acting!(runner, &keys), LeaseStep::Leave)
+                        .await;
+                }
+                return Err(trouble.into_error());
+            }
+        }
+    }
+}
+
+/// Has the view served where it is as far as the one that is. Answers whether it is by now.
+async fn step(
+    runner: &mut Runner,
+    slot: &mut Option<Link>,
+    generation: u64,
+    beside: u64,
+) -> Result<bool, Trouble> {
+    let (name, partition) = (runner.projection.name, &runner.partitions[0]);
+    let stream = &partition.keys.stream;
+    let gone = || {
+        let message = format!("another has begun to build {name} of {stream} anew meanwhile");
+        Trouble::Refused(Error::new(ErrorKind::Exists, message))
+    };
+    if let Some((at, why)) = &partition.halted {
+        let message = format!(
+            "stopped before the bad event {at} of {stream}, as projections.{name:?}.on_bad_event says; what was served \
+             still is: {why}"
+        );
+        return Err(Trouble::Refused(Error::new(ErrorKind::Invalid, message)));
+    }
+    // Where it stands is not known while it is looked up anew.
+    let is_anothers = partition
+        .stand()
+        .is_some_and(|stand| stand.generation != generation);
+    if partition.lost || is_anothers {
+        return Err(gone());
+    }
+    if !matches!(partition.state, State::Live(_)) || !runner.is_at_end {
+        return Ok(false);
+    }
+    let link = slot.as_mut().ok_or_else(gone)?;
+    match link
+        .switch_over(acting!(runner, &partition.keys), generation, beside)
+        .await?
+    {
+        Switched::Done => Ok(true),
+        Switched::Behind => Ok(false),
+        Switched::Gone => Err(gone()),
+    }
+}
+
+/// Deletes views of generations that nobody reads.
+async fn clear(
+    runner: &mut Runner,
+    slot: &mut Option<Link>,
+    partition: &Partition,
+    is_old: impl Fn(u64) -> bool,
+) -> Result<()> {
+    let mut cursor = 0;
+    loop {
+        let link = connected(runner, slot).await?;
+        let cleared = link.clear_views(&partition.keys, cursor, &is_old).await;
+        cursor = cleared.map_err(Trouble::into_error)?;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn connected<'a>(runner: &Runner, slot: &'a mut Option<Link>) -> Result<&'a mut Link> {
+    match slot {
+        Some(link) => Ok(link),
+        None => {
+            let link = runner
+                .connector
+                .connect(&runner.me, Duration::from_secs(30))
+                .await?;
+            Ok(slot.insert(link))
+        }
+    }
+}

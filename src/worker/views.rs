@@ -1,0 +1,60 @@
+//! The projections of a worker: they run beside its handlers and end with it.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::eventstore::projection::{Registered, Runner};
+
+/// Projections that run.
+pub(super) struct Views {
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+impl Views {
+    /// Begins to run these projections, on the caller's runtime.
+    ///
+    /// # Errors
+    /// Where one is called like the worker's group.
+    pub fn run(
+        projections: Vec<Arc<Registered>>,
+        settings: &Settings,
+        shared: &Shared,
+    ) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        if let Some(taken) = projections
+            .iter()
+            .find(|projection| projection.name == shared.group)
+        {
+            let name = taken.name;
+            let message = format!(
+                "{}: the projection {name} is called like worker.group: rename one of them",
+                taken.place
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        for projection in projections {
+            let runner = Runner::new(projection, settings, &shared.connector, &shared.consumer)?;
+            running.spawn(runner.run(stop.clone()));
+        }
+        Ok(Views { stop, running })
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub async fn ended(mut self) {
+        while let Some(ended) = self.running.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!("a projection's runner failed: {error}");
+            }
+        }
+    }
+}

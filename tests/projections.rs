@@ -1,0 +1,7 @@
+//! Views of aggregates' events have each event once and in order, whatever happens to who makes them.
+
+mod bad;
+mod live;
+mod past;
+mod storm;
+mod views;
