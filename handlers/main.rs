@@ -1,6 +1,7 @@
 //! The program: every command of streamhand, with the handlers of a small shop and two commands of its own. A crate of
 //! yours looks like this one.
 
+mod counts;
 mod demo;
 mod events;
 mod inventory;
@@ -8,7 +9,9 @@ mod order;
 mod orders;
 
 fn main() -> std::process::ExitCode {
-    let registry = inventory::registry().aggregate::<order::Order>();
+    let registry = inventory::registry()
+        .aggregate::<order::Order>()
+        .projection(counts::OrdersByStatus);
     streamhand::cli::Program::new(registry)
         .command(orders::command())
         .command(demo::command())

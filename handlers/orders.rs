@@ -10,6 +10,7 @@ use streamhand::eventstore::{
 };
 use streamhand::{Error, ErrorKind, Publisher, Result, Settings};
 
+use super::counts;
 use super::events::{Item, ORDERS, OrderCreated, OrderCreationFailed};
 use super::order::{Order, OrderEvent};
 
@@ -107,7 +108,7 @@ impl fmt::Display for OrderError {
     }
 }
 
-/// Create, ship or cancel an order of the shop
+/// Create, ship or cancel an order of the shop, and count them
 #[derive(Args)]
 struct OrderArgs {
     #[command(subcommand)]
@@ -139,6 +140,12 @@ enum OrderCommand {
     Cancel {
         /// What the order was called
         order_id: String,
+    },
+    /// Show how many orders there are in each status, as the workers' projection has it
+    Counts {
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -176,11 +183,27 @@ async fn run(settings: Settings, command: OrderCommand) -> Result<(), CommandErr
             orders.cancel(&order_id).await,
             format!("cancelled {order_id}"),
         ),
+        OrderCommand::Counts { json } => return show_counts(&settings, json).await,
     };
     match result {
         Ok(()) => print(done),
         Err(error) => Err(CommandError::failed(error.to_string())),
     }
+}
+
+async fn show_counts(settings: &Settings, json: bool) -> Result<(), CommandError> {
+    let counts = counts::read(settings).await?;
+    if json {
+        return print(serde_json::json!(counts));
+    }
+    if counts.is_empty() {
+        return print("there are no orders, or no worker has counted them yet");
+    }
+    let lines: Vec<String> = counts
+        .iter()
+        .map(|(status, count)| format!("{status:<10} {count:>6}"))
+        .collect();
+    print(lines.join("\n"))
 }
 
 fn item(text: &str) -> Result<Item, String> {

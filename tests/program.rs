@@ -37,7 +37,7 @@ on_both_servers! {
           config       Check the configuration, or show what is in force
           bench        Measure what this machine and this Redis can do, against the least a worker could do
           completions  Print a shell's completion script
-          order        Create, ship or cancel an order of the shop
+          order        Create, ship or cancel an order of the shop, and count them
           demo         Show the whole story on a server of its own: a fleet, a crash, retries, dead letters
           help         Print this message or the help of the given subcommand(s)
 
@@ -95,7 +95,7 @@ on_both_servers! {
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
-            "config check", "config show", "bench", "completions", "order create", "order ship", "order cancel"] {
+            "config check", "config show", "bench", "completions", "order create", "order ship", "order cancel", "order counts"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();
             assert!(help.contains(&format!("Usage: streamhand {command} [OPTIONS]")), "{help}");

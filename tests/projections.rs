@@ -3,5 +3,6 @@
 mod bad;
 mod live;
 mod past;
+mod steps;
 mod storm;
 mod views;

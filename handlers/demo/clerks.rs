@@ -1,12 +1,18 @@
 //! Two clerks who decide about one order at once: what the event store makes of it.
 
+use std::time::{Duration, Instant};
+
 use streamhand::cli::{CommandError, print};
 use streamhand::{Publisher, Settings};
+use tokio::time::sleep;
 
 use super::program::Program;
+use crate::counts;
 use crate::orders::{OrderError, Orders};
 
 const ORDER: &str = "o-two-clerks";
+/// A worker that has just died has its projection for a lease.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One clerk ships an order while another cancels it: the second to be stored finds out, and decides anew.
 pub async fn decide_at_once(settings: &Settings, program: &Program) -> Result<(), CommandError> {
@@ -52,5 +58,21 @@ pub async fn decide_at_once(settings: &Settings, program: &Program) -> Result<()
         .await?;
     program
         .show(&["aggregate", "show", &format!("order:{ORDER}")])
-        .await
+        .await?;
+    counted(settings).await?;
+    print("\nA projection, which the workers run, counts orders by their events:")?;
+    program.show(&["order", "counts"]).await
+}
+
+/// Waits until the projection has seen that the order was cancelled.
+async fn counted(settings: &Settings) -> Result<(), CommandError> {
+    let begin = Instant::now();
+    while counts::read(settings).await?.get("cancelled") != Some(&1) {
+        if begin.elapsed() > PATIENCE {
+            let message = format!("the projection has not counted the order in {PATIENCE:?}");
+            return Err(CommandError::failed(message));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }

@@ -17,6 +17,8 @@ mod letters;
 mod line;
 mod pause;
 mod projection;
+mod projection_rebuild;
+mod projection_status;
 mod rate;
 mod read;
 mod reader;
@@ -45,9 +47,10 @@ pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use line::Line;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{
-    ActingAs, AppliedBatch, Batch, Begun, From, ProjectionStatus, Stand, Standing,
-    Step as LeaseStep, Switched, Taken, Told, What,
+    ActingAs, AppliedBatch, Batch, From, Stand, Standing, Step as LeaseStep, Taken, Told, What,
 };
+pub(crate) use projection_rebuild::{Begun, Switched};
+pub(crate) use projection_status::ProjectionStatus;
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;

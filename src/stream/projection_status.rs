@@ -1,0 +1,172 @@
+//! How projections stand: what is served, and what is told of them.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use super::connection::{Pool, Trouble, Who, refusal};
+use super::keys::{ProjectionKeys, StreamKeys};
+use super::reply;
+use crate::error::Result;
+
+impl Pool {
+    /// Which generation of a view is served beside each of these public streams; None where there is none yet.
+    pub async fn views_served(&self, all: &[ProjectionKeys]) -> Result<Vec<Option<u64>>> {
+        let doing = "looking for a view";
+        let mut conn = self.get().await?;
+        let mut pipe = redis::Pipeline::with_capacity(all.len());
+        for keys in all {
+            pipe.cmd("HGET").arg(&keys.checkpoint).arg("generation");
+        }
+        pipe.query_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, doing, error))
+    }
+
+    /// How projections stand that are groups of a public stream; those of these names also where they are none yet.
+    pub async fn projections(
+        &self,
+        of: &StreamKeys,
+        names: &[&str],
+    ) -> Result<Vec<ProjectionStatus>> {
+        let doing = || format!("looking at projections of {:?}", of.stream);
+        let failed = |error| refusal(Who::Operator, &doing(), error);
+        let mut conn = self.get().await?;
+        let mut groups = redis::cmd("XINFO");
+        let groups: Value = match groups
+            .arg("GROUPS")
+            .arg(&of.stream)
+            .query_async(&mut conn)
+            .await
+        {
+            Ok(groups) => groups,
+            Err(error) if error.to_string().contains("no such key") => Value::Array(Vec::new()),
+            // The key holds something else: whoever asked has said so.
+            Err(error) if error.code() == Some("WRONGTYPE") => Value::Array(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut found = groups_in(groups).ok_or_else(|| Trouble::garbled(&doing()).into_error())?;
+        for name in names {
+            if !found.iter().any(|(known, _)| known == name) {
+                found.push(((*name).to_owned(), None));
+            }
+        }
+        let mut pipe = redis::Pipeline::with_capacity(2 * found.len());
+        for (name, _) in &found {
+            let keys = of.projection(name);
+            pipe.cmd("HGETALL").arg(&keys.checkpoint);
+            pipe.cmd("HGETALL").arg(&keys.rebuild);
+        }
+        pipe.cmd("TIME");
+        // A key of that name may be another's.
+        pipe.ignore_errors();
+        let answers: Vec<redis::RedisResult<Value>> =
+            pipe.query_async(&mut conn).await.map_err(failed)?;
+        let mut answers = answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or(Value::Nil));
+        let mut all = Vec::new();
+        for (name, lag) in found {
+            let checkpoint = answers.next().and_then(fields_of).unwrap_or_default();
+            let rebuild = answers.next().and_then(fields_of).unwrap_or_default();
+            if !checkpoint.is_empty() || names.contains(&&name[..]) {
+                all.push(ProjectionStatus {
+                    name,
+                    lag,
+                    checkpoint,
+                    rebuild,
+                });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The groups of a stream, with their lag where it is known.
+fn groups_in(groups: Value) -> Option<Vec<(String, Option<u64>)>> {
+    let one = |group: Value| {
+        let fields = reply::array(group)?;
+        let value = |name: &str| {
+            let mut pairs = fields.chunks_exact(2);
+            let pair = pairs.find(|pair| reply::text(pair[0].clone()).as_deref() == Some(name))?;
+            Some(pair[1].clone())
+        };
+        let name = String::from_utf8_lossy(&reply::bytes(value("name")?)?).into_owned();
+        let lag = value("lag")
+            .and_then(|lag| reply::int(&lag))
+            .map(|lag| lag as u64);
+        Some((name, lag))
+    };
+    reply::array(groups)?.into_iter().map(one).collect()
+}
+
+fn fields_of(hash: Value) -> Option<BTreeMap<String, String>> {
+    let fields = reply::array(hash)?;
+    let pairs = fields.chunks_exact(2);
+    Some(
+        pairs
+            .filter_map(|pair| Some((reply::text(pair[0].clone())?, reply::text(pair[1].clone())?)))
+            .collect(),
+    )
+}
+
+/// How a projection stands with one public stream.
+#[derive(Debug)]
+pub(crate) struct ProjectionStatus {
+    pub name: String,
+    /// Entries behind it, None where Redis does not know.
+    pub lag: Option<u64>,
+    checkpoint: BTreeMap<String, String>,
+    rebuild: BTreeMap<String, String>,
+}
+
+impl ProjectionStatus {
+    pub fn generation(&self) -> Option<u64> {
+        self.checkpoint.get("generation")?.parse().ok()
+    }
+
+    pub fn position(&self) -> Option<&str> {
+        self.checkpoint.get("position").map(String::as_str)
+    }
+
+    /// Events that could not be applied.
+    pub fn bad(&self) -> u64 {
+        self.checkpoint
+            .get("bad")
+            .and_then(|bad| bad.parse().ok())
+            .unwrap_or(0)
+    }
+
+    pub fn runner(&self) -> Option<&str> {
+        self.checkpoint.get("runner").map(String::as_str)
+    }
+
+    /// Where it has stopped, and why.
+    pub fn stopped(&self) -> Option<(&str, &str)> {
+        let is_stopped = self
+            .checkpoint
+            .get("state")
+            .is_some_and(|state| state == "stopped");
+        let of = |name| self.checkpoint.get(name).map_or("", String::as_str);
+        is_stopped.then(|| (of("stopped.at"), of("stopped.why")))
+    }
+
+    /// The generation that is built, and how far it is.
+    pub fn rebuild(&self) -> Option<(u64, &str)> {
+        let generation = self.rebuild.get("generation")?.parse().ok()?;
+        Some((
+            generation,
+            self.rebuild.get("position").map_or("0-0", String::as_str),
+        ))
+    }
+
+    /// In one word.
+    pub fn state(&self) -> &'static str {
+        match (self.generation(), self.stopped(), self.runner()) {
+            (None, ..) => "new",
+            (_, Some(_), _) => "stopped",
+            (_, _, Some(_)) => "running",
+            _ => "idle",
+        }
+    }
+}
