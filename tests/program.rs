@@ -34,6 +34,7 @@ on_both_servers! {
           status       Show how far the group is, what waits, and who works
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
+          projection   List projections, or build one's view anew
           config       Check the configuration, or show what is in force
           bench        Measure what this machine and this Redis can do, against the least a worker could do
           completions  Print a shell's completion script
