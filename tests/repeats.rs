@@ -3,7 +3,7 @@
 use redis::Script;
 use redis::aio::MultiplexedConnection;
 
-use crate::support::{Server, entries};
+use crate::support::{Server, entries, scripts};
 
 const GROUP: &str = "workers";
 const ME: &str = "sh1-30000-here-1-0000000000000001";
@@ -147,7 +147,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let id = deliver(&mut redis).await;
         assert_eq!(park(&mut redis, &id).await, ["ok"]);
-        let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
+        let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
         call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
@@ -173,7 +173,7 @@ on_both_servers! {
         assert_eq!(park(&mut redis, &id).await, ["ok"]);
         let _: i64 = redis::cmd("XGROUP").arg("DELCONSUMER").arg("jobs").arg(GROUP).arg("(parked)")
             .query_async(&mut redis).await.unwrap();
-        let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
+        let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
         call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
@@ -216,7 +216,7 @@ on_both_servers! {
         let mut due = redis::cmd("ZADD");
         due.arg(key("retry")).arg(1).arg(&read).arg(1).arg(&unread);
         let _: i64 = due.query_async(&mut redis).await.unwrap();
-        let wake = Script::new(include_str!("../src/stream/scripts/wake.lua"));
+        let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
         call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let mut answer: Vec<redis::Value> = call.invoke_async(&mut redis).await.unwrap();

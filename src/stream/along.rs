@@ -6,14 +6,14 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::connection::{Trouble, Who, refusal};
-use super::events::entry;
+use super::events;
 use super::line::Line;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 
-script!(READ_ALONG, "read_along");
+script!(READ_ALONG, "read_along", behind "common/ids");
 
 /// How long a wait blocks: a connection that broke unnoticed is found out by then.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -48,10 +48,8 @@ impl Line {
         let mut call = READ_ALONG.key(stream);
         call.arg(after.to_string());
         call.arg(known.map_or(String::new(), |known| known.to_string()));
-        let answer: Value = match call.arg(most).invoke_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(&doing, error).await),
-        };
+        call.arg(most);
+        let answer = line.invoke(&doing, &call).await?;
         along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
@@ -95,9 +93,6 @@ fn along(answer: Value) -> Option<Along> {
         end: reply::id(&end)?,
         added: u64::try_from(reply::int(&added)?).ok()?,
         is_complete: reply::int(&is_complete)? == 1,
-        entries: reply::array(entries)?
-            .into_iter()
-            .map(entry)
-            .collect::<Option<_>>()?,
+        entries: events::entries(entries)?,
     })
 }

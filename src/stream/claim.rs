@@ -10,7 +10,7 @@ use super::reply;
 use super::settle::script;
 use crate::event::{Entry, EntryId};
 
-script!(WAKE, "wake");
+script!(WAKE, "wake", behind "common/ids");
 script!(RECLAIM, "reclaim");
 script!(ADOPT, "adopt");
 script!(RENEW, "renew");

@@ -75,10 +75,7 @@ impl Line {
                 }
             }
         }
-        let answer: Value = match call.invoke_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(&doing, error).await),
-        };
+        let answer = line.invoke(&doing, &call).await?;
         appended(answer, aggregates).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
@@ -122,18 +119,17 @@ impl Line {
     async fn entries(&self, key: &str, command: redis::Cmd) -> Result<Vec<Entry>> {
         let doing = format!("reading the events in {key}");
         let mut line = self.get().await?;
-        let answer: Value = match command.query_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(&doing, error).await),
-        };
-        let entries = reply::array(answer).map(|entries| entries.into_iter().map(entry));
-        entries
-            .and_then(|entries| entries.collect())
-            .ok_or_else(|| Trouble::garbled(&doing).into_error())
+        let answer: Value = line.query(&doing, &command).await?;
+        entries(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 }
 
-pub(super) fn entry(value: Value) -> Option<Entry> {
+/// What XRANGE answers.
+pub(super) fn entries(answer: Value) -> Option<Vec<Entry>> {
+    reply::array(answer)?.into_iter().map(entry).collect()
+}
+
+fn entry(value: Value) -> Option<Entry> {
     let [id, fields] = reply::tuple(value)?;
     Some(Entry {
         id: reply::id(&id)?,

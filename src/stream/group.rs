@@ -44,7 +44,7 @@ impl ConsumerInfo {
     }
 }
 
-script!(JOIN, "join");
+script!(JOIN, "join", behind "common/ids");
 script!(FORGET, "forget");
 
 impl Link {

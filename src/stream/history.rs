@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::connection::Trouble;
-use super::events::entry;
+use super::events::entries;
 use super::keys::StreamKeys;
 use super::line::Line;
 use super::reply;
@@ -11,7 +11,7 @@ use super::settle::script;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 
-script!(FIRST_EVENTS, "first_events");
+script!(FIRST_EVENTS, "first_events", behind "common/ids");
 
 /// Keys that Redis looks at before it answers.
 const SCAN: usize = 1000;
@@ -65,10 +65,7 @@ impl Line {
             .arg("MATCH")
             .arg(literally(prefix) + "*");
         command.arg("COUNT").arg(SCAN).arg("TYPE").arg("stream");
-        let answer: Value = match command.query_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(doing, error).await),
-        };
+        let answer: Value = line.query(doing, &command).await?;
         let found = scanned(answer).ok_or_else(|| Trouble::garbled(doing).into_error());
         let (cursor, keys) = found?;
         scan.cursor = cursor;
@@ -89,10 +86,7 @@ impl Line {
         for key in keys {
             call.key(key);
         }
-        let answer: Value = match call.invoke_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(doing, error).await),
-        };
+        let answer = line.invoke(doing, &call).await?;
         reply::array(answer)
             .and_then(|all| all.into_iter().map(first_event).collect())
             .ok_or_else(|| Trouble::garbled(doing).into_error())
@@ -113,7 +107,6 @@ impl Line {
             Ok(answer) => answer,
             Err(error) => return Err(line.failed(doing, error).await),
         };
-        let entries = |page| reply::array(page)?.into_iter().map(entry).collect();
         answer
             .into_iter()
             .map(entries)

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::RedisError;
 use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, RedisError, ScriptInvocation, Value};
 use tokio::sync::Mutex;
 
 use super::connection::{Pool, PooledConnection, Trouble, Who};
@@ -76,6 +76,22 @@ impl Line {
 }
 
 impl OnLine<'_> {
+    /// The answer to a command.
+    pub async fn query<T: FromRedisValue>(&mut self, doing: &str, command: &Cmd) -> Result<T> {
+        match command.query_async(&mut self.conn).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(doing, error).await),
+        }
+    }
+
+    /// The answer of a script.
+    pub async fn invoke(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
+        match call.invoke_async(&mut self.conn).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(doing, error).await),
+        }
+    }
+
     /// What an error of its request means. Where the connection broke, the next request has another.
     pub async fn failed(&self, doing: &str, error: RedisError) -> Error {
         let trouble = Trouble::met_by(Who::Publisher, doing, error);

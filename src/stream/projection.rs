@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::connection::{Link, Trouble};
-use super::events::entry;
+use super::events;
 use super::keys::ProjectionKeys;
 use super::reply;
 use super::settle::script;
@@ -16,8 +16,8 @@ use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(LEASE, "project_lease", behind "common/projection");
-script!(PROJECT, "project", behind "common/effects", behind "common/letter", behind "common/projection");
+script!(LEASE, "project_lease", behind "common/ids", behind "common/projection");
+script!(PROJECT, "project", behind "common/effects", behind "common/letter", behind "common/ids", behind "common/projection");
 
 /// Whose view it is that a step is about.
 #[derive(Clone, Copy)]
@@ -224,8 +224,7 @@ impl Link {
             let place = streams
                 .iter()
                 .position(|(stream, _)| stream.as_bytes() == name)?;
-            let entries = reply::array(entries)?.into_iter().map(entry);
-            Some((place, entries.collect::<Option<_>>()?))
+            Some((place, events::entries(entries)?))
         };
         reply::array(answer)
             .and_then(|all| all.into_iter().map(parse).collect())

@@ -11,7 +11,7 @@ use super::projection::ActingAs;
 use super::reply;
 use super::settle::script;
 
-script!(REBUILD, "project_rebuild", behind "common/projection");
+script!(REBUILD, "project_rebuild", behind "common/ids", behind "common/projection");
 
 /// What came of beginning a view beside the one that is served.
 pub(crate) enum Begun {

@@ -12,7 +12,7 @@ use crate::config::{Keep, Retention};
 use crate::error::Result;
 use crate::event::EntryId;
 
-script!(TRIM, "trim");
+script!(TRIM, "trim", behind "common/ids");
 script!(EXPIRE, "expire");
 
 /// Most entries that one step trims: Redis frees as many in a quarter of a millisecond.

@@ -1,7 +1,5 @@
 //! Snapshots of aggregates: a hash beside each, which holds its state as of one of its events.
 
-use redis::Value;
-
 use super::connection::Trouble;
 use super::line::Line;
 use super::reply;
@@ -54,10 +52,7 @@ impl Line {
         call.key(key);
         call.arg(snapshot.version).arg(&snapshot.event);
         call.arg(snapshot.schema).arg(&snapshot.state[..]);
-        let answer: Value = match call.invoke_async(&mut line.conn).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(line.failed(&doing, error).await),
-        };
+        let answer = line.invoke(&doing, &call).await?;
         match reply::int(&answer) {
             Some(kept) => Ok(kept == 1),
             None => Err(Trouble::garbled(&doing).into_error()),

@@ -13,7 +13,7 @@ use super::settle::script;
 use crate::error::Result;
 use crate::event::EntryId;
 
-script!(STATUS, "status");
+script!(STATUS, "status", behind "common/ids");
 
 /// Most entries, and most bytes, that are looked at to count a lag that Redis does not know.
 const COUNT: usize = 1000;

@@ -6,7 +6,10 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use streamhand::EntryId;
 
-const TRIM: &str = include_str!("../../src/stream/scripts/trim.lua");
+const TRIM: &str = concat!(
+    include_str!("../../src/stream/scripts/common/ids.lua"),
+    include_str!("../../src/stream/scripts/trim.lua")
+);
 
 /// A step of trimming the stream `jobs`.
 #[derive(Clone)]

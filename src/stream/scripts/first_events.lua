@@ -1,21 +1,11 @@
 -- Finds of each aggregate the first event behind a position. Only reads.
+-- Behind: common/ids
 -- KEYS: the aggregates
 -- ARGV: the position
 -- Answers for each aggregate: {version, position, version of the last event}, or nothing where there is no such event.
 --       {1, '0-0', 1} where the key holds something else: who reads on there finds out what.
+local after = ARGV[1]
 local function split(id) return string.match(id, '^(%d+)%-(%d+)$') end
--- Digits of any length: a double does not hold them all.
-local function compare(a, b)
-  if #a ~= #b then return #a < #b and -1 or 1 end
-  return a < b and -1 or a > b and 1 or 0
-end
-
-local after_ms, after_seq = split(ARGV[1])
-local function is_after(position)
-  local ms, seq = split(position)
-  local order = compare(ms, after_ms)
-  return order > 0 or order == 0 and compare(seq, after_seq) > 0
-end
 
 -- The version and the position of an entry; nothing where it is no aggregate's.
 local function event(entry)
@@ -34,11 +24,11 @@ local function find(key)
     if redis.call('XLEN', key) == 0 then return false end
     return { 1, '0-0', 1 }
   end
-  if not is_after(last_position) then return false end
+  if not above(last_position, after) then return false end
   -- Of an aggregate's events both versions and positions go up. If some are missing what is found may be behind them;
   -- its version is then that of the first one missing.
   local low, high, position = 1, last, last_position
-  if ARGV[1] == '0-0' then
+  if after == '0-0' then
     high = 1
     position = select(2, event(redis.call('XRANGE', key, '1-0', '+', 'COUNT', 1)[1]))
   end
@@ -46,7 +36,7 @@ local function find(key)
     local middle = math.floor((low + high) / 2)
     local version, at = event(redis.call('XRANGE', key, string.format('%.0f-0', middle), '+', 'COUNT', 1)[1])
     if not version then return { 1, '0-0', 1 } end
-    if is_after(at) then
+    if above(at, after) then
       high, position = middle, at
     else
       low = math.max(version, middle) + 1

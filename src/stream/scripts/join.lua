@@ -1,5 +1,6 @@
 -- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before
 -- (its position is known) is made anew just below the lowest its workers may not have settled.
+-- Behind: common/ids
 -- KEYS: stream, position, protocol, failures, retry
 -- ARGV: group, where a new group begins (0|$), protocol number
 -- Answers: joined|created|restored|foreign, and the id the group begins at or the protocol number
@@ -20,12 +21,6 @@ if kind == 'stream' then
 end
 
 local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
-local function below(x, y)
-  local a, b = parts(x)
-  local c, d = parts(y)
-  if a ~= c then return #a < #c or (#a == #c and a < c) end
-  return #b < #d or (#b == #d and b < d)
-end
 local function just_below(id)
   local ms, seq = parts(id)
   if seq ~= '0' and #seq < 15 then return ms .. '-' .. string.format('%.0f', seq - 1) end
@@ -42,7 +37,7 @@ if last then
   for i = 1, #known, 2 do
     local word, id = string.match(known[i + 1], '^(%S+) (%d+%-%d+)$')
     if word == 'from' then id = just_below(id) end
-    if id and below(id, begin) then begin = id end
+    if id and above(begin, id) then begin = id end
   end
   local newest = '0-0'
   if kind == 'stream' then
@@ -50,7 +45,7 @@ if last then
     for i = 1, #info, 2 do if info[i] == 'last-generated-id' then newest = info[i + 1] end end
   end
   -- The stream is a new one under an old name: nothing of it has been read.
-  if below(newest, last) then begin = '0' end
+  if above(last, newest) then begin = '0' end
 end
 redis.call('XGROUP', 'CREATE', stream, group, begin, 'MKSTREAM')
 redis.call('DEL', position)

@@ -1,5 +1,5 @@
 -- Applies a batch of events to a view and notes how far it is, in one step: event by event, each wholly or not at all.
--- Behind: common/effects, common/letter, common/projection
+-- Behind: common/effects, common/letter, common/ids, common/projection
 -- KEYS: public stream, checkpoint, dead letters, replayed events, then the key of each effect
 -- ARGV: projection, me, lease in ms, generation, position before it, from: public (what comes behind that position
 --       there)|aggregates|again (replayed), is the public stream told (0|1), position behind it, number of entries, then

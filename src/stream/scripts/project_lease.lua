@@ -1,5 +1,5 @@
 -- Whose it is to run a projection, and from where: one runner of all, for a lease that its steps renew.
--- Behind: common/projection
+-- Behind: common/ids, common/projection
 -- KEYS: public stream, checkpoint
 -- ARGV: projection, me, lease in ms, step: first|take|keep|arrive|stop|leave, is the public stream told (0|1), then
 --       to arrive: generation, position, the public stream's last id and how many were added to it when the aggregates

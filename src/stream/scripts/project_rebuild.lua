@@ -1,5 +1,5 @@
 -- Begins a view that is built beside the one that is served, or has it served in its place.
--- Behind: common/projection
+-- Behind: common/ids, common/projection
 -- KEYS: public stream, checkpoint, checkpoint of what is built, dead letters, its dead letters, replayed events
 -- ARGV: projection, me, lease in ms, step: begin|switch, then to switch: generation that was built, generation it is
 --       built beside

@@ -1,4 +1,5 @@
 -- Reads what comes behind a position of a public stream, if nothing of it has been taken away. Only reads.
+-- Behind: common/ids
 -- KEYS: public stream
 -- ARGV: the position, how many entries had been added up to there or '', most entries
 -- Answers: {end, how many entries have been added up to there, is it all there (0|1), entries}. All entries that there
@@ -16,25 +17,13 @@ if last == '0-0' then
   return { ms .. '-18446744073709551615', 0, known == 0 and 1 or 0, {} }
 end
 
--- Digits of any length: a double does not hold them all.
-local function compare(a, b)
-  if #a ~= #b then return #a < #b and -1 or 1 end
-  return a < b and -1 or a > b and 1 or 0
-end
-local function is_above(id, other)
-  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
-  local other_ms, other_seq = string.match(other, '^(%d+)%-(%d+)$')
-  local order = compare(ms, other_ms)
-  return order > 0 or order == 0 and compare(seq, other_seq) > 0
-end
-
 local first = of['first-entry'] and of['first-entry'][1]
 local all_there
-if not is_above(last, after) then
+if not above(last, after) then
   all_there = true
-elseif first and not is_above(first, after) then
+elseif first and not above(first, after) then
   -- What is trimmed is trimmed from the front, and the front is not there yet. What was deleted says so.
-  all_there = not is_above(of['max-deleted-entry-id'], after)
+  all_there = not above(of['max-deleted-entry-id'], after)
 else
   -- Every entry comes behind the position: are they as many as have been added since? From the beginning that is never
   -- known: the stream may have been deleted and made anew.

@@ -1,4 +1,5 @@
 -- Says how a stream and its group are doing, all of it at one moment.
+-- Behind: common/ids
 -- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled, its events
 -- ARGV: group, most entries and most bytes to look at where the lag has to be counted
 -- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
@@ -7,12 +8,6 @@
 --          key of the group that holds something else than it should, what is paused, breakers that are not closed,
 --          scheduled events, next due time of one or false
 local stream, group = KEYS[1], ARGV[1]
-local function at_most(x, y)
-  local a, b = string.match(x, '^(%d+)-(%d+)$')
-  local c, d = string.match(y, '^(%d+)-(%d+)$')
-  if a ~= c then return #a < #c or (#a == #c and a < c) end
-  return #b < #d or (#b == #d and b <= d)
-end
 -- What is of another type than it should be is as good as not there; the key of that name is not ours.
 local function number(...)
   local answer = redis.pcall(...)
@@ -54,9 +49,9 @@ local about = redis.call('XINFO', 'STREAM', stream)
 for i = 1, #about, 2 do if about[i] == 'last-generated-id' then newest = about[i + 1] end end
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
 local lag, at_least = info.lag, 0
-if not first or at_most(newest, last) then
+if not first or not above(newest, last) then
   lag = 0
-elseif not at_most(first[1], last) then
+elseif above(first[1], last) then
   lag = length
 elseif type(lag) ~= 'number' or lag > length then
   -- Redis does not know it: entries were deleted, or the group began in the middle.

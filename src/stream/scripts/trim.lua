@@ -1,6 +1,7 @@
 -- Trims from a stream what all of its groups have settled, a step at a time, or says what could be.
 -- What a group has not settled, and all above it: its oldest pending entry (parked ones are pending), or else what it
 -- has not read. A group that has just been destroyed holds as it did: its workers make it anew where it stood.
+-- Behind: common/ids
 -- KEYS: stream, trimmed (hash: whose turn it was and when; where each group stood), then of every group its due times
 -- ARGV: group, kind (acked|age|count), what is kept: ms or entries, force (0|1), step: turn|on (of the same turn)|look
 --       (change nothing), consumer, ms between two turns, ms that a destroyed group holds, most entries,
@@ -17,12 +18,6 @@ local kind, kept, force, step = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV
 local me, most = ARGV[6], tonumber(ARGV[9])
 local MAX = '18446744073709551615'
 local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
-local function below(x, y)
-  local a, b = parts(x)
-  local c, d = parts(y)
-  if a ~= c then return #a < #c or (#a == #c and a < c) end
-  return #b < #d or (#b == #d and b < d)
-end
 -- Numbers of 64 bits are no numbers to Lua.
 local function one_more(digits)
   local head, nines = string.match(digits, '^(.-)(9*)$')
@@ -62,7 +57,7 @@ if strange then return { 'groups', names } end
 
 local guard, holder, why
 local function hold(id, name, reason)
-  if not guard or below(id, guard) then guard, holder, why = id, name, reason end
+  if not guard or above(guard, id) then guard, holder, why = id, name, reason end
 end
 local notes, gone = { 'at', string.format('%.0f', now), 'by', me }, {}
 for _, name in ipairs(names) do
@@ -71,7 +66,7 @@ for _, name in ipairs(names) do
   local p = redis.call('XPENDING', stream, name)
   local parked = 0
   if p[1] > 0 then
-    if below(p[2], stands) then stands = p[2] end
+    if above(stands, p[2]) then stands = p[2] end
     hold(p[2], name, 'pending')
     for _, c in ipairs(p[4]) do if c[1] == '(parked)' then parked = tonumber(c[2]) end end
   end
@@ -91,7 +86,7 @@ end
 local length = redis.call('XLEN', stream)
 local bound = kind == 'age' and string.format('%.0f-0', math.max(now - kept, 0)) or nil
 local room = kind == 'count' and math.min(length - kept, most) or most
-local settled = bound and below(bound, guard) and bound or guard
+local settled = bound and above(guard, bound) and bound or guard
 
 -- The id above the first entries of the stream, as many as there is room for, as far as they lie below another.
 local function first_above(id, count)
@@ -145,7 +140,7 @@ local too_long
 if force then
   too_long = false
 elseif kind == 'age' then
-  too_long = below(held[1], bound)
+  too_long = above(bound, held[1])
 elseif kind == 'count' then
   too_long = not more and length - cut > kept
 else

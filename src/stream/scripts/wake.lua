@@ -1,5 +1,6 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
+-- Behind: common/ids
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
 --       paused, scheduled
 -- ARGV: group, consumer, most entries, most bytes
@@ -8,12 +9,6 @@
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local function at_most(x, y)
-  local a, b = string.match(x, '^(%d+)-(%d+)$')
-  local c, d = string.match(y, '^(%d+)-(%d+)$')
-  if a ~= c then return #a < #c or (#a == #c and a < c) end
-  return #b < #d or (#b == #d and b <= d)
-end
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
 -- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
 local paused = redis.call('HKEYS', KEYS[5])
@@ -37,7 +32,7 @@ for _, id in ipairs(ids) do
       end
     end
     -- An id above the last delivered one will be delivered as new, unless it is gone.
-    take = at_most(id, last) or #redis.call('XRANGE', stream, id, id) == 0
+    take = not above(id, last) or #redis.call('XRANGE', stream, id, id) == 0
     -- It goes on at the count it was parked with, or its attempts would begin again.
     local record = redis.call('HGET', failures, id)
     local parked_at = record and tonumber(string.match(record, '^%d+ %d+ (%d+) ')) or 0

@@ -4,13 +4,6 @@ local function map(list)
   for i = 1, #list, 2 do of[list[i]] = list[i + 1] end
   return of
 end
--- Whether an id is higher than another.
-local function above(x, y)
-  local a, b = string.match(x, '^(%d+)-(%d+)$')
-  local c, d = string.match(y, '^(%d+)-(%d+)$')
-  if a ~= c then return #a > #c or (#a == #c and a > c) end
-  return #b > #d or (#b == #d and b > d)
-end
 local function text(number) return string.format('%.0f', number) end
 local function clock()
   local t = redis.call('TIME')
