@@ -10,19 +10,12 @@ use std::collections::VecDeque;
 use super::EventStore;
 use super::batch::{POSITION, VERSION};
 use super::category::{CategoryEvent, History};
-use super::events::StoredEvent;
+use super::events::{FIRST, StoredEvent, next_page};
 use super::id::AggregateId;
 use super::redis::RedisEventStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;
-
-/// Most entries of a read, and how many there are in the first.
-const MOST: usize = 512;
-const FIRST: usize = 64;
-
-/// Bytes that a read is to bring, going by the one before.
-const PAGE_BYTES: usize = 2 << 20;
 
 /// A partition of a category.
 pub(super) struct Partition {
@@ -119,8 +112,7 @@ impl Partition {
             _ if count < self.most => Some(along.added),
             known => known.map(|known| known + count as u64),
         };
-        let bytes: usize = along.entries.iter().map(Entry::size).sum();
-        self.most = (PAGE_BYTES * count / bytes.max(1)).clamp(1, MOST);
+        self.most = next_page(along.entries.iter().map(Entry::size));
         let told = |entry: Entry| (entry.id, self.event(store, entry));
         self.page = along.entries.into_iter().map(told).collect();
         Ok(())
@@ -174,11 +166,7 @@ impl One {
     pub async fn next(&mut self, store: &RedisEventStore) -> Result<Option<CategoryEvent>> {
         if self.page.is_empty() {
             let page = store.page(&self.id, self.version + 1, self.most).await?;
-            let bytes: usize = page
-                .iter()
-                .map(|event| event.envelope.fields().size())
-                .sum();
-            self.most = (PAGE_BYTES * page.len() / bytes.max(1)).clamp(1, MOST);
+            self.most = next_page(page.iter().map(StoredEvent::size));
             self.page = page.into();
         }
         let Some(stored) = self.page.front() else {

@@ -258,7 +258,7 @@ impl History {
                 }
             }
             self.closed.remove(&turn);
-            let bytes = page.events.iter().map(size).sum::<usize>();
+            let bytes = page.events.iter().map(StoredEvent::size).sum::<usize>();
             if let Some(first) = page.events.front() {
                 self.usual = (bytes / page.events.len()).max(1);
                 self.bytes += bytes;
@@ -270,7 +270,7 @@ impl History {
         while (self.in_memory > EVENTS || self.bytes > BYTES) && self.open.len() > 1 {
             let (turn, (events, _)) = self.open.pop_last().expect("there are some");
             self.in_memory -= events.len();
-            self.bytes -= events.iter().map(size).sum::<usize>();
+            self.bytes -= events.iter().map(StoredEvent::size).sum::<usize>();
             self.closed.insert(turn, events[0].version);
         }
         Ok(())
@@ -281,7 +281,7 @@ impl History {
         let ((_, aggregate), (mut events, goes_on)) = self.open.pop_first()?;
         let stored = events.pop_front()?;
         self.in_memory -= 1;
-        self.bytes -= size(&stored);
+        self.bytes -= stored.size();
         if let Some(next) = events.front() {
             let turn = (next.position, aggregate.clone());
             self.open.insert(turn, (events, goes_on));
@@ -364,10 +364,6 @@ impl Aggregates {
             self.page = ids.filter(|id| self.seen.insert(id.clone())).collect();
         }
     }
-}
-
-fn size(event: &StoredEvent) -> usize {
-    event.envelope.fields().size()
 }
 
 fn lacks(aggregate: &AggregateId, version: u64) -> Error {

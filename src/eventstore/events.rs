@@ -8,12 +8,20 @@ use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 
-/// Most events of a page, and how many there are in the first.
+/// Most entries of a page.
 const MOST: usize = 512;
-const FIRST: usize = 64;
+
+/// How many entries there are in the first page: nobody knows yet how large they are.
+pub(super) const FIRST: usize = 64;
 
 /// Bytes that a page is to have, going by the one before: events of 1 MiB come a few at a time.
 const PAGE_BYTES: usize = 2 << 20;
+
+/// How many entries the page behind one with entries of these sizes is to have.
+pub(super) fn next_page(sizes: impl ExactSizeIterator<Item = usize>) -> usize {
+    let count = sizes.len();
+    (PAGE_BYTES * count / sizes.sum::<usize>().max(1)).clamp(1, MOST)
+}
 
 /// One event of an aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +36,11 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
+    /// Bytes of its fields.
+    pub(super) fn size(&self) -> usize {
+        self.envelope.fields().size()
+    }
+
     /// Reads an entry of an aggregate's stream.
     pub(super) fn decode(aggregate: &AggregateId, entry: Entry) -> Result<Self> {
         let id = entry.id;
@@ -104,12 +117,7 @@ impl<'a, S: EventStore> Events<'a, S> {
             .page(&self.aggregate, self.next, self.most)
             .await?;
         self.is_last_page = page.len() < self.most;
-        let bytes: usize = page
-            .iter()
-            .map(|event| event.envelope.fields().size())
-            .sum();
-        let fit = PAGE_BYTES * page.len() / bytes.max(1);
-        self.most = fit.clamp(1, MOST);
+        self.most = next_page(page.iter().map(StoredEvent::size));
         self.page = page.into();
         Ok(())
     }

@@ -4,18 +4,13 @@
 use serde_json::Value;
 
 use super::EventStore;
-use super::events::StoredEvent;
+use super::events::{FIRST, StoredEvent, next_page};
 use super::id::AggregateId;
 use super::redis::RedisEventStore;
 use super::registered::{Kind, Replay};
 use super::snapshot::Snapshot;
 use crate::error::{Result, chain};
 use crate::event::{Entry, EntryId};
-
-/// Most entries of a page, how many there are in the first, and bytes that it is to have.
-const MOST: usize = 512;
-const FIRST: usize = 64;
-const PAGE_BYTES: usize = 2 << 20;
 
 /// Something wrong with an aggregate.
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
@@ -68,8 +63,8 @@ pub(crate) async fn verify(
     while walk.problems.len() < most {
         let entries = store.entries(id, from, page).await?;
         let is_last = entries.len() < page;
-        let (bytes, before) = (entries.iter().map(Entry::size).sum::<usize>(), seen);
-        page = (PAGE_BYTES * entries.len() / bytes.max(1)).clamp(1, MOST);
+        let before = seen;
+        page = next_page(entries.iter().map(Entry::size));
         for entry in entries {
             if seen.is_some_and(|seen| entry.id <= seen) {
                 continue;

@@ -1,5 +1,6 @@
 //! From entries to a batch: what each does to the view, up to one that can't be applied now.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Registered;
@@ -26,9 +27,9 @@ pub(super) struct Head {
 }
 
 /// What a batch is made by.
-pub(super) struct Rules<'a> {
-    pub projection: &'a Registered,
-    pub retry: &'a RetrySettings,
+pub(super) struct Rules {
+    pub projection: Arc<Registered>,
+    pub retry: RetrySettings,
     pub on_bad: OnBadEvent,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Bad {
     pub attempts: u32,
 }
 
-impl Rules<'_> {
+impl Rules {
     /// Makes a batch of entries. `is_again`: they are replayed ones.
     pub fn make(&self, entries: &[Entry], head: &mut Head, is_again: bool) -> Made {
         let mut made = Made::default();

@@ -137,7 +137,7 @@ impl Partition {
         &mut self,
         from: From,
         entries: &[Entry],
-        rules: &Rules<'_>,
+        rules: &Rules,
         who: ActingAs<'_>,
         link: &mut Link,
     ) -> Result<(), Trouble> {
@@ -207,7 +207,7 @@ impl Partition {
         id: Option<EntryId>,
         entries: &[Entry],
         bad: Bad,
-        rules: &Rules<'_>,
+        rules: &Rules,
         who: ActingAs<'_>,
         link: &mut Link,
     ) -> Result<(), Trouble> {

@@ -63,7 +63,7 @@ async fn build(
     tell: &mut impl FnMut(Progress),
 ) -> Result<u64> {
     let keys = runner.partitions[0].keys.clone();
-    let name = runner.projection.name;
+    let name = runner.rules.projection.name;
     let begun = connected(runner, slot)
         .await?
         .begin_rebuild(acting!(runner, &keys))
@@ -129,7 +129,7 @@ async fn step(
     generation: u64,
     beside: u64,
 ) -> Result<bool, Trouble> {
-    let (name, partition) = (runner.projection.name, &runner.partitions[0]);
+    let (name, partition) = (runner.rules.projection.name, &runner.partitions[0]);
     let stream = &partition.keys.stream;
     let gone = || {
         let message = format!("another has begun to build {name} of {stream} anew meanwhile");

@@ -13,7 +13,7 @@ use super::Registered;
 use super::batch::Rules;
 use super::partition::{Partition, State};
 use super::past::Past;
-use crate::config::{OnBadEvent, RetrySettings, Settings};
+use crate::config::Settings;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
@@ -35,7 +35,7 @@ macro_rules! acting {
     ($runner:expr, $keys:expr) => {
         $crate::stream::ActingAs {
             keys: $keys,
-            projection: $runner.projection.name,
+            projection: $runner.rules.projection.name,
             runner: &$runner.me,
             lease: $runner.lease,
             is_rebuild: $runner.is_rebuild,
@@ -46,7 +46,7 @@ pub(super) use acting;
 
 /// Runs one projection.
 pub(crate) struct Runner {
-    pub(super) projection: Arc<Registered>,
+    pub(super) rules: Rules,
     pub(super) public: PublicStreams,
     pub(super) partitions: Vec<Partition>,
     pub(super) connector: Connector,
@@ -54,8 +54,6 @@ pub(crate) struct Runner {
     pool: Pool,
     pub(super) me: String,
     pub(super) lease: Duration,
-    retry: RetrySettings,
-    pub(super) on_bad: OnBadEvent,
     /// How many entries are read at once.
     most: usize,
     /// The last read brought nothing.
@@ -82,13 +80,15 @@ impl Runner {
         Ok(Runner {
             partitions: public.names().enumerate().map(partition).collect(),
             public,
-            on_bad: settings.on_bad_event(projection.name),
-            projection,
+            rules: Rules {
+                retry: settings.retry.clone(),
+                on_bad: settings.on_bad_event(projection.name),
+                projection,
+            },
             pool: connector.pool(1)?,
             connector: connector.clone(),
             me: me.to_owned(),
             lease: settings.worker.lease,
-            retry: settings.retry.clone(),
             most: MOST / 5,
             is_at_end: false,
             is_rebuild: false,
@@ -133,7 +133,7 @@ impl Runner {
         let link = match slot {
             Some(link) => link,
             None => {
-                let name = format!("{}:{}", self.me, self.projection.name);
+                let name = format!("{}:{}", self.me, self.rules.projection.name);
                 let patience = self.lease / 3 + PATIENCE;
                 let link = self.connector.connect(&name, patience).await;
                 slot.insert(link.map_err(Trouble::Broken)?)
@@ -175,7 +175,7 @@ impl Runner {
                 let past = Past::new(
                     &self.pool,
                     &self.public,
-                    &self.projection,
+                    &self.rules.projection,
                     number,
                     after,
                     until,
@@ -213,13 +213,8 @@ impl Runner {
         if is_over {
             partition.arrive(who, link).await?;
         } else {
-            let rules = Rules {
-                projection: &self.projection,
-                retry: &self.retry,
-                on_bad: self.on_bad,
-            };
             partition
-                .apply(From::Aggregates, &entries, &rules, who, link)
+                .apply(From::Aggregates, &entries, &self.rules, who, link)
                 .await?;
         }
         Ok(true)
@@ -290,12 +285,9 @@ impl Runner {
             let partition = &mut self.partitions[place];
             let keys = partition.keys.clone();
             let who = acting!(self, &keys);
-            let rules = Rules {
-                projection: &self.projection,
-                retry: &self.retry,
-                on_bad: self.on_bad,
-            };
-            partition.apply(from, &entries, &rules, who, link).await?;
+            partition
+                .apply(from, &entries, &self.rules, who, link)
+                .await?;
             // A view takes its time to be computed: what else runs here gets its own.
             tokio::task::yield_now().await;
         }
