@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What there is room for where fields are copied to have others added: bytes, and strings.
+const ROOM: (usize, usize) = (128, 8);
+
 /// The fields of an entry, in order, names and values as they are in Redis: any bytes, a name as often as it likes.
 ///
 /// ```
@@ -45,7 +48,7 @@ impl Fields {
         let block = match Arc::get_mut(&mut self.block) {
             Some(block) if is_whole => block,
             _ => {
-                self.block = Arc::new(Block::of(self.strings()));
+                self.block = Arc::new(Block::of(self.strings(), self.size()));
                 self.first = 0;
                 Arc::get_mut(&mut self.block).expect("nobody else has it yet")
             }
@@ -154,8 +157,9 @@ impl Block {
         self.bytes.len()
     }
 
-    fn of<'a>(strings: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut block = Block::default();
+    /// A block of these strings, which have so many bytes, with room for some more.
+    fn of<'a>(strings: impl Iterator<Item = &'a [u8]>, bytes: usize) -> Self {
+        let mut block = Block::with_capacity(bytes + ROOM.0, strings.size_hint().0 + ROOM.1);
         strings.for_each(|string| block.push(string));
         block
     }

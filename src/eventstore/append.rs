@@ -121,18 +121,6 @@ impl AppendError {
     }
 }
 
-impl Expected {
-    /// As the script has it.
-    pub(super) fn word(self) -> String {
-        match self {
-            Expected::Exact(version) => version.to_string(),
-            Expected::NoStream => "0".to_owned(),
-            Expected::Exists => "exists".to_owned(),
-            Expected::Any => "any".to_owned(),
-        }
-    }
-}
-
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

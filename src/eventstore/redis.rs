@@ -2,7 +2,7 @@
 
 use super::EventStore;
 use super::aggregate::Aggregate;
-use super::append::{Append, AppendError, Appended, Conflict, Overlap};
+use super::append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
 use super::batch::prepare;
 use super::events::StoredEvent;
 use super::id::AggregateId;
@@ -12,7 +12,7 @@ use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
 use crate::publisher::Publisher;
-use crate::stream::{Connector, EventsAppended, EventsFor, KeptSnapshot, Line, Pool};
+use crate::stream::{At, Connector, EventsAppended, EventsFor, KeptSnapshot, Line, Pool};
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
@@ -88,22 +88,13 @@ impl EventStore for RedisEventStore {
             .iter()
             .map(|append| self.public.key(&append.aggregate))
             .collect();
-        let ids: Vec<Vec<_>> = appends
-            .iter()
-            .map(|append| append.events.iter().map(|event| event.id()).collect())
-            .collect();
         let parts: Vec<EventsFor<'_>> = appends
             .iter()
             .zip(&keys)
-            .zip(&ids)
-            .map(|((append, key), ids)| EventsFor {
+            .map(|(append, key)| EventsFor {
                 key,
-                expected: append.expected.word(),
-                events: ids
-                    .iter()
-                    .zip(&append.events)
-                    .map(|(id, event)| (&**id, event.fields()))
-                    .collect(),
+                at: append.expected.into(),
+                events: append.events.iter().map(|event| event.fields()).collect(),
             })
             .collect();
         let fresh = appends.iter().all(|append| append.fresh);
@@ -178,6 +169,17 @@ impl EventStore for RedisEventStore {
         };
         let (key, its) = (self.public.key(aggregate), self.public.snapshot(aggregate));
         self.line.keep_snapshot(&key, &its, &kept).await
+    }
+}
+
+impl From<Expected> for At {
+    fn from(expected: Expected) -> Self {
+        match expected {
+            Expected::Exact(version) => At::Version(version),
+            Expected::NoStream => At::Version(0),
+            Expected::Exists => At::Exists,
+            Expected::Any => At::Any,
+        }
     }
 }
 

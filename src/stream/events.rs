@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use redis::Value;
 
+use super::call::Call;
 use super::connection::Trouble;
 use super::keys::StreamKeys;
 use super::line::Line;
@@ -15,13 +16,20 @@ use crate::fields::Fields;
 
 script!(APPEND_EVENTS, "append_events");
 
-/// Events for one aggregate.
+/// Events for one aggregate, each with its id among its fields.
 pub(crate) struct EventsFor<'a> {
     pub key: &'a str,
-    /// A version, or exists, or any.
-    pub expected: String,
-    /// Each with the event's id.
-    pub events: Vec<(&'a str, &'a Fields)>,
+    pub at: At,
+    pub events: Vec<&'a Fields>,
+}
+
+/// Where an aggregate is expected to be.
+#[derive(Clone, Copy)]
+pub(crate) enum At {
+    Version(u64),
+    /// It has events.
+    Exists,
+    Any,
 }
 
 /// What became of an append; places are those of the aggregates.
@@ -61,22 +69,40 @@ impl Line {
         fresh: bool,
         aggregates: &[EventsFor<'_>],
     ) -> Result<EventsAppended> {
-        let doing = format!("storing events of {public:?}");
-        let mut line = self.get().await?;
-        let mut call = APPEND_EVENTS.key(public);
-        call.arg(i32::from(fresh));
+        let first = match aggregates {
+            [one] if fresh => one.first(),
+            _ => None,
+        };
+        let room = aggregates.iter().map(EventsFor::room);
+        let room = room.fold((2, public.len() + 20), |all, one| {
+            (all.0 + one.0, all.1 + one.1)
+        });
+        let mut call = Call::of(&APPEND_EVENTS, 1 + aggregates.len(), room);
+        call.arg(public);
         for aggregate in aggregates {
-            call.key(aggregate.key);
-            call.arg(&aggregate.expected).arg(aggregate.events.len());
-            for (id, fields) in &aggregate.events {
-                call.arg(id).arg(2 * fields.len());
+            call.arg(aggregate.key);
+        }
+        match first {
+            Some(version) => call.arg(version),
+            None => call.arg(""),
+        };
+        for aggregate in aggregates {
+            match aggregate.at {
+                At::Version(version) => call.arg(version),
+                At::Exists => call.arg("exists"),
+                At::Any => call.arg("any"),
+            };
+            call.arg(aggregate.events.len());
+            for fields in &aggregate.events {
+                call.arg(2 * fields.len());
                 for (name, value) in *fields {
                     call.arg(name).arg(value);
                 }
             }
         }
-        let answer = line.invoke(&doing, &call).await?;
-        appended(answer, aggregates).ok_or_else(|| Trouble::garbled(&doing).into_error())
+        let doing = format!("storing events of {public:?}");
+        let answer = self.get().await?.call(&doing, &call).await?;
+        appended(answer, first).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// The events of an aggregate from a version on, at most so many.
@@ -137,14 +163,31 @@ fn entry(value: Value) -> Option<Entry> {
     })
 }
 
-fn appended(answer: Value, aggregates: &[EventsFor<'_>]) -> Option<EventsAppended> {
+impl EventsFor<'_> {
+    /// The version of the first event, where one can be told.
+    fn first(&self) -> Option<u64> {
+        match self.at {
+            At::Version(version) => version.checked_add(1),
+            At::Exists | At::Any => None,
+        }
+    }
+
+    /// How many arguments it takes, and at most how many bytes.
+    fn room(&self) -> (usize, usize) {
+        let events = self.events.iter();
+        events.fold((3, self.key.len() + 24), |all, fields| {
+            (all.0 + 1 + 2 * fields.len(), all.1 + 5 + fields.size())
+        })
+    }
+}
+
+/// What the script answered, which was told the version `first` where it could be.
+fn appended(answer: Value, first: Option<u64>) -> Option<EventsAppended> {
     if let Value::BulkString(positions) = answer {
-        // One aggregate that was at the version expected.
-        let first = aggregates.first()?.expected.parse::<u64>().ok()? + 1;
         let positions = positions.split(|byte| *byte == b' ').map(EntryId::parse);
         return Some(EventsAppended::Done {
             is_new: true,
-            aggregates: vec![(first, positions.collect::<Option<_>>()?)],
+            aggregates: vec![(first?, positions.collect::<Option<_>>()?)],
         });
     }
     let mut answer = reply::array(answer)?.into_iter();

@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, ScriptInvocation, Value};
 use tokio::sync::Mutex;
 
+use super::call::Call;
 use super::connection::{Pool, PooledConnection, Trouble, Who};
 use crate::error::{Error, Result};
 
@@ -87,6 +88,14 @@ impl OnLine<'_> {
     /// The answer of a script.
     pub async fn invoke(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
         match call.invoke_async(&mut self.conn).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(doing, error).await),
+        }
+    }
+
+    /// The same, of a call with many arguments.
+    pub async fn call(&mut self, doing: &str, call: &Call) -> Result<Value> {
+        match call.invoke(&mut self.conn).await {
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.failed(doing, error).await),
         }

@@ -3,6 +3,7 @@
 
 mod along;
 mod append;
+mod call;
 mod claim;
 mod commit;
 mod connection;
@@ -39,7 +40,7 @@ pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use deduplication::{Claim, Claimed};
-pub(crate) use events::{EventsAppended, EventsFor};
+pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use history::{PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};

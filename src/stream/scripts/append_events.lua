@@ -1,9 +1,9 @@
 -- Appends events to aggregates, and puts the same events on the public stream: all of them, or nothing.
 -- KEYS: public stream, then each aggregate
--- ARGV: whether it is known that none of the events is the last one of its aggregate (0|1); then for each aggregate: the
---       version it is expected at (or exists|any), number of events; then of every event: its id, number of strings,
---       strings
--- Answers: positions on the public stream, by spaces, where one aggregate was at the version expected: a list costs more
+-- ARGV: the version of the first event, where there is one aggregate, it is expected at the version before, and it is
+--       known that none of the events is its last one, else empty; then for each aggregate: the version it is expected
+--       at (or exists|any), number of events; then of every event: number of strings, strings
+-- Answers: positions on the public stream, by spaces, where the first was given and is right: a list costs more
 --       {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
 --       {'conflict', place of the aggregate, its version}
 --       {'overlap', place of the aggregate, its version}
@@ -15,26 +15,29 @@ local public = KEYS[1]
 
 -- The usual case, in the fewest steps. An aggregate with so many events whose ids end there
 -- lacks none of them; that the ids end there is said by its first XADD.
-local usual = ARGV[1] == '1' and #KEYS == 2 and tonumber(ARGV[2])
-if usual and redis.pcall('XLEN', KEYS[2]) == usual then
-  local positions, a = {}, 4
-  for i = 1, tonumber(ARGV[3]) do
-    local from, to = a + 2, a + 1 + ARGV[a + 1]
-    local version = string.format('%.0f', usual + i)
+local first = tonumber(ARGV[1])
+if first and redis.pcall('XLEN', KEYS[2]) == first - 1 then
+  local version, count, positions, from = ARGV[1], tonumber(ARGV[3]), {}, 5
+  for i = 1, count do
+    local to = from - 1 + ARGV[from - 1]
     local position = redis.pcall('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, from, to))
-    local stored = position
-    if type(position) ~= 'table' then
-      stored = redis.pcall('XADD', KEYS[2], version .. '-0', 'position', position, unpack(ARGV, from, to))
-      -- Other hands have deleted events there, or it is another stream. Nobody has seen yet what is taken back.
-      if type(stored) == 'table' then redis.call('XDEL', public, position) end
+    local refused = position.err and position
+    if not refused then
+      local stored = redis.pcall('XADD', KEYS[2], version .. '-0', 'position', position, unpack(ARGV, from, to))
+      if stored.err then
+        -- Other hands have deleted events there, or it is another stream. Nobody has seen yet what is taken back.
+        redis.call('XDEL', public, position)
+        refused = stored
+      end
     end
-    if type(stored) == 'table' then
-      if i > 1 then return stored end
+    if refused then
+      if i > 1 then return refused end
       break
     end
-    positions[i], a = position, to + 1
+    if count == 1 then return position end
+    positions[i], version, from = position, string.format('%.0f', first + i), to + 2
   end
-  if #positions > 0 then return positions[2] and table.concat(positions, ' ') or positions[1] end
+  if #positions == count then return table.concat(positions, ' ') end
 end
 
 local function wrong(key, err)
@@ -44,8 +47,8 @@ end
 local public_is = redis.pcall('XLEN', public) -- WRONGTYPE surfaces before the first write
 if type(public_is) == 'table' then return wrong(public, public_is.err) end
 
-local function field(fields, name)
-  for i = 1, #fields, 2 do
+local function field(fields, name, from, to)
+  for i = from or 1, to or #fields, 2 do
     if fields[i] == name then return fields[i + 1] end
   end
 end
@@ -71,10 +74,11 @@ for k = 2, #KEYS do
   local events, place_of = {}, {}
   a = a + 2
   for i = 1, count do
-    local n = tonumber(ARGV[a + 1])
-    events[i] = { id = ARGV[a], from = a + 2, to = a + 1 + n }
-    place_of[ARGV[a]] = i
-    a = a + 2 + n
+    local from, to = a + 1, a + ARGV[a]
+    local id = field(ARGV, 'id', from, to)
+    events[i] = { id = id, from = from, to = to }
+    place_of[id] = i
+    a = to + 1
   end
   local version, last = look(key)
   if not version then return last or { 'strange', k - 1 } end
