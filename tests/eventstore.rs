@@ -10,6 +10,7 @@ pub mod shelf;
 mod snapshots;
 mod storm;
 mod subscriptions;
+mod updating;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -14,6 +14,8 @@ pub struct Loaded<A> {
     id: AggregateId,
     state: A,
     version: u64,
+    /// The id of the stored event at that version, which tells this aggregate from another of its name.
+    last: String,
     uncommitted: Vec<Envelope>,
     /// The version of its last snapshot, as far as is known here.
     pub(super) snapshot: u64,
@@ -26,16 +28,24 @@ impl<A: Aggregate> Loaded<A> {
             id,
             state: A::initial(),
             version: 0,
+            last: String::new(),
             uncommitted: Vec::new(),
             snapshot: 0,
             format,
         }
     }
 
-    pub(super) fn from_snapshot(id: AggregateId, state: A, version: u64, format: Format) -> Self {
+    pub(super) fn from_snapshot(
+        id: AggregateId,
+        state: A,
+        of: (u64, String),
+        format: Format,
+    ) -> Self {
+        let (version, last) = of;
         Loaded {
             state,
             version,
+            last,
             snapshot: version,
             ..Loaded::new(id, format)
         }
@@ -83,15 +93,27 @@ impl<A: Aggregate> Loaded<A> {
         self.state
     }
 
+    /// The id of the stored event at its version; empty where there is none.
+    pub(super) fn last(&self) -> &str {
+        &self.last
+    }
+
     /// One more stored event.
     pub(super) fn apply(&mut self, version: u64, event: A::Event) {
         self.state.apply(event);
         self.version = version;
     }
 
-    /// All events are stored, up to this version. Answers the last one.
-    pub(super) fn committed(&mut self, version: u64) -> Option<Envelope> {
+    /// The stored event at its version is this one.
+    pub(super) fn is_at(&mut self, last: &Envelope) {
+        self.last = last.id().into_owned();
+    }
+
+    /// What happened is stored, up to this version.
+    pub(super) fn committed(&mut self, version: u64) {
+        if let Some(last) = std::mem::take(&mut self.uncommitted).pop() {
+            self.is_at(&last);
+        }
         self.version = version;
-        std::mem::take(&mut self.uncommitted).pop()
     }
 }

@@ -73,7 +73,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     }
 
     /// The aggregate as of its snapshot, where there is one that can be used.
-    pub(super) async fn as_of_snapshot(&self, id: &AggregateId) -> Option<(String, Loaded<A>)> {
+    pub(super) async fn as_of_snapshot(&self, id: &AggregateId) -> Option<Loaded<A>> {
         let snapshots = self.snapshots.as_ref()?;
         let snapshot = match self.store().snapshot(id).await {
             Ok(snapshot) => snapshot?,
@@ -91,12 +91,12 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             tracing::debug!(aggregate = %id, version, "the snapshot does not decode");
             return None;
         };
-        let loaded = Loaded::from_snapshot(id.clone(), state, version, self.format);
-        Some((snapshot.event, loaded))
+        let of = (version, snapshot.event);
+        Some(Loaded::from_snapshot(id.clone(), state, of, self.format))
     }
 
     /// Keeps a snapshot, where it is time to.
-    pub(super) async fn take_snapshot(&self, loaded: &mut Loaded<A>, event: &str) {
+    pub(super) async fn take_snapshot(&self, loaded: &mut Loaded<A>) {
         let Some(snapshots) = &self.snapshots else {
             return;
         };
@@ -123,7 +123,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         }
         let snapshot = Snapshot {
             version,
-            event: event.to_owned(),
+            event: loaded.last().to_owned(),
             schema: A::SNAPSHOT_VERSION,
             state,
         };

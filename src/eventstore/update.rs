@@ -1,13 +1,24 @@
 //! Changing an aggregate: load, decide, save, and once more where somebody else was faster.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::EventStore;
-use super::aggregate::Aggregate;
+use super::aggregate::{Aggregate, AggregateEvent};
 use super::append::{AppendError, Conflict};
 use super::loaded::Loaded;
 use super::repository::Repository;
 use crate::error::{Error, ErrorKind};
+use crate::publisher::with_id;
+use crate::retry::Backoff;
+
+/// How long an update waits after an answer got lost: until Redis is back, or there is another one.
+const IN_DOUBT: Backoff = Backoff {
+    initial: Duration::from_millis(4),
+    factor: 1.6,
+    max: Duration::from_millis(500),
+    jitter: 1.0,
+};
 
 /// Why an update was not done.
 #[derive(Debug)]
@@ -20,9 +31,10 @@ pub enum UpdateError<E> {
 }
 
 impl<A: Aggregate, S: EventStore> Repository<A, S> {
-    /// Changes an aggregate: loads it, has `decide` say what happens, and saves that. On a conflict all of it is done
-    /// again, on the state as it is by then; where the answer to a save got lost the save alone is repeated. After a
-    /// bounded number of tries it gives up with the last error. Answers the aggregate after its new events.
+    /// Changes an aggregate: loads it, has `decide` say what happens, and saves that. On a conflict it decides again, on
+    /// the state as it is by then, for which only what has come since is read; where the answer to a save got lost the
+    /// save alone is repeated. After a bounded number of tries it gives up with the last error. Answers the aggregate
+    /// after its new events.
     ///
     /// # Errors
     /// Where `decide` refuses, and as [`load`](Self::load) and [`save`](Self::save).
@@ -32,14 +44,27 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         mut decide: impl FnMut(&A) -> Result<Vec<A::Event>, E>,
     ) -> Result<Loaded<A>, UpdateError<E>> {
         let mut failed = 0;
+        let mut loaded = self.load(id).await?;
         'anew: loop {
-            let mut loaded = self.load(id).await?;
-            for event in decide(loaded.state()).map_err(UpdateError::Refused)? {
-                loaded.record(event)?;
-            }
+            // They happen to the state when they are stored: until then it is what others' events are applied to.
+            let events = decide(loaded.state()).map_err(UpdateError::Refused)?;
+            let encoded = events.iter().map(|event| event.encode(self.format));
+            let encoded: Vec<_> = encoded
+                .map(|event| event.map(with_id))
+                .collect::<Result<_, _>>()?;
+            let Some(last) = encoded.last() else {
+                return Ok(loaded);
+            };
             loop {
-                let error = match self.save(&mut loaded).await {
-                    Ok(_) => return Ok(loaded),
+                let error = match self.append_to(&loaded, &encoded).await {
+                    Ok(appended) => {
+                        for (version, event) in appended.versions().zip(events) {
+                            loaded.apply(version, event);
+                        }
+                        loaded.is_at(last);
+                        self.take_snapshot(&mut loaded).await;
+                        return Ok(loaded);
+                    }
                     Err(error) => error,
                 };
                 failed += 1;
@@ -47,8 +72,16 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
                 if failed >= self.tries || !(is_conflict || is_in_doubt(&error)) {
                     return Err(UpdateError::Failed(error));
                 }
-                tokio::time::sleep(self.backoff.delay(failed, fastrand::f64())).await;
+                let backoff = if is_conflict {
+                    &self.backoff
+                } else {
+                    &IN_DOUBT
+                };
+                tokio::time::sleep(backoff.delay(failed, fastrand::f64())).await;
                 if is_conflict {
+                    if !self.catch_up(&mut loaded).await? {
+                        loaded = self.load(id).await?;
+                    }
                     continue 'anew;
                 }
             }
