@@ -9,8 +9,20 @@ use serde::de::DeserializeOwned;
 use crate::Error;
 use crate::machine::Machine;
 
+/// What is measured, a part at a time.
+const PARTS: [&str; 7] = [
+    "throughput",
+    "peers",
+    "latency",
+    "load",
+    "scale",
+    "publish",
+    "eventstore",
+];
+
 pub struct Data {
-    pub machine: Option<Machine>,
+    /// What each part was measured on, in the parts' order.
+    pub machines: Vec<(&'static str, Machine)>,
     pub throughput: Option<Throughput>,
     pub latency: Option<Latency>,
     pub load: Option<Load>,
@@ -238,7 +250,7 @@ pub struct Missing {
 impl Data {
     pub fn read(directory: &Path) -> Result<Self, Error> {
         let data = Data {
-            machine: part(directory, "machine")?,
+            machines: machines(directory)?,
             throughput: part(directory, "throughput")?,
             latency: part(directory, "latency")?,
             load: part(directory, "load")?,
@@ -262,6 +274,16 @@ impl Data {
             && self.eventstore.is_none()
             && self.peers.is_none()
     }
+}
+
+fn machines(directory: &Path) -> Result<Vec<(&'static str, Machine)>, Error> {
+    let mut machines = Vec::new();
+    for name in PARTS {
+        if let Some(machine) = part(&directory.join("machines"), name)? {
+            machines.push((name, machine));
+        }
+    }
+    Ok(machines)
 }
 
 impl Peers {

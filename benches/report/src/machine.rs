@@ -17,6 +17,20 @@ pub struct Machine {
     pub load_before: Option<f64>,
 }
 
+impl Machine {
+    /// Whether it is the same one on the same day.
+    pub fn is(&self, other: &Machine) -> bool {
+        let known = |machine: &Machine| {
+            let memory = machine.memory_gib.map(|gib| (gib * 10.0).round() as u64);
+            (machine.cores, memory)
+        };
+        let told = |machine: &Machine| {
+            [&machine.date, &machine.cpu, &machine.kernel, &machine.rust].map(String::clone)
+        };
+        known(self) == known(other) && told(self) == told(other)
+    }
+}
+
 /// The machine this runs on.
 pub fn this() -> Machine {
     Machine {

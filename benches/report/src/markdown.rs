@@ -6,6 +6,7 @@ mod scale;
 use std::fmt::Write;
 
 use crate::data::{Data, Latency, Load, Peers, Publish, Throughput, Way};
+use crate::machine::Machine;
 use crate::plots::Plots;
 use crate::table::{self, thousands};
 use crate::targets;
@@ -75,33 +76,64 @@ fn runs(runs: u64) -> String {
     }
 }
 
+/// What was measured on what: a line for all parts that were measured on one machine on one day.
 fn measured_on(data: &Data) -> String {
-    let mut rows = Vec::new();
-    let mut add = |what: &str, value: String| rows.push([what.to_owned(), value]);
-    if let Some(machine) = &data.machine {
-        add("date", machine.date.clone());
-        let cores = if machine.cores == 1 { "core" } else { "cores" };
-        add(
-            "machine",
-            format!("{} {cores}, {}", machine.cores, machine.cpu),
-        );
-        if let Some(memory) = machine.memory_gib {
-            add("memory", format!("{memory:.1} GiB"));
-        }
-        add("kernel", machine.kernel.clone());
-        add("Rust", machine.rust.clone());
-        if let Some(load) = machine.load_before {
-            add("load before", format!("{load:.2}"));
+    let mut lines: Vec<(Vec<&str>, Machine)> = Vec::new();
+    for (part, machine) in &data.machines {
+        match lines.iter_mut().find(|(_, other)| other.is(machine)) {
+            Some((parts, other)) => {
+                parts.push(part);
+                let loads = [other.load_before, machine.load_before];
+                other.load_before = loads.into_iter().flatten().reduce(f64::max);
+            }
+            None => lines.push((vec![part], machine.clone())),
         }
     }
-    if let Some(throughput) = &data.throughput {
-        add("server", throughput.server.clone());
-        add("streamhand", throughput.streamhand.clone());
-    }
-    if rows.is_empty() {
+    if lines.is_empty() {
         return String::new();
     }
-    format!("\n{}\n", table::text(&["measured on", ""], &rows))
+    let is_one = lines.len() == 1;
+    let rows: Vec<_> = lines
+        .into_iter()
+        .map(|(parts, machine)| {
+            let cores = if machine.cores == 1 { "core" } else { "cores" };
+            let memory = machine.memory_gib.map(|gib| format!("{gib:.1} GiB"));
+            let load = machine.load_before.map(|load| format!("{load:.2}"));
+            [
+                if is_one {
+                    String::new()
+                } else {
+                    parts.join(", ")
+                },
+                machine.date,
+                format!("{} {cores}, {}", machine.cores, machine.cpu),
+                memory.unwrap_or_default(),
+                machine.kernel,
+                machine.rust,
+                load.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let header = [
+        "measured",
+        "date",
+        "machine",
+        "memory",
+        "kernel",
+        "Rust",
+        "load before",
+    ];
+    let mut text = format!("\n{}\n", table::text(&header, &rows));
+    if let Some(Throughput {
+        server, streamhand, ..
+    }) = &data.throughput
+    {
+        let _ = write!(
+            text,
+            "\nThe server was {server}, streamhand {streamhand}.\n"
+        );
+    }
+    text
 }
 
 fn throughput_of(text: &mut String, throughput: &Throughput) {
