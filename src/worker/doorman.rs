@@ -13,6 +13,7 @@ use super::admission::Item;
 use super::complaint::{Complaint, Pause};
 use super::executor::{RUN, Run};
 use super::held::Batch;
+use super::queue::{Receiver, Sender};
 use super::settler::Settlement;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
@@ -35,7 +36,7 @@ pub(super) struct Windows(FxHashMap<Box<[u8]>, Duration>);
 pub(super) struct Doorman {
     shared: Arc<Shared>,
     windows: Arc<Windows>,
-    runs: async_channel::Sender<Run>,
+    runs: Sender<Run>,
     suspects: mpsc::UnboundedSender<Run>,
     acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
@@ -73,7 +74,7 @@ impl Doorman {
     pub fn new(
         shared: Arc<Shared>,
         windows: Arc<Windows>,
-        (runs, suspects): (async_channel::Sender<Run>, mpsc::UnboundedSender<Run>),
+        (runs, suspects): (Sender<Run>, mpsc::UnboundedSender<Run>),
         acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
@@ -90,18 +91,14 @@ impl Doorman {
     }
 
     /// Lets in what comes until nothing more can come. The channels to the executor close with it.
-    pub async fn run(
-        mut self,
-        runs: async_channel::Receiver<Run>,
-        mut suspects: mpsc::UnboundedReceiver<Run>,
-    ) {
+    pub async fn run(mut self, runs: Receiver<Run>, mut suspects: mpsc::UnboundedReceiver<Run>) {
         let (mut no_more, mut no_more_suspects) = (false, false);
         while !(no_more && no_more_suspects) {
             let mut asked = Vec::new();
             tokio::select! {
                 run = runs.recv(), if !no_more => match run {
-                    Ok(run) => self.look_at(run, &mut asked),
-                    Err(_) => no_more = true,
+                    Some(run) => self.look_at(run, &mut asked),
+                    None => no_more = true,
                 },
                 run = suspects.recv(), if !no_more_suspects => match run {
                     Some(run) => self.look_at(run, &mut asked),
@@ -110,8 +107,8 @@ impl Doorman {
             }
             for _ in 1..RUNS {
                 match runs.try_recv() {
-                    Ok(run) => self.look_at(run, &mut asked),
-                    Err(_) => break,
+                    Some(run) => self.look_at(run, &mut asked),
+                    None => break,
                 }
             }
             if !asked.is_empty() {
@@ -155,10 +152,10 @@ impl Doorman {
                 items,
             };
             // The executor ends after this, and neither channel is bounded.
-            let _ = match batch.alone {
-                true => self.suspects.send(run).is_ok(),
-                false => self.runs.try_send(run).is_ok(),
-            };
+            match batch.alone {
+                true => drop(self.suspects.send(run)),
+                false => self.runs.send(run),
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use super::attempt::{Attempt, log};
 use super::commits::Commits;
 use super::held::Batch;
 use super::memory;
+use super::queue::Receiver;
 use super::settler::Settlement;
 use super::shared::Shared;
 use super::steps::Body;
@@ -65,7 +66,7 @@ impl Executor {
     /// Works until no more entries come; then waits for the handlers that are still running.
     pub async fn work(
         self: Arc<Self>,
-        runs: async_channel::Receiver<Run>,
+        runs: Receiver<Run>,
         suspects: mpsc::UnboundedReceiver<Run>,
     ) {
         let lanes = std::thread::available_parallelism()
@@ -88,18 +89,18 @@ impl Executor {
     }
 
     /// Takes runs one after the other and starts their handlers.
-    async fn lane(self: Arc<Self>, runs: async_channel::Receiver<Run>) {
+    async fn lane(self: Arc<Self>, runs: Receiver<Run>) {
         // A lane keeps its permit from one handler to the next; only one that waits takes it along.
         let mut permit = None;
         loop {
             let run = match runs.try_recv() {
-                Ok(run) => run,
-                Err(_) => {
+                Some(run) => run,
+                None => {
                     // Whoever waits here must not look as if it ran a handler.
                     permit = None;
                     match runs.recv().await {
-                        Ok(run) => run,
-                        Err(_) => return,
+                        Some(run) => run,
+                        None => return,
                     }
                 }
             };

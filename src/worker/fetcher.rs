@@ -15,6 +15,7 @@ use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
 use super::executor::{RUN, Run};
+use super::queue::Sender;
 use super::reading::Flow;
 use super::shared::Shared;
 use super::source::Source;
@@ -30,7 +31,7 @@ const BUSY_POLL: Duration = Duration::from_millis(100);
 /// Brings entries to this worker.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    runs: async_channel::Sender<Run>,
+    runs: Sender<Run>,
     suspects: mpsc::UnboundedSender<Run>,
     /// The connections, gone after an error.
     lines: Option<Lines>,
@@ -58,7 +59,7 @@ struct Lines {
 impl Fetcher {
     pub fn new(
         shared: Arc<Shared>,
-        runs: async_channel::Sender<Run>,
+        runs: Sender<Run>,
         suspects: mpsc::UnboundedSender<Run>,
     ) -> Self {
         Fetcher {
@@ -298,10 +299,10 @@ impl Fetcher {
                     items: std::mem::take(&mut items),
                 };
                 // The executor ends after the fetcher, and neither channel is bounded.
-                let _ = match alone {
-                    true => self.suspects.send(run).is_ok(),
-                    false => self.runs.try_send(run).is_ok(),
-                };
+                match alone {
+                    true => drop(self.suspects.send(run)),
+                    false => self.runs.send(run),
+                }
             }
         }
     }

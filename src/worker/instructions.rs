@@ -113,7 +113,7 @@ impl Worker {
     fn dispatch(&self, entries: Vec<Entry>, counts: bool) -> mpsc::UnboundedReceiver<Acks> {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, _settlements) = mpsc::unbounded_channel();
-        let (to_lanes, runs) = async_channel::unbounded();
+        let (to_lanes, runs) = super::queue::queue();
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let (commit, _jobs) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();

@@ -27,6 +27,7 @@ mod memory;
 mod observer;
 mod pace;
 mod pauses;
+mod queue;
 mod rates;
 mod reading;
 mod reclaimer;
@@ -181,7 +182,7 @@ impl Worker {
         let views = Views::run(projections, &settings, &shared)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
-        let (to_lanes, runs) = async_channel::unbounded();
+        let (to_lanes, runs) = queue::queue();
         let (to_ward, suspects) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
@@ -192,7 +193,7 @@ impl Worker {
         let ((to_lanes, to_ward), door) = if windows.is_empty() {
             (executors, None)
         } else {
-            let (to_door, at_door) = async_channel::unbounded();
+            let (to_door, at_door) = queue::queue();
             let (suspect, suspects) = mpsc::unbounded_channel();
             let (acks, settle) = (acknowledge.clone(), settle.clone());
             let doorman = Doorman::new(shared.clone(), windows, executors, acks, settle);

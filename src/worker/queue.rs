@@ -1,0 +1,166 @@
+//! The queue that all lanes take from. What comes wakes one lane, and not a second one for nothing: each wake of a
+//! sleeping thread costs more than an entry does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+struct Queue<T> {
+    inner: Mutex<Inner<T>>,
+    came: Notify,
+}
+
+struct Inner<T> {
+    items: VecDeque<T>,
+    is_closed: bool,
+}
+
+/// Where things come from. Once it is dropped, the queue ends behind what is in it.
+pub(super) struct Sender<T>(Arc<Queue<T>>);
+
+/// Where they go to, one to each who asks.
+pub(super) struct Receiver<T>(Arc<Queue<T>>);
+
+/// A queue without a bound.
+pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
+    let inner = Inner {
+        items: VecDeque::new(),
+        is_closed: false,
+    };
+    let queue = Arc::new(Queue {
+        inner: Mutex::new(inner),
+        came: Notify::new(),
+    });
+    (Sender(queue.clone()), Receiver(queue))
+}
+
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.inner.lock().expect("no panic while it is locked")
+    }
+}
+
+impl<T> Sender<T> {
+    /// Adds one thing.
+    pub fn send(&self, item: T) {
+        self.0.lock().items.push_back(item);
+        self.0.came.notify_one();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The next thing, if there is one.
+    pub fn try_recv(&self) -> Option<T> {
+        self.0.lock().items.pop_front()
+    }
+
+    /// Waits for the next thing; None where nothing more can come.
+    pub async fn recv(&self) -> Option<T> {
+        loop {
+            // Before the look, so that the end can't come unnoticed in between. A thing that does leaves its mark.
+            let came = self.0.came.notified();
+            {
+                let mut inner = self.0.lock();
+                if !inner.items.is_empty() || inner.is_closed {
+                    return inner.items.pop_front();
+                }
+            }
+            came.await;
+        }
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Receiver(self.0.clone())
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.came.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_comes_wakes_one_who_waits_and_the_end_wakes_all() {
+        let (sender, receiver) = queue();
+        let wakes = [(); 3].map(|()| Arc::new(Wakes::default()));
+        let wakers = wakes.clone().map(Waker::from);
+        let woken = || [0, 1, 2].map(|at: usize| wakes[at].0.load(Ordering::Relaxed));
+        let others = [receiver.clone(), receiver.clone()];
+        let mut first = Box::pin(receiver.recv());
+        let mut second = pin!(others[0].recv());
+        let mut third = pin!(others[1].recv());
+        let mut contexts = [0, 1, 2].map(|at: usize| Context::from_waker(&wakers[at]));
+        assert!(first.as_mut().poll(&mut contexts[0]).is_pending());
+        assert!(second.as_mut().poll(&mut contexts[1]).is_pending());
+        assert!(third.as_mut().poll(&mut contexts[2]).is_pending());
+        sender.send(1);
+        assert_eq!(woken(), [1, 0, 0]);
+        assert_eq!(first.as_mut().poll(&mut contexts[0]), Poll::Ready(Some(1)));
+        drop(first);
+        assert_eq!(woken(), [1, 0, 0]);
+        // One who is told and does not look passes it on.
+        let mut first = Box::pin(receiver.recv());
+        sender.send(2);
+        assert_eq!(woken(), [1, 1, 0]);
+        assert!(first.as_mut().poll(&mut contexts[0]) == Poll::Ready(Some(2)));
+        assert!(second.as_mut().poll(&mut contexts[1]).is_pending());
+        sender.send(3);
+        drop(sender);
+        assert_eq!(third.as_mut().poll(&mut contexts[2]), Poll::Ready(Some(3)));
+        assert_eq!(second.as_mut().poll(&mut contexts[1]), Poll::Ready(None));
+        assert_eq!(receiver.try_recv(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn everything_comes_to_somebody_once() {
+        let (sender, receiver) = queue();
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                let receiver = receiver.clone();
+                tokio::spawn(async move {
+                    let mut mine = Vec::new();
+                    while let Some(item) = receiver.recv().await {
+                        mine.push(item);
+                    }
+                    mine
+                })
+            })
+            .collect();
+        for item in 0..20_000 {
+            sender.send(item);
+            if item % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(sender);
+        let mut all = Vec::new();
+        for taker in takers {
+            all.extend(taker.await.expect("no panic"));
+        }
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..20_000));
+    }
+}
