@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The time that is looked back upon and ahead to.
-const SPAN: Duration = Duration::from_millis(100);
+pub(super) const SPAN: Duration = Duration::from_millis(100);
 /// The least time between two notes of how many have been settled.
 const STEP: Duration = Duration::from_millis(10);
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
-use super::pace::Pace;
+use super::pace::{Pace, SPAN};
 use super::room::Plan;
 use super::shared::sleep_until;
 use super::turns::{Share, Turns};
@@ -27,6 +27,10 @@ const DEPTH: (usize, usize) = (32, 20);
 /// it for every entry, then does not, and several are handed over at once.
 const OFTEN: usize = 16;
 const NAP: Duration = Duration::from_micros(30);
+/// A read that blocks on many streams costs Redis by the stream, once to block and once to be woken. So where that many
+/// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
+const GATHERED: usize = 2;
+const GATHERING: (Duration, Duration) = (Duration::from_micros(30), Duration::from_micros(750));
 /// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
 const FEW: usize = 8;
 
@@ -73,14 +77,18 @@ impl Flow {
         }
     }
 
-    /// How many reads are to be on their way.
-    fn depth(&mut self) -> usize {
-        let coming = self.pace.ahead(Instant::now(), self.came);
+    /// How many reads of so many streams are to be on their way, and how long to wait before each where it is one.
+    fn gait(&mut self, streams: usize, now: Instant) -> (usize, Duration) {
         if self.is_backlog {
-            AHEAD
-        } else {
-            (coming / DEPTH.1).clamp(1, DEPTH.0)
+            return (AHEAD, Duration::ZERO);
         }
+        let coming = self.pace.ahead(now, self.came);
+        let gathering = (GATHERING.0 * streams as u32).min(GATHERING.1);
+        if streams > 1 && coming >= GATHERED * (SPAN.as_nanos() / gathering.as_nanos()) as usize {
+            return (1, gathering);
+        }
+        let depth = (coming / DEPTH.1).clamp(1, DEPTH.0);
+        (depth, Duration::ZERO)
     }
 }
 
@@ -192,11 +200,15 @@ impl Fetcher {
                 .collect(),
             asked: VecDeque::with_capacity(DEPTH.0),
         };
-        let depth = if more || is_limited {
-            1
+        let (depth, gathering) = if more || is_limited {
+            (1, Duration::ZERO)
         } else {
-            self.flow.depth()
+            self.flow.gait(sources.len(), Instant::now())
         };
+        if !gathering.is_zero() {
+            // As below. Renewing can wait that long, and acknowledgements are gathered for longer.
+            std::thread::sleep(gathering);
+        }
         let block = match waits {
             Some(wait) => wait.min(self.patience()),
             None if depth == 1 => self.patience(),
@@ -229,7 +241,7 @@ impl Fetcher {
             }
             winds_up |= self.has_else_to_do();
             lacks_room = false;
-            let depth = self.flow.depth();
+            let (depth, _) = self.flow.gait(sources.len(), Instant::now());
             while !winds_up
                 && !lacks_room
                 && !is_limited
@@ -348,4 +360,29 @@ async fn ring(mut bell: Link, client: i64, wait: Duration) {
     // Without the right to do this a read ends when its time is over.
     let _ = bell.unblock(client).await;
     tokio::time::sleep(wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is done where so many entries have come each millisecond.
+    fn gait_at(each_ms: u64, streams: usize) -> (usize, u128) {
+        let (mut flow, start) = (Flow::new(), Instant::now());
+        let mut gait = (0, Duration::ZERO);
+        for ms in 1..=200 {
+            flow.came += each_ms;
+            gait = flow.gait(streams, start + ms * Duration::from_millis(1));
+        }
+        (gait.0, gait.1.as_micros())
+    }
+
+    #[test]
+    fn of_one_stream_several_reads_are_on_their_way_and_of_many_one_that_gathers() {
+        assert_eq!([1, 10].map(|streams| gait_at(0, streams)), [(1, 0); 2]);
+        assert_eq!([1, 10].map(|streams| gait_at(2, streams)), [(10, 0); 2]);
+        let often = [1, 2, 10, 100].map(|streams| gait_at(10, streams));
+        assert_eq!(often, [(32, 0), (32, 0), (1, 300), (1, 750)]);
+        assert_eq!(gait_at(50, 2), (1, 60));
+    }
 }
