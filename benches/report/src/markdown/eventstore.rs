@@ -69,7 +69,8 @@ pub fn eventstore_of(text: &mut String, store: &EventStore) {
         .collect();
     let of_updates = format!(
         "{} calls of `Repository::update`, all writers on one aggregate, each with a connection of its own. A conflict \
-         is resolved by loading, deciding and appending once more; a writer that gave up after 16 tries began anew:",
+         is resolved by reading what has come since, deciding and appending once more; a writer that gave up after 16 \
+         tries began anew:",
         thousands(store.updates as f64),
     );
     let update_header = [
