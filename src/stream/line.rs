@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisError, ScriptInvocation, Value};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
 use tokio::sync::Mutex;
 
 use super::call::Call;
@@ -79,23 +79,24 @@ impl Line {
 impl OnLine<'_> {
     /// The answer to a command.
     pub async fn query<T: FromRedisValue>(&mut self, doing: &str, command: &Cmd) -> Result<T> {
-        match command.query_async(&mut self.conn).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.failed(doing, error).await),
-        }
+        let answer = command.query_async(&mut self.conn).await;
+        self.answered(doing, answer).await
     }
 
     /// The answer of a script.
     pub async fn invoke(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
-        match call.invoke_async(&mut self.conn).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.failed(doing, error).await),
-        }
+        let answer = call.invoke_async(&mut self.conn).await;
+        self.answered(doing, answer).await
     }
 
     /// The same, of a call with many arguments.
     pub async fn call(&mut self, doing: &str, call: &Call) -> Result<Value> {
-        match call.invoke(&mut self.conn).await {
+        let answer = call.invoke(&mut self.conn).await;
+        self.answered(doing, answer).await
+    }
+
+    async fn answered<T>(&self, doing: &str, answer: RedisResult<T>) -> Result<T> {
+        match answer {
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.failed(doing, error).await),
         }

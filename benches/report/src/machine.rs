@@ -20,14 +20,14 @@ pub struct Machine {
 impl Machine {
     /// Whether it is the same one on the same day.
     pub fn is(&self, other: &Machine) -> bool {
-        let known = |machine: &Machine| {
-            let memory = machine.memory_gib.map(|gib| (gib * 10.0).round() as u64);
-            (machine.cores, memory)
-        };
-        let told = |machine: &Machine| {
-            [&machine.date, &machine.cpu, &machine.kernel, &machine.rust].map(String::clone)
-        };
-        known(self) == known(other) && told(self) == told(other)
+        // Memory as it is shown: what the kernel keeps for itself is not always the same.
+        let memory = |machine: &Machine| machine.memory_gib.map(|gib| (gib * 10.0).round());
+        self.date == other.date
+            && self.cores == other.cores
+            && self.cpu == other.cpu
+            && self.kernel == other.kernel
+            && self.rust == other.rust
+            && memory(self) == memory(other)
     }
 }
 
