@@ -36,6 +36,7 @@ mod fleet;
 mod forgetting;
 mod groups;
 mod idle;
+mod inline;
 mod kept_letters;
 mod layers;
 mod leases;

@@ -1,7 +1,6 @@
 //! The acker: tells Redis what has succeeded. While answers are on their way what finishes next is gathered, so that
-//! acknowledgements coalesce; where they come faster than once a millisecond and nobody waits for the room they take, a
-//! lot is a millisecond's worth. One whose answer got lost is repeated until it is known; until then its entries stay
-//! held, and are renewed.
+//! acknowledgements coalesce; where nobody waits for the room they take, lots are at least [`GATHER`] apart. One whose
+//! answer got lost is repeated until it is known; until then its entries stay held, and are renewed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ const ACKS: usize = 1000;
 const FLIGHTS: usize = 3;
 /// So many ids are sent at once; fewer wait for others as long as [`GATHER`].
 pub(super) const WORTHWHILE: usize = 256;
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Entries of one batch that have succeeded.
 pub(super) struct Acks {
@@ -91,14 +90,16 @@ impl Acker {
                 }
                 continue;
             }
-            // While they are gathered each by itself wakes nobody: who finishes enough of them tells.
+            // The first wakes us, so that nothing does where none comes. While more are gathered each by itself wakes
+            // nobody: who finishes enough of them tells.
+            let gathers = send_at.is_some() && !self.waiting.is_empty();
             tokio::select! {
                 biased;
                 () = abandon.cancelled() => return,
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
-                () = self.shared.ack_now.notified(), if send_at.is_some() => self.sent = None,
-                () = sleep_until(send_at), if send_at.is_some() => {}
-                first = inbox.recv(), if send_at.is_none() && !closed => match first {
+                () = self.shared.ack_now.notified(), if gathers => self.sent = None,
+                () = sleep_until(send_at), if gathers => {}
+                first = inbox.recv(), if !gathers && !closed => match first {
                     Some(acks) => self.add(acks),
                     None => closed = true,
                 }

@@ -1,9 +1,9 @@
 //! How much a worker takes at once: as much as it is likely to finish soon, so that a fast handler gets large batches
 //! and a slow one hoards nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::pace::Pace;
+use super::pace::{Pace, SPAN};
 use super::shared::Shared;
 
 /// Most bytes held, reads under way included.
@@ -16,6 +16,7 @@ const OVERHEAD: usize = 64;
 /// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and what is left
 /// waits to be acknowledged, which takes as long as Redis takes for the reads before it.
 const PARTS: usize = 7;
+
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
     pace: Pace,
@@ -56,6 +57,12 @@ impl Budget {
         budget = budget.min(part.max(by_slots));
         // One entry larger than all that is allowed must pass, alone.
         budget.min(bytes.max(usize::from(held == 0)))
+    }
+
+    /// How many entries are likely to be settled in so long.
+    pub fn ahead(&mut self, shared: &Shared, time: Duration) -> usize {
+        let ahead = self.pace.ahead(Instant::now(), shared.held.settled());
+        (ahead as f64 * time.as_secs_f64() / SPAN.as_secs_f64()) as usize
     }
 
     /// So many entries have come, of so many bytes. Their size rises at once and falls slowly: too few entries cost a

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use super::acker::Acks;
 use super::admission::Item;
 use super::complaint::{Complaint, Pause};
+use super::dispatch::{Arrivals, Dispatcher};
 use super::executor::{RUN, Run};
 use super::held::Batch;
-use super::queue::{Receiver, Sender};
 use super::settler::Settlement;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
@@ -36,8 +36,7 @@ pub(super) struct Windows(FxHashMap<Box<[u8]>, Duration>);
 pub(super) struct Doorman {
     shared: Arc<Shared>,
     windows: Arc<Windows>,
-    runs: Sender<Run>,
-    suspects: mpsc::UnboundedSender<Run>,
+    to_executor: Dispatcher,
     acks: mpsc::UnboundedSender<Acks>,
     settle: mpsc::UnboundedSender<Settlement>,
     complaint: Complaint,
@@ -74,15 +73,14 @@ impl Doorman {
     pub fn new(
         shared: Arc<Shared>,
         windows: Arc<Windows>,
-        (runs, suspects): (Sender<Run>, mpsc::UnboundedSender<Run>),
+        to_executor: Dispatcher,
         acks: mpsc::UnboundedSender<Acks>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         Doorman {
             shared,
             windows,
-            runs,
-            suspects,
+            to_executor,
             acks,
             settle,
             complaint: Complaint::default(),
@@ -90,8 +88,12 @@ impl Doorman {
         }
     }
 
-    /// Lets in what comes until nothing more can come. The channels to the executor close with it.
-    pub async fn run(mut self, runs: Receiver<Run>, mut suspects: mpsc::UnboundedReceiver<Run>) {
+    /// Lets in what comes until nothing more can come. The ways to the executor close with it.
+    pub async fn run(mut self, arrivals: Arrivals) {
+        let Arrivals {
+            lanes: runs,
+            ward: mut suspects,
+        } = arrivals;
         let (mut no_more, mut no_more_suspects) = (false, false);
         while !(no_more && no_more_suspects) {
             let mut asked = Vec::new();
@@ -146,17 +148,7 @@ impl Doorman {
     }
 
     fn let_in(&self, batch: &Arc<Batch>, items: Vec<Item>) {
-        if !items.is_empty() {
-            let run = Run {
-                batch: batch.clone(),
-                items,
-            };
-            // The executor ends after this, and neither channel is bounded.
-            match batch.alone {
-                true => drop(self.suspects.send(run)),
-                false => self.runs.send(run),
-            }
-        }
+        self.to_executor.send(batch, items.into_iter());
     }
 
     /// Asks until there is an answer. A worker that stops lets all in: it gives back what has not started.

@@ -12,6 +12,7 @@ use super::acker::Acks;
 use super::admission::{Admission, Bound, Item};
 use super::attempt::{Attempt, log};
 use super::commits::Commits;
+use super::dispatch::Arrivals;
 use super::held::Batch;
 use super::memory;
 use super::queue::Receiver;
@@ -64,11 +65,13 @@ impl Executor {
     }
 
     /// Works until no more entries come; then waits for the handlers that are still running.
-    pub async fn work(
-        self: Arc<Self>,
-        runs: Receiver<Run>,
-        suspects: mpsc::UnboundedReceiver<Run>,
-    ) {
+    pub async fn work(self: Arc<Self>, arrivals: Arrivals) {
+        let Arrivals {
+            lanes: runs,
+            ward: suspects,
+        } = arrivals;
+        // If the caller's runtime ends, nothing is handled elsewhere either.
+        let _inline = self.shared.inline.open();
         let lanes = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(self.shared.concurrency);
@@ -105,7 +108,30 @@ impl Executor {
                 }
             };
             self.run(run, &mut permit).await;
+            self.shared.inline.came_back();
         }
+    }
+
+    /// Handles a run on the calling thread, which is not one of the runtime's. Answers what is to be acknowledged, and
+    /// what has to wait, which is a lane's to do.
+    pub fn run_inline(self: &Arc<Self>, run: Run) -> (Option<Acks>, Option<Run>) {
+        let Run { batch, items } = run;
+        let mut permit = None;
+        let mut slots = Vec::with_capacity(items.len());
+        let mut items = items.into_iter();
+        let mut rest = None;
+        while let Some(item) = items.next() {
+            if !self.may_start(&batch, &mut permit) {
+                let items = std::iter::once(item).chain(items).collect();
+                let batch = batch.clone();
+                rest = Some(Run { batch, items });
+                break;
+            }
+            self.start(&batch, item, &mut permit, &mut slots);
+        }
+        self.shared.succeeded(slots.len());
+        let acks = (!slots.is_empty()).then_some(Acks { batch, slots });
+        (acks, rest)
     }
 
     async fn run(self: &Arc<Self>, run: Run, permit: &mut Option<OwnedSemaphorePermit>) {
@@ -385,9 +411,13 @@ impl Executor {
         if !acks.is_empty() {
             self.shared.succeeded(acks.len());
             let (batch, slots) = (batch.clone(), std::mem::take(acks));
-            // The acker outlives every handler; if it is gone, the worker is ending with an error.
-            let _ = self.acks.send(Acks { batch, slots });
+            self.hand_in(Acks { batch, slots });
         }
+    }
+
+    pub fn hand_in(&self, acks: Acks) {
+        // The acker outlives every handler; if it is gone, the worker is ending with an error.
+        let _ = self.acks.send(acks);
     }
 
     pub fn settle(

@@ -8,14 +8,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::admission::Item;
 use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
-use super::executor::{RUN, Run};
-use super::queue::Sender;
+use super::dispatch::Dispatcher;
 use super::reading::Flow;
 use super::shared::Shared;
 use super::source::Source;
@@ -31,8 +28,7 @@ const BUSY_POLL: Duration = Duration::from_millis(100);
 /// Brings entries to this worker.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    runs: Sender<Run>,
-    suspects: mpsc::UnboundedSender<Run>,
+    pub(super) runs: Dispatcher,
     /// The connections, gone after an error.
     lines: Option<Lines>,
     complaint: Complaint,
@@ -57,15 +53,10 @@ struct Lines {
 }
 
 impl Fetcher {
-    pub fn new(
-        shared: Arc<Shared>,
-        runs: Sender<Run>,
-        suspects: mpsc::UnboundedSender<Run>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, runs: Dispatcher) -> Self {
         Fetcher {
             shared,
             runs,
-            suspects,
             lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
@@ -79,7 +70,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches until the worker stops. The channels to the executor close with it.
+    /// Fetches until the worker stops. The ways to the executor close with it.
     pub async fn run(mut self) {
         while !self.shared.is_stopping() {
             let result = match self.lines.take() {
@@ -285,26 +276,13 @@ impl Fetcher {
             .shared
             .held
             .add(source, alone, since, self.shared.lease, slots);
-        let mut items = Vec::with_capacity(entries.len().min(RUN));
-        let count = entries.len();
-        for (index, arrival) in entries.into_iter().enumerate() {
-            items.push(Item {
-                index: index as u32,
-                entry: arrival.entry,
-                past: arrival.past,
-            });
-            if items.len() == RUN || index + 1 == count {
-                let run = Run {
-                    batch: batch.clone(),
-                    items: std::mem::take(&mut items),
-                };
-                // The executor ends after the fetcher, and neither channel is bounded.
-                match alone {
-                    true => drop(self.suspects.send(run)),
-                    false => self.runs.send(run),
-                }
-            }
-        }
+        let items = entries.into_iter().enumerate();
+        let items = items.map(|(index, arrival)| Item {
+            index: index as u32,
+            entry: arrival.entry,
+            past: arrival.past,
+        });
+        self.runs.send(&batch, items);
     }
 }
 

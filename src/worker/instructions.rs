@@ -14,6 +14,7 @@ use super::acker::{Acker, Acks};
 use super::admission::Routes;
 use super::arrival::Arrival;
 use super::commits::Commits;
+use super::dispatch::Dispatcher;
 use super::executor::Executor;
 use super::fetcher::Fetcher;
 use super::shared::Shared;
@@ -113,21 +114,20 @@ impl Worker {
     fn dispatch(&self, entries: Vec<Entry>, counts: bool) -> mpsc::UnboundedReceiver<Acks> {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, _settlements) = mpsc::unbounded_channel();
-        let (to_lanes, runs) = super::queue::queue();
-        let (to_ward, suspects) = mpsc::unbounded_channel();
+        let (dispatcher, at_executor, _inline) = Dispatcher::to_executor(self.shared.clone());
         let (commit, _jobs) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();
         let commits = Commits::new(self.shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
-        let mut fetcher = Fetcher::new(self.shared.clone(), to_lanes, to_ward);
+        let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
             let arrivals = entries.into_iter().map(Arrival::new).collect();
             fetcher.hand_over(&self.source, false, Instant::now(), arrivals);
             // Then the executor ends once it has worked on what is there.
             drop(fetcher);
-            self.runtime.block_on(executor.work(runs, suspects));
+            self.runtime.block_on(executor.work(at_executor));
         });
         assert_eq!(SEEN.load(Ordering::Relaxed), handled);
         acks

@@ -1,7 +1,8 @@
 //! The worker: one process's part in a group. `run` works until it is told to stop.
 //!
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
-//! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime. An entry comes by the
+//! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime, or begin on that thread where few
+//! come and they are quick: see [`dispatch`] and [`io`]. An entry comes by the
 //! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
 //! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours
 //! meanwhile.
@@ -16,6 +17,7 @@ mod commit_steps;
 mod commits;
 mod committer;
 mod complaint;
+mod dispatch;
 mod doorman;
 mod executor;
 mod fetcher;
@@ -23,6 +25,7 @@ mod held;
 mod housekeeper;
 #[cfg(test)]
 mod instructions;
+mod io;
 mod memory;
 mod observer;
 mod pace;
@@ -45,6 +48,7 @@ mod verdict;
 mod views;
 mod waker;
 mod ward;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -64,16 +68,15 @@ use crate::handler::Registry;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, PROTOCOL, Trouble};
-use acker::{Acker, Acks};
 use admission::Routes;
 use commits::Commits;
 use committer::Committer;
+use dispatch::Dispatcher;
 use doorman::{Doorman, Windows};
 use executor::Executor;
 use fetcher::Fetcher;
-use renewer::Renewer;
 use retention::Keeper;
-use settler::{Settlement, Settler};
+use settler::Settler;
 use shared::Shared;
 use source::Source;
 use views::Views;
@@ -182,41 +185,45 @@ impl Worker {
         let views = Views::run(projections, &settings, &shared)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
-        let (to_lanes, runs) = queue::queue();
-        let (to_ward, suspects) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let settler = Settler::new(shared.clone(), acknowledge.clone());
         let committer = Committer::new(shared.clone(), windows.clone(), settle.clone());
         let committing = committer.run(jobs, asks);
+        let (to_executor, at_executor, inline) = Dispatcher::to_executor(shared.clone());
+        let lanes = to_executor.lanes();
         // Where no handler deduplicates, nobody stands between the fetcher and the executor.
-        let executors = (to_lanes, to_ward);
-        let ((to_lanes, to_ward), door) = if windows.is_empty() {
-            (executors, None)
+        let (dispatcher, door) = if windows.is_empty() {
+            (to_executor, None)
         } else {
-            let (to_door, at_door) = queue::queue();
-            let (suspect, suspects) = mpsc::unbounded_channel();
+            let (to_doorman, at_doorman) = Dispatcher::to_doorman();
             let (acks, settle) = (acknowledge.clone(), settle.clone());
-            let doorman = Doorman::new(shared.clone(), windows, executors, acks, settle);
-            ((to_door, suspect), Some(doorman.run(at_door, suspects)))
+            let doorman = Doorman::new(shared.clone(), windows, to_executor, acks, settle);
+            (to_doorman, Some(doorman.run(at_doorman)))
         };
         let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
-        let fetcher = Fetcher::new(shared.clone(), to_lanes, to_ward);
-        let keeper = Keeper::new(&shared, &settings);
-        let io = spawn_io(
-            shared.clone(),
-            fetcher,
+        let parts = io::Parts {
             acks,
             settler,
             settlements,
-            keeper,
-            async move {
+            keeper: Keeper::new(&shared, &settings),
+            committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));
             },
-        )?;
-        let mut work = tokio::spawn(executor.work(runs, suspects));
+        };
+        let hands = io::Hands {
+            executor: executor.clone(),
+            lanes,
+        };
+        let inlined = io::Inlined {
+            fetcher: Fetcher::new(shared.clone(), dispatcher),
+            runs: inline,
+            hands,
+        };
+        let io = io::spawn(shared.clone(), parts, inlined)?;
+        let mut work = tokio::spawn(executor.work(at_executor));
 
         tokio::select! {
             () = shutdown => tracing::info!("stopping: what has not started is given back"),
@@ -266,18 +273,6 @@ impl Worker {
     }
 }
 
-/// The thread that speaks to Redis.
-struct Io {
-    ended: tokio::sync::oneshot::Receiver<()>,
-}
-
-impl Io {
-    /// Waits for its end.
-    async fn ended(self) {
-        let _ = self.ended.await;
-    }
-}
-
 /// Warns of what is set up here for nothing: most often a name is misspelt.
 fn say_what_is_idle(settings: &Settings, registry: &Registry) {
     if registry.event_types().next().is_none() && registry.projections().is_empty() {
@@ -304,66 +299,6 @@ fn say_what_is_idle(settings: &Settings, registry: &Registry) {
                 "[streams.{name:?}] has no effect here: worker.streams does not name it"
             );
         }
-    }
-}
-
-fn spawn_io(
-    shared: Arc<Shared>,
-    fetcher: Fetcher,
-    acks: mpsc::UnboundedReceiver<Acks>,
-    settler: Settler,
-    settlements: mpsc::UnboundedReceiver<Settlement>,
-    keeper: Keeper,
-    committing: impl Future<Output = ()> + Send + 'static,
-) -> Result<Io> {
-    let internal = |error: std::io::Error| {
-        Error::new(
-            ErrorKind::Internal,
-            format!("can't start the thread that speaks to Redis: {error}"),
-        )
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(internal)?;
-    let (end, ended) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("streamhand-io".to_owned())
-        .spawn(move || {
-            // Dropped in a panic as well: the worker then ends instead of waiting for ever.
-            let _end = end;
-            let _stop = StopsAtLast(shared.clone());
-            // Linux lets a thread sleep on for longer than this one ever means to.
-            wake_in_time();
-            runtime.block_on(async {
-                let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
-                let tidying = tokio::spawn(housekeeper::run(shared.clone(), keeper));
-                let telling = tokio::spawn(bulletin::run(shared.clone()));
-                let scheduling = tokio::spawn(scheduler::run(shared.clone()));
-                let fetching = tokio::spawn(fetcher.run());
-                // They end when the executor has: it, and every handler, has a sender.
-                let acking = Acker::new(shared.clone()).run(acks);
-                tokio::join!(committing, settler.run(settlements), acking);
-                let _ = fetching.await;
-                renewing.abort();
-                tidying.abort();
-                telling.abort();
-                scheduling.abort();
-                if !shared.abandon.is_cancelled() {
-                    leave(&shared).await;
-                }
-            });
-        })
-        .map_err(internal)?;
-    Ok(Io { ended })
-}
-
-/// Stops the worker when it is dropped, in a panic too.
-struct StopsAtLast(Arc<Shared>);
-
-impl Drop for StopsAtLast {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 

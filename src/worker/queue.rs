@@ -13,10 +13,10 @@ struct Queue<T> {
 
 struct Inner<T> {
     items: VecDeque<T>,
-    is_closed: bool,
+    senders: usize,
 }
 
-/// Where things come from. Once it is dropped, the queue ends behind what is in it.
+/// Where things come from. Once all of them are dropped, the queue ends behind what is in it.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
 
 /// Where they go to, one to each who asks.
@@ -26,7 +26,7 @@ pub(super) struct Receiver<T>(Arc<Queue<T>>);
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let inner = Inner {
         items: VecDeque::new(),
-        is_closed: false,
+        senders: 1,
     };
     let queue = Arc::new(Queue {
         inner: Mutex::new(inner),
@@ -49,6 +49,13 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Whether something has not been taken yet.
+    pub fn holds_any(&self) -> bool {
+        !self.0.lock().items.is_empty()
+    }
+}
+
 impl<T> Receiver<T> {
     /// The next thing, if there is one.
     pub fn try_recv(&self) -> Option<T> {
@@ -62,7 +69,7 @@ impl<T> Receiver<T> {
             let came = self.0.came.notified();
             {
                 let mut inner = self.0.lock();
-                if !inner.items.is_empty() || inner.is_closed {
+                if !inner.items.is_empty() || inner.senders == 0 {
                     return inner.items.pop_front();
                 }
             }
@@ -77,10 +84,23 @@ impl<T> Clone for Receiver<T> {
     }
 }
 
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.0.lock().senders += 1;
+        Sender(self.0.clone())
+    }
+}
+
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.0.lock().is_closed = true;
-        self.0.came.notify_waiters();
+        let left = {
+            let mut inner = self.0.lock();
+            inner.senders -= 1;
+            inner.senders
+        };
+        if left == 0 {
+            self.0.came.notify_waiters();
+        }
     }
 }
 
@@ -128,6 +148,8 @@ mod tests {
         assert!(first.as_mut().poll(&mut contexts[0]) == Poll::Ready(Some(2)));
         assert!(second.as_mut().poll(&mut contexts[1]).is_pending());
         sender.send(3);
+        drop(sender.clone());
+        assert!(second.as_mut().poll(&mut contexts[1]).is_pending());
         drop(sender);
         assert_eq!(third.as_mut().poll(&mut contexts[2]), Poll::Ready(Some(3)));
         assert_eq!(second.as_mut().poll(&mut contexts[1]), Poll::Ready(None));

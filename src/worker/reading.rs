@@ -11,7 +11,7 @@ use super::fetcher::Fetcher;
 use super::pace::{Pace, SPAN};
 use super::room::Plan;
 use super::shared::sleep_until;
-use super::turns::{Share, Turns};
+use super::turns::{ROUND, Share, Turns};
 use crate::event::Entry;
 use crate::stream::{Link, Read, Reader, Trouble};
 
@@ -26,7 +26,7 @@ const DEPTH: (usize, usize) = (32, 20);
 /// With so many reads on their way the thread is let sleep for a little between answers: Redis, which would have to wake
 /// it for every entry, then does not, and several are handed over at once.
 const OFTEN: usize = 16;
-const NAP: Duration = Duration::from_micros(30);
+const NAP: Duration = Duration::from_micros(80);
 /// A read that blocks on many streams costs Redis by the stream, once to block and once to be woken. So where that many
 /// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
 const GATHERED: usize = 2;
@@ -218,7 +218,8 @@ impl Fetcher {
         let of = if is_limited {
             Share::All
         } else {
-            self.flow.turns.next(sources.len())
+            let reads = self.budget.ahead(&shared, ROUND) / budget.max(1);
+            self.flow.turns.next(sources.len(), reads)
         };
         reading
             .ask(of, budget, depth, (!more).then_some(block))
@@ -255,11 +256,14 @@ impl Fetcher {
                     let times = if self.flow.is_backlog {
                         1
                     } else {
-                        // Redis has to look at its sockets now anyway.
-                        shared.ack_now.notify_one();
+                        if depth >= OFTEN {
+                            // Redis has to look at its sockets now anyway.
+                            shared.ack_now.notify_one();
+                        }
                         wanted
                     };
-                    let of = self.flow.turns.next(sources.len());
+                    let reads = self.budget.ahead(&shared, ROUND) / budget.max(1);
+                    let of = self.flow.turns.next(sources.len(), reads);
                     reading
                         .ask(of, budget, times, Some(self.short_block()))
                         .await?;
@@ -271,6 +275,10 @@ impl Fetcher {
                     self.ask_for_rates(&mut link.clone(), &entries).await?;
                 }
                 self.hand_over(&sources[at], false, since, entries);
+            }
+            if self.runs.waits_here() {
+                // They are handled before anything else is done.
+                super::io::handle_now().await;
             }
             if depth >= OFTEN && reading.reader.is_drained() {
                 // Not by the runtime's timer, whose unit is a millisecond. Only what speaks to Redis is on this thread.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acker::WORTHWHILE;
 use super::admission::Routes;
+use super::dispatch::Inline;
 use super::held::{Batch, Held, Slot};
 use super::memory::Memory;
 use super::observer::Observer;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
+    pub inline: Inline,
     /// One permit for each handler that may run.
     pub slots: Arc<Semaphore>,
     /// No new work: what has not started is given back. See [`stop`](Self::stop).
@@ -129,6 +131,7 @@ impl Shared {
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
+            inline: Inline::new(),
             slots: Arc::new(Semaphore::new(worker.concurrency)),
             stopping: CancellationToken::new(),
             abandon: CancellationToken::new(),

@@ -1,0 +1,280 @@
+//! The thread that speaks to Redis. Between two turns of its runtime it handles what the fetcher left to it: see
+//! [`super::dispatch`]. A second thread watches meanwhile. Where a handler computes or blocks for long, it takes the
+//! runtime over, and with it everything that speaks to Redis.
+
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::acker::{Acker, Acks};
+use super::executor::{Executor, Run};
+use super::fetcher::Fetcher;
+use super::queue::{Receiver, Sender};
+use super::renewer::Renewer;
+use super::retention::Keeper;
+use super::settler::{Settlement, Settler};
+use super::shared::Shared;
+use super::watch::Watch;
+use super::{bulletin, housekeeper, leave, scheduler};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What runs on that thread, beside the fetcher.
+pub(super) struct Parts<C> {
+    pub acks: mpsc::UnboundedReceiver<Acks>,
+    pub settler: Settler,
+    pub settlements: mpsc::UnboundedReceiver<Settlement>,
+    pub keeper: Keeper,
+    /// The committer, and the doorman if there is one.
+    pub committing: C,
+}
+
+/// What brings runs there, and what takes them.
+pub(super) struct Inlined {
+    pub fetcher: Fetcher,
+    pub runs: Receiver<Run>,
+    pub hands: Hands,
+}
+
+/// Who handles it. Executor and lanes do not end as long as it is there.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub executor: Arc<Executor>,
+    pub lanes: Sender<Run>,
+}
+
+/// The thread that speaks to Redis.
+pub(super) struct Io {
+    ended: oneshot::Receiver<()>,
+}
+
+/// What it has in common with the one that stands by.
+struct Threads {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    callers: Handle,
+    watch: Watch,
+    /// Gone once it has ended.
+    fetching: Mutex<Option<BoxFuture<'static, ()>>>,
+    runs: Receiver<Run>,
+    /// Gone once nothing more can come.
+    hands: Mutex<Option<Hands>>,
+    /// Everything that speaks to Redis has ended.
+    ended: CancellationToken,
+}
+
+impl Io {
+    /// Waits for its end.
+    pub async fn ended(self) {
+        let _ = self.ended.await;
+    }
+}
+
+/// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    parts: Parts<impl Future<Output = ()> + Send + 'static>,
+    inlined: Inlined,
+) -> Result<Io> {
+    let internal = |error: std::io::Error| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("can't start the thread that speaks to Redis: {error}"),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?;
+    let (end, ended) = oneshot::channel();
+    let all_ended = CancellationToken::new();
+    let threads = Arc::new(Threads {
+        shared: shared.clone(),
+        runtime,
+        callers: Handle::current(),
+        watch: Watch::default(),
+        fetching: Mutex::new(Some(fetch(shared.clone(), inlined.fetcher))),
+        runs: inlined.runs,
+        hands: Mutex::new(Some(inlined.hands)),
+        ended: all_ended.clone(),
+    });
+    // Dropped in a panic as well: the worker then ends instead of waiting for ever.
+    let guards = (StopsAtLast(shared.clone()), all_ended.drop_guard(), end);
+    threads.runtime.spawn(run(shared, parts, guards));
+    let start = |name: &str, begin: fn(&Threads)| {
+        let threads = threads.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            let _stop = StopsAtLast(threads.shared.clone());
+            begin(&threads);
+        })
+    };
+    start("streamhand-io-2", Threads::stand_by).map_err(internal)?;
+    match start("streamhand-io", Threads::work) {
+        Ok(_) => Ok(Io { ended }),
+        Err(error) => {
+            threads.watch.close();
+            Err(internal(error))
+        }
+    }
+}
+
+/// Brings entries until the worker stops. A panic stops it, too.
+fn fetch(shared: Arc<Shared>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
+    let fetching = async move {
+        let _stop = StopsAtLast(shared);
+        fetcher.run().await;
+    };
+    AssertUnwindSafe(fetching)
+        .catch_unwind()
+        .map(|_| ())
+        .boxed()
+}
+
+/// Everything else that speaks to Redis, until the worker ends.
+async fn run<C: Future<Output = ()>, G>(shared: Arc<Shared>, parts: Parts<C>, _guards: G) {
+    let Parts {
+        acks,
+        settler,
+        settlements,
+        keeper,
+        committing,
+    } = parts;
+    let renewing = tokio::spawn(Renewer::new(shared.clone()).run());
+    let tidying = tokio::spawn(housekeeper::run(shared.clone(), keeper));
+    let telling = tokio::spawn(bulletin::run(shared.clone()));
+    let scheduling = tokio::spawn(scheduler::run(shared.clone()));
+    // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
+    let acking = Acker::new(shared.clone()).run(acks);
+    tokio::join!(committing, settler.run(settlements), acking);
+    renewing.abort();
+    tidying.abort();
+    telling.abort();
+    scheduling.abort();
+    if !shared.abandon.is_cancelled() {
+        leave(&shared).await;
+    }
+}
+
+impl Threads {
+    /// Has the runtime, and what is to be handled here, until all is over or it is held up.
+    fn work(&self) {
+        // Linux lets a thread sleep on for longer than this one ever means to.
+        super::wake_in_time();
+        let _callers = self.callers.enter();
+        while self.drive() && self.watch.stand_by() {}
+    }
+
+    /// Waits until the other one is held up.
+    fn stand_by(&self) {
+        super::wake_in_time();
+        let _callers = self.callers.enter();
+        while self.watch.stand_by() && self.drive() {}
+    }
+
+    /// Drives the runtime. Answers whether somebody else has taken that over; else all is over.
+    fn drive(&self) -> bool {
+        let hands = self.hands().clone();
+        if let Some(hands) = hands {
+            let mut acks = None;
+            while let Some(run) = self.runtime.block_on(self.next(&hands, acks.take())) {
+                match self.handle(&hands, run) {
+                    Handled::Here(done) => acks = done,
+                    Handled::HeldUp => return true,
+                }
+            }
+            *self.hands() = None;
+        }
+        self.runtime.block_on(self.ended.cancelled());
+        self.watch.close();
+        false
+    }
+
+    /// The next run that is to be handled here. What the last one came to is handed in from the runtime, which need not
+    /// be woken then. The fetcher is no task, so that nothing comes between it and the handler.
+    async fn next(&self, hands: &Hands, acks: Option<Acks>) -> Option<Run> {
+        if let Some(acks) = acks {
+            hands.executor.hand_in(acks);
+        }
+        let mut run = pin!(self.runs.recv());
+        poll_fn(|cx| {
+            let mut fetching = self
+                .fetching
+                .lock()
+                .expect("a panic does not get out of it");
+            if let Some(fetcher) = &mut *fetching
+                && fetcher.poll_unpin(cx).is_ready()
+            {
+                *fetching = None;
+            }
+            run.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn handle(&self, hands: &Hands, run: Run) -> Handled {
+        let (inline, entries) = (&self.shared.inline, run.items.len());
+        let work = match inline.may_run() {
+            true => self.watch.begin(),
+            false => None,
+        };
+        let Some(work) = work else {
+            inline.left();
+            inline.took(entries, Duration::ZERO);
+            hands.lanes.send(run);
+            return Handled::Here(None);
+        };
+        let since = Instant::now();
+        let (acks, rest) = hands.executor.run_inline(run);
+        if let Some(rest) = rest {
+            inline.left();
+            hands.lanes.send(rest);
+        }
+        inline.took(entries, since.elapsed());
+        if self.watch.end(work) {
+            return Handled::Here(acks);
+        }
+        if let Some(acks) = acks {
+            hands.executor.hand_in(acks);
+        }
+        Handled::HeldUp
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Option<Hands>> {
+        self.hands.lock().expect("no panic while it is locked")
+    }
+}
+
+/// Lets what waits to be handled here go first. Of use only to the fetcher, which is polled anew after it.
+pub(super) async fn handle_now() {
+    let mut is_over = false;
+    poll_fn(|_| match std::mem::replace(&mut is_over, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// What became of a run.
+enum Handled {
+    Here(Option<Acks>),
+    /// It took so long that somebody else has taken the runtime over.
+    HeldUp,
+}
+
+/// Stops the worker when it is dropped, in a panic too.
+struct StopsAtLast(Arc<Shared>);
+
+impl Drop for StopsAtLast {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
