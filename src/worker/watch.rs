@@ -73,9 +73,13 @@ impl Watch {
                 (seen, since, quiet) = (now, Instant::now(), 0);
             } else if now.is_multiple_of(2) {
                 quiet = (quiet + 1).min(QUIET);
-            } else if since.elapsed() >= LOOK && self.move_on(now) {
+            } else if since.elapsed() >= LOOK {
+                // Before the other one can know, who stands by from then on.
                 self.is_kept.store(false, Ordering::SeqCst);
-                return true;
+                if self.move_on(now) {
+                    return true;
+                }
+                self.is_kept.store(true, Ordering::SeqCst);
             }
         }
         false
