@@ -100,7 +100,9 @@ impl Dispatcher {
                 (Some((here, _)), _) => here.send(run),
                 (None, true) => drop(self.ward.send(run)),
                 (None, false) => {
-                    inline.inspect(|(_, shared)| shared.inline.left());
+                    if let Some((_, shared)) = inline {
+                        shared.inline.left();
+                    }
                     self.lanes.send(run);
                 }
             }

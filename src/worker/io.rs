@@ -51,6 +51,13 @@ pub(super) struct Hands {
     pub lanes: Sender<Run>,
 }
 
+impl Hands {
+    fn leave_to_a_lane(&self, run: Run) {
+        self.executor.shared.inline.left();
+        self.lanes.send(run);
+    }
+}
+
 /// The thread that speaks to Redis.
 pub(super) struct Io {
     ended: oneshot::Receiver<()>,
@@ -227,16 +234,14 @@ impl Threads {
             false => None,
         };
         let Some(work) = work else {
-            inline.left();
+            hands.leave_to_a_lane(run);
             inline.took(entries, Duration::ZERO);
-            hands.lanes.send(run);
             return Handled::Here(None);
         };
         let since = Instant::now();
         let (acks, rest) = hands.executor.run_inline(run);
         if let Some(rest) = rest {
-            inline.left();
-            hands.lanes.send(rest);
+            hands.leave_to_a_lane(rest);
         }
         inline.took(entries, since.elapsed());
         if self.watch.end(work) {

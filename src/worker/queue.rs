@@ -47,9 +47,7 @@ impl<T> Sender<T> {
         self.0.lock().items.push_back(item);
         self.0.came.notify_one();
     }
-}
 
-impl<T> Sender<T> {
     /// Whether something has not been taken yet.
     pub fn holds_any(&self) -> bool {
         !self.0.lock().items.is_empty()

@@ -218,8 +218,7 @@ impl Fetcher {
         let of = if is_limited {
             Share::All
         } else {
-            let reads = self.budget.ahead(&shared, ROUND) / budget.max(1);
-            self.flow.turns.next(sources.len(), reads)
+            self.next_share(sources.len(), budget)
         };
         reading
             .ask(of, budget, depth, (!more).then_some(block))
@@ -262,8 +261,7 @@ impl Fetcher {
                         }
                         wanted
                     };
-                    let reads = self.budget.ahead(&shared, ROUND) / budget.max(1);
-                    let of = self.flow.turns.next(sources.len(), reads);
+                    let of = self.next_share(sources.len(), budget);
                     reading
                         .ask(of, budget, times, Some(self.short_block()))
                         .await?;
@@ -286,6 +284,16 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// Which of so many streams to ask next for `budget` entries.
+    fn next_share(&mut self, all: usize, budget: usize) -> Share {
+        // Where no turns are taken nothing has to be known of them.
+        let reads = match self.flow.turns.is_needed() {
+            true => self.budget.ahead(&self.shared, ROUND) / budget.max(1),
+            false => 0,
+        };
+        self.flow.turns.next(all, reads)
     }
 
     /// The answer to the oldest read. Ends a read that blocks where something else comes up.
