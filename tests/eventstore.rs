@@ -21,6 +21,7 @@ use streamhand::eventstore::{
     RedisEventStore,
 };
 use streamhand::{Envelope, ErrorKind, Settings};
+use tokio::time::sleep;
 
 use self::shelf::{Shelf, event, events, ids, order, orders, said, stored};
 use crate::support::{Proxy, Server, entries, scripts};
@@ -270,6 +271,29 @@ on_both_servers! {
         let error = failed("o-1", Expected::Exact(2)).await.to_string();
         assert!(error.contains("WRONGTYPE orders holds something else"), "{error}");
         assert_eq!(ids(&store, &order("o-1")).await, ["e-1", "x-1"]);
+    }
+
+    async fn positions_go_up_when_the_public_stream_is_deleted_in_between(server: Server) {
+        let mut redis = server.connect().await;
+        let (store, id) = (store_of(&server.url(), orders()), order("o-1"));
+        let mut last = None;
+        let nameless = |count| vec![Envelope::new("order.changed"); count];
+        store.append(&id, nameless(5), Expected::NoStream).await.unwrap();
+        for version in (5..500).step_by(5) {
+            // A stream that was made anew is a millisecond ahead, of which no other knows.
+            sleep(Duration::from_millis(3)).await;
+            // Most of the time all of this happens within a millisecond, which only ids of one stream tell apart.
+            for (first, append) in [(version, nameless(3)), (version + 3, nameless(1)), (version + 4, events(&[&format!("e-{version}")]))] {
+                let done = store.append(&id, append, Expected::Exact(first)).await.unwrap();
+                assert!(last < Some(done.positions[0]) && done.positions.is_sorted(), "{last:?} and then {done:?}");
+                last = done.positions.last().copied();
+                if first == version {
+                    run(&mut redis, &["DEL", "orders"]).await;
+                }
+            }
+        }
+        let stored = stored(&store, &id, 1).await;
+        assert!(stored.len() == 500 && stored.is_sorted_by_key(|event| event.position));
     }
 
     async fn memory_that_runs_short_within_an_append_does_not_stop_it(server: Server) {

@@ -13,6 +13,16 @@
 -- writes only the very first can be refused (for want of memory, by a disk that is full), and then nothing was done.
 local public = KEYS[1]
 
+-- Puts an event on the public stream. Where that is not there it may have been a moment ago, and positions go up: a new
+-- one begins a millisecond from now, and goes on from there.
+local function publish(version, from, to)
+  local position = redis.pcall('XADD', public, 'NOMKSTREAM', '*', 'aggregateversion', version, unpack(ARGV, from, to))
+  if position then return position end
+  local t = redis.call('TIME')
+  local id = string.format('%.0f-0', t[1] * 1000 + math.floor(t[2] / 1000) + 1)
+  return redis.pcall('XADD', public, id, 'aggregateversion', version, unpack(ARGV, from, to))
+end
+
 -- The usual case, in the fewest steps. An aggregate with so many events whose ids end there
 -- lacks none of them; that the ids end there is said by its first XADD.
 local first = tonumber(ARGV[1])
@@ -20,7 +30,7 @@ if first and redis.pcall('XLEN', KEYS[2]) == first - 1 then
   local version, count, positions, from = ARGV[1], tonumber(ARGV[3]), {}, 5
   for i = 1, count do
     local to = from - 1 + ARGV[from - 1]
-    local position = redis.pcall('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, from, to))
+    local position = publish(version, from, to)
     local refused = position.err and position
     if not refused then
       local stored = redis.pcall('XADD', KEYS[2], version .. '-0', 'position', position, unpack(ARGV, from, to))
@@ -126,7 +136,8 @@ for place, one in ipairs(all) do
   if repeats == 0 then
     for i, e in ipairs(one.events) do
       local version = string.format('%.0f', one.after + i)
-      local position = redis.call('XADD', public, '*', 'aggregateversion', version, unpack(ARGV, e.from, e.to))
+      local position = publish(version, e.from, e.to)
+      if position.err then return position end
       redis.call('XADD', one.key, version .. '-0', 'position', position, unpack(ARGV, e.from, e.to))
       one.positions[i] = position
     end
