@@ -23,7 +23,10 @@ const ACKS: usize = 1000;
 const FLIGHTS: usize = 3;
 /// So many ids are sent at once; fewer wait for others as long as [`GATHER`].
 pub(super) const WORTHWHILE: usize = 256;
-const GATHER: Duration = Duration::from_millis(10);
+/// Where they are those of several streams, each of which costs Redis a command of its own, the streams that have fewer
+/// wait for more, as long as others have more.
+const WORTHWHILE_OF_EACH: usize = WORTHWHILE / 2;
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Entries of one batch that have succeeded.
 pub(super) struct Acks {
@@ -37,6 +40,8 @@ pub(super) struct Acker {
     waiting: Vec<Acks>,
     ids: usize,
     sent: Option<Instant>,
+    /// Since when some have been waiting that were left out of a lot.
+    left_out: Option<Instant>,
     complaint: Complaint,
     pause: Pause,
     /// Something was refused or got no answer: nothing is sent before.
@@ -56,6 +61,7 @@ impl Acker {
             waiting: Vec::new(),
             ids: 0,
             sent: None,
+            left_out: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
             not_before: None,
@@ -81,9 +87,7 @@ impl Acker {
                 };
                 match link {
                     Ok(link) => {
-                        self.sent = Some(Instant::now());
-                        self.ids = 0;
-                        let lot = std::mem::take(&mut self.waiting);
+                        let lot = self.next_lot(closed);
                         flights.push(acknowledge(self.shared.clone(), link, lot));
                     }
                     Err(error) => self.wait(&Trouble::Broken(error)),
@@ -122,6 +126,36 @@ impl Acker {
         self.shared.taken_in(acks.slots.len());
         self.ids += acks.slots.len();
         self.waiting.push(acks);
+    }
+
+    /// What is sent next.
+    fn next_lot(&mut self, closed: bool) -> Vec<Acks> {
+        let now = Instant::now();
+        self.sent = Some(now);
+        let mut lot = std::mem::take(&mut self.waiting);
+        let have_waited = self.left_out.is_some_and(|since| now - since >= GATHER);
+        if self.ids >= WORTHWHILE && !have_waited && !closed {
+            let ids =
+                |places: &[usize]| places.iter().map(|at| lot[*at].slots.len()).sum::<usize>();
+            let mut few = by_source(&lot, |acks| &acks.batch.source);
+            few.retain(|(_, places)| ids(places) < WORTHWHILE_OF_EACH);
+            if !few.is_empty() {
+                let of_few = |acks: &Acks| {
+                    few.iter()
+                        .any(|(of, _)| Arc::ptr_eq(of, &acks.batch.source))
+                };
+                let (left_out, rest): (Vec<Acks>, Vec<Acks>) = lot.into_iter().partition(of_few);
+                lot = if rest.is_empty() {
+                    left_out
+                } else {
+                    self.waiting = left_out;
+                    rest
+                };
+            }
+        }
+        self.ids = self.waiting.iter().map(|acks| acks.slots.len()).sum();
+        self.left_out = (!self.waiting.is_empty()).then(|| self.left_out.unwrap_or(now));
+        lot
     }
 
     /// When the next lot may be sent if nobody waits for it; None for now.

@@ -7,9 +7,9 @@ use std::time::Duration;
 /// Most streams with a backlog that are asked in one read.
 const TOGETHER: usize = 8;
 /// For so long a stream with a backlog may have to wait for its turn.
-pub(super) const ROUND: Duration = Duration::from_millis(250);
+pub(super) const ROUND: Duration = Duration::from_millis(500);
 /// Entries are handled fast where a round has time for as many reads as this.
-const FAST: usize = 64;
+const FAST: usize = 128;
 /// In every so-manieth read those are asked that had no backlog.
 const OTHERS: u32 = 4;
 
@@ -107,7 +107,7 @@ impl Share {
 mod tests {
     use super::*;
 
-    const IN_A_ROW: usize = 4;
+    const IN_A_ROW: usize = 8;
     const READS: usize = 20 * IN_A_ROW;
 
     fn places(share: Share) -> Vec<usize> {

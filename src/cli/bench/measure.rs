@@ -79,8 +79,14 @@ impl Meter {
     }
 
     fn note(&mut self, command: &Cmd) {
-        if let Some(redis::Arg::Simple(name)) = command.args_iter().next() {
-            let name = String::from_utf8_lossy(name).to_lowercase();
+        let mut words = command.args_iter().filter_map(|arg| match arg {
+            redis::Arg::Simple(word) => Some(String::from_utf8_lossy(word).to_lowercase()),
+            _ => None,
+        });
+        // Since Redis 7 parts of a command are counted by themselves.
+        let Some(name) = words.next() else { return };
+        let part = words.next().map(|part| format!("{name}|{part}"));
+        for name in part.into_iter().chain([name]) {
             *self.asked.entry(name).or_default() += 1;
         }
     }

@@ -9,12 +9,21 @@
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+-- Every worker asks this of every stream about once a second, and most of the time there is nothing at all.
+local again_is = KEYS[4] ~= stream and KEYS[4] or retry
+if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is) == 0 then
+  return { {}, {}, false, string.format('%.0f', now), 0, {}, false }
+end
 -- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
 local paused = redis.call('HKEYS', KEYS[5])
 local most = math.min(tonumber(ARGV[3]), 500)
 for _, what in ipairs(paused) do if what == 'stream' then most = 0 end end
-local ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
+local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]
+local ids = {}
+if most > 0 and first and tonumber(first) <= now then
+  redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+  ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
+end
 local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
 for _, id in ipairs(ids) do
   if bytes > tonumber(ARGV[4]) then break end
@@ -50,10 +59,13 @@ for _, id in ipairs(ids) do
   end
   done[#done + 1] = id
 end
-if #done > 0 then redis.call('ZREM', retry, unpack(done)) end
-local again = 0
-if redis.call('TYPE', KEYS[4]).ok == 'stream' then again = redis.call('XLEN', KEYS[4]) end
+if #done > 0 then
+  redis.call('ZREM', retry, unpack(done))
+  first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]
+end
+local again = redis.pcall('XLEN', KEYS[4])
+if type(again) == 'table' then again = 0 end
 -- Who adds what is scheduled is to find what is in the way of it, and nothing else is to wait for that.
 local scheduled = redis.pcall('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
-return { out, trimmed, redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2] or false,
+return { out, trimmed, first or false,
   string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false }

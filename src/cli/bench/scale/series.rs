@@ -16,6 +16,8 @@ use crate::cli::bench::worker::Way;
 
 /// Events of a run with a backlog.
 const EVENTS: u64 = 500_000;
+/// The same where what is made larger has to be started, or is looked at by the clock.
+const MANY_EVENTS: u64 = 1_000_000;
 /// Bytes of all events of a run with large ones.
 const BYTES: u64 = 200_000_000;
 /// Events of a run with handlers that wait, and how many of them end in a second.
@@ -63,6 +65,8 @@ impl Series {
         let events = sizes.events(EVENTS);
         let seconds = sizes.seconds(SECONDS);
         let backlog = Case::new(Load::Backlog(events));
+        let many = sizes.events(MANY_EVENTS);
+        let long_backlog = Case::new(Load::Backlog(many));
         let trickle = Case::new(Load::Paced { seconds });
         let series = |name, about: String, cases| Series {
             name,
@@ -85,17 +89,16 @@ impl Series {
         };
         match kind {
             Kind::Workers => {
-                let about = format!("processes on one group, a backlog of {events}");
-                series("workers", about, crews(&backlog).into())
+                let about = format!("processes on one group, a backlog of {many}");
+                series("workers", about, crews(&long_backlog).into())
             }
             Kind::Fleet => {
                 let about = format!("processes on one group, {PER_SECOND} events a second");
                 series("fleet", about, crews(&trickle).into())
             }
             Kind::Streams => {
-                let about =
-                    format!("streams in one worker, a backlog of {events} over all of them");
-                series("streams", about, streams(&backlog).into())
+                let about = format!("streams in one worker, a backlog of {many} over all of them");
+                series("streams", about, streams(&long_backlog).into())
             }
             Kind::Trickle => {
                 let about =
