@@ -28,6 +28,7 @@ mod deduplication;
 mod demo;
 mod dlq;
 mod due;
+mod duty;
 mod effects;
 mod eventstore;
 mod failover;

@@ -42,6 +42,7 @@ pub(super) struct Inline {
     waiting: AtomicUsize,
     /// Runs that are with lanes, or on their way to them.
     elsewhere: AtomicUsize,
+    handled: AtomicU64,
     /// Nothing is handled there before, in ns since it began.
     not_before: AtomicU64,
 }
@@ -117,6 +118,7 @@ impl Inline {
             is_open: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             elsewhere: AtomicUsize::new(0),
+            handled: AtomicU64::new(0),
             not_before: AtomicU64::new(0),
         }
     }
@@ -144,6 +146,16 @@ impl Inline {
     /// are to be handled in their order.
     pub fn may_run(&self) -> bool {
         self.elsewhere.load(Ordering::SeqCst) == 0 && self.is_open.load(Ordering::SeqCst)
+    }
+
+    /// How many runs have been handled there.
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// One has, wholly.
+    pub fn handled_one(&self) {
+        self.handled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So many entries have been handled there, or have gone to a lane after all.

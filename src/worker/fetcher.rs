@@ -13,7 +13,7 @@ use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
-use super::reading::Flow;
+use super::gait::Flow;
 use super::shared::Shared;
 use super::source::Source;
 use super::waker::Alarm;
@@ -194,6 +194,7 @@ impl Fetcher {
         if left == 0 || self.shared.wants_to_join() {
             return Ok(());
         }
+        self.look_at_crew(link).await?;
         self.read(reader, link, left, more).await
     }
 

@@ -206,13 +206,17 @@ impl Threads {
     }
 
     /// The next run that is to be handled here. What the last one came to is handed in from the runtime, which need not
-    /// be woken then. The fetcher is no task, so that nothing comes between it and the handler.
+    /// be woken then. The fetcher is no task, so that nothing comes between it and the handler; and it goes on, which may
+    /// mean that it lets the thread sleep, once nothing is to be handled any more.
     async fn next(&self, hands: &Hands, acks: Option<Acks>) -> Option<Run> {
         if let Some(acks) = acks {
             hands.executor.hand_in(acks);
         }
         let mut run = pin!(self.runs.recv());
         poll_fn(|cx| {
+            if let Poll::Ready(run) = run.as_mut().poll(cx) {
+                return Poll::Ready(run);
+            }
             let mut fetching = self
                 .fetching
                 .lock()
@@ -240,8 +244,9 @@ impl Threads {
         };
         let since = Instant::now();
         let (acks, rest) = hands.executor.run_inline(run);
-        if let Some(rest) = rest {
-            hands.leave_to_a_lane(rest);
+        match rest {
+            Some(rest) => hands.leave_to_a_lane(rest),
+            None => inline.handled_one(),
         }
         inline.took(entries, since.elapsed());
         if self.watch.end(work) {

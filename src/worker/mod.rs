@@ -19,8 +19,10 @@ mod committer;
 mod complaint;
 mod dispatch;
 mod doorman;
+mod duty;
 mod executor;
 mod fetcher;
+mod gait;
 mod held;
 mod housekeeper;
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Reading new entries. Redis is to be kept waiting as little as this worker: where there is a backlog, the next
 //! entries are asked for before those that came are worked on; where entries come one by one but often, several reads
 //! that block are sent at once. Redis then delivers what comes without having to be asked each time, and to look at its
-//! sockets once more for that, which costs it more than the entry does.
+//! sockets once more for that, which costs it more than the entry does. How many, and when, says [`super::gait`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
-use super::pace::{Pace, SPAN};
+use super::gait::{DEPTH, Flow, Gait, NAP, OFTEN, Shift};
 use super::room::Plan;
 use super::shared::sleep_until;
 use super::turns::{ROUND, Share, Turns};
@@ -19,31 +19,6 @@ use crate::stream::{Link, Read, Reader, Trouble};
 const BLOCK: Duration = Duration::from_secs(1);
 /// The first and the longest wait between two attempts to wake a read.
 const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
-/// Reads on their way where there is a backlog: while one answer is received, Redis works on the next.
-const AHEAD: usize = 2;
-/// Most reads on their way where entries come one by one, and the part of the pace's span they are to last for.
-const DEPTH: (usize, usize) = (32, 20);
-/// With so many reads on their way the thread is let sleep for a little between answers: Redis, which would have to wake
-/// it for every entry, then does not, and several are handed over at once.
-const OFTEN: usize = 16;
-const NAP: Duration = Duration::from_micros(80);
-/// A read that blocks on many streams costs Redis by the stream, once to block and once to be woken. So where that many
-/// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
-const GATHERED: usize = 2;
-const GATHERING: (Duration, Duration) = (Duration::from_micros(30), Duration::from_micros(500));
-/// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
-const FEW: usize = 8;
-
-/// How entries have come of late.
-pub(super) struct Flow {
-    pace: Pace,
-    came: u64,
-    /// Redis has more than was asked for, as far as the last answers told.
-    is_backlog: bool,
-    /// So many answers in a row had all that was asked for.
-    full: usize,
-    turns: Turns,
-}
 
 /// What one call of [`Fetcher::read`] reads, and the reads that are on their way.
 struct Reading<'a> {
@@ -65,32 +40,6 @@ struct Asked {
 
 /// Entries that have come, by the place of their stream.
 type Delivered = Vec<(usize, Vec<Entry>)>;
-
-impl Flow {
-    pub fn new() -> Self {
-        Flow {
-            pace: Pace::new(Instant::now()),
-            came: 0,
-            is_backlog: false,
-            full: 0,
-            turns: Turns::default(),
-        }
-    }
-
-    /// How many reads of so many streams are to be on their way, and how long to wait before each where it is one.
-    fn gait(&mut self, streams: usize, now: Instant) -> (usize, Duration) {
-        if self.is_backlog {
-            return (AHEAD, Duration::ZERO);
-        }
-        let coming = self.pace.ahead(now, self.came);
-        let gathering = (GATHERING.0 * streams as u32).min(GATHERING.1);
-        if streams > 1 && coming >= GATHERED * (SPAN.as_nanos() / gathering.as_nanos()) as usize {
-            return (1, gathering);
-        }
-        let depth = (coming / DEPTH.1).clamp(1, DEPTH.0);
-        (depth, Duration::ZERO)
-    }
-}
 
 impl Reading<'_> {
     /// Sends up to `times` reads for `budget` entries in all.
@@ -140,22 +89,7 @@ impl Reading<'_> {
         else {
             return (Instant::now(), 0);
         };
-        let came: usize = delivered.iter().map(|(_, entries)| entries.len()).sum();
-        let most = delivered.iter().map(|(_, entries)| entries.len()).max();
-        let most = most.unwrap_or(0);
-        flow.came += came as u64;
-        flow.full = if most >= count { flow.full + 1 } else { 0 };
-        let is_backlog = (came > FEW && most >= count.div_ceil(2)) || flow.full > FEW;
-        if is_backlog || flow.turns.is_needed() {
-            let is_full = |at| {
-                delivered
-                    .iter()
-                    .any(|(of, entries)| *of == at && entries.len() >= count)
-            };
-            flow.turns.learn(&of, is_full);
-        }
-        flow.is_backlog = is_backlog || flow.turns.is_needed();
-        (since, came)
+        (since, flow.came(&of, count, delivered))
     }
 
     /// How many entries may come by what is on its way.
@@ -200,21 +134,30 @@ impl Fetcher {
                 .collect(),
             asked: VecDeque::with_capacity(DEPTH.0),
         };
-        let (depth, gathering) = if more || is_limited {
-            (1, Duration::ZERO)
+        let Gait {
+            depth,
+            wait,
+            blocks,
+        } = if more || is_limited {
+            Gait::ONE
         } else {
-            self.flow.gait(sources.len(), Instant::now())
+            self.gait(sources.len())
         };
-        if !gathering.is_zero() {
+        if !blocks {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.something_else(Some(self.next_look())) => return Ok(()),
+            }
+        } else if !wait.is_zero() {
             // As below. Renewing can wait that long, and acknowledgements are gathered for longer.
-            std::thread::sleep(gathering);
+            std::thread::sleep(wait);
         }
         let block = match waits {
             Some(wait) => wait.min(self.patience()),
             None if depth == 1 => self.patience(),
             None => self.short_block(),
         };
-        let more = more || block.is_zero();
+        let more = more || !blocks || block.is_zero();
         let of = if is_limited {
             Share::All
         } else {
@@ -239,9 +182,17 @@ impl Fetcher {
                 // What a read of some streams, and of few entries, came to says nothing of the others.
                 self.flow.turns = Turns::default();
             }
-            winds_up |= self.has_else_to_do();
             lacks_room = false;
-            let (depth, _) = self.flow.gait(sources.len(), Instant::now());
+            if !blocks {
+                self.flow.duty.found(came, Instant::now());
+            }
+            let depth = if reading.asked.is_empty() && !self.flow.is_backlog {
+                // The only read: nothing comes before its entries.
+                1
+            } else {
+                winds_up |= self.has_else_to_do();
+                self.gait(sources.len()).depth
+            };
             while !winds_up
                 && !lacks_room
                 && !is_limited
@@ -284,6 +235,15 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// How to read so many streams.
+    fn gait(&mut self, streams: usize) -> Gait {
+        let shift = (streams == 1).then(|| Shift {
+            quick: self.shared.inline.handled(),
+            server_ms: self.server_time(),
+        });
+        self.flow.gait(streams, shift, Instant::now())
     }
 
     /// Which of so many streams to ask next for `budget` entries.
@@ -376,29 +336,4 @@ async fn ring(mut bell: Link, client: i64, wait: Duration) {
     // Without the right to do this a read ends when its time is over.
     let _ = bell.unblock(client).await;
     tokio::time::sleep(wait).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is done where so many entries have come each millisecond.
-    fn gait_at(each_ms: u64, streams: usize) -> (usize, u128) {
-        let (mut flow, start) = (Flow::new(), Instant::now());
-        let mut gait = (0, Duration::ZERO);
-        for ms in 1..=200 {
-            flow.came += each_ms;
-            gait = flow.gait(streams, start + ms * Duration::from_millis(1));
-        }
-        (gait.0, gait.1.as_micros())
-    }
-
-    #[test]
-    fn of_one_stream_several_reads_are_on_their_way_and_of_many_one_that_gathers() {
-        assert_eq!([1, 10].map(|streams| gait_at(0, streams)), [(1, 0); 2]);
-        assert_eq!([1, 10].map(|streams| gait_at(2, streams)), [(10, 0); 2]);
-        let often = [1, 2, 10, 100].map(|streams| gait_at(10, streams));
-        assert_eq!(often, [(32, 0), (32, 0), (1, 300), (1, 500)]);
-        assert_eq!(gait_at(50, 2), (1, 60));
-    }
 }

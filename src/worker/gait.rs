@@ -1,0 +1,170 @@
+//! How to read, going by how entries have come of late: how many reads are on their way, after what wait, and whether they
+//! wait for entries. See [`super::reading`].
+
+use std::time::{Duration, Instant};
+
+use super::duty::{Duty, Role};
+use super::pace::{Pace, SPAN};
+use super::turns::{Share, Turns};
+use crate::event::Entry;
+
+/// Reads on their way where there is a backlog: while one answer is received, Redis works on the next.
+const AHEAD: usize = 2;
+/// Most reads on their way where entries come one by one, and the part of the pace's span they are to last for.
+pub(super) const DEPTH: (usize, usize) = (32, 20);
+/// With so many reads on their way the thread is let sleep for a little between answers: Redis, which would have to wake
+/// it for every entry, then does not, and several are handed over at once.
+pub(super) const OFTEN: usize = 16;
+pub(super) const NAP: Duration = Duration::from_micros(80);
+/// A read that blocks on many streams costs Redis by the stream, once to block and once to be woken. So where that many
+/// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
+const GATHERED: usize = 2;
+const GATHERING: (Duration, Duration) = (Duration::from_micros(30), Duration::from_micros(500));
+/// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
+const FEW: usize = 8;
+
+/// How entries have come of late.
+pub(super) struct Flow {
+    pace: Pace,
+    came: u64,
+    /// So many are coming in the pace's span, as it was when that was last asked.
+    coming: usize,
+    /// Redis has more than was asked for, as far as the last answers told.
+    pub is_backlog: bool,
+    /// No more than this come at once where there is no backlog.
+    few: usize,
+    /// So many answers in a row had all that was asked for.
+    full: usize,
+    pub turns: Turns,
+    /// Of those that were handled where they were read.
+    quick: Pace,
+    pub duty: Duty,
+}
+
+/// How new entries are to be read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Gait {
+    /// Most reads on their way.
+    pub depth: usize,
+    /// How long to wait before the first of them.
+    pub wait: Duration,
+    /// Whether they wait for entries.
+    pub blocks: bool,
+}
+
+/// What is to be known of other workers, where they take turns.
+pub(super) struct Shift {
+    /// How many runs this one has handled where they were read.
+    pub quick: u64,
+    pub server_ms: u64,
+}
+
+impl Flow {
+    pub fn new() -> Self {
+        Flow {
+            pace: Pace::new(Instant::now()),
+            came: 0,
+            coming: 0,
+            is_backlog: false,
+            few: FEW,
+            full: 0,
+            turns: Turns::default(),
+            quick: Pace::new(Instant::now()),
+            duty: Duty::default(),
+        }
+    }
+
+    /// Takes note of the answer to a read of these streams, for `count` entries of each. Answers how many came.
+    pub fn came(&mut self, of: &Share, count: usize, delivered: &[(usize, Vec<Entry>)]) -> usize {
+        let came: usize = delivered.iter().map(|(_, entries)| entries.len()).sum();
+        let most = delivered.iter().map(|(_, entries)| entries.len()).max();
+        let most = most.unwrap_or(0);
+        self.came += came as u64;
+        self.full = if most >= count { self.full + 1 } else { 0 };
+        let is_backlog = (came > self.few && most >= count.div_ceil(2)) || self.full > FEW;
+        if is_backlog || self.turns.is_needed() {
+            let is_full = |at| {
+                delivered
+                    .iter()
+                    .any(|(of, entries)| *of == at && entries.len() >= count)
+            };
+            self.turns.learn(of, is_full);
+        }
+        self.is_backlog = is_backlog || self.turns.is_needed();
+        came
+    }
+
+    /// Whether it is time to look who else reads.
+    pub fn wants_to_look(&self, now: Instant) -> bool {
+        self.duty.wants_to_look(self.coming, now)
+    }
+
+    /// How to read so many streams.
+    pub fn gait(&mut self, streams: usize, shift: Option<Shift>, now: Instant) -> Gait {
+        let steps = |depth, wait| Gait {
+            depth,
+            wait,
+            blocks: true,
+        };
+        self.few = FEW;
+        if self.is_backlog {
+            return steps(AHEAD, Duration::ZERO);
+        }
+        self.coming = self.pace.ahead(now, self.came);
+        let mut coming = self.coming;
+        if let Some(Shift { quick, server_ms }) = shift {
+            let quick = self.quick.ahead(now, quick);
+            match self.duty.role(quick, OFTEN * DEPTH.1, server_ms, now) {
+                Role::Everyone => {}
+                Role::OnDuty(seen) => coming = coming.max(seen),
+                Role::OffDuty(wait) => {
+                    return Gait {
+                        blocks: false,
+                        ..steps(1, wait)
+                    };
+                }
+            }
+        }
+        let gathering = (GATHERING.0 * streams as u32).min(GATHERING.1);
+        if streams > 1 && coming >= GATHERED * (SPAN.as_nanos() / gathering.as_nanos()) as usize {
+            let expected = coming as u128 * gathering.as_nanos() / SPAN.as_nanos();
+            self.few = FEW.max(2 * expected as usize);
+            return steps(1, gathering);
+        }
+        let depth = (coming / DEPTH.1).clamp(1, DEPTH.0);
+        steps(depth, Duration::ZERO)
+    }
+}
+
+impl Gait {
+    pub const ONE: Gait = Gait {
+        depth: 1,
+        wait: Duration::ZERO,
+        blocks: true,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is done where so many entries have come each millisecond.
+    fn gait_at(each_ms: u64, streams: usize) -> (usize, u128) {
+        let (mut flow, start) = (Flow::new(), Instant::now());
+        let mut gait = Gait::ONE;
+        for ms in 1..=200 {
+            flow.came += each_ms;
+            gait = flow.gait(streams, None, start + ms * Duration::from_millis(1));
+        }
+        (gait.depth, gait.wait.as_micros())
+    }
+
+    #[test]
+    fn of_one_stream_several_reads_are_on_their_way_and_of_many_one_that_gathers() {
+        assert_eq!([1, 10].map(|streams| gait_at(0, streams)), [(1, 0); 2]);
+        assert_eq!([1, 10].map(|streams| gait_at(2, streams)), [(10, 0); 2]);
+        let often = [1, 2, 10, 100].map(|streams| gait_at(10, streams));
+        assert_eq!(often, [(32, 0), (32, 0), (1, 300), (1, 500)]);
+        assert_eq!(gait_at(50, 2), (1, 60));
+    }
+}
