@@ -58,7 +58,7 @@ pub(super) async fn run(rig: &mut Rig, sizes: &Sizes) -> Result<Load, CommandErr
     let (mut publisher, mut rounds) = (Vec::new(), Vec::new());
     for round in 1..=sizes.runs {
         rig.progress.step(round, sizes.runs, "publishing to nobody");
-        let alone = publish_to_nobody(rig, sizes, PER_SECOND, seconds).await?;
+        let alone = publish_to_nobody(rig, sizes, 1, PER_SECOND, seconds).await?;
         rig.progress.done();
         let mut told = BTreeMap::new();
         for way in sizes.turns(round, WAYS) {
@@ -92,11 +92,12 @@ pub(super) async fn run(rig: &mut Rig, sizes: &Sizes) -> Result<Load, CommandErr
 pub(super) async fn publish_to_nobody(
     rig: &mut Rig,
     sizes: &Sizes,
+    streams: usize,
     per_second: u64,
     measured: Duration,
 ) -> Result<f64, CommandError> {
     let timetable = Timetable {
-        streams: vec![rig.stream()],
+        streams: rig.streams(streams),
         per_second,
         warm_up: sizes.warm_up(),
         measured,

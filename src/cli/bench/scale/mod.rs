@@ -6,6 +6,7 @@ mod idle;
 mod piles;
 mod series;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -122,15 +123,21 @@ async fn measure(rig: &mut Rig, sizes: &Sizes, mut series: Series) -> Result<Tol
         .begin(&format!("scale, {}", series.name), runs, takes);
     let mut measured: Vec<Vec<Ran>> = series.cases.iter().map(|_| Vec::new()).collect();
     for round in 1..=sizes.runs {
-        let publisher_us = match series.cases[0].paced() {
-            None => 0.0,
-            Some(seconds) => {
+        // By how many streams it publishes to, for many cost Redis more than one.
+        let mut publishing = BTreeMap::new();
+        for case in &series.cases {
+            if let Some(seconds) = case.paced()
+                && !publishing.contains_key(&case.streams)
+            {
                 rig.progress.step(round, sizes.runs, "publishing to nobody");
-                publish_to_nobody(rig, sizes, series::PER_SECOND, seconds).await?
+                let (streams, rate) = (case.streams, series::PER_SECOND);
+                let cost = publish_to_nobody(rig, sizes, streams, rate, seconds).await?;
+                publishing.insert(streams, cost);
             }
-        };
+        }
         for (case, measured) in series.cases.iter_mut().zip(&mut measured) {
             rig.progress.step(round, sizes.runs, &case.name);
+            let publisher_us = publishing.get(&case.streams).copied().unwrap_or(0.0);
             measured.push(case.run(rig, sizes, publisher_us).await?);
             rig.progress.done();
         }

@@ -45,7 +45,7 @@ pub(super) struct Case {
     pub bare: Option<usize>,
     way: Way,
     crew: usize,
-    streams: usize,
+    pub streams: usize,
     concurrency: Option<usize>,
     wait: Option<Duration>,
     lease: Option<Duration>,
