@@ -19,7 +19,7 @@ pub(super) const NAP: Duration = Duration::from_micros(80);
 /// A read that blocks on many streams costs Redis by the stream, once to block and once to be woken. So where that many
 /// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
 const GATHERED: usize = 2;
-const GATHERING: (Duration, Duration) = (Duration::from_micros(40), Duration::from_micros(700));
+const GATHERING: (Duration, Duration) = (Duration::from_micros(40), Duration::from_micros(500));
 /// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
 const FEW: usize = 8;
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!([1, 10].map(|streams| gait_at(0, streams)), [(1, 0); 2]);
         assert_eq!([1, 10].map(|streams| gait_at(2, streams)), [(10, 0); 2]);
         let often = [1, 2, 10, 100].map(|streams| gait_at(10, streams));
-        assert_eq!(often, [(32, 0), (32, 0), (1, 400), (1, 700)]);
+        assert_eq!(often, [(32, 0), (32, 0), (1, 400), (1, 500)]);
         assert_eq!(gait_at(50, 2), (1, 80));
     }
 }
