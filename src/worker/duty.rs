@@ -1,7 +1,7 @@
 //! Whose turn it is to wait for entries. Where many workers block on a stream, Redis wakes another one for every entry,
 //! which costs it more than the entry does, and one of them would do where handlers are quick. So where entries come
 //! often the workers are on duty in turns, by Redis' clock and in the order of their names. The others only look now and
-//! then whether something has been left: then those on duty do not cope, and all of them wait for entries again.
+//! then whether something has been left: then those on duty do not cope, and who has found that waits like everyone.
 
 use std::time::{Duration, Instant};
 
@@ -114,13 +114,13 @@ impl Fetcher {
     /// Looks who else reads the stream, where there is one and it is time.
     pub(super) async fn look_at_crew(&mut self, link: &mut Link) -> Result<(), Trouble> {
         let now = Instant::now();
+        if !self.flow.wants_to_look(now) {
+            return Ok(());
+        }
         let sources = self.shared.active_sources();
         let [source] = &sources[..] else {
             return Ok(());
         };
-        if !self.flow.wants_to_look(now) {
-            return Ok(());
-        }
         let mut crew = Crew::default();
         for worker in link
             .consumers(&source.keys, &source.surroundings.group)

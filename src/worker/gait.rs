@@ -52,7 +52,7 @@ pub(super) struct Gait {
     pub blocks: bool,
 }
 
-/// What is to be known of other workers, where they take turns.
+/// What taking turns with other workers goes by.
 pub(super) struct Shift {
     /// How many runs this one has handled where they were read.
     pub quick: u64,
@@ -126,9 +126,9 @@ impl Flow {
             }
         }
         let gathering = (GATHERING.0 * streams as u32).min(GATHERING.1);
-        if streams > 1 && coming >= GATHERED * (SPAN.as_nanos() / gathering.as_nanos()) as usize {
-            let expected = coming as u128 * gathering.as_nanos() / SPAN.as_nanos();
-            self.few = FEW.max(2 * expected as usize);
+        let expected = (coming as u128 * gathering.as_nanos() / SPAN.as_nanos()) as usize;
+        if streams > 1 && expected >= GATHERED {
+            self.few = FEW.max(2 * expected);
             return steps(1, gathering);
         }
         let depth = (coming / DEPTH.1).clamp(1, DEPTH.0);
