@@ -20,7 +20,8 @@ pub(super) const NAP: Duration = Duration::from_micros(80);
 /// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
 const GATHERED: usize = 2;
 const GATHERING: (Duration, Duration) = (Duration::from_micros(40), Duration::from_micros(500));
-/// An answer with more entries than this may be part of a backlog, and so may more full answers than this in a row.
+/// A stream that gives more entries than this may have a backlog, and so may one that gives all that was asked of it
+/// more often than this in a row.
 const FEW: usize = 8;
 
 /// How entries have come of late.
@@ -33,12 +34,19 @@ pub(super) struct Flow {
     pub is_backlog: bool,
     /// No more than this come at once where there is no backlog.
     few: usize,
-    /// So many answers in a row had all that was asked for.
-    full: usize,
+    streaks: Streaks,
     pub turns: Turns,
     /// Of those that were handled where they were read.
     quick: Pace,
     pub duty: Duty,
+}
+
+/// How often in a row streams gave all that was asked of them. Where little is asked of many one does now and then.
+#[derive(Default)]
+struct Streaks {
+    answers: u64,
+    /// By the streams' places: the last of them, and how many there were.
+    of: Vec<(u64, usize)>,
 }
 
 /// How new entries are to be read.
@@ -67,7 +75,7 @@ impl Flow {
             coming: 0,
             is_backlog: false,
             few: FEW,
-            full: 0,
+            streaks: Streaks::default(),
             turns: Turns::default(),
             quick: Pace::new(Instant::now()),
             duty: Duty::default(),
@@ -77,18 +85,23 @@ impl Flow {
     /// Takes note of the answer to a read of these streams, for `count` entries of each. Answers how many came.
     pub fn came(&mut self, of: &Share, count: usize, delivered: &[(usize, Vec<Entry>)]) -> usize {
         let came: usize = delivered.iter().map(|(_, entries)| entries.len()).sum();
-        let most = delivered.iter().map(|(_, entries)| entries.len()).max();
-        let most = most.unwrap_or(0);
         self.came += came as u64;
-        self.full = if most >= count { self.full + 1 } else { 0 };
-        let is_backlog = (came > self.few && most >= count.div_ceil(2)) || self.full > FEW;
+        self.streaks.answers += 1;
+        let mut is_backlog = false;
+        for (at, entries) in delivered {
+            let of_it = entries.len();
+            let is_full = of_it >= count;
+            let in_a_row = if is_full { self.streaks.full(*at) } else { 0 };
+            is_backlog |= in_a_row > FEW || (of_it > self.few && of_it >= count.div_ceil(2));
+        }
         if is_backlog || self.turns.is_needed() {
-            let is_full = |at| {
-                delivered
-                    .iter()
-                    .any(|(of, entries)| *of == at && entries.len() >= count)
+            let counts = *of != Share::All || count > self.few;
+            let is_busy = |at| {
+                let is_full =
+                    |(of, entries): &(usize, Vec<Entry>)| *of == at && entries.len() >= count;
+                delivered.iter().any(is_full) && (counts || self.streaks.in_a_row(at) > FEW)
             };
-            self.turns.learn(of, is_full);
+            self.turns.learn(of, is_busy);
         }
         self.is_backlog = is_backlog || self.turns.is_needed();
         came
@@ -133,6 +146,31 @@ impl Flow {
         }
         let depth = (coming / DEPTH.1).clamp(1, DEPTH.0);
         steps(depth, Duration::ZERO)
+    }
+}
+
+impl Streaks {
+    /// This one gave all that was asked in the current answer. Answers how often in a row it has.
+    fn full(&mut self, at: usize) -> usize {
+        if at >= self.of.len() {
+            self.of.resize(at + 1, (0, 0));
+        }
+        let (last, times) = &mut self.of[at];
+        *times = if *last + 1 == self.answers {
+            *times + 1
+        } else {
+            1
+        };
+        *last = self.answers;
+        *times
+    }
+
+    /// How often in a row it has, up to the current answer.
+    fn in_a_row(&self, at: usize) -> usize {
+        match self.of.get(at) {
+            Some((last, times)) if *last == self.answers => *times,
+            _ => 0,
+        }
     }
 }
 
