@@ -114,7 +114,7 @@ impl Fetcher {
     /// Looks who else reads the stream, where there is one and it is time.
     pub(super) async fn look_at_crew(&mut self, link: &mut Link) -> Result<(), Trouble> {
         let now = Instant::now();
-        if !self.flow.wants_to_look(now) {
+        if !self.flow.duty.wants_to_look(self.flow.coming, now) {
             return Ok(());
         }
         let sources = self.shared.active_sources();
