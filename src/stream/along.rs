@@ -15,8 +15,15 @@ use crate::event::{Entry, EntryId};
 
 script!(READ_ALONG, "read_along", behind "common/ids");
 
+/// How much is there, in the script's words, where it is not just a part.
+const ALL_THERE: i64 = 1;
+const NEVER_ADDED_TO: i64 = 2;
+
 /// How long a wait blocks: a connection that broke unnoticed is found out by then.
 const BLOCK: Duration = Duration::from_secs(5);
+/// A stream that nothing was ever added to may have been made anew, and where it ends is told by the clock. Once this has
+/// passed nothing that was on the one before stands above that: a new one begins a millisecond ahead.
+const SETTLING: Duration = Duration::from_millis(3);
 
 /// What comes behind a position.
 pub(crate) struct Along {
@@ -49,8 +56,17 @@ impl Line {
         call.arg(after.to_string());
         call.arg(known.map_or(String::new(), |known| known.to_string()));
         call.arg(most);
-        let answer = line.invoke(&doing, &call).await?;
-        along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
+        let mut settled = false;
+        loop {
+            let answer = line.invoke(&doing, &call).await?;
+            let (along, all_there) =
+                along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())?;
+            if all_there != NEVER_ADDED_TO || settled {
+                return Ok(along);
+            }
+            tokio::time::sleep(SETTLING).await;
+            settled = true;
+        }
     }
 
     /// Where a stream ends.
@@ -87,12 +103,15 @@ impl Waiter {
     }
 }
 
-fn along(answer: Value) -> Option<Along> {
-    let [end, added, is_complete, entries] = reply::tuple(answer)?;
-    Some(Along {
+/// What the script tells, and how much of it is there, in its words.
+fn along(answer: Value) -> Option<(Along, i64)> {
+    let [end, added, all_there, entries] = reply::tuple(answer)?;
+    let all_there = reply::int(&all_there)?;
+    let along = Along {
         end: reply::id(&end)?,
         added: u64::try_from(reply::int(&added)?).ok()?,
-        is_complete: reply::int(&is_complete)? == 1,
+        is_complete: all_there == ALL_THERE,
         entries: events::entries(entries)?,
-    })
+    };
+    Some((along, all_there))
 }

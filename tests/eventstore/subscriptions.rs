@@ -263,6 +263,20 @@ on_both_servers! {
         assert!(spread.subscribe(&["order"]).unwrap().in_partition(1).unwrap().after(&position).is_ok());
     }
 
+    async fn nothing_is_missed_where_the_stream_was_made_anew_a_moment_ago(server: Server) {
+        let mut redis = server.connect().await;
+        let store = store_of(&server.url(), orders());
+        for n in 1..=50 {
+            store.append(&order("o-1"), events(&[&format!("e-{n}")]), Expected::Exact(n - 1)).await.unwrap();
+            run(&mut redis, &["DEL", "orders"]).await;
+            run(&mut redis, &["XGROUP", "CREATE", "orders", "workers", "$", "MKSTREAM"]).await;
+            let told = until_live(&mut store.subscribe(&["order"]).unwrap()).await;
+            let versions: Vec<u64> = told.iter().map(|(_, event)| event.version).collect();
+            assert_eq!(versions, (1..=n).collect::<Vec<_>>());
+            run(&mut redis, &["DEL", "orders"]).await;
+        }
+    }
+
     async fn an_aggregate_is_told_once_over_connections_that_break(server: Server) {
         let proxy = Proxy::start(server.port()).await;
         let (store, reading) = (store_of(&server.url(), orders()), store_of(&proxy.url(), orders()));

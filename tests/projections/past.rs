@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use streamhand::cli::Program;
 use streamhand::eventstore::{AggregateEvent, EventStore, Expected, ProjectionView};
 use streamhand::{Format, Registry, Settings};
+use tokio::time::sleep;
 
 use super::views::{
     ByStatus, FAILS_FOR_GOOD, InFour, PANICS, PATIENCE, agrees, any_event, checkpoint, happens,
@@ -20,6 +21,23 @@ use crate::support::{Proxy, Server, Setup, WorkerProcess, entries, eventually, s
 /// What a process of this program is to do, and over how many partitions.
 const ARGS: &str = "STREAMHAND_TEST_ARGS";
 const PARTITIONS: &str = "STREAMHAND_TEST_PARTITIONS";
+
+/// The last event of an aggregate happens once more, on a public stream that is just made, and nobody sees it there: that
+/// is deleted at once, and may be made anew.
+const HAPPENS_AND_IS_GONE: &str = r"
+local t = redis.call('TIME')
+local position = string.format('%.0f-0', t[1] * 1000 + math.floor(t[2] / 1000) + 1)
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local version = string.format('%d-0', string.match(last[1], '^%d+') + 1)
+local fields = last[2]
+for i = 1, #fields, 2 do
+  if fields[i] == 'position' then fields[i + 1] = position end
+  if fields[i] == 'id' then fields[i + 1] = 'again-' .. version end
+end
+redis.call('XADD', KEYS[2], version, unpack(fields))
+redis.call('DEL', KEYS[1])
+if ARGV[1] == 'anew' then redis.call('XGROUP', 'CREATE', KEYS[1], 'others', '$', 'MKSTREAM') end
+";
 
 #[test]
 #[ignore = "run by other tests"]
@@ -109,6 +127,25 @@ on_both_servers! {
         }
         agrees(&mut redis, &store, &ids, &[]).await;
         eventually(PATIENCE, "no lag", async || lag(&mut redis, "orders").await == Some(0)).await;
+        worker.stop().await;
+    }
+
+    async fn nothing_is_missed_where_the_stream_was_made_anew_a_moment_ago(server: Server) {
+        let mut redis = server.connect().await;
+        let (store, ids) = (store(&server, 1), names(1));
+        let worker = setup(&server).start_with(registry());
+        happens(&store, &ids[0], [any_event()]).await;
+        agrees(&mut redis, &store, &ids, &[]).await;
+        for and in ["gone", "anew"].repeat(4) {
+            // Each may begin a little ahead of the clock: not again and again within so little.
+            sleep(Duration::from_millis(5)).await;
+            let happens_and_is_gone = redis::Script::new(HAPPENS_AND_IS_GONE);
+            let mut call = happens_and_is_gone.key("orders");
+            call.key(format!("{{orders}}:order:{}", ids[0]));
+            call.arg(and);
+            call.invoke_async::<()>(&mut redis).await.unwrap();
+            agrees(&mut redis, &store, &ids, &[]).await;
+        }
         worker.stop().await;
     }
 

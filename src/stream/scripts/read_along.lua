@@ -2,9 +2,10 @@
 -- Behind: common/ids
 -- KEYS: public stream
 -- ARGV: the position, how many entries had been added up to there or '', most entries
--- Answers: {end, how many entries have been added up to there, is it all there (0|1), entries}. All entries that there
---          are stand at or below the end, and all that will be, above. Where nothing has ever been added to the stream
---          it may have been deleted, events and all: then the end is a moment ago, by the clock.
+-- Answers: {end, how many entries have been added up to there, is it all there (0|1, or 2: no, for nothing was ever added
+--          to it), entries}. All entries that there are stand at or below the end, and all that will be, above. Where
+--          nothing was ever added to the stream it may have been deleted, events and all: then the end is a moment ago,
+--          by the clock. What was on it may stand a millisecond ahead of the clock: who asks again a little later has all.
 local public, after, known, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local info, of = redis.pcall('XINFO', 'STREAM', public), {}
@@ -14,7 +15,7 @@ local last, added = of['last-generated-id'] or '0-0', of['entries-added']
 if last == '0-0' then
   local now = redis.call('TIME')
   local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) - 1)
-  return { ms .. '-18446744073709551615', 0, known == 0 and 1 or 0, {} }
+  return { ms .. '-18446744073709551615', 0, known == 0 and 1 or 2, {} }
 end
 
 local first = of['first-entry'] and of['first-entry'][1]

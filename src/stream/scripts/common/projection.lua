@@ -16,15 +16,21 @@ local function public_of(stream, position, read)
   local info = redis.pcall('XINFO', 'STREAM', stream)
   if info.err then
     if not string.find(info.err, 'no such key', 1, true) then return nil, info end
-    -- What was on it, if it ever was there, is gone. Whatever comes has a place behind a moment before now.
-    return { last = text(clock() - 1) .. '-18446744073709551615', added = 0, gap = read ~= 0 }
+    -- What was on it, if it ever was there, is gone.
+    redis.call('XGROUP', 'CREATE', stream, 'new', '$', 'MKSTREAM')
+    redis.call('XGROUP', 'DESTROY', stream, 'new')
+    info = redis.call('XINFO', 'STREAM', stream)
   end
   local of = map(info)
   local out = { last = of['last-generated-id'], added = of['entries-added'] }
-  -- One that was made for its groups says nothing of the one that was there before it.
-  if out.last == '0-0' then out.last = text(clock() - 1) .. '-18446744073709551615' end
   local first = of['first-entry']
-  if above(of['max-deleted-entry-id'], position) then
+  if out.last == '0-0' then
+    -- Nobody has read it yet, for then its end would have been set. One that was made for its groups says nothing of the
+    -- one that was there before it, whose last entries may stand a millisecond from now, for each began so far ahead.
+    -- What comes has a place behind that.
+    out.last, out.gap = text(clock() + 1) .. '-18446744073709551615', true
+    redis.call('XSETID', stream, out.last)
+  elseif above(of['max-deleted-entry-id'], position) then
     out.gap = true
   elseif first and not above(first[1], position) then
     out.gap = false
