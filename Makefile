@@ -51,7 +51,7 @@ audit: ## Look for known vulnerabilities and unwanted licences among the depende
 	    echo "nothing was audited: install cargo-deny with 'cargo install --locked cargo-deny'" >&2; exit 1; \
 	fi
 
-bench: ## Measure everything and write docs/benchmarks.md: half an hour on a quiet machine; ARGS="latency load" measures these
+bench: ## Measure everything and write docs/benchmarks.md: an hour on a quiet machine; ARGS="latency load" measures these
 	@scripts/bench $(ARGS)
 
 peers: ## Measure the same work done by other crates; the first build takes about ten minutes

@@ -5,19 +5,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use redis::aio::MultiplexedConnection;
-use streamhand::{Envelope, Publisher, Registry, Settings};
+use streamhand::{Envelope, Publisher, Registry};
 use tokio::sync::mpsc;
 
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Cli, Kind, Proxy, Server, Setup, entries, eventually, scripts, settled};
+use crate::support::{
+    Cli, Kind, Proxy, Server, Setup, entries, eventually, publisher, scripts, settled,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SECOND: u64 = 1000;
-
-fn publisher(server: &Server) -> Publisher {
-    let settings = Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url()));
-    Publisher::new(&settings.expect("settings").redis).expect("a publisher")
-}
 
 fn ms(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
@@ -75,7 +72,7 @@ on_both_servers! {
     async fn an_idle_worker_adds_events_within_a_second_of_their_time(server: Server) {
         let mut redis = server.connect().await;
         let worker = Setup::new(&server).worker("lease = \"30s\"").start();
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         schedule(&publisher, "warm-up", Duration::ZERO).await;
         eventually(PATIENCE, "the worker to work", async || came(&mut redis).await.len() == 1).await;
         let mut due = Vec::new();
@@ -103,7 +100,7 @@ on_both_servers! {
         let worker = setup.start();
         jobs::publish(&mut redis, "jobs", &[Job::new("long", Action::UntilTold)]).await;
         eventually(PATIENCE, "it to have no room", async || jobs::started(&mut redis).await.len() == 1).await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         for delay in [300, 700, 1_100, 350, 1_900] {
             let id = format!("after-{delay}");
             let due = schedule(&publisher, &id, Duration::from_millis(delay)).await;
@@ -118,7 +115,7 @@ on_both_servers! {
     async fn what_is_due_later_costs_an_idle_worker_nothing(server: Server) {
         let proxy = Proxy::start(server.port()).await;
         let worker = Setup::at(proxy.url()).worker("lease = \"30s\"").start();
-        schedule(&publisher(&server), "later", Duration::from_secs(3600)).await;
+        schedule(&publisher(&server.url()), "later", Duration::from_secs(3600)).await;
         eventually(PATIENCE, "the worker to wait", async || {
             proxy.traffic().commands.get("XREADGROUP").is_some_and(|reads| *reads >= 2)
         })
@@ -153,7 +150,7 @@ on_both_servers! {
         let mut server = Server::builder(kind).persistent(true).start().await;
         let mut worker = Setup::new(&server).process();
         worker.wait_for_log("the group is new", PATIENCE).await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let due = schedule(&publisher, "first", Duration::from_secs(4)).await;
         let later = schedule(&publisher, "second", Duration::from_secs(8)).await;
         worker.kill();
@@ -172,7 +169,7 @@ on_both_servers! {
 
     async fn what_fell_due_while_nobody_worked_is_added_when_somebody_does(server: Server) {
         let mut redis = server.connect().await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let now = SystemTime::now();
         for n in 0..5 {
             let event = Envelope::new("test.job").with("id", format!("e-{n}"));
@@ -194,7 +191,7 @@ on_both_servers! {
         scripts::load(&mut redis).await;
         let proxy = Proxy::start(server.port()).await;
         let worker = Setup::at(proxy.url()).start();
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         for (id, was_done) in [("e-1", true), ("e-2", false)] {
             let step = scripts::call("add_due");
             let caught = if was_done { proxy.cut_after(step) } else { proxy.cut_before(step) };
@@ -210,7 +207,7 @@ on_both_servers! {
     async fn what_is_in_the_way_is_said_and_left_alone_and_work_goes_on(server: Server) {
         let mut redis = server.connect().await;
         let mut worker = Setup::new(&server).process();
-        let due = schedule(&publisher(&server), "waits", Duration::from_millis(1_500)).await;
+        let due = schedule(&publisher(&server.url()), "waits", Duration::from_millis(1_500)).await;
         run(&mut redis, &["RENAME", "{jobs}:scheduled:events", "aside"]).await;
         run(&mut redis, &["SET", "{jobs}:scheduled:events", "in the way"]).await;
         let said = worker.wait_for_log("WRONGTYPE", PATIENCE).await;
@@ -236,7 +233,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let mut worker = Setup::new(&server).process();
         worker.wait_for_log("the group is new", PATIENCE).await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         for n in 0..5 {
             schedule(&publisher, &format!("e-{n}"), Duration::from_millis(1_200)).await;
         }
@@ -253,7 +250,7 @@ on_both_servers! {
 
     async fn what_other_hands_did_to_events_keeps_no_other_from_coming(server: Server) {
         let mut redis = server.connect().await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         for id in ["deleted", "garbage", "nested", "whole"] {
             schedule(&publisher, id, Duration::from_millis(300)).await;
         }
@@ -287,7 +284,7 @@ on_both_servers! {
         for n in 0..4_000 {
             event = event.with(&format!("field-{n}"), n.to_string());
         }
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         publisher.publish_envelope_after("jobs", event, Duration::from_millis(300)).await.unwrap();
         let kept = publisher.scheduled("jobs").unwrap().next().await.unwrap().unwrap();
         assert_eq!(kept.event.unwrap().field("field-3999"), Some("3999"));

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use streamhand::{Context, Event, Failure, Publisher, Registry, Settings};
+use streamhand::{Context, Event, Failure, Registry};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until};
 
-use crate::support::{Proxy, Server, Setup, eventually, settled};
+use crate::support::{Proxy, Server, Setup, eventually, publisher, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
@@ -54,9 +54,7 @@ impl Handled {
 
 /// Publishes about 8,000 events a second until it is told to stop. Answers how many.
 fn publishing(server: &Server, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
-    let toml = format!("[redis]\nurl = \"{}\"\n", server.url());
-    let settings = Settings::from_toml_str(&toml).expect("settings");
-    let publisher = Publisher::new(&settings.redis).expect("a publisher");
+    let publisher = publisher(&server.url());
     tokio::spawn(async move {
         let (mut tick, mut published) = (interval(MS), 0);
         while !stop.load(Ordering::SeqCst) {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use streamhand::{Context, Event, Failure, Publisher, Registry, Settings};
+use streamhand::{Context, Event, Failure, Publisher, Registry};
 
-use crate::support::{Server, Setup, eventually, pending, settled};
+use crate::support::{Server, Setup, eventually, pending, publisher, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,12 +79,6 @@ impl Seen {
     }
 }
 
-fn publisher(server: &Server) -> Publisher {
-    let toml = format!("[redis]\nurl = \"{}\"\n", server.url());
-    let settings = Settings::from_toml_str(&toml);
-    Publisher::new(&settings.expect("settings").redis).expect("a publisher")
-}
-
 /// Publishes entries that block the thread they were read on, one by one until one of them comes to be handled there: a
 /// thread that was not run for a moment looks like a slow handler. Answers which one.
 async fn until_inline(publisher: &Publisher, seen: &Seen, blocks_ms: u64) -> usize {
@@ -108,7 +102,7 @@ async fn until_inline(publisher: &Publisher, seen: &Seen, blocks_ms: u64) -> usi
 on_both_servers! {
     async fn few_are_handled_where_they_were_read_and_many_on_the_callers_runtime(server: Server) {
         let mut redis = server.connect().await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let seen = Seen::default();
         let asked: Vec<Asked> = (0..500).map(|_| Asked { blocks_ms: 0 }).collect();
         publisher.publish_many("jobs", &asked).await.unwrap();
@@ -123,7 +117,7 @@ on_both_servers! {
 
     async fn one_that_blocks_where_it_was_read_holds_up_neither_reading_nor_renewing(server: Server) {
         let mut redis = server.connect().await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let seen = Seen::default();
         let setup = Setup::new(&server).worker("lease = \"500ms\"");
         let worker = setup.start_with(seen.registry());
@@ -148,7 +142,7 @@ on_both_servers! {
 
     async fn one_that_blocks_there_can_be_left_behind_by_a_worker_that_stops(server: Server) {
         let mut redis = server.connect().await;
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let seen = Seen::default();
         let setup = Setup::new(&server).worker("lease = \"1s\"").worker("drain = \"200ms\"");
         let worker = setup.start_with(seen.registry());
@@ -164,7 +158,7 @@ on_both_servers! {
     }
 
     async fn what_a_handler_spawns_there_runs_on_the_callers_runtime(server: Server) {
-        let publisher = publisher(&server);
+        let publisher = publisher(&server.url());
         let spawned = Seen::default();
         let theirs = spawned.clone();
         let registry = Registry::new().on(move |_: Spawns, _ctx: Context| {

@@ -2,18 +2,12 @@
 
 use std::time::Duration;
 
-use streamhand::{Envelope, ErrorKind, Format, Publisher, Settings};
+use streamhand::{Envelope, ErrorKind, Format};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Cli, Server, entries, eventually};
+use crate::support::{Cli, Server, entries, eventually, publisher};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A publisher for a server, by the default settings.
-fn publisher(server: &Server) -> Publisher {
-    let settings = Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url()));
-    Publisher::new(&settings.expect("settings").redis).expect("a publisher")
-}
 
 on_both_servers! {
     async fn a_library_user_publishes_in_order_across_pipelines(server: Server) {
@@ -23,7 +17,7 @@ on_both_servers! {
             let padding = "x".repeat(if n.is_multiple_of(100) { 300_000 } else { 10 });
             Envelope::new("order.created").json(&(n, padding)).unwrap()
         };
-        let ids = publisher(&server).source("shop").publish_envelopes("orders", (0..1200).map(envelope)).await.unwrap();
+        let ids = publisher(&server.url()).source("shop").publish_envelopes("orders", (0..1200).map(envelope)).await.unwrap();
         let stored = entries(&mut redis, "orders").await;
         assert_eq!(ids, stored.iter().map(|entry| entry.id).collect::<Vec<_>>());
         for (n, entry) in stored.into_iter().enumerate() {
@@ -36,7 +30,7 @@ on_both_servers! {
     async fn a_refused_event_is_an_error_and_no_name_that_cannot_be_is_sent(server: Server) {
         let mut redis = server.connect().await;
         let _: () = redis::cmd("SET").arg("taken").arg("x").query_async(&mut redis).await.unwrap();
-        let publisher = publisher(&server).format(Format::Json);
+        let publisher = publisher(&server.url()).format(Format::Json);
         let event = || Envelope::new("order.created");
         let kind = |result: streamhand::Result<_>| result.unwrap_err().kind();
         assert_eq!(kind(publisher.publish_envelope("taken", event()).await), ErrorKind::Redis);

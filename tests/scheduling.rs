@@ -4,18 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use streamhand::{Envelope, ErrorKind, Publisher, Scheduled, Settings};
+use streamhand::{Envelope, ErrorKind, Publisher, Scheduled};
 
 use crate::support::jobs::{Action, Job};
-use crate::support::{Cli, Proxy, Server, entries, masked, scripts};
+use crate::support::{Cli, Proxy, Server, entries, masked, publisher, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn publisher(url: &str) -> Publisher {
-    let settings = Settings::from_toml_str(&format!("[redis]\nurl = \"{url}\""));
-    Publisher::new(&settings.expect("settings").redis).expect("a publisher")
-}
 
 fn event(id: &str) -> Envelope {
     Envelope::new("test.job")

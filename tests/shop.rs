@@ -11,18 +11,12 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use streamhand::{Event, Publisher, Settings};
+use streamhand::{Event, Publisher};
 
-use crate::support::{Entry, InProcess, Server, Setup, entries, eventually, settled};
+use crate::support::{Entry, InProcess, Server, Setup, entries, eventually, publisher, settled};
 use events::{INVENTORY, Item, ORDERS, OrderCancelled, OrderCreated};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn publisher(server: &Server) -> Publisher {
-    let settings =
-        Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"\n", server.url())).unwrap();
-    Publisher::new(&settings.redis).unwrap()
-}
 
 fn order(id: &str, items: &[(&str, u32)]) -> OrderCreated {
     let item = |(sku, quantity): &(&str, u32)| Item {
@@ -49,7 +43,7 @@ impl Inventory {
         let setup = Setup::new(server).worker("streams = [\"orders\"]");
         Inventory {
             redis: server.connect().await,
-            publisher: publisher(server),
+            publisher: publisher(&server.url()),
             worker: setup
                 .retry("max_attempts = 1")
                 .start_with(inventory::registry()),
@@ -190,7 +184,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let _: () = redis.hset("{orders}:stock", "tea", 150).await.unwrap();
         let orders: Vec<_> = (0..200).map(|n| order(&format!("o-{n}"), &[("tea", 1)])).collect();
-        publisher(&server).publish_many(ORDERS, &orders).await.unwrap();
+        publisher(&server.url()).publish_many(ORDERS, &orders).await.unwrap();
         let setup = Setup::new(&server).worker("streams = [\"orders\"]");
         let fleet = [setup.start_with(inventory::registry()), setup.start_with(inventory::registry())];
         eventually(PATIENCE, "an answer to every order", async || answers(&mut redis).await.len() == 200).await;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use streamhand::eventstore::EventStore;
-use streamhand::{EntryId, Envelope, Publisher, Registry, Settings};
+use streamhand::{EntryId, Envelope, Registry};
 
 use super::views::{
     ByStatus, InFour, PATIENCE, agrees, any_event, checkpoint, happens, lag, names, public,
     registry, setup, store, view,
 };
 use crate::eventstore::orders::{Added, Created};
-use crate::support::{Proxy, Server, Setup, WorkerProcess, eventually, scripts};
+use crate::support::{Proxy, Server, Setup, WorkerProcess, eventually, publisher, scripts};
 
 /// A worker with the projection in a process of its own.
 pub fn process(setup: &Setup) -> WorkerProcess {
@@ -31,7 +31,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let (store, ids) = (store(&server, 1), names(5));
         let worker = setup(&server).start_with(registry());
-        let publisher = Publisher::new(&Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url())).unwrap().redis).unwrap();
+        let publisher = publisher(&server.url());
         for n in 0..200 {
             happens(&store, &ids[fastrand::usize(..5)], (0..fastrand::usize(1..4)).map(|_| any_event())).await;
             if n % 20 == 0 {

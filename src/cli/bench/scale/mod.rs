@@ -116,28 +116,29 @@ pub(super) async fn run(
 
 async fn measure(rig: &mut Rig, sizes: &Sizes, mut series: Series) -> Result<Told, CommandError> {
     let runs = sizes.runs * series.cases.len() as u64;
-    let mut takes: Duration = series.cases.iter().map(Case::takes).sum();
-    takes += series.cases[0].paced().unwrap_or_default();
-    let takes = takes * sizes.runs as u32 + series.setting_up;
+    let publishing: BTreeMap<usize, Duration> = series
+        .cases
+        .iter()
+        .filter_map(|case| Some((case.streams, case.paced()?)))
+        .collect();
+    let round: Duration = series.cases.iter().map(Case::takes).sum();
+    let round = round + publishing.values().sum::<Duration>();
+    let takes = round * sizes.runs as u32 + series.setting_up;
     rig.progress
         .begin(&format!("scale, {}", series.name), runs, takes);
     let mut measured: Vec<Vec<Ran>> = series.cases.iter().map(|_| Vec::new()).collect();
     for round in 1..=sizes.runs {
         // By how many streams it publishes to, for many cost Redis more than one.
-        let mut publishing = BTreeMap::new();
-        for case in &series.cases {
-            if let Some(seconds) = case.paced()
-                && !publishing.contains_key(&case.streams)
-            {
-                rig.progress.step(round, sizes.runs, "publishing to nobody");
-                let (streams, rate) = (case.streams, series::PER_SECOND);
-                let cost = publish_to_nobody(rig, sizes, streams, rate, seconds).await?;
-                publishing.insert(streams, cost);
-            }
+        let mut publishing_us = BTreeMap::new();
+        for (streams, seconds) in &publishing {
+            rig.progress.step(round, sizes.runs, "publishing to nobody");
+            let (streams, rate) = (*streams, series::PER_SECOND);
+            let cost = publish_to_nobody(rig, sizes, streams, rate, *seconds).await?;
+            publishing_us.insert(streams, cost);
         }
         for (case, measured) in series.cases.iter_mut().zip(&mut measured) {
             rig.progress.step(round, sizes.runs, &case.name);
-            let publisher_us = publishing.get(&case.streams).copied().unwrap_or(0.0);
+            let publisher_us = publishing_us.get(&case.streams).copied().unwrap_or(0.0);
             measured.push(case.run(rig, sizes, publisher_us).await?);
             rig.progress.done();
         }
