@@ -12,8 +12,9 @@ use crate::stream::{Link, Trouble};
 const TURN: Duration = Duration::from_millis(500);
 /// Those that are not look in so often, all of them together.
 const LOOKS: Duration = Duration::from_millis(6);
-/// If so many were left, nobody is on duty for this long.
-const LEFT: usize = 8;
+/// If more were left than this, and than come in this part of the pace's span, nobody is on duty for a while: one that is
+/// and was not run for a few milliseconds is no reason to, for on a busy machine that happens every second.
+const LEFT: (usize, usize) = (8, 25);
 const REST: Duration = Duration::from_secs(1);
 
 /// Where so many entries come to a worker in the pace's span, it looks who else there is: again after so long, which
@@ -104,7 +105,8 @@ impl Duty {
 
     /// So many had been left when it looked.
     pub fn found(&mut self, left: usize, now: Instant) {
-        if left > LEFT {
+        let seen = self.turns.map_or(0, |(_, seen)| seen);
+        if left > LEFT.0.max(seen / LEFT.1) {
             self.not_before = Some(now + REST);
         }
     }
@@ -230,9 +232,9 @@ mod tests {
         let mut fleet = Fleet::of(2);
         fleet.at(0, 4 * OFTEN);
         let start = fleet.start;
-        fleet.duties[1].found(LEFT, start);
+        fleet.duties[1].found(LEFT.0.max(4 * OFTEN / LEFT.1), start);
         assert_ne!(fleet.at(1, 4 * OFTEN)[1], Role::Everyone);
-        fleet.duties[1].found(LEFT + 1, start);
+        fleet.duties[1].found(LEFT.0.max(4 * OFTEN / LEFT.1) + 1, start);
         assert_eq!(fleet.at(2, 4 * OFTEN)[1], Role::Everyone);
         assert_ne!(fleet.at(1_001, 4 * OFTEN)[1], Role::Everyone);
     }
