@@ -95,12 +95,9 @@ impl Flow {
             is_backlog |= in_a_row > FEW || (of_it > self.few && of_it >= count.div_ceil(2));
         }
         if is_backlog || self.turns.is_needed() {
-            let counts = *of != Share::All || count > self.few;
-            let is_busy = |at| {
-                let is_full =
-                    |(of, entries): &(usize, Vec<Entry>)| *of == at && entries.len() >= count;
-                delivered.iter().any(is_full) && (counts || self.streaks.in_a_row(at) > FEW)
-            };
+            let once_counts = *of != Share::All || count > self.few;
+            let enough = if once_counts { 0 } else { FEW };
+            let is_busy = |at| self.streaks.in_a_row(at) > enough;
             self.turns.learn(of, is_busy);
         }
         self.is_backlog = is_backlog || self.turns.is_needed();
@@ -160,7 +157,7 @@ impl Streaks {
         *times
     }
 
-    /// How often in a row it has, up to the current answer.
+    /// How often in a row it has, with the current answer; 0 where it has not there.
     fn in_a_row(&self, at: usize) -> usize {
         match self.of.get(at) {
             Some((last, times)) if *last == self.answers => *times,
