@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::maybe_done;
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::connection::{Pool, Trouble, Who, refusal};
 use super::keys::StreamKeys;
@@ -24,6 +24,8 @@ script!(SCHEDULE, "schedule");
 /// leaves in doubt is two of them.
 const PIPELINE: usize = 250;
 const PIPELINE_BYTES: usize = 512 << 10;
+/// Arguments of a request that adds an entry now, besides its fields, and their bytes besides the stream's name.
+const BEFORE_FIELDS: (usize, usize) = (3, 5);
 
 /// What becomes of entries that are given to Redis.
 pub(crate) enum How {
@@ -151,11 +153,17 @@ fn pipeline(keys: &StreamKeys, how: &How, entries: &[Addition<'_>]) -> (redis::P
         if bytes > PIPELINE_BYTES {
             break;
         }
-        how.begin(&mut pipe, keys, &entry.id);
+        let size = entry.fields.size();
+        let mut request = Cmd::with_capacity(
+            2 * entry.fields.len() + BEFORE_FIELDS.0,
+            size + keys.stream.len() + BEFORE_FIELDS.1,
+        );
+        how.begin(&mut request, keys, &entry.id);
         for (name, value) in entry.fields {
-            pipe.arg(name).arg(value);
-            bytes += name.len() + value.len();
+            request.arg(name).arg(value);
         }
+        pipe.add_command(request);
+        bytes += size;
         count += 1;
     }
     (pipe, count)
@@ -186,26 +194,28 @@ impl How {
     }
 
     /// The request for an entry, all but its fields.
-    fn begin(&self, pipe: &mut redis::Pipeline, keys: &StreamKeys, id: &str) {
+    fn begin(&self, request: &mut Cmd, keys: &StreamKeys, id: &str) {
         let mut schedule = |due: Option<u64>, delay: Duration| {
-            pipe.cmd("EVALSHA").arg(SCHEDULE.get_hash()).arg(3);
-            pipe.arg(&keys.stream)
+            request.arg("EVALSHA").arg(SCHEDULE.get_hash()).arg(3);
+            request
+                .arg(&keys.stream)
                 .arg(&keys.scheduled)
                 .arg(&keys.events);
-            pipe.arg(id)
+            request
+                .arg(id)
                 .arg(due.map_or(String::new(), |due| due.to_string()));
-            pipe.arg(delay.as_millis() as u64);
+            request.arg(delay.as_millis() as u64);
         };
         match *self {
             How::At(due) => schedule(Some(due), Duration::ZERO),
             How::After(delay) => schedule(None, delay),
             How::Once(window) => {
-                pipe.cmd("EVALSHA").arg(PUBLISH_ONCE.get_hash()).arg(2);
-                pipe.arg(&keys.stream).arg(keys.published(id));
-                pipe.arg(window.as_millis() as u64);
+                request.arg("EVALSHA").arg(PUBLISH_ONCE.get_hash()).arg(2);
+                request.arg(&keys.stream).arg(keys.published(id));
+                request.arg(window.as_millis() as u64);
             }
             How::Now => {
-                pipe.cmd("XADD").arg(&keys.stream).arg("*");
+                request.arg("XADD").arg(&keys.stream).arg("*");
             }
         }
     }
