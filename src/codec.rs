@@ -16,7 +16,7 @@ pub(crate) const PACKED: &[u8] = b"streamhand.packed";
 /// The largest JSON nesting `serde_json` follows is 128; MessagePack gets the same, for the same reason: the stack.
 const MSGPACK_DEPTH: usize = 128;
 
-/// Bytes there is room for in data that is being encoded: most has no more.
+/// Bytes there is room for in MessagePack that is being written, as `serde_json` has it for JSON: most has no more.
 const USUAL: usize = 128;
 
 /// How an event's data is encoded.
@@ -161,15 +161,15 @@ pub(crate) fn encode<T: Serialize + ?Sized>(format: Format, data: &T) -> Result<
             format!("the event's data can't be encoded: {error}"),
         )
     };
-    let mut encoded = Vec::with_capacity(USUAL);
     match format {
-        Format::MessagePack => rmp_serde::encode::write_named(&mut encoded, data)
-            .map_err(|error| failed(error.to_string()))?,
-        Format::Json => {
-            serde_json::to_writer(&mut encoded, data).map_err(|error| failed(error.to_string()))?
+        Format::MessagePack => {
+            let mut encoded = Vec::with_capacity(USUAL);
+            let written = rmp_serde::encode::write_named(&mut encoded, data);
+            written.map_err(|e| failed(e.to_string()))?;
+            Ok(encoded)
         }
+        Format::Json => serde_json::to_vec(data).map_err(|e| failed(e.to_string())),
     }
-    Ok(encoded)
 }
 
 /// Decodes an event's data by its content type; parameters such as `; charset=utf-8` are passed over.
