@@ -33,6 +33,10 @@ async fn keys(redis: &mut MultiplexedConnection) -> u64 {
         .expect("DBSIZE")
 }
 
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The figure at a path such as `runtime.p50_us`, which must be a number above nothing.
 #[track_caller]
 fn figure(report: &Value, path: &str) -> f64 {
@@ -85,6 +89,14 @@ on_both_servers! {
                 assert!(rate[way]["p999_us"].is_null(), "too few samples for it: {rate}");
             }
             figure(rate, "p50_ratio");
+        }
+        // Where there is a CPU for it, the publisher has one of its own; once more without.
+        let has_one = report["rates"][0]["apart"].as_bool().unwrap();
+        assert_eq!(has_one, cfg!(target_os = "linux") && cpus() > 1);
+        if has_one {
+            assert_eq!(report["anywhere"]["apart"], false);
+            assert_eq!(figure(&report, "anywhere.per_second"), 100.0);
+            figure(&report, "anywhere.p50_ratio");
         }
     }
 

@@ -138,6 +138,11 @@ impl PrivateServer {
         self.janitor.id().cast_signed()
     }
 
+    /// The server's process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        Some(self.server.as_ref()?.id())
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.join(SOCKET)
     }

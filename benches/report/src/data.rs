@@ -61,11 +61,16 @@ pub struct Latency {
     pub seconds: f64,
     pub runs: u64,
     pub rates: Vec<Rate>,
+    /// One of them once more, with publisher, server and worker wherever the kernel put them.
+    pub anywhere: Option<Rate>,
 }
 
 #[derive(Deserialize)]
 pub struct Rate {
     pub per_second: u64,
+    /// The publisher had a CPU of its own.
+    #[serde(default)]
+    pub apart: bool,
     pub bare: Percentiles,
     pub runtime: Percentiles,
     pub p50_ratio: f64,

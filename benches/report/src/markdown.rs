@@ -229,7 +229,12 @@ fn peers_of(text: &mut String, peers: &Peers) {
 
 fn latency_of(text: &mut String, latency: &Latency) {
     let mut rows = Vec::new();
-    for rate in &latency.rates {
+    let rates = || latency.rates.iter().chain(&latency.anywhere);
+    for rate in rates() {
+        let mut at = thousands(rate.per_second as f64);
+        if latency.anywhere.is_some() && !rate.apart {
+            at.push_str(", anywhere");
+        }
         for (name, told, more) in [
             ("bare loop", &rate.bare, None),
             ("streamhand", &rate.runtime, Some(())),
@@ -239,7 +244,7 @@ fn latency_of(text: &mut String, latency: &Latency) {
                     .unwrap_or_default()
             };
             rows.push([
-                thousands(rate.per_second as f64),
+                at.clone(),
                 name.to_owned(),
                 format!("{:.0}", told.p50_us),
                 compared(rate.p50_ratio, rate.p50_more_us),
@@ -260,9 +265,7 @@ fn latency_of(text: &mut String, latency: &Latency) {
         "of bare",
         "p99.9 µs",
     ];
-    let late: Vec<String> = latency
-        .rates
-        .iter()
+    let late: Vec<String> = rates()
         .map(|rate| {
             format!(
                 "{:.0} and {:.0}",
@@ -278,11 +281,27 @@ fn latency_of(text: &mut String, latency: &Latency) {
         runs(latency.runs),
         latency.seconds
     );
+    let places = latency.anywhere.as_ref().map(|_| {
+        "The publisher has a CPU of its own, and server and worker have the others, as where the publisher is on \
+         another machine. *Anywhere*: the same once more, with all three wherever the kernel puts them. A loop's are \
+         then most often on one CPU, and its caches stay warm; a worker does more after it was woken, and that is \
+         enough for the kernel to have Redis interrupt the publisher and wake the worker on a CPU that sleeps."
+            .to_owned()
+    });
     let late = format!(
         "Both include what the publisher itself was late by; p50 and p99 of it at each rate, in µs: {}.",
         late.join("; ")
     );
-    section(text, "Latency", &[about, table::text(&header, &rows), late]);
+    let parts: Vec<String> = [
+        Some(about),
+        places,
+        Some(table::text(&header, &rows)),
+        Some(late),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    section(text, "Latency", &parts);
 }
 
 fn load_of(text: &mut String, load: &Load) {

@@ -174,7 +174,12 @@ impl Crew {
 
     /// The process id of the first.
     pub fn pid(&self) -> Option<u32> {
-        self.members.first()?.child.id()
+        self.pids().next()
+    }
+
+    /// The process ids of all.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.members.iter().filter_map(|member| member.child.id())
     }
 
     /// Tells them to end, and takes their reports.

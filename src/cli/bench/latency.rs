@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::crew::Job;
 use super::figures::{self, Percentiles, difference, median, ratio};
 use super::pacer::Timetable;
+use super::places::Places;
 use super::rig::Rig;
 use super::runs::{Paced, paced};
 use super::worker::Way;
@@ -21,12 +22,17 @@ const SECONDS: f64 = 10.0;
 pub(super) struct Latency {
     seconds: f64,
     runs: u64,
+    /// With the publisher on a CPU of its own, and server and worker on the others, where that can be had.
     rates: Vec<Rate>,
+    /// The first of them once more, with all of them wherever the kernel puts them.
+    anywhere: Option<Rate>,
 }
 
 #[derive(Serialize)]
 struct Rate {
     per_second: u64,
+    /// The publisher had a CPU of its own.
+    apart: bool,
     bare: Percentiles,
     runtime: Percentiles,
     p50_ratio: f64,
@@ -56,29 +62,43 @@ struct Curves {
 
 pub(super) async fn run(rig: &mut Rig, sizes: &Sizes) -> Result<Latency, CommandError> {
     let seconds = sizes.seconds(SECONDS);
+    let places = Places::apart();
     let mut rates = Vec::new();
     for per_second in RATES {
-        rates.push(at_rate(rig, sizes, per_second).await?);
+        rates.push(at_rate(rig, sizes, per_second, places.as_ref()).await?);
     }
+    let anywhere = match places {
+        Some(_) => Some(at_rate(rig, sizes, RATES[0], None).await?),
+        None => None,
+    };
     Ok(Latency {
         seconds: seconds.as_secs_f64(),
         runs: sizes.runs,
         rates,
+        anywhere,
     })
 }
 
-async fn at_rate(rig: &mut Rig, sizes: &Sizes, per_second: u64) -> Result<Rate, CommandError> {
+async fn at_rate(
+    rig: &mut Rig,
+    sizes: &Sizes,
+    per_second: u64,
+    places: Option<&Places>,
+) -> Result<Rate, CommandError> {
     let (mut bare, mut runtime) = (Vec::new(), Vec::new());
     let (mut bare_all, mut runtime_all) = (figures::histogram(), figures::histogram());
     let mut late = Vec::new();
     let runs = 2 * sizes.runs;
     let takes = (sizes.seconds(SECONDS) + sizes.warm_up()).mul_f64(runs as f64 * 1.1);
-    let what = format!("latency at {per_second} events a second");
+    let what = match places {
+        Some(_) => format!("latency at {per_second} events a second"),
+        None => format!("latency at {per_second} events a second, wherever the kernel puts it"),
+    };
     rig.progress.begin(&what, runs, takes);
     for round in 1..=sizes.runs {
         for way in sizes.turns(round, [Way::Blocking, Way::Streamhand]) {
             rig.progress.step(round, sizes.runs, way.name());
-            let run = measure(rig, sizes, way, per_second).await?;
+            let run = measure(rig, sizes, way, per_second, places).await?;
             rig.progress.done();
             late.push(Percentiles::of(&run.late));
             let (told, all) = match way {
@@ -92,6 +112,7 @@ async fn at_rate(rig: &mut Rig, sizes: &Sizes, per_second: u64) -> Result<Rate, 
     let late = |figure: fn(&Percentiles) -> f64| median(late.iter().map(figure));
     Ok(Rate {
         per_second,
+        apart: places.is_some(),
         bare: Percentiles::medians(&bare),
         runtime: Percentiles::medians(&runtime),
         p50_ratio: ratio(&runtime, &bare, |run| run.p50_us),
@@ -118,6 +139,7 @@ pub(super) async fn measure(
     sizes: &Sizes,
     way: Way,
     per_second: u64,
+    places: Option<&Places>,
 ) -> Result<Paced, CommandError> {
     let streams = vec![rig.stream()];
     let mut job = Job::new(way, &streams);
@@ -127,6 +149,7 @@ pub(super) async fn measure(
         per_second,
         warm_up: sizes.warm_up(),
         measured: sizes.seconds(SECONDS),
+        places: places.cloned(),
     };
     let run = paced(rig, Some(&job), 1, &timetable).await?;
     rig.drop_streams(&timetable.streams).await?;
@@ -136,11 +159,15 @@ pub(super) async fn measure(
 impl Measured for Latency {
     fn text(&self) -> String {
         let mut rows = Vec::new();
-        for rate in &self.rates {
+        for rate in self.rates.iter().chain(&self.anywhere) {
+            let at = match (rate.apart, &self.anywhere) {
+                (false, Some(_)) => format!("{}, anywhere", rate.per_second),
+                _ => rate.per_second.to_string(),
+            };
             let mut row = |way: &str, told: &Percentiles, more: [String; 2]| {
                 let p999 = told.p999_us.map(|us| format!("{us:.0}"));
                 rows.push(vec![
-                    rate.per_second.to_string(),
+                    at.clone(),
                     way.to_owned(),
                     format!("{:.0}", told.p50_us),
                     more[0].clone(),
@@ -163,9 +190,17 @@ impl Measured for Latency {
         let header = ["EVENTS/S", "WAY", "P50 µs", "", "P99 µs", "", "P99.9 µs"];
         let late =
             |rate: &Rate| format!("{:.0}/{:.0}", rate.sent_late_p50_us, rate.sent_late_p99_us);
-        let late: Vec<String> = self.rates.iter().map(late).collect();
+        let late: Vec<String> = self.rates.iter().chain(&self.anywhere).map(late).collect();
+        let places = match &self.anywhere {
+            Some(_) => {
+                "the publisher has a CPU of its own, server and worker have the others; anywhere: as the kernel places \
+                 them\n"
+            }
+            None => "",
+        };
         format!(
-            "from when an event was due to be published to the start of its handler; {} runs of {} s in turns\n\n{}\n\n\
+            "from when an event was due to be published to the start of its handler; {} runs of {} s in turns\n\
+             {places}\n{}\n\n\
              events were sent late by (p50/p99, µs): {}",
             self.runs,
             self.seconds,

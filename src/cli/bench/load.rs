@@ -63,7 +63,7 @@ pub(super) async fn run(rig: &mut Rig, sizes: &Sizes) -> Result<Load, CommandErr
         let mut told = BTreeMap::new();
         for way in sizes.turns(round, WAYS) {
             rig.progress.step(round, sizes.runs, way.name());
-            let run = latency::measure(rig, sizes, way, PER_SECOND).await?;
+            let run = latency::measure(rig, sizes, way, PER_SECOND, None).await?;
             told.insert(way.name(), Told::of(&run, alone));
             rig.progress.done();
         }
@@ -101,6 +101,7 @@ pub(super) async fn publish_to_nobody(
         per_second,
         warm_up: sizes.warm_up(),
         measured,
+        places: None,
     };
     let run = paced(rig, None, 0, &timetable).await?;
     rig.drop_streams(&timetable.streams).await?;

@@ -10,6 +10,7 @@ mod load;
 mod loops;
 mod measure;
 mod pacer;
+mod places;
 mod progress;
 mod publish;
 mod rig;

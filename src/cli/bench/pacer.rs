@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::events::{Due, Sample};
 use super::figures;
 use super::measure::{now_ns, refused};
+use super::places::Places;
 use crate::cli::CommandError;
 use crate::codec::{self, Format};
 use crate::config::RedisSettings;
@@ -29,6 +30,8 @@ pub(super) struct Timetable {
     pub warm_up: Duration,
     /// How long events come whose latency does.
     pub measured: Duration,
+    /// The CPUs of publisher, server and workers; None for wherever the kernel puts them.
+    pub places: Option<Places>,
 }
 
 /// A publisher at work, on a thread of its own.
@@ -118,6 +121,9 @@ fn publish(
     quit: &AtomicBool,
 ) -> Result<Published, CommandError> {
     wake_in_time();
+    if let Some(places) = &timetable.places {
+        places.publisher_here()?;
+    }
     let mut published = Published {
         events: 0,
         late: figures::histogram(),
@@ -177,6 +183,7 @@ mod tests {
             per_second: 10_000,
             warm_up: Duration::from_millis(500),
             measured: Duration::from_secs(10),
+            places: None,
         };
         assert_eq!(
             (timetable.warm_up_events(), timetable.measured_events()),

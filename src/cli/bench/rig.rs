@@ -34,7 +34,7 @@ pub(super) struct Rig {
     pub files: Scratch,
     prefix: String,
     streams: u64,
-    _private: Option<PrivateServer>,
+    private: Option<PrivateServer>,
 }
 
 /// A directory for nobody else to see, removed when dropped.
@@ -69,8 +69,13 @@ impl Rig {
             files: Scratch::new()?,
             prefix: format!("streamhand-bench-{:08x}", fastrand::u32(..)),
             streams: 0,
-            _private: private,
+            private,
         })
+    }
+
+    /// The process id of a server that was started for this.
+    pub fn server_pid(&self) -> Option<u32> {
+        self.private.as_ref()?.pid()
     }
 
     /// The name of a stream that is not there yet. It goes with the rig, and all that belongs to it.

@@ -150,6 +150,13 @@ pub(super) async fn paced(
         }
     };
     all_wait(rig, size).await?;
+    let server = rig.server_pid();
+    if let Some(places) = &timetable.places {
+        let workers = crew.iter().flat_map(Crew::pids);
+        for process in server.into_iter().chain(workers) {
+            places.keep_off(process)?;
+        }
+    }
     let pacer = Pacer::start(&rig.redis, timetable)?;
     let begins = pacer.begins + timetable.warm_up.as_nanos() as u64;
     until(begins).await;
@@ -170,6 +177,9 @@ pub(super) async fn paced(
         let _ = crew.until(published.events, BEHIND).await;
         let did = crew.stop().await?;
         (peak_mb, latencies) = (did.peak_mb, did.latencies);
+    }
+    if let (Some(places), Some(server)) = (&timetable.places, server) {
+        places.let_go(server)?;
     }
     Ok(Paced {
         cost,

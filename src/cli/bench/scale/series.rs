@@ -290,6 +290,7 @@ impl Case {
                     per_second: PER_SECOND,
                     warm_up: sizes.warm_up(),
                     measured: seconds,
+                    places: None,
                 };
                 let run = paced(rig, Some(&job), self.crew, &timetable).await?;
                 Ran {
