@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use redis::{Cmd, Value};
 
+use super::call::Call;
 use super::connection::{Pool, Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::reply;
@@ -24,8 +25,8 @@ script!(SCHEDULE, "schedule");
 /// leaves in doubt is two of them.
 const PIPELINE: usize = 250;
 const PIPELINE_BYTES: usize = 512 << 10;
-/// Arguments of a request that adds an entry now, besides its fields, and their bytes besides the stream's name.
-const BEFORE_FIELDS: (usize, usize) = (3, 5);
+/// Most arguments of a script before an entry's fields, and about how many bytes they have besides names and ids.
+const BEFORE_FIELDS: (usize, usize) = (6, 128);
 
 /// What becomes of entries that are given to Redis.
 pub(crate) enum How {
@@ -153,20 +154,22 @@ fn pipeline(keys: &StreamKeys, how: &How, entries: &[Addition<'_>]) -> (redis::P
         if bytes > PIPELINE_BYTES {
             break;
         }
-        let size = entry.fields.size();
-        let mut request = Cmd::with_capacity(
-            2 * entry.fields.len() + BEFORE_FIELDS.0,
-            size + keys.stream.len() + BEFORE_FIELDS.1,
-        );
-        how.begin(&mut request, keys, &entry.id);
-        for (name, value) in entry.fields {
-            request.arg(name).arg(value);
-        }
-        pipe.add_command(request);
-        bytes += size;
+        pipe.add_command(how.request(keys, entry));
+        bytes += entry.fields.size();
         count += 1;
     }
     (pipe, count)
+}
+
+/// The request that adds an entry to a stream, under the next id.
+pub(super) fn xadd(stream: &str, fields: &Fields) -> Cmd {
+    let bytes = "XADD*".len() + stream.len() + fields.size();
+    let mut request = Cmd::with_capacity(3 + 2 * fields.len(), bytes);
+    request.arg("XADD").arg(stream).arg("*");
+    for (name, value) in fields {
+        request.arg(name).arg(value);
+    }
+    request
 }
 
 impl How {
@@ -193,31 +196,43 @@ impl How {
         }
     }
 
-    /// The request for an entry, all but its fields.
-    fn begin(&self, request: &mut Cmd, keys: &StreamKeys, id: &str) {
-        let mut schedule = |due: Option<u64>, delay: Duration| {
-            request.arg("EVALSHA").arg(SCHEDULE.get_hash()).arg(3);
-            request
-                .arg(&keys.stream)
+    /// The request for an entry.
+    fn request(&self, keys: &StreamKeys, entry: &Addition<'_>) -> Cmd {
+        let Addition { id, fields } = entry;
+        let call = |script, of: usize| {
+            let names = of * keys.stream.len() + id.len();
+            let arguments = BEFORE_FIELDS.0 + 2 * fields.len();
+            Call::of(
+                script,
+                of,
+                (arguments, BEFORE_FIELDS.1 + names + fields.size()),
+            )
+        };
+        let schedule = |due: Option<u64>, delay: Duration| {
+            let mut call = call(&SCHEDULE, 3);
+            call.arg(&keys.stream)
                 .arg(&keys.scheduled)
                 .arg(&keys.events);
-            request
-                .arg(id)
-                .arg(due.map_or(String::new(), |due| due.to_string()));
-            request.arg(delay.as_millis() as u64);
+            call.arg(&**id)
+                .arg(due.map_or(String::new(), |due| due.to_string()))
+                .arg(delay.as_millis() as u64);
+            call
         };
-        match *self {
+        let mut call = match *self {
+            How::Now => return xadd(&keys.stream, fields),
             How::At(due) => schedule(Some(due), Duration::ZERO),
             How::After(delay) => schedule(None, delay),
             How::Once(window) => {
-                request.arg("EVALSHA").arg(PUBLISH_ONCE.get_hash()).arg(2);
-                request.arg(&keys.stream).arg(keys.published(id));
-                request.arg(window.as_millis() as u64);
+                let mut call = call(&PUBLISH_ONCE, 2);
+                call.arg(&keys.stream).arg(keys.published(id));
+                call.arg(window.as_millis() as u64);
+                call
             }
-            How::Now => {
-                request.arg("XADD").arg(&keys.stream).arg("*");
-            }
+        };
+        for (name, value) in *fields {
+            call.arg(name).arg(value);
         }
+        call.into_command()
     }
 
     /// What the answer to that request says.

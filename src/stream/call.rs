@@ -24,6 +24,11 @@ impl Call {
         self
     }
 
+    /// The request, for where the script is known to be loaded.
+    pub fn into_command(self) -> Cmd {
+        self.command
+    }
+
     /// What the script answers; it is loaded where the server has not seen it yet.
     pub async fn invoke(&self, conn: &mut impl ConnectionLike) -> RedisResult<Value> {
         match self.command.query_async(conn).await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::append::xadd;
 use super::connection::{Link, Trouble};
 use super::keys::{Keys, tag};
 use super::reply;
@@ -136,13 +137,9 @@ impl Link {
 
     /// Adds events to streams, one after the other.
     pub async fn add(&mut self, events: &[(&str, &Fields)]) -> Result<(), Trouble> {
-        let mut pipe = redis::pipe();
+        let mut pipe = redis::Pipeline::with_capacity(events.len());
         for (stream, fields) in events {
-            pipe.cmd("XADD").arg(*stream).arg("*");
-            for (name, value) in *fields {
-                pipe.arg(name).arg(value);
-            }
-            pipe.ignore();
+            pipe.add_command(xadd(stream, fields)).ignore();
         }
         pipe.query_async(&mut self.conn)
             .await
