@@ -51,7 +51,7 @@ pub(super) struct Duty {
     look_at: Option<Instant>,
     /// They take turns until then, if no new reason for it is seen, and so many entries come.
     turns: Option<(Instant, usize)>,
-    /// Much was left when it last looked.
+    /// Much was left when it last looked, in this while off duty.
     was_left: bool,
     /// They do not before.
     not_before: Option<Instant>,
@@ -84,13 +84,14 @@ impl Duty {
             Some(_) => self.turns = None,
             None => {}
         }
+        if self.turns.is_some() && !is_mine {
+            let mine = left + TURN * (turns_to_wait as u32 - 1);
+            return Role::OffDuty(mine.min(LOOKS * all as u32));
+        }
+        self.was_left = false;
         match self.turns {
             None => Role::Everyone,
-            Some((_, seen)) if is_mine => Role::OnDuty(if left < TURN / 2 { 0 } else { seen }),
-            Some(_) => {
-                let mine = left + TURN * (turns_to_wait as u32 - 1);
-                Role::OffDuty(mine.min(LOOKS * all as u32))
-            }
+            Some((_, seen)) => Role::OnDuty(if left < TURN / 2 { 0 } else { seen }),
         }
     }
 
@@ -110,10 +111,11 @@ impl Duty {
     pub fn found(&mut self, left: usize, now: Instant) {
         let seen = self.turns.map_or(0, |(_, seen)| seen);
         let is_much = left > LEFT.0.max(seen / LEFT.1);
-        if is_much && self.was_left {
+        let again = is_much && self.was_left;
+        if again {
             self.not_before = Some(now + REST);
         }
-        self.was_left = is_much;
+        self.was_left = is_much && !again;
     }
 }
 
@@ -243,6 +245,16 @@ mod tests {
         }
         fleet.duties[1].found(few + 1, start);
         assert_eq!(fleet.at(2, 4 * OFTEN)[1], Role::Everyone);
-        assert_ne!(fleet.at(1_001, 4 * OFTEN)[1], Role::Everyone);
+        // What was found before that does not count any more, nor what was before a turn of its own.
+        for ms in [1_001, 2_001] {
+            assert_ne!(fleet.at(ms, 4 * OFTEN)[1], Role::Everyone);
+            fleet.duties[1].found(10 * few, start + Duration::from_millis(ms));
+            assert_ne!(fleet.at(ms + 1, 4 * OFTEN)[1], Role::Everyone);
+            // In the second half of its turn it sees that as many come as before.
+            for into in [500, 800] {
+                let turn = fleet.at(ms + into, 4 * OFTEN)[1];
+                assert!(matches!(turn, Role::OnDuty(_)), "{turn:?}");
+            }
+        }
     }
 }
