@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use streamhand::{Envelope, ErrorKind, Publisher, Settings};
+use streamhand::{Envelope, ErrorKind, Publisher};
 
 use crate::support::jobs::{Action, Job};
-use crate::support::{Cli, Proxy, Server, entries, eventually, scripts};
+use crate::support::{Cli, Proxy, Server, entries, eventually, publisher_with, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DAY: Duration = Publisher::ONCE_WITHIN;
 
 fn publisher(url: &str) -> Publisher {
-    let settings = Settings::from_toml_str(&format!("[redis]\nurl = \"{url}\"\npool_size = 1"));
-    Publisher::new(&settings.expect("settings").redis).expect("a publisher")
+    publisher_with(url, "pool_size = 1")
 }
 
 fn job() -> Job {

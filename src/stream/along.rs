@@ -56,17 +56,17 @@ impl Line {
         call.arg(after.to_string());
         call.arg(known.map_or(String::new(), |known| known.to_string()));
         call.arg(most);
-        let mut settled = false;
-        loop {
+        let mut ask = async || {
             let answer = line.invoke(&doing, &call).await?;
-            let (along, all_there) =
-                along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())?;
-            if all_there != NEVER_ADDED_TO || settled {
-                return Ok(along);
-            }
-            tokio::time::sleep(SETTLING).await;
-            settled = true;
+            along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
+        };
+        let (along, all_there) = ask().await?;
+        if all_there != NEVER_ADDED_TO {
+            return Ok(along);
         }
+        tokio::time::sleep(SETTLING).await;
+        let (along, _) = ask().await?;
+        Ok(along)
     }
 
     /// Where a stream ends.
