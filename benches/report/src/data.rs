@@ -68,9 +68,6 @@ pub struct Latency {
 #[derive(Deserialize)]
 pub struct Rate {
     pub per_second: u64,
-    /// The publisher had a CPU of its own.
-    #[serde(default)]
-    pub apart: bool,
     pub bare: Percentiles,
     pub runtime: Percentiles,
     pub p50_ratio: f64,

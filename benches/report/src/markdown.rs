@@ -228,13 +228,15 @@ fn peers_of(text: &mut String, peers: &Peers) {
 }
 
 fn latency_of(text: &mut String, latency: &Latency) {
-    let mut rows = Vec::new();
-    let rates = || latency.rates.iter().chain(&latency.anywhere);
-    for rate in rates() {
-        let mut at = thousands(rate.per_second as f64);
-        if latency.anywhere.is_some() && !rate.apart {
-            at.push_str(", anywhere");
-        }
+    let (mut rows, mut late) = (Vec::new(), Vec::new());
+    let apart = latency.rates.iter().map(|rate| (rate, ""));
+    let anywhere = latency.anywhere.iter().map(|rate| (rate, ", anywhere"));
+    for (rate, place) in apart.chain(anywhere) {
+        let at = format!("{}{place}", thousands(rate.per_second as f64));
+        late.push(format!(
+            "{:.0} and {:.0}",
+            rate.sent_late_p50_us, rate.sent_late_p99_us
+        ));
         for (name, told, more) in [
             ("bare loop", &rate.bare, None),
             ("streamhand", &rate.runtime, Some(())),
@@ -265,14 +267,6 @@ fn latency_of(text: &mut String, latency: &Latency) {
         "of bare",
         "p99.9 µs",
     ];
-    let late: Vec<String> = rates()
-        .map(|rate| {
-            format!(
-                "{:.0} and {:.0}",
-                rate.sent_late_p50_us, rate.sent_late_p99_us
-            )
-        })
-        .collect();
     let about = format!(
         "From when an event was due to be published to the start of its handler, {} of {} s at each rate. The \
          publisher keeps to its timetable and waits for no answer, so that an event that had to wait is late by all of \
@@ -281,26 +275,20 @@ fn latency_of(text: &mut String, latency: &Latency) {
         runs(latency.runs),
         latency.seconds
     );
-    let places = latency.anywhere.as_ref().map(|_| {
-        "The publisher has a CPU of its own, and server and worker have the others, as where the publisher is on \
-         another machine. *Anywhere*: the same once more, with all three wherever the kernel puts them. A loop's are \
-         then most often on one CPU, and its caches stay warm; a worker does more after it was woken, and that is \
-         enough for the kernel to have Redis interrupt the publisher and wake the worker on a CPU that sleeps."
-            .to_owned()
-    });
     let late = format!(
         "Both include what the publisher itself was late by; p50 and p99 of it at each rate, in µs: {}.",
         late.join("; ")
     );
-    let parts: Vec<String> = [
-        Some(about),
-        places,
-        Some(table::text(&header, &rows)),
-        Some(late),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let mut parts = vec![about];
+    if latency.anywhere.is_some() {
+        let places = "The publisher has a CPU of its own, and server and worker have the others, as where the publisher \
+                      is on another machine. *Anywhere*: the same once more, with all three wherever the kernel puts \
+                      them. A loop's are then most often on one CPU, and its caches stay warm; a worker does more after \
+                      it was woken, and that is enough for the kernel to have Redis interrupt the publisher and wake the \
+                      worker on a CPU that sleeps.";
+        parts.push(places.to_owned());
+    }
+    parts.extend([table::text(&header, &rows), late]);
     section(text, "Latency", &parts);
 }
 

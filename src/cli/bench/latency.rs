@@ -158,12 +158,15 @@ pub(super) async fn measure(
 
 impl Measured for Latency {
     fn text(&self) -> String {
-        let mut rows = Vec::new();
-        for rate in self.rates.iter().chain(&self.anywhere) {
-            let at = match (rate.apart, &self.anywhere) {
-                (false, Some(_)) => format!("{}, anywhere", rate.per_second),
-                _ => rate.per_second.to_string(),
-            };
+        let (mut rows, mut late) = (Vec::new(), Vec::new());
+        let apart = self.rates.iter().map(|rate| (rate, ""));
+        let anywhere = self.anywhere.iter().map(|rate| (rate, ", anywhere"));
+        for (rate, place) in apart.chain(anywhere) {
+            let at = format!("{}{place}", rate.per_second);
+            late.push(format!(
+                "{:.0}/{:.0}",
+                rate.sent_late_p50_us, rate.sent_late_p99_us
+            ));
             let mut row = |way: &str, told: &Percentiles, more: [String; 2]| {
                 let p999 = told.p999_us.map(|us| format!("{us:.0}"));
                 rows.push(vec![
@@ -188,9 +191,6 @@ impl Measured for Latency {
             );
         }
         let header = ["EVENTS/S", "WAY", "P50 µs", "", "P99 µs", "", "P99.9 µs"];
-        let late =
-            |rate: &Rate| format!("{:.0}/{:.0}", rate.sent_late_p50_us, rate.sent_late_p99_us);
-        let late: Vec<String> = self.rates.iter().chain(&self.anywhere).map(late).collect();
         let places = match &self.anywhere {
             Some(_) => {
                 "the publisher has a CPU of its own, server and worker have the others; anywhere: as the kernel places \
