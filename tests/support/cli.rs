@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::Server;
 use super::server::scratch_dir;
+use super::{Clock, Server};
 
 /// Longer than any command of a test should take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -68,6 +68,12 @@ impl Cli {
         let (test, dir, mut env) = (self.test, self.dir.clone(), self.env.clone());
         env.push((name.to_owned(), value.to_owned()));
         Cli { test, dir, env }
+    }
+
+    /// The same on a machine with this clock.
+    pub fn with_clock(&self, clock: &Clock) -> Cli {
+        let [(preload, library), (clock, file)] = clock.env();
+        self.with_env(preload, &library).with_env(clock, &file)
     }
 
     /// A file in the directory it runs in.

@@ -1,6 +1,7 @@
 //! What every behaviour stands on: private servers, workers as processes, and patience.
 
 mod cli;
+mod clock;
 mod eventually;
 mod guarded;
 pub mod jobs;
@@ -23,6 +24,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use cli::{Cli, masked, run_program};
+pub use clock::Clock;
 pub use eventually::eventually;
 pub use guarded::Guarded;
 pub use kind::Kind;

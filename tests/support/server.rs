@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::guarded::Guarded;
-use super::{Kind, free_ports};
+use super::{Clock, Kind, free_ports};
 
 /// How long a server may take from its start to its first answer.
 const START: Duration = Duration::from_secs(20);
@@ -35,6 +35,7 @@ impl Server {
             args: Vec::new(),
             persistent: false,
             password: None,
+            env: Vec::new(),
         }
     }
 
@@ -92,6 +93,7 @@ pub struct Builder {
     args: Vec<String>,
     persistent: bool,
     password: Option<String>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Builder {
@@ -110,6 +112,12 @@ impl Builder {
     /// The password of the default user: letters and digits, for it becomes part of a URL.
     pub fn password(mut self, password: &str) -> Builder {
         self.password = Some(password.to_owned());
+        self
+    }
+
+    /// Its time of day is this clock's.
+    pub fn clock(mut self, clock: &Clock) -> Builder {
+        self.env.extend(clock.env());
         self
     }
 
@@ -171,6 +179,7 @@ impl Builder {
                         .flat_map(|password| ["--requirepass", password]),
                 )
                 .args(&self.args)
+                .envs(self.env.iter().cloned())
                 .current_dir(dir.path())
                 .stdin(Stdio::null())
                 .stdout(output)
