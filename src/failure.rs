@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::delay;
+
 /// Why a handler did not succeed, and what is to be done about it.
 ///
 /// `?` turns any error into one that is retried with the handler's backoff:
@@ -71,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// Try again after `delay` instead of the handler's backoff; the attempt counts.
+    /// Try again after `delay`, at most a year, instead of the handler's backoff; the attempt counts.
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(FailureVerdict::RetryAfter(delay), Cause::Error, error)
     }
@@ -81,7 +83,7 @@ impl Failure {
         Self::new(FailureVerdict::Permanent, Cause::Error, error)
     }
 
-    /// Come back after `delay`; this attempt does not count.
+    /// Come back after `delay`, at most a year; this attempt does not count.
     pub fn later(delay: Duration) -> Self {
         let error = "asked to come back later";
         Self::new(FailureVerdict::Later(delay), Cause::Uncounted, error)
@@ -116,6 +118,11 @@ impl Failure {
     }
 
     fn new(verdict: FailureVerdict, cause: Cause, error: impl Into<BoxError>) -> Self {
+        let verdict = match verdict {
+            FailureVerdict::RetryAfter(delay) => FailureVerdict::RetryAfter(delay::asked(delay)),
+            FailureVerdict::Later(delay) => FailureVerdict::Later(delay::asked(delay)),
+            verdict => verdict,
+        };
         Failure {
             verdict,
             cause,

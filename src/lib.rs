@@ -41,6 +41,7 @@ pub mod codec;
 pub mod config;
 mod context;
 pub mod dead_letters;
+mod delay;
 mod effects;
 mod emit;
 mod error;

@@ -309,6 +309,43 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    /// A half-open breaker that nobody called for a while: how long that was says nothing of how long the next ones
+    /// have to wait.
+    async fn what_meets_a_half_open_breaker_after_a_calm_waits_no_longer_than_it_opens_for(server: Server) {
+        const CALM: Duration = Duration::from_secs(6);
+        let mut redis = server.connect().await;
+        let payments = Payments { takes: Duration::from_millis(300), ..Payments::down() };
+        let service = payments.clone();
+        let registry = Registry::new().on_raw(Charged::TYPE, move |_, ctx: Context| {
+            let payments = service.clone();
+            async move {
+                let call = async {
+                    let answer = payments.call(&ctx);
+                    tokio::time::sleep(payments.takes).await;
+                    answer
+                };
+                Ok(ctx.breaker("payments").call(call).await?)
+            }
+        });
+        let setup = Setup::new(&server).more("[breakers.payments]\nfailures = 1\nopen_for = \"500ms\"\nprobes = 2");
+        let worker = setup.start_with(registry);
+        publish(&mut redis, Charged::TYPE, 1).await;
+        eventually(PATIENCE, "it to open", async || payments.calls() == 1).await;
+        payments.up();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        // One probe of two has succeeded: it stays half-open.
+        let calm = Instant::now();
+        eventually(PATIENCE, "a calm", async || calm.elapsed() > CALM).await;
+        let before = payments.calls();
+        publish(&mut redis, Charged::TYPE, 2).await;
+        let since = Instant::now();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let took = since.elapsed();
+        assert_eq!(payments.calls(), before + 2);
+        assert!(took < CALM - Duration::from_secs(1), "they took {took:?}");
+        worker.stop().await;
+    }
+
     async fn its_state_is_seen_in_status_and_gone_with_its_worker(server: Server) {
         let mut redis = server.connect().await;
         let payments = Payments::down();

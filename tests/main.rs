@@ -25,6 +25,7 @@ mod chain;
 mod crashes;
 mod dead_letters;
 mod deduplication;
+mod delays;
 mod demo;
 mod dlq;
 mod due;

@@ -10,6 +10,7 @@ use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
     StreamSettings, WorkerSettings, duration, tls,
 };
+use crate::delay::LONGEST;
 use crate::event_type;
 use crate::retry::Backoff;
 
@@ -24,8 +25,6 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(500);
 const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// What Redis' times can tell apart; and a wait of nothing would be a retry in a tight loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-/// Beyond a year a duration is a slip, and sums of it with a time may have no room.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Below a second nothing would be kept but what is on its way.
 const SHORTEST_KEPT: Duration = Duration::from_secs(1);

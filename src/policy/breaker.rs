@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::BreakerSettings;
+use crate::delay;
 use crate::failure::{Cause, Failure, FailureVerdict};
 
 /// Parts of the window that calls are counted in: what is older than the window is forgotten part by part.
@@ -34,7 +35,8 @@ enum Inner {
         until: Instant,
     },
     HalfOpen {
-        since: Instant,
+        /// When the last probe was let through.
+        probed: Instant,
         out: u32,
         succeeded: u32,
     },
@@ -111,19 +113,26 @@ impl Machine {
             }
             Inner::Open { .. } => {
                 self.change(Inner::HalfOpen {
-                    since: now,
+                    probed: now,
                     out: 1,
                     succeeded: 0,
                 });
             }
-            Inner::HalfOpen { since, out, .. } if *out >= self.settings.probes => {
+            Inner::HalfOpen { probed, out, .. } if *out >= self.settings.probes => {
                 return Err(Held {
                     why: Why::Probing,
-                    // The longer the probes take the less often anybody asks.
-                    wait: now.duration_since(*since).max(Duration::from_millis(250)),
+                    // The longer the probes take the less often anybody asks; but no less often than while it is
+                    // open. When it began says nothing: with no calls it stays half-open for however long.
+                    wait: now
+                        .duration_since(*probed)
+                        .min(self.settings.open_for)
+                        .max(Duration::from_millis(250)),
                 });
             }
-            Inner::HalfOpen { out, .. } => *out += 1,
+            Inner::HalfOpen { probed, out, .. } => {
+                *probed = now;
+                *out += 1;
+            }
         }
         Ok(Ticket(self.epoch))
     }
@@ -163,7 +172,7 @@ impl Machine {
         };
         if opens {
             self.opened += 1;
-            let until = now + self.settings.open_for;
+            let until = delay::after(now, self.settings.open_for);
             self.change(Inner::Open { until });
         } else if matches!(self.state, Inner::HalfOpen { .. }) {
             self.change(Inner::closed());
@@ -387,6 +396,7 @@ mod tests {
                         Err(held) => {
                             prop_assert!(before != State::Closed);
                             prop_assert!(!held.wait.is_zero());
+                            prop_assert!(held.wait <= BreakerSettings::default().open_for);
                         }
                     },
                     _ if out.is_empty() => {}

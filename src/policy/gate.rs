@@ -10,6 +10,7 @@ use super::breaker::{Held, Ticket, Why};
 use super::breakers::{Breakers, Circuit};
 use super::rate::{Granted, Local, interval};
 use crate::config::{HandlerPolicy, Rate, RateScope};
+use crate::delay;
 use crate::failure::Failure;
 
 /// Most entries of one handler that wait in Redis because this worker put them back. Where there are so many, their
@@ -88,7 +89,7 @@ impl Gate {
             let step = self.rate_setting.map_or(Duration::ZERO, interval);
             return Err(Held {
                 why: Why::Rate,
-                wait: wait + step * behind,
+                wait: delay::bounded(wait).saturating_add(step.saturating_mul(behind)),
             });
         }
         Ok(Pass(ticket))
@@ -138,7 +139,7 @@ impl Gate {
     pub fn put_back(&self, delay: Duration) {
         let mut due = self.put_back.lock().expect("no panic while it is locked");
         if due.len() < PUT_BACK * 2 {
-            due.push(Reverse(Instant::now() + delay));
+            due.push(Reverse(delay::after(Instant::now(), delay)));
         }
     }
 

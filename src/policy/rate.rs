@@ -11,6 +11,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::Rate;
+use crate::delay;
 
 /// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
 /// a burst is a tenth of a second's worth, so that no second has much more than its due.
@@ -102,7 +103,7 @@ impl Granted {
     pub fn grant(&self, granted: u32, dry_for: Option<Duration>) {
         let mut share = self.share.lock().expect("no panic while it is locked");
         share.left = share.left.saturating_add(granted);
-        share.dry_until = dry_for.map(|dry| Instant::now() + dry);
+        share.dry_until = dry_for.map(|dry| delay::after(Instant::now(), dry));
     }
 
     /// Takes one start of what was granted; or says how long to wait for more.

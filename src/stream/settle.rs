@@ -7,6 +7,7 @@ use redis::Value;
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
 use super::reply;
+use crate::delay;
 use crate::event::EntryId;
 use crate::fields::Fields;
 
@@ -174,7 +175,7 @@ impl Link {
                 call.arg(parking.id.to_string())
                     .arg(parking.consumer)
                     .arg(parking.count)
-                    .arg(parking.delay.as_millis() as u64)
+                    .arg(delay::millis(parking.delay))
                     .arg(u8::from(parking.given_back))
                     .arg(parking.age.as_millis() as u64)
                     .arg(parking.doomed.unwrap_or("-"))

@@ -22,6 +22,7 @@ use super::steps::Body;
 use super::turnstile::{Entered, Turnstile, Waiting, put_back_for};
 use super::verdict::Verdict;
 use crate::context::Context;
+use crate::delay;
 use crate::policy::{Held, Why};
 
 /// What is held back comes back no sooner than this.
@@ -398,7 +399,7 @@ impl Executor {
             index,
             bound,
         } = attempt;
-        let delay = held.wait.max(LEAST_WAIT);
+        let delay = delay::bounded(held.wait).max(LEAST_WAIT);
         bound.gate.put_back(delay);
         self.shared.held_back();
         batch.slots[index as usize].finish();

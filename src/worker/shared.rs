@@ -16,6 +16,7 @@ use super::observer::Observer;
 use super::source::Source;
 use super::ward::Ward;
 use crate::config::{Settings, Start};
+use crate::delay;
 use crate::error::{Error, Result};
 use crate::policy::Breakers;
 use crate::stream::{Connector, Greeting, Link, Reader};
@@ -363,7 +364,7 @@ impl Shared {
 
     /// Something was parked that falls due after `delay`.
     pub fn due_in(&self, delay: Duration) {
-        let at = Instant::now() + delay;
+        let at = delay::after(Instant::now(), delay);
         let mut due = self.due.lock().expect("no panic while it is locked");
         if due.is_none_or(|known| at < known) {
             *due = Some(at);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::HandlerPolicy;
 use crate::context::{Cancelled, Context};
+use crate::delay;
 use crate::failure::{Failure, FailureVerdict};
 
 /// Most bytes of an error that are kept in Redis.
@@ -89,7 +90,10 @@ pub(super) fn of_failure(
         }
     };
     match failure.verdict {
-        FailureVerdict::Retry => retry(policy.backoff.delay(attempt, random), error),
+        FailureVerdict::Retry => {
+            let wait = policy.backoff.delay(attempt, random);
+            retry(delay::bounded(wait), error)
+        }
         FailureVerdict::RetryAfter(delay) => retry(delay, error),
         FailureVerdict::Later(delay) => Verdict::Release { delay, error },
         FailureVerdict::Permanent => Verdict::Bury {
@@ -144,8 +148,11 @@ pub(super) fn bounded(mut error: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::Settings;
+    use crate::retry::Backoff;
 
     #[test]
     fn a_failure_is_retried_until_its_attempts_are_used_up() {
@@ -179,6 +186,20 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_backoff_waits_longer_than_anything_does(
+            initial in any::<Duration>(), max in any::<Duration>(), attempt in any::<u32>(), random in 0.0..=1.0_f64
+        ) {
+            let mut policy = Settings::default().policy("order.created");
+            policy.max_attempts = u32::MAX;
+            policy.backoff = Backoff { initial, max, ..Backoff::default() };
+            if let Verdict::Retry { delay, .. } = of_failure(&Failure::retry("no"), attempt, &policy, random) {
+                prop_assert!(delay <= delay::LONGEST);
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Registered;
 use crate::config::{OnBadEvent, RetrySettings};
+use crate::delay;
 use crate::event::{Entry, EntryId};
 use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::stream::{Told, What};
@@ -126,7 +127,7 @@ impl Rules {
             // It would panic again: nothing but the event has a say in what it does.
             _ if failure.cause == Cause::Panicked => return bad("failed"),
             FailureVerdict::Later(delay) => {
-                head.wait = Some(Instant::now() + delay);
+                head.wait = Some(delay::after(Instant::now(), delay));
                 return Ok(error);
             }
             _ if attempts >= self.retry.max_attempts => return bad("failed"),
@@ -134,7 +135,7 @@ impl Rules {
             FailureVerdict::Retry => self.retry.backoff.delay(attempts, fastrand::f64()),
         };
         head.failed = attempts;
-        head.wait = Some(Instant::now() + delay);
+        head.wait = Some(delay::after(Instant::now(), delay));
         Ok(error)
     }
 }
