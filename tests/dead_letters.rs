@@ -71,7 +71,7 @@ on_both_servers! {
             .map(|(name, value)| (str::from_utf8(name).unwrap(), str::from_utf8(value).unwrap()))
             .collect();
         let [.., (_, consumer), (_, first), (_, at), (_, _)] = death[..] else { panic!("{death:?}") };
-        assert!(consumer.starts_with("sh1-30000-"), "{consumer}");
+        assert!(consumer.starts_with("sh2-30000-"), "{consumer}");
         let time = |text| humantime::parse_rfc3339(text).unwrap();
         let between = time(at).duration_since(time(first)).unwrap();
         assert!(between >= Duration::from_millis(10) && between < PATIENCE, "{between:?}");

@@ -118,7 +118,7 @@ on_both_servers! {
         assert!(json["group"]["oldest_pending_ms"].as_u64().unwrap() < 30_000);
         let consumers = json["group"]["consumers"].as_array().unwrap();
         assert_eq!((consumers.len(), &consumers[0]["standing"]), (1, &"working".into()));
-        assert_eq!((&consumers[0]["lease_ms"], &json["protocol"]), (&30_000.into(), &1.into()));
+        assert_eq!((&consumers[0]["lease_ms"], &json["protocol"]), (&30_000.into(), &2.into()));
         assert!(cli.run(&["status"]).await.ok().contains("3 (next in 59m "));
         worker.stop().await;
     }
@@ -188,6 +188,6 @@ on_both_servers! {
         deliver(&mut redis, "orders", &fields(&[("type", "order.created")])).await;
         run(&mut redis, "SET {orders}:fulfilment:protocol 99").await;
         let out = Cli::new(&server, "").run(&["status"]).await.ok();
-        assert!(out.ends_with("orders: a newer release works on it (protocol 99; this one speaks 1)\n"), "{out}");
+        assert!(out.ends_with("orders: a newer release works on it (protocol 99; this one speaks 2)\n"), "{out}");
     }
 }

@@ -62,7 +62,7 @@ pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use status::{Lag, StreamStatus};
 
 /// What a consumer's name, the scripts and the keys of this release agree on.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// The consumer that parked entries are pending with.
 pub(crate) const PARKED: &str = "(parked)";
