@@ -28,6 +28,8 @@ pub use filter::{Filter, REASONS};
 pub use letter::{DeadLetter, WholeLetter};
 pub use selection::{Letters, Replayed, Selection, Stats, Tally};
 
+use std::time::SystemTime;
+
 use crate::config::{RedisSettings, Settings, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
@@ -90,6 +92,15 @@ impl DeadLetters {
     /// The streams whose letters they are.
     pub fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|keys| &keys.stream[..])
+    }
+
+    /// The server's time, which all times of letters are of: "older than 30 days" is `until` 30 days before it. The
+    /// clock of this machine may be wrong.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or refuses to say.
+    pub async fn now(&self) -> Result<SystemTime> {
+        self.pool.now().await
     }
 
     /// The letters that `filter` lets through and that are there now: the oldest first, stream by stream.

@@ -45,6 +45,8 @@ mod leases;
 mod limits;
 mod lost_replies;
 mod meddling;
+#[cfg(target_os = "linux")]
+mod operator_clock;
 mod outages;
 mod parked;
 mod pausing;

@@ -230,7 +230,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
         let mut said = String::new();
-        let now = regex::Regex::new(r"it is \S+ now").unwrap();
+        let now = regex::Regex::new(r"it is \S+ now at the server").unwrap();
         for args in [
             &["--delay", "0s"][..],
             &["--delay", "10"],
@@ -243,7 +243,7 @@ on_both_servers! {
         ] {
             let ran = cli.run(&[&["publish", "jobs", "test.job", "{}"], args].concat()).await;
             let err = ran.failed(2);
-            let line = now.replace(err.lines().next().unwrap(), "it is NOW now").into_owned();
+            let line = now.replace(err.lines().next().unwrap(), "it is NOW now at the server").into_owned();
             said += &format!("$ publish jobs test.job {{}} {}\n{line}\n", args.join(" "));
         }
         insta::allow_duplicates! { insta::assert_snapshot!(said, @r#"
@@ -256,7 +256,7 @@ on_both_servers! {
         $ publish jobs test.job {} --delay 9999999999d
         error: --delay: that is too far in the future: nothing can be scheduled for a time after the year 9999
         $ publish jobs test.job {} --at 2020-01-01T00:00:00Z
-        error: --at 2020-01-01T00:00:00Z has passed (it is NOW now): leave it out to publish at once
+        error: --at 2020-01-01T00:00:00Z has passed (it is NOW now at the server): leave it out to publish at once
         $ publish jobs test.job {} --at 2999-01-01T00:00:00
         error: invalid value '2999-01-01T00:00:00' for '--at <TIME>': no time with its date and its offset from UTC; write it as in 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
         $ publish jobs test.job {} --at noon

@@ -11,6 +11,7 @@ mod data;
 mod dlq;
 mod failure;
 mod logging;
+mod moment;
 mod pause;
 mod private_server;
 mod program;

@@ -1,6 +1,6 @@
 //! `pause` and `resume`: a stream, or one type of its events, for the whole group.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use clap::Args;
 
@@ -37,7 +37,7 @@ struct Meant {
 
 pub(super) async fn pause(args: PauseArgs, settings: Settings) -> Result<(), CommandError> {
     let meant = meant(&args, settings)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = meant.pool.now().await?.duration_since(UNIX_EPOCH);
     let note = PauseNote {
         since_ms: now.unwrap_or_default().as_millis() as u64,
         by: args.by.unwrap_or_else(whoami),

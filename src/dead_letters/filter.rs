@@ -64,13 +64,13 @@ impl Filter {
         Ok(self)
     }
 
-    /// Only those buried then or later, by the server's clock.
+    /// Only those buried then or later, by the server's clock: see [`DeadLetters::now`](super::DeadLetters::now).
     pub fn since(mut self, time: SystemTime) -> Self {
         self.since = Some(time);
         self
     }
 
-    /// Only those buried then or earlier, by the server's clock.
+    /// Only those buried then or earlier, by the server's clock: see [`DeadLetters::now`](super::DeadLetters::now).
     pub fn until(mut self, time: SystemTime) -> Self {
         self.until = Some(time);
         self

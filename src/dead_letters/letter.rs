@@ -114,9 +114,9 @@ impl DeadLetter {
         })
     }
 
-    /// How long ago it was buried, by this machine's clock.
-    pub fn age(&self) -> Duration {
-        self.at.elapsed().unwrap_or_default()
+    /// How long ago it was buried at this time of the server, by [`DeadLetters::now`](super::DeadLetters::now).
+    pub fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.at).unwrap_or_default()
     }
 
     pub(super) fn ticket(&self) -> Ticket {

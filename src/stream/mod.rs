@@ -5,6 +5,7 @@ mod along;
 mod append;
 mod call;
 mod claim;
+mod clock;
 mod commit;
 mod connection;
 mod deduplication;

@@ -30,7 +30,11 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
     }
     let limit = args.filter.limit.unwrap_or(LIMIT);
     // One more tells whether there are more.
-    let filter = args.filter.filter()?.limit(limit.saturating_add(1));
+    let filter = args
+        .filter
+        .filter(dead)
+        .await?
+        .limit(limit.saturating_add(1));
     let selection = dead.select(filter).await?;
     let with_stream = dead.streams().count() > 1 && args.filter.stream.is_none();
     let mut letters = selection.letters();
@@ -63,7 +67,7 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
 
 /// The array is written as it is read.
 async fn as_json(args: &ListArgs, dead: &DeadLetters) -> Result<(), CommandError> {
-    let selection = dead.select(args.filter.filter()?).await?;
+    let selection = dead.select(args.filter.filter(dead).await?).await?;
     let mut letters = selection.letters();
     let mut separator = "[";
     let mut out = std::io::BufWriter::new(std::io::stdout());

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
+use crate::cli::moment::Moment;
 use crate::cli::terminal::{progress, say};
-use crate::config::duration;
 use crate::dead_letters::{DeadLetters, Filter, Letters, Selection};
 use crate::event::EntryId;
 
@@ -27,11 +27,11 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "REGEX")]
     error: Option<String>,
     /// Only letters buried since then: 2026-01-31T12:00:00Z, or a duration ago such as 2h
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<SystemTime>,
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
     /// Only letters buried until then
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<SystemTime>,
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    until: Option<Moment>,
     /// Only so many, the oldest first
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
@@ -62,8 +62,14 @@ pub(super) struct Meant {
 }
 
 impl FilterArgs {
-    pub fn filter(&self) -> Result<Filter, CommandError> {
+    /// What is meant of these letters. "Ago" is from one moment on, by the server's clock.
+    pub async fn filter(&self, dead: &DeadLetters) -> Result<Filter, CommandError> {
         let mut filter = Filter::new();
+        let asks = [self.since, self.until].into_iter().flatten();
+        let now = match asks.into_iter().any(Moment::is_ago) {
+            true => dead.now().await?,
+            false => SystemTime::UNIX_EPOCH,
+        };
         if let Some(stream) = &self.stream {
             filter = filter.stream(stream);
         }
@@ -77,10 +83,10 @@ impl FilterArgs {
             filter = filter.error(regex)?;
         }
         if let Some(since) = self.since {
-            filter = filter.since(since);
+            filter = filter.since(since.from(now));
         }
         if let Some(until) = self.until {
-            filter = filter.until(until);
+            filter = filter.until(until.from(now));
         }
         if let Some(limit) = self.limit {
             filter = filter.limit(limit);
@@ -141,7 +147,7 @@ impl Which {
             ids.retain(|id| seen.insert(*id));
             dead.pick(&stream, ids)?
         } else if self.all || self.filter.is_any() {
-            dead.select(self.filter.filter()?).await?
+            dead.select(self.filter.filter(dead).await?).await?
         } else {
             return Err(CommandError::usage(format!(
                 "nothing to {verb}: name letters by their ids (streamhand dlq list), filter them (--type, --reason, \
@@ -241,41 +247,5 @@ fn place(dead: &DeadLetters, stream: Option<&str>) -> String {
     match stream {
         Some(stream) => stream.to_owned(),
         None => dead.streams().collect::<Vec<_>>().join(", "),
-    }
-}
-
-/// A time, or how long ago.
-fn time(text: &str) -> Result<SystemTime, String> {
-    if let Ok(ago) = duration::parse(text) {
-        return Ok(SystemTime::now()
-            .checked_sub(ago)
-            .unwrap_or(SystemTime::UNIX_EPOCH));
-    }
-    let day = format!("{text}T00:00:00Z");
-    humantime::parse_rfc3339(text)
-        .or_else(|_| humantime::parse_rfc3339(&day))
-        .map_err(|_| {
-            "write a time in UTC (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)".to_owned()
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn times_are_absolute_or_ago() {
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800);
-        assert_eq!(time("2026-01-31T12:00:00Z"), Ok(noon));
-        assert_eq!(
-            time("2026-01-31"),
-            Ok(noon - Duration::from_secs(12 * 3600))
-        );
-        let ago = time("2h").unwrap().elapsed().unwrap();
-        assert!(ago >= Duration::from_secs(7200) && ago < Duration::from_secs(7260));
-        for wrong in ["", "yesterday", "2", "2026-13-01", "12:00", "-1h"] {
-            assert!(time(wrong).is_err(), "{wrong}");
-        }
     }
 }

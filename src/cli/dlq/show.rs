@@ -1,6 +1,7 @@
 //! `dlq show`: all of one dead letter, to be read.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use clap::Args;
 
@@ -31,10 +32,10 @@ pub(super) async fn run(args: ShowArgs, dead: &DeadLetters) -> Result<(), Comman
         let json = serde_json::to_string(&letter);
         return print(json.map_err(|error| CommandError::failed(error.to_string()))?);
     }
-    print(readable(&letter).trim_end())
+    print(readable(&letter, dead.now().await?).trim_end())
 }
 
-fn readable(letter: &WholeLetter) -> String {
+fn readable(letter: &WholeLetter, now: SystemTime) -> String {
     let head = &letter.head;
     let mut text = format!(
         "dead letter {} of {} in the group {}\n\n",
@@ -56,7 +57,7 @@ fn readable(letter: &WholeLetter) -> String {
         ("entry", head.entry.clone()),
         ("consumer", head.consumer.clone()),
         ("first delivered", first.to_string()),
-        ("buried", format!("{at} ({} ago)", rough(head.age()))),
+        ("buried", format!("{at} ({} ago)", rough(head.age(now)))),
         ("replays", head.replays.to_string()),
     ] {
         field(&mut text, name, &Shown::Text(value));

@@ -18,7 +18,7 @@ pub(super) struct StatsArgs {
 }
 
 pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), CommandError> {
-    let selection = dead.select(args.filter.filter()?).await?;
+    let selection = dead.select(args.filter.filter(dead).await?).await?;
     let stats = selection.stats().await?;
     let total: u64 = stats.values().map(|tally| tally.count).sum();
     if args.json {

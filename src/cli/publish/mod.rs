@@ -98,8 +98,8 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
         args.data = args.event_type.take();
     }
     check(&args)?;
-    let how = args.when.how()?;
     let mut publisher = Publisher::new(&settings.redis)?;
+    let how = args.when.how(&publisher).await?;
     if let Some(source) = &args.source {
         publisher = publisher.source(source);
     }

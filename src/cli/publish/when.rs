@@ -35,7 +35,7 @@ impl WhenArgs {
     ///
     /// # Errors
     /// Where it can't be meant.
-    pub fn how(&self) -> Result<How, CommandError> {
+    pub async fn how(&self, publisher: &Publisher) -> Result<How, CommandError> {
         if let Some(delay) = self.delay {
             if delay.as_millis() == 0 {
                 let delay = duration::format(delay);
@@ -47,10 +47,10 @@ impl WhenArgs {
         }
         if let Some(at) = self.at {
             let how = at_time(at).map_err(|error| CommandError::usage(format!("--at: {error}")))?;
-            let now = SystemTime::now();
+            let now = publisher.pool().now().await?;
             if at <= now {
                 return Err(CommandError::usage(format!(
-                    "--at {} has passed (it is {} now): leave it out to publish at once",
+                    "--at {} has passed (it is {} now at the server): leave it out to publish at once",
                     humantime::format_rfc3339(at),
                     humantime::format_rfc3339_seconds(now),
                 )));

@@ -1,0 +1,19 @@
+//! What time it is: Redis says so. The clock of whoever asks may be wrong, and every due time, every id and every lease
+//! is of the server's clock.
+
+use std::time::{Duration, SystemTime};
+
+use super::connection::{Pool, Who, refusal};
+use crate::error::Result;
+
+impl Pool {
+    /// The server's time.
+    pub async fn now(&self) -> Result<SystemTime> {
+        let mut conn = self.get().await?;
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME")
+            .query_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, "asking Redis what time it is", error))?;
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros))
+    }
+}
