@@ -17,8 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, FromArgMatches};
-use streamhand::cli::{Command, CommandError, PrivateServer};
-use tokio::signal::unix::{SignalKind, signal};
+use streamhand::cli::{Command, CommandError, PrivateServer, told_to_stop};
 
 use show::Show;
 
@@ -41,9 +40,10 @@ pub fn command() -> Command {
         let args = DemoArgs::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
         let server = args.server.map_or_else(server_on_path, Ok)?;
+        let stop = told_to_stop("")?;
         tokio::select! {
             result = story(&server, args.events) => result,
-            stopped = stopped() => Err(stopped),
+            () = stop => Err(CommandError::failed("stopped; the demo's server and workers are gone")),
         }
     })
 }
@@ -75,22 +75,4 @@ fn server_on_path() -> Result<PathBuf, CommandError> {
                  demo` in streamhand's sources fetches one",
             )
         })
-}
-
-/// Waits until the demo is told to end, and answers what is said of it then.
-async fn stopped() -> CommandError {
-    let kinds = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
-        return CommandError::failed("can't listen to signals");
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    CommandError::failed("stopped; the demo's server and workers are gone")
 }

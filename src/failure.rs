@@ -171,6 +171,11 @@ impl fmt::Debug for Failure {
 
 /// What a panic said.
 pub(crate) fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
+    panic_text(&*panic)
+}
+
+/// The same, where it is somebody else's.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

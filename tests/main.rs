@@ -43,6 +43,7 @@ mod kept_letters;
 mod layers;
 mod leases;
 mod limits;
+mod logs;
 mod lost_replies;
 mod meddling;
 #[cfg(target_os = "linux")]

@@ -26,7 +26,7 @@ on_both_servers! {
         Usage: streamhand [OPTIONS] <COMMAND>
 
         Commands:
-          run          Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
+          run          Work: read entries, hand them to handlers, settle them, until SIGTERM, SIGINT or SIGHUP
           publish      Publish an event, or many
           scheduled    List events that are to be published later, or cancel them
           dlq          Look through dead letters, replay or delete them

@@ -1,9 +1,14 @@
 //! A graceful stop finishes what runs, gives back what has not started, and repeats nothing.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Server, Setup, eventually, pending, settled};
+use crate::support::letters::{DEAD, bury_many};
+use crate::support::{Cli, Server, Setup, eventually, pending, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -98,9 +103,82 @@ on_both_servers! {
         eventually(PATIENCE, "it to run", async || jobs::started(&mut redis).await.len() == 1).await;
         worker.terminate();
         worker.wait_for_log("stopping", PATIENCE).await;
+        // Within a second it would be the same one.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert!(!worker.has_ended());
         worker.interrupt();
         let asked = Instant::now();
         assert_eq!(worker.wait(PATIENCE).await.code(), Some(1));
         assert!(asked.elapsed() < Duration::from_secs(1), "exited after {:?}", asked.elapsed());
+    }
+
+    async fn signals_within_a_second_are_one(server: Server) {
+        let mut redis = server.connect().await;
+        let mut worker = Setup::new(&server).process();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("slow", Action::Take(2_000))]).await;
+        eventually(PATIENCE, "it to run", async || jobs::started(&mut redis).await.len() == 1).await;
+        // As a supervisor does that signals the process and its group; and a shell, at Ctrl-C.
+        worker.terminate();
+        worker.wait_for_log("stopping", PATIENCE).await;
+        worker.terminate();
+        worker.interrupt();
+        assert_eq!(worker.wait(PATIENCE).await.code(), Some(0), "{}", worker.log());
+        assert_eq!(jobs::handled(&mut redis).await.get("slow"), Some(&1));
+    }
+
+    async fn a_closed_terminal_stops_gracefully(server: Server) {
+        let mut redis = server.connect().await;
+        let mut worker = Setup::new(&server).worker("lease = \"30s\"").worker("concurrency = 1").process();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("slow", Action::Take(1_000))]).await;
+        eventually(PATIENCE, "it to run", async || jobs::started(&mut redis).await.len() == 1).await;
+        worker.hang_up();
+        assert_eq!(worker.wait(PATIENCE).await.code(), Some(0), "{}", worker.log());
+        assert_eq!(jobs::handled(&mut redis).await.get("slow"), Some(&1));
+        assert_eq!(crate::support::all_pending(&mut redis).await, Vec::<String>::new());
+    }
+
+    async fn whoever_is_to_outlive_its_terminal_does(server: Server) {
+        let cli = Cli::new(&server, "");
+        let program = env!("CARGO_BIN_EXE_streamhand");
+        let mut command = tokio::process::Command::new("sh");
+        // What `nohup` does.
+        command.args(["-c", "trap '' HUP; exec \"$0\" --config \"$1\" run", program])
+            .arg(cli.file("config.toml")).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut worker = command.spawn().unwrap();
+        let mut log = BufReader::new(worker.stderr.take().unwrap()).lines();
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("the group is new") {
+                break;
+            }
+        }
+        let pid = Pid::from_raw(worker.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+        let stays = tokio::time::timeout(Duration::from_millis(500), worker.wait()).await;
+        assert!(stays.is_err(), "{stays:?}");
+        kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(worker.wait().await.unwrap().code(), Some(0));
+    }
+
+    async fn commands_that_take_long_stop_by_any_signal_and_say_how_far_they_are(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 100).await;
+        let cli = Cli::new(&server, "");
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            let replaying = cli.command(&["dlq", "replay", "--all", "--rate", "5"]).spawn().unwrap();
+            let before: u64 = redis::cmd("XLEN").arg(DEAD).query_async(&mut redis).await.unwrap();
+            eventually(PATIENCE, "some to be replayed", async || {
+                let left: u64 = redis::cmd("XLEN").arg(DEAD).query_async(&mut redis).await.unwrap();
+                left < before
+            })
+            .await;
+            let pid = Pid::from_raw(replaying.id().unwrap().cast_signed()).unwrap();
+            kill_process(pid, signal).unwrap();
+            let output = replaying.wait_with_output().await.unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{signal:?}: {said}");
+            assert!(said.starts_with("error: stopped\nreplayed ") && said.contains("run it again to go on"), "{said}");
+        }
     }
 }

@@ -30,10 +30,13 @@ impl Stage {
     /// Says what has happened.
     pub fn say(&mut self, what: impl Display) {
         let seconds = self.began.elapsed().as_secs_f64();
-        // Nobody need listen.
-        let _ = self
-            .bar
-            .suspend(|| writeln!(io::stderr(), "{seconds:6.1} s  {what}"));
+        let line = format!("{seconds:6.1} s  {what}");
+        if self.bar.is_hidden() {
+            streamhand::cli::say(line);
+        } else {
+            // Nobody need listen.
+            let _ = self.bar.suspend(|| writeln!(io::stderr(), "{line}"));
+        }
         self.said = Instant::now();
     }
 

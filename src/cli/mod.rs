@@ -21,13 +21,16 @@ mod retention;
 mod run;
 mod scheduled;
 mod status;
+mod stderr;
+mod stop;
 mod terminal;
 mod text;
 
 pub use failure::CommandError;
 pub use private_server::PrivateServer;
 pub use program::{Command, Program};
-pub use terminal::print;
+pub use stop::told_to_stop;
+pub use terminal::{print, say};
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! The clap tree and what hangs on it: this library's commands, and those a user's crate adds.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,10 +9,10 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::terminal::say;
+use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, bench, completions, config, dlq, logging, pause, projection, publish,
-    run, scheduled, status,
+    run, scheduled, status, stderr,
 };
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -73,7 +74,7 @@ pub(super) struct Globals {
 
 #[derive(Subcommand)]
 enum Builtin {
-    /// Work: read entries, hand them to handlers, settle them, until SIGTERM or SIGINT
+    /// Work: read entries, hand them to handlers, settle them, until SIGTERM, SIGINT or SIGHUP
     Run(run::RunArgs),
     /// Publish an event, or many
     Publish(publish::PublishArgs),
@@ -162,6 +163,7 @@ impl Program {
                 if error.code() != 0 {
                     say(format_args!("error: {error}"));
                 }
+                stderr::flush();
                 ExitCode::from(error.code())
             }
         }
@@ -172,13 +174,23 @@ impl Program {
     /// # Errors
     /// Where the command fails; the error has the exit code.
     pub fn run_from(
+        self,
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<(), CommandError> {
+        let result = self.run(arguments);
+        stderr::flush();
+        result
+    }
+
+    fn run(
         mut self,
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<(), CommandError> {
         let mut tree = self.tree();
-        let matches = tree
-            .try_get_matches_from_mut(arguments)
-            .unwrap_or_else(|error| error.exit());
+        let matches = match tree.try_get_matches_from_mut(arguments) {
+            Ok(matches) => matches,
+            Err(help) => match end_with(&help)? {},
+        };
         let globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
         logging::set_up(match matches.subcommand_name() {
@@ -198,9 +210,15 @@ impl Program {
                 .position(|command| command.clap.get_name() == name)
         {
             let command = self.commands.swap_remove(at);
-            return runtime.block_on((command.run)(globals.settings()?, arguments.clone()));
+            let settings = globals.settings()?;
+            let result = runtime.block_on((command.run)(settings, arguments.clone()));
+            runtime.shutdown_background();
+            return result;
         }
-        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let cli = match Cli::from_arg_matches(&matches) {
+            Ok(cli) => cli,
+            Err(wrong) => match end_with(&wrong)? {},
+        };
         let result = runtime.block_on(async {
             match cli.command {
                 Builtin::Run(args) => {
@@ -240,6 +258,21 @@ impl Program {
             tree.subcommand(command.clap.clone())
         })
     }
+}
+
+/// Says what clap has to say, help or a refusal, and ends the process.
+fn end_with(what: &clap::Error) -> Result<Infallible, CommandError> {
+    if what.use_stderr() {
+        let text = what.render();
+        match logging::is_colourful() {
+            true => say(text.ansi().to_string().trim_end()),
+            false => say(text.to_string().trim_end()),
+        }
+    } else {
+        what.print().map_err(closed)?;
+    }
+    stderr::flush();
+    std::process::exit(what.exit_code())
 }
 
 impl Command {

@@ -2,10 +2,11 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::CommandError;
 use super::terminal::{print, progress, say};
 use super::text::{printable, table};
+use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::eventstore::projection::rebuild;
 use crate::handler::Registry;
@@ -110,8 +111,15 @@ async fn build(
         std::process::id(),
         fastrand::u32(..)
     );
+    let told = told_to_stop("; the view that is served stays as it was")?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        told.await;
+        stopping.cancel();
+    });
     let bar = progress(Some(0), "events");
-    let built = rebuild(projection.clone(), settings, &me, |progress| {
+    let built = rebuild(projection.clone(), settings, &me, &stop, |progress| {
         // Of one that was never built nobody knows how many there are.
         bar.set_length(progress.of.max(progress.built));
         bar.set_position(progress.built);

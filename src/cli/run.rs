@@ -1,10 +1,8 @@
 //! `run`: works until it is told to stop.
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::CommandError;
-use super::terminal::say;
+use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::handler::Registry;
 use crate::worker::Worker;
@@ -18,38 +16,8 @@ pub(super) async fn run(
     registry: Registry,
 ) -> Result<(), CommandError> {
     let worker = Worker::new(settings, registry)?;
-    let listen = |kind| {
-        signal(kind)
-            .map_err(|error| CommandError::failed(format!("can't listen to signals: {error}")))
-    };
-    let (mut terminate, mut interrupt) = (
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::interrupt())?,
-    );
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    tokio::spawn(async move {
-        let mut stop = Some(stop);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            match stop.take() {
-                Some(stop) => drop(stop),
-                None => {
-                    say(
-                        "stopped at once by a second signal; other workers take over what was running",
-                    );
-                    std::process::exit(1);
-                }
-            }
-        }
-    });
-    let summary = worker
-        .run(async {
-            let _ = stopped.await;
-        })
-        .await?;
+    let stop = told_to_stop("; other workers take over what was running")?;
+    let summary = worker.run(stop).await?;
     match summary.unsettled {
         0 => Ok(()),
         unsettled => Err(CommandError::failed(format!(

@@ -108,7 +108,7 @@ pub fn holding_registry() -> Registry {
     })
 }
 
-async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
+pub async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
     match job.action {
         Action::Nothing => return Ok(()),
         Action::SleepQuietly(ms) => {

@@ -93,6 +93,11 @@ impl WorkerProcess {
         self.process.signal(Signal::TERM);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// SIGINT.
     pub fn interrupt(&mut self) {
         self.process.signal(Signal::INT);

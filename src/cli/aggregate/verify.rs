@@ -1,13 +1,11 @@
 //! `aggregate verify`: walks aggregates, and says what is wrong with them. Problems go to standard output as they are
 //! found, progress to standard error.
 
-use std::io::Write;
-
 use clap::Args;
 use indicatif::ProgressBar;
 
 use super::{CommandError, failed, kind};
-use crate::cli::terminal::{closed, progress, say};
+use crate::cli::terminal::{print, print_beside, progress, say};
 use crate::cli::text::{count, printable, printable_json};
 use crate::config::Settings;
 use crate::eventstore::{AggregateId, Kind, Problem, RedisEventStore, Registered, verify};
@@ -73,7 +71,7 @@ pub(super) async fn run(
     result?;
     if args.json {
         let end = if verifying.problems == 0 { "[]" } else { "\n]" };
-        writeln!(std::io::stdout(), "{end}").map_err(closed)?;
+        print(end)?;
     }
     let Verifying {
         aggregates,
@@ -139,9 +137,7 @@ impl Verifying {
         for problem in problems {
             let line = self.line(&problem)?;
             self.problems += 1;
-            self.bar
-                .suspend(|| writeln!(std::io::stdout(), "{line}"))
-                .map_err(closed)?;
+            print_beside(&self.bar, line)?;
         }
         Ok(())
     }

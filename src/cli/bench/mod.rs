@@ -24,10 +24,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::CommandError;
 use super::terminal::print;
+use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use progress::Progress;
 use rig::Rig;
@@ -103,10 +102,11 @@ pub(super) async fn run(args: BenchArgs, settings: Settings) -> Result<(), Comma
         runs: args.runs.unwrap_or(if args.small { 1 } else { 5 }),
         small: args.small,
     };
+    let stop = told_to_stop("; what it measured with is still on the server")?;
     let mut rig = Rig::set_up(args.server.as_deref(), settings.redis, Progress::new()).await?;
     let measured = tokio::select! {
         biased;
-        () = told_to_stop() => Err(CommandError::failed("stopped; nothing was left on the server")),
+        () = stop => Err(CommandError::failed("stopped; nothing was left on the server")),
         measured = measure(&mut rig, &args, &sizes) => measured,
     };
     rig.progress.end();
@@ -134,21 +134,6 @@ async fn measure(
         Part::Publish => Box::new(publish::run(rig, sizes).await?),
         Part::Eventstore => Box::new(eventstore::run(rig, sizes).await?),
     })
-}
-
-async fn told_to_stop() {
-    let listen = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = listen(SignalKind::interrupt()) => {}
-        () = listen(SignalKind::terminate()) => {}
-    }
 }
 
 impl Sizes {

@@ -10,6 +10,7 @@ use super::CommandError;
 use super::select::{Meant, Which, confirm};
 use crate::cli::terminal::{print, progress};
 use crate::cli::text::count;
+use crate::cli::told_to_stop;
 use crate::dead_letters::DeadLetters;
 use crate::error::chain;
 
@@ -46,9 +47,10 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
         if !args.yes && !ask(&meant, args.export.as_deref())? {
             return Err(CommandError::failed("nothing was deleted"));
         }
+        let stop = told_to_stop("; what was deleted so far is")?;
         let result = tokio::select! {
             result = purge(&meant, args.export.as_deref(), &mut purged) => result,
-            _ = tokio::signal::ctrl_c() => Err("stopped".to_owned()),
+            () = stop => Err("stopped".to_owned()),
         };
         if let Err(why) = result {
             return Err(CommandError::failed(format!(

@@ -8,6 +8,7 @@ use super::CommandError;
 use super::select::{Which, confirm};
 use crate::cli::terminal::{print, progress};
 use crate::cli::text::{count, whoami};
+use crate::cli::told_to_stop;
 use crate::dead_letters::{DeadLetters, Replayed};
 use crate::error::chain;
 
@@ -53,6 +54,7 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
             }
         }
         let by = args.by.clone().unwrap_or_else(whoami);
+        let stop = told_to_stop("; what was replayed so far is")?;
         let bar = progress(Some(meant.count), "letters");
         let result = {
             let replaying =
@@ -64,7 +66,7 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
                     });
             tokio::select! {
                 result = replaying => result.map(|_| ()).map_err(|error| chain(&error)),
-                _ = tokio::signal::ctrl_c() => Err("stopped".to_owned()),
+                () = stop => Err("stopped".to_owned()),
             }
         };
         bar.finish_and_clear();

@@ -1,13 +1,13 @@
 //! Which letters a command is about: ids, filters, or all.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::SystemTime;
 
 use clap::Args;
 
 use super::CommandError;
 use crate::cli::moment::Moment;
-use crate::cli::terminal::{progress, say};
+use crate::cli::terminal::{ask, progress, say};
 use crate::dead_letters::{DeadLetters, Filter, Letters, Selection};
 use crate::event::EntryId;
 
@@ -226,16 +226,15 @@ pub(super) fn confirm(question: &str, unasked: &str) -> Result<bool, CommandErro
     if !io::stdin().is_terminal() {
         return Err(CommandError::usage(unasked));
     }
-    let mut errors = io::stderr().lock();
-    let asked = write!(errors, "{question} [y/N] ").and_then(|()| errors.flush());
-    asked.map_err(|error| CommandError::failed(format!("can't ask: {error}")))?;
+    ask(format_args!("{question} [y/N] "))
+        .map_err(|error| CommandError::failed(format!("can't ask: {error}")))?;
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)
         .map_err(|error| CommandError::failed(format!("can't read the answer: {error}")))?;
     if !answer.ends_with('\n') {
         // Ctrl-D leaves the cursor behind the question.
-        let _ = writeln!(errors);
+        say("");
     }
     Ok(matches!(
         answer.trim().to_ascii_lowercase().as_str(),

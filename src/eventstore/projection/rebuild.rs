@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Registered;
 use super::partition::{Partition, State};
 use super::runner::{Runner, acting};
@@ -26,15 +28,17 @@ pub(crate) struct Progress {
     pub of: u64,
 }
 
-/// Builds a projection's view anew in all its partitions, one after the other. `me` names this process.
+/// Builds a projection's view anew in all its partitions, one after the other. `me` names this process, and `stop` ends
+/// it between two batches.
 ///
 /// # Errors
-/// Where another builds it, a bad event is met and it is to stop there, or Redis can't be reached. What is served stays
+/// Where it is stopped, another builds it, a bad event is met and it is to stop there, or Redis can't be reached. What is served stays
 /// as it was, but for the partitions that were done.
 pub(crate) async fn rebuild(
     projection: Arc<Registered>,
     settings: &Settings,
     me: &str,
+    stop: &CancellationToken,
     mut tell: impl FnMut(Progress),
 ) -> Result<Progress> {
     let connector = Connector::new(&settings.redis)?;
@@ -45,7 +49,7 @@ pub(crate) async fn rebuild(
     let mut served = Vec::new();
     for partition in std::mem::take(&mut runner.partitions) {
         runner.partitions = vec![partition];
-        let generation = build(&mut runner, &mut link, &mut progress, &mut tell).await?;
+        let generation = build(&mut runner, &mut link, &mut progress, stop, &mut tell).await?;
         served.push((runner.partitions.remove(0), generation));
     }
     tokio::time::sleep(GRACE).await;
@@ -60,6 +64,7 @@ async fn build(
     runner: &mut Runner,
     slot: &mut Option<Link>,
     progress: &mut Progress,
+    stop: &CancellationToken,
     tell: &mut impl FnMut(Progress),
 ) -> Result<u64> {
     let keys = runner.partitions[0].keys.clone();
@@ -96,6 +101,7 @@ async fn build(
     let (mut pause, mut failed) = (Pause::new(), 0);
     loop {
         let done = match runner.round(slot).await {
+            Ok(()) if stop.is_cancelled() => Err(stopped(name)),
             Ok(()) => step(runner, slot, generation, beside).await,
             Err(trouble) => Err(trouble),
         };
@@ -104,7 +110,7 @@ async fn build(
         match done {
             Ok(true) => return Ok(generation),
             Ok(false) => failed = 0,
-            Err(Trouble::Broken(_)) if failed < TRIES => {
+            Err(Trouble::Broken(_)) if failed < TRIES && !stop.is_cancelled() => {
                 failed += 1;
                 *slot = None;
                 tokio::time::sleep(pause.next()).await;
@@ -120,6 +126,11 @@ async fn build(
             }
         }
     }
+}
+
+fn stopped(name: &str) -> Trouble {
+    let message = format!("stopped; the view of {name} that is served stays as it was");
+    Trouble::Refused(Error::new(ErrorKind::Internal, message))
 }
 
 /// Has the view served where it is as far as the one that is. Answers whether it is by now.
