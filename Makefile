@@ -19,7 +19,7 @@ test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the 
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	cargo test --no-fail-fast $(ARGS)
 
-check: ## Check format, lints and documentation (every warning is an error), and what an entry costs in instructions
+check: ## Check format, lints, documentation (every warning is an error), licences, and what an entry costs in instructions
 	@cargo fmt --version >/dev/null 2>&1 || \
 	{ echo "make check needs rustfmt: install it with 'rustup component add rustfmt'" >&2; exit 1; }
 	@cargo clippy --version >/dev/null 2>&1 || \
@@ -30,6 +30,11 @@ check: ## Check format, lints and documentation (every warning is an error), and
 	cargo clippy --manifest-path benches/report/Cargo.toml --all-targets -- -D warnings
 	cargo test --manifest-path benches/report/Cargo.toml --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then \
+	    echo "cargo deny check licenses bans sources"; cargo deny check licenses bans sources; \
+	else \
+	    echo "cargo-deny is not installed: licences are looked at by 'make test' alone, bans and sources by nothing" >&2; \
+	fi
 	scripts/instructions check
 
 instructions: ## Compare the instructions an entry costs with those on record: half a minute, the first build two

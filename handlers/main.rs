@@ -1,6 +1,8 @@
 //! The program: every command of streamhand, with the handlers of a small shop and two commands of its own. A crate of
 //! yours looks like this one.
 
+#![forbid(unsafe_code)]
+
 mod counts;
 mod demo;
 mod events;

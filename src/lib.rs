@@ -34,6 +34,7 @@
 //!     streamhand::cli::run(Registry::new().on(ship))
 //! }
 //! ```
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod cli;

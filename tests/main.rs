@@ -11,6 +11,8 @@
 //! has to be a process of its own is this program once more: `support::WorkerProcess` runs the
 //! ignored test `worker_process`, which belongs in this file.
 
+#![forbid(unsafe_code)]
+
 #[macro_use]
 mod support;
 
@@ -27,6 +29,7 @@ mod dead_letters;
 mod deduplication;
 mod delays;
 mod demo;
+mod dependencies;
 mod dlq;
 mod due;
 mod duty;

@@ -13,6 +13,8 @@
 //! can pass), errors inside a script (each looks before it writes), a new entry under an old id after a
 //! failover, and the memory of what was acknowledged, which spares work and keeps no promise.
 
+#![forbid(unsafe_code)]
+
 /// How often what may go wrong: `may!(losses: 1, failures: 2)`, and nothing else.
 macro_rules! may {
     ($($what:ident: $often:expr),*) => {

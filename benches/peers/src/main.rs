@@ -1,6 +1,8 @@
 //! Measures streamhand against other crates that handle events from Redis: the same events, the same server,
 //! acknowledged after the handler, the clock stopped when nothing is pending.
 
+#![forbid(unsafe_code)]
+
 mod measure;
 mod order;
 mod peers;

@@ -2,6 +2,8 @@
 //!
 //! `report machine` prints what is measured on, `report write DIRECTORY` writes the report of what is in there.
 
+#![forbid(unsafe_code)]
+
 mod data;
 mod machine;
 mod markdown;
