@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 use crate::codec::{self, DecodeError, Known};
 use crate::fields::Fields;
 
+/// The last millisecond of the year 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
+
 /// Bytes and strings there is room for in the fields of an event that is being made: most have no more.
 const USUAL: (usize, usize) = (256, 16);
 
@@ -22,9 +25,10 @@ pub struct EntryId {
 }
 
 impl EntryId {
-    /// The time in the id.
+    /// The time in the id; the end of the year 9999 where it is beyond what can be written as a date, as in an id that
+    /// counts nanoseconds.
     pub fn time(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.ms)
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.ms.min(LAST_MS))
     }
 
     /// Reads an id as Redis writes it.

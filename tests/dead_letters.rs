@@ -9,7 +9,7 @@ use streamhand::{EntryId, ErrorKind, Failure, Registry};
 use crate::support::letters::{
     DEAD, Working, bury, bury_many, dead_letters, deliver, fields, settings,
 };
-use crate::support::{Fields, Server, add, entries, eventually};
+use crate::support::{Fields, Server, add, entries, eventually, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +29,13 @@ fn awkward() -> Fields {
         Bytes::from((0..=255).collect::<Vec<u8>>()),
     ));
     awkward
+}
+
+/// The id behind another.
+fn next(id: &str) -> String {
+    let id: EntryId = id.parse().unwrap();
+    let seq = id.seq + 1;
+    EntryId { seq, ..id }.to_string()
 }
 
 /// All that a filter lets through.
@@ -246,13 +253,13 @@ on_both_servers! {
             bury(&mut redis, "orders", &order, "failed", "x").await;
         }
         let ids: Vec<String> = entries(&mut redis, DEAD).await.iter().map(|letter| letter.id.to_string()).collect();
-        let browse = include_str!("../src/stream/scripts/browse.lua");
+        let browse = scripts::text("browse");
         let page: (Vec<redis::Value>, String, u64) = redis::cmd("EVAL")
             .arg(browse).arg(1).arg(DEAD).arg("-").arg("+").arg(500).arg(65_536).arg("").arg("")
             .query_async(&mut redis)
             .await
             .unwrap();
-        assert_eq!((page.0.len(), page.1, page.2), (3, format!("({}", ids[2]), 0));
+        assert_eq!((page.0.len(), page.1, page.2), (3, next(&ids[2]), 0));
         assert_eq!(found(&server, Filter::new()).await.len(), 5);
     }
 

@@ -6,13 +6,12 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use crate::support::jobs::now_ms;
-use crate::support::{Cli, Server, Setup, dead, eventually};
+use crate::support::{Cli, Server, Setup, dead, eventually, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DEAD: &str = "{jobs}:workers:dead";
 const KEPT: &str = "{jobs}:workers:kept";
 const HOUR: u64 = 3_600_000;
-const EXPIRE: &str = include_str!("../src/stream/scripts/expire.lua");
 
 /// Dead letters that were buried at these times.
 async fn bury(redis: &mut MultiplexedConnection, times: impl IntoIterator<Item = u64>) {
@@ -92,7 +91,7 @@ on_both_servers! {
         type Answer = Option<(u64, u64, Option<String>, Option<String>, u64, u64)>;
         let expire = async |redis: &mut MultiplexedConnection, consumer: &str, step: &str, every: u64| {
             let mut call = redis::cmd("EVAL");
-            call.arg(EXPIRE).arg(2).arg(DEAD).arg(KEPT);
+            call.arg(scripts::text("expire")).arg(2).arg(DEAD).arg(KEPT);
             call.arg("age").arg(HOUR).arg(step).arg(consumer).arg(every).arg(100).arg(10_000).arg(600_000);
             call.query_async::<Answer>(redis).await
         };

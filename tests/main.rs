@@ -41,6 +41,7 @@ mod fleet;
 mod forgetting;
 mod groups;
 mod idle;
+mod ids;
 mod inline;
 mod kept_letters;
 mod layers;

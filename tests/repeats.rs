@@ -1,6 +1,5 @@
 //! A step whose answer got lost is repeated, and its repeat changes nothing.
 
-use redis::Script;
 use redis::aio::MultiplexedConnection;
 
 use crate::support::{Server, entries, scripts};
@@ -61,7 +60,7 @@ async fn bury(redis: &mut MultiplexedConnection, id: &str) -> String {
 }
 
 async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
-    let script = Script::new(include_str!("../src/stream/scripts/park.lua"));
+    let script = scripts::named("park");
     let mut call = script.key("jobs");
     call.key(key("retry")).key(key("failures")).arg(GROUP);
     for argument in [id, ME, "1", "0", "0", "0", "-", "no"] {
@@ -71,7 +70,7 @@ async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
 }
 
 async fn fenced_ack(redis: &mut MultiplexedConnection, id: &str) -> i64 {
-    let script = Script::new(include_str!("../src/stream/scripts/ack.lua"));
+    let script = scripts::named("ack");
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("failures"))
@@ -82,7 +81,7 @@ async fn fenced_ack(redis: &mut MultiplexedConnection, id: &str) -> i64 {
 
 /// What a renewal says of one entry, or nothing where it is still held.
 async fn renew(redis: &mut MultiplexedConnection, id: &str) -> Vec<(String, String, u32)> {
-    let script = Script::new(include_str!("../src/stream/scripts/renew.lua"));
+    let script = scripts::named("renew");
     let mut call = script.key("jobs");
     call.key(key("position")).key(key("protocol"));
     for argument in [GROUP, ME, "-", "+", "0", id, "1"] {
@@ -155,7 +154,7 @@ on_both_servers! {
 
         // A due time of a parking that came in between would bring it back.
         let _: () = redis::cmd("ZADD").arg(key("retry")).arg(1).arg(&id).query_async(&mut redis).await.unwrap();
-        let ack = Script::new(include_str!("../src/stream/scripts/ack.lua"));
+        let ack = scripts::named("ack");
         let mut call = ack.key("jobs");
         call.key(key("retry")).key(key("failures")).key(key(&format!("buried:{id}")));
         let acked: i64 = call.arg(GROUP).arg("0").arg("0").arg(&id).arg(OTHER).arg("2").invoke_async(&mut redis).await.unwrap();
@@ -190,7 +189,7 @@ on_both_servers! {
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
         let now = seconds * 1000;
         for (deadline, expected) in [(now - 1, 0), (now + 60_000, 1)] {
-            let script = Script::new(include_str!("../src/stream/scripts/reclaim.lua"));
+            let script = scripts::named("reclaim");
             let mut call = script.key("jobs");
             call.key(key("failures"));
             // Group, me, holder, its lease, entries, bytes, alone from, room alone, from, deadline.

@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use streamhand::Registry;
 
 use crate::support::letters::{Working, bury_many, deliver, fields, settings};
-use crate::support::{Cli, Server, add, eventually};
+use crate::support::{Cli, Kind, Server, add, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,6 +22,15 @@ async fn run(redis: &mut MultiplexedConnection, command: &str) {
 }
 
 /// What `status --json` says of the one stream.
+async fn add_many(redis: &mut MultiplexedConnection, count: usize) {
+    let mut pipe = redis::pipe();
+    for _ in 0..count {
+        pipe.xadd("orders", "*", &[("type", "order.created")])
+            .ignore();
+    }
+    let _: () = pipe.query_async(redis).await.expect("entries");
+}
+
 async fn status(cli: &Cli) -> serde_json::Value {
     cli.run(&["status", "--json"]).await.json()["streams"][0].take()
 }
@@ -160,10 +169,9 @@ on_both_servers! {
             ids.push(add(&mut redis, "orders", &event).await);
         }
         assert_eq!(lag(&cli).await, (Some(1100), 1100));
-        // An entry that is deleted ahead of the group makes Redis forget the lag.
+        // An entry that is deleted ahead of the group makes Redis forget the lag. Few are behind it: the rest is.
         run(&mut redis, &format!("XDEL orders {}", ids[500])).await;
-        assert_eq!(lag(&cli).await, (None, 1000));
-        assert!(cli.run(&["status"]).await.ok().contains(" 1000+ "));
+        assert_eq!(lag(&cli).await, (Some(1099), 1099));
         run(&mut redis, &format!("XGROUP SETID orders fulfilment {}", ids[499])).await;
         assert_eq!(lag(&cli).await, (Some(599), 599));
         // All that the group has read is trimmed, and some that it has not.
@@ -173,13 +181,13 @@ on_both_servers! {
         assert_eq!(lag(&cli).await, (Some(0), 0));
         // Large entries are not all looked at.
         let large = fields(&[("type", "order.created"), ("data", &"x".repeat(3 << 20))]);
-        for _ in 0..4 {
+        for _ in 0..6 {
             ids.push(add(&mut redis, "orders", &large).await);
         }
-        run(&mut redis, &format!("XDEL orders {}", ids[1102])).await;
-        run(&mut redis, &format!("XGROUP SETID orders fulfilment {}", ids[1100])).await;
+        run(&mut redis, &format!("XDEL orders {}", ids[1104])).await;
+        run(&mut redis, &format!("XGROUP SETID orders fulfilment {}", ids[1102])).await;
         add(&mut redis, "orders", &event).await;
-        run(&mut redis, &format!("XGROUP SETID orders fulfilment {}", ids[1100])).await;
+        run(&mut redis, &format!("XGROUP SETID orders fulfilment {}", ids[1102])).await;
         assert_eq!(lag(&cli).await, (None, 2));
     }
 
@@ -189,5 +197,53 @@ on_both_servers! {
         run(&mut redis, "SET {orders}:fulfilment:protocol 99").await;
         let out = Cli::new(&server, "").run(&["status"]).await.ok();
         assert!(out.ends_with("orders: a newer release works on it (protocol 99; this one speaks 2)\n"), "{out}");
+    }
+
+    /// Before Redis 8.2 the server counts what was trimmed unread as unread for ever.
+    async fn the_lag_after_a_trimming_by_hand_is_what_is_there_and_unread(server: Server) {
+        let mut redis = server.connect().await;
+        let cli = Cli::new(&server, "");
+        run(&mut redis, "XGROUP CREATE orders fulfilment 0 MKSTREAM").await;
+        add_many(&mut redis, 100).await;
+        run(&mut redis, "XREADGROUP GROUP fulfilment c COUNT 1 STREAMS orders >").await;
+        run(&mut redis, "XTRIM orders MAXLEN 50").await;
+        assert_eq!(status(&cli).await["group"]["lag"], 50);
+        run(&mut redis, "XREADGROUP GROUP fulfilment c COUNT 49 STREAMS orders >").await;
+        assert_eq!(status(&cli).await["group"]["lag"], 1);
+        add_many(&mut redis, 2).await;
+        assert_eq!(status(&cli).await["group"]["lag"], 3);
+        run(&mut redis, "XREADGROUP GROUP fulfilment c STREAMS orders >").await;
+        assert_eq!(status(&cli).await["group"]["lag"], 0);
+        // Many are unread and few are not.
+        add_many(&mut redis, 1_500).await;
+        assert_eq!(status(&cli).await["group"]["lag"], 1_500);
+    }
+
+    /// With many on both sides an old server can't be asked, and they are not all counted: it says so.
+    async fn a_lag_that_is_not_known_is_at_least_what_was_counted(server: Server) {
+        let mut redis = server.connect().await;
+        let cli = Cli::new(&server, "");
+        run(&mut redis, "XGROUP CREATE orders fulfilment 0 MKSTREAM").await;
+        add_many(&mut redis, 5_000).await;
+        // What workers trim is settled, and says nothing against the server's number.
+        run(&mut redis, "XREADGROUP GROUP fulfilment c COUNT 1000 NOACK STREAMS orders >").await;
+        run(&mut redis, "XTRIM orders MAXLEN = 4000").await;
+        run(&mut redis, "HINCRBY {orders}:trimmed settled 1000").await;
+        run(&mut redis, "XREADGROUP GROUP fulfilment c COUNT 1500 NOACK STREAMS orders >").await;
+        assert_eq!(status(&cli).await["group"]["lag"], 2_500);
+        // What other hands trim may have been unread.
+        run(&mut redis, "XTRIM orders MAXLEN = 3900").await;
+        let group = status(&cli).await["group"].take();
+        let knows = server.kind() == Kind::Valkey;
+        let expected = if knows { (2_500.into(), 2_500.into()) } else { (serde_json::Value::Null, 1_000.into()) };
+        assert_eq!((&group["lag"], &group["lag_at_least"]), (&expected.0, &expected.1));
+        // What is deleted ahead of the group makes every server forget.
+        let last: Vec<(String, redis::Value)> =
+            redis::cmd("XREVRANGE").arg(&["orders", "+", "-", "COUNT", "1"]).query_async(&mut redis).await.unwrap();
+        run(&mut redis, &format!("XDEL orders {}", last[0].0)).await;
+        let group = status(&cli).await["group"].take();
+        assert_eq!((&group["lag"], &group["lag_at_least"]), (&serde_json::Value::Null, &1_000.into()));
+        let out = cli.run(&["status"]).await.ok();
+        assert!(out.contains(" 1000+ "), "{out}");
     }
 }

@@ -151,7 +151,8 @@ fn held(hold: &Hold) -> Value {
         "from": hold.id.to_string(),
         "age_ms": hold.age.as_millis() as u64,
         "pending": hold.pending,
-        "unread": hold.unread,
+        "unread": hold.unread.and_then(|unread| unread.known().0),
+        "unread_at_least": hold.unread.map(|unread| unread.known().1),
         "too_long": hold.too_long,
     })
 }

@@ -13,7 +13,7 @@ use super::text::{printable, rough, table};
 use crate::config::Settings;
 use crate::config::check;
 use crate::stream::{
-    BreakerNote, Connector, ConsumerInfo, Keys, Lag, PARKED, PROTOCOL, Pausable, StreamStatus,
+    BreakerNote, Connector, ConsumerInfo, Keys, PARKED, PROTOCOL, Pausable, StreamStatus,
 };
 
 #[derive(Args)]
@@ -118,10 +118,7 @@ fn row((stream, status): &(String, StreamStatus)) -> Vec<String> {
         } else {
             unknown()
         },
-        group.map_or_else(unknown, |group| match group.lag {
-            Lag::Exactly(lag) => lag.to_string(),
-            Lag::AtLeast(lag) => format!("{lag}+"),
-        }),
+        group.map_or_else(unknown, |group| group.lag.to_string()),
         group.map_or_else(unknown, |group| group.pending.to_string()),
         waiting(status.parked, status.next_due),
         status.again.to_string(),
@@ -307,10 +304,7 @@ fn as_json((stream, status): &(String, StreamStatus)) -> Value {
                 })
             })
             .collect();
-        let (lag, at_least) = match group.lag {
-            Lag::Exactly(lag) => (Some(lag), lag),
-            Lag::AtLeast(lag) => (None, lag),
-        };
+        let (lag, at_least) = group.lag.known();
         json!({
             "last_delivered": group.last_delivered.to_string(),
             "lag": lag,

@@ -11,8 +11,8 @@ use super::settle::script;
 use crate::event::{Entry, EntryId};
 
 script!(WAKE, "wake", behind "common/ids");
-script!(RECLAIM, "reclaim");
-script!(ADOPT, "adopt");
+script!(RECLAIM, "reclaim", behind "common/ids");
+script!(ADOPT, "adopt", behind "common/ids");
 script!(RENEW, "renew");
 
 /// An entry that was delivered before.

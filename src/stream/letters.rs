@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(BROWSE, "browse");
+script!(BROWSE, "browse", behind "common/ids");
 script!(REPLAY, "replay");
 script!(PURGE, "purge");
 

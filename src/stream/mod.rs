@@ -60,7 +60,7 @@ pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, T
 pub(crate) use schedule::{Kept, LAST_MS, Place, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
-pub(crate) use status::{Lag, StreamStatus};
+pub(crate) use status::StreamStatus;
 
 /// What a consumer's name, the scripts and the keys of this release agree on.
 pub(crate) const PROTOCOL: u32 = 2;

@@ -8,12 +8,13 @@ use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::Keys;
 use super::reply;
 use super::settle::script;
+use super::status::{BYTES, COUNT, Lag};
 use crate::config::{Keep, Retention};
 use crate::error::Result;
 use crate::event::EntryId;
 
-script!(TRIM, "trim", behind "common/ids");
-script!(EXPIRE, "expire");
+script!(TRIM, "trim", behind "common/ids", behind "common/lag");
+script!(EXPIRE, "expire", behind "common/ids");
 
 /// Most entries that one step trims: Redis frees as many in a quarter of a millisecond.
 const ENTRIES: u64 = 10_000;
@@ -91,8 +92,8 @@ pub(crate) struct Hold {
     pub id: EntryId,
     pub age: Duration,
     pub pending: u64,
-    /// Where Redis knows it.
-    pub unread: Option<u64>,
+    /// Counted where it is said.
+    pub unread: Option<Lag>,
     /// Whether it holds what should have gone.
     pub too_long: bool,
     /// Whether that is to be said now.
@@ -240,7 +241,9 @@ impl Trimming<'_> {
             .arg(self.rhythm.grace.as_millis() as u64)
             .arg(ENTRIES)
             .arg(LONG.as_millis() as u64)
-            .arg(self.rhythm.silence.as_millis() as u64);
+            .arg(self.rhythm.silence.as_millis() as u64)
+            .arg(COUNT)
+            .arg(BYTES);
         for name in self.groups {
             call.key(keys.retry_of(name)).arg(&name[..]);
         }
@@ -289,7 +292,7 @@ fn trim(value: Value) -> Option<Trim> {
 }
 
 fn holding(value: Value) -> Option<Hold> {
-    let [group, why, id, age, pending, unread, too_long] = reply::tuple(value)?;
+    let [group, why, id, age, pending, too_long, unread, at_least] = reply::tuple(value)?;
     let too_long = reply::int(&too_long)?;
     Some(Hold {
         // A foreign client's name may be any bytes; it only has to be shown.
@@ -303,7 +306,7 @@ fn holding(value: Value) -> Option<Hold> {
         id: reply::id(&id)?,
         age: Duration::from_millis(reply::int(&age)? as u64),
         pending: reply::int(&pending)? as u64,
-        unread: reply::int(&unread).map(|unread| unread as u64),
+        unread: Lag::of(&unread, &at_least),
         too_long: too_long > 0,
         warn: too_long == 2,
     })

@@ -6,7 +6,7 @@ use super::reply;
 use super::settle::script;
 use crate::error::Result;
 
-script!(KEEP_SNAPSHOT, "keep_snapshot");
+script!(KEEP_SNAPSHOT, "keep_snapshot", behind "common/ids");
 
 /// A snapshot as it is kept.
 pub(crate) struct KeptSnapshot {

@@ -1,5 +1,6 @@
 //! How a stream and its group are doing: read in one step, so that the numbers fit together.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::Value;
@@ -13,11 +14,11 @@ use super::settle::script;
 use crate::error::Result;
 use crate::event::EntryId;
 
-script!(STATUS, "status", behind "common/ids");
+script!(STATUS, "status", behind "common/ids", behind "common/lag");
 
 /// Most entries, and most bytes, that are looked at to count a lag that Redis does not know.
-const COUNT: usize = 1000;
-const BYTES: usize = 4 << 20;
+pub(super) const COUNT: usize = 1000;
+pub(super) const BYTES: usize = 4 << 20;
 
 /// How a stream is doing.
 #[derive(Debug)]
@@ -67,6 +68,34 @@ pub(crate) enum Lag {
     AtLeast(u64),
 }
 
+impl Lag {
+    /// As a script answers it: the number, and whether there are at least so many.
+    pub(super) fn of(number: &Value, at_least: &Value) -> Option<Self> {
+        let number = reply::int(number)? as u64;
+        Some(match reply::int(at_least)? {
+            0 => Lag::Exactly(number),
+            _ => Lag::AtLeast(number),
+        })
+    }
+
+    /// The number where it is known, and the number there are at least.
+    pub fn known(self) -> (Option<u64>, u64) {
+        match self {
+            Lag::Exactly(lag) => (Some(lag), lag),
+            Lag::AtLeast(lag) => (None, lag),
+        }
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lag::Exactly(lag) => write!(f, "{lag}"),
+            Lag::AtLeast(lag) => write!(f, "{lag}+"),
+        }
+    }
+}
+
 impl Pool {
     /// How a stream and its group are doing.
     pub async fn status(&self, keys: &Keys, group: &str) -> Result<StreamStatus> {
@@ -84,6 +113,7 @@ impl Pool {
             .key(&keys.breakers)
             .key(&keys.scheduled)
             .key(&keys.scheduled_events)
+            .key(&keys.trimmed)
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
@@ -141,7 +171,6 @@ fn status(value: Value) -> Option<StreamStatus> {
 
 fn group_status(value: Value, now: u64) -> Option<GroupStatus> {
     let [last, pending, lowest, lag, at_least, consumers] = reply::tuple(value)?;
-    let lag = reply::int(&lag)? as u64;
     let consumer = |value: Value| {
         let [name, pending, idle] = reply::tuple(value)?;
         Some(ConsumerInfo {
@@ -156,10 +185,7 @@ fn group_status(value: Value, now: u64) -> Option<GroupStatus> {
         pending: reply::int(&pending)? as u64,
         oldest_pending: reply::id(&lowest)
             .map(|id| (id, Duration::from_millis(now.saturating_sub(id.ms)))),
-        lag: match reply::int(&at_least)? {
-            0 => Lag::Exactly(lag),
-            _ => Lag::AtLeast(lag),
-        },
+        lag: Lag::of(&lag, &at_least)?,
         consumers: reply::array(consumers)?
             .into_iter()
             .map(consumer)

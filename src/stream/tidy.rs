@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::reply;
 use super::settle::script;
 
-script!(MEND, "mend");
+script!(MEND, "mend", behind "common/ids");
 script!(SWEEP, "sweep");
 
 impl Link {

@@ -20,7 +20,12 @@ pub fn hash(name: &str) -> String {
 
 /// The script of that name.
 pub fn named(name: &str) -> Script {
-    script(&folder().join(format!("{name}.lua")))
+    Script::new(&text(name))
+}
+
+/// Its text, behind what it stands behind.
+pub fn text(name: &str) -> String {
+    whole(&folder().join(format!("{name}.lua")))
 }
 
 /// Makes all scripts known to a server, so that every call of one is the step itself.
@@ -30,7 +35,7 @@ pub async fn load(redis: &mut MultiplexedConnection) {
         if path.is_dir() {
             continue;
         }
-        script(&path)
+        Script::new(&whole(&path))
             .load_async(redis)
             .await
             .expect("a script to be one");
@@ -38,18 +43,17 @@ pub async fn load(redis: &mut MultiplexedConnection) {
 }
 
 /// A script behind what it says that it stands behind, as the library puts them together.
-fn script(path: &Path) -> Script {
+fn whole(path: &Path) -> String {
     let read = |path: &Path| std::fs::read_to_string(path).expect("a script");
     let own = read(path);
     let common = own
         .lines()
         .find_map(|line| line.strip_prefix("-- Behind: "));
     let parts = common.into_iter().flat_map(|names| names.split(", "));
-    let text: String = parts
+    parts
         .map(|name| read(&folder().join(format!("{name}.lua"))))
         .chain([own.clone()])
-        .collect();
-    Script::new(&text)
+        .collect()
 }
 
 fn folder() -> PathBuf {

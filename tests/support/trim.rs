@@ -6,11 +6,6 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use streamhand::EntryId;
 
-const TRIM: &str = concat!(
-    include_str!("../../src/stream/scripts/common/ids.lua"),
-    include_str!("../../src/stream/scripts/trim.lua")
-);
-
 /// A step of trimming the stream `jobs`.
 #[derive(Clone)]
 pub struct Trim {
@@ -69,7 +64,7 @@ impl Trim {
 
     pub async fn step_for(&self, redis: &mut MultiplexedConnection, groups: &[String]) -> Trimmed {
         let mut call = redis::cmd("EVAL");
-        call.arg(TRIM).arg(2 + groups.len());
+        call.arg(super::scripts::text("trim")).arg(2 + groups.len());
         call.arg("jobs").arg("{jobs}:trimmed");
         for group in groups {
             call.arg(format!("{{jobs}}:{group}:retry"));
@@ -77,7 +72,8 @@ impl Trim {
         call.arg(self.group).arg(self.kind).arg(self.kept);
         call.arg(u8::from(self.force)).arg(self.step);
         call.arg(self.consumer).arg(self.every).arg(self.grace);
-        call.arg(10_000).arg(3_600_000).arg(600_000).arg(groups);
+        call.arg(10_000).arg(3_600_000).arg(600_000);
+        call.arg(1000).arg(4 << 20).arg(groups);
         let Value::Array(answer) = call.query_async(redis).await.expect("an answer") else {
             panic!("no list");
         };
@@ -101,7 +97,7 @@ impl Trim {
                     text(&hold[0]),
                     text(&hold[1]),
                     text(&hold[2]),
-                    text(&hold[6]).parse().unwrap(),
+                    text(&hold[5]).parse().unwrap(),
                 )),
                 _ => None,
             },

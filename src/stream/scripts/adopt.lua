@@ -1,5 +1,6 @@
 -- Hands over what is pending with this consumer and not held by it: the reply that delivered it got lost.
 -- The delivery count stays. Sent only while nothing that delivers to this worker is outstanding.
+-- Behind: common/ids
 -- KEYS: stream, failures
 -- ARGV: group, consumer, most entries, most bytes, then every held id
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, whether there are more (0|1), now (ms)
@@ -26,6 +27,6 @@ while true do
       end
     end
   end
-  if #pending < 1000 then return { out, trimmed, 0, now } end
-  from = '(' .. pending[1000][1]
+  from = #pending == 1000 and just_above(pending[1000][1])
+  if not from then return { out, trimmed, 0, now } end
 end

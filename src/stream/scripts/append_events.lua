@@ -74,7 +74,8 @@ local function look(key)
   local version = string.match(field(info, 'last-generated-id'), '^(%d+)%-0$')
   if version == '0' then return 0 end
   local first, last = field(info, 'first-entry'), field(info, 'last-entry')
-  if not version or not first or first[1] ~= '1-0' then return nil end
+  -- Whose every version is there has no number of them that a double can't hold.
+  if not version or #version > 15 or not first or first[1] ~= '1-0' then return nil end
   return tonumber(version), last
 end
 

@@ -1,5 +1,6 @@
 -- Reads the heads of dead letters: what there is to know of them without their data. Reads one entry at a time,
 -- so that what lies in memory at once is one entry, however large the others are.
+-- Behind: common/ids
 -- KEYS: dead
 -- ARGV: id to begin at, id to end at, most letters to look at, most bytes, type or '', reason or ''
 -- Answers: heads {id, type or false, how many fields, bytes, the eleven values}, id to continue at or false,
@@ -19,11 +20,11 @@ local function values(fields)
   return v
 end
 
-while looked < most and bytes < room do
+while from and looked < most and bytes < room do
   local entry = redis.call('XRANGE', KEYS[1], from, ARGV[2], 'COUNT', 1)[1]
   if not entry then return { out, false, strangers } end
   local id, fields = entry[1], entry[2]
-  looked, from = looked + 1, '(' .. id
+  looked, from = looked + 1, just_above(id)
   local size = 0
   for _, s in ipairs(fields) do size = size + #s end
   bytes = bytes + size
@@ -48,4 +49,4 @@ while looked < most and bytes < room do
     if event_type == '' or found == event_type then out[#out + 1] = { id, found, count / 2, size, v } end
   end
 end
-return { out, from, strangers }
+return { out, from or false, strangers }

@@ -1,4 +1,5 @@
 -- Drops the dead letters that are not to be kept, a step at a time, and says when there are too many.
+-- Behind: common/ids
 -- KEYS: dead, kept (hash: whose turn it was and when, how many were dropped)
 -- ARGV: kind (age|count|none), what is kept: ms or letters, step: turn|on (of the same turn), consumer,
 --       ms between two turns, most letters, letters from which it is warned of, ms between two warnings
@@ -12,11 +13,11 @@ if step == 'turn' and at and now - at >= 0 and now - at < tonumber(ARGV[5]) then
 if step == 'on' and by ~= me then return false end
 local length = redis.call('XLEN', dead) -- WRONGTYPE surfaces before the first write
 local most = kind == 'count' and math.min(length - value, tonumber(ARGV[6])) or tonumber(ARGV[6])
-local bound = kind == 'age' and now - value or nil
+local bound = kind == 'age' and string.format('%.0f-0', math.max(now - value, 0)) or nil
 local dropped, first, last, bytes = 0, false, false, 0
 while kind ~= 'none' and dropped < most and bytes < 4194304 do
   local letter = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)[1]
-  if not letter or (bound and tonumber(string.match(letter[1], '^%d+')) >= bound) then most = 0 break end
+  if not letter or (bound and not above(bound, letter[1])) then most = 0 break end
   for _, s in ipairs(letter[2]) do bytes = bytes + #s end
   redis.call('XDEL', dead, letter[1])
   first, last, dropped = first or letter[1], letter[1], dropped + 1

@@ -5,15 +5,14 @@
 -- Answers for each aggregate: {version, position, version of the last event}, or nothing where there is no such event.
 --       {1, '0-0', 1} where the key holds something else: who reads on there finds out what.
 local after = ARGV[1]
-local function split(id) return string.match(id, '^(%d+)%-(%d+)$') end
 
--- The version and the position of an entry; nothing where it is no aggregate's.
+-- The version and the position of an entry; nothing where it is no aggregate's, which no version beyond 2^53 is.
 local function event(entry)
-  local version = entry and string.match(entry[1], '^(%d+)%-0$')
+  local version = entry and exact(string.match(entry[1], '^(%d+)%-0$') or MAX)
   if not version then return nil end
   for i = 1, #entry[2], 2 do
     if entry[2][i] == 'position' then
-      return split(entry[2][i + 1]) and tonumber(version), entry[2][i + 1]
+      return parts(entry[2][i + 1]) and version, entry[2][i + 1]
     end
   end
 end

@@ -20,14 +20,6 @@ if kind == 'stream' then
   end
 end
 
-local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
-local function just_below(id)
-  local ms, seq = parts(id)
-  if seq ~= '0' and #seq < 15 then return ms .. '-' .. string.format('%.0f', seq - 1) end
-  if ms == '0' then return '0-0' end
-  return string.format('%.0f', ms - 1) .. '-18446744073709551615'
-end
-
 local begin, how = ARGV[2], 'created'
 local last
 for i = 1, #known, 2 do if known[i] == 'last' then last = known[i + 1] end end
@@ -36,7 +28,7 @@ if last then
   -- Whoever is alive and whoever is not can't be told now: below what any of them may still have had.
   for i = 1, #known, 2 do
     local word, id = string.match(known[i + 1], '^(%S+) (%d+%-%d+)$')
-    if word == 'from' then id = just_below(id) end
+    if word == 'from' then id = just_below(id) or '0-0' end
     if id and above(begin, id) then begin = id end
   end
   local newest = '0-0'

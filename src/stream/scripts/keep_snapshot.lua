@@ -1,4 +1,5 @@
 -- Keeps the state of an aggregate as of one of its events, in place of an older one.
+-- Behind: common/ids
 -- KEYS: aggregate, its snapshot
 -- ARGV: version, id of the event at that version, schema version of the state, state
 -- Answers: is it kept (0|1)
@@ -21,7 +22,7 @@ if not is_there(version, event) then return 0 end
 local kept = redis.pcall('HMGET', snapshot, 'version', 'event', 'schema')
 if kept.err then
   redis.call('DEL', snapshot) -- it is something else
-elseif kept[1] and kept[3] == schema and string.find(kept[1], '^%d+$') and tonumber(kept[1]) > tonumber(version)
+elseif kept[1] and kept[3] == schema and string.find(kept[1], '^%d+$') and higher(kept[1], version)
     and is_there(kept[1], kept[2]) then
   return 0
 end

@@ -1,5 +1,6 @@
 -- Gives every parked entry that no due time names one: now. Where no more are parked than have due times, only a
 -- thorough look goes through them (due times of entries that are no longer parked may stand in for missing ones).
+-- Behind: common/ids
 -- KEYS: stream, retry
 -- ARGV: group, id to begin at, most entries, thorough (0|1)
 -- Answers: id to continue at or false, how many were mended
@@ -15,4 +16,4 @@ local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local mended = 0
 for _, p in ipairs(pending) do mended = mended + redis.call('ZADD', KEYS[2], 'NX', now, p[1]) end
-return { #pending == tonumber(ARGV[3]) and '(' .. pending[#pending][1] or false, mended }
+return { #pending == tonumber(ARGV[3]) and just_above(pending[#pending][1]) or false, mended }

@@ -8,6 +8,9 @@
 --          by the clock. What was on it may stand a millisecond ahead of the clock: who asks again a little later has all.
 local public, after, known, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
+-- A count that a double may not hold is not known.
+local function count(n) return n and n < 9007199254740992 and n or nil end
+
 local info, of = redis.pcall('XINFO', 'STREAM', public), {}
 if info.err and not string.find(info.err, 'no such key', 1, true) then return { err = info.err } end
 for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
@@ -28,8 +31,9 @@ elseif first and not above(first, after) then
 else
   -- Every entry comes behind the position: are they as many as have been added since? From the beginning that is never
   -- known: the stream may have been deleted and made anew.
-  all_there = known and added - known == of['length']
+  all_there = count(known) and count(added) and added - known == of['length']
 end
 local entries = {}
-if all_there and most > 0 then entries = redis.call('XRANGE', public, '(' .. after, '+', 'COUNT', most) end
+local from = just_above(after)
+if all_there and most > 0 and from then entries = redis.call('XRANGE', public, from, '+', 'COUNT', most) end
 return { last, added, all_there and 1 or 0, entries }

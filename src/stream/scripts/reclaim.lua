@@ -1,5 +1,6 @@
 -- Takes over what one holder let lapse. An entry on its third attempt or on its last may be what killed its
 -- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
+-- Behind: common/ids
 -- KEYS: stream, failures
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
 --       goes alone, room for one alone (0|1), id to begin at, time (ms) after which nothing is taken: then the server
@@ -38,7 +39,7 @@ local function take(id, idle, count, consumer, list)
 end
 
 local pending = redis.call('XPENDING', stream, group, 'IDLE', lease, ARGV[9], '+', 1000, holder)
-local next_id = #pending == 1000 and '(' .. pending[1000][1] or false
+local next_id = #pending == 1000 and just_above(pending[1000][1]) or false
 for _, p in ipairs(pending) do
   local id, idle, count = p[1], p[3], p[4]
   local record = redis.call('HGET', failures, id)

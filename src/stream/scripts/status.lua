@@ -1,6 +1,6 @@
 -- Says how a stream and its group are doing, all of it at one moment.
--- Behind: common/ids
--- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled, its events
+-- Behind: common/ids, common/lag
+-- KEYS: stream, retry, dead, again, protocol, failures, position, paused, breakers, scheduled, its events, trimmed
 -- ARGV: group, most entries and most bytes to look at where the lag has to be counted
 -- Answers: type of the key, now (ms), parked, next due time (ms) or false, dead, again, protocol number or false,
 --          length, {last delivered id, pending, lowest pending id or false, lag or false, whether the lag is at least
@@ -43,29 +43,11 @@ for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 if not info then return out end
 
-local last = info['last-delivered-id']
-local newest = '0-0'
-local about = redis.call('XINFO', 'STREAM', stream)
-for i = 1, #about, 2 do if about[i] == 'last-generated-id' then newest = about[i + 1] end end
-local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-local lag, at_least = info.lag, 0
-if not first or not above(newest, last) then
-  lag = 0
-elseif above(first[1], last) then
-  lag = length
-elseif type(lag) ~= 'number' or lag > length then
-  -- Redis does not know it: entries were deleted, or the group began in the middle.
-  local from, bytes, counted = '(' .. last, 0, 0
-  local entry
-  repeat
-    entry = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1]
-    if entry then
-      counted, from = counted + 1, '(' .. entry[1]
-      for _, s in ipairs(entry[2]) do bytes = bytes + #s end
-    end
-  until not entry or counted >= tonumber(ARGV[2]) or bytes > tonumber(ARGV[3])
-  lag, at_least = counted, entry and 1 or 0
-end
+local about, of = redis.call('XINFO', 'STREAM', stream), {}
+for i = 1, #about, 2 do of[about[i]] = about[i + 1] end
+local settled = redis.pcall('HGET', KEYS[12], 'settled')
+if type(settled) ~= 'string' then settled = nil end
+local lag, at_least = lag_of(stream, of, info, settled, tonumber(ARGV[2]), tonumber(ARGV[3]))
 
 local consumers = {}
 for _, c in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
@@ -73,5 +55,5 @@ for _, c in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
   for i = 1, #c, 2 do of[c[i]] = c[i + 1] end
   consumers[#consumers + 1] = { of.name, of.pending, of.idle }
 end
-out[9] = { last, info.pending, redis.call('XPENDING', stream, group)[2] or false, lag, at_least, consumers }
+out[9] = { info['last-delivered-id'], info.pending, redis.call('XPENDING', stream, group)[2] or false, lag, at_least, consumers }
 return out

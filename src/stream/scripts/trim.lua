@@ -1,34 +1,24 @@
 -- Trims from a stream what all of its groups have settled, a step at a time, or says what could be.
 -- What a group has not settled, and all above it: its oldest pending entry (parked ones are pending), or else what it
 -- has not read. A group that has just been destroyed holds as it did: its workers make it anew where it stood.
--- Behind: common/ids
+-- Behind: common/ids, common/lag
 -- KEYS: stream, trimmed (hash: whose turn it was and when; where each group stood), then of every group its due times
 -- ARGV: group, kind (acked|age|count), what is kept: ms or entries, force (0|1), step: turn|on (of the same turn)|look
 --       (change nothing), consumer, ms between two turns, ms that a destroyed group holds, most entries,
---       ms after which it is said what holds, ms between two such warnings, then the groups whose due times the keys are
+--       ms after which it is said what holds, ms between two such warnings, most entries and most bytes to look at where
+--       it has to be counted what is unread, then the groups whose due times the keys are
 -- Answers: wait, ms to the next turn
 --          groups, their names: the keys were those of others
 --          none: there is no stream, or the group is not in it (it may be about to be made anew: nothing is trimmed)
 --          done, entries trimmed, of these not settled by every group, whether there is more (0|1),
 --            what holds: false or {group, why (unread|pending|parked|gone), first id held, its age in ms, pending,
---            unread or false, whether it holds what should have gone (0, 1, or 2: and it is time to warn)},
+--            whether it holds what should have gone (0, 1, or 2: and it is time to warn), unread or false where nobody
+--            is told, whether it is at least so many (0|1)},
 --            entries that could be trimmed (looking) and whether at least so many (0|1)
 local stream, trimmed = KEYS[1], KEYS[2]
 local kind, kept, force, step = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
 local me, most = ARGV[6], tonumber(ARGV[9])
-local MAX = '18446744073709551615'
-local function parts(id) return string.match(id, '^(%d+)-(%d+)$') end
--- Numbers of 64 bits are no numbers to Lua.
-local function one_more(digits)
-  local head, nines = string.match(digits, '^(.-)(9*)$')
-  if head == '' then head = '0' end
-  return string.sub(head, 1, -2) .. string.char(string.byte(head, -1) + 1) .. string.rep('0', #nines)
-end
-local function just_above(id)
-  local ms, seq = parts(id)
-  if seq ~= MAX then return ms .. '-' .. one_more(seq) end
-  return ms == MAX and id or one_more(ms) .. '-0'
-end
+local LAST = MAX .. '-' .. MAX
 local function map(list)
   local of = {}
   for i = 1, #list, 2 do of[list[i]] = list[i + 1] end
@@ -46,7 +36,7 @@ if step == 'on' and noted.by ~= me then return { 'wait', ARGV[7] } end
 if redis.call('TYPE', stream).ok == 'none' then return { 'none' } end
 
 local due, groups, names, strange = {}, {}, {}, false
-for a = 12, #ARGV do due[ARGV[a]] = KEYS[a - 9] end
+for a = 14, #ARGV do due[ARGV[a]] = KEYS[a - 11] end
 for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local info = map(g)
   names[#names + 1], groups[info.name] = info.name, info
@@ -61,8 +51,9 @@ local function hold(id, name, reason)
 end
 local notes, gone = { 'at', string.format('%.0f', now), 'by', me }, {}
 for _, name in ipairs(names) do
+  -- One that has read the last id there can be waits for nothing.
   local stands = just_above(groups[name]['last-delivered-id'])
-  hold(stands, name, 'unread')
+  if stands then hold(stands, name, 'unread') else stands = LAST end
   local p = redis.call('XPENDING', stream, name)
   local parked = 0
   if p[1] > 0 then
@@ -83,6 +74,8 @@ for field, note in pairs(noted) do
   end
 end
 
+local holds_any = guard ~= nil
+guard = guard or LAST
 local length = redis.call('XLEN', stream)
 local bound = kind == 'age' and string.format('%.0f-0', math.max(now - kept, 0)) or nil
 local room = kind == 'count' and math.min(length - kept, most) or most
@@ -90,15 +83,16 @@ local settled = bound and above(guard, bound) and bound or guard
 
 -- The id above the first entries of the stream, as many as there is room for, as far as they lie below another.
 local function first_above(id, count)
-  local from, bytes = '-', 0
+  local upto, from, bytes = just_below(id), '0-0', 0
+  if not upto then return id, 0, false end
   for n = 1, count do
-    local entry = redis.call('XRANGE', stream, from, '(' .. id, 'COUNT', 1)[1]
+    local entry = redis.call('XRANGE', stream, from, upto, 'COUNT', 1)[1]
     if not entry then return id, n - 1, false end
     for _, s in ipairs(entry[2]) do bytes = bytes + #s end
-    from = '(' .. entry[1]
-    if bytes > 4194304 then return just_above(entry[1]), n, true end
+    from = just_above(entry[1])
+    if bytes > 4194304 then return from, n, true end
   end
-  return count > 0 and just_above(string.sub(from, 2)) or '0-0', count, true
+  return from, count, true
 end
 
 local could, at_least, cut, forced, more = 0, 0, 0, 0, false
@@ -125,17 +119,19 @@ else
   if room > 0 then
     cut = trim(settled, room)
     if force and not more and room > cut then
-      forced = trim(bound or MAX .. '-' .. MAX, room - cut)
+      forced = trim(bound or LAST, room - cut)
     end
   end
   -- Only what comes after a write is sure not to be refused where memory is short; and no trimming is lost if it is.
   redis.pcall('HSET', trimmed, unpack(notes))
+  if cut > 0 then redis.pcall('HINCRBY', trimmed, 'settled', cut) end
   if #gone > 0 then redis.call('HDEL', trimmed, unpack(gone)) end
 end
 
-local held = redis.call('XRANGE', stream, guard, '+', 'COUNT', 1)[1]
+local held = holds_any and redis.call('XRANGE', stream, guard, '+', 'COUNT', 1)[1]
 if not held then return { 'done', cut + forced, forced, more and 1 or 0, false, could, at_least } end
-local age = now - string.match(held[1], '^%d+')
+-- Of an id that is not by the clock no age is known.
+local age = now - (exact((parts(held[1]))) or now)
 local too_long
 if force then
   too_long = false
@@ -149,8 +145,11 @@ end
 local warn = too_long and not (noted.warned and math.abs(now - noted.warned) < tonumber(ARGV[11]))
 if warn and step ~= 'look' then redis.pcall('HSET', trimmed, 'warned', string.format('%.0f', now)) end
 local info = groups[holder] or {}
-length = length - cut - forced
-local unread = type(info.lag) == 'number' and info.lag <= length and info.lag
-local holds = { holder, why, held[1], string.format('%.0f', math.max(age, 0)), info.pending or 0, unread,
-  too_long and (warn and 2 or 1) or 0 }
+local unread, some = false, 0
+if info.name and (warn or step == 'look') then
+  unread, some = lag_of(stream, map(redis.call('XINFO', 'STREAM', stream)), info, redis.call('HGET', trimmed, 'settled'),
+    tonumber(ARGV[12]), tonumber(ARGV[13]))
+end
+local holds = { holder, why, held[1], string.format('%.0f', math.max(age, 0)), info.pending or 0,
+  too_long and (warn and 2 or 1) or 0, unread, some }
 return { 'done', cut + forced, forced, more and 1 or 0, holds, could, at_least }

@@ -35,8 +35,9 @@ local function public_of(stream, position, read)
   elseif first and not above(first[1], position) then
     out.gap = false
   else
-    -- All that is there lies behind the position: as much as was added since, or some is gone.
-    out.gap = read < 0 or out.added - read ~= of.length
+    -- All that is there lies behind the position: as much as was added since, or some is gone. A count that a double
+    -- may not hold is not known.
+    out.gap = read < 0 or out.added >= 9007199254740992 or out.added - read ~= of.length
   end
   return out
 end

@@ -1,0 +1,530 @@
+//! Every script that has to do with ids, played on six of them, and what it says with the ids' places in their stead.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use regex::{Captures, Regex};
+
+use crate::support::scripts;
+
+const ME: &str = "sh2-30000-here-1-0000000000000001";
+const OTHER: &str = "sh2-30000-there-2-0000000000000002";
+const GONE: &str = "sh2-30000-gone-3-0000000000000003";
+
+/// Six ids one after the other.
+#[derive(Debug)]
+pub struct Ids(Vec<(u64, u64)>);
+
+impl Ids {
+    /// Of which so many come behind `edge`, in milliseconds.
+    pub fn in_ms(edge: u64, behind: u64) -> Self {
+        Ids((0..6).map(|n| (edge - 5 + behind + n, 0)).collect())
+    }
+
+    /// The same, within a millisecond.
+    pub fn in_seq(edge: u64, behind: u64) -> Self {
+        Ids((0..6)
+            .map(|n| (3_000_000_000_000, edge - 5 + behind + n))
+            .collect())
+    }
+
+    /// The last that there are.
+    pub fn last() -> Self {
+        Ids((0..6).map(|n| (u64::MAX, u64::MAX - 5 + n)).collect())
+    }
+
+    fn id(&self, place: usize) -> String {
+        format!("{}-{}", self.0[place].0, self.0[place].1)
+    }
+
+    /// What stands for these ids, and for those next to them.
+    fn places(&self) -> BTreeMap<String, String> {
+        let mut places = BTreeMap::new();
+        for (place, (ms, seq)) in self.0.iter().enumerate() {
+            let below = match seq.checked_sub(1) {
+                Some(seq) => Some((*ms, seq)),
+                None => ms.checked_sub(1).map(|ms| (ms, u64::MAX)),
+            };
+            let above = match seq.checked_add(1) {
+                Some(seq) => Some((*ms, seq)),
+                None => ms.checked_add(1).map(|ms| (ms, 0)),
+            };
+            for (side, id) in [("<", below), (">", above)] {
+                if let Some((ms, seq)) = id {
+                    places
+                        .entry(format!("{ms}-{seq}"))
+                        .or_insert(format!("{side}p{place}"));
+                }
+            }
+        }
+        for place in 0..6 {
+            places.insert(self.id(place), format!("p{place}"));
+        }
+        places
+    }
+}
+
+/// What is played, and what was said.
+struct Scene<'a> {
+    redis: &'a mut MultiplexedConnection,
+    ids: &'a Ids,
+    places: BTreeMap<String, String>,
+    said: Vec<String>,
+}
+
+/// Plays it all on an empty server; answers what every step said.
+pub async fn play(redis: &mut MultiplexedConnection, ids: &Ids) -> Vec<String> {
+    let _: () = redis::cmd("FLUSHALL").query_async(redis).await.unwrap();
+    let places = ids.places();
+    let mut scene = Scene {
+        redis,
+        ids,
+        places,
+        said: Vec::new(),
+    };
+    scene.group().await;
+    scene.letters().await;
+    scene.views().await;
+    scene.aggregates().await;
+    scene.said
+}
+
+impl Scene<'_> {
+    fn id(&self, place: usize) -> String {
+        self.ids.id(place)
+    }
+
+    /// One command, typed; what stands as `@3` is the id at that place.
+    async fn by_hand(&mut self, typed: &str) -> Value {
+        let words: Vec<String> = typed.split(' ').map(|word| self.of(word)).collect();
+        let mut call = redis::cmd(&words[0]);
+        call.arg(&words[1..])
+            .query_async(self.redis)
+            .await
+            .unwrap_or_else(|error| panic!("{typed}: {error}"))
+    }
+
+    fn of(&self, word: &str) -> String {
+        static PLACE: LazyLock<Regex> = LazyLock::new(|| Regex::new("@([0-5])").unwrap());
+        let id = |found: &Captures| self.id(found[1].parse().unwrap());
+        PLACE.replace_all(word, id).into_owned()
+    }
+
+    /// One script; what it answers is noted.
+    async fn step(&mut self, script: &str, keys: &[&str], args: &[&str]) -> Value {
+        let text = scripts::text(script);
+        let mut call = redis::cmd("EVAL");
+        call.arg(text).arg(keys.len()).arg(keys);
+        for arg in args {
+            call.arg(self.of(arg));
+        }
+        let answer: Value = call
+            .query_async(self.redis)
+            .await
+            .unwrap_or_else(|error| panic!("{script}, {:?}: {error}", self.ids));
+        self.note(script, &answer);
+        answer
+    }
+
+    fn note(&mut self, what: &str, answer: &Value) {
+        let said = format!("{what}: {}", self.shown(answer));
+        self.said.push(said);
+    }
+
+    fn shown(&self, value: &Value) -> String {
+        static ID: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+-\d+").unwrap());
+        // Whatever the clock shows; no time here is a place.
+        static TIME: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"\b1[6-9]\d{11}\b|\d{4}-\d\d-\d\dT[\d:.]+Z").unwrap());
+        let text = match value {
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(|item| self.shown(item)).collect();
+                return format!("[{}]", items.join(", "));
+            }
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::SimpleString(text) => text.clone(),
+            Value::Int(number) => number.to_string(),
+            Value::Okay => "OK".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let text = TIME.replace_all(&text, "<time>");
+        let place = |found: &Captures| {
+            self.places
+                .get(&found[0])
+                .cloned()
+                .unwrap_or(found[0].to_owned())
+        };
+        ID.replace_all(&text, place).into_owned()
+    }
+
+    /// A group from its first entry to its trimming, and made anew.
+    async fn group(&mut self) {
+        let g = |name: &str| format!("{{jobs}}:workers:{name}");
+        let (retry, failures, again, dead) = (
+            &g("retry")[..],
+            &g("failures")[..],
+            &g("again")[..],
+            &g("dead")[..],
+        );
+        let (position, protocol, paused, commits) = (
+            &g("position")[..],
+            &g("protocol")[..],
+            &g("paused")[..],
+            &g("commits")[..],
+        );
+        let joins = ["workers", "0", "2", "a"];
+        let join_keys = ["jobs", position, protocol, failures, retry];
+        self.step("join", &join_keys, &joins).await;
+        for place in 0..5 {
+            self.by_hand(&format!("XADD jobs @{place} type test.job id e-{place}"))
+                .await;
+        }
+        self.by_hand(&format!(
+            "XREADGROUP GROUP workers {GONE} COUNT 3 STREAMS jobs >"
+        ))
+        .await;
+        self.by_hand(&format!(
+            "XREADGROUP GROUP workers {ME} COUNT 1 STREAMS jobs >"
+        ))
+        .await;
+        let renew_keys = ["jobs", position, protocol];
+        self.step(
+            "renew",
+            &renew_keys,
+            &[
+                "workers", GONE, "-", "+", "1", "@0", "1", "@1", "1", "@2", "1",
+            ],
+        )
+        .await;
+        self.step(
+            "renew",
+            &renew_keys,
+            &["workers", ME, "-", "+", "1", "@3", "1"],
+        )
+        .await;
+        self.step(
+            "renew",
+            &renew_keys,
+            &["workers", ME, "-", "@2", "0", "@1", "1"],
+        )
+        .await;
+        let park = [
+            "workers", "@0", GONE, "1", "0", "0", "5", "-", "no", "@1", GONE, "1", "0", "1", "5",
+            "-", "later",
+        ];
+        self.step("park", &["jobs", retry, failures], &park).await;
+        self.step(
+            "status",
+            &[
+                "jobs",
+                retry,
+                dead,
+                again,
+                protocol,
+                failures,
+                position,
+                paused,
+                &g("breakers"),
+                "{jobs}:scheduled",
+                "{jobs}:scheduled:events",
+                "{jobs}:trimmed",
+            ],
+            &["workers", "1000", "1000000"],
+        )
+        .await;
+        // How long each has been idle is left out, and that is all there is behind it.
+        let status = self.said.pop().unwrap();
+        self.said
+            .push(status.split("[[").next().unwrap().to_owned());
+        self.by_hand(&format!("DEL {retry}")).await;
+        self.step("mend", &["jobs", retry], &["workers", "-", "1", "0"])
+            .await;
+        self.step("mend", &["jobs", retry], &["workers", "@1", "10", "1"])
+            .await;
+        self.step(
+            "sweep",
+            &["jobs", retry, failures],
+            &["workers", "0", "100", "1"],
+        )
+        .await;
+        let trim_keys = ["jobs", "{jobs}:trimmed", retry];
+        for (kind, kept) in [("acked", "0"), ("count", "1"), ("age", "0")] {
+            let look = [
+                "workers", kind, kept, "0", "look", ME, "0", "0", "10", "3600000", "600000",
+                "1000", "1000000", "workers",
+            ];
+            self.step("trim", &trim_keys, &look).await;
+        }
+        let wake_keys = ["jobs", retry, failures, again, paused, "{jobs}:scheduled"];
+        self.step("wake", &wake_keys, &["workers", ME, "10", "100000"])
+            .await;
+        // A due time of what has not been read yet, and one of what is nobody's.
+        self.by_hand("XACK jobs workers @3").await;
+        self.by_hand(&format!("ZADD {retry} 1 @3 1 @4")).await;
+        self.step("wake", &wake_keys, &["workers", ME, "10", "100000"])
+            .await;
+        let late = [
+            "workers",
+            OTHER,
+            GONE,
+            "0",
+            "10",
+            "100000",
+            "3",
+            "0",
+            "-",
+            "9000000000000",
+        ];
+        self.step("reclaim", &["jobs", failures], &late).await;
+        self.step(
+            "adopt",
+            &["jobs", failures],
+            &["workers", ME, "10", "100000", "@3"],
+        )
+        .await;
+        self.by_hand("XADD jobs @5 type test.job id e-5").await;
+        self.by_hand(&format!("XREADGROUP GROUP workers {ME} STREAMS jobs >"))
+            .await;
+        self.settle(retry, failures, dead, commits).await;
+        for (kind, kept, step) in [
+            ("count", "1", "turn"),
+            ("age", "0", "turn"),
+            ("acked", "0", "turn"),
+        ] {
+            let turn = [
+                "workers", kind, kept, "0", step, ME, "0", "0", "10", "3600000", "600000", "1000",
+                "1000000", "workers",
+            ];
+            self.step("trim", &trim_keys, &turn).await;
+        }
+        let left = self.by_hand("XRANGE jobs - +").await;
+        self.note("left", &left);
+        self.step(
+            "renew",
+            &renew_keys,
+            &["workers", ME, "-", "+", "1", "@5", "1"],
+        )
+        .await;
+        self.by_hand(&format!("HDEL {position} {GONE}")).await;
+        self.by_hand("XGROUP DESTROY jobs workers").await;
+        self.step("join", &join_keys, &joins).await;
+        let groups = self
+            .by_hand(&format!("XREADGROUP GROUP workers {OTHER} STREAMS jobs >"))
+            .await;
+        self.note("read again", &groups);
+    }
+
+    async fn settle(&mut self, retry: &str, failures: &str, dead: &str, commits: &str) {
+        let guard = |id: &str| format!("{{jobs}}:workers:buried:{id}");
+        let keys: Vec<String> = (0..6).map(|place| guard(&self.id(place))).collect();
+        let ack = ["workers", "1", "0", "@0", ME, "2", "@2", ME, "2"];
+        self.step("ack", &["jobs", retry, failures, &keys[0], &keys[2]], &ack)
+            .await;
+        let bury = [
+            "workers", ME, "@1", "2", "1", "5", "0", "failed", "no", "2", "test.job", "jobs", "0",
+        ];
+        self.step("bury", &["jobs", retry, dead, failures, &keys[1]], &bury)
+            .await;
+        let claim = ["workers", "@2", "60000", "@3", "60000"];
+        self.step(
+            "claim",
+            &["jobs", "{jobs}:workers:seen:e", "{jobs}:workers:seen:e"],
+            &claim,
+        )
+        .await;
+        let commit = [
+            "workers", ME, "1", "0", "@3", ME, "1", "0", "0", "60000", "1", "0", "0",
+        ];
+        let seen = "{jobs}:workers:seen:e";
+        self.step(
+            "commit",
+            &["jobs", retry, failures, commits, &keys[3], seen],
+            &commit,
+        )
+        .await;
+        let pending = self.by_hand("XPENDING jobs workers").await;
+        self.note("pending", &pending);
+    }
+
+    /// Dead letters under such ids: looked through, replayed, purged, dropped by age and by number.
+    async fn letters(&mut self) {
+        let death = "dead.reason failed dead.error no dead.attempts 1 dead.handler t dead.stream jobs dead.group workers \
+                     dead.entry 1-1 dead.consumer c dead.first_delivered then dead.at now dead.replays 0";
+        for place in 0..6 {
+            self.by_hand(&format!("XADD dead @{place} type t id e {death}"))
+                .await;
+        }
+        let mut from = "-".to_owned();
+        loop {
+            let page = self
+                .step("browse", &["dead"], &[&from, "+", "2", "100000", "", ""])
+                .await;
+            // A page that ends with the last one there can be says so; any other only knows on the next.
+            let said = self.said.pop().unwrap();
+            let (heads, next) = said.rsplit_once("]], ").unwrap_or((&said, ""));
+            if heads.contains('p') {
+                self.said.push(heads.to_owned());
+            }
+            let Value::Array(page) = page else {
+                panic!("no list")
+            };
+            assert!(!next.contains("null"));
+            match &page[1] {
+                Value::BulkString(next) => from = String::from_utf8(next.clone()).unwrap(),
+                _ => break,
+            }
+        }
+        self.step(
+            "purge",
+            &["dead", "protocol"],
+            &["2", "100000", "@0", "1-1 now", "@1", "1-1 then"],
+        )
+        .await;
+        self.step(
+            "replay",
+            &["dead", "again", "protocol"],
+            &["2", "me", "100000", "@1", "1-1 now", "@0", ""],
+        )
+        .await;
+        // The copy's own id is by the clock.
+        let said = self.said.pop().unwrap();
+        self.said.push(said.split(',').skip(1).collect());
+        let expire = |kind, value| [kind, value, "turn", ME, "0", "1", "1000", "1000"];
+        self.step("expire", &["dead", "kept"], &expire("count", "2"))
+            .await;
+        self.step("expire", &["dead", "kept"], &expire("age", "0"))
+            .await;
+        let left = self.by_hand("XRANGE dead - +").await;
+        self.note("left", &left);
+    }
+
+    /// Positions of projections and of those who read along.
+    async fn views(&mut self) {
+        for place in 0..6 {
+            self.by_hand(&format!("XADD public @{place} type t id e"))
+                .await;
+        }
+        for (after, known) in [
+            ("@1", ""),
+            ("@1", "2"),
+            ("0-0", "0"),
+            ("@4", "5"),
+            ("@5", "6"),
+        ] {
+            self.step("read_along", &["public"], &[after, known, "10"])
+                .await;
+        }
+        let lease = |step| ["view", "me", "1000", step, "1"];
+        self.step("project_lease", &["public", "point"], &lease("first"))
+            .await;
+        let project = |from, to, count| ["view", "me", "1000", "1", from, "public", "1", to, count];
+        let keys = ["public", "point", "bad", "redo"];
+        self.by_hand("HSET point read 0").await;
+        self.step("project", &keys, &project("0-0", "@2", "3"))
+            .await;
+        self.step("project", &keys, &project("@1", "@3", "1")).await;
+        self.step("project", &keys, &project("@2", "@4", "2")).await;
+        let arrive = [&lease("arrive")[..], &["1", "@4", "@5", "6"]].concat();
+        self.step("project_lease", &["public", "point"], &arrive)
+            .await;
+        let groups = self.by_hand("XINFO GROUPS public").await;
+        self.note("groups", &groups);
+        let rebuild = ["public", "point", "building", "bad", "new-bad", "redo"];
+        self.step(
+            "project_rebuild",
+            &rebuild,
+            &["view", "me", "1000", "begin"],
+        )
+        .await;
+        self.by_hand("HSET building position @4").await;
+        self.step(
+            "project_rebuild",
+            &rebuild,
+            &["view", "me", "1000", "switch", "2", "1"],
+        )
+        .await;
+        self.by_hand("HSET building position @5").await;
+        self.step(
+            "project_rebuild",
+            &rebuild,
+            &["view", "me", "1000", "switch", "2", "1"],
+        )
+        .await;
+    }
+
+    /// Aggregates whose positions are such ids, a public stream that has come to one, and other streams that have.
+    async fn aggregates(&mut self) {
+        for (version, place) in [(1, 0), (2, 2), (3, 4)] {
+            self.by_hand(&format!(
+                "XADD {{a}}:1 {version}-0 position @{place} id v{version} type t"
+            ))
+            .await;
+        }
+        for after in ["0-0", "@0", "@1", "@3", "@4"] {
+            self.step("first_events", &["{a}:1"], &[after]).await;
+        }
+        self.by_hand("COPY {a}:1 {a}:2").await;
+        for (n, script) in ["append_events", "append_events", "publish_once", "add_due"]
+            .into_iter()
+            .enumerate()
+        {
+            let stream = format!("public-{n}");
+            self.by_hand(&format!("XADD {stream} @2 type t")).await;
+            match script {
+                "append_events" => {
+                    let first = ["4", ""][n];
+                    let append = [first, "3", "1", "4", "id", "v4", "type", "t"];
+                    let aggregate = format!("{{a}}:{}", n + 1);
+                    self.step(script, &[&stream[..], &aggregate[..]], &append)
+                        .await;
+                }
+                "publish_once" => {
+                    for _ in 0..2 {
+                        let once = ["60000", "type", "t"];
+                        self.step(script, &[&stream[..], "mark"], &once).await;
+                    }
+                }
+                _ => {
+                    let keys = [&stream[..], "due", "events"];
+                    self.step("schedule", &keys, &["e", "1", "", "type", "t"])
+                        .await;
+                    self.step(script, &keys, &["10", "10000"]).await;
+                }
+            }
+            let stands = self
+                .by_hand(&format!("XREVRANGE {stream} + - COUNT 1"))
+                .await;
+            self.note(&stream, &stands);
+        }
+        for place in [1, 3] {
+            let version = self.ids.0[place].0.to_string();
+            if self.ids.0[place].1 == 0 {
+                self.by_hand(&format!("XADD snapped @{place} id v{version}"))
+                    .await;
+            }
+        }
+        for place in [1, 3, 1] {
+            let version = self.ids.0[place].0.to_string();
+            let keep = [&version[..], &format!("v{version}"), "1", "state"];
+            self.step("keep_snapshot", &["snapped", "snapshot"], &keep)
+                .await;
+        }
+        // A stream with such a version is no aggregate, and has no events to append to.
+        self.by_hand("XADD {a}:9 1-0 position 1-0 id v1 type t")
+            .await;
+        let version = self.ids.0[5].0.max(1 << 54);
+        self.by_hand(&format!(
+            "XADD {{a}}:9 {version}-0 position 1-1 id v2 type t"
+        ))
+        .await;
+        self.step(
+            "append_events",
+            &["public-9", "{a}:9"],
+            &["", "any", "1", "4", "id", "v3", "type", "t"],
+        )
+        .await;
+        self.step("first_events", &["{a}:9"], &["1-0"]).await;
+    }
+}
