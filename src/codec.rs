@@ -82,7 +82,8 @@ pub(crate) struct Known {
     pub version: Option<u32>,
 }
 
-/// Finds the fields with a meaning. Where a name stands twice the first one counts.
+/// Finds the fields with a meaning. Where a name stands twice the first one that says something counts; an empty `id`,
+/// `time`, `source`, `subject`, `traceparent` or `datacontenttype` is none. This is the one place that decides it.
 pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
     let mut known = Known::default();
     for (at, (name, value)) in fields.iter().enumerate().take(u16::MAX as usize) {
@@ -95,6 +96,20 @@ pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
 }
 
 impl Known {
+    /// Where the field of this name stands, where that is one of those with a text that has a meaning.
+    pub fn slot(&self, name: &str) -> Option<Option<u16>> {
+        Some(match name {
+            "id" => self.id,
+            "type" => self.event_type,
+            "time" => self.time,
+            "source" => self.source,
+            "subject" => self.subject,
+            "traceparent" => self.traceparent,
+            "datacontenttype" => self.content_type,
+            _ => return None,
+        })
+    }
+
     /// The field at this place has this name and value.
     pub fn learn(&mut self, at: u16, name: &[u8], value: &[u8]) -> Result<(), DecodeError> {
         // By length first: most fields of most entries are told apart by it alone.
@@ -118,7 +133,8 @@ impl Known {
             (15, b"datacontenttype") => (&mut self.content_type, "datacontenttype"),
             _ => return Ok(()),
         };
-        if slot.is_none() {
+        // What is empty says nothing: an empty id would make one event of all that have it.
+        if slot.is_none() && (!value.is_empty() || field == "type") {
             // Looked at by the word where it is ASCII, as it is nearly always.
             if !value.is_ascii() && std::str::from_utf8(value).is_err() {
                 return Err(DecodeError::NotUtf8(field));
@@ -192,8 +208,7 @@ pub(crate) fn decode_as<T: DeserializeOwned>(
 ) -> Result<T, DecodeError> {
     match format {
         Format::MessagePack => {
-            let mut decoder = rmp_serde::Deserializer::from_read_ref(data);
-            decoder.set_max_depth(MSGPACK_DEPTH);
+            let mut decoder = msgpack(data);
             T::deserialize(&mut decoder).map_err(|error| DecodeError::Data {
                 format: "MessagePack",
                 error: error.to_string(),
@@ -204,6 +219,15 @@ pub(crate) fn decode_as<T: DeserializeOwned>(
             error: error.to_string(),
         }),
     }
+}
+
+/// A decoder of MessagePack that follows no nesting deeper than a stack allows.
+pub(crate) fn msgpack(
+    data: &[u8],
+) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(data);
+    decoder.set_max_depth(MSGPACK_DEPTH);
+    decoder
 }
 
 /// The format that a content type names.

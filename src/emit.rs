@@ -12,6 +12,7 @@ use crate::effects::{CommitError, Committed, Effect};
 use crate::event::Envelope;
 use crate::event_type;
 use crate::handler::Event;
+use crate::identity::which;
 use crate::outbox::{Ask, Emitted, Known, MOST_FIELDS};
 use crate::publisher::{check_stream, envelope_of};
 
@@ -157,7 +158,7 @@ impl Context {
         let cause_id = cause.id();
         let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let mut add = |name: &str, value: &dyn Fn() -> Option<String>| {
-            if envelope.field(name).is_none()
+            if !envelope.says(name)
                 && let Some(value) = value()
             {
                 envelope = std::mem::replace(&mut envelope, Envelope::new("")).with(name, value);
@@ -171,7 +172,8 @@ impl Context {
         add("traceparent", &|| cause.traceparent().map(str::to_owned));
         add("causationid", &|| Some(cause_id.to_string()));
         add("correlationid", &|| {
-            Some(cause.field("correlationid").unwrap_or(&cause_id).to_owned())
+            let first = cause.field("correlationid").filter(|id| !id.is_empty());
+            Some(first.unwrap_or(&cause_id).to_owned())
         });
         if envelope.fields().len() > MOST_FIELDS {
             return Err(format!("an event of more than {MOST_FIELDS} fields"));
@@ -182,7 +184,14 @@ impl Context {
     fn id_at(&self, place: usize) -> String {
         let envelope = self.envelope();
         let (stream, group, of) = (self.stream(), self.group(), envelope.event_type());
-        let name = format!("{stream}\0{}\0{group}\0{of}\0{place}", envelope.id());
+        let name = match envelope.source() {
+            // Two sources may count from one, and what their events lead to are different events.
+            Some(source) => {
+                let which = which(source.as_bytes(), envelope.id().as_bytes(), of.as_bytes());
+                format!("{stream}\0{which}\0{group}\0{place}")
+            }
+            None => format!("{stream}\0{}\0{group}\0{of}\0{place}", envelope.id()),
+        };
         Uuid::new_v5(&NAMESPACE, name.as_bytes())
             .hyphenated()
             .to_string()
@@ -217,6 +226,13 @@ mod tests {
             id(&first),
             id(&emitted(
                 Envelope::new("order.x").with("id", "e-1"),
+                Envelope::new("a.b")
+            ))
+        );
+        assert_ne!(
+            id(&first),
+            id(&emitted(
+                cause().with("source", "shop"),
                 Envelope::new("a.b")
             ))
         );

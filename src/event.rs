@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::codec::{self, DecodeError, Known};
 use crate::fields::Fields;
+use crate::rfc3339;
 
 /// The last millisecond of the year 9999.
 const LAST_MS: u64 = 253_402_300_799_999;
@@ -165,7 +166,7 @@ impl Envelope {
         self.text(self.known.event_type).unwrap_or_default()
     }
 
-    /// The event's id: the field `id`, or the entry's id where there is none.
+    /// The event's id: the field `id`, or the entry's id where there is none, or an empty one.
     pub fn id(&self) -> Cow<'_, str> {
         match self.text(self.known.id) {
             Some(id) => Cow::Borrowed(id),
@@ -178,19 +179,20 @@ impl Envelope {
         self.entry.id
     }
 
-    /// When it happened: the field `time` (RFC 3339), or the time in the entry's id.
+    /// When it happened: the field `time` (RFC 3339, with any offset; in UTC where it says none), or the time in the
+    /// entry's id where there is none or it can't be read.
     pub fn time(&self) -> SystemTime {
         self.text(self.known.time)
-            .and_then(|text| humantime::parse_rfc3339_weak(text.trim_end_matches('Z')).ok())
+            .and_then(rfc3339::parse_or_utc)
             .unwrap_or_else(|| self.entry.id.time())
     }
 
-    /// Who published it.
+    /// Who published it; none where the field is empty.
     pub fn source(&self) -> Option<&str> {
         self.text(self.known.source)
     }
 
-    /// What it is about: the ordering key, an aggregate's id.
+    /// What it is about: the ordering key, an aggregate's id; none where the field is empty.
     pub fn subject(&self) -> Option<&str> {
         self.text(self.known.subject)
     }
@@ -250,6 +252,25 @@ impl Envelope {
     /// The field `id`, likewise.
     pub(crate) fn id_bytes(&self) -> Option<&[u8]> {
         self.known.id.map(|at| self.bytes(at))
+    }
+
+    /// The field `source`, likewise; empty where there is none.
+    pub(crate) fn source_bytes(&self) -> &[u8] {
+        self.known
+            .source
+            .map(|at| self.bytes(at))
+            .unwrap_or_default()
+    }
+
+    /// Whether a field is there and says something: an empty one is none.
+    pub(crate) fn says(&self, name: &str) -> bool {
+        match self.known.slot(name) {
+            Some(slot) => slot.is_some(),
+            None => {
+                let value = self.entry.fields.value(name);
+                value.is_some_and(|value| !value.is_empty())
+            }
+        }
     }
 
     fn bytes(&self, at: u16) -> &[u8] {

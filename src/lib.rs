@@ -52,6 +52,7 @@ pub mod eventstore;
 mod failure;
 mod fields;
 mod handler;
+mod identity;
 #[cfg(test)]
 mod instructions;
 mod middleware;
@@ -59,6 +60,7 @@ mod outbox;
 mod policy;
 mod publisher;
 pub mod retry;
+mod rfc3339;
 mod stream;
 mod upcast;
 mod worker;
@@ -75,7 +77,9 @@ pub use handler::{Event, Registry};
 pub use middleware::{Handler, Handling};
 pub use outbox::Emitted;
 pub use policy::{Breaker, CallError};
-pub use publisher::{Once, Publisher, Scheduled, ScheduledEvent, ScheduledEvents};
+pub use publisher::{
+    Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
+};
 pub use stream::PooledConnection;
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 

@@ -1,8 +1,10 @@
 //! The publisher: puts events on streams, one or many, pipelined; now, later, or only once.
 
+mod many;
 mod once;
 mod scheduled;
 
+pub use many::{PublishError, Published};
 pub use once::Once;
 pub(crate) use once::once_within;
 pub use scheduled::{Scheduled, ScheduledEvent, ScheduledEvents};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::codec::{self, Format};
@@ -24,9 +27,10 @@ use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnec
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
 ///
-/// Every event gets an `id` (UUIDv7), a `time` and a `datacontenttype` where it has none. A publish that ends in an
-/// error may have reached the stream all the same; publish it again with the same [`Envelope`], whose `id` then
-/// tells handlers that it is the same event.
+/// Every event gets an `id` (UUIDv7), a `time` and a `datacontenttype` where it has none, or an empty one. A publish that
+/// ends in an error may have reached the stream all the same. Where that matters make the [`envelope`](Self::envelope)
+/// first, which has its id from then on, and publish a clone of it: a repeat has the same id, which tells handlers that it
+/// is the same event. Of many events the [error](PublishError) has those that are not known to be in.
 #[derive(Clone)]
 pub struct Publisher {
     pool: Pool,
@@ -77,17 +81,18 @@ impl Publisher {
     /// Publishes events to `stream` in their order, pipelined. Answers the ids Redis gave them.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); of those events that follow the first one refused, some may have been
-    /// published.
+    /// As [`publish`](Self::publish). The error says of each event what became of it: once one is refused, or the
+    /// connection breaks, no more are sent, but of those behind it that were on their way some may be in. What is not
+    /// known to be in can be [taken from it](PublishError::into_rest) and published again under the same ids.
     pub async fn publish_many<'a, E: Event + Serialize>(
         &self,
         stream: &str,
         events: impl IntoIterator<Item = &'a E>,
-    ) -> Result<Vec<EntryId>> {
-        let envelopes = events
-            .into_iter()
-            .map(|event| self.envelope(event))
-            .collect::<Result<Vec<_>>>()?;
+    ) -> Result<Vec<EntryId>, PublishError> {
+        let envelopes = events.into_iter().map(|event| self.envelope(event));
+        let envelopes = envelopes
+            .collect::<Result<Vec<_>>>()
+            .map_err(|error| PublishError::before(error, Vec::new()))?;
         self.publish_envelopes(stream, envelopes).await
     }
 
@@ -110,31 +115,72 @@ impl Publisher {
         &self,
         stream: &str,
         envelopes: impl IntoIterator<Item = Envelope>,
-    ) -> Result<Vec<EntryId>> {
-        let appended = self.append(stream, &How::Now, envelopes).await?;
-        let done = appended.into_done()?;
-        Ok(done.into_iter().filter_map(Done::entry).collect())
+    ) -> Result<Vec<EntryId>, PublishError> {
+        let envelopes: Vec<Envelope> = envelopes.into_iter().collect();
+        if let Err(error) = check_all(stream, &envelopes) {
+            return Err(PublishError::before(error, envelopes));
+        }
+        let envelopes = self.complete(envelopes);
+        let (mut appended, stop) = (Appended::default(), CancellationToken::new());
+        self.send(stream, &How::Now, &envelopes, &stop, &mut appended)
+            .await;
+        many::added(envelopes, appended)
     }
 
-    /// Gives events to Redis in their order, pipelined, telling of every one what became of it.
+    /// Gives events to Redis in their order, pipelined, until one is refused, the connection breaks, or `stop` says so.
+    /// What became of every one stands in `appended`, even if this future is dropped before its end.
     pub(crate) async fn append(
         &self,
         stream: &str,
         how: &How,
         envelopes: impl IntoIterator<Item = Envelope>,
-    ) -> Result<Appended> {
-        let envelopes = self.complete_all(stream, envelopes)?;
-        let additions: Vec<Addition<'_>> = envelopes
-            .iter()
-            .map(|envelope| Addition {
-                id: envelope.id(),
-                fields: envelope.fields(),
-            })
-            .collect();
-        Ok(self.pool.append(stream, how, &additions).await)
+        stop: &CancellationToken,
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let envelopes: Vec<Envelope> = envelopes.into_iter().collect();
+        check_all(stream, &envelopes)?;
+        let envelopes = self.complete(envelopes);
+        self.send(stream, how, &envelopes, stop, appended).await;
+        Ok(())
     }
 
-    /// The envelope that [`publish`](Self::publish) would make of an event, to be completed and published.
+    /// The same for one event.
+    pub(crate) async fn append_one(
+        &self,
+        stream: &str,
+        how: &How,
+        envelope: Envelope,
+    ) -> Result<Done> {
+        let (mut appended, stop) = (Appended::default(), CancellationToken::new());
+        self.append(stream, how, [envelope], &stop, &mut appended)
+            .await?;
+        appended.into_done()?.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Redis,
+                "Redis does not say what became of the event",
+            )
+        })
+    }
+
+    async fn send(
+        &self,
+        stream: &str,
+        how: &How,
+        envelopes: &[Envelope],
+        stop: &CancellationToken,
+        appended: &mut Appended,
+    ) {
+        let additions: Vec<Addition<'_>> = envelopes
+            .iter()
+            .map(|envelope| Addition::new(envelope, how))
+            .collect();
+        self.pool
+            .append(stream, how, &additions, stop, appended)
+            .await;
+    }
+
+    /// The envelope that [`publish`](Self::publish) would make of an event. It has an id, so that publishing it once
+    /// more publishes the same event.
     ///
     /// # Errors
     /// Where the event can't be encoded.
@@ -145,7 +191,7 @@ impl Publisher {
                 "Event::TYPE is dotted and lower-case, like order.created"
             )
         };
-        envelope_of(event, self.format)
+        envelope_of(event, self.format).map(with_id)
     }
 
     /// A connection to the publisher's Redis, from its pool, for what is to be stored beside an event.
@@ -160,41 +206,46 @@ impl Publisher {
         &self.pool
     }
 
-    fn complete_all(
-        &self,
-        stream: &str,
-        envelopes: impl IntoIterator<Item = Envelope>,
-    ) -> Result<Vec<Envelope>> {
-        check_stream(stream)?;
+    /// The same events with what they lack.
+    fn complete(&self, envelopes: Vec<Envelope>) -> Vec<Envelope> {
         let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        envelopes
-            .into_iter()
-            .map(|envelope| self.complete(envelope, &now))
-            .collect()
+        let complete = |envelope| {
+            let mut envelope = self.with_source(with_id(envelope));
+            if !envelope.says("time") {
+                envelope = envelope.with("time", &now);
+            }
+            if !envelope.says("datacontenttype") {
+                envelope = envelope.with("datacontenttype", codec::JSON);
+            }
+            envelope
+        };
+        envelopes.into_iter().map(complete).collect()
     }
 
-    fn complete(&self, mut envelope: Envelope, now: &str) -> Result<Envelope> {
-        if let Err(why) = event_type::check(envelope.event_type()) {
-            let message = format!("the event type {:?} {why}", envelope.event_type());
-            return Err(Error::new(ErrorKind::Invalid, message));
+    fn with_source(&self, envelope: Envelope) -> Envelope {
+        match (envelope.source(), &self.source) {
+            (None, Some(source)) => envelope.with("source", &**source),
+            _ => envelope,
         }
-        envelope = with_id(envelope);
-        if envelope.field("time").is_none() {
-            envelope = envelope.with("time", now);
-        }
-        if envelope.field("datacontenttype").is_none() {
-            envelope = envelope.with("datacontenttype", codec::JSON);
-        }
-        if let (None, Some(source)) = (envelope.source(), &self.source) {
-            envelope = envelope.with("source", &**source);
-        }
-        Ok(envelope)
     }
 }
 
-/// The same event with an id where it has none.
+/// Refuses what can't be published at all.
+fn check_all(stream: &str, envelopes: &[Envelope]) -> Result<()> {
+    check_stream(stream)?;
+    for envelope in envelopes {
+        let event_type = envelope.event_type();
+        if let Err(why) = event_type::check(event_type) {
+            let message = format!("the event type {event_type:?} {why}");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+    }
+    Ok(())
+}
+
+/// The same event with an id where it has none, or an empty one.
 pub(crate) fn with_id(envelope: Envelope) -> Envelope {
-    if envelope.field("id").is_some() {
+    if envelope.says("id") {
         return envelope;
     }
     let id = Uuid::now_v7().hyphenated();

@@ -8,7 +8,7 @@ use streamhand::dead_letters::{DeadLetters, Filter};
 use streamhand::{Context, Effect, Envelope, Registry, Settings};
 
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Proxy, Server, Setup, dead, eventually, scripts, settled};
+use crate::support::{Proxy, Server, Setup, dead, eventually, marks, scripts, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,10 +29,7 @@ fn setup(server: &Server) -> Setup {
 }
 
 async fn mark(redis: &mut MultiplexedConnection, id: &str) -> Option<String> {
-    redis
-        .get(format!("{{jobs}}:workers:seen:{id}"))
-        .await
-        .unwrap()
+    redis.get(marks::seen(id)).await.unwrap()
 }
 
 async fn assert_started(redis: &mut MultiplexedConnection, expected: &[(&str, u32)]) {
@@ -57,7 +54,7 @@ on_both_servers! {
         assert!(!mark(&mut redis, "a").await.is_some_and(|mark| mark.starts_with("done")), "marked before its success");
         settled(&mut redis, "jobs", PATIENCE).await;
         assert!(mark(&mut redis, "a").await.is_some_and(|mark| mark.starts_with("done ")));
-        let lasts: u64 = redis.pttl("{jobs}:workers:seen:a").await.unwrap();
+        let lasts: u64 = redis.pttl(marks::seen("a")).await.unwrap();
         assert!((3_500_000..=3_600_000).contains(&lasts), "{lasts} ms");
         for _ in 0..3 {
             publish(&mut redis, "a", Action::Succeed).await;
@@ -154,7 +151,7 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let registry = Registry::new().on(async |job: Job, ctx: Context| {
             let mut own = ctx.redis().await?;
-            let _: () = own.set(format!("{{jobs}}:workers:seen:{}", job.id), "done 1-1").await?;
+            let _: () = own.set(marks::seen(&job.id), "done 1-1").await?;
             ctx.effect(Effect::set("effect", "x"));
             ctx.emit_envelope("emitted", Envelope::new("test.emitted"));
             Ok(())

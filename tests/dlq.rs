@@ -327,7 +327,7 @@ on_both_servers! {
             ^
         error: unclosed group
         $ dlq list --since yesterday
-        error: invalid value 'yesterday' for '--since <TIME>': write a time in UTC (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)
+        error: invalid value 'yesterday' for '--since <TIME>': write a time (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)
         $ dlq list --since 2026-01-02 --until 2026-01-01
         error: nothing is since 2026-01-02T00:00:00Z and until 2026-01-01T00:00:00Z: the second is earlier
         $ dlq list --limit 0

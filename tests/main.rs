@@ -40,6 +40,8 @@ mod fixture;
 mod fleet;
 mod forgetting;
 mod groups;
+mod half_done;
+mod identity;
 mod idle;
 mod ids;
 mod inline;

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use streamhand::{Envelope, ErrorKind, Publisher};
 
 use crate::support::jobs::{Action, Job};
-use crate::support::{Cli, Proxy, Server, entries, eventually, publisher_with, scripts};
+use crate::support::{Cli, Proxy, Server, entries, eventually, marks, publisher_with, scripts};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DAY: Duration = Publisher::ONCE_WITHIN;
@@ -46,7 +46,7 @@ on_both_servers! {
         assert_eq!((stored.len(), stored[0].id), (2, first.entry));
         let event = Envelope::decode(stored[0].clone().into()).unwrap();
         assert_eq!((&event.id()[..], event.event_type()), ("e-1", "test.job"));
-        let ttl: i64 = redis::cmd("PTTL").arg("{jobs}:published:e-1").query_async(&mut redis).await.unwrap();
+        let ttl: i64 = redis::cmd("PTTL").arg(marks::published("e-1")).query_async(&mut redis).await.unwrap();
         assert!((DAY.as_millis() as i64 - 60_000..=DAY.as_millis() as i64).contains(&ttl), "{ttl}");
 
         let short = Duration::from_millis(200);
@@ -102,12 +102,12 @@ on_both_servers! {
         let nameless = publisher.publish_envelope_once("jobs", nameless, DAY).await.unwrap_err();
         assert_eq!(nameless.kind(), ErrorKind::Invalid);
 
-        run(&mut redis, &["RPUSH", "{jobs}:published:list", "x"]).await;
-        run(&mut redis, &["SET", "{jobs}:published:other", "x"]).await;
+        run(&mut redis, &["RPUSH", &marks::published("list"), "x"]).await;
+        run(&mut redis, &["SET", &marks::published("other"), "x"]).await;
         for id in ["list", "other"] {
             let error = error(id, DAY).await;
             assert_eq!(error.kind(), ErrorKind::Redis);
-            assert!(error.to_string().contains(&format!("WRONGTYPE {{jobs}}:published:{id} ")), "{error}");
+            assert!(error.to_string().contains(&format!("WRONGTYPE {} ", marks::published(id))), "{error}");
         }
         run(&mut redis, &["SET", "jobs", "no stream"]).await;
         assert_eq!(error("e-1", DAY).await.kind(), ErrorKind::Redis);
@@ -138,7 +138,7 @@ on_both_servers! {
     async fn the_program_publishes_once_one_event_or_a_file_of_them(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
-        let once = ["publish", "jobs", "test.job", "{}", "--id", "e-1", "--once"];
+        let once = ["publish", "jobs", "test.job", "1", "--id", "e-1", "--once"];
         let first = cli.run(&once).await.ok();
         let again = cli.run(&once).await;
         assert_eq!((&again.out, &again.err[..]), (&first, "published before, and not again\n"));

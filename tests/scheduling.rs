@@ -258,9 +258,9 @@ on_both_servers! {
         $ publish jobs test.job {} --at 2020-01-01T00:00:00Z
         error: --at 2020-01-01T00:00:00Z has passed (it is NOW now at the server): leave it out to publish at once
         $ publish jobs test.job {} --at 2999-01-01T00:00:00
-        error: invalid value '2999-01-01T00:00:00' for '--at <TIME>': no time with its date and its offset from UTC; write it as in 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        error: invalid value '2999-01-01T00:00:00' for '--at <TIME>': it does not say its offset from UTC; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
         $ publish jobs test.job {} --at noon
-        error: invalid value 'noon' for '--at <TIME>': no time with its date and its offset from UTC; write it as in 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        error: invalid value 'noon' for '--at <TIME>': it is no time as RFC 3339 writes it; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
         $ publish jobs test.job {} --at 2999-01-01T00:00:00Z --delay 1h
         error: the argument '--at <TIME>' cannot be used with '--delay <DURATION>'
         "#) };

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::ConfigError;
 use crate::error::{Error, ErrorKind, chain};
+use crate::publisher::PublishError;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -62,6 +63,12 @@ impl From<Error> for CommandError {
             message: chain(&error),
             code,
         }
+    }
+}
+
+impl From<PublishError> for CommandError {
+    fn from(error: PublishError) -> Self {
+        Error::from(error).into()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::config::duration;
+use crate::rfc3339;
 
 /// A time, or how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +14,17 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    /// Reads `2026-01-31T12:00:00Z`, `2026-01-31` or `2h`.
+    /// Reads `2026-01-31T12:00:00Z`, with any offset, `2026-01-31` or `2h`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Ok(ago) = duration::parse(text) {
             return Ok(Moment::Ago(ago));
         }
         let day = format!("{text}T00:00:00Z");
-        humantime::parse_rfc3339(text)
-            .or_else(|_| humantime::parse_rfc3339(&day))
+        rfc3339::parse(text)
+            .or_else(|_| rfc3339::parse(&day))
             .map(Moment::At)
             .map_err(|_| {
-                "write a time in UTC (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)"
+                "write a time (2026-01-31T12:00:00Z), a day (2026-01-31) or a duration ago (90s, 2h, 7d)"
                     .to_owned()
             })
     }
@@ -37,7 +38,10 @@ impl Moment {
     pub fn from(self, now: SystemTime) -> SystemTime {
         match self {
             Moment::At(time) => time,
-            Moment::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
+            Moment::Ago(ago) => {
+                let then = now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+                then.max(SystemTime::UNIX_EPOCH)
+            }
         }
     }
 }
@@ -52,6 +56,7 @@ mod tests {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         let at = |text| Moment::parse(text).map(|moment| moment.from(noon));
         assert_eq!(at("2026-01-31T12:00:00Z"), Ok(noon));
+        assert_eq!(at("2026-01-31t13:00:00+01:00"), Ok(noon));
         assert_eq!(at("2026-01-31"), Ok(noon - hours(12)));
         assert_eq!(at("2h"), Ok(noon - hours(2)));
         assert_eq!(at("100000d"), Ok(SystemTime::UNIX_EPOCH));

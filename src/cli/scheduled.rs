@@ -9,7 +9,10 @@ use super::CommandError;
 use super::terminal::{closed, print, say};
 use super::text::{count, printable, table, time};
 use crate::config::Settings;
+use crate::identity::which;
 use crate::publisher::{Publisher, ScheduledEvent};
+use crate::rfc3339;
+use crate::stream::Cancelled;
 
 /// Events in the table where no limit is given.
 const LIMIT: u64 = 100;
@@ -41,6 +44,12 @@ pub(super) struct CancelArgs {
     /// The events' ids
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
+    /// Their type, where several events have an id
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Their source, where they have one
+    #[arg(long, requires = "event_type")]
+    source: Option<String>,
 }
 
 pub(super) async fn run(command: ScheduledCommand, settings: Settings) -> Result<(), CommandError> {
@@ -144,7 +153,7 @@ fn as_json(stream: &str, scheduled: &ScheduledEvent) -> Value {
     json!({
         "stream": stream,
         "id": scheduled.id,
-        "at": humantime::format_rfc3339_millis(scheduled.at).to_string(),
+        "at": rfc3339::millis(scheduled.at),
         "type": event.map(|event| event.event_type()),
         "subject": event.and_then(|event| event.subject()),
         "source": event.and_then(|event| event.source()),
@@ -153,26 +162,47 @@ fn as_json(stream: &str, scheduled: &ScheduledEvent) -> Value {
 }
 
 async fn cancel(args: CancelArgs, publisher: &Publisher) -> Result<(), CommandError> {
-    let CancelArgs { stream, mut ids } = args;
+    let CancelArgs {
+        stream,
+        mut ids,
+        event_type,
+        source,
+    } = args;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
-    let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let which_of = |id: &str| {
+        let source = source.as_deref().unwrap_or_default();
+        let event_type = event_type.as_deref()?;
+        Some(which(
+            source.as_bytes(),
+            id.as_bytes(),
+            event_type.as_bytes(),
+        ))
+    };
+    let asked: Vec<(&str, Option<String>)> = ids.iter().map(|id| (&id[..], which_of(id))).collect();
     let cancelled = publisher.cancel_all_scheduled(&stream, &asked).await?;
-    let number = cancelled.iter().filter(|cancelled| **cancelled).count() as u64;
-    let missing: Vec<&str> = asked
-        .into_iter()
-        .zip(&cancelled)
-        .filter_map(|(id, cancelled)| (!cancelled).then_some(id))
-        .collect();
+    let (mut number, mut missing, mut several) = (0, Vec::new(), Vec::new());
+    for (id, cancelled) in ids.iter().zip(cancelled) {
+        match cancelled {
+            Cancelled::Yes => number += 1,
+            Cancelled::No => missing.push(&id[..]),
+            Cancelled::Which(many) => several.push(format!(
+                "{many} events of {stream} that wait for their time have the id {id}: say which by --type and --source"
+            )),
+        }
+    }
     if number > 0 {
         print(format_args!("cancelled {}", count(number, "event")))?;
     }
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        several.push(format!(
+            "no event of {stream} that waits for its time has the id {}: it was published or cancelled, or never was \
+             scheduled",
+            missing.join(" or ")
+        ));
     }
-    Err(CommandError::failed(format!(
-        "no event of {stream} that waits for its time has the id {}: it was published or cancelled, or never was \
-         scheduled",
-        missing.join(" or ")
-    )))
+    match several.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::failed(several.join("; "))),
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::config::duration;
+use crate::rfc3339;
 
 /// Columns of a terminal that a cell needs which may be broken.
 const BROKEN: usize = 24;
@@ -118,7 +119,7 @@ impl fmt::Display for Printable<'_> {
 
 /// A time in UTC, to the second.
 pub(super) fn time(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    rfc3339::seconds(time)
 }
 
 /// A duration in its one or two largest units: `2h 5m`, `340ms`.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use regex::Regex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::rfc3339;
 
 /// Why an entry can be in the dead letters.
 ///
@@ -96,8 +97,8 @@ impl Filter {
         match (self.since, self.until) {
             (Some(since), Some(until)) if since > until => invalid(format!(
                 "nothing is since {} and until {}: the second is earlier",
-                humantime::format_rfc3339_seconds(since),
-                humantime::format_rfc3339_seconds(until)
+                rfc3339::seconds(since),
+                rfc3339::seconds(until)
             )),
             _ => Ok(()),
         }

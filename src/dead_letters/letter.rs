@@ -8,6 +8,7 @@ use super::export::serialize_fields;
 use crate::codec;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
+use crate::rfc3339;
 use crate::stream::{DEATH, Head, Ticket};
 
 /// A dead letter without its data.
@@ -93,7 +94,7 @@ impl DeadLetter {
             replays,
         ]: [String; DEATH.len()] = death.try_into().ok()?;
         let mark = format!("{entry} {at}").into();
-        let time = |text: &str| humantime::parse_rfc3339(text).unwrap_or_else(|_| id.time());
+        let time = |text: &str| rfc3339::parse(text).unwrap_or_else(|_| id.time());
         Some(DeadLetter {
             id,
             stream: stream.to_owned(),
@@ -194,7 +195,7 @@ fn as_text<S: Serializer>(id: &EntryId, to: S) -> Result<S::Ok, S::Error> {
 }
 
 fn as_time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_rfc3339_millis(*time))
+    to.collect_str(&rfc3339::millis(*time))
 }
 
 #[cfg(test)]

@@ -56,11 +56,7 @@ pub(super) fn prepare(public: &PublicStreams, appends: Vec<Append>) -> Result<Ve
         let count = append.events.len();
         let mut complete = Vec::with_capacity(count);
         // Those get ids that nobody has had.
-        let is_fresh = append.fresh
-            || append
-                .events
-                .iter()
-                .all(|event| event.field("id").is_none());
+        let is_fresh = append.fresh || append.events.iter().all(|event| !event.says("id"));
         for event in append.events {
             let event = self::complete(&aggregate, event, &now)?;
             if (are_many || count > 1) && !ids.insert(event.id().into_owned()) {
@@ -105,16 +101,16 @@ fn complete(aggregate: &AggregateId, event: Envelope, now: &str) -> Result<Envel
     {
         return refuse("the subject of an aggregate's event is the aggregate".to_owned());
     }
-    let mut event = with_id(event);
-    if event.id().is_empty() {
+    if event.field("id") == Some("") {
         return refuse("an event with an empty id".to_owned());
     }
+    let mut event = with_id(event);
     for (name, value) in [
         ("subject", aggregate.as_str()),
         ("time", now),
         ("datacontenttype", codec::JSON),
     ] {
-        if event.fields().value(name).is_none() {
+        if !event.says(name) {
             event = event.with(name, value);
         }
     }

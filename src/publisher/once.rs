@@ -23,11 +23,13 @@ impl Publisher {
     /// How long an event is remembered to be published where nothing else is said: a day.
     pub const ONCE_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Publishes one event to `stream`, unless an event with this `id` was published so to it within the last `window`.
-    /// Safe to repeat for as long, by whomever: a publish whose answer got lost included.
+    /// Publishes one event to `stream`, unless the same event was published so to it within the last `window`: one of
+    /// this `id`, the same type and the same source. Safe to repeat for as long, by whomever: a publish whose answer got
+    /// lost included.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and where the id is empty or the window no millisecond.
+    /// As [`publish`](Self::publish), and where the id is empty or the window no millisecond. [`ErrorKind::Exists`] where
+    /// the event was published with other data.
     pub async fn publish_once<E: Event + Serialize>(
         &self,
         stream: &str,
@@ -51,17 +53,16 @@ impl Publisher {
     ) -> Result<Once> {
         has_id(&envelope)?;
         let how = once_within(window)?;
-        let appended = self.append(stream, &how, [envelope]).await?;
-        match appended.into_done()?[..] {
-            [Done::Added(entry)] => Ok(Once {
+        match self.append_one(stream, &how, envelope).await? {
+            Done::Added(entry) => Ok(Once {
                 entry,
                 is_new: true,
             }),
-            [Done::AddedBefore(entry)] => Ok(Once {
+            Done::AddedBefore(entry) => Ok(Once {
                 entry,
                 is_new: false,
             }),
-            _ => Err(Error::new(
+            Done::Scheduled { .. } => Err(Error::new(
                 ErrorKind::Redis,
                 "Redis does not say what became of the event",
             )),
@@ -85,11 +86,11 @@ pub(crate) fn once_within(window: Duration) -> Result<How> {
 
 /// Refuses an event that nothing can be recognized by.
 fn has_id(envelope: &Envelope) -> Result<()> {
-    match envelope.field("id") {
-        Some(id) if !id.is_empty() => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Invalid,
-            "an event that is to be published once needs an id of its own, by which it is known again",
-        )),
+    if envelope.says("id") {
+        return Ok(());
     }
+    Err(Error::new(
+        ErrorKind::Invalid,
+        "an event that is to be published once needs an id of its own, by which it is known again",
+    ))
 }

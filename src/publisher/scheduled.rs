@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;
 use crate::handler::Event;
-use crate::stream::{Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, time};
+use crate::identity::which;
+use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, time};
 
 /// An event that is to be published later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Scheduled {
     pub id: String,
     /// When it is due.
     pub at: SystemTime,
-    /// False where an event with this id was scheduled before: that one is kept as it was.
+    /// False where the event was scheduled before: that one is kept as it was.
     pub is_new: bool,
 }
 
@@ -53,12 +54,12 @@ impl Publisher {
     /// Publishes one event to `stream` at this time; at once where it has passed. Until then it can be
     /// [cancelled](Self::cancel_scheduled).
     ///
-    /// An event with the same id that is scheduled for the same time is the same event: nothing changes, and that it is
-    /// scheduled is answered, so that a call whose answer got lost can be repeated.
+    /// An event of the same id, type and source that is scheduled for the same time is the same event: nothing changes,
+    /// and that it is scheduled is answered, so that a call whose answer got lost can be repeated.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where an event with the same id is scheduled for another
-    /// time; [`ErrorKind::Invalid`] where the time lies behind the year 9999.
+    /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where the same event is scheduled for another time, or with
+    /// other data; [`ErrorKind::Invalid`] where the time lies behind the year 9999.
     pub async fn publish_at<E: Event + Serialize>(
         &self,
         stream: &str,
@@ -85,11 +86,11 @@ impl Publisher {
     /// Publishes one event to `stream` so much later than Redis gets it, by the clock of Redis. Until then it can be
     /// [cancelled](Self::cancel_scheduled).
     ///
-    /// Where an event with the same id is scheduled, it stays as it is, and its time is answered: a repeat delays
-    /// nothing.
+    /// Where the same event is scheduled, it stays as it is, and its time is answered: a repeat delays nothing.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); [`ErrorKind::Invalid`] where the time lies behind the year 9999.
+    /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where the event is scheduled with other data;
+    /// [`ErrorKind::Invalid`] where the time lies behind the year 9999.
     pub async fn publish_after<E: Event + Serialize>(
         &self,
         stream: &str,
@@ -133,29 +134,58 @@ impl Publisher {
     /// where it did not it has been published or cancelled, or never was scheduled.
     ///
     /// # Errors
-    /// Where the stream's name can't be one, or Redis can't be reached or refuses it.
+    /// Where the stream's name can't be one, or Redis can't be reached or refuses it. [`ErrorKind::Invalid`] where
+    /// several events with this id wait, of other types or sources: see
+    /// [`cancel_scheduled_event`](Self::cancel_scheduled_event).
     pub async fn cancel_scheduled(&self, stream: &str, id: &str) -> Result<bool> {
-        let cancelled = self.cancel_all_scheduled(stream, &[id]).await?;
-        Ok(cancelled == [true])
+        self.cancel_one(stream, id, None).await
+    }
+
+    /// As [`cancel_scheduled`](Self::cancel_scheduled), with the event itself: of several with one id the one with its
+    /// type and its source.
+    ///
+    /// # Errors
+    /// As [`cancel_scheduled`](Self::cancel_scheduled), and where the event has no id.
+    pub async fn cancel_scheduled_event(&self, stream: &str, event: &Envelope) -> Result<bool> {
+        if !event.says("id") {
+            let message = "an event without an id can't be cancelled: it is known by that";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let event = self.with_source(event.clone());
+        let source = event.source().unwrap_or_default().as_bytes();
+        let which = which(source, event.id().as_bytes(), event.event_type().as_bytes());
+        self.cancel_one(stream, &event.id(), Some(which)).await
+    }
+
+    async fn cancel_one(&self, stream: &str, id: &str, which: Option<String>) -> Result<bool> {
+        let cancelled = self.cancel_all_scheduled(stream, &[(id, which)]).await?;
+        match cancelled[..] {
+            [Cancelled::Which(many)] => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{many} events with the id {id:?} wait for their time: say which by its type and source"
+                ),
+            )),
+            _ => Ok(cancelled == [Cancelled::Yes]),
+        }
     }
 
     /// As [`cancel_scheduled`](Self::cancel_scheduled), for many.
     pub(crate) async fn cancel_all_scheduled(
         &self,
         stream: &str,
-        ids: &[&str],
-    ) -> Result<Vec<bool>> {
+        events: &[(&str, Option<String>)],
+    ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
-        self.pool.cancel(&StreamKeys::new(stream), ids).await
+        self.pool.cancel(&StreamKeys::new(stream), events).await
     }
 
     async fn schedule(&self, stream: &str, envelope: Envelope, how: How) -> Result<Scheduled> {
         // Known here, so that it can be answered.
         let envelope = with_id(envelope);
         let id = envelope.id().into_owned();
-        let appended = self.append(stream, &how, [envelope]).await?;
-        match appended.into_done()?[..] {
-            [Done::Scheduled { due_ms, is_new }] => Ok(Scheduled {
+        match self.append_one(stream, &how, envelope).await? {
+            Done::Scheduled { due_ms, is_new } => Ok(Scheduled {
                 id,
                 at: time(due_ms),
                 is_new,
@@ -180,7 +210,7 @@ impl ScheduledEvents {
                 if last.is_none_or(|last| last.due != kept.place.due) {
                     self.told.clear();
                 }
-                if self.told.insert(kept.place.id.clone()) {
+                if self.told.insert(kept.place.name.clone()) {
                     return Ok(Some(event(kept)));
                 }
             }
@@ -231,6 +261,6 @@ fn event(kept: Kept) -> ScheduledEvent {
     ScheduledEvent {
         at: time(kept.due_ms),
         event: kept.packed.and_then(unpack),
-        id: String::from_utf8_lossy(&kept.place.id).into_owned(),
+        id: String::from_utf8_lossy(&kept.id).into_owned(),
     }
 }

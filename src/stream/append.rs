@@ -1,12 +1,13 @@
 //! Giving entries to Redis, to be added to a stream now or later: pipelined, and counted from the answers.
 
-use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::maybe_done;
-use redis::{Cmd, Value};
+use redis::{Cmd, ServerErrorKind, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::connection::{Pool, Trouble, Who, refusal};
@@ -15,18 +16,22 @@ use super::reply;
 use super::schedule::time;
 use super::settle::script;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::EntryId;
+use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;
+use crate::identity::{self, Identity};
+use crate::rfc3339;
 
 script!(PUBLISH_ONCE, "publish_once");
-script!(SCHEDULE, "schedule");
+script!(SCHEDULE, "schedule", behind "common/scheduled");
 
 /// Most entries in one pipeline, and most bytes. While one is answered the next is on its way: what a lost connection
 /// leaves in doubt is two of them.
 const PIPELINE: usize = 250;
 const PIPELINE_BYTES: usize = 512 << 10;
 /// Most arguments of a script before an entry's fields, and about how many bytes they have besides names and ids.
-const BEFORE_FIELDS: (usize, usize) = (6, 128);
+const BEFORE_FIELDS: (usize, usize) = (8, 192);
+/// So often in a row a server may have forgotten the script before the first of a pipeline.
+const PATIENCE: u32 = 20;
 
 /// What becomes of entries that are given to Redis.
 pub(crate) enum How {
@@ -53,59 +58,87 @@ pub(crate) enum Done {
     },
 }
 
-/// What became of entries that were to be added, in their order.
-pub(crate) struct Appended {
-    /// What Redis said of each that it answered. There is none after the pipeline behind that of the first refusal:
-    /// nothing more was sent.
-    pub answers: Vec<Result<Done>>,
-    /// The connection broke: so many after those were sent, and may have been dealt with or not.
-    pub in_doubt: usize,
-    /// Why there are fewer answers than entries.
-    pub broken: Option<crate::Error>,
+/// What became of one entry that was to be added.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Done(Done),
+    Refused(Error),
+    /// It was sent, and there is no answer: it may have been dealt with or not.
+    InDoubt,
+    /// Nothing was done with it.
+    NotSent,
 }
 
-/// One entry, and its event's id.
+/// What became of entries that were to be added, in their order. It is known as well where the request is dropped.
+#[derive(Default)]
+pub(crate) struct Appended {
+    pub fates: Vec<Fate>,
+    /// Why some have no answer.
+    pub broken: Option<Error>,
+}
+
+/// One event, and which one it is where that is asked for.
 pub(crate) struct Addition<'a> {
-    pub id: Cow<'a, str>,
-    pub fields: &'a Fields,
+    event: &'a Envelope,
+    identity: Option<Identity>,
 }
 
 /// What Redis says of the entries of one pipeline.
 type Answers = redis::RedisResult<Vec<redis::RedisResult<Value>>>;
 
+/// What is to be sent, by places among the entries: those that are new, and those that have to be sent again.
+struct Queue {
+    next: usize,
+    all: usize,
+    again: VecDeque<usize>,
+    /// The first that was refused: nothing behind it is sent any more.
+    refused: Option<usize>,
+}
+
 impl Pool {
-    /// Gives entries of `stream` to Redis in their order, until one is refused or the connection breaks.
-    pub async fn append(&self, stream: &str, how: &How, entries: &[Addition<'_>]) -> Appended {
+    /// Gives entries of `stream` to Redis in their order, until one is refused, the connection breaks, or `stop` says
+    /// so. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
+    /// what was on its way meanwhile.
+    pub async fn append(
+        &self,
+        stream: &str,
+        how: &How,
+        entries: &[Addition<'_>],
+        stop: &CancellationToken,
+        appended: &mut Appended,
+    ) {
         let doing = how.doing(stream);
         let keys = StreamKeys::new(stream);
-        let mut appended = Appended {
-            answers: Vec::with_capacity(entries.len()),
-            in_doubt: 0,
-            broken: None,
-        };
+        appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
         let conn = match self.get().await {
             Ok(conn) => conn,
             Err(error) => {
                 appended.broken = Some(error);
-                return appended;
+                return;
             }
         };
-        let send = |entries: &[Addition<'_>]| {
-            let (pipe, count) = pipeline(&keys, how, entries);
+        let mut queue = Queue {
+            next: 0,
+            all: entries.len(),
+            again: VecDeque::new(),
+            refused: None,
+        };
+        let send = |queue: &mut Queue, fates: &mut Vec<Fate>| {
+            if stop.is_cancelled() {
+                return None;
+            }
+            let (pipe, places) = pipeline(&keys, how, entries, queue)?;
+            for place in &places {
+                fates[*place] = Fate::InDoubt;
+            }
             let mut conn = (*conn).clone();
             let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
-            (count, Box::pin(answers))
+            Some((places, Box::pin(answers)))
         };
-        let mut rest = entries;
-        let mut take = |refused: bool| {
-            let (count, answers) = (!refused && !rest.is_empty()).then(|| send(rest))?;
-            rest = &rest[count..];
-            Some((count, answers))
-        };
-        let mut refused = false;
-        let mut older = take(refused);
-        while let Some((count, mut answers)) = older {
-            let mut newer = take(refused);
+        let mut unknown = 0;
+        let mut older = send(&mut queue, &mut appended.fates);
+        while let Some((places, mut answers)) = older {
+            let mut newer = send(&mut queue, &mut appended.fates);
             // The older one is polled first, and so sent first.
             poll_fn(|cx| match answers.as_mut().poll(cx) {
                 Poll::Pending => {
@@ -121,44 +154,99 @@ impl Pool {
                 .as_mut()
                 .take_output()
                 .expect("it has been polled to its end");
-            let answers = match answers {
-                Ok(answers) => answers,
+            let mut answers = match answers {
+                Ok(answers) => answers.into_iter(),
                 Err(error) => {
-                    appended.in_doubt = count + newer.map_or(0, |(count, _)| count);
                     appended.broken = Some(refusal(how.who(), &doing, error));
-                    return appended;
+                    return;
                 }
             };
-            for answer in answers {
-                let answer = answer
-                    .map_err(|error| refusal(how.who(), &doing, error))
-                    .and_then(|answer| how.done(answer, &entries[appended.answers.len()], &doing));
-                refused |= answer.is_err();
-                appended.answers.push(answer);
+            let mut loaded = how
+                .script()
+                .and_then(|_| answers.next())
+                .unwrap_or(Ok(Value::Nil));
+            let count = places.len();
+            let mut again = VecDeque::new();
+            for (place, answer) in places.into_iter().zip(answers) {
+                let fate = match answer {
+                    Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                        // Where the server does not take the script at all, that is why.
+                        let why = std::mem::replace(&mut loaded, Ok(Value::Nil)).err();
+                        if why.is_none() && unknown < PATIENCE {
+                            again.push_back(place);
+                            appended.fates[place] = Fate::NotSent;
+                            continue;
+                        }
+                        Fate::Refused(refusal(how.who(), &doing, why.unwrap_or(error)))
+                    }
+                    Err(error) => Fate::Refused(refusal(how.who(), &doing, error)),
+                    Ok(answer) => match how.done(answer, &entries[place], &doing) {
+                        Ok(done) => Fate::Done(done),
+                        Err(error) => Fate::Refused(error),
+                    },
+                };
+                if matches!(fate, Fate::Refused(_)) {
+                    queue.refused = queue.refused.min(Some(place)).or(Some(place));
+                }
+                appended.fates[place] = fate;
             }
-            older = newer;
+            unknown = if again.len() == count { unknown + 1 } else { 0 };
+            again.append(&mut queue.again);
+            queue.again = again;
+            older = newer.or_else(|| send(&mut queue, &mut appended.fates));
         }
-        appended
     }
 }
 
-/// The first of `entries` as one pipeline, and how many they are.
-fn pipeline(keys: &StreamKeys, how: &How, entries: &[Addition<'_>]) -> (redis::Pipeline, usize) {
-    let mut pipe = redis::Pipeline::with_capacity(entries.len().min(PIPELINE) + 1);
+impl Queue {
+    /// The next place; what has to be sent again comes first.
+    fn pop(&mut self) -> Option<usize> {
+        let is_sent = |place: usize| self.refused.is_none_or(|refused| place < refused);
+        if let Some(place) = self.again.front().copied().filter(|place| is_sent(*place)) {
+            self.again.pop_front();
+            return Some(place);
+        }
+        if self.next < self.all && is_sent(self.next) {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        None
+    }
+}
+
+impl<'a> Addition<'a> {
+    /// An event that is complete.
+    pub fn new(event: &'a Envelope, how: &How) -> Self {
+        let identity = match how {
+            How::Now => None,
+            _ => Identity::of(event.fields()),
+        };
+        Addition { event, identity }
+    }
+}
+
+/// The first of what is to be sent as one pipeline, and their places. Its first answer is that of loading the script,
+/// where there is one.
+fn pipeline(
+    keys: &StreamKeys,
+    how: &How,
+    entries: &[Addition<'_>],
+    queue: &mut Queue,
+) -> Option<(redis::Pipeline, Vec<usize>)> {
+    let mut pipe = redis::Pipeline::with_capacity((queue.all - queue.next).min(PIPELINE) + 1);
     pipe.ignore_errors();
     if let Some(script) = how.script() {
-        pipe.load_script(script).ignore();
+        pipe.load_script(script);
     }
-    let (mut count, mut bytes) = (0, 0);
-    for entry in entries.iter().take(PIPELINE) {
-        if bytes > PIPELINE_BYTES {
-            break;
-        }
+    let (mut places, mut bytes) = (Vec::new(), 0);
+    while places.len() < PIPELINE && bytes <= PIPELINE_BYTES {
+        let Some(place) = queue.pop() else { break };
+        let entry = &entries[place];
         pipe.add_command(how.request(keys, entry));
-        bytes += entry.fields.size();
-        count += 1;
+        bytes += entry.event.fields().size();
+        places.push(place);
     }
-    (pipe, count)
+    (!places.is_empty()).then_some((pipe, places))
 }
 
 /// The request that adds an entry to a stream, under the next id.
@@ -198,7 +286,12 @@ impl How {
 
     /// The request for an entry.
     fn request(&self, keys: &StreamKeys, entry: &Addition<'_>) -> Cmd {
-        let Addition { id, fields } = entry;
+        let fields = entry.event.fields();
+        let id = entry.event.id();
+        let (which, data) = match &entry.identity {
+            Some(identity) => (identity.which(), identity.data()),
+            None => ("", ""),
+        };
         let call = |script, of: usize| {
             let names = of * keys.stream.len() + id.len();
             let arguments = BEFORE_FIELDS.0 + 2 * fields.len();
@@ -213,7 +306,9 @@ impl How {
             call.arg(&keys.stream)
                 .arg(&keys.scheduled)
                 .arg(&keys.events);
-            call.arg(&**id)
+            call.arg(&*id)
+                .arg(which)
+                .arg(data)
                 .arg(due.map_or(String::new(), |due| due.to_string()))
                 .arg(delay.as_millis() as u64);
             call
@@ -224,12 +319,12 @@ impl How {
             How::After(delay) => schedule(None, delay),
             How::Once(window) => {
                 let mut call = call(&PUBLISH_ONCE, 2);
-                call.arg(&keys.stream).arg(keys.published(id));
-                call.arg(window.as_millis() as u64);
+                call.arg(&keys.stream).arg(keys.published(which));
+                call.arg(window.as_millis() as u64).arg(data);
                 call
             }
         };
-        for (name, value) in *fields {
+        for (name, value) in fields {
             call.arg(name).arg(value);
         }
         call.into_command()
@@ -237,36 +332,51 @@ impl How {
 
     /// What the answer to that request says.
     fn done(&self, answer: Value, entry: &Addition<'_>, doing: &str) -> Result<Done> {
-        let done = self
+        let (done, differs) = self
             .parse(answer)
             .ok_or_else(|| Trouble::garbled(doing).into_error())?;
+        let exists = |message| Err(Error::new(ErrorKind::Exists, message));
+        if differs {
+            let which = identity::named(entry.event.fields());
+            let another = "what is another event needs another id";
+            return exists(match done {
+                Done::Scheduled { due_ms, .. } => {
+                    let at = rfc3339::millis(time(due_ms));
+                    format!("{which} is scheduled for {at} already, with other data: {another}")
+                }
+                Done::Added(entry) | Done::AddedBefore(entry) => format!(
+                    "{which} was published before, as entry {entry}, with other data: {another}"
+                ),
+            });
+        }
         match (self, done) {
             (How::At(asked), Done::Scheduled { due_ms, .. }) if *asked != due_ms => {
-                let at = humantime::format_rfc3339_millis(time(due_ms));
-                let message = format!(
-                    "an event with the id {:?} is scheduled for {at} already: cancel that one first",
-                    entry.id
-                );
-                Err(Error::new(ErrorKind::Exists, message))
+                exists(format!(
+                    "an event with the id {:?} is scheduled for {} already: cancel that one first",
+                    entry.event.id(),
+                    rfc3339::millis(time(due_ms))
+                ))
             }
             (_, done) => Ok(done),
         }
     }
 
-    fn parse(&self, answer: Value) -> Option<Done> {
+    /// What was done, and whether that was with other data.
+    fn parse(&self, answer: Value) -> Option<(Done, bool)> {
         if let How::Now = self {
-            return reply::id(&answer).map(Done::Added);
+            return reply::id(&answer).map(|id| (Done::Added(id), false));
         }
-        let [what, is_new] = reply::tuple(answer)?;
+        let [what, is_new, differs] = reply::tuple(answer)?;
         let is_new = reply::int(&is_new)? == 1;
-        match self {
-            How::At(_) | How::After(_) => Some(Done::Scheduled {
+        let done = match self {
+            How::At(_) | How::After(_) => Done::Scheduled {
                 due_ms: reply::text(what)?.parse::<f64>().ok()? as u64,
                 is_new,
-            }),
-            _ if is_new => reply::id(&what).map(Done::Added),
-            _ => reply::id(&what).map(Done::AddedBefore),
-        }
+            },
+            _ if is_new => reply::id(&what).map(Done::Added)?,
+            _ => reply::id(&what).map(Done::AddedBefore)?,
+        };
+        Some((done, reply::int(&differs)? == 1))
     }
 }
 
@@ -276,11 +386,19 @@ impl Appended {
     /// # Errors
     /// The first refusal, or what broke.
     pub fn into_done(self) -> Result<Vec<Done>> {
-        let done = self.answers.into_iter().collect::<Result<_>>()?;
-        match self.broken {
-            None => Ok(done),
-            Some(error) => Err(error),
+        let mut done = Vec::with_capacity(self.fates.len());
+        for fate in self.fates {
+            match fate {
+                Fate::Done(one) => done.push(one),
+                Fate::Refused(error) => return Err(error),
+                Fate::InDoubt | Fate::NotSent => {
+                    return Err(self.broken.unwrap_or_else(|| {
+                        Error::new(ErrorKind::Internal, "publishing was ended before its end")
+                    }));
+                }
+            }
         }
+        Ok(done)
     }
 }
 

@@ -12,6 +12,7 @@ use super::settle::script;
 use crate::effects::{Effect, Presence};
 use crate::event::EntryId;
 use crate::fields::Fields;
+use crate::identity::Identity;
 
 script!(COMMIT, "commit", behind "common/effects");
 
@@ -24,15 +25,14 @@ pub(crate) struct Commit<'a> {
     pub nobodys: bool,
     /// The group has a record of it.
     pub recorded: bool,
-    pub mark: Option<Mark<'a>>,
+    pub mark: Option<Mark>,
     pub events: Vec<(&'a str, &'a Fields)>,
     pub effects: &'a [Effect],
 }
 
 /// Notes that an event is done.
-#[derive(Clone, Copy)]
-pub(crate) struct Mark<'a> {
-    pub event: &'a [u8],
+pub(crate) struct Mark {
+    pub event: Identity,
     /// How long it is known.
     pub lasts: Duration,
     /// Another entry's mark means that this one is a copy.
@@ -44,7 +44,10 @@ pub(crate) struct Mark<'a> {
 pub(crate) enum CommitOutcome {
     Done,
     /// Another copy of the event has succeeded: the entry is acknowledged, and nothing else was done.
-    Duplicate,
+    Duplicate {
+        /// That one had other data.
+        differs: bool,
+    },
     /// Another delivery of the entry is under way.
     Taken,
     /// It is not pending.
@@ -86,7 +89,7 @@ impl Link {
             let id = commit.id.to_string();
             let guard = keys.guard(&id);
             match &commit.mark {
-                Some(mark) => call.key(guard).key(keys.seen(mark.event)),
+                Some(mark) => call.key(guard).key(keys.seen(mark.event.which())),
                 None => call.key(&guard).key(&guard),
             };
             let mark = commit.mark.as_ref();
@@ -96,6 +99,7 @@ impl Link {
                 .arg(u8::from(commit.nobodys))
                 .arg(u8::from(commit.recorded))
                 .arg(mark.map_or(0, |mark| mark.lasts.as_millis().max(1) as u64))
+                .arg(mark.map_or("", |mark| mark.event.data()))
                 .arg(u8::from(mark.is_some_and(|mark| mark.counts)))
                 .arg(commit.events.len())
                 .arg(commit.effects.len());
@@ -156,7 +160,9 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
     let mut parts = reply::array(value)?.into_iter();
     let outcome = match &reply::bytes(parts.next()?)?[..] {
         b"done" => CommitOutcome::Done,
-        b"duplicate" => CommitOutcome::Duplicate,
+        b"duplicate" => CommitOutcome::Duplicate {
+            differs: reply::int(&parts.next()?)? == 1,
+        },
         b"taken" => CommitOutcome::Taken,
         b"nobody" => CommitOutcome::Nobody,
         b"refused" => {

@@ -9,6 +9,7 @@ use super::keys::Keys;
 use super::reply;
 use super::settle::script;
 use crate::event::EntryId;
+use crate::identity::Identity;
 
 script!(CLAIM, "claim");
 
@@ -17,10 +18,10 @@ const CHUNK: usize = 500;
 /// The shortest time a claim is kept: it is void as soon as its entry is settled, and only has to go some time.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// An entry, its event's id, and how long the event is known once it is done.
+/// An entry, which event it is, and how long the event is known once it is done.
 pub(crate) struct Claim<'a> {
     pub id: EntryId,
-    pub event: &'a [u8],
+    pub event: &'a Identity,
     pub lasts: Duration,
 }
 
@@ -30,6 +31,8 @@ pub(crate) enum Claimed {
     Run,
     /// The event has succeeded.
     Done,
+    /// The same, with other data.
+    DoneDiffers,
     /// Another copy of it is with a worker, or waits to be tried again.
     Wait,
 }
@@ -48,9 +51,10 @@ impl Link {
             let mut call = CLAIM.key(&keys.stream);
             call.arg(group);
             for claim in chunk {
-                call.key(keys.seen(claim.event))
+                call.key(keys.seen(claim.event.which()))
                     .arg(claim.id.to_string())
-                    .arg(claim.lasts.max(KEPT).as_millis() as u64);
+                    .arg(claim.lasts.max(KEPT).as_millis() as u64)
+                    .arg(claim.event.data());
             }
             let value: Value = call
                 .invoke_async(&mut self.conn)
@@ -60,6 +64,7 @@ impl Link {
                 claimed.push(match reply::bytes(answer).as_deref() {
                     Some(b"run") => Claimed::Run,
                     Some(b"done") => Claimed::Done,
+                    Some(b"differs") => Claimed::DoneDiffers,
                     Some(b"wait") => Claimed::Wait,
                     _ => return Err(Trouble::garbled(&doing())),
                 });

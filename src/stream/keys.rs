@@ -102,9 +102,9 @@ impl StreamKeys {
         }
     }
 
-    /// The mark of an event that is published once.
-    pub fn published(&self, event: &str) -> String {
-        format!("{}:published:{event}", self.prefix)
+    /// The mark of an event that is published once, by its identity.
+    pub fn published(&self, which: &str) -> String {
+        format!("{}:published:{which}", self.prefix)
     }
 }
 
@@ -134,9 +134,9 @@ impl Keys {
         [self.base.as_bytes(), b":", group, b":retry"].concat()
     }
 
-    /// The key that says of an event that it is done.
-    pub fn seen(&self, event: &[u8]) -> Vec<u8> {
-        [self.seen.as_bytes(), event].concat()
+    /// The key that says of an event that it is done, by its identity.
+    pub fn seen(&self, which: &str) -> String {
+        [&self.seen, which].concat()
     }
 
     fn with_base(stream: String, base: String, group: &str) -> Self {
@@ -193,8 +193,8 @@ mod tests {
             "{orders}:fulfilment:again:fulfilment:retry"
         );
         assert_eq!(keys.again("fulfilment").dead, keys.dead);
-        assert_eq!(keys.seen(b"e-1"), b"{orders}:fulfilment:seen:e-1");
-        assert_eq!(keys.again("fulfilment").seen(b"e-1"), keys.seen(b"e-1"));
+        assert_eq!(keys.seen("0a1b"), "{orders}:fulfilment:seen:0a1b");
+        assert_eq!(keys.again("fulfilment").seen("0a1b"), keys.seen("0a1b"));
         assert_eq!(
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
@@ -208,7 +208,7 @@ mod tests {
         let keys = StreamKeys::new("orders");
         assert_eq!(keys.scheduled, "{orders}:scheduled");
         assert_eq!(keys.events, "{orders}:scheduled:events");
-        assert_eq!(keys.published("e-1"), "{orders}:published:e-1");
+        assert_eq!(keys.published("0a1b"), "{orders}:published:0a1b");
         assert_eq!(
             StreamKeys::new("eu:{orders}:3").scheduled,
             "eu:{orders}:3:scheduled"

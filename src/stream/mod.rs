@@ -35,7 +35,7 @@ mod tidy;
 mod tls;
 
 pub(crate) use along::Waiter;
-pub(crate) use append::{Addition, Appended, Done, How};
+pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
@@ -57,7 +57,7 @@ pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
 pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
-pub(crate) use schedule::{Kept, LAST_MS, Place, time};
+pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use status::StreamStatus;

@@ -10,9 +10,9 @@ use super::reply;
 use super::settle::script;
 use crate::error::Result;
 
-script!(ADD_DUE, "add_due");
-script!(LIST, "list_scheduled");
-script!(CANCEL, "cancel");
+script!(ADD_DUE, "add_due", behind "common/scheduled");
+script!(LIST, "list_scheduled", behind "common/scheduled");
+script!(CANCEL, "cancel", behind "common/scheduled");
 
 /// Most events a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
 const EVENTS: usize = 200;
@@ -32,6 +32,7 @@ pub(crate) struct Due {
 
 /// One event that waits for its time.
 pub(crate) struct Kept {
+    pub id: Vec<u8>,
     pub place: Place,
     pub due_ms: u64,
     /// Its fields as a script packed them; None where other hands have deleted it.
@@ -42,8 +43,19 @@ pub(crate) struct Kept {
 /// behind it.
 #[derive(Clone)]
 pub(crate) struct Place {
-    pub id: Vec<u8>,
+    pub name: Vec<u8>,
     pub due: String,
+}
+
+/// What cancelling an event came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancelled {
+    /// It will not be published.
+    Yes,
+    /// It does not wait for its time.
+    No,
+    /// So many wait that have its id, and which one is meant was not said: none was cancelled.
+    Which(u64),
 }
 
 impl Link {
@@ -91,7 +103,7 @@ impl Pool {
         let mut call = LIST.key(&keys.scheduled);
         call.key(&keys.events);
         match after {
-            Some(place) => call.arg(&place.due).arg(&place.id),
+            Some(place) => call.arg(&place.due).arg(&place.name),
             None => call.arg("").arg(""),
         };
         let value: Value = call
@@ -101,11 +113,12 @@ impl Pool {
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let one = |value| {
-            let [id, due, packed] = reply::tuple(value)?;
-            let (id, due) = (reply::bytes(id)?, reply::text(due)?);
+            let [name, due, packed, id] = reply::tuple(value)?;
+            let (name, due) = (reply::bytes(name)?, reply::text(due)?);
             Some(Kept {
+                id: reply::bytes(id)?,
                 due_ms: due.parse::<f64>().ok()? as u64,
-                place: Place { id, due },
+                place: Place { name, due },
                 packed: reply::bytes(packed),
             })
         };
@@ -117,22 +130,32 @@ impl Pool {
         parse(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
-    /// Takes events off that wait for their time. Answers for each whether it did.
-    pub async fn cancel(&self, keys: &StreamKeys, ids: &[&str]) -> Result<Vec<bool>> {
+    /// Takes events off that wait for their time: each by its id, and by which event it is where that is known.
+    pub async fn cancel(
+        &self,
+        keys: &StreamKeys,
+        events: &[(&str, Option<String>)],
+    ) -> Result<Vec<Cancelled>> {
         let doing = format!("cancelling what is scheduled in {}", keys.scheduled);
         let mut conn = self.get().await?;
-        let mut cancelled = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(EVENTS) {
-            let value: Value = CANCEL
-                .key(&keys.scheduled)
-                .key(&keys.events)
-                .arg(chunk)
+        let mut cancelled = Vec::with_capacity(events.len());
+        for chunk in events.chunks(EVENTS) {
+            let mut call = CANCEL.key(&keys.scheduled);
+            call.key(&keys.events);
+            for (id, which) in chunk {
+                call.arg(*id).arg(which.as_deref().unwrap_or_default());
+            }
+            let value: Value = call
                 .invoke_async(&mut conn)
                 .await
                 .map_err(|error| refusal(Who::Operator, &doing, error))?;
             let answers = reply::array(value).filter(|answers| answers.len() == chunk.len());
             let answers = answers.ok_or_else(|| Trouble::garbled(&doing).into_error())?;
-            cancelled.extend(answers.iter().map(|answer| reply::int(answer) == Some(1)));
+            cancelled.extend(answers.iter().map(|answer| match reply::int(answer) {
+                Some(1) => Cancelled::Yes,
+                Some(many) if many < 0 => Cancelled::Which(many.unsigned_abs()),
+                _ => Cancelled::No,
+            }));
         }
         Ok(cancelled)
     }

@@ -13,6 +13,7 @@ use super::source::Source;
 use crate::context::Context;
 use crate::effects::{CommitError, Committed};
 use crate::fields::Fields;
+use crate::identity::Identity;
 use crate::outbox::Items;
 use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
 
@@ -78,11 +79,11 @@ impl Job {
     }
 
     /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
-    fn mark(&self, windows: &Windows) -> Option<Mark<'_>> {
+    fn mark(&self, windows: &Windows) -> Option<Mark> {
         let envelope = self.ctx.envelope();
         Some(Mark {
             lasts: windows.lasts(envelope.type_bytes())?,
-            event: envelope.id_bytes()?,
+            event: Identity::of(envelope.fields())?,
             counts: !self.batch.source.deletes(),
         })
     }

@@ -22,6 +22,7 @@ use super::verdict::{self, Verdict};
 use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
+use crate::identity;
 use crate::outbox::{Ask, Known};
 use crate::stream::{CommitOutcome, Trouble};
 
@@ -204,10 +205,16 @@ impl Committer {
                 return None;
             }
             Some(CommitOutcome::Done) => Fate::Settled,
-            Some(CommitOutcome::Duplicate) => {
+            Some(CommitOutcome::Duplicate { differs }) => {
                 let envelope = job.ctx.envelope();
                 let (entry, event) = (envelope.entry_id(), envelope.id());
-                tracing::info!(%entry, %event, "another copy of this event has succeeded meanwhile");
+                if differs {
+                    let which = identity::named(envelope.fields());
+                    tracing::warn!(%entry, %event, "{which} has succeeded meanwhile with other data, and this one does \
+                        not count: what is another event needs another id");
+                } else {
+                    tracing::info!(%entry, %event, "another copy of this event has succeeded meanwhile");
+                }
                 Fate::Settled
             }
             Some(CommitOutcome::Taken | CommitOutcome::Nobody) => Fate::Lost,

@@ -20,8 +20,8 @@ use super::source::Source;
 use super::steps::{Body, by_source};
 use super::verdict::Verdict;
 use crate::config::Settings;
-use crate::event::Entry;
 use crate::handler::Registry;
+use crate::identity::{self, Identity};
 use crate::stream::{Claim, Claimed, Trouble};
 
 /// Most runs that are asked about at once.
@@ -47,6 +47,7 @@ pub(super) struct Doorman {
 struct Asked {
     batch: Arc<Batch>,
     item: Item,
+    event: Identity,
     lasts: Duration,
 }
 
@@ -128,18 +129,21 @@ impl Doorman {
                 .past
                 .as_ref()
                 .and_then(|past| past.record.as_ref()?.doomed.as_ref());
-            if batch.source.deletes() || doomed.is_some() || id(&item.entry).is_none() {
+            if batch.source.deletes() || doomed.is_some() {
                 return None;
             }
-            self.windows.lasts(item.entry.fields.value("type")?)
+            let lasts = self.windows.lasts(item.entry.fields.value("type")?)?;
+            // One without an id is like no other.
+            Some((lasts, Identity::of(&item.entry.fields)?))
         };
         let mut free = Vec::with_capacity(items.len());
         for item in items {
             match lasts(&item) {
                 None => free.push(item),
-                Some(lasts) => asked.push(Asked {
+                Some((lasts, event)) => asked.push(Asked {
                     batch: batch.clone(),
                     item,
+                    event,
                     lasts,
                 }),
             }
@@ -204,7 +208,8 @@ impl Doorman {
         let mut lot: Option<(Arc<Batch>, Vec<Item>)> = None;
         for (Asked { batch, item, .. }, answer) in asked.into_iter().zip(answers) {
             match answer {
-                Some(Claimed::Done) => self.is_done(&batch, &item),
+                Some(Claimed::Done) => self.is_done(&batch, &item, false),
+                Some(Claimed::DoneDiffers) => self.is_done(&batch, &item, true),
                 Some(Claimed::Wait) => self.waits(&batch, item),
                 Some(Claimed::Run) | None => match &mut lot {
                     Some((of, items)) if Arc::ptr_eq(of, &batch) && items.len() < RUN => {
@@ -224,9 +229,14 @@ impl Doorman {
     }
 
     /// Its event has succeeded: acknowledged.
-    fn is_done(&self, batch: &Arc<Batch>, item: &Item) {
-        let event = String::from_utf8_lossy(id(&item.entry).unwrap_or_default());
-        tracing::info!(entry = %item.entry.id, %event, "a copy of an event that has succeeded: not handled");
+    fn is_done(&self, batch: &Arc<Batch>, item: &Item, differs: bool) {
+        let (entry, which) = (item.entry.id, identity::named(&item.entry.fields));
+        if differs {
+            tracing::warn!(%entry, "a copy of {which}, which has succeeded, but with other data: not handled; what is \
+                another event needs another id");
+        } else {
+            tracing::info!(%entry, "a copy of {which}, which has succeeded: not handled");
+        }
         let slot = &batch.slots[item.index as usize];
         slot.finish();
         self.shared.arrived(batch);
@@ -266,13 +276,8 @@ impl Asked {
     fn claim(&self) -> Claim<'_> {
         Claim {
             id: self.item.entry.id,
-            event: id(&self.item.entry).unwrap_or_default(),
+            event: &self.event,
             lasts: self.lasts,
         }
     }
-}
-
-/// The event's own id. An entry without one is like no other.
-fn id(entry: &Entry) -> Option<&[u8]> {
-    entry.fields.value("id")
 }

@@ -109,9 +109,12 @@ impl Memory {
     }
 }
 
-/// Tells events apart that have the same entry id: by their own id where they have one, else by their data.
+/// Tells events apart that have the same entry id: by their type, and by their source and their own id where they have
+/// one, else by their data.
 pub(super) fn mark(envelope: &Envelope) -> u32 {
     let mut hasher = FxHasher::default();
+    hasher.write(envelope.type_bytes());
+    hasher.write(envelope.source_bytes());
     match envelope.id_bytes() {
         Some(id) => hasher.write(id),
         None => hasher.write(envelope.data()),

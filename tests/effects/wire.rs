@@ -216,8 +216,8 @@ on_both_servers! {
             let mut call = script.key("jobs");
             call.key("{jobs}:workers:retry").key("{jobs}:workers:failures").key("{jobs}:workers:commits");
             call.key(guard).key(guard).key("counter").arg("workers").arg("me").arg(number).arg(0);
-            // Id, consumer, count, nobody's, recorded, no mark, no events, one effect: command, no guards, one argument.
-            for argument in ["1-1", "me", &number.to_string(), "1", "0", "0", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
+            // Id, consumer, count, nobody's, recorded, no mark of no data, no events, one effect: command, no guards, one argument.
+            for argument in ["1-1", "me", &number.to_string(), "1", "0", "0", "", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
                 call.arg(argument);
             }
             let answer: Vec<Vec<String>> = call.invoke_async(&mut redis).await.unwrap();

@@ -7,6 +7,7 @@ mod guarded;
 pub mod jobs;
 mod kind;
 pub mod letters;
+pub mod marks;
 mod port;
 mod process;
 mod publisher;

@@ -58,10 +58,11 @@ pub(super) async fn run(
         data => data.to_owned(),
     };
     let mut event = event(kind, &args.event_type, &data)?;
-    if let Some(id) = &args.event_id {
-        event = event.with("id", id);
-    }
-    let event = with_id(event);
+    event = match &args.event_id {
+        // An empty one is refused by the store: whoever names an id wants to repeat the append by it.
+        Some(id) => event.with("id", id),
+        None => with_id(event),
+    };
     let event_id = event.id().into_owned();
     let expected = args.expect.map_or(Expected::Any, Expected::Exact);
     let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;

@@ -13,6 +13,7 @@ use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, printable_json, table};
 use crate::config::Settings;
 use crate::eventstore::{EventStore, Events, RedisEventStore, Registered, StoredEvent};
+use crate::rfc3339;
 
 /// Rows that are laid out together, and how many characters of them; what follows begins a new table.
 const ROWS: usize = 1000;
@@ -115,7 +116,7 @@ fn row(stored: &StoredEvent) -> Vec<String> {
     };
     vec![
         stored.version.to_string(),
-        humantime::format_rfc3339_millis(event.time()).to_string(),
+        rfc3339::millis(event.time()),
         format!("{}{version}", printable(event.event_type())),
         printable(&event.id()).to_string(),
         stored.position.to_string(),
@@ -193,7 +194,7 @@ fn json_of(stored: &StoredEvent) -> Result<String, CommandError> {
         .filter(|(name, _)| !own.contains(&&name[..]));
     serde_json::to_string(&AsJson {
         version: stored.version,
-        time: humantime::format_rfc3339_millis(event.time()).to_string(),
+        time: rfc3339::millis(event.time()),
         event_type: event.event_type(),
         schemaversion: event.version(),
         id: &event.id(),

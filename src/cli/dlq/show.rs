@@ -12,6 +12,7 @@ use crate::cli::terminal::print;
 use crate::cli::text::{count, printable, rough};
 use crate::dead_letters::{DeadLetters, WholeLetter};
 use crate::event::EntryId;
+use crate::rfc3339;
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
@@ -47,8 +48,8 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
         "" => "-",
         name => name,
     };
-    let first = humantime::format_rfc3339_millis(head.first_delivered);
-    let at = humantime::format_rfc3339_millis(head.at);
+    let first = rfc3339::millis(head.first_delivered);
+    let at = rfc3339::millis(head.at);
     for (name, value) in [
         ("reason", head.reason.clone()),
         ("error", head.error.clone()),

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::codec::{self, Format};
 use crate::event::Envelope;
 use crate::event_type;
+use crate::rfc3339;
 
 /// What the command line says of every event.
 pub(super) struct Template {
@@ -134,12 +135,12 @@ impl Template {
             };
             envelope = envelope.with(name, value);
         }
-        match envelope.field("id") {
-            None | Some("") if self.needs_id => {
-                Err("has no \"id\", by which it would be known again: --once needs one".to_owned())
-            }
-            _ => Ok(envelope),
+        if self.needs_id && !envelope.says("id") {
+            return Err(
+                "has no \"id\", by which it would be known again: --once needs one".to_owned(),
+            );
         }
+        Ok(envelope)
     }
 
     /// Why a value is no JSON, and what to do where that can be guessed.
@@ -212,11 +213,11 @@ fn version(value: &RawValue) -> Result<String, String> {
 }
 
 fn time(text: &str) -> Result<String, String> {
-    match humantime::parse_rfc3339(text) {
+    match rfc3339::parse(text) {
+        // An empty one is none.
+        _ if text.is_empty() => Ok(String::new()),
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!(
-            "has the time {text:?}, which is no time in UTC as RFC 3339 writes it; write 2026-01-31T12:00:00Z"
-        )),
+        Err(why) => Err(format!("has the time {text:?}, which {why}")),
     }
 }
 
@@ -371,7 +372,7 @@ mod tests {
         has a "tenant" that is no text, but a number: write it in quotes
         has a "tags" that is no text, but a list
         has the schemaversion 0, which is no whole number from 1
-        has the time "yesterday", which is no time in UTC as RFC 3339 writes it; write 2026-01-31T12:00:00Z
+        has the time "yesterday", which is no time as RFC 3339 writes it; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
         has the datacontenttype "text/xml"; data is written as application/json or application/msgpack
         has "data_base64"; data is read as JSON, from "data"
         has a field without a name

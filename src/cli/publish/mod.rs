@@ -8,19 +8,22 @@ mod lines;
 mod when;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
+use tokio_util::sync::CancellationToken;
 
-use super::CommandError;
 use super::terminal::{byte_progress, print, progress, say};
 use super::text::time;
+use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::error::chain;
 use crate::event::EntryId;
 use crate::event_type;
 use crate::publisher::{Publisher, check_stream, with_id};
-use crate::stream::{Appended, Done, How};
+use crate::rfc3339;
+use crate::stream::{Appended, Done, Fate, How};
 use event::Template;
 use lines::{Line, Lines};
 use when::WhenArgs;
@@ -88,9 +91,18 @@ struct Tally {
     /// When the last one that was scheduled is due.
     due_ms: Option<u64>,
     is_later: bool,
-    /// The number of the last line of which Redis has an event.
+    /// The number of the last line up to which Redis has every event.
     line: u64,
+    /// The first line of which it has none, or may have none: where to go on.
+    missing: Option<u64>,
+    /// Events of lines behind that one that it has all the same.
+    behind: u64,
+    /// The first and the last line of which it may have an event or not, and how many they are.
+    doubt: Option<(u64, u64, u64)>,
 }
+
+/// How long answers to what was sent are waited for when the command is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
     // With --envelopes there is no TYPE, and what stands in its place is DATA.
@@ -123,16 +135,12 @@ pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(),
                 .map_err(|why| CommandError::usage(format!("DATA {why}{}", quoting(data))))?;
             let envelope = with_id(envelope);
             let id = envelope.id().into_owned();
-            let appended = publisher.append(&args.stream, &how, [envelope]).await?;
-            for done in appended.into_done()? {
-                tally.count(done, 1);
-                if !args.json {
-                    return say_one(&id, done);
-                }
+            let done = publisher.append_one(&args.stream, &how, envelope).await?;
+            if !args.json {
+                return say_one(&id, done);
             }
-            if args.json {
-                return print(tally.as_json(&args.stream, Some(&id)));
-            }
+            tally.count(done);
+            return print(tally.as_json(&args.stream, Some(&id)));
         }
         _ => {
             let lines = Lines::open(args.file.as_deref(), template).await?;
@@ -234,17 +242,36 @@ async fn publish_lines(
     tally: &mut Tally,
     bar: &ProgressBar,
 ) -> Result<(), CommandError> {
-    let stop = tokio::signal::ctrl_c();
+    let stop = told_to_stop(": what was sent last may be in or not")?;
     tokio::pin!(stop);
+    let stopping = CancellationToken::new();
     loop {
         let batch = tokio::select! {
             biased;
-            _ = &mut stop => return Err(CommandError::failed(format!("stopped; {tally}"))),
+            () = &mut stop => return Err(stopped(tally)),
             batch = lines.next() => batch,
         };
         if !batch.lines.is_empty() {
             let (numbers, envelopes): (Vec<Line>, Vec<_>) = batch.lines.into_iter().unzip();
-            let appended = publisher.append(stream, how, envelopes).await?;
+            let mut appended = Appended::default();
+            {
+                let publishing = publisher.append(stream, how, envelopes, &stopping, &mut appended);
+                tokio::pin!(publishing);
+                tokio::select! {
+                    biased;
+                    done = &mut publishing => done?,
+                    () = &mut stop => {
+                        stopping.cancel();
+                        say(format_args!(
+                            "stopping: waits {} s at most for answers to what was sent; a second signal ends at once",
+                            GRACE.as_secs()
+                        ));
+                        if let Ok(done) = tokio::time::timeout(GRACE, publishing).await {
+                            done?;
+                        }
+                    }
+                }
+            }
             tally
                 .take(&numbers, appended)
                 .map_err(|why| CommandError::failed(format!("{}: {why}", lines.name())))?;
@@ -254,6 +281,9 @@ async fn publish_lines(
                     bar.set_message(format!("{} events", tally.published + tally.before));
                 }
                 _ => bar.set_position(tally.published + tally.before),
+            }
+            if stopping.is_cancelled() {
+                return Err(stopped(tally));
             }
         }
         match batch.end {
@@ -269,8 +299,14 @@ async fn publish_lines(
     }
 }
 
+/// What is said when the command was told to stop.
+fn stopped(tally: &Tally) -> CommandError {
+    let next = tally.missing.unwrap_or(tally.line + 1);
+    CommandError::failed(format!("stopped; {tally}; go on at line {next}"))
+}
+
 impl Tally {
-    fn count(&mut self, done: Done, line: u64) {
+    fn count(&mut self, done: Done) {
         let is_new = match done {
             Done::Added(_) => true,
             Done::AddedBefore(_) => false,
@@ -287,7 +323,6 @@ impl Tally {
             self.first.get_or_insert(id);
             self.last = Some(id);
         }
-        self.line = line;
     }
 
     fn verb(&self) -> &'static str {
@@ -306,7 +341,7 @@ impl Tally {
                 "scheduled_before": self.before,
                 "id": id,
                 "at": self.due_ms.map(|due| {
-                    humantime::format_rfc3339_millis(crate::stream::time(due)).to_string()
+                    rfc3339::millis(crate::stream::time(due))
                 }),
             });
         }
@@ -321,13 +356,26 @@ impl Tally {
 
     /// Counts what was answered; an error says what was not published, or may not have been.
     fn take(&mut self, lines: &[Line], appended: Appended) -> Result<(), String> {
-        let answered = appended.answers.len();
         let mut refused = Vec::new();
-        for (line, answer) in lines.iter().zip(appended.answers) {
-            match answer {
-                Ok(done) => self.count(done, line.number),
-                Err(error) => refused.push((line.number, error)),
+        for (line, fate) in lines.iter().zip(appended.fates) {
+            let number = line.number;
+            match fate {
+                Fate::Done(done) => {
+                    self.count(done);
+                    match self.missing {
+                        None => self.line = number,
+                        Some(_) => self.behind += 1,
+                    }
+                    continue;
+                }
+                Fate::Refused(error) => refused.push((number, error)),
+                Fate::InDoubt => {
+                    let (first, _, count) = self.doubt.unwrap_or((number, number, 0));
+                    self.doubt = Some((first, number, count + 1));
+                }
+                Fate::NotSent => {}
             }
+            self.missing.get_or_insert(number);
         }
         if let Some((line, error)) = refused.first() {
             let more = match refused.len() - 1 {
@@ -336,19 +384,10 @@ impl Tally {
             };
             return Err(format!("line {line}{more}: {}\n{self}", chain(error)));
         }
-        let Some(error) = appended.broken else {
-            return Ok(());
-        };
-        let verb = self.verb();
-        let doubt = match &lines[answered..answered + appended.in_doubt] {
-            [] => String::new(),
-            [only] => format!("; whether line {} was {verb} is not known", only.number),
-            [first, .., last] => format!(
-                "; whether lines {} to {} were {verb} is not known",
-                first.number, last.number
-            ),
-        };
-        Err(format!("{}\n{self}{doubt}", chain(&error)))
+        match appended.broken {
+            None => Ok(()),
+            Some(error) => Err(format!("{}\n{self}", chain(&error))),
+        }
     }
 }
 
@@ -356,13 +395,30 @@ impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verb = self.verb();
         match self.published {
-            0 if self.before == 0 => return write!(f, "{verb} nothing"),
+            0 if self.before == 0 => write!(f, "{verb} nothing")?,
             1 => write!(f, "{verb} 1 event")?,
             many => write!(f, "{verb} {many} events")?,
         }
         if self.before > 0 {
             write!(f, " ({} had been {verb} before)", self.before)?;
         }
-        write!(f, ", up to line {}", self.line)
+        match (self.line, self.behind, self.missing) {
+            (0, 0, _) => {}
+            (line, 0, _) => write!(f, ", up to line {line}")?,
+            (0, _, missing) => write!(f, ", but not line {}", missing.unwrap_or(1))?,
+            (line, behind, missing) => write!(
+                f,
+                ", up to line {line} and {behind} behind it; line {} is the first that is not in",
+                missing.unwrap_or(line + 1)
+            )?,
+        }
+        match self.doubt {
+            None => Ok(()),
+            Some((only, _, 1)) => write!(f, "; whether line {only} was {verb} is not known"),
+            Some((first, last, count)) => write!(
+                f,
+                "; whether lines {first} to {last} ({count} events) were {verb} is not known"
+            ),
+        }
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use super::CommandError;
 use crate::config::duration;
 use crate::publisher::{Publisher, after, at_time, once_within};
+use crate::rfc3339;
 use crate::stream::How;
 
 #[derive(Args)]
@@ -51,8 +52,8 @@ impl WhenArgs {
             if at <= now {
                 return Err(CommandError::usage(format!(
                     "--at {} has passed (it is {} now at the server): leave it out to publish at once",
-                    humantime::format_rfc3339(at),
-                    humantime::format_rfc3339_seconds(now),
+                    rfc3339::written(at),
+                    rfc3339::seconds(now),
                 )));
             }
             return Ok(how);
@@ -68,73 +69,5 @@ impl WhenArgs {
 
 /// A time as RFC 3339 writes it, in UTC or with an offset.
 fn time(text: &str) -> Result<SystemTime, String> {
-    const ADVICE: &str = "write it as in 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00";
-    let wrong = || format!("no time with its date and its offset from UTC; {ADVICE}");
-    if let Ok(time) = humantime::parse_rfc3339(text) {
-        return Ok(time);
-    }
-    let split = text.len().checked_sub("+01:00".len());
-    let (local, offset) = split
-        .and_then(|at| text.split_at_checked(at))
-        .ok_or_else(wrong)?;
-    let (ahead, digits) = match offset.split_at_checked(1) {
-        Some(("+", digits)) => (true, digits),
-        Some(("-", digits)) => (false, digits),
-        _ => return Err(wrong()),
-    };
-    let number = |text: &str, below: u64| {
-        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u64>()
-            .ok()
-            .filter(|number| digits && *number < below)
-    };
-    let offset = digits
-        .split_once(':')
-        .and_then(|(hours, minutes)| Some(number(hours, 24)? * 60 + number(minutes, 60)?))
-        .map(|minutes| Duration::from_secs(60 * minutes))
-        .ok_or_else(wrong)?;
-    if !local.ends_with(|last: char| last.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let local = humantime::parse_rfc3339(&format!("{local}Z")).map_err(|_| wrong())?;
-    let time = match ahead {
-        true => local.checked_sub(offset),
-        false => local.checked_add(offset),
-    };
-    time.ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_their_offset() {
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800);
-        for text in [
-            "2026-01-31T12:00:00Z",
-            "2026-01-31T13:00:00+01:00",
-            "2026-01-31T06:30:00-05:30",
-            "2026-01-31T12:00:00.000-00:00",
-            "2026-02-01T02:00:00+14:00",
-        ] {
-            assert_eq!(time(text), Ok(noon), "{text}");
-        }
-        for wrong in [
-            "",
-            "noon",
-            "10m",
-            "2026-01-31",
-            "2026-01-31T12:00:00",
-            "2026-01-31T12:00:00+1:00",
-            "2026-01-31T12:00:00+24:00",
-            "2026-01-31T12:00:00+01:60",
-            "2026-01-31T12:00:00Z+01:00",
-            "2026-13-31T12:00:00+01:00",
-            "2026-01-31T12:00:00 +01",
-            "ääää",
-        ] {
-            assert!(time(wrong).is_err(), "{wrong}");
-        }
-    }
+    rfc3339::parse(text).map_err(|why| format!("it {why}"))
 }

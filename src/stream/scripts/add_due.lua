@@ -1,5 +1,6 @@
 -- Adds to their stream the scheduled events whose time has come: event by event, so that what is done stays done
 -- whatever becomes of the next.
+-- Behind: common/scheduled
 -- KEYS: stream, scheduled, events
 -- ARGV: most events, most bytes
 -- Answers: how many were added, ids that have no event any more, next due time (ms) or false, now (ms)
@@ -21,17 +22,16 @@ local function unpacked(packed)
 end
 
 local added, gone, bytes = 0, {}, 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, ARGV[1])) do
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, ARGV[1])) do
   if bytes > tonumber(ARGV[2]) then break end
-  local packed = redis.call('HGET', events, id)
+  local packed = fields_of(redis.call('HGET', events, name))
   if packed then
     bytes = bytes + #packed
     redis.call('XADD', stream, '*', unpack(unpacked(packed)))
     added = added + 1
   else
-    gone[#gone + 1] = id
+    gone[#gone + 1] = id_of(name)
   end
-  redis.call('ZREM', scheduled, id)
-  redis.call('HDEL', events, id)
+  take_off(scheduled, events, name)
 end
 return { added, gone, redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2] or false, now }

@@ -4,11 +4,11 @@
 -- KEYS: stream, retry, failures, commits, then of every entry: guard, mark (the guard once more where there is none),
 --       the stream of each event, the key of each effect
 -- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, nobody's (0|1),
---       recorded (0|1), how long the mark lasts in ms (0: none), whether another's mark counts (0|1), number of events,
---       number of effects; then of every event: number of strings, strings; then of every effect: command, presence
---       (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
--- Answers, for each: {done}, {duplicate} (another copy of the event has succeeded: acknowledged, nothing else),
---       {taken}, {nobody}, {refused, place of the effect, current value or false}, {failed, why}
+--       recorded (0|1), how long the mark lasts in ms (0: none), a hash of the event's data for it, whether another's
+--       mark counts (0|1), number of events, number of effects; then of every event: number of strings, strings; then
+--       of every effect: command, presence (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
+-- Answers, for each: {done}, {duplicate, with other data (0|1)} (another copy of the event has succeeded: acknowledged,
+--       nothing else), {taken}, {nobody}, {refused, place of the effect, current value or false}, {failed, why}
 local stream, retry, failures, commits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, me, delete = ARGV[1], ARGV[2], ARGV[4] == '1'
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
@@ -37,9 +37,10 @@ local out, done, acked, recorded, guards = {}, { ARGV[3] }, {}, {}, {}
 local a, k = 5, 5
 local function one()
   local id, consumer, count, nobodys, has_record = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3] == '1', ARGV[a + 4]
-  local lasts, counts, of_events, of_effects = ARGV[a + 5], ARGV[a + 6] == '1', tonumber(ARGV[a + 7]), tonumber(ARGV[a + 8])
+  local lasts, data, counts = ARGV[a + 5], ARGV[a + 6], ARGV[a + 7] == '1'
+  local of_events, of_effects = tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])
   local guard, mark = KEYS[k], KEYS[k + 1]
-  a, k = a + 9, k + 2
+  a, k = a + 10, k + 2
   local events, effects = {}, {}
   for i = 1, of_events do
     local n = tonumber(ARGV[a])
@@ -78,12 +79,12 @@ local function one()
     if kind(mark) ~= 'none' and kind(mark) ~= 'string' then
       return { 'failed', mark .. ': the key holds a ' .. kind(mark) }
     end
-    local other = counts and string.match(redis.call('GET', mark) or '', '^done (.*)$')
+    local other, its = string.match(counts and redis.call('GET', mark) or '', '^done (%S+) ?(%x*)$')
     if other and other ~= id then
       acknowledge()
-      return { 'duplicate' }
+      return { 'duplicate', its ~= '' and its ~= data and 1 or 0 }
     end
-    effects[#effects + 1] = { command = 'SET', key = mark, args = { 'done ' .. id, 'PX', lasts } }
+    effects[#effects + 1] = { command = 'SET', key = mark, args = { 'done ' .. id .. ' ' .. data, 'PX', lasts } }
   end
   for _, e in ipairs(events) do
     if kind(e.key) ~= 'none' and kind(e.key) ~= 'stream' then

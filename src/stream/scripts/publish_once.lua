@@ -1,23 +1,25 @@
 -- Adds an event to its stream, unless it was added within the window.
 -- KEYS: stream, the event's mark
--- ARGV: the window in ms, then the fields
--- Answers: the entry's id, whether it is new (0|1)
-local stream, mark = KEYS[1], KEYS[2]
+-- ARGV: the window in ms, a hash of the event's data, then the fields
+-- Answers: the entry's id, whether it is new (0|1), whether it was added with other data (0|1)
+local stream, mark, data = KEYS[1], KEYS[2], ARGV[2]
 local known = redis.pcall('GET', mark)
 if known then
-  if type(known) == 'string' and string.match(known, '^%d+%-%d+$') then return { known, 0 } end
+  local id, its
+  if type(known) == 'string' then id, its = string.match(known, '^(%d+%-%d+) (%x+)$') end
+  if id then return { id, 0, its ~= data and 1 or 0 } end
   if known.err and not string.find(known.err, 'WRONGTYPE') then return known end
   return redis.error_reply('WRONGTYPE ' .. mark .. ' holds something else than the mark of an event')
 end
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 local id
-if #ARGV > 7001 then
+if #ARGV > 7002 then
   -- Lua's unpack ends at some 8,000 values, so a very wide event travels as one field.
   local fields = {}
-  for a = 2, #ARGV do fields[#fields + 1] = ARGV[a] end
+  for a = 3, #ARGV do fields[#fields + 1] = ARGV[a] end
   id = redis.call('XADD', stream, '*', 'streamhand.packed', cmsgpack.pack(fields))
 else
-  id = redis.call('XADD', stream, '*', unpack(ARGV, 2))
+  id = redis.call('XADD', stream, '*', unpack(ARGV, 3))
 end
-redis.call('SET', mark, id, 'PX', ARGV[1])
-return { id, 1 }
+redis.call('SET', mark, id .. ' ' .. data, 'PX', ARGV[1])
+return { id, 1, 0 }
