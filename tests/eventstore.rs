@@ -67,7 +67,7 @@ pub async fn published(redis: &mut MultiplexedConnection, stream: &str) -> Vec<E
         .collect()
 }
 
-async fn run(redis: &mut MultiplexedConnection, command: &[&str]) {
+pub async fn run(redis: &mut MultiplexedConnection, command: &[&str]) {
     let mut cmd = redis::cmd(command[0]);
     let _: redis::Value = cmd.arg(&command[1..]).query_async(redis).await.unwrap();
 }

@@ -1,7 +1,10 @@
 //! Views of aggregates' events have each event once and in order, whatever happens to who makes them.
 
+mod anew;
 mod bad;
+mod killers;
 mod live;
+mod long;
 mod past;
 mod steps;
 mod storm;

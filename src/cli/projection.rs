@@ -1,5 +1,7 @@
 //! `projection`: the views of this program's registry, how far they are, and building one anew.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +10,7 @@ use super::terminal::{print, progress, say};
 use super::text::{printable, table};
 use super::{CommandError, told_to_stop};
 use crate::config::Settings;
-use crate::eventstore::projection::rebuild;
+use crate::eventstore::projection::{Registered, rebuild};
 use crate::handler::Registry;
 use crate::stream::{Connector, Pool, ProjectionStatus, StreamKeys};
 
@@ -16,6 +18,8 @@ use crate::stream::{Connector, Pool, ProjectionStatus, StreamKeys};
 pub(super) enum ProjectionCommand {
     /// List projections with how far they are
     List(ListArgs),
+    /// Have a projection go on that has stopped, whatever it stopped at
+    Resume(ResumeArgs),
     /// Build a projection's view anew from the aggregates, beside the one that is served until it is done
     Rebuild(RebuildArgs),
 }
@@ -33,6 +37,12 @@ pub(super) struct RebuildArgs {
     name: String,
 }
 
+#[derive(Args)]
+pub(super) struct ResumeArgs {
+    /// The projection
+    name: String,
+}
+
 pub(super) async fn run(
     command: ProjectionCommand,
     settings: Settings,
@@ -41,6 +51,7 @@ pub(super) async fn run(
     registry.check()?;
     match command {
         ProjectionCommand::List(args) => list(args, &settings, &registry).await,
+        ProjectionCommand::Resume(args) => resume(args, &settings, &registry).await,
         ProjectionCommand::Rebuild(args) => build(args, &settings, &registry).await,
     }
 }
@@ -83,27 +94,53 @@ async fn list(
     Ok(())
 }
 
+async fn resume(
+    args: ResumeArgs,
+    settings: &Settings,
+    registry: &Registry,
+) -> Result<(), CommandError> {
+    let projection = known(registry, &args.name)?;
+    let pool = Connector::new(&settings.redis)?.pool(1)?;
+    let mut resumed = 0;
+    for stream in projection.public()?.names() {
+        let keys = StreamKeys::new(stream).projection(projection.name);
+        if let Some(at) = pool.resume_projection(&keys).await? {
+            let name = projection.name;
+            print(format_args!(
+                "{stream}: {name} goes on where it stopped, at {at}"
+            ))?;
+            resumed += 1;
+        }
+    }
+    if resumed == 0 {
+        say(format_args!("{} has not stopped", args.name));
+    }
+    Ok(())
+}
+
+/// The projection of this name.
+fn known<'a>(registry: &'a Registry, name: &str) -> Result<&'a Arc<Registered>, CommandError> {
+    let all = registry.projections();
+    all.iter()
+        .find(|projection| projection.name == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|projection| projection.name).collect();
+            let known = match names.is_empty() {
+                true => "none".to_owned(),
+                false => names.join(", "),
+            };
+            CommandError::usage(format!(
+                "no projection {name:?} is registered in this program; there is {known}"
+            ))
+        })
+}
+
 async fn build(
     args: RebuildArgs,
     settings: &Settings,
     registry: &Registry,
 ) -> Result<(), CommandError> {
-    let mut known = registry.projections().iter();
-    let Some(projection) = known.find(|projection| projection.name == args.name) else {
-        let names: Vec<_> = registry
-            .projections()
-            .iter()
-            .map(|projection| projection.name)
-            .collect();
-        let known = match names.is_empty() {
-            true => "none".to_owned(),
-            false => names.join(", "),
-        };
-        return Err(CommandError::usage(format!(
-            "no projection {:?} is registered in this program; there is {known}",
-            args.name
-        )));
-    };
+    let projection = known(registry, &args.name)?;
     let host = gethostname::gethostname();
     let me = format!(
         "rebuild-{}-{}-{:08x}",
@@ -183,14 +220,33 @@ pub(super) fn notes(stream: &str, status: &ProjectionStatus) -> Vec<String> {
     let name = printable(&status.name);
     let stopped = status.stopped().map(|(at, why)| {
         let why = printable(why);
+        match status.is_held() {
+            true => format!(
+                "{stream}: {name} has stopped at {at}, until `projection resume` or `projection rebuild` ({why})"
+            ),
+            false => format!(
+                "{stream}: {name} has stopped before the bad event {at}: a worker that is started tries it again ({why})"
+            ),
+        }
+    });
+    let anew = status.is_behind_end().map(|end| {
         format!(
-            "{stream}: {name} has stopped before the bad event {at}: a worker that is started tries it again ({why})"
+            "{stream}: it was deleted or made anew, and ends at {end}, before where {name} stands: who runs that goes on \
+             with the aggregates"
         )
+    });
+    let died = Some(status.deaths()).filter(|deaths| *deaths > 1).map(|deaths| {
+        format!("{stream}: the last {deaths} workers that ran {name} died; it goes on an event at a time")
     });
     let built = status.rebuild().map(|(generation, position)| {
         format!("{stream}: generation {generation} of {name} is being built, and at {position}")
     });
-    stopped.into_iter().chain(built).collect()
+    stopped
+        .into_iter()
+        .chain(anew)
+        .chain(died)
+        .chain(built)
+        .collect()
 }
 
 pub(super) fn as_json(stream: &str, status: &ProjectionStatus) -> Value {
@@ -207,6 +263,8 @@ pub(super) fn as_json(stream: &str, status: &ProjectionStatus) -> Value {
         "runner": status.runner(),
         "stopped_at": stopped.map(|(at, _)| at),
         "stopped_why": stopped.map(|(_, why)| why),
+        "held": status.is_held(),
+        "deaths": status.deaths(),
         "rebuild": rebuild.map(|(generation, position)| json!({ "generation": generation, "position": position })),
     })
 }

@@ -21,7 +21,13 @@ use crate::fields::Fields;
 pub(super) struct Partition {
     pub number: usize,
     kinds: Vec<String>,
+    /// How far it has read.
     position: EntryId,
+    /// How far that is among what the store ever published: others' entries may stand far ahead, and a stream that is made
+    /// anew begins behind its events alone.
+    kept: EntryId,
+    /// The highest position of an event, as of the last read.
+    reached: Option<EntryId>,
     /// How many entries had been added to the public stream up to the position, where that is known.
     added: Option<u64>,
     /// What has been read: where each entry stands, and the event, where it is one of the category.
@@ -46,6 +52,8 @@ impl Partition {
             number,
             kinds,
             position,
+            kept: position,
+            reached: None,
             added: None,
             page: VecDeque::new(),
             most: FIRST,
@@ -54,8 +62,20 @@ impl Partition {
         }
     }
 
+    /// Where it can be gone on from, whatever becomes of the public stream.
     pub fn position(&self) -> EntryId {
+        self.kept
+    }
+
+    /// How far the public stream has been read.
+    pub fn read_to(&self) -> EntryId {
         self.position
+    }
+
+    fn passes(&mut self, position: EntryId) {
+        self.position = position;
+        let reached = self.reached.unwrap_or(position);
+        self.kept = position.min(reached).max(self.kept);
     }
 
     pub fn go_to(&mut self, position: EntryId) {
@@ -72,16 +92,16 @@ impl Partition {
         loop {
             if let Some(history) = &mut self.history {
                 if let Some(event) = history.next().await? {
-                    self.position = event.stored.position;
+                    self.passes(event.stored.position);
                     return Ok(Some(event));
                 }
                 // Those and no others stand at or below the end.
                 self.history = None;
-                self.position = self.end.0.max(self.position);
+                self.passes(self.end.0.max(self.position));
                 self.added = Some(self.end.1);
             }
             while let Some((position, event)) = self.page.pop_front() {
-                self.position = position;
+                self.passes(position);
                 if event.is_some() {
                     return Ok(event);
                 }
@@ -94,11 +114,28 @@ impl Partition {
     }
 
     async fn read(&mut self, store: &RedisEventStore) -> Result<()> {
-        let public = &store.public().partition_keys(self.number)?.stream;
-        let read = store
+        let public = store.public().partition_keys(self.number)?;
+        let mut along = store
             .line
-            .read_along(public, self.position, self.added, self.most);
-        let along = read.await?;
+            .read_along(public, self.position, self.added, self.most)
+            .await?;
+        if along.is_behind_all && self.kept < self.position {
+            // It was made anew, behind the last event and below what others had put there.
+            (self.position, self.added) = (self.kept, None);
+            along = store
+                .line
+                .read_along(public, self.position, None, self.most)
+                .await?;
+        }
+        if along.is_behind_all {
+            let message = format!(
+                "{} ends at {}, and was read up to {} before: it was made anew, or what was on it is lost, and events \
+                 that were stored since may stand below that; read from an earlier position",
+                public.stream, along.end, self.position
+            );
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        self.reached = along.reached;
         if !along.is_complete {
             let kinds: Vec<&str> = self.kinds.iter().map(String::as_str).collect();
             let history = store.history(&kinds, self.number)?;

@@ -145,7 +145,7 @@ impl History {
             return Ok(end);
         }
         // Before the first aggregate is looked for: each that has an event up to there is found.
-        let public = &self.store.public().partition_keys(self.partition)?.stream;
+        let public = self.store.public().partition_keys(self.partition)?;
         let end = self.store.line.end_of(public).await?.end;
         self.up_to = Some(end);
         Ok(end)

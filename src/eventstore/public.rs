@@ -76,6 +76,11 @@ impl PublicStreams {
         &self.streams[self.partition(aggregate)].stream
     }
 
+    /// That stream, and the keys beside it.
+    pub(super) fn keys_of(&self, aggregate: &AggregateId) -> &StreamKeys {
+        &self.streams[self.partition(aggregate)]
+    }
+
     /// The key of an aggregate.
     pub fn key(&self, aggregate: &AggregateId) -> String {
         self.streams[self.partition(aggregate)].aggregate(aggregate.as_str())

@@ -83,7 +83,7 @@ impl RedisEventStore {
 impl EventStore for RedisEventStore {
     async fn append_all(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         let appends = prepare(&self.public, appends)?;
-        let public = self.public.of(&appends[0].aggregate);
+        let public = self.public.keys_of(&appends[0].aggregate);
         let keys: Vec<String> = appends
             .iter()
             .map(|append| self.public.key(&append.aggregate))

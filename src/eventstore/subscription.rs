@@ -260,7 +260,7 @@ impl Sources {
                 .iter()
                 .map(|one| {
                     let stream = store.public().partition_keys(one.number)?.stream.clone();
-                    Ok((stream, one.position()))
+                    Ok((stream, one.read_to()))
                 })
                 .collect(),
         }

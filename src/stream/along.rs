@@ -7,17 +7,19 @@ use redis::aio::MultiplexedConnection;
 
 use super::connection::{Trouble, Who, refusal};
 use super::events;
+use super::keys::StreamKeys;
 use super::line::Line;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 
-script!(READ_ALONG, "read_along", behind "common/ids");
+script!(READ_ALONG, "read_along", behind "common/ids", behind "common/reached");
 
 /// How much is there, in the script's words, where it is not just a part.
 const ALL_THERE: i64 = 1;
 const NEVER_ADDED_TO: i64 = 2;
+const BEHIND_ALL: i64 = 3;
 
 /// How long a wait blocks: a connection that broke unnoticed is found out by then.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -33,6 +35,10 @@ pub(crate) struct Along {
     pub added: u64,
     /// Whether all entries behind the position are there that ever were. Else there may be more, and none is here.
     pub is_complete: bool,
+    /// The position is behind all that was ever there: it was another stream's, or what is there was lost.
+    pub is_behind_all: bool,
+    /// The highest position that an event was ever given, where that is known.
+    pub reached: Option<EntryId>,
     /// The first of them.
     pub entries: Vec<Entry>,
 }
@@ -45,14 +51,15 @@ impl Line {
     /// Reads entries behind a position, up to which `known` had been added, as far as is known.
     pub async fn read_along(
         &self,
-        stream: &str,
+        stream: &StreamKeys,
         after: EntryId,
         known: Option<u64>,
         most: usize,
     ) -> Result<Along> {
-        let doing = format!("reading along {stream:?}");
+        let doing = format!("reading along {:?}", stream.stream);
         let mut line = self.get().await?;
-        let mut call = READ_ALONG.key(stream);
+        let mut call = READ_ALONG.key(&stream.stream);
+        call.key(&stream.reached);
         call.arg(after.to_string());
         call.arg(known.map_or(String::new(), |known| known.to_string()));
         call.arg(most);
@@ -70,7 +77,7 @@ impl Line {
     }
 
     /// Where a stream ends.
-    pub async fn end_of(&self, stream: &str) -> Result<Along> {
+    pub async fn end_of(&self, stream: &StreamKeys) -> Result<Along> {
         self.read_along(stream, EntryId::default(), None, 0).await
     }
 
@@ -105,12 +112,14 @@ impl Waiter {
 
 /// What the script tells, and how much of it is there, in its words.
 fn along(answer: Value) -> Option<(Along, i64)> {
-    let [end, added, all_there, entries] = reply::tuple(answer)?;
+    let [end, added, all_there, entries, reached] = reply::tuple(answer)?;
     let all_there = reply::int(&all_there)?;
     let along = Along {
         end: reply::id(&end)?,
         added: u64::try_from(reply::int(&added)?).ok()?,
         is_complete: all_there == ALL_THERE,
+        is_behind_all: all_there == BEHIND_ALL,
+        reached: reply::id(&reached),
         entries: events::entries(entries)?,
     };
     Some((along, all_there))

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(APPEND_EVENTS, "append_events");
+script!(APPEND_EVENTS, "append_events", behind "common/ids", behind "common/reached");
 
 /// Events for one aggregate, each with its id among its fields.
 pub(crate) struct EventsFor<'a> {
@@ -65,7 +65,7 @@ impl Line {
     /// the last one of its aggregate already.
     pub async fn append_events(
         &self,
-        public: &str,
+        public: &StreamKeys,
         fresh: bool,
         aggregates: &[EventsFor<'_>],
     ) -> Result<EventsAppended> {
@@ -74,11 +74,11 @@ impl Line {
             _ => None,
         };
         let room = aggregates.iter().map(EventsFor::room);
-        let room = room.fold((2, public.len() + 20), |all, one| {
+        let room = room.fold((3, 2 * public.reached.len() + 20), |all, one| {
             (all.0 + one.0, all.1 + one.1)
         });
-        let mut call = Call::of(&APPEND_EVENTS, 1 + aggregates.len(), room);
-        call.arg(public);
+        let mut call = Call::of(&APPEND_EVENTS, 2 + aggregates.len(), room);
+        call.arg(&public.stream[..]).arg(&public.reached[..]);
         for aggregate in aggregates {
             call.arg(aggregate.key);
         }
@@ -100,7 +100,7 @@ impl Line {
                 }
             }
         }
-        let doing = format!("storing events of {public:?}");
+        let doing = format!("storing events of {:?}", public.stream);
         let answer = self.get().await?.call(&doing, &call).await?;
         appended(answer, first).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }

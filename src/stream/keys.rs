@@ -9,6 +9,8 @@ pub(crate) struct StreamKeys {
     pub scheduled: String,
     /// Those events' fields, by their ids.
     pub events: String,
+    /// The highest position it ever gave an event of an aggregate, or a view has passed: it outlives the stream.
+    pub reached: String,
     pub(super) prefix: String,
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct ProjectionKeys {
     pub rebuild_dead: String,
     /// Replayed ones.
     pub again: String,
+    /// The highest position the public stream ever gave.
+    pub reached: String,
     /// What the keys of all views begin with; their generation comes next.
     pub views: String,
 }
@@ -84,6 +88,7 @@ impl StreamKeys {
             stream: stream.to_owned(),
             scheduled: format!("{prefix}:scheduled"),
             events: format!("{prefix}:scheduled:events"),
+            reached: format!("{prefix}:reached"),
             prefix,
         }
     }
@@ -98,6 +103,7 @@ impl StreamKeys {
             dead: format!("{prefix}:dead"),
             rebuild_dead: format!("{prefix}:rebuild:dead"),
             again: format!("{prefix}:again"),
+            reached: self.reached.clone(),
             views: format!("{prefix}:view:"),
         }
     }
@@ -209,6 +215,7 @@ mod tests {
         assert_eq!(keys.scheduled, "{orders}:scheduled");
         assert_eq!(keys.events, "{orders}:scheduled:events");
         assert_eq!(keys.published("0a1b"), "{orders}:published:0a1b");
+        assert_eq!(keys.reached, "{orders}:reached");
         assert_eq!(
             StreamKeys::new("eu:{orders}:3").scheduled,
             "eu:{orders}:3:scheduled"

@@ -49,7 +49,8 @@ pub(crate) use letters::{Browse, DEATH, Head, Ticket};
 pub(crate) use line::Line;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{
-    ActingAs, AppliedBatch, Batch, From, Stand, Standing, Step as LeaseStep, Taken, Told, What,
+    ActingAs, AppliedBatch, Batch, Deaths, From, Noted, Stand, Standing, Step as LeaseStep, Taken,
+    Told, What,
 };
 pub(crate) use projection_rebuild::{Begun, Switched};
 pub(crate) use projection_status::ProjectionStatus;

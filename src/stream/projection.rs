@@ -16,8 +16,8 @@ use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(LEASE, "project_lease", behind "common/ids", behind "common/projection");
-script!(PROJECT, "project", behind "common/effects", behind "common/letter", behind "common/ids", behind "common/projection");
+script!(LEASE, "project_lease", behind "common/ids", behind "common/reached", behind "common/projection");
+script!(PROJECT, "project", behind "common/effects", behind "common/letter", behind "common/ids", behind "common/reached", behind "common/projection");
 
 /// Whose view it is that a step is about.
 #[derive(Clone, Copy)]
@@ -57,8 +57,37 @@ pub(crate) enum Step<'a> {
     Keep,
     /// The aggregates have been gone through up to where the public stream stood.
     Arrive(Stand, Standing),
-    Stop(Stand, EntryId, &'a str),
+    /// This event is about to be applied, alone: should its process die, the next one knows of what. None: it is not.
+    Note(Option<Noted>),
+    /// Whatever has killed those who ran it before is behind it.
+    Calm,
+    Stop {
+        stand: Stand,
+        at: EntryId,
+        why: &'a str,
+        /// Until it is resumed: no process that is started tries it again.
+        is_held: bool,
+    },
     Leave,
+}
+
+/// An event by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// Among the replayed ones, not on the public stream.
+    pub is_again: bool,
+    pub id: EntryId,
+}
+
+/// What is known of those who ran a projection and died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deaths {
+    /// How many, one after the other.
+    pub count: u32,
+    /// Where it stood when the last one died.
+    pub at: EntryId,
+    /// The event that was noted then, and how many have died with that.
+    pub suspect: Option<(Noted, u32)>,
 }
 
 /// What came of it.
@@ -69,9 +98,11 @@ pub(crate) enum Taken {
         public: Standing,
         /// Entries behind the position were deleted before they were read.
         gap: bool,
+        deaths: Deaths,
     },
     Theirs(Duration),
-    Stopped,
+    /// It has stopped, there, for this reason.
+    Stopped(EntryId, String),
     /// It is another's by now, or somewhere else.
     Gone,
     Done,
@@ -160,6 +191,7 @@ impl Link {
         };
         let mut call = LEASE.key(&who.keys.stream);
         call.key(who.checkpoint())
+            .key(&who.keys.reached)
             .arg(who.projection)
             .arg(who.runner)
             .arg(who.lease.as_millis() as u64);
@@ -176,13 +208,24 @@ impl Link {
                 .arg(stand.position.to_string())
                 .arg(public.last.to_string())
                 .arg(public.added),
-            Step::Stop(stand, at, why) => call
+            Step::Note(noted) => call
+                .arg("note")
+                .arg(told)
+                .arg(noted.map_or(String::new(), |noted| noted.to_string())),
+            Step::Calm => call.arg("calm").arg(told),
+            Step::Stop {
+                stand,
+                at,
+                why,
+                is_held,
+            } => call
                 .arg("stop")
                 .arg(told)
                 .arg(stand.generation)
                 .arg(stand.position.to_string())
                 .arg(at.to_string())
-                .arg(why),
+                .arg(why)
+                .arg(u8::from(is_held)),
         };
         let answer: Value = call
             .invoke_async(&mut self.conn)
@@ -247,7 +290,8 @@ impl Link {
         let mut call = PROJECT.key(&who.keys.stream);
         call.key(who.checkpoint())
             .key(who.dead())
-            .key(&who.keys.again);
+            .key(&who.keys.again)
+            .key(&who.keys.reached);
         call.arg(who.projection)
             .arg(who.runner)
             .arg(who.lease.as_millis() as u64)
@@ -304,6 +348,26 @@ impl Link {
     }
 }
 
+/// What replayed events' notes begin with.
+const AGAIN: &str = "again ";
+
+impl Noted {
+    fn parse(text: &str) -> Option<Self> {
+        let again = text.strip_prefix(AGAIN);
+        Some(Noted {
+            is_again: again.is_some(),
+            id: EntryId::parse(again.unwrap_or(text).as_bytes())?,
+        })
+    }
+}
+
+impl std::fmt::Display for Noted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let again = if self.is_again { AGAIN } else { "" };
+        write!(f, "{again}{}", self.id)
+    }
+}
+
 fn taken(answer: Value) -> Option<Taken> {
     let mut parts = reply::array(answer)?.into_iter();
     let mut next = || parts.next();
@@ -312,7 +376,7 @@ fn taken(answer: Value) -> Option<Taken> {
             let left = reply::int(&next()?)?;
             Taken::Theirs(Duration::from_millis(left.try_into().ok()?))
         }
-        "stopped" => Taken::Stopped,
+        "stopped" => Taken::Stopped(reply::id(&next()?)?, reply::text(next()?)?),
         "gone" => Taken::Gone,
         "ok" => Taken::Done,
         "yours" => {
@@ -320,16 +384,25 @@ fn taken(answer: Value) -> Option<Taken> {
             let position = reply::id(&next()?)?;
             let _read = next()?;
             let gap = reply::int(&next()?)? == 1;
+            let public = Standing {
+                last: reply::id(&next()?)?,
+                added: reply::int(&next()?)? as u64,
+            };
+            let count = u32::try_from(reply::int(&next()?)?).ok()?;
+            let at = reply::id(&next()?)?;
+            let (suspect, killed) = (reply::text(next()?)?, reply::int(&next()?)?);
+            let suspect = match &suspect[..] {
+                "" => None,
+                noted => Some((Noted::parse(noted)?, u32::try_from(killed).ok()?)),
+            };
             Taken::Yours {
                 stand: Stand {
                     generation,
                     position,
                 },
                 gap,
-                public: Standing {
-                    last: reply::id(&next()?)?,
-                    added: reply::int(&next()?)? as u64,
-                },
+                public,
+                deaths: Deaths { count, at, suspect },
             }
         }
         _ => return None,

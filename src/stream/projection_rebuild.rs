@@ -10,8 +10,9 @@ use super::keys::ProjectionKeys;
 use super::projection::ActingAs;
 use super::reply;
 use super::settle::script;
+use crate::event::EntryId;
 
-script!(REBUILD, "project_rebuild", behind "common/ids", behind "common/projection");
+script!(REBUILD, "project_rebuild", behind "common/ids", behind "common/reached", behind "common/projection");
 
 /// What came of beginning a view beside the one that is served.
 pub(crate) enum Begun {
@@ -31,7 +32,10 @@ pub(crate) enum Begun {
 pub(crate) enum Switched {
     Done,
     /// What is served is further.
-    Behind,
+    Behind {
+        at: EntryId,
+        served: EntryId,
+    },
     /// Another builds one by now.
     Gone,
 }
@@ -68,7 +72,13 @@ impl Link {
             .map_err(|error| Trouble::of(&doing(), error))?;
         match answer.first().map(String::as_str) {
             Some("done") => Ok(Switched::Done),
-            Some("behind") => Ok(Switched::Behind),
+            Some("behind") => {
+                let at = |place: usize| EntryId::parse(answer.get(place)?.as_bytes());
+                match (at(1), at(2)) {
+                    (Some(at), Some(served)) => Ok(Switched::Behind { at, served }),
+                    _ => Err(Trouble::garbled(&doing())),
+                }
+            }
             Some("gone") => Ok(Switched::Gone),
             _ => Err(Trouble::garbled(&doing())),
         }
@@ -125,6 +135,7 @@ fn rebuild(who: ActingAs<'_>, step: &str) -> redis::ScriptInvocation<'static> {
         .key(&keys.dead)
         .key(&keys.rebuild_dead)
         .key(&keys.again)
+        .key(&keys.reached)
         .arg(who.projection)
         .arg(who.runner)
         .arg(who.lease.as_millis() as u64)

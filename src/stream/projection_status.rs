@@ -8,6 +8,7 @@ use super::connection::{Pool, Trouble, Who, refusal};
 use super::keys::{ProjectionKeys, StreamKeys};
 use super::reply;
 use crate::error::Result;
+use crate::event::EntryId;
 
 impl Pool {
     /// Which generation of a view is served beside each of these public streams; None where there is none yet.
@@ -58,6 +59,7 @@ impl Pool {
             pipe.cmd("HGETALL").arg(&keys.rebuild);
         }
         pipe.cmd("TIME");
+        pipe.cmd("XINFO").arg("STREAM").arg(&of.stream);
         // A key of that name may be another's.
         pipe.ignore_errors();
         let answers: Vec<redis::RedisResult<Value>> =
@@ -75,10 +77,35 @@ impl Pool {
                     lag,
                     checkpoint,
                     rebuild,
+                    end: None,
+                    now: 0,
                 });
             }
         }
+        let now = answers.next().and_then(ms).unwrap_or(0);
+        let end = answers.next().and_then(last_id);
+        for one in &mut all {
+            (one.now, one.end) = (now, end);
+        }
         Ok(all)
+    }
+
+    /// Has a projection go on that has stopped, whatever it stopped at. Answers where that was, None where it had not.
+    pub async fn resume_projection(&self, keys: &ProjectionKeys) -> Result<Option<String>> {
+        let doing = "resuming a projection";
+        let mut conn = self.get().await?;
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("HMGET").arg(&keys.checkpoint);
+        pipe.arg(&["state", "stopped.at"]);
+        pipe.cmd("HDEL").arg(&keys.checkpoint).ignore();
+        pipe.arg(&["state", "stopped.at", "stopped.why", "stopped.held"]);
+        pipe.arg(&["deaths", "danger", "suspect", "suspect.deaths"]);
+        let ((state, at),): ((Option<String>, Option<String>),) = pipe
+            .query_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, doing, error))?;
+        Ok((state.as_deref() == Some("stopped")).then(|| at.unwrap_or_default()))
     }
 }
 
@@ -100,6 +127,22 @@ fn groups_in(groups: Value) -> Option<Vec<(String, Option<u64>)>> {
     reply::array(groups)?.into_iter().map(one).collect()
 }
 
+/// What TIME answers, in milliseconds.
+fn ms(time: Value) -> Option<u64> {
+    let [seconds, micros] = reply::tuple(time)?;
+    let number = |value: &Value| reply::int(value).and_then(|number| u64::try_from(number).ok());
+    Some(number(&seconds)? * 1000 + number(&micros)? / 1000)
+}
+
+/// The last id of a stream, by XINFO STREAM.
+fn last_id(info: Value) -> Option<EntryId> {
+    let fields = reply::array(info)?;
+    let mut pairs = fields.chunks_exact(2);
+    let is_it =
+        |pair: &&[Value]| reply::text(pair[0].clone()).as_deref() == Some("last-generated-id");
+    reply::id(&pairs.find(is_it)?[1])
+}
+
 fn fields_of(hash: Value) -> Option<BTreeMap<String, String>> {
     let fields = reply::array(hash)?;
     let pairs = fields.chunks_exact(2);
@@ -118,6 +161,9 @@ pub(crate) struct ProjectionStatus {
     pub lag: Option<u64>,
     checkpoint: BTreeMap<String, String>,
     rebuild: BTreeMap<String, String>,
+    /// Where the public stream ends, None where there is none.
+    end: Option<EntryId>,
+    now: u64,
 }
 
 impl ProjectionStatus {
@@ -137,8 +183,34 @@ impl ProjectionStatus {
             .unwrap_or(0)
     }
 
+    /// Who runs it, as far as is known: their lease is not over.
     pub fn runner(&self) -> Option<&str> {
-        self.checkpoint.get("runner").map(String::as_str)
+        let until = self.checkpoint.get("until")?.parse::<u64>().ok()?;
+        let runner = self.checkpoint.get("runner").map(String::as_str);
+        runner.filter(|_| until >= self.now)
+    }
+
+    /// Where the public stream ends, where the view stands behind that: it is another stream by now. A projection that
+    /// runs sees to it.
+    pub fn is_behind_end(&self) -> Option<EntryId> {
+        let position = EntryId::parse(self.position()?.as_bytes())?;
+        let end = self.end.unwrap_or_default();
+        (position > end).then_some(end)
+    }
+
+    /// How many have died one after the other who ran it.
+    pub fn deaths(&self) -> u64 {
+        self.checkpoint
+            .get("deaths")
+            .and_then(|deaths| deaths.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// It has stopped until it is resumed.
+    pub fn is_held(&self) -> bool {
+        self.checkpoint
+            .get("stopped.held")
+            .is_some_and(|held| held == "1")
     }
 
     /// Where it has stopped, and why.

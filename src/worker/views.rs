@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Shared;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::eventstore::projection::{Registered, Runner};
+use crate::eventstore::projection::{Alone, Registered, Runner};
 
 /// Projections that run.
 pub(super) struct Views {
@@ -28,6 +28,7 @@ impl Views {
     ) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
+        let alone = Alone::default();
         if let Some(taken) = projections
             .iter()
             .find(|projection| projection.name == shared.group)
@@ -40,7 +41,8 @@ impl Views {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         for projection in projections {
-            let runner = Runner::new(projection, settings, &shared.connector, &shared.consumer)?;
+            let (connector, me) = (&shared.connector, &shared.consumer);
+            let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
             running.spawn(runner.run(stop.clone()));
         }
         Ok(Views { stop, running })

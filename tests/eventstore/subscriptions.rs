@@ -277,6 +277,37 @@ on_both_servers! {
         }
     }
 
+    async fn nothing_is_missed_where_the_stream_is_made_anew_below_what_others_had_put_there(server: Server) {
+        let mut redis = server.connect().await;
+        let store = store_of(&server.url(), orders());
+        let ids = |all: Vec<Told>| all.iter().map(|(_, event)| event.envelope.id().into_owned()).collect::<Vec<_>>();
+        store.append(&order("o-1"), events(&["a"]), Expected::NoStream).await.unwrap();
+        // Two hours ahead of the clock an event, and far ahead of that an entry of somebody else.
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
+        run(&mut redis, &["XSETID", "orders", &format!("{}-0", (seconds + 7_200) * 1_000)]).await;
+        store.append(&order("o-1"), events(&["b"]), Expected::Exact(1)).await.unwrap();
+        run(&mut redis, &["XADD", "orders", &format!("{}-0", (seconds + 10_000) * 1_000), "type", "order.seen"]).await;
+        let mut live = store.subscribe(&["order"]).unwrap();
+        assert_eq!(ids(until_live(&mut live).await), ["a", "b"]);
+        let kept = live.position().to_string().parse().unwrap();
+        run(&mut redis, &["RENAME", "orders", "old"]).await;
+        run(&mut redis, &["XADD", "orders", "*", "type", "order.seen"]).await;
+        store.append(&order("o-1"), events(&["c", "d"]), Expected::Exact(2)).await.unwrap();
+        assert_eq!(timeout(PATIENCE, next(&mut live)).await.expect("in time").1.envelope.id(), "c");
+        assert_eq!(timeout(PATIENCE, next(&mut live)).await.expect("in time").1.envelope.id(), "d");
+        let mut again = store.subscribe(&["order"]).unwrap().after(&kept).unwrap();
+        assert_eq!(ids(until_live(&mut again).await), ["c", "d"]);
+
+        // Where it is not known any more how far it was, that is said, and not passed over.
+        let kept = again.position().to_string().parse().unwrap();
+        run(&mut redis, &["DEL", "orders", "{orders}:reached"]).await;
+        store.append(&order("o-2"), events(&["e"]), Expected::NoStream).await.unwrap();
+        let mut lost = store.subscribe(&["order"]).unwrap().after(&kept).unwrap();
+        let error = timeout(PATIENCE, lost.next()).await.expect("in time").unwrap_err();
+        assert_eq!(error.kind(), streamhand::ErrorKind::NotFound);
+        assert!(error.to_string().contains("orders ends at"), "{error}");
+    }
+
     async fn an_aggregate_is_told_once_over_connections_that_break(server: Server) {
         let proxy = Proxy::start(server.port()).await;
         let (store, reading) = (store_of(&server.url(), orders()), store_of(&proxy.url(), orders()));

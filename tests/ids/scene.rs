@@ -413,25 +413,31 @@ impl Scene<'_> {
             ("@4", "5"),
             ("@5", "6"),
         ] {
-            self.step("read_along", &["public"], &[after, known, "10"])
+            self.step("read_along", &["public", "top"], &[after, known, "10"])
                 .await;
         }
         let lease = |step| ["view", "me", "1000", step, "1"];
-        self.step("project_lease", &["public", "point"], &lease("first"))
-            .await;
+        self.step(
+            "project_lease",
+            &["public", "point", "top"],
+            &lease("first"),
+        )
+        .await;
         let project = |from, to, count| ["view", "me", "1000", "1", from, "public", "1", to, count];
-        let keys = ["public", "point", "bad", "redo"];
+        let keys = ["public", "point", "bad", "redo", "top"];
         self.by_hand("HSET point read 0").await;
         self.step("project", &keys, &project("0-0", "@2", "3"))
             .await;
         self.step("project", &keys, &project("@1", "@3", "1")).await;
         self.step("project", &keys, &project("@2", "@4", "2")).await;
         let arrive = [&lease("arrive")[..], &["1", "@4", "@5", "6"]].concat();
-        self.step("project_lease", &["public", "point"], &arrive)
+        self.step("project_lease", &["public", "point", "top"], &arrive)
             .await;
         let groups = self.by_hand("XINFO GROUPS public").await;
         self.note("groups", &groups);
-        let rebuild = ["public", "point", "building", "bad", "new-bad", "redo"];
+        let rebuild = [
+            "public", "point", "building", "bad", "new-bad", "redo", "top",
+        ];
         self.step(
             "project_rebuild",
             &rebuild,
@@ -477,7 +483,8 @@ impl Scene<'_> {
                     let first = ["4", ""][n];
                     let append = [first, "3", "1", "4", "id", "v4", "type", "t"];
                     let aggregate = format!("{{a}}:{}", n + 1);
-                    self.step(script, &[&stream[..], &aggregate[..]], &append)
+                    let top = format!("top-{n}");
+                    self.step(script, &[&stream[..], &top[..], &aggregate[..]], &append)
                         .await;
                 }
                 "publish_once" => {
@@ -521,7 +528,7 @@ impl Scene<'_> {
         .await;
         self.step(
             "append_events",
-            &["public-9", "{a}:9"],
+            &["public-9", "top-9", "{a}:9"],
             &["", "any", "1", "4", "id", "v3", "type", "t"],
         )
         .await;

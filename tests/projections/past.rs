@@ -42,11 +42,15 @@ if ARGV[1] == 'anew' then redis.call('XGROUP', 'CREATE', KEYS[1], 'others', '$',
 #[test]
 #[ignore = "run by other tests"]
 fn program_with_views() {
-    let args = std::env::var(ARGS).expect("arguments");
-    let registry = match std::env::var(PARTITIONS).as_deref() {
+    program_of(match std::env::var(PARTITIONS).as_deref() {
         Ok("4") => Registry::new().projection(InFour(ByStatus::default())),
         _ => registry(),
-    };
+    });
+}
+
+/// What a process of this program does: a command with these projections. Never returns.
+pub fn program_of(registry: Registry) -> ! {
+    let args = std::env::var(ARGS).expect("arguments");
     let config = std::env::var("STREAMHAND_TEST_CONFIG").expect("a configuration");
     let args = ["streamhand", "--config", &config]
         .into_iter()
@@ -62,24 +66,26 @@ fn program_with_views() {
 }
 
 fn program(setup: &Setup, args: &str, partitions: u32) -> WorkerProcess {
-    let process = WorkerProcess::builder()
-        .test("projections::past::program_with_views")
-        .config(&setup.toml());
-    process
-        .env(ARGS, args)
+    process_of("projections::past::program_with_views", setup, args)
         .env(PARTITIONS, partitions.to_string())
         .start()
 }
 
+/// A process that an ignored test is, which calls [`program_of`].
+pub fn process_of(test: &str, setup: &Setup, args: &str) -> crate::support::ProcessBuilder {
+    let process = WorkerProcess::builder().test(test);
+    process.config(&setup.toml()).env(ARGS, args)
+}
+
 /// Runs a command to its end; answers its exit code and what it said.
-async fn ran(setup: &Setup, args: &str, partitions: u32) -> (i32, String) {
+pub async fn ran(setup: &Setup, args: &str, partitions: u32) -> (i32, String) {
     let mut process = program(setup, args, partitions);
     let status = process.wait(PATIENCE).await;
     (status.code().unwrap_or(-1), process.log())
 }
 
 /// Builds the view anew, and makes sure that it was.
-async fn rebuilt(setup: &Setup, partitions: u32) {
+pub async fn rebuilt(setup: &Setup, partitions: u32) {
     let (code, said) = ran(setup, "projection rebuild orders-by-status", partitions).await;
     assert!(
         code == 0 && said.contains("built orders-by-status anew"),

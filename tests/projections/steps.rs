@@ -31,6 +31,10 @@ async fn stands(
         ("until", "0"),
     ];
     let () = redis.hset_multiple(key, &fields).await.unwrap();
+    if key == CHECKPOINT {
+        // A projection is a group of its public stream.
+        let _: redis::RedisResult<()> = redis.xgroup_create_mkstream("orders", NAME, at).await;
+    }
 }
 
 async fn position(redis: &mut MultiplexedConnection) -> String {
@@ -48,7 +52,8 @@ async fn project(redis: &mut MultiplexedConnection, from: &str, to: &str) -> Vec
     let mut call = script.key("orders");
     call.key(CHECKPOINT)
         .key("{orders}:totals:dead")
-        .key("{orders}:totals:again");
+        .key("{orders}:totals:again")
+        .key("{orders}:reached");
     call.arg(&[NAME, "me", "1000", "1", from, "public", "1", to, "1"]);
     call.invoke_async(redis).await.unwrap()
 }
@@ -61,7 +66,8 @@ async fn switch(redis: &mut MultiplexedConnection) -> Vec<String> {
         .key(REBUILD)
         .key("{orders}:totals:dead");
     call.key("{orders}:totals:rebuild:dead")
-        .key("{orders}:totals:again");
+        .key("{orders}:totals:again")
+        .key("{orders}:reached");
     call.arg(&[NAME, "me", "1000", "switch", "2", "1"]);
     call.invoke_async(redis).await.unwrap()
 }

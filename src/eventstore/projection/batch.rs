@@ -14,11 +14,15 @@ use crate::stream::{Told, What};
 const EFFECTS: usize = 1000;
 const BYTES: usize = 1 << 20;
 
+/// How long a batch is made: what is not in it by then is in the next. Others can take over within a lease, and are to
+/// find what was done.
+const SLICE: Duration = Duration::from_millis(200);
+
 /// Bytes of an error that are kept.
 const ERROR: usize = 2000;
 
 /// What is known of the event that is next, having failed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Head {
     id: EntryId,
     failed: u32,
@@ -32,6 +36,8 @@ pub(super) struct Rules {
     pub projection: Arc<Registered>,
     pub retry: RetrySettings,
     pub on_bad: OnBadEvent,
+    /// A batch is made for a quarter of it at most.
+    pub lease: Duration,
 }
 
 /// Events that can be applied, and why there are no more of them.
@@ -51,7 +57,12 @@ pub(super) enum End {
     /// The next event is tried again later, for this reason.
     Retried(String),
     /// The next event is bad, and nothing behind it is to be applied.
-    Bad(EntryId, String),
+    Bad {
+        id: EntryId,
+        why: String,
+        /// Who applies it dies.
+        kills: bool,
+    },
 }
 
 /// An event that can't be applied, ever.
@@ -62,12 +73,41 @@ pub(super) struct Bad {
 }
 
 impl Rules {
-    /// Makes a batch of entries. `is_again`: they are replayed ones.
-    pub fn make(&self, entries: &[Entry], head: &mut Head, is_again: bool) -> Made {
+    /// Makes a batch of entries, or of as many as there is time for. `is_again`: they are replayed ones. `killed`: how
+    /// many have died of the last one, which is not to be applied.
+    pub fn make(
+        &self,
+        entries: &[Entry],
+        head: &mut Head,
+        is_again: bool,
+        killed: Option<u32>,
+    ) -> Made {
         let mut made = Made::default();
         let (mut effects, mut bytes) = (0, 0);
-        for entry in entries {
-            if effects > EFFECTS || bytes > BYTES {
+        let until = Instant::now() + SLICE.min(self.lease / 4);
+        for (place, entry) in entries.iter().enumerate() {
+            if effects > EFFECTS || bytes > BYTES || place > 0 && Instant::now() >= until {
+                break;
+            }
+            if let Some(attempts) = killed.filter(|_| place + 1 == entries.len()) {
+                let error = format!(
+                    "the process that applied it died, {attempts} times in a row, of late with nothing beside it"
+                );
+                if self.on_bad == OnBadEvent::Stop && !is_again {
+                    made.end = End::Bad {
+                        id: entry.id,
+                        why: error,
+                        kills: true,
+                    };
+                    break;
+                }
+                let bad = Bad {
+                    reason: "crashed",
+                    error,
+                    attempts,
+                };
+                made.told.push(bury(entry, made.entries + 1, bad, head));
+                made.entries += 1;
                 break;
             }
             // A replayed event stands where it stood.
@@ -90,7 +130,11 @@ impl Rules {
                         break;
                     }
                     Err(bad) if self.on_bad == OnBadEvent::Stop && !is_again => {
-                        made.end = End::Bad(entry.id, bad.error);
+                        made.end = End::Bad {
+                            id: entry.id,
+                            why: bad.error,
+                            kills: false,
+                        };
                         break;
                     }
                     Err(bad) => {

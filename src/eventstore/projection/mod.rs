@@ -2,12 +2,13 @@
 //!
 //! [`Projection`] is what a user writes, [`View`] what it is given to write to. `registered.rs` is one without its
 //! types; `partition.rs` knows how far one public stream is and makes batches of what comes, `runner.rs` runs the
-//! partitions of a projection within a worker.
+//! partitions of a projection within a worker, `care.rs` knows what to do where those who ran one have died.
 //!
 //! A view and how far it is are one in Redis: each batch writes both, in one step that does nothing where another has
 //! been before it. So whatever dies in between, every event is in the view once.
 
 mod batch;
+mod care;
 mod partition;
 mod past;
 mod reading;
@@ -19,7 +20,7 @@ mod view;
 pub use reading::ProjectionView;
 pub(crate) use rebuild::rebuild;
 pub(crate) use registered::Registered;
-pub(crate) use runner::Runner;
+pub(crate) use runner::{Alone, Runner};
 pub use view::View;
 
 use super::aggregate::AggregateEvent;

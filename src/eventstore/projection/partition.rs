@@ -1,14 +1,18 @@
 //! One public stream of a projection, within one process: whose it is to run it here, how far it is, and its batches.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::batch::{Bad, End, Head, Made, Rules, bury};
+use super::care::{Care, Portion};
 use super::past::Past;
 use crate::config::OnBadEvent;
 use crate::event::{Entry, EntryId};
 use crate::stream::{
-    ActingAs, AppliedBatch, Batch, From, LeaseStep, Link, ProjectionKeys, Stand, Standing, Taken,
-    Trouble,
+    ActingAs, AppliedBatch, Batch, Deaths, From, LeaseStep, Link, ProjectionKeys, Stand, Standing,
+    Taken, Trouble,
 };
 
 /// A public stream.
@@ -26,6 +30,8 @@ pub(super) struct Partition {
     pub halted: Option<(EntryId, String)>,
     /// It was found to be another's, or gone.
     pub lost: bool,
+    /// Those who ran it before have died.
+    pub care: Option<Care>,
     is_first: bool,
 }
 
@@ -51,6 +57,7 @@ impl Partition {
             passed: 0,
             halted: None,
             lost: false,
+            care: None,
             is_first: true,
         }
     }
@@ -91,7 +98,21 @@ impl Partition {
     /// Takes notice of what an answer says of where it is.
     fn heed(&mut self, taken: Taken, who: ActingAs<'_>) {
         let stream = &self.keys.stream;
-        let Taken::Yours { stand, public, gap } = taken else {
+        if let Taken::Stopped(at, why) = &taken {
+            if self.halted.is_none() {
+                tracing::error!(projection = who.projection, stream, event = %at, "the projection has stopped: {why}");
+            }
+            self.halted = Some((*at, why.clone()));
+            self.state = State::Elsewhere;
+            return;
+        }
+        let Taken::Yours {
+            stand,
+            public,
+            gap,
+            deaths,
+        } = taken
+        else {
             if !matches!(self.state, State::Elsewhere) {
                 tracing::info!(
                     projection = who.projection,
@@ -104,6 +125,7 @@ impl Partition {
             return;
         };
         self.lost = false;
+        self.halted = None;
         if matches!(self.state, State::Elsewhere) {
             let Stand {
                 generation,
@@ -111,6 +133,14 @@ impl Partition {
             } = stand;
             tracing::info!(projection = who.projection, stream, generation, %position, "runs the projection");
             (self.head, self.again) = Default::default();
+            self.care = Care::of(deaths);
+            if let Deaths { count: 1.., at, .. } = deaths {
+                let died = deaths.count;
+                tracing::warn!(
+                    projection = who.projection, stream, died, position = %at,
+                    "whoever ran the projection died: an event may have killed them"
+                );
+            }
         }
         match &self.state {
             State::Past(at, ..) | State::Live(at) if *at == stand && !(gap && self.is_live()) => {}
@@ -132,28 +162,58 @@ impl Partition {
         self.state = State::Past(stand, public, None);
     }
 
-    /// Applies entries that came from the public stream or from the aggregates.
+    /// How much is to be applied of entries that come next.
+    pub fn portion(&self, from: From, entries: &[Entry], rules: &Rules) -> Portion {
+        match &self.care {
+            Some(care) => care.portion(from, entries, rules),
+            None => Portion::whole(entries),
+        }
+    }
+
+    /// Makes a batch of entries, on a thread where it may take its time. Nothing is applied yet.
+    pub fn make(
+        &mut self,
+        from: From,
+        entries: Vec<Entry>,
+        killed: Option<u32>,
+        rules: &Arc<Rules>,
+    ) -> JoinHandle<(Vec<Entry>, Head, Made)> {
+        let mut head = self.head(from).clone();
+        head.wait = None;
+        let rules = rules.clone();
+        tokio::task::spawn_blocking(move || {
+            let made = rules.make(&entries, &mut head, from == From::Again, killed);
+            (entries, head, made)
+        })
+    }
+
+    pub fn head(&mut self, from: From) -> &mut Head {
+        match from {
+            From::Again => &mut self.again,
+            _ => &mut self.head,
+        }
+    }
+
+    /// Applies a batch of entries that came from the public stream or from the aggregates, where it still stands there.
     pub async fn apply(
         &mut self,
         from: From,
-        entries: &[Entry],
+        stand: Stand,
+        batch: (&[Entry], Head, Made),
         rules: &Rules,
         who: ActingAs<'_>,
         link: &mut Link,
     ) -> Result<(), Trouble> {
-        let Some(stand) = self.stand() else {
+        if self.stand() != Some(stand) {
             return Ok(());
-        };
-        let head = match from {
-            From::Again => &mut self.again,
-            _ => &mut self.head,
-        };
-        head.wait = None;
+        }
+        let (entries, head, made) = batch;
+        *self.head(from) = head;
         let Made {
             told,
             entries: count,
             end,
-        } = rules.make(entries, head, from == From::Again);
+        } = made;
         if count > 0 {
             let batch = Batch {
                 from,
@@ -166,6 +226,9 @@ impl Partition {
                 AppliedBatch::Done(position) => {
                     self.moved_to(stand, position);
                     self.passed += count as u64;
+                    if let Some(care) = &mut self.care {
+                        care.passed(from, count, position);
+                    }
                 }
                 AppliedBatch::Refused(place, why, position) => {
                     self.moved_to(stand, position);
@@ -195,8 +258,26 @@ impl Partition {
                 tracing::warn!(projection, stream, "an event is tried again: {why}");
                 Ok(())
             }
-            End::Bad(id, why) => self.stop(id, &why, who, link).await,
+            End::Bad { id, why, kills } => self.stop(id, &why, kills, who, link).await,
         }
+    }
+
+    /// Says where that is due that what killed those before is behind it.
+    pub async fn calm(
+        &mut self,
+        rules: &Rules,
+        who: ActingAs<'_>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        if self
+            .care
+            .as_ref()
+            .is_some_and(|care| care.is_over(rules, who.lease))
+        {
+            link.lease_projection(who, LeaseStep::Calm).await?;
+            self.care = None;
+        }
+        Ok(())
     }
 
     /// An effect of this event can't be done, which its view says.
@@ -219,7 +300,7 @@ impl Partition {
         };
         let entry = &entries[place];
         if rules.on_bad == OnBadEvent::Stop && from != From::Again {
-            return self.stop(entry.id, &bad.error, who, link).await;
+            return self.stop(entry.id, &bad.error, false, who, link).await;
         }
         // Those between, which are passed over, are passed with it.
         let passed = match from {
@@ -252,24 +333,32 @@ impl Partition {
         &mut self,
         id: EntryId,
         why: &str,
+        kills: bool,
         who: ActingAs<'_>,
         link: &mut Link,
     ) -> Result<(), Trouble> {
         let Some(stand) = self.stand() else {
             return Ok(());
         };
-        let stopped = link
-            .lease_projection(who, LeaseStep::Stop(stand, id, why))
-            .await?;
+        let step = LeaseStep::Stop {
+            stand,
+            at: id,
+            why,
+            is_held: kills,
+        };
+        let stopped = link.lease_projection(who, step).await?;
         self.state = State::Elsewhere;
         self.due = Instant::now() + who.lease / 3;
         self.halted = Some((id, why.to_owned()));
         if let Taken::Done = stopped {
             let (projection, stream) = (who.projection, &self.keys.stream);
+            let again = match kills {
+                true => "it is not tried again until `projection resume`",
+                false => "a worker that is started tries it again",
+            };
             tracing::error!(
                 projection, stream, event = %id,
-                "the projection has stopped at a bad event, as on_bad_event says; a worker that is started tries it \
-                 again: {why}"
+                "the projection has stopped at a bad event, as on_bad_event says; {again}: {why}"
             );
         }
         Ok(())
@@ -309,7 +398,7 @@ impl Partition {
     }
 
     /// What is known of where it is does not hold.
-    fn look_again(&mut self) {
+    pub fn look_again(&mut self) {
         self.state = State::Elsewhere;
         self.due = Instant::now();
     }

@@ -1,20 +1,24 @@
 //! Builds a view anew, beside the one that is served, and has it served once it is as far.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Registered;
 use super::partition::{Partition, State};
-use super::runner::{Runner, acting};
+use super::runner::{Alone, Runner, acting};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::EntryId;
 use crate::stream::{Begun, Connector, LeaseStep, Link, Switched, Trouble};
 use crate::worker::Pause;
 
 /// Who has just looked up where a view is may read it for so long.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long what is built may stand where nothing more comes, behind what is served.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// How often in a row a broken connection is made anew.
 const TRIES: u32 = 20;
@@ -42,7 +46,7 @@ pub(crate) async fn rebuild(
     mut tell: impl FnMut(Progress),
 ) -> Result<Progress> {
     let connector = Connector::new(&settings.redis)?;
-    let mut runner = Runner::new(projection, settings, &connector, me)?;
+    let mut runner = Runner::new(projection, settings, &connector, me, Alone::default())?;
     runner.is_rebuild = true;
     let mut progress = Progress::default();
     let mut link = None;
@@ -98,11 +102,11 @@ async fn build(
     })
     .await?;
     let before = progress.built;
-    let (mut pause, mut failed) = (Pause::new(), 0);
+    let (mut pause, mut failed, mut stuck) = (Pause::new(), 0, None);
     loop {
         let done = match runner.round(slot).await {
             Ok(()) if stop.is_cancelled() => Err(stopped(name)),
-            Ok(()) => step(runner, slot, generation, beside).await,
+            Ok(()) => step(runner, slot, generation, beside, &mut stuck).await,
             Err(trouble) => Err(trouble),
         };
         progress.built = before + runner.partitions[0].passed;
@@ -139,6 +143,7 @@ async fn step(
     slot: &mut Option<Link>,
     generation: u64,
     beside: u64,
+    stuck: &mut Option<(EntryId, EntryId, Instant)>,
 ) -> Result<bool, Trouble> {
     let (name, partition) = (runner.rules.projection.name, &runner.partitions[0]);
     let stream = &partition.keys.stream;
@@ -169,7 +174,24 @@ async fn step(
         .await?
     {
         Switched::Done => Ok(true),
-        Switched::Behind => Ok(false),
+        // All that there is to read is in it. Where that does not lead to what is served, nothing will.
+        Switched::Behind { at, served } => match stuck {
+            Some((was, then, since)) if (*was, *then) == (at, served) => {
+                if since.elapsed() < STUCK.max(runner.lease * 2) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    return Ok(false);
+                }
+                let message = format!(
+                    "{name} can't be built anew: what is served stands at {served} of {stream}, and all that there is to \
+                     read leads to {at}; what was served still is"
+                );
+                Err(Trouble::Refused(Error::new(ErrorKind::Invalid, message)))
+            }
+            _ => {
+                *stuck = Some((at, served, Instant::now()));
+                Ok(false)
+            }
+        },
         Switched::Gone => Err(gone()),
     }
 }

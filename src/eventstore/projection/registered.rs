@@ -117,30 +117,26 @@ impl Registered {
             .and_then(|error| problem(format!("can't be: {error}")))
     }
 
+    /// Whose event an entry is, and its version there, where it is one of its kinds.
+    pub(super) fn whose(&self, entry: &Entry) -> Option<(AggregateId, u64)> {
+        let text = |name| std::str::from_utf8(entry.fields.value(name)?).ok();
+        // What the store has not put there is nowhere else, and would be missing in a view that is made anew.
+        let version = text(VERSION)?.parse().ok()?;
+        let aggregate = text("subject")?.parse::<AggregateId>().ok()?;
+        self.kinds
+            .contains(&aggregate.kind())
+            .then_some((aggregate, version))
+    }
+
     /// What an entry of its public stream, at this position, does to the view; None where it is passed over.
     pub fn project(
         &self,
         entry: &Entry,
         position: EntryId,
     ) -> Result<Option<Vec<Effect>>, Failure> {
-        let text = |name| {
-            entry
-                .fields
-                .value(name)
-                .and_then(|value| std::str::from_utf8(value).ok())
-        };
-        // What the store has not put there is nowhere else, and would be missing in a view that is made anew.
-        let Some(version) = text(VERSION).and_then(|version| version.parse().ok()) else {
+        let Some((aggregate, version)) = self.whose(entry) else {
             return Ok(None);
         };
-        let Some(aggregate) =
-            text("subject").and_then(|subject| subject.parse::<AggregateId>().ok())
-        else {
-            return Ok(None);
-        };
-        if !self.kinds.contains(&aggregate.kind()) {
-            return Ok(None);
-        }
         let envelope =
             Envelope::decode(entry.clone()).map_err(|(_, error)| Failure::undecodable(error))?;
         let place = Place {

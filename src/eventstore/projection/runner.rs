@@ -3,25 +3,31 @@
 //! Each stream is run by one process of the fleet at a time, which has a lease for it; the others look now and then
 //! whether it is free. Who has it waits for entries, and applies them a batch at a time. What could be wrong with that
 //! (a lease that was lost, an answer that was) is noticed in Redis, by the step that would do harm.
+//!
+//! What a projection makes of events is not ours, and may take its time: it is computed on a thread for that, a while at a
+//! time, and the leases are renewed meanwhile.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use super::Registered;
-use super::batch::Rules;
+use super::batch::{End, Rules};
+use super::care::{Portion, ZONE};
 use super::partition::{Partition, State};
 use super::past::Past;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
-use crate::stream::{Connector, From, LeaseStep, Link, Pool, StreamKeys, Trouble};
+use crate::stream::{Connector, From, LeaseStep, Link, Pool, StreamKeys, Taken, Trouble};
 use crate::worker::{Complaint, Pause};
 
 /// Most entries that are read at once, and bytes they are to have, going by those before.
-const MOST: usize = 500;
+const MOST: usize = ZONE;
 const BYTES: usize = 1 << 20;
 
 /// How long an answer may take beyond the time a read blocks.
@@ -44,9 +50,13 @@ macro_rules! acting {
 }
 pub(super) use acting;
 
+/// What the projections of a process share: while an event that may kill it is applied, nothing else is.
+#[derive(Clone, Default)]
+pub(crate) struct Alone(Arc<RwLock<()>>);
+
 /// Runs one projection.
 pub(crate) struct Runner {
-    pub(super) rules: Rules,
+    pub(super) rules: Arc<Rules>,
     pub(super) public: PublicStreams,
     pub(super) partitions: Vec<Partition>,
     pub(super) connector: Connector,
@@ -54,8 +64,10 @@ pub(crate) struct Runner {
     pool: Pool,
     pub(super) me: String,
     pub(super) lease: Duration,
-    /// How many entries are read at once.
+    alone: Alone,
+    /// How many entries are read at once, by what they weigh and by how long they take to be applied.
     most: usize,
+    quick: usize,
     /// The last read brought nothing.
     pub(super) is_at_end: bool,
     /// It builds a view beside the one that is served.
@@ -72,6 +84,7 @@ impl Runner {
         settings: &Settings,
         connector: &Connector,
         me: &str,
+        alone: Alone,
     ) -> Result<Self> {
         let public = projection.public()?;
         let partition = |(number, stream): (usize, &str)| {
@@ -80,16 +93,19 @@ impl Runner {
         Ok(Runner {
             partitions: public.names().enumerate().map(partition).collect(),
             public,
-            rules: Rules {
+            rules: Arc::new(Rules {
                 retry: settings.retry.clone(),
                 on_bad: settings.on_bad_event(projection.name),
+                lease: settings.worker.lease,
                 projection,
-            },
+            }),
             pool: connector.pool(1)?,
             connector: connector.clone(),
             me: me.to_owned(),
             lease: settings.worker.lease,
+            alone,
             most: MOST / 5,
+            quick: MOST,
             is_at_end: false,
             is_rebuild: false,
         })
@@ -144,7 +160,14 @@ impl Runner {
         for place in 0..self.partitions.len() {
             is_busy |= self.go_through_aggregates(place, link).await?;
         }
-        self.read(link, is_busy).await
+        self.read(link, is_busy).await?;
+        for partition in &mut self.partitions {
+            let keys = partition.keys.clone();
+            partition
+                .calm(&self.rules, acting!(self, &keys), link)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Takes and renews leases.
@@ -192,20 +215,13 @@ impl Runner {
             return Ok(false);
         }
         // Looking for the aggregates may take longer than the leases last.
-        let filled = {
-            let mut filling = std::pin::pin!(past.fill());
-            loop {
-                tokio::select! {
-                    filled = &mut filling => break filled,
-                    () = tokio::time::sleep(self.lease / 3) => self.look(link).await?,
-                }
-            }
-        };
+        let filled = self.meanwhile(link, past.fill()).await?;
         if let Err(error) = filled {
             self.put_back(place, past);
             return Err(Trouble::Refused(error));
         }
-        let (entries, is_over) = (past.entries().to_vec(), past.is_over());
+        let is_over = past.is_over();
+        let entries: Vec<Entry> = past.entries().iter().take(self.quick).cloned().collect();
         self.put_back(place, past);
         let partition = &mut self.partitions[place];
         let keys = partition.keys.clone();
@@ -213,11 +229,92 @@ impl Runner {
         if is_over {
             partition.arrive(who, link).await?;
         } else {
-            partition
-                .apply(From::Aggregates, &entries, &self.rules, who, link)
-                .await?;
+            self.apply(place, From::Aggregates, entries, link).await?;
         }
         Ok(true)
+    }
+
+    /// Does something that may take longer than the leases last, and renews them.
+    async fn meanwhile<T>(
+        &mut self,
+        link: &mut Link,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Trouble> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let due = self.partitions.iter().map(|partition| partition.due).min();
+            let due = due.unwrap_or_else(|| Instant::now() + self.lease / 3);
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep_until(due.into()) => self.look(link).await?,
+            }
+        }
+    }
+
+    /// Applies as many entries as there is time for, the first one at least.
+    async fn apply(
+        &mut self,
+        place: usize,
+        from: From,
+        mut entries: Vec<Entry>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        let rules = self.rules.clone();
+        let partition = &mut self.partitions[place];
+        let Some(stand) = partition.stand() else {
+            return Ok(());
+        };
+        let Portion {
+            entries: count,
+            noted,
+            killed,
+        } = partition.portion(from, &entries, &rules);
+        entries.truncate(count);
+        let keys = partition.keys.clone();
+        let is_noted = noted.is_some() && killed.is_none();
+        let alone = self.alone.clone();
+        let (mut shared, mut own) = (None, None);
+        if is_noted {
+            // Until it is in the view: who dies before that is taken to have died of it.
+            own = Some(self.meanwhile(link, alone.0.write()).await?);
+            let note = LeaseStep::Note(noted);
+            match link.lease_projection(acting!(self, &keys), note).await? {
+                Taken::Done => {}
+                // Another's by now.
+                _ => {
+                    self.partitions[place].look_again();
+                    return Ok(());
+                }
+            }
+        } else {
+            shared = Some(self.meanwhile(link, alone.0.read()).await?);
+        }
+        let making = self.partitions[place].make(from, entries, killed, &rules);
+        let (entries, head, made) = self.meanwhile(link, making).await?.map_err(|error| {
+            let message = format!("applying events: {error}");
+            Trouble::Refused(Error::new(ErrorKind::Internal, message))
+        })?;
+        drop(shared);
+        // What takes long is not read again and again.
+        self.quick = match made.end {
+            End::Whole if made.entries == entries.len() && made.entries >= self.quick => {
+                (self.quick * 4).min(MOST)
+            }
+            End::Whole if made.entries < entries.len() => made.entries.max(1),
+            _ => self.quick,
+        };
+        let is_tried_again = is_noted && matches!(made.end, End::Retried(_));
+        let who = acting!(self, &keys);
+        let partition = &mut self.partitions[place];
+        let applied = partition
+            .apply(from, stand, (&entries, head, made), &rules, who, link)
+            .await;
+        // It has killed nobody, and those who die from here on die of something else.
+        if is_tried_again || is_noted && partition.stand().is_none() {
+            link.lease_projection(who, LeaseStep::Note(None)).await?;
+        }
+        drop(own);
+        applied
     }
 
     fn put_back(&mut self, place: usize, past: Box<Past>) {
@@ -235,14 +332,17 @@ impl Runner {
         let now = Instant::now();
         let mut next = self.partitions.iter().map(|partition| partition.due).min();
         let mut wakes = |at: Instant| next = next.map_or(Some(at), |next| Some(next.min(at)));
-        let mut sources = Vec::new();
+        let (mut sources, mut is_all) = (Vec::new(), !is_busy);
         for (place, partition) in self.partitions.iter().enumerate() {
             let Some(stand) = partition.stand() else {
                 continue;
             };
             let is_live = matches!(partition.state, State::Live(_));
             match partition.head.wait {
-                Some(wait) if wait > now => wakes(wait),
+                Some(wait) if wait > now => {
+                    wakes(wait);
+                    is_all = false;
+                }
                 _ if is_live => sources.push((place, From::Public, stand.position)),
                 _ => {}
             }
@@ -274,7 +374,8 @@ impl Runner {
             .collect();
         let block =
             (!is_busy && !self.is_rebuild && !wait.is_zero()).then_some(wait.min(self.lease / 3));
-        let read = link.read_behind(&streams, self.most, block).await?;
+        let most = self.most.min(self.quick);
+        let read = link.read_behind(&streams, most, block).await?;
         self.is_at_end = read.is_empty();
         if let Some((_, entries)) = read.iter().max_by_key(|(_, entries)| entries.len()) {
             let bytes = entries.iter().map(Entry::size).sum::<usize>().max(1);
@@ -282,14 +383,12 @@ impl Runner {
         }
         for (at, entries) in read {
             let (place, from, _) = sources[at];
-            let partition = &mut self.partitions[place];
-            let keys = partition.keys.clone();
-            let who = acting!(self, &keys);
-            partition
-                .apply(from, &entries, &self.rules, who, link)
-                .await?;
-            // A view takes its time to be computed: what else runs here gets its own.
-            tokio::task::yield_now().await;
+            self.apply(place, from, entries, link).await?;
+        }
+        for partition in &mut self.partitions {
+            if let Some(care) = &mut partition.care {
+                care.applied(is_all && self.is_at_end);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 -- Applies a batch of events to a view and notes how far it is, in one step: event by event, each wholly or not at all.
--- Behind: common/effects, common/letter, common/ids, common/projection
--- KEYS: public stream, checkpoint, dead letters, replayed events, then the key of each effect
+-- Behind: common/effects, common/letter, common/ids, common/reached, common/projection
+-- KEYS: public stream, checkpoint, dead letters, replayed events, the highest position the public stream ever gave, then
+--       the key of each effect
 -- ARGV: projection, me, lease in ms, generation, position before it, from: public (what comes behind that position
 --       there)|aggregates|again (replayed), is the public stream told (0|1), position behind it, number of entries, then
 --       of every event that is not passed over: its id, entries of the batch up to it, do|bury; to do: number of effects,
@@ -11,7 +12,7 @@
 --          {moved}: another runs it by now, or it stands elsewhere: nothing was done
 --          {gap, the public stream's last id, entries ever added to it}: some were deleted before they were read there:
 --          nothing was done
-local stream, checkpoint, dead, again = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local stream, checkpoint, dead, again, reached = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, me, lease, from, told = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6], ARGV[7] == '1'
 local now = clock()
 local is = map(redis.call('HGETALL', checkpoint)) -- WRONGTYPE surfaces before the first write
@@ -21,11 +22,16 @@ if is.runner ~= me or is.generation ~= ARGV[4] or (from ~= 'again' and is.positi
   return { 'moved' }
 end
 local read, bad, position, entries = tonumber(is.read), tonumber(is.bad), is.position, 0
-local public = public_of(stream, position, read)
+local public = public_of(stream, reached, position, read, told and name or nil)
 if not public then return redis.error_reply('WRONGTYPE ' .. stream .. ' holds something else than events') end
+if public.unsure then
+  halt_unsure(checkpoint, public, position)
+  return { 'moved' }
+end
+if public.is_new then read = -1 end
 if from == 'public' and public.gap then return { 'gap', public.last, text(public.added) } end
 
-local a, k, begun = 10, 5, false
+local a, k, begun = 10, 6, false
 -- One event. Answers why it can't be done; an error of the server, where nothing was written at all, as a table.
 local function one(id)
   local effects, death = {}, nil
@@ -83,6 +89,8 @@ while a <= #ARGV do
 end
 if not refused then position, entries = ARGV[8], tonumber(ARGV[9]) end
 
+-- What was noted before it was applied has killed nobody.
+if is.noted then redis.call('HDEL', checkpoint, 'noted', 'suspect', 'suspect.deaths') end
 if from == 'again' then
   redis.call('HSET', checkpoint, 'bad', text(bad), 'until', text(now + lease))
   position = is.position
@@ -92,6 +100,7 @@ else
   elseif read >= 0 then read = read + entries end
   redis.call('HSET', checkpoint, 'position', position, 'read', text(read), 'passed', text(is.passed + entries),
     'bad', text(bad), 'until', text(now + lease))
+  if position ~= is.position then passed(reached, position) end
   if told and position ~= is.position then stand(stream, name, position, text(read)) end
 end
 if refused then return { 'refused', number, refused, position, text(read) } end
