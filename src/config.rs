@@ -143,6 +143,9 @@ impl Settings {
             backoff: own
                 .and_then(|own| own.backoff)
                 .unwrap_or(self.retry.backoff),
+            on_crash: own
+                .and_then(|own| own.on_crash)
+                .unwrap_or(self.retry.on_crash),
             concurrency: own.and_then(|own| own.concurrency).or(defaults.concurrency),
             rate: own.and_then(|own| own.rate).or(defaults.rate),
             rate_scope: own
@@ -327,6 +330,21 @@ pub struct RetrySettings {
     pub max_attempts: u32,
     /// The wait between them.
     pub backoff: Backoff,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: OnCrash,
+}
+
+/// What becomes of an entry whose worker dies in its last attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    /// `"run_again"`: it runs once more, with nothing else starting beside it, for something else may have killed its
+    /// worker. That run is a crash check and no attempt; whatever comes of it, it is the last one.
+    #[default]
+    RunAgain,
+    /// `"bury"`: it is buried as `crashed`. So an entry never runs more often than it has attempts, and one with a
+    /// single attempt at most once.
+    Bury,
 }
 
 impl Default for RetrySettings {
@@ -334,6 +352,7 @@ impl Default for RetrySettings {
         Self {
             max_attempts: 5,
             backoff: Backoff::default(),
+            on_crash: OnCrash::default(),
         }
     }
 }
@@ -351,6 +370,8 @@ pub struct HandlerSettings {
     pub max_attempts: Option<u32>,
     /// The wait between attempts. A file may give a part of it, and the rest is that of `[retry]`.
     pub backoff: Option<Backoff>,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: Option<OnCrash>,
     /// Runs of this handler at once in this process; as many as `worker.concurrency` allows.
     pub concurrency: Option<usize>,
     /// How often it may start; as often as there is something to handle.
@@ -424,6 +445,8 @@ pub struct HandlerPolicy {
     pub max_attempts: u32,
     /// The wait between attempts.
     pub backoff: Backoff,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: OnCrash,
     /// Runs at once in this process, where that is limited beyond `worker.concurrency`.
     pub concurrency: Option<usize>,
     /// How often it may start, if that is limited.

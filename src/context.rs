@@ -143,9 +143,21 @@ impl Context {
         &self.inner.envelope
     }
 
-    /// Which attempt this is: 1 the first time. Deliveries that reached no handler do not count.
+    /// Which attempt this is: 1 the first time. Deliveries that reached no handler do not count, and neither does a
+    /// [crash check](Self::is_crash_check): there this is the last attempt once more.
     pub fn attempt(&self) -> u32 {
-        self.inner.attempt
+        self.inner.attempt.min(self.inner.max_attempts)
+    }
+
+    /// Whether the event runs once more, behind its last attempt: its worker died in that, and something else may have
+    /// killed it. It is buried if this fails.
+    pub fn is_crash_check(&self) -> bool {
+        self.crash_checks() > 0
+    }
+
+    /// How many of its runs were crash checks.
+    pub(crate) fn crash_checks(&self) -> u32 {
+        self.inner.attempt.saturating_sub(self.inner.max_attempts)
     }
 
     /// After how many attempts the event is buried.

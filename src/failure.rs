@@ -139,6 +139,11 @@ impl Failure {
         &*self.error
     }
 
+    /// Whether it is no failure: the event comes back, and no attempt is used up.
+    pub(crate) fn is_later(&self) -> bool {
+        matches!(self.verdict, FailureVerdict::Later(_))
+    }
+
     /// Whether the entry is never tried again.
     pub fn is_permanent(&self) -> bool {
         matches!(

@@ -71,7 +71,7 @@ on_both_servers! {
         let letter = eventually(PATIENCE, "the letter", async || entries(&mut redis, DEAD).await.pop()).await;
         worker.stop().await;
 
-        let (original, death) = letter.fields.split_at(letter.fields.len() - 11);
+        let (original, death) = letter.fields.split_at(letter.fields.len() - 12);
         assert_eq!(original, awkward());
         let death: Vec<(&str, &str)> = death
             .iter()
@@ -87,6 +87,7 @@ on_both_servers! {
             ("dead.reason", "failed"),
             ("dead.error", "no stock"),
             ("dead.attempts", "2"),
+            ("dead.crash_checks", "0"),
             ("dead.handler", "order.created"),
             ("dead.stream", "orders"),
             ("dead.group", "fulfilment"),

@@ -18,6 +18,7 @@ mod support;
 
 mod aggregates;
 mod architecture;
+mod at_most_once;
 mod bad_input;
 mod batches;
 mod bench;

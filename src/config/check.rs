@@ -321,6 +321,10 @@ fn defaults(defaults: &HandlerSettings, findings: &mut Findings) {
     if defaults.backoff.is_some() {
         findings.add(path.key("backoff"), "has no effect here; set retry.backoff");
     }
+    if defaults.on_crash.is_some() {
+        let with = "has no effect here; set retry.on_crash";
+        findings.add(path.key("on_crash"), with);
+    }
     handler(&path, defaults, findings);
 }
 

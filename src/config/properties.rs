@@ -110,6 +110,10 @@ fn backoff() -> impl Strategy<Value = Backoff> {
     })
 }
 
+fn on_crash() -> impl Strategy<Value = OnCrash> {
+    select(vec![OnCrash::RunAgain, OnCrash::Bury])
+}
+
 fn handler() -> impl Strategy<Value = HandlerSettings> {
     use proptest::option::of;
     (
@@ -117,6 +121,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of(any_wait()),
         of(1..=u32::MAX),
         of(backoff()),
+        of(on_crash()),
         of(1..1000_usize),
         of((1..=u32::MAX, any_wait()).prop_map(|(count, per)| Rate { count, per })),
         of(select(vec![RateScope::Worker, RateScope::Group])),
@@ -129,6 +134,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                 grace,
                 max_attempts,
                 backoff,
+                on_crash,
                 concurrency,
                 rate,
                 rate_scope,
@@ -140,6 +146,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                     grace,
                     max_attempts,
                     backoff,
+                    on_crash,
                     concurrency,
                     rate,
                     rate_scope,
@@ -239,7 +246,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         redis(),
         worker(),
-        (1..=u32::MAX, backoff()),
+        (1..=u32::MAX, backoff(), on_crash()),
         (any_wait(), any_wait(), proptest::option::of(breaker())),
         proptest::collection::btree_map(event_type, handler(), 0..3),
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
@@ -267,6 +274,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     retry: RetrySettings {
                         max_attempts: retry.0,
                         backoff: retry.1,
+                        on_crash: retry.2,
                     },
                     defaults: HandlerSettings {
                         timeout: Some(defaults.0),
@@ -295,7 +303,14 @@ fn levels() -> Vec<(String, Vec<String>)> {
         level.push((*key).to_owned());
     }
     let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
-    let of_handler = owned(&["timeout", "grace", "deduplicate", "max_attempts", "backoff"]);
+    let of_handler = owned(&[
+        "timeout",
+        "grace",
+        "deduplicate",
+        "max_attempts",
+        "backoff",
+        "on_crash",
+    ]);
     let of_backoff = levels["retry.backoff"].clone();
     levels.insert("handlers.\"order.created\"".to_owned(), of_handler);
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);

@@ -75,6 +75,7 @@ impl Reader<'_> {
         root.section("retry", |retry| {
             retry.setting("max_attempts", &mut read.retry.max_attempts);
             retry.backoff(&mut read.retry.backoff);
+            retry.setting("on_crash", &mut read.retry.on_crash);
         });
         root.section("defaults", |defaults| {
             defaults.setting("timeout", &mut read.defaults.timeout);
@@ -182,6 +183,7 @@ impl<'t> Section<'_, 't> {
         self.setting("grace", &mut handler.grace);
         self.setting("deduplicate", &mut handler.deduplicate);
         self.setting("max_attempts", &mut handler.max_attempts);
+        self.setting("on_crash", &mut handler.on_crash);
         self.limits(&mut handler);
         if self.has("backoff") {
             let mut backoff = inherited.0;

@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
-use super::{Counts, OnBadEvent, Rate, RateScope, Start, Unhandled, duration, nearest};
+use super::{Counts, OnBadEvent, OnCrash, Rate, RateScope, Start, Unhandled, duration, nearest};
 
 /// A value as a source gives it.
 #[derive(Clone, Copy)]
@@ -144,6 +144,15 @@ impl Setting for Unhandled {
 impl Setting for OnBadEvent {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("bury", Self::Bury), ("stop", Self::Stop)])
+    }
+}
+
+impl Setting for OnCrash {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(
+            given,
+            &[("run_again", Self::RunAgain), ("bury", Self::Bury)],
+        )
     }
 }
 

@@ -9,7 +9,7 @@ use crate::codec;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 use crate::rfc3339;
-use crate::stream::{DEATH, Head, Ticket};
+use crate::stream::{DEATH, Head, Ticket, split_death};
 
 /// A dead letter without its data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +29,8 @@ pub struct DeadLetter {
     pub error: String,
     /// How many attempts it had.
     pub attempts: u32,
+    /// How often it ran behind its last attempt, in which its worker had died, to find out whether it kills its worker.
+    pub crash_checks: u32,
     /// The handler that it was for.
     pub handler: String,
     /// The group that buried it.
@@ -84,6 +86,7 @@ impl DeadLetter {
             reason,
             error,
             attempts,
+            checks,
             handler,
             _,
             group,
@@ -100,6 +103,7 @@ impl DeadLetter {
             stream: stream.to_owned(),
             event_type,
             attempts: attempts.parse().unwrap_or(0),
+            crash_checks: checks.parse().unwrap_or(0),
             first_delivered: time(&first),
             at: time(&at),
             replays: replays.parse().unwrap_or(0),
@@ -129,22 +133,12 @@ impl DeadLetter {
 }
 
 impl WholeLetter {
-    /// Takes an entry of the dead letters apart; None where it is none. What a worker wrote are the last eleven
+    /// Takes an entry of the dead letters apart; None where it is none. What a worker wrote are the last
     /// fields, whatever the names of those before them.
     pub(super) fn parse(entry: Entry, stream: &str) -> Option<Self> {
         let (id, bytes) = (entry.id, entry.size() as u64);
         let mut fields = entry.fields;
-        let death = fields.split_off(fields.len().checked_sub(DEATH.len())?);
-        let named = |((field, _), name): ((&[u8], &[u8]), &str)| {
-            field.strip_prefix(b"dead.") == Some(name.as_bytes())
-        };
-        if !death.iter().zip(DEATH).all(named) {
-            return None;
-        }
-        let death: Vec<String> = death
-            .iter()
-            .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
-            .collect();
+        let death = split_death(&mut fields)?;
         // What can't be unpacked is shown as it is.
         let mut fields = codec::unpack(fields).unwrap_or_else(|(fields, _)| fields);
         let replayed = death.last().is_some_and(|replays| replays != "0");
@@ -213,6 +207,7 @@ mod tests {
             "failed",
             "no stock",
             "5",
+            "1",
             "order.created",
             "orders",
             "fulfilment",
@@ -244,6 +239,20 @@ mod tests {
         assert_eq!(letter.replay, Fields::new());
         assert_eq!(letter.head.event_type.as_deref(), Some("a.b"));
         assert_eq!((letter.head.attempts, letter.head.replays), (5, 0));
+        assert_eq!(letter.head.crash_checks, 1);
+        // An earlier release did not tell of crash checks.
+        let earlier = |fields: Vec<Field>| -> Vec<Field> {
+            let is_other = |field: &Field| field.0 != "dead.crash_checks";
+            fields.into_iter().filter(is_other).collect()
+        };
+        let letter = parse([original.clone(), earlier(death("3"))].concat()).unwrap();
+        assert_eq!(letter.fields, original);
+        assert_eq!((letter.head.attempts, letter.head.replays), (5, 3));
+        assert_eq!(
+            (letter.head.crash_checks, &letter.head.handler[..]),
+            (0, "order.created")
+        );
+        let letter = parse([original.clone(), death("0")].concat()).unwrap();
         let ran = letter.head.at.duration_since(letter.head.first_delivered);
         assert_eq!(ran.unwrap(), Duration::from_millis(9_500));
     }

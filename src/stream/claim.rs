@@ -31,12 +31,20 @@ pub(crate) struct Record {
     pub first_ms: u64,
     /// Deliveries that used up no attempt.
     pub given_back: u32,
-    /// Its last worker died while the entry was all it ran.
-    pub died_alone: bool,
+    /// How its last worker died, if it did: what was given back since is still on that attempt.
+    pub died: Option<Died>,
     /// It is to be buried for this reason, and could not be.
     pub doomed: Option<String>,
     /// The last error.
     pub error: String,
+}
+
+/// How a worker died that held an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Died {
+    /// The entry was all it ran.
+    Alone,
+    InCompany,
 }
 
 /// What waking found.
@@ -312,15 +320,19 @@ fn delivered(value: Value) -> Option<Vec<Delivered>> {
 }
 
 impl Record {
-    /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death, `-` or the
-    /// reason to bury, the last error.
+    /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death and `+` for
+    /// one in company, `-` or the reason to bury, the last error.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let mut parts = text.splitn(6, ' ');
         Some(Record {
             first_ms: parts.next()?.parse().ok()?,
             given_back: parts.next()?.parse().ok()?,
-            died_alone: parts.next().and_then(|_| parts.next()) == Some("!"),
+            died: match parts.next().and_then(|_| parts.next()) {
+                Some("!") => Some(Died::Alone),
+                Some("+") => Some(Died::InCompany),
+                _ => None,
+            },
             doomed: parts
                 .next()
                 .filter(|reason| *reason != "-")
@@ -341,7 +353,13 @@ mod tests {
             (record.first_ms, record.given_back, record.doomed),
             (1_732_360_000_000, 2, None)
         );
-        assert_eq!(record.error, "no stock: a b");
+        assert_eq!(
+            (record.error.as_str(), record.died),
+            ("no stock: a b", None)
+        );
+        let died = |text: &[u8]| Record::parse(text).unwrap().died;
+        assert_eq!(died(b"1 0 3 ! - "), Some(Died::Alone));
+        assert_eq!(died(b"1 0 3 + - "), Some(Died::InCompany));
         assert_eq!(
             Record::parse(b"1 0 3 ! crashed ")
                 .unwrap()

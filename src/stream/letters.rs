@@ -10,15 +10,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(BROWSE, "browse", behind "common/ids");
-script!(REPLAY, "replay");
-script!(PURGE, "purge");
+script!(BROWSE, "browse", behind "common/ids", behind "common/death");
+script!(REPLAY, "replay", behind "common/death");
+script!(PURGE, "purge", behind "common/death");
 
-/// The values every dead letter ends in, in their order, by their names without `dead.`.
-pub(crate) const DEATH: [&str; 11] = [
+/// The values every dead letter ends in, in their order, by their names without `dead.`. Letters of an earlier release
+/// lack [`CRASH_CHECKS`].
+pub(crate) const DEATH: [&str; 12] = [
     "reason",
     "error",
     "attempts",
+    CRASH_CHECKS,
     "handler",
     "stream",
     "group",
@@ -28,6 +30,9 @@ pub(crate) const DEATH: [&str; 11] = [
     "at",
     "replays",
 ];
+
+/// How many of its runs were made to find out whether it kills its worker.
+const CRASH_CHECKS: &str = "crash_checks";
 
 /// Most letters a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
 const LETTERS: usize = 100;
@@ -44,6 +49,35 @@ pub(crate) struct Head {
     pub bytes: u64,
     /// The values of [`DEATH`].
     pub death: Vec<String>,
+}
+
+/// Takes the values of [`DEATH`] off the end of a letter; None where they are not there.
+pub(crate) fn split_death(fields: &mut Fields) -> Option<Vec<String>> {
+    let named = |names: &[&str], fields: &Fields| {
+        let at = fields.len().checked_sub(names.len())?;
+        let is_named = |((field, _), name): ((&[u8], &[u8]), &&str)| {
+            field.strip_prefix(b"dead.") == Some(name.as_bytes())
+        };
+        fields
+            .iter()
+            .skip(at)
+            .zip(names)
+            .all(is_named)
+            .then_some(at)
+    };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let place = DEATH.iter().position(|name| *name == CRASH_CHECKS)?;
+    if let Some(at) = named(&DEATH, fields) {
+        let death = fields.split_off(at);
+        return Some(death.iter().map(|(_, value)| text(value)).collect());
+    }
+    let mut earlier = DEATH.to_vec();
+    earlier.remove(place);
+    let at = named(&earlier, fields)?;
+    let death = fields.split_off(at);
+    let mut values: Vec<String> = death.iter().map(|(_, value)| text(value)).collect();
+    values.insert(place, "0".to_owned());
+    Some(values)
 }
 
 /// What is to be read of the dead letters.

@@ -36,7 +36,7 @@ mod tls;
 
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
-pub(crate) use claim::{Delivered, LostWhy, Reclaim, Reclaimed, Record};
+pub(crate) use claim::{Delivered, Died, LostWhy, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
@@ -45,7 +45,7 @@ pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Joined};
 pub(crate) use history::{PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
-pub(crate) use letters::{Browse, DEATH, Head, Ticket};
+pub(crate) use letters::{Browse, DEATH, Head, Ticket, split_death};
 pub(crate) use line::Line;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{

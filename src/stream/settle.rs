@@ -78,6 +78,8 @@ pub(crate) struct Burial<'a> {
     pub reason: &'a str,
     pub error: &'a str,
     pub attempts: u32,
+    /// Runs behind the last attempt.
+    pub crash_checks: u32,
     pub handler: &'a str,
     pub stream: &'a str,
     pub replays: u32,
@@ -227,7 +229,8 @@ impl Link {
                 .arg(burial.attempts)
                 .arg(burial.handler)
                 .arg(burial.stream)
-                .arg(burial.replays);
+                .arg(burial.replays)
+                .arg(burial.crash_checks);
             if with_fields {
                 for (name, value) in burial.fields {
                     call.arg(name).arg(value);

@@ -144,7 +144,7 @@ impl Routes {
             Some(past) => (past.record, past.age),
             None => (None, Duration::ZERO),
         };
-        let died_alone = record.as_ref().is_some_and(|record| record.died_alone);
+        let died = record.as_ref().and_then(|record| record.died);
         let given_back = record.as_ref().map_or(0, |record| record.given_back);
         let attempt = slot.count.saturating_sub(given_back).max(1);
         if let Some((reason, error)) =
@@ -174,12 +174,8 @@ impl Routes {
             let body = event_body(batch, envelope, attempt, policy);
             return Admission::Settle(Verdict::Ack, body, attempt);
         }
-        // This delivery brought it to where it can be buried; what counts are those before it.
-        if died_alone && attempt > policy.max_attempts {
+        if let Some(error) = died.and_then(|died| verdict::of_death(died, attempt, policy)) {
             let attempts = attempt - 1;
-            let error = format!(
-                "its worker died {attempts} times while it ran, at last with nothing else starting"
-            );
             let verdict = Verdict::Bury {
                 reason: Reason::Crashed,
                 error,
@@ -190,7 +186,13 @@ impl Routes {
         let unhandled = match bound {
             Some(bound) if envelope.version() <= bound.version => {
                 let surroundings = batch.source.surroundings.clone();
-                let (most, place) = (policy.max_attempts, batch.place(index));
+                let place = batch.place(index);
+                // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had
+                // more attempts when they were made.
+                let most = match died {
+                    Some(_) => policy.max_attempts,
+                    None => policy.max_attempts.max(attempt),
+                };
                 return Admission::Handle(
                     bound,
                     Context::placed(envelope, attempt, most, surroundings, place),

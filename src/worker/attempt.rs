@@ -145,9 +145,8 @@ impl Executor {
             None => {
                 bound.gate.give_back(pass);
                 batch.slots[index as usize].finish();
-                let error = "cut off when the worker's drain time was over";
-                let verdict = Verdict::give_back(Duration::ZERO, error);
                 let number = ctx.attempt();
+                let verdict = verdict::of_cut_off(number, &bound.policy);
                 self.settle(&batch, index, verdict, Body::Event(ctx), number);
             }
         }

@@ -84,6 +84,19 @@ impl Job {
         }
     }
 
+    /// How many attempts it had, and how many runs behind the last one.
+    fn attempts(&self, shared: &Shared) -> (u32, u32) {
+        let most = match &self.body {
+            Body::Event(ctx) => return (ctx.attempt(), ctx.crash_checks()),
+            Body::Raw(entry) => entry
+                .fields
+                .value("type")
+                .and_then(|event_type| shared.routes.find(event_type))
+                .map_or(self.attempt, |bound| bound.policy.max_attempts),
+        };
+        (self.attempt.min(most), self.attempt.saturating_sub(most))
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.fields().value(name)?).ok()
     }
@@ -219,6 +232,7 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
         return Err(Trouble::garbled("writing a dead letter"));
     };
     let source = &job.batch.source;
+    let (attempts, crash_checks) = job.attempts(shared);
     let burial = Burial {
         id: job.slot().id,
         consumer: job.consumer(shared),
@@ -227,7 +241,8 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
         age: job.batch.since.elapsed(),
         reason: reason.as_str(),
         error,
-        attempts: job.attempt,
+        attempts,
+        crash_checks,
         handler: job.text("type").unwrap_or(""),
         stream: &source.surroundings.stream,
         // Only a replayed copy has been replayed, whatever an event's own fields are called.

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use crate::config::HandlerPolicy;
+use crate::config::{HandlerPolicy, OnCrash};
 use crate::context::{Cancelled, Context};
 use crate::delay;
 use crate::failure::{Failure, FailureVerdict};
+use crate::stream::Died;
 
 /// Most bytes of an error that are kept in Redis.
 const ERROR_BYTES: usize = 1000;
@@ -107,15 +108,56 @@ pub(super) fn of_failure(
     }
 }
 
-/// The same of a failure as its handler ends. One that ends because it was told that the worker stops has not failed.
+/// The same of a failure as its handler ends. One that ends because it was told that the worker stops has not failed,
+/// unless it must not run more often than it has attempts.
 pub(super) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -> Verdict {
-    if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() {
+    let may_run_again = policy.on_crash == OnCrash::RunAgain || failure.is_later();
+    if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() && may_run_again {
         return Verdict::Release {
             delay: Duration::ZERO,
             error: "given back by a handler that was told to stop".to_owned(),
         };
     }
     of_failure(failure, ctx.attempt(), policy, fastrand::f64())
+}
+
+/// What becomes of an entry whose handler is cut off when the worker's drain time is over. It may have done what it is
+/// there for.
+pub(super) fn of_cut_off(attempt: u32, policy: &HandlerPolicy) -> Verdict {
+    let error = "cut off when the worker's drain time was over".to_owned();
+    match policy.on_crash {
+        OnCrash::RunAgain => Verdict::give_back(Duration::ZERO, error),
+        OnCrash::Bury if attempt >= policy.max_attempts => Verdict::Bury {
+            reason: Reason::Crashed,
+            error,
+        },
+        OnCrash::Bury => Verdict::Retry {
+            delay: Duration::ZERO,
+            error,
+        },
+    }
+}
+
+/// Whether an entry that comes after its worker's death is buried without running: what is told of it then. This
+/// delivery, the `attempt`, brought it to where it can be; what counts are those before it.
+pub(super) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Option<String> {
+    let most = policy.max_attempts;
+    let deaths = attempt.saturating_sub(1);
+    match (policy.on_crash, died) {
+        _ if attempt <= most => None,
+        (OnCrash::Bury, _) => Some(format!(
+            "its worker died or froze in attempt {most} of {most}, and on_crash = \"bury\" runs it no more; whether it \
+             had been done is not known"
+        )),
+        (OnCrash::RunAgain, Died::Alone) => Some(format!(
+            "its worker died {deaths} times while it ran, at last with nothing else starting"
+        )),
+        // It has had its crash check, in company: a worker that stopped had given that back.
+        (OnCrash::RunAgain, Died::InCompany) if attempt > most.saturating_add(1) => Some(format!(
+            "its worker died {deaths} times while it ran, at last in the run behind its last attempt"
+        )),
+        (OnCrash::RunAgain, Died::InCompany) => None,
+    }
 }
 
 /// What becomes of an entry nobody here handles, first delivered `age` ago: other workers, newer ones in a rolling
@@ -200,6 +242,39 @@ mod tests {
                 prop_assert!(delay <= delay::LONGEST);
             }
         }
+    }
+
+    #[test]
+    fn after_a_death_in_the_last_attempt_there_is_one_run_more_or_none() {
+        let mut policy = Settings::default().policy("order.created");
+        policy.max_attempts = 2;
+        let buried = |died, attempt, policy: &_| of_death(died, attempt, policy).is_some();
+        for died in [Died::Alone, Died::InCompany] {
+            assert!(!buried(died, 2, &policy), "it has an attempt left");
+            assert_eq!(buried(died, 3, &policy), died == Died::Alone);
+            assert!(buried(died, 4, &policy), "the run more is over");
+        }
+        policy.on_crash = OnCrash::Bury;
+        for died in [Died::Alone, Died::InCompany] {
+            assert!(!buried(died, 2, &policy));
+            assert!(buried(died, 3, &policy));
+        }
+    }
+
+    #[test]
+    fn what_must_not_run_again_is_not_given_back_by_a_worker_that_stops() {
+        let mut policy = Settings::default().policy("order.created");
+        policy.max_attempts = 2;
+        assert!(matches!(of_cut_off(2, &policy), Verdict::Release { .. }));
+        policy.on_crash = OnCrash::Bury;
+        assert!(matches!(of_cut_off(1, &policy), Verdict::Retry { .. }));
+        assert!(matches!(
+            of_cut_off(2, &policy),
+            Verdict::Bury {
+                reason: Reason::Crashed,
+                ..
+            }
+        ));
     }
 
     #[test]

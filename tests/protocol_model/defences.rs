@@ -189,6 +189,53 @@ fn without_a_note_of_a_lone_death_adopt_runs_what_is_to_be_buried() {
 }
 
 #[test]
+fn without_a_note_of_a_death_in_company_adopt_runs_what_must_run_once() {
+    breaks(
+        Rules::new(1).buries_crashed(),
+        may!(crashes: 1, losses: 1),
+        |defences| defences.death_in_company_noted = false,
+        Violation::TooManyStarts,
+        &[
+            "starts the handler, attempt 1",
+            "dies",
+            "to be buried as crashed",
+            "reclaim is lost",
+            "adopt: the entry, delivery 2",
+            "starts the handler, attempt 2",
+        ],
+    );
+}
+
+#[test]
+fn with_a_death_forgotten_by_a_release_what_must_run_once_runs_again() {
+    breaks(
+        Rules::new(1).buries_crashed(),
+        may!(crashes: 1, releases: 1),
+        |defences| defences.release_keeps_the_death = false,
+        Violation::TooManyStarts,
+        &["dies", "release", "wake", "starts the handler, attempt 2"],
+    );
+}
+
+#[test]
+fn without_an_end_to_crash_checks_one_that_was_given_back_runs_again_and_again() {
+    breaks(
+        Rules::new(1),
+        may!(crashes: 2, releases: 1),
+        |defences| defences.one_crash_check = false,
+        Violation::TooManyStarts,
+        &[
+            "dies",
+            "release",
+            "wake",
+            "dies",
+            "reclaim",
+            "starts the handler, attempt 3",
+        ],
+    );
+}
+
+#[test]
 fn without_a_deadline_a_reclaim_takes_what_aged_while_redis_stood_still() {
     breaks(
         Rules::new(2),

@@ -29,7 +29,7 @@ impl Display for Violation {
             }
             Violation::StartsTheSettled => "the handler starts on an entry that is acknowledged",
             Violation::ComesBack => "an acknowledged entry is delivered again",
-            Violation::TooManyStarts => "the handler starts more often than there are attempts",
+            Violation::TooManyStarts => "the handler starts more often than it may",
             Violation::LeavesItsBackoff => "a parked entry is taken before its time",
             Violation::TakenFromItsHolder => {
                 "an entry is taken from a holder whose lease has not lapsed"
@@ -128,10 +128,8 @@ fn broken_by_start(
     if before.redis.acknowledged && used.freezes + used.crashes == 0 {
         return Some(Violation::StartsTheSettled);
     }
-    // What died in company on its last attempt may be innocent: it runs once more, alone.
     let ledger = step.state.ledger;
-    let allowed = rules.max_attempts + ledger.second_chances;
-    if ledger.starts > allowed && used.freezes == 0 {
+    if ledger.starts > rules.most_starts(ledger.crash_check) {
         return Some(Violation::TooManyStarts);
     }
     None

@@ -7,6 +7,8 @@ pub struct Rules {
     pub max_attempts: u8,
     /// The handler emits an event, so that its success is a commit instead of a plain acknowledgement.
     pub commits: bool,
+    /// What dies in its last attempt is buried, and not run once more.
+    pub buries_crashed: bool,
     pub defences: Defences,
 }
 
@@ -15,6 +17,7 @@ impl Rules {
         Rules {
             max_attempts,
             commits: false,
+            buries_crashed: false,
             defences: Defences::all(),
         }
     }
@@ -24,6 +27,18 @@ impl Rules {
             commits: true,
             ..self
         }
+    }
+
+    pub fn buries_crashed(self) -> Self {
+        Rules {
+            buries_crashed: true,
+            ..self
+        }
+    }
+
+    /// How often the handler may start: after a death in the last attempt there may be one run more, a crash check.
+    pub fn most_starts(&self, died_in_the_last: bool) -> u8 {
+        self.max_attempts + u8::from(died_in_the_last && !self.buries_crashed)
     }
 
     /// The same rules with one defence (or more) taken out.
@@ -67,6 +82,12 @@ pub struct Defences {
     pub forced_count_goes_on: bool,
     /// Reclaim notes in the failure record that the entry died alone, so that adopt can tell it too.
     pub lone_death_noted: bool,
+    /// It notes there that it died at all: where that is the end, adopt must not run it.
+    pub death_in_company_noted: bool,
+    /// What is given back is still on the attempt before which its worker died.
+    pub release_keeps_the_death: bool,
+    /// Behind its last attempt an entry runs once, in whatever company it died then.
+    pub one_crash_check: bool,
     /// Redis refuses a reclaim that reaches it long after it was sent.
     pub reclaim_has_a_deadline: bool,
     /// A destroyed group is made anew only a lease after it was missed, when it is known who is gone.
@@ -98,6 +119,9 @@ impl Defences {
             ack_clears_the_due_time: true,
             forced_count_goes_on: true,
             lone_death_noted: true,
+            death_in_company_noted: true,
+            release_keeps_the_death: true,
+            one_crash_check: true,
             reclaim_has_a_deadline: true,
             join_waits_a_lease: true,
             position_tells_the_settled: true,

@@ -51,7 +51,28 @@ fn a_crash_and_a_freeze() {
 fn crash_after_crash() {
     holds(Rules::new(2), may!(crashes: 2, failures: 1));
     holds(Rules::new(1), may!(crashes: 3));
+    holds(Rules::new(1), may!(crashes: 3, releases: 1));
     holds(Rules::new(3), may!(crashes: 3));
+}
+
+#[test]
+fn a_handler_that_must_not_run_more_often_than_it_has_attempts() {
+    holds_either_way(
+        Rules::new(1).buries_crashed(),
+        may!(crashes: 2, losses: 1, releases: 1),
+    );
+    holds(
+        Rules::new(1).buries_crashed(),
+        may!(crashes: 1, freezes: 1, failures: 1),
+    );
+    holds(
+        Rules::new(1).buries_crashed(),
+        may!(freezes: 1, losses: 1, releases: 1),
+    );
+    holds(
+        Rules::new(2).buries_crashed(),
+        may!(crashes: 2, failures: 1),
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::messages::{Delivery, Fence, Renewal, Settlement, Step, Verdict};
 use crate::rules::Rules;
-use crate::state::{Consumer, Holder, Ledger, Note, Pending, Record, Redis, Who};
+use crate::state::{Consumer, Death, Holder, Ledger, Note, Pending, Record, Redis, Who};
 
 /// Redis while it runs a script.
 pub struct Server<'a> {
@@ -163,7 +163,9 @@ impl Server<'_> {
                 redis.due = true;
                 redis.record.parked_at = fence.deliveries;
                 redis.record.given_back += u8::from(give_back);
-                redis.record.died_alone = false;
+                if !(give_back && self.rules.defences.release_keeps_the_death) {
+                    redis.record.died = None;
+                }
                 Verdict::Done
             }
             other => other,
@@ -283,13 +285,30 @@ impl Server<'_> {
 
     fn take_over(&mut self, me: Who, from_alone: bool, deliveries: u8) -> Option<Delivery> {
         let attempt = deliveries + 1 - self.redis.record.given_back;
-        self.redis.record.died_alone = from_alone;
-        let used_up = attempt > self.rules.max_attempts;
-        self.ledger.second_chances += u8::from(used_up && !from_alone);
+        let died = if from_alone {
+            Death::Alone
+        } else {
+            Death::InCompany
+        };
+        let defences = self.rules.defences;
+        let is_noted = if from_alone {
+            defences.lone_death_noted
+        } else {
+            defences.death_in_company_noted
+        };
+        self.redis.record.died = Some(died).filter(|_| is_noted);
+        self.ledger.crash_check |= attempt > self.rules.max_attempts;
         self.note_hand_over(me);
         let mut delivery = self.hand_over(me, self.rules.goes_alone(attempt), deliveries + 1)?;
-        delivery.crashed = used_up && from_alone; // the caller knows whose it asked for
+        delivery.crashed = self.is_over(attempt, died); // the caller knows whose it asked for
         Some(delivery)
+    }
+
+    /// Whether an entry that comes after a death is to be buried without running.
+    fn is_over(&self, attempt: u8, died: Death) -> bool {
+        let most = self.rules.max_attempts;
+        let checked = self.rules.defences.one_crash_check && attempt > most + 1;
+        attempt > most && (self.rules.buries_crashed || died == Death::Alone || checked)
     }
 
     /// `XCLAIM` to me, and the entry in the answer.
@@ -314,9 +333,7 @@ impl Server<'_> {
     fn delivery(&self, alone: bool, deliveries: u8) -> Delivery {
         let record = self.redis.record;
         let attempt = deliveries.saturating_sub(record.given_back).max(1);
-        let crashed = self.rules.defences.lone_death_noted
-            && record.died_alone
-            && attempt > self.rules.max_attempts;
+        let crashed = record.died.is_some_and(|died| self.is_over(attempt, died));
         Delivery {
             copy: self.redis.copy,
             alone,

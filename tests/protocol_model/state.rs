@@ -75,8 +75,15 @@ pub struct Record {
     pub given_back: u8,
     /// The delivery count it was parked with; 0 where it never was.
     pub parked_at: u8,
-    /// The delivery before this one ended with the death of a worker that held it alone.
-    pub died_alone: bool,
+    /// The attempt before this one ended with the death of its worker.
+    pub died: Option<Death>,
+}
+
+/// How a worker died that held the entry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Death {
+    Alone,
+    InCompany,
 }
 
 /// What renewals have noted, for a group that has to be made anew.
@@ -220,9 +227,8 @@ pub enum Phase {
 pub struct Ledger {
     /// Handler starts of this copy that were not given back.
     pub starts: u8,
-    /// How often it was reclaimed with its attempts used up, but not from a worker that held it alone: it may
-    /// be innocent, and runs once more.
-    pub second_chances: u8,
+    /// It was reclaimed with its attempts used up: there may be one run more.
+    pub crash_check: bool,
     /// The delivery count it was last handed over at.
     pub latest: u8,
     /// Trimmed, or left out of the pending list with its group, when no worker under a lease had it.

@@ -160,7 +160,16 @@ fn handle(state: &State, who: Who, out: &mut Vec<Transition>) {
                 });
             }
         }
-        Phase::Succeeded | Phase::Failed | Phase::GivenBack | Phase::Crashed => {}
+        // A worker that stops gives back what it has not looked at.
+        Phase::Crashed => {
+            if state.left.releases > 0 {
+                push(Action::GivesBack(who), false, &|state| {
+                    state.left.releases -= 1;
+                    Phase::GivenBack
+                });
+            }
+        }
+        Phase::Succeeded | Phase::Failed | Phase::GivenBack => {}
     }
 }
 

@@ -50,10 +50,18 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
     };
     let first = rfc3339::millis(head.first_delivered);
     let at = rfc3339::millis(head.at);
+    let attempts = match head.crash_checks {
+        0 => head.attempts.to_string(),
+        checks => format!(
+            "{}, and {}",
+            head.attempts,
+            count(checks.into(), "crash check")
+        ),
+    };
     for (name, value) in [
         ("reason", head.reason.clone()),
         ("error", head.error.clone()),
-        ("attempts", head.attempts.to_string()),
+        ("attempts", attempts),
         ("handler", handler.to_owned()),
         ("entry", head.entry.clone()),
         ("consumer", head.consumer.clone()),

@@ -2,7 +2,7 @@
 -- Behind: common/letter
 -- KEYS: stream, retry, dead, failures, guard
 -- ARGV: group, consumer, id, count, own (1: the lease never lapsed), ms since its delivery, delete (0|1),
---       reason, error, attempts, handler, name of the stream, replays, then (once asked for) the fields
+--       reason, error, attempts, handler, name of the stream, replays, crash checks, then (once asked for) the fields
 -- Answers: ok, taken, nobody, missing (no longer in the stream: send the fields along)
 local stream, retry, dead, failures, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me, id, own = ARGV[1], ARGV[2], ARGV[3], ARGV[5] == '1'
@@ -17,9 +17,9 @@ local fields
 local entry = redis.call('XRANGE', stream, id, id)[1]
 if entry then
   fields = entry[2]
-elseif #ARGV > 13 then
+elseif #ARGV > 14 then
   fields = {}
-  for a = 14, #ARGV do fields[#fields + 1] = ARGV[a] end
+  for a = 15, #ARGV do fields[#fields + 1] = ARGV[a] end
 else
   return 'missing'
 end
@@ -34,7 +34,7 @@ if record then first = tonumber(string.match(record, '^(%d+) ')) or first end
 
 redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
   handler = ARGV[11], stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
-  replays = ARGV[13] })))
+  replays = ARGV[13], checks = ARGV[14] })))
 redis.call('SET', guard, '', 'PX', 3600000)
 redis.call('XACK', stream, group, id)
 if ARGV[7] == '1' then redis.call('XDEL', stream, id) end

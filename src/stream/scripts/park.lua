@@ -25,14 +25,16 @@ for a = 2, #ARGV, 8 do
     else
       redis.call('ZADD', retry, string.format('%.0f', now + ARGV[a + 3]), id)
       -- The record: first delivery (ms), attempts given back, delivery count, `!` where its last worker died with it
-      -- alone, reason to bury it for or `-`, last error.
-      local first, given, doomed, error
+      -- alone, `+` where that died with others beside it, or `-`, reason to bury it for or `-`, last error. What is
+      -- given back is still on the attempt before which its worker died.
+      local first, given, died, doomed, error
       local record = redis.call('HGET', failures, id)
-      if record then first, given, doomed, error = string.match(record, '^(%d+) (%d+) %d+ %S (%S+) (.*)$') end
-      if not first then first, given, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '' end
+      if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
+      if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
+      if ARGV[a + 4] ~= '1' then died = '-' end
       if ARGV[a + 6] ~= '-' then doomed = ARGV[a + 6] end
       if ARGV[a + 7] ~= '' then error = ARGV[a + 7] end
-      local noted = { first, given + ARGV[a + 4], ARGV[a + 2], '-', doomed, error }
+      local noted = { first, given + ARGV[a + 4], ARGV[a + 2], died, doomed, error }
       redis.call('HSET', failures, id, table.concat(noted, ' '))
       out[#out + 1] = 'ok'
     end

@@ -16,7 +16,7 @@ local out, alone, trimmed, waiting, bytes = {}, {}, {}, 0, 0
 
 if now > tonumber(ARGV[10]) then return { {}, {}, {}, 0, false, string.format('%.0f', now) } end
 
-local died_alone = string.sub(holder, -1) == '!' and '!' or '-'
+local died = string.sub(holder, -1) == '!' and '!' or '+'
 local function take(id, idle, count, consumer, list)
   local claimed = redis.call('XCLAIM', stream, group, consumer, lease, id, 'RETRYCOUNT', count + 1)
   if #claimed == 0 then
@@ -32,7 +32,7 @@ local function take(id, idle, count, consumer, list)
     first, given, doomed = string.format('%.0f', now - idle), 0, '-'
     error = 'worker ' .. holder .. ' died or froze while it held this'
   end
-  record = table.concat({ first, given, count + 1, died_alone, doomed, error }, ' ')
+  record = table.concat({ first, given, count + 1, died, doomed, error }, ' ')
   redis.call('HSET', failures, id, record)
   list[#list + 1] = { id, count + 1, claimed[1][2], record }
   for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end

@@ -1,6 +1,7 @@
 -- Gives dead letters back to their group: of each the original fields, and last whose copy it is, go to the stream
 -- that only this group reads, and the letter goes. Letter by letter: what is done stays done whatever becomes of
 -- the next, and what is gone is not replayed again.
+-- Behind: common/death
 -- KEYS: dead, again, protocol
 -- ARGV: protocol number, by whom, most bytes, then of every letter: id, '<dead.entry> <dead.at>' or '' for any
 -- Answers: of every letter it came to the id of its copy, or false where it is gone; the error that stopped it or
@@ -28,12 +29,14 @@ for a = 4, #ARGV, 2 do
   local fields = letter and letter[2] or {}
   local n = #fields
   for _, s in ipairs(fields) do bytes = bytes + #s end
-  local entry, first, at, replays = fields[n - 8], fields[n - 4], fields[n - 2], tonumber(fields[n])
-  if n < 22 or fields[n - 21] ~= 'dead.reason' or fields[n - 1] ~= 'dead.replays' or not replays
+  local death, before = death_of(fields)
+  local entry, first, at, replays
+  if death then entry, first, at, replays = death[8], death[10], death[11], tonumber(death[12]) end
+  if not replays
     or (ARGV[a + 1] ~= '' and ARGV[a + 1] ~= entry .. ' ' .. at) then
     out[#out + 1] = false
   else
-    for i = n, n - 21, -1 do fields[i] = nil end
+    for i = n, before + 1, -1 do fields[i] = nil end
     if replays > 0 then
       local of, since = earlier(fields)
       if not of and fields[1] == 'streamhand.packed' then

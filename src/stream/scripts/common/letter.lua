@@ -22,7 +22,7 @@ local function letter(fields, death)
   local n = #fields
   for i, v in ipairs({
     'dead.reason', death.reason, 'dead.error', death.error, 'dead.attempts', death.attempts,
-    'dead.handler', death.handler, 'dead.stream', death.stream, 'dead.group', death.group, 'dead.entry', death.entry,
+    'dead.crash_checks', death.checks or '0', 'dead.handler', death.handler, 'dead.stream', death.stream, 'dead.group', death.group, 'dead.entry', death.entry,
     'dead.consumer', death.consumer, 'dead.first_delivered', rfc3339(death.first), 'dead.at', rfc3339(death.now),
     'dead.replays', death.replays,
   }) do fields[n + i] = v end
