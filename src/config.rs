@@ -29,10 +29,12 @@ pub(crate) mod check;
 pub(crate) mod duration;
 mod environment;
 mod error;
+mod exposed;
 mod keep;
 mod load;
 pub(crate) mod nearest;
 mod read;
+pub(crate) mod redact;
 mod resilience;
 mod secret;
 mod show;
@@ -77,8 +79,11 @@ pub struct Settings {
     pub streams: BTreeMap<String, StreamSettings>,
     /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
     pub dead_letters: DeadLetterSettings,
-    /// `[app]`: the user's own, not looked into.
-    #[serde(serialize_with = "show::serialize_app")]
+    /// `[app]`: the user's own, not looked into. Its values are shown by `Debug` and serde as `***`.
+    #[serde(
+        serialize_with = "show::serialize_app",
+        skip_serializing_if = "toml::Table::is_empty"
+    )]
     pub app: toml::Table,
 }
 
@@ -90,7 +95,15 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong in any of the sources.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        load::load(&sources)
+        Self::load_noting(sources, |note| tracing::warn!("{note}"))
+    }
+
+    /// The same; what can be worked with, and yet is most likely not meant, is told to `note` in place of the log.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_noting(sources: Sources, note: impl FnMut(&Problem)) -> Result<Self, ConfigError> {
+        load::load(&sources, note)
     }
 
     /// Reads the settings from the text of a configuration file alone, as [`Settings::load`] does.
@@ -175,10 +188,15 @@ impl Settings {
         own.and_then(|own| own.start).unwrap_or(self.worker.start)
     }
 
-    /// What is in force, as TOML, with the secrets hidden: passwords, and what looks like a secret
-    /// in `[app]`.
+    /// What is in force, as TOML, with the secrets hidden: passwords, and every value of `[app]`, where only the user
+    /// knows what is one.
     pub fn to_toml(&self) -> String {
-        show::to_toml(self)
+        self.to_toml_showing(&[])
+    }
+
+    /// The same, with those values of `[app]` shown whose dotted keys these are: `["greeting", "smtp.host"]`.
+    pub fn to_toml_showing(&self, app: &[&str]) -> String {
+        show::to_toml(self, app)
     }
 }
 
@@ -215,7 +233,7 @@ impl fmt::Debug for Settings {
             .field("projections", &self.projections)
             .field("streams", &self.streams)
             .field("dead_letters", &self.dead_letters)
-            .field("app", &show::without_secrets(&self.app))
+            .field("app", &show::without_secrets(&self.app, &[]))
             .finish()
     }
 }

@@ -1,23 +1,59 @@
 //! `config check` and `config show`.
 
+use std::future::Future;
+
 use clap::Subcommand;
 
 use super::CommandError;
 use super::program::Globals;
-use super::terminal::print;
+use super::terminal::{print, say};
+use super::text::count;
+use crate::config::Settings;
+use crate::error::chain;
+use crate::handler::Registry;
+use crate::worker::preflight::preflight;
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Say whether the configuration is right, and all that is wrong with it
+    /// Say whether a worker can run by the configuration, and all that is wrong with it
     Check,
     /// Print the configuration in force, secrets hidden
     Show,
 }
 
-pub(super) fn run(command: ConfigCommand, globals: &Globals) -> Result<(), CommandError> {
-    let settings = globals.settings()?;
-    match command {
-        ConfigCommand::Check => print("the configuration is right"),
-        ConfigCommand::Show => print(settings.to_toml().trim_end()),
+/// Says everything that `run` would refuse or warn of before it connects. `registry` makes the handlers, as for `run`.
+pub(super) async fn check<F>(
+    globals: &Globals,
+    registry: impl FnOnce(Settings) -> F,
+) -> Result<(), CommandError>
+where
+    F: Future<Output = Result<Registry, CommandError>>,
+{
+    let mut warnings = 0;
+    let mut warn = |warning: &dyn std::fmt::Display| {
+        warnings += 1;
+        say(format_args!("warning: {warning}"));
+    };
+    let settings = Settings::load_noting(globals.sources(), |note| warn(note))?;
+    let registry = registry(settings.clone()).await?;
+    let found = preflight(&settings, &registry);
+    for warning in &found.warnings {
+        warn(warning);
     }
+    if !found.refused.is_empty() {
+        let refused: Vec<String> = found.refused.iter().map(|error| chain(error)).collect();
+        return Err(CommandError::usage(refused.join("\n")));
+    }
+    match warnings {
+        0 => print("the configuration is right"),
+        warnings => print(format_args!(
+            "the configuration can be used, with {}",
+            count(warnings, "warning")
+        )),
+    }
+}
+
+/// Prints what is in force, and of `[app]` the values of these keys.
+pub(super) fn show(globals: &Globals, app: &[&str]) -> Result<(), CommandError> {
+    print(globals.settings()?.to_toml_showing(app).trim_end())
 }

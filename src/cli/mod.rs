@@ -56,7 +56,7 @@ pub fn run(registry: Registry) -> ExitCode {
 }
 
 /// As [`run`], where making the registry needs the configuration or an await (a database pool). `registry` is called
-/// by the commands that run handlers or look at aggregates, and by no others.
+/// by the commands that run handlers or look at aggregates, by `config check`, and by no others.
 pub fn run_with<F, Fut, E>(registry: F) -> ExitCode
 where
     F: FnOnce(Settings) -> Fut + Send + 'static,

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::config::ConfigCommand;
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, bench, completions, config, dlq, logging, pause, projection, publish,
@@ -21,6 +22,8 @@ use crate::handler::Registry;
 pub struct Program {
     registry: RegistryMaker,
     commands: Vec<Command>,
+    /// Keys of `[app]` whose values are no secrets.
+    app_shown: Vec<&'static str>,
 }
 
 /// A command of your own.
@@ -96,7 +99,7 @@ enum Builtin {
     Projection(projection::ProjectionCommand),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
-    Config(config::ConfigCommand),
+    Config(ConfigCommand),
     /// Measure what this machine and this Redis can do, against the least a worker could do
     Bench(bench::BenchArgs),
     /// What `bench` starts for itself
@@ -112,6 +115,7 @@ impl Program {
         Program {
             registry: Box::new(|_| Box::pin(async { Ok(registry) })),
             commands: Vec::new(),
+            app_shown: Vec::new(),
         }
     }
 
@@ -137,6 +141,7 @@ impl Program {
         Program {
             registry: Box::new(make),
             commands: Vec::new(),
+            app_shown: Vec::new(),
         }
     }
 
@@ -152,6 +157,13 @@ impl Program {
             .any(|known| known.get_name() == name);
         assert!(!taken, "the program has a command called {name} already");
         self.commands.push(command);
+        self
+    }
+
+    /// The same program, whose `config show` shows these values of `[app]`, named by their dotted keys below it:
+    /// `["greeting", "smtp.host"]`. All others are hidden, for they may be secrets.
+    pub fn show_app(mut self, keys: impl IntoIterator<Item = &'static str>) -> Self {
+        self.app_shown.extend(keys);
         self
     }
 
@@ -242,7 +254,10 @@ impl Program {
                     let registry = (self.registry)(settings.clone()).await?;
                     projection::run(command, settings, registry).await
                 }
-                Builtin::Config(command) => config::run(command, &globals),
+                Builtin::Config(ConfigCommand::Check) => {
+                    config::check(&globals, self.registry).await
+                }
+                Builtin::Config(ConfigCommand::Show) => config::show(&globals, &self.app_shown),
                 Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
                 Builtin::BenchWorker(args) => bench::work(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),

@@ -6,34 +6,73 @@ use super::{nearest, read};
 /// What the variables begin with that are meant for this program.
 pub(super) const PREFIX: &str = "STREAMHAND_";
 
+/// Variables of the program that are not settings: the file to read, and what is logged. What begins with `TEST_` is for
+/// the tests of a handler crate.
+const OTHERS: [&str; 3] = ["CONFIG", "LOG", "LOG_FORMAT"];
+
 /// As deep as the TOML parser goes in a file. Much deeper tables could not even be dropped, which
 /// happens recursively.
 const DEEPEST: usize = 80;
 
-/// The setting that a variable sets; none where it is not a setting's. An error says what is wrong
-/// with the name.
-pub(super) fn setting(variable: &str, value: &str) -> Result<Option<KeyPath>, String> {
+/// What a variable is to this program.
+pub(super) enum Meaning {
+    /// It sets this.
+    Setting(KeyPath),
+    /// It is not meant for it.
+    Nothing,
+    /// It sets nothing, and was most likely meant to; the end of a sentence says what was meant.
+    NearMiss(String),
+}
+
+/// What a variable is to this program. An error says what is wrong with the name of a setting.
+///
+/// Only names with two underscores are settings. Whatever else begins with `STREAMHAND_` may be anybody's: Kubernetes
+/// gives every container variables about every service beside it, and one called `streamhand-worker` must not keep
+/// workers from starting.
+pub(super) fn meaning(variable: &str, value: &str) -> Result<Meaning, String> {
     let Some(name) = variable.strip_prefix(PREFIX) else {
-        return Ok(None);
+        return Ok(Meaning::Nothing);
     };
     if name == "REDIS" {
-        return Ok(Some(KeyPath::plain("redis.url")));
+        return Ok(Meaning::Setting(KeyPath::plain("redis.url")));
     }
-    if is_reserved(name) || is_service_link(name, value) {
-        return Ok(None);
+    if OTHERS.contains(&name) || name.starts_with("TEST_") || is_service_link(name, value) {
+        return Ok(Meaning::Nothing);
+    }
+    if !name.contains("__") {
+        return Ok(near_miss(variable).map_or(Meaning::Nothing, Meaning::NearMiss));
     }
     let parts: Vec<String> = name.split("__").map(str::to_lowercase).collect();
     if parts.len() > DEEPEST {
         return Err(format!("leads into more than {DEEPEST} sections"));
     }
     if parts[0] == "app" && parts.len() > 1 && parts.iter().all(|part| !part.is_empty()) {
-        return Ok(Some(parts.iter().map(String::as_str).collect()));
+        let path = parts.iter().map(String::as_str).collect();
+        return Ok(Meaning::Setting(path));
     }
     let known = read::known();
     match known.iter().find(|path| name_of(path) == variable) {
-        Some(path) => Ok(Some(path.clone())),
+        Some(path) => Ok(Meaning::Setting(path.clone())),
         None => Err(advice(variable, &known)),
     }
+}
+
+/// What a variable with single underscores was most likely meant to be.
+fn near_miss(variable: &str) -> Option<String> {
+    let app = format!("{PREFIX}APP_");
+    if let Some(key) = variable.strip_prefix(&app).filter(|key| !key.is_empty()) {
+        let meant = format!("{PREFIX}APP__{key}");
+        return Some(format!(
+            "sets nothing: a setting's name has two underscores, as in {meant}"
+        ));
+    }
+    let settings: Vec<String> = read::known().iter().map(name_of).collect();
+    // What all begin with would make all of them alike.
+    let bare = |name: &str| name[PREFIX.len()..].to_owned();
+    let names: Vec<String> = settings.iter().map(|name| bare(name)).collect();
+    let names = names.iter().map(String::as_str).chain(OTHERS);
+    nearest::of(&bare(variable), names)
+        .map(|name| format!("sets nothing; did you mean {PREFIX}{name}?"))
 }
 
 /// What a setting's variable is called.
@@ -63,14 +102,7 @@ fn advice(variable: &str, known: &[KeyPath]) -> String {
     }
 }
 
-/// Variables of the program that are not settings: the file to read, what is logged, and what the
-/// tests of a handler crate need.
-fn is_reserved(name: &str) -> bool {
-    name == "CONFIG" || name.starts_with("LOG") || name.starts_with("TEST_")
-}
-
-/// Kubernetes gives every container variables about every service beside it. A service called
-/// `streamhand`, or `streamhand-redis`, must not keep workers from starting.
+/// What Kubernetes says about a service called `streamhand`, or `streamhand-redis`: not even a note.
 fn is_service_link(name: &str, value: &str) -> bool {
     // `redis_service_port` as in `redis_service_port_metrics`, whatever stands before and after.
     let words = format!("_{name}_");
@@ -89,27 +121,29 @@ fn is_service_link(name: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn path(variable: &str) -> Option<String> {
-        let value = "tcp://10.0.0.1:6379";
-        let path = setting(variable, value).expect(variable);
-        path.map(|path| path.to_string())
+    /// What a variable means, in words.
+    fn told(variable: &str, value: &str) -> String {
+        match meaning(variable, value) {
+            Ok(Meaning::Setting(path)) => path.to_string(),
+            Ok(Meaning::Nothing) => "nothing".to_owned(),
+            Ok(Meaning::NearMiss(why)) => format!("a note: {why}"),
+            Err(why) => format!("refused: {why}"),
+        }
     }
 
     #[test]
     fn two_underscores_lead_into_a_section() {
-        assert_eq!(
-            path("STREAMHAND_WORKER__LEASE").as_deref(),
-            Some("worker.lease")
-        );
-        assert_eq!(
-            path("STREAMHAND_RETRY__BACKOFF__INITIAL").as_deref(),
-            Some("retry.backoff.initial")
-        );
-        assert_eq!(path("STREAMHAND_REDIS").as_deref(), Some("redis.url"));
-        assert_eq!(
-            path("STREAMHAND_APP__SMTP__HOST").as_deref(),
-            Some("app.smtp.host")
-        );
+        for (variable, setting) in [
+            ("STREAMHAND_WORKER__LEASE", "worker.lease"),
+            (
+                "STREAMHAND_RETRY__BACKOFF__INITIAL",
+                "retry.backoff.initial",
+            ),
+            ("STREAMHAND_REDIS", "redis.url"),
+            ("STREAMHAND_APP__SMTP__HOST", "app.smtp.host"),
+        ] {
+            assert_eq!(told(variable, "tcp://10.0.0.1:6379"), setting);
+        }
     }
 
     #[test]
@@ -127,41 +161,47 @@ mod tests {
             "STREAMHAND_REDIS_SERVICE_PORT_REDIS",
             "STREAMHAND_REDIS_PORT",
             "STREAMHAND_REDIS_PORT_6379_TCP",
+            "STREAMHAND_WORKER_PORT",
+            "STREAMHAND_APP_PORT",
+            "STREAMHAND_WORKER_LEASE_PORT",
+            "STREAMHAND_COLOUR",
+            "STREAMHAND_IMAGE_TAG",
+            "STREAMHAND_VERSION",
+            "STREAMHAND_",
         ] {
-            assert_eq!(path(variable), None, "{variable}");
+            assert_eq!(
+                told(variable, "tcp://10.0.0.1:6379"),
+                "nothing",
+                "{variable}"
+            );
         }
     }
 
     #[test]
-    fn unknown_variables_are_refused_with_the_nearest() {
-        let refusals = [
+    fn a_near_miss_is_a_note_and_a_wrong_setting_is_refused_with_the_nearest() {
+        let all = [
             "STREAMHAND_WORKER_LEASE",
+            "STREAMHAND_WORKER_GRUOP",
+            "STREAMHAND_REDIS_URL",
+            "STREAMHAND_APP_SMTP_HOST",
+            "STREAMHAND_LOG_FROMAT",
             "STREAMHAND_WORKER__LAESE",
             "STREAMHAND_worker__lease",
-            "STREAMHAND_REDIS_PORT",
             "STREAMHAND_RETRY__BACKOFF",
-            "STREAMHAND_WORKER",
             "STREAMHAND_HANDLERS__ORDER_CREATED__TIMEOUT",
-            "STREAMHAND_COLOUR",
-            "STREAMHAND_APP",
-            "STREAMHAND_",
         ]
-        .map(|variable| {
-            let refusal = setting(variable, "6379").expect_err(variable);
-            format!("{variable} {refusal}")
-        })
+        .map(|variable| format!("{variable} {}", told(variable, "6379")))
         .join("\n");
-        insta::assert_snapshot!(refusals, @"
-        STREAMHAND_WORKER_LEASE sets no setting; did you mean STREAMHAND_WORKER__LEASE?
-        STREAMHAND_WORKER__LAESE sets no setting; did you mean STREAMHAND_WORKER__LEASE?
-        STREAMHAND_worker__lease sets no setting; did you mean STREAMHAND_WORKER__LEASE?
-        STREAMHAND_REDIS_PORT sets no setting; did you mean STREAMHAND_REDIS__URL?
-        STREAMHAND_RETRY__BACKOFF is a section; set what is in it one by one, as in STREAMHAND_RETRY__BACKOFF__INITIAL
-        STREAMHAND_WORKER is a section; set what is in it one by one, as in STREAMHAND_WORKER__GROUP
-        STREAMHAND_HANDLERS__ORDER_CREATED__TIMEOUT no variable can name a section of [handlers]; write it in the file
-        STREAMHAND_COLOUR sets no setting; names are made as in STREAMHAND_WORKER__LEASE
-        STREAMHAND_APP sets no setting; names are made as in STREAMHAND_WORKER__LEASE
-        STREAMHAND_ sets no setting; names are made as in STREAMHAND_WORKER__LEASE
+        insta::assert_snapshot!(all, @"
+        STREAMHAND_WORKER_LEASE a note: sets nothing; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_WORKER_GRUOP a note: sets nothing; did you mean STREAMHAND_WORKER__GROUP?
+        STREAMHAND_REDIS_URL a note: sets nothing; did you mean STREAMHAND_REDIS__URL?
+        STREAMHAND_APP_SMTP_HOST a note: sets nothing: a setting's name has two underscores, as in STREAMHAND_APP__SMTP_HOST
+        STREAMHAND_LOG_FROMAT a note: sets nothing; did you mean STREAMHAND_LOG_FORMAT?
+        STREAMHAND_WORKER__LAESE refused: sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_worker__lease refused: sets no setting; did you mean STREAMHAND_WORKER__LEASE?
+        STREAMHAND_RETRY__BACKOFF refused: is a section; set what is in it one by one, as in STREAMHAND_RETRY__BACKOFF__INITIAL
+        STREAMHAND_HANDLERS__ORDER_CREATED__TIMEOUT refused: no variable can name a section of [handlers]; write it in the file
         ");
     }
 }

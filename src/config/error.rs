@@ -99,6 +99,8 @@ pub enum ProblemKind {
     WrongType,
     /// A value that the setting cannot have, or cannot have together with the others.
     Invalid,
+    /// A file with a secret in it that everyone can read.
+    Exposed,
 }
 
 /// Where a value came from; ordered as the sources are, those that win last.

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::check::{Finding, check};
-use super::environment;
+use super::environment::{self, Meaning};
 use super::error::{ConfigError, Origin, Problem, ProblemKind};
 use super::secret::Secret;
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Settings, read, tls};
+use super::{RedisSettings, Settings, exposed, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub struct Sources {
     /// The file to read where none was asked for, if it is there.
     pub default_file: PathBuf,
     /// Environment variables by name. `STREAMHAND_WORKER__LEASE` sets `worker.lease`; those that
-    /// do not begin with `STREAMHAND_` are passed over. A list is written between commas or as
+    /// do not begin with `STREAMHAND_`, or have no two underscores together, are passed over, with a note where one was
+    /// most likely meant for a setting. A list is written between commas or as
     /// TOML. `STREAMHAND_REDIS` is another name for `STREAMHAND_REDIS__URL`. Below `[app]`, names
     /// stand for lower-case keys, and values are text unless the file has a value of another type.
     pub environment: Vec<(String, String)>,
@@ -77,7 +78,8 @@ impl std::fmt::Debug for Sources {
     }
 }
 
-pub(super) fn load(sources: &Sources) -> Result<Settings, ConfigError> {
+/// What is wrong but can be worked with is told to `note`, also where the settings are refused.
+pub(super) fn load(sources: &Sources, note: impl FnMut(&Problem)) -> Result<Settings, ConfigError> {
     let mut loading = match file(sources) {
         Ok(Some((path, text))) => Loading::begin(&text, Some(path)),
         Ok(None) => Loading::begin("", None),
@@ -90,11 +92,11 @@ pub(super) fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     };
     loading.environment(&sources.environment);
     loading.command_line(&sources.overrides);
-    loading.finish()
+    loading.finish(note)
 }
 
 pub(super) fn from_text(text: &str) -> Result<Settings, ConfigError> {
-    Loading::begin(text, None).finish()
+    Loading::begin(text, None).finish(|_| ())
 }
 
 /// The file that is to be read, and what is in it.
@@ -115,6 +117,7 @@ fn file(sources: &Sources) -> Result<Option<(&Path, String)>, Problem> {
 struct Loading {
     tree: Tree,
     problems: Vec<Problem>,
+    notes: Vec<Problem>,
     /// Whether the tree holds all that the file was meant to say. Where it does not, nothing that
     /// depends on the file is judged.
     whole: bool,
@@ -127,6 +130,7 @@ impl Loading {
             whole: !problems.iter().any(|p| p.kind == ProblemKind::Syntax),
             tree,
             problems,
+            notes: Vec::new(),
         }
     }
 
@@ -134,9 +138,13 @@ impl Loading {
         let mut set = BTreeMap::<KeyPath, &str>::new();
         for (name, value) in variables {
             let origin = Origin::Variable(name.clone());
-            let path = match environment::setting(name, value) {
-                Ok(Some(path)) => path,
-                Ok(None) => continue,
+            let path = match environment::meaning(name, value) {
+                Ok(Meaning::Setting(path)) => path,
+                Ok(Meaning::Nothing) => continue,
+                Ok(Meaning::NearMiss(message)) => {
+                    self.note(origin, message);
+                    continue;
+                }
                 Err(message) => {
                     self.problem(ProblemKind::UnknownKey, origin, None, message);
                     continue;
@@ -185,7 +193,7 @@ impl Loading {
         }
     }
 
-    fn finish(mut self) -> Result<Settings, ConfigError> {
+    fn finish(mut self, note: impl FnMut(&Problem)) -> Result<Settings, ConfigError> {
         let (mut settings, problems) = read::settings(&self.tree);
         let whole = self.whole;
         let judged = |problem: &Problem| whole || problem.origin.is_untyped();
@@ -195,6 +203,8 @@ impl Loading {
         for finding in check(&settings) {
             self.finding(finding);
         }
+        self.notes.extend(exposed::notes(&settings, &self.tree));
+        self.notes.iter().for_each(note);
         if self.problems.is_empty() {
             Ok(settings)
         } else {
@@ -311,6 +321,15 @@ impl Loading {
             Some(key) if inherited => KeyPath::plain("retry.backoff").key(key),
             _ => path.clone(),
         }
+    }
+
+    fn note(&mut self, origin: Origin, message: String) {
+        self.notes.push(Problem {
+            kind: ProblemKind::UnknownKey,
+            origin,
+            key: None,
+            message,
+        });
     }
 
     fn problem(

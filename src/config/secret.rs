@@ -56,7 +56,7 @@ pub struct RedisUrl {
 impl RedisUrl {
     /// Checks `text`: `redis://[user:password@]host[:port][/database]`, the same with `rediss` for
     /// TLS, or `unix:///path/to/socket[?db=0&user=…&pass=…]` (also `redis+unix`). `valkey` may
-    /// stand for `redis`. No port means 6379.
+    /// stand for `redis`. No port means 6379. `?protocol=` is accepted and has no effect: this speaks RESP2.
     ///
     /// # Errors
     /// What is wrong with the text, without quoting it, since any part may be a misplaced secret.
@@ -142,6 +142,11 @@ impl Serialize for RedisUrl {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&self.shown)
     }
+}
+
+/// Whether something looks like a URL with a password, or a token in its place.
+pub(super) fn has_credentials(text: &str) -> bool {
+    hide_credentials(text) != text
 }
 
 /// Hides the password of anything that looks like a URL with one. A user name without a password

@@ -4,34 +4,50 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
-use super::secret::{HIDDEN, hide_credentials};
+use super::secret::HIDDEN;
 use super::{RedisSettings, Settings, duration, tls};
 use crate::retry::Backoff;
 
 /// All of `settings` as TOML, the secrets hidden.
-pub(super) fn to_toml(settings: &Settings) -> String {
+pub(super) fn to_toml(settings: &Settings, shown: &[&str]) -> String {
+    // Alone serde would hide all of the user's own.
+    let app = Value::Table(without_secrets(&settings.app, shown));
+    let app = Table::from_iter([("app".to_owned(), app)]);
+    let rest = Settings {
+        app: Table::new(),
+        ..settings.clone()
+    };
+    let text =
+        toml::to_string(&rest).and_then(|rest| Ok(format!("{rest}\n{}", toml::to_string(&app)?)));
     // What cannot be printed (a number beyond TOML's) has not come from a file.
-    toml::to_string(settings).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    text.unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
 }
 
-/// The user's own settings with what looks like a secret hidden: by the name of the key, or
-/// because it is a URL with credentials.
-pub(super) fn without_secrets(app: &Table) -> Table {
-    app.iter()
-        .map(|(key, value)| {
-            let shown = if is_secret_key(key) {
-                Value::String(HIDDEN.to_owned())
-            } else {
-                shown(value)
-            };
-            (key.clone(), shown)
-        })
-        .collect()
+/// The user's own settings with all values hidden but those of the `shown` keys, which are dotted and below `app`: what
+/// is a secret there, only the user knows. A table that is shown is shown whole.
+pub(super) fn without_secrets(app: &Table, shown: &[&str]) -> Table {
+    below(app, "", shown)
+}
+
+fn below(table: &Table, at: &str, shown: &[&str]) -> Table {
+    let hidden = |(key, value): (&String, &Value)| {
+        let path = match at {
+            "" => key.clone(),
+            at => format!("{at}.{key}"),
+        };
+        let value = match value {
+            value if shown.contains(&&*path) => value.clone(),
+            Value::Table(table) => Value::Table(below(table, &path, shown)),
+            _ => Value::String(HIDDEN.to_owned()),
+        };
+        (key.clone(), value)
+    };
+    table.iter().map(hidden).collect()
 }
 
 /// For `#[serde(serialize_with)]`.
 pub(super) fn serialize_app<S: Serializer>(app: &Table, to: S) -> Result<S::Ok, S::Error> {
-    without_secrets(app).serialize(to)
+    without_secrets(app, &[]).serialize(to)
 }
 
 /// The password once: from a file it is shown as the file's name alone, so that what is printed
@@ -69,16 +85,8 @@ impl Serialize for Backoff {
     }
 }
 
-fn shown(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(hide_credentials(text)),
-        Value::Array(items) => Value::Array(items.iter().map(shown).collect()),
-        Value::Table(table) => Value::Table(without_secrets(table)),
-        other => other.clone(),
-    }
-}
-
-fn is_secret_key(key: &str) -> bool {
+/// Whether a setting's name says that it is a secret.
+pub(super) fn is_secret_key(key: &str) -> bool {
     const PARTS: [&str; 10] = [
         "password",
         "passwd",
@@ -105,35 +113,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_secret_of_the_users_own_is_hidden() {
+    fn of_the_users_own_only_what_a_list_says_is_shown() {
         let app: Table = r#"
             api_key = "hunter2"
-            AccessKeyId = "hunter2"
-            pin_token = 4711
-            database = "postgres://shop:hunter2@db/orders"
+            authorization = "Bearer hunter2"
+            conn = "Server=db;Password=hunter2"
+            pin = 4711
             brokers = ["amqp://u:hunter2@a", "amqp://b"]
             greeting = "hello"
-            smtp = { host = "mail", password = "hunter2", credentials = { user = "u", code = "hunter2" } }
+            smtp = { host = "mail", user = "hunter2", tls = { min = "1.2" } }
         "#
         .parse()
         .expect("TOML");
-        let shown = toml::to_string(&without_secrets(&app)).expect("printable");
+        let shown =
+            |keys: &[&str]| toml::to_string(&without_secrets(&app, keys)).expect("printable");
+        let none = shown(&[]);
         assert!(
-            !shown.contains("hunter2") && !shown.contains("4711"),
-            "{shown}"
+            !none.contains("hunter2") && !none.contains("4711") && !none.contains("hello"),
+            "{none}"
         );
-        insta::assert_snapshot!(shown, @r#"
-        AccessKeyId = "***"
+        insta::assert_snapshot!(shown(&["greeting", "smtp.host", "smtp.tls", "host", "tls"]), @r#"
         api_key = "***"
-        brokers = ["amqp://u:***@a", "amqp://b"]
-        database = "postgres://shop:***@db/orders"
+        authorization = "***"
+        brokers = "***"
+        conn = "***"
         greeting = "hello"
-        pin_token = "***"
+        pin = "***"
 
         [smtp]
-        credentials = "***"
         host = "mail"
-        password = "***"
+        user = "***"
+
+        [smtp.tls]
+        min = "1.2"
         "#);
     }
 }

@@ -1,17 +1,21 @@
 //! Connections: how they are made, what they must be able to do, and what their errors mean to a worker.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
 use deadpool_redis::{Hook, HookError};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::reader::{Lent, Reader};
 use super::tls;
+use crate::config::redact::{self, redacted};
 use crate::config::{self, RedisSettings};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -100,6 +104,11 @@ impl Connector {
         }
         if let Some(password) = &settings.password {
             login = login.set_password(password.expose());
+        }
+        // All that parses answers here speaks RESP2, whatever the URL asks for.
+        login = login.set_protocol(ProtocolVersion::RESP2);
+        if let Some(password) = login.password() {
+            redact::remember(password);
         }
         info = info.set_redis_settings(login);
         let address = info.addr().to_string();
@@ -190,7 +199,7 @@ impl Connector {
             .arg("ID")
             .cmd("CLIENT")
             .arg("SETNAME")
-            .arg(name)
+            .arg(&*client_name(name))
             .ignore()
             .query_async(conn)
             .await
@@ -254,11 +263,12 @@ impl Connector {
             }
             None => {
                 let why = tls::explain(&error, self.tls.is_some());
+                let why = redacted(&why);
                 let message = format!("can't reach Redis at {address}: {why}");
                 (ErrorKind::Unreachable, message)
             }
         };
-        Error::new(kind, message).with_source(error)
+        Error::new(kind, message).with_source(cause(error))
     }
 }
 
@@ -291,9 +301,12 @@ impl Pool {
                     "can't reach Redis at {address}: no connection within {} s",
                     2 * CONNECT_TIMEOUT.as_secs()
                 ),
-                _ => format!("no connection to Redis at {address}: {error}"),
+                _ => {
+                    let why = error.to_string();
+                    format!("no connection to Redis at {address}: {}", redacted(&why))
+                }
             };
-            Error::new(ErrorKind::Unreachable, message).with_source(error)
+            Error::new(ErrorKind::Unreachable, message)
         })
     }
 }
@@ -318,16 +331,18 @@ impl Trouble {
 
     pub(super) fn met_by(who: Who, doing: &str, error: RedisError) -> Self {
         let Some(answer) = Answer::of(&error) else {
-            let message = format!("{doing}: {error}");
-            return Trouble::Broken(Error::new(ErrorKind::Unreachable, message).with_source(error));
+            let why = error.to_string();
+            let message = format!("{doing}: {}", redacted(&why));
+            let error = Error::new(ErrorKind::Unreachable, message).with_source(cause(error));
+            return Trouble::Broken(error);
         };
         let message = format!("{doing}: {}{}", answer.text, hint(&answer.code, who));
         let no_group =
             answer.text.contains("NOGROUP") || answer.text.contains("requires the key to exist");
         if no_group {
-            Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(error))
+            Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(cause(error)))
         } else {
-            Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(error))
+            Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(cause(error)))
         }
     }
 
@@ -365,7 +380,7 @@ pub(super) fn refusal(who: Who, doing: &str, error: RedisError) -> Error {
 /// The same of an error that a script has caught, as the server words it.
 pub(super) fn refusal_in(who: Who, doing: &str, error: &str) -> Error {
     let code = error.split(' ').next().unwrap_or_default();
-    let message = format!("{doing}: {error}{}", hint(code, who));
+    let message = format!("{doing}: {}{}", redacted(error), hint(code, who));
     Error::new(ErrorKind::Redis, message)
 }
 
@@ -394,8 +409,31 @@ impl Answer {
         if in_script.iter().any(|words| text.starts_with(words)) {
             code = "NOPERM".to_owned();
         }
+        let text = redacted(&text).into_owned();
         Some(Answer { code, text })
     }
+}
+
+/// What caused an error of ours; in words alone where it tells a secret.
+fn cause(error: RedisError) -> Box<dyn std::error::Error + Send + Sync> {
+    let said = error.to_string();
+    match redacted(&said) {
+        Cow::Borrowed(_) => error.into(),
+        Cow::Owned(words) => words.into(),
+    }
+}
+
+/// The name of a connection as servers take it, who want printable ASCII without spaces: of a group called `lager-süd`
+/// it is `lager-s%C3%BCd`.
+fn client_name(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(name);
+    }
+    let bytes = name.bytes().map(|byte| match byte {
+        byte if byte.is_ascii_graphic() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    Cow::Owned(bytes.collect())
 }
 
 /// What can be done about an error of the server.

@@ -32,6 +32,7 @@ mod memory;
 mod observer;
 mod pace;
 mod pauses;
+pub(crate) mod preflight;
 mod queue;
 mod rates;
 mod reading;
@@ -77,6 +78,7 @@ use dispatch::Dispatcher;
 use doorman::{Doorman, Windows};
 use executor::Executor;
 use fetcher::Fetcher;
+use preflight::preflight;
 use retention::Keeper;
 use settler::Settler;
 use shared::Shared;
@@ -102,6 +104,8 @@ pub struct Worker {
     settings: Settings,
     registry: Registry,
     connector: Connector,
+    /// What is set up for nothing.
+    warnings: Vec<String>,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -120,15 +124,15 @@ impl Worker {
     /// A worker by `settings`, with the handlers of `registry`. Does not connect yet.
     ///
     /// # Errors
-    /// Where the registry is wrong, or `redis.url` is.
+    /// Where the registry is wrong, `redis.url` is, or the two of them do not fit the group.
     pub fn new(settings: Settings, registry: Registry) -> Result<Self> {
-        registry.check()?;
-        registry.aggregates().check_group(&settings.worker)?;
+        let warnings = preflight(&settings, &registry).passed()?;
         let connector = Connector::new(&settings.redis)?;
         Ok(Worker {
             settings,
             registry,
             connector,
+            warnings,
             observer: None,
         })
     }
@@ -149,6 +153,7 @@ impl Worker {
             settings,
             registry,
             connector,
+            warnings,
             observer,
         } = self;
         let pool = connector.pool(settings.redis.pool_size)?;
@@ -169,7 +174,9 @@ impl Worker {
             .map(|stream| Source::new(surroundings(stream)))
             .collect();
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
-        say_what_is_idle(&settings, &registry);
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
@@ -272,35 +279,6 @@ impl Worker {
             tracing::info!(settled = summary.settled, "stopped");
         }
         Ok(summary)
-    }
-}
-
-/// Warns of what is set up here for nothing: most often a name is misspelt.
-fn say_what_is_idle(settings: &Settings, registry: &Registry) {
-    if registry.event_types().next().is_none() && registry.projections().is_empty() {
-        tracing::warn!("no handler is registered: no event can be handled here");
-    }
-    for name in settings.handlers.keys() {
-        if registry.route(name).is_none() {
-            tracing::warn!(
-                "[handlers.{name:?}] has no effect here: no handler is registered for that type"
-            );
-        }
-    }
-    for name in settings.projections.keys() {
-        let mut known = registry.projections().iter();
-        if !known.any(|projection| projection.name == name) {
-            tracing::warn!(
-                "[projections.{name:?}] has no effect here: no such projection is registered"
-            );
-        }
-    }
-    for name in settings.streams.keys() {
-        if !settings.worker.streams.contains(name) {
-            tracing::warn!(
-                "[streams.{name:?}] has no effect here: worker.streams does not name it"
-            );
-        }
     }
 }
 

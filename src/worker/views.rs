@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::config::Settings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::eventstore::projection::{Alone, Registered, Runner};
 
 /// Projections that run.
@@ -20,7 +20,7 @@ impl Views {
     /// Begins to run these projections, on the caller's runtime.
     ///
     /// # Errors
-    /// Where one is called like the worker's group.
+    /// Where the streams of one can be none.
     pub fn run(
         projections: Vec<Arc<Registered>>,
         settings: &Settings,
@@ -29,17 +29,6 @@ impl Views {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         let alone = Alone::default();
-        if let Some(taken) = projections
-            .iter()
-            .find(|projection| projection.name == shared.group)
-        {
-            let name = taken.name;
-            let message = format!(
-                "{}: the projection {name} is called like worker.group: rename one of them",
-                taken.place
-            );
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
         for projection in projections {
             let (connector, me) = (&shared.connector, &shared.consumer);
             let runner = Runner::new(projection, settings, connector, me, alone.clone())?;

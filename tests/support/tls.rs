@@ -1,5 +1,6 @@
 //! Servers that speak TLS, and the certificates for it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,8 @@ impl Authority {
         let file = |what: &str, pem: String| {
             let path = self.dir.path().join(format!("{name}.{what}"));
             std::fs::write(&path, pem).expect("a file");
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, mode).expect("to keep it from others");
             path
         };
         Identity {

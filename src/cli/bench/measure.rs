@@ -10,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::cli::CommandError;
 use crate::config::RedisSettings;
+use crate::config::redact::redacted;
 use crate::stream::Connector;
 
 /// What nobody but the measurement and the publishers says while something is measured.
@@ -182,7 +183,8 @@ fn calls(info: &str) -> BTreeMap<String, u64> {
 }
 
 pub(super) fn refused(error: redis::RedisError) -> CommandError {
-    CommandError::failed(format!("the bench: {error}"))
+    let why = error.to_string();
+    CommandError::failed(format!("the bench: {}", redacted(&why)))
 }
 
 /// The CPU time this process has used.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -115,7 +116,10 @@ async fn purge(meant: &Meant, export: Option<&Path>, purged: &mut u64) -> Result
     let cannot = |error: io::Error| format!("can't export to {}: {error}", path.display());
     let file = OpenOptions::new()
         .write(true)
+        // Not what somebody else has put there, a link included.
         .create_new(true)
+        // Letters hold what their events do, which is nobody else's business.
+        .mode(0o600)
         .open(path)
         .map_err(cannot)?;
     let mut file = BufWriter::new(file);

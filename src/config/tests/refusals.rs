@@ -31,12 +31,15 @@ timeout = "0s"
         overrides: pairs(&[("redis.url", "127.0.0.1:6379"), ("worker.leas", "1s")]),
         ..Sources::default()
     };
-    let error = Settings::load(sources)
+    let mut notes = Vec::new();
+    let error = Settings::load_noting(sources, |note| notes.push(note.to_string()))
         .expect_err("much is wrong")
         .to_string();
+    let near = "STREAMHAND_WORKER_LEASE: sets nothing; did you mean STREAMHAND_WORKER__LEASE?";
+    assert_eq!(notes, [near]);
     let error = error.replace(&guard.path().display().to_string(), "/etc");
     insta::assert_snapshot!(error, @r#"
-    15 problems in the configuration:
+    14 problems in the configuration:
       /etc/config.toml:3:1: worker.leese: unknown key; did you mean `worker.lease`?
       /etc/config.toml:4:15: worker.concurrency: expected a whole number; write 64 without quotes
       /etc/config.toml:5:9: worker.drain: a duration needs a unit; write "25s"
@@ -48,7 +51,6 @@ timeout = "0s"
       /etc/config.toml:12:11: handlers."Order.created".timeout: 0s is too short; at least 1ms
       /etc/config.toml:14:2: handers: unknown key; did you mean `handlers`?
       STREAMHAND_REDIS__POOL_SIZE: redis.pool_size: is empty; unset it or give it a value
-      STREAMHAND_WORKER_LEASE: sets no setting; did you mean STREAMHAND_WORKER__LEASE?
       STREAMHAND_WORKER__PREFETCH: worker.prefetch: expected a whole number, found "many"
       command line: redis.url: is not a URL (it has no scheme); write "redis://host:6379", with special characters of a password percent-encoded
       command line: worker.leas: unknown key; did you mean `worker.lease`?

@@ -1,0 +1,90 @@
+//! Files with secrets in them that everyone on the machine can read.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::Settings;
+use super::error::{Origin, Problem, ProblemKind};
+use super::secret::has_credentials;
+use super::show::is_secret_key;
+use super::tree::{KeyPath, Tree};
+
+/// A note on every such file that `settings` were read from, or name.
+pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
+    let redis = &settings.redis;
+    let at = |key: &str| KeyPath::plain("redis").key(key);
+    let mut notes = Vec::new();
+    for (key, what, file) in [
+        ("password_file", "the password", &redis.password_file),
+        ("tls_key", "the key", &redis.tls_key),
+    ] {
+        if let Some(mode) = file.as_deref().and_then(readable_by_all) {
+            let message = exposed(what, file.as_deref(), mode);
+            notes.push(note(tree.value_origin(&at(key)), Some(at(key)), message));
+        }
+    }
+    if let Some((file, key)) = configuration(settings, tree)
+        && let Some(mode) = readable_by_all(&file)
+    {
+        let message = exposed(&key.to_string(), None, mode);
+        notes.push(note(Origin::File(file, None), None, message));
+    }
+    notes
+}
+
+/// The configuration file, if it says a secret, and the first setting that is one.
+fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf, KeyPath)> {
+    let redis = &settings.redis;
+    let own = [
+        (KeyPath::plain("redis.password"), redis.password.is_some()),
+        (KeyPath::plain("redis.url"), redis.url.has_password()),
+    ];
+    let own = own.into_iter().filter(|(_, is_secret)| *is_secret);
+    let app = secret_in(&KeyPath::plain("app"), &settings.app);
+    own.map(|(path, _)| path).chain(app).find_map(|path| {
+        // What only the environment says is in no file.
+        tree.get(&path)?;
+        match tree.value_origin(&path) {
+            Origin::File(file, _) => Some((file, path)),
+            _ => None,
+        }
+    })
+}
+
+/// The first of the user's own settings that looks like a secret.
+fn secret_in(at: &KeyPath, table: &Table) -> Option<KeyPath> {
+    table.iter().find_map(|(key, value)| {
+        let path = at.key(key);
+        match value {
+            Value::Table(table) => secret_in(&path, table),
+            Value::String(text) if text.is_empty() => None,
+            Value::String(text) if has_credentials(text) => Some(path),
+            _ => is_secret_key(key).then_some(path),
+        }
+    })
+}
+
+fn note(origin: Origin, key: Option<KeyPath>, message: String) -> Problem {
+    Problem {
+        kind: ProblemKind::Exposed,
+        origin,
+        key: key.map(|key| key.to_string()),
+        message,
+    }
+}
+
+fn exposed(what: &str, file: Option<&Path>, mode: u32) -> String {
+    let file = file.map_or_else(|| "it".to_owned(), |file| file.display().to_string());
+    format!(
+        "everyone on this machine can read {what}: {file} has mode {mode:04o}; chmod 600 it, or 640 for a group"
+    )
+}
+
+/// The mode of a file that others than its owner and its group may read.
+fn readable_by_all(file: &Path) -> Option<u32> {
+    let data = std::fs::metadata(file).ok()?;
+    let mode = data.permissions().mode() & 0o7777;
+    (data.is_file() && mode & 0o004 != 0).then_some(mode)
+}

@@ -1,0 +1,103 @@
+//! What is known of a worker before it connects: what it is refused for, and what is set up for nothing. A worker that
+//! starts and `config check` both ask here, so that they can't come to differ.
+
+use crate::config::{Settings, nearest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::eventstore::projection::Registered;
+use crate::handler::Registry;
+use crate::stream::Connector;
+
+/// What was found.
+pub(crate) struct Preflight {
+    /// Why no worker can be made of this.
+    pub refused: Vec<Error>,
+    /// What one can be made of and is most likely not meant: a name is misspelt.
+    pub warnings: Vec<String>,
+}
+
+/// Looks through the settings, the registry, and whether they fit together.
+pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
+    let projections = registry.projections();
+    let checks = [
+        registry.check(),
+        registry.aggregates().check_group(&settings.worker),
+        Connector::new(&settings.redis).map(drop),
+    ];
+    let of_projections = projections
+        .iter()
+        .map(|projection| check_projection(projection, &settings.worker.group));
+    Preflight {
+        refused: checks
+            .into_iter()
+            .chain(of_projections)
+            .filter_map(Result::err)
+            .collect(),
+        warnings: idle(settings, registry),
+    }
+}
+
+impl Preflight {
+    /// The warnings; all that was refused is one error.
+    pub fn passed(self) -> Result<Vec<String>> {
+        let mut refused = self.refused.into_iter();
+        let Some(first) = refused.next() else {
+            return Ok(self.warnings);
+        };
+        let rest: Vec<String> = refused.map(|error| error.to_string()).collect();
+        if rest.is_empty() {
+            return Err(first);
+        }
+        let message = format!("{first}\n{}", rest.join("\n"));
+        Err(Error::new(first.kind(), message))
+    }
+}
+
+fn check_projection(projection: &Registered, group: &str) -> Result<()> {
+    projection.public()?;
+    if projection.name == group {
+        let message = format!(
+            "{}: the projection {group} is called like worker.group: rename one of them",
+            projection.place
+        );
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}
+
+fn idle(settings: &Settings, registry: &Registry) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let projections = || registry.projections().iter().map(|one| one.name);
+    if registry.event_types().next().is_none() && projections().next().is_none() {
+        warnings.push("no handler is registered: no event can be handled here".to_owned());
+    }
+    for name in settings.handlers.keys() {
+        if registry.route(name).is_none() {
+            let meant = meant(nearest::of(name, registry.event_types()));
+            warnings.push(format!(
+                "[handlers.{name:?}] has no effect here: no handler is registered for that type{meant}"
+            ));
+        }
+    }
+    for name in settings.projections.keys() {
+        if !projections().any(|known| known == name) {
+            let meant = meant(nearest::of(name, projections()));
+            warnings.push(format!(
+                "[projections.{name:?}] has no effect here: no such projection is registered{meant}"
+            ));
+        }
+    }
+    let streams = &settings.worker.streams;
+    for name in settings.streams.keys() {
+        if !streams.contains(name) {
+            let meant = meant(nearest::of(name, streams.iter().map(String::as_str)));
+            warnings.push(format!(
+                "[streams.{name:?}] has no effect here: worker.streams does not name it{meant}"
+            ));
+        }
+    }
+    warnings
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
