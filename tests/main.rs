@@ -77,6 +77,8 @@ mod stopping;
 mod timeouts;
 mod tls;
 mod trimming;
+#[cfg(target_os = "linux")]
+mod unread_schedules;
 mod versions;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].

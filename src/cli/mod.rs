@@ -3,6 +3,7 @@
 //! Data goes to standard output, logs and progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong use or
 //! wrong configuration.
 
+mod adding;
 mod aggregate;
 mod bench;
 mod completions;

@@ -5,9 +5,9 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::CommandError;
 use super::terminal::{closed, print, say};
 use super::text::{count, printable, table, time};
+use super::{CommandError, adding};
 use crate::config::Settings;
 use crate::identity::which;
 use crate::publisher::{Publisher, ScheduledEvent};
@@ -75,7 +75,7 @@ async fn list(
     streams: &[String],
 ) -> Result<(), CommandError> {
     let limit = args.limit.unwrap_or(LIMIT);
-    let (mut rows, mut cut) = (Vec::new(), Vec::new());
+    let (mut rows, mut cut, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for stream in streams {
         let mut events = publisher.scheduled(stream)?;
         let mut shown = 0;
@@ -86,6 +86,9 @@ async fn list(
             }
             shown += 1;
             rows.push(row(stream, &event));
+        }
+        if shown > 0 {
+            waiting.push(stream.as_str());
         }
     }
     if rows.is_empty() {
@@ -107,7 +110,7 @@ async fn list(
             "these are the {limit} of {cut} that are due first: see more by --limit"
         ));
     }
-    Ok(())
+    say_unread(publisher, &waiting).await
 }
 
 fn row(stream: &str, scheduled: &ScheduledEvent) -> Vec<String> {
@@ -131,6 +134,7 @@ async fn list_as_json(
 ) -> Result<(), CommandError> {
     let mut separator = "[";
     let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut waiting = Vec::new();
     for stream in streams {
         let mut events = publisher.scheduled(stream)?;
         let mut left = args.limit.unwrap_or(u64::MAX);
@@ -138,6 +142,9 @@ async fn list_as_json(
             && let Some(event) = events.next().await?
         {
             left -= 1;
+            if waiting.last() != Some(&stream.as_str()) {
+                waiting.push(stream);
+            }
             write!(out, "{separator}\n{}", as_json(stream, &event)).map_err(closed)?;
             separator = ",";
         }
@@ -145,7 +152,18 @@ async fn list_as_json(
     let end = if separator == "[" { "[]" } else { "\n]" };
     writeln!(out, "{end}")
         .and_then(|()| out.flush())
-        .map_err(closed)
+        .map_err(closed)?;
+    say_unread(publisher, &waiting).await
+}
+
+/// Says of streams with scheduled events which are read by no worker.
+async fn say_unread(publisher: &Publisher, streams: &[&str]) -> Result<(), CommandError> {
+    for stream in streams {
+        if let Some(warning) = adding::warning(publisher.pool(), stream).await? {
+            say(format_args!("warning: {warning}"));
+        }
+    }
+    Ok(())
 }
 
 fn as_json(stream: &str, scheduled: &ScheduledEvent) -> Value {

@@ -5,11 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::CommandError;
-use super::projection;
 use super::retention::Kept;
 use super::terminal::print;
 use super::text::{printable, rough, table};
+use super::{CommandError, adding, projection};
 use crate::config::Settings;
 use crate::config::check;
 use crate::stream::{
@@ -33,9 +32,14 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     let pool = Connector::new(&settings.redis)?.pool(1)?;
     let mut streams = Vec::new();
     let mut kept = Vec::new();
+    let mut unread = Vec::new();
     for stream in &settings.worker.streams {
         let status = pool.status(&Keys::new(stream, &group), &group).await?;
         kept.push(Kept::look(&pool, &settings, stream, &group, &status).await?);
+        unread.push(match status.scheduled {
+            0 => None,
+            _ => adding::warning(&pool, stream).await?,
+        });
         streams.push((stream.clone(), status));
     }
     let projections = projection::on_streams(&pool, &settings.worker.streams).await?;
@@ -43,8 +47,11 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         let mut streams: Vec<Value> = streams.iter().map(as_json).collect();
         streams
             .iter_mut()
-            .zip(&kept)
-            .for_each(|(json, kept)| kept.add_to(json));
+            .zip(kept.iter().zip(&unread))
+            .for_each(|(json, (kept, unread))| {
+                kept.add_to(json);
+                json["scheduled_unread"] = unread.is_some().into();
+            });
         let mut all = json!({ "group": group, "streams": streams });
         if !projections.is_empty() {
             let projections = projections
@@ -99,6 +106,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         .iter()
         .zip(&kept)
         .flat_map(|((stream, status), kept)| [notes(stream, &group, status), kept.notes()].concat())
+        .chain(unread.into_iter().flatten())
         .chain(of_projections)
         .collect();
     if !notes.is_empty() {

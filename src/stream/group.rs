@@ -30,6 +30,31 @@ pub(crate) struct ConsumerInfo {
 }
 
 impl ConsumerInfo {
+    /// All that XINFO CONSUMERS lists.
+    pub(super) fn all(value: Value) -> Option<Vec<Self>> {
+        let parse = |value: Value| {
+            let mut info = ConsumerInfo {
+                name: String::new(),
+                pending: 0,
+                idle_ms: 0,
+            };
+            let mut items = reply::array(value)?.into_iter();
+            while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                match &reply::bytes(key)?[..] {
+                    // A foreign client's name may be any bytes; it only has to be shown.
+                    b"name" => {
+                        info.name = String::from_utf8_lossy(&reply::bytes(value)?).into_owned()
+                    }
+                    b"pending" => info.pending = reply::int(&value)? as u64,
+                    b"idle" => info.idle_ms = reply::int(&value)? as u64,
+                    _ => {}
+                }
+            }
+            Some(info)
+        };
+        reply::array(value)?.into_iter().map(parse).collect()
+    }
+
     /// Whether entries come to this consumer one at a time because they may have killed their workers.
     pub fn is_alone(&self) -> bool {
         self.name.ends_with('!')
@@ -97,29 +122,7 @@ impl Link {
             .query_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
-        let parse = |value: Value| {
-            let mut info = ConsumerInfo {
-                name: String::new(),
-                pending: 0,
-                idle_ms: 0,
-            };
-            let mut items = reply::array(value)?.into_iter();
-            while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                match &reply::bytes(key)?[..] {
-                    // A foreign client's name may be any bytes; it only has to be shown.
-                    b"name" => {
-                        info.name = String::from_utf8_lossy(&reply::bytes(value)?).into_owned()
-                    }
-                    b"pending" => info.pending = reply::int(&value)? as u64,
-                    b"idle" => info.idle_ms = reply::int(&value)? as u64,
-                    _ => {}
-                }
-            }
-            Some(info)
-        };
-        reply::array(value)
-            .and_then(|items| items.into_iter().map(parse).collect())
-            .ok_or_else(|| Trouble::garbled(doing))
+        ConsumerInfo::all(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
     /// Deletes a consumer that has nothing pending. Answers whether it was deleted.

@@ -42,6 +42,8 @@ pub(crate) struct Keys {
     pub kept: String,
     /// Whose turn it was to trim the stream, of all groups' workers.
     pub trimmed: String,
+    /// When a worker last left the group, kept for 90 days.
+    pub left: String,
     /// The protocol number the group's workers speak.
     pub protocol: String,
     /// What the names of all keys begin with, whosever they are.
@@ -162,6 +164,7 @@ impl Keys {
             tidied: format!("{prefix}:tidied"),
             kept: format!("{prefix}:kept"),
             trimmed: format!("{base}:trimmed"),
+            left: format!("{prefix}:left"),
             protocol: format!("{prefix}:protocol"),
             base,
             commits: format!("{prefix}:commits"),

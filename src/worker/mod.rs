@@ -293,6 +293,7 @@ async fn leave(shared: &Shared) {
             for consumer in [&shared.consumer, &shared.alone] {
                 link.forget(&source.keys, &shared.group, consumer).await?;
             }
+            link.note_leaving(&source.keys).await?;
         }
         Ok::<(), Trouble>(())
     };

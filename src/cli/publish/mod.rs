@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::terminal::{byte_progress, print, progress, say};
 use super::text::time;
-use super::{CommandError, told_to_stop};
+use super::{CommandError, adding, told_to_stop};
 use crate::config::Settings;
 use crate::error::chain;
 use crate::event::EntryId;
@@ -104,13 +104,25 @@ struct Tally {
 /// How long answers to what was sent are waited for when the command is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(mut args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
+pub(super) async fn run(args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
+    let later = args.when.is_later().then(|| args.stream.clone());
+    let publisher = Publisher::new(&settings.redis)?;
+    publish(args, publisher.clone()).await?;
+    if let Some(stream) = later
+        // Who may only publish may not look; what was to be done is done.
+        && let Ok(Some(warning)) = adding::warning(publisher.pool(), &stream).await
+    {
+        say(format_args!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+async fn publish(mut args: PublishArgs, mut publisher: Publisher) -> Result<(), CommandError> {
     // With --envelopes there is no TYPE, and what stands in its place is DATA.
     if args.envelopes && args.data.is_none() {
         args.data = args.event_type.take();
     }
     check(&args)?;
-    let mut publisher = Publisher::new(&settings.redis)?;
     let how = args.when.how(&publisher).await?;
     if let Some(source) = &args.source {
         publisher = publisher.source(source);
