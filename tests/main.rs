@@ -21,6 +21,7 @@ mod architecture;
 mod at_most_once;
 mod bad_input;
 mod batches;
+mod begins_again;
 mod bench;
 mod breakers;
 mod broken_keys;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::connection::{Link, Trouble};
+use super::group::Known;
 use super::keys::Keys;
 use super::reply;
 use super::settle::script;
@@ -104,6 +105,8 @@ pub(crate) struct Renewed {
     /// How many are pending with this consumer that it does not hold.
     pub unheld: u64,
     pub protocol: Option<u32>,
+    /// Where the position was noted.
+    pub known: Option<Known>,
 }
 
 /// An entry that is no longer this worker's.
@@ -290,8 +293,14 @@ impl Link {
             })
         };
         let parse = |value| {
-            let [list, unheld, protocol] = reply::tuple(value)?;
+            let mut items = reply::array(value)?;
+            let known = (items.len() > 3).then(|| items.split_off(3));
+            let [list, unheld, protocol] = items.try_into().ok()?;
             Some(Renewed {
+                known: match known {
+                    Some(known) => Some(Known::of(known)?),
+                    None => None,
+                },
                 lost: reply::array(list)?
                     .into_iter()
                     .map(lost)

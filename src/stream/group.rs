@@ -20,6 +20,45 @@ pub(crate) enum Joined {
     Foreign(String),
 }
 
+/// What a worker knows of a group it has joined, should the stream and all that is noted of it be deleted: from then on
+/// the group is not new, whoever makes it anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// What it was called when it was made, unlike any other.
+    name: String,
+    /// How far it had read, as an id.
+    last: String,
+    /// What that worker's last renewal noted of it.
+    note: String,
+}
+
+/// What joining came to.
+pub(crate) struct Join {
+    pub how: Joined,
+    pub known: Known,
+    /// So many entries come back that a group had passed over that was made as if it were new.
+    pub brought: u64,
+    /// There are more of them: to be joined once more with what was known before.
+    pub more: bool,
+}
+
+impl Known {
+    /// Whether they speak of one group, not of one that was made anew.
+    pub fn is_of(&self, other: &Known) -> bool {
+        self.name == other.name
+    }
+
+    /// As `renew.lua` answers it.
+    pub(super) fn of(parts: Vec<Value>) -> Option<Self> {
+        let [name, last, note] = parts.try_into().ok()?;
+        Some(Known {
+            name: reply::text(name).unwrap_or_default(),
+            last: reply::text(last)?,
+            note: reply::text(note)?,
+        })
+    }
+}
+
 /// A consumer of a group, as Redis lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConsumerInfo {
@@ -69,17 +108,22 @@ impl ConsumerInfo {
     }
 }
 
+/// Most entries, and about how many bytes, that one step looks at to bring back what a group has passed over.
+const BROUGHT: (usize, usize) = (1000, 4 << 20);
+
 script!(JOIN, "join", behind "common/ids");
 script!(FORGET, "forget");
 
 impl Link {
-    /// Makes sure that the group is there and speaks this release's protocol.
+    /// Makes sure that the group is there and speaks this release's protocol. `known`: what was known of it since it was
+    /// joined the last time.
     pub async fn join(
         &mut self,
         keys: &Keys,
         group: &str,
         start: Start,
-    ) -> Result<Joined, Trouble> {
+        known: Option<&Known>,
+    ) -> Result<Join, Trouble> {
         let doing = format!("joining the group {group:?} of {:?}", keys.stream);
         let begin = match start {
             Start::Beginning => "0",
@@ -94,18 +138,36 @@ impl Link {
             .arg(group)
             .arg(begin)
             .arg(PROTOCOL)
+            .arg(format!("{:016x}", fastrand::u64(..)))
+            .arg(known.map_or("", |known| &known.name))
+            .arg(known.map_or("", |known| &known.last))
+            .arg(known.map_or("", |known| &known.note))
+            .arg(BROUGHT.0)
+            .arg(BROUGHT.1)
             .invoke_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(&doing, error))?;
-        let answer =
-            reply::tuple(value).and_then(|[how, id]| Some((reply::text(how)?, reply::text(id)?)));
-        match answer {
-            Some((how, _)) if how == "joined" => Ok(Joined::There),
-            Some((how, id)) if how == "created" => Ok(Joined::Created(id)),
-            Some((how, id)) if how == "restored" => Ok(Joined::Restored(id)),
-            Some((how, protocol)) if how == "foreign" => Ok(Joined::Foreign(protocol)),
-            _ => Err(Trouble::garbled(&doing)),
-        }
+        let parse = |value| {
+            let [how, at, name, brought, more] = reply::tuple(value)?;
+            let (how, last) = (reply::text(how)?, reply::text(at)?);
+            let how = match &how[..] {
+                "joined" => Joined::There,
+                "created" => Joined::Created(last.clone()),
+                "restored" => Joined::Restored(last.clone()),
+                "foreign" => Joined::Foreign(last.clone()),
+                _ => return None,
+            };
+            let name = reply::text(name)?;
+            let of_it = known.filter(|known| known.name == name);
+            let note = of_it.map_or(String::new(), |known| known.note.clone());
+            Some(Join {
+                how,
+                known: Known { name, last, note },
+                brought: reply::int(&brought)? as u64,
+                more: reply::int(&more)? == 1,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing))
     }
 
     /// The group's consumers.

@@ -43,7 +43,7 @@ pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use events::{At, EventsAppended, EventsFor};
-pub(crate) use group::{ConsumerInfo, Joined};
+pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket, split_death};

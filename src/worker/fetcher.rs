@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::source::Source;
 use super::waker::Alarm;
 use crate::event::EntryId;
-use crate::stream::{Joined, Link, Reader, Trouble};
+use crate::stream::{Join, Joined, Link, Reader, Trouble};
 
 /// How long anything but a read may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -131,25 +131,46 @@ impl Fetcher {
 
     async fn join(&self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
         let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-        match link
-            .join(&source.keys, group, self.shared.start_of(source))
-            .await?
-        {
-            Joined::There => {}
-            Joined::Created(at) => {
-                tracing::info!(group, stream, begins_at = at, "the group is new")
+        let (known, start) = (source.known(), self.shared.start_of(source));
+        loop {
+            let Join {
+                how,
+                known: now,
+                brought,
+                more,
+            } = link
+                .join(&source.keys, group, start, known.as_ref())
+                .await?;
+            match how {
+                Joined::There => {}
+                Joined::Created(at) => {
+                    tracing::info!(group, stream, begins_at = at, "the group is new")
+                }
+                Joined::Restored(at) => {
+                    tracing::warn!(
+                        group,
+                        stream,
+                        begins_at = at,
+                        "the group had been deleted and was made anew"
+                    );
+                }
+                Joined::Foreign(protocol) => return Err(super::foreign(group, stream, &protocol)),
             }
-            Joined::Restored(at) => {
+            if brought > 0 {
                 tracing::warn!(
                     group,
                     stream,
-                    begins_at = at,
-                    "the group had been deleted and was made anew"
+                    count = brought,
+                    "the group had been deleted, and a worker that could not know it made one that begins at the end: \
+                     what came in between comes now"
                 );
+                self.shared.due_in(Duration::ZERO);
             }
-            Joined::Foreign(protocol) => return Err(super::foreign(group, stream, &protocol)),
+            if !more {
+                source.joined(now);
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// One turn of everything that brings entries.

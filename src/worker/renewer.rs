@@ -175,6 +175,10 @@ impl Renewer {
                     Some(Owner::Us) | None => {}
                 }
             }
+            if renewed.known.is_some_and(|known| !source.learn(known)) {
+                // Made anew in between, and perhaps by one who did not know that there had been one.
+                self.shared.rejoin();
+            }
             if renewed.unheld > 0 {
                 self.shared.adopt_soon();
             }

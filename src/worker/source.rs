@@ -1,12 +1,12 @@
 //! A stream as this worker reads it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::pauses::Pauses;
 use super::scheduler::Schedule;
 use crate::context::Surroundings;
-use crate::stream::Keys;
+use crate::stream::{Keys, Known};
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
 pub(super) struct Source {
@@ -24,6 +24,8 @@ pub(super) struct Source {
     seen: AtomicU64,
     /// Entries that have come and are on their way to their handlers; kept where handlers have limits.
     pub on_the_way: AtomicUsize,
+    /// The group, once it was joined: nobody but those who were in it knows that it is not new where its keys are gone.
+    known: Mutex<Option<Known>>,
 }
 
 impl Source {
@@ -41,6 +43,7 @@ impl Source {
             pauses: pauses.clone(),
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
+            known: Mutex::default(),
         };
         Arc::new(Source {
             keys,
@@ -51,7 +54,32 @@ impl Source {
             pauses,
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
+            known: Mutex::default(),
         })
+    }
+
+    /// What is known of the group since it was joined.
+    pub fn known(&self) -> Option<Known> {
+        self.known
+            .lock()
+            .expect("no panic while it is locked")
+            .clone()
+    }
+
+    /// The group was joined.
+    pub fn joined(&self, known: Known) {
+        *self.known.lock().expect("no panic while it is locked") = Some(known);
+    }
+
+    /// A renewal tells how far the group is. Answers whether it is still the one that was joined.
+    pub fn learn(&self, now: Known) -> bool {
+        let mut known = self.known.lock().expect("no panic while it is locked");
+        match &mut *known {
+            Some(known) if known.is_of(&now) => *known = now,
+            Some(_) => return false,
+            None => {}
+        }
+        true
     }
 
     /// Whether settled entries are deleted: replayed ones are nobody else's.

@@ -174,7 +174,7 @@ impl Scene<'_> {
             &g("paused")[..],
             &g("commits")[..],
         );
-        let joins = ["workers", "0", "2", "a"];
+        let joins = ["workers", "0", "2", "a", "", "", "", "1000", "1000000"];
         let join_keys = ["jobs", position, protocol, failures, retry];
         self.step("join", &join_keys, &joins).await;
         for place in 0..5 {
@@ -314,6 +314,18 @@ impl Scene<'_> {
             .by_hand(&format!("XREADGROUP GROUP workers {OTHER} STREAMS jobs >"))
             .await;
         self.note("read again", &groups);
+        // Made anew at the end by one who can't know it, and joined by one who knows how far another was.
+        self.by_hand(&format!("DEL {position} {retry}")).await;
+        self.by_hand("XGROUP DESTROY jobs workers").await;
+        let newcomer = ["workers", "$", "2", "b", "", "", "", "1000", "1000000"];
+        self.step("join", &join_keys, &newcomer).await;
+        let knows = [
+            "workers", "$", "2", "c", "a", "@4", "from @3", "2", "1000000",
+        ];
+        self.step("join", &join_keys, &knows).await;
+        self.step("join", &join_keys, &newcomer).await;
+        let due = self.by_hand(&format!("ZMSCORE {retry} @2 @3 @4 @5")).await;
+        self.note("due", &due);
     }
 
     async fn settle(&mut self, retry: &str, failures: &str, dead: &str, commits: &str) {

@@ -50,6 +50,9 @@ pub enum Action {
     GivesBack(Who),
     Mends,
     Joins { waited: bool },
+    JoinsKnowing,
+    JoinsAsNew,
+    BringsBack,
     HoldsOffNoMore,
     LosesRequest(Who, Lost),
     LosesAnswer(Who, Lost),
@@ -70,6 +73,7 @@ pub enum Action {
     DeletesRetryKey,
     DeletesParked,
     DestroysGroup,
+    EmptiesRedis,
 }
 
 /// Which of a worker's connections was cut.
@@ -120,6 +124,15 @@ impl Display for Action {
             Action::Mends => f.write_str("Redis runs mend: parked without a due time, due now"),
             Action::Joins { waited: true } => f.write_str("a lease later the group is made anew"),
             Action::Joins { waited: false } => f.write_str("the group is made anew at once"),
+            Action::JoinsKnowing => {
+                f.write_str("a worker that has been in the group makes it anew")
+            }
+            Action::JoinsAsNew => {
+                f.write_str("another worker makes a new group, which begins at the end")
+            }
+            Action::BringsBack => f.write_str(
+                "a worker that has been in the group before brings back what it has passed over",
+            ),
             Action::HoldsOffNoMore => {
                 f.write_str("renewals have been answered in time for a whole lease")
             }
@@ -152,6 +165,9 @@ impl Display for Action {
             Action::DeletesRetryKey => f.write_str("somebody deletes the retry key"),
             Action::DeletesParked => f.write_str("somebody deletes the consumer (parked)"),
             Action::DestroysGroup => f.write_str("somebody destroys the group"),
+            Action::EmptiesRedis => {
+                f.write_str("somebody empties Redis, and the entry comes after that")
+            }
         }
     }
 }

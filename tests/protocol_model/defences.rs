@@ -339,6 +339,34 @@ fn with_a_commit_under_a_lapsed_lease_an_effect_is_committed_twice() {
     );
 }
 
+#[test]
+fn without_memory_of_a_group_what_comes_after_redis_was_emptied_is_passed_over() {
+    breaks(
+        Rules::new(2),
+        may!(flushes: 1),
+        |defences| {
+            defences.joined_once_is_remembered = false;
+            defences.passed_over_comes_back = false;
+        },
+        Violation::NeverSettled,
+        &["empties Redis, and the entry comes after that"],
+    );
+}
+
+#[test]
+fn with_a_second_worker_that_joins_first_the_memory_of_others_comes_too_late() {
+    breaks(
+        Rules::new(2),
+        may!(flushes: 1),
+        |defences| defences.passed_over_comes_back = false,
+        Violation::NeverSettled,
+        &[
+            "empties Redis, and the entry comes after that",
+            "another worker makes a new group, which begins at the end",
+        ],
+    );
+}
+
 /// With the defence this promise is kept; without it the promise is broken, by a way on which these steps
 /// follow each other.
 fn breaks(

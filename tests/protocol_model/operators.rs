@@ -6,7 +6,7 @@ use crate::faults::{lapse, spend};
 use crate::messages::LateRequest;
 use crate::network::run;
 use crate::rules::Rules;
-use crate::state::{Consumer, Holder, Redis, State, Who};
+use crate::state::{Consumer, Holder, Redis, State, WORKERS, Who};
 
 pub fn steps(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
     maintenance(rules, state, out);
@@ -24,6 +24,24 @@ fn maintenance(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
         let mut state = *state;
         run(rules, &mut state, |server| server.mend());
         out.push(Transition::fair(Action::Mends, state));
+    }
+    if state.redis.emptied {
+        let mut begins = |knows, action| {
+            let mut state = *state;
+            run(rules, &mut state, |server| server.join_emptied(knows));
+            out.push(Transition::fair(action, state));
+        };
+        // A worker that has died since comes back as one that knows nothing.
+        if rules.defences.joined_once_is_remembered && has_been_in_it(state) {
+            begins(true, Action::JoinsKnowing);
+        }
+        begins(false, Action::JoinsAsNew);
+        return;
+    }
+    if state.redis.passed_over && rules.defences.passed_over_comes_back && has_been_in_it(state) {
+        let mut state = *state;
+        run(rules, &mut state, |server| server.bring_back());
+        out.push(Transition::fair(Action::BringsBack, state));
     }
     if !state.redis.group {
         if !rules.defences.join_waits_a_lease {
@@ -45,6 +63,11 @@ fn maintenance(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
         });
         out.push(Transition::fair(Action::Joins { waited: true }, state));
     }
+}
+
+/// Whether a worker is up that joined before Redis was emptied: all have, unless they were started since.
+fn has_been_in_it(state: &State) -> bool {
+    WORKERS.into_iter().any(|who| state.is_up(who))
 }
 
 fn operators(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
@@ -122,4 +145,15 @@ fn hands(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
             redis.pending = None;
         },
     );
+    // What was in it is gone by somebody's will; what counts is what comes afterwards.
+    if !state.redis.delivered && state.redis.copy == 0 {
+        change(
+            spend(state, |left| &mut left.flushes),
+            Action::EmptiesRedis,
+            &|redis| {
+                redis.group = false;
+                redis.emptied = true;
+            },
+        );
+    }
 }

@@ -102,6 +102,10 @@ pub struct Defences {
     pub lapsed_is_confirmed_first: bool,
     /// What has been called nobody's cannot be taken any more: it stays its holder's, however long that takes.
     pub nobodys_has_no_lease: bool,
+    /// A worker that has been in a group knows that it is not new, and does not begin it at the end.
+    pub joined_once_is_remembered: bool,
+    /// Where one that could not know it has begun it at the end, who knows brings back what that has passed over.
+    pub passed_over_comes_back: bool,
 }
 
 impl Defences {
@@ -129,6 +133,8 @@ impl Defences {
             failover_ends_leases: true,
             lapsed_is_confirmed_first: true,
             nobodys_has_no_lease: true,
+            joined_once_is_remembered: true,
+            passed_over_comes_back: true,
         }
     }
 }
@@ -162,6 +168,8 @@ pub struct Budget {
     pub parked_deleted: u8,
     /// Somebody destroys the group.
     pub groups_destroyed: u8,
+    /// Somebody empties Redis before the entry comes, under workers that begin new groups at the end.
+    pub flushes: u8,
 }
 
 impl Budget {
@@ -181,6 +189,7 @@ impl Budget {
             retry_keys_deleted: self.retry_keys_deleted - left.retry_keys_deleted,
             parked_deleted: self.parked_deleted - left.parked_deleted,
             groups_destroyed: self.groups_destroyed - left.groups_destroyed,
+            flushes: self.flushes - left.flushes,
         }
     }
 }

@@ -157,6 +157,15 @@ fn a_group_destroyed_by_hand_and_a_worker_in_trouble() {
     );
 }
 
+#[test]
+fn redis_emptied_under_workers_that_begin_at_the_end() {
+    holds_either_way(
+        Rules::new(2),
+        may!(flushes: 1, losses: 1, failures: 1, releases: 1),
+    );
+    holds(Rules::new(2), may!(flushes: 1, freezes: 1, failures: 1));
+}
+
 /// All promises hold in every state that can be reached.
 pub fn holds(rules: Rules, budget: Budget) {
     let explored = explore(&rules, budget, None);

@@ -238,6 +238,21 @@ impl Server<'_> {
         self.redis.made_anew = true;
     }
 
+    /// Redis was emptied. `knows`: by a worker that has been in the group; any other takes it for new, and begins at the
+    /// end, which is behind the entry.
+    pub fn join_emptied(&mut self, knows: bool) {
+        self.redis.emptied = false;
+        self.redis.group = true;
+        self.redis.delivered = !knows;
+        self.redis.passed_over = !knows;
+    }
+
+    /// What the group has passed over gets a due time.
+    pub fn bring_back(&mut self) {
+        self.redis.passed_over = false;
+        self.redis.due = true;
+    }
+
     fn still_mine(&self, me: Who, fence: Fence) -> Verdict {
         if !self.redis.group {
             return Verdict::NoGroup;

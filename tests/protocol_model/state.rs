@@ -124,6 +124,10 @@ pub struct Redis {
     pub in_stream: bool,
     pub group: bool,
     pub made_anew: bool,
+    /// Redis was emptied: nothing in it tells that there was a group.
+    pub emptied: bool,
+    /// A group that was made as a new one began behind the entry.
+    pub passed_over: bool,
     /// The group's last delivered id is at or past the entry.
     pub delivered: bool,
     pub pending: Option<Pending>,
@@ -147,6 +151,8 @@ impl Redis {
             in_stream: true,
             group: true,
             made_anew: false,
+            emptied: false,
+            passed_over: false,
             delivered: false,
             pending: None,
             due: false,

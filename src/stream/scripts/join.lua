@@ -1,52 +1,102 @@
--- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before
--- (its position is known) is made anew just below the lowest its workers may not have settled.
+-- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before is made
+-- anew just below the lowest its workers may not have settled: its position tells, or what this worker knows of it,
+-- where the position went along with the stream.
 -- Behind: common/ids
 -- KEYS: stream, position, protocol, failures, retry
--- ARGV: group, where a new group begins (0|$), protocol number
--- Answers: joined|created|restored|foreign, and the id the group begins at or the protocol number
+-- ARGV: group, where a new group begins (0|$), protocol number, a name for the group should it be made now, then what
+--       this worker knows: the name of the group it has joined or '', how far that had read, `from <id>` or `after <id>`:
+--       see renew.lua; most entries and most bytes to look at
+-- Answers: joined|created|restored|foreign, the id the group begins or stands at or the protocol number, its name, how
+--          many entries were brought back that it had passed over, whether there are more of them (0|1)
 local stream, position, protocol, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local name, knows = ARGV[4], ARGV[5] ~= ''
 local spoken = redis.call('GET', protocol)
-if spoken and tonumber(spoken) > tonumber(ARGV[3]) then return { 'foreign', spoken } end
-local known = redis.call('HGETALL', position)
+if spoken and tonumber(spoken) > tonumber(ARGV[3]) then return { 'foreign', spoken, '', 0, 0 } end
+local function map(list)
+  local of = {}
+  for i = 1, #list, 2 do of[list[i]] = list[i + 1] end
+  return of
+end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local noted = map(redis.call('HGETALL', position))
+redis.call('ZCARD', KEYS[5]) -- WRONGTYPE surfaces before the first write
+local newest, there = '0-0', nil
 local kind = redis.call('TYPE', stream).ok
 if kind == 'stream' then
+  newest = map(redis.call('XINFO', 'STREAM', stream))['last-generated-id']
   for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    for i = 1, #g, 2 do
-      if g[i] == 'name' and g[i + 1] == group then
-        if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
-        return { 'joined', '' }
-      end
-    end
+    local info = map(g)
+    if info.name == group then there = info end
   end
 end
 
-local begin, how = ARGV[2], 'created'
-local last
-for i = 1, #known, 2 do if known[i] == 'last' then last = known[i + 1] end end
-if last then
-  how, begin = 'restored', last
+-- Where the group that was there before has to begin again.
+local function again(last, notes)
+  -- The stream is a new one under an old name: nothing of it has been read.
+  if above(last, newest) then return '0-0' end
   -- Whoever is alive and whoever is not can't be told now: below what any of them may still have had.
-  for i = 1, #known, 2 do
-    local word, id = string.match(known[i + 1], '^(%S+) (%d+%-%d+)$')
+  local begin = last
+  for _, note in pairs(notes) do
+    local word, id = string.match(note, '^(%S+) (%d+%-%d+)$')
     if word == 'from' then id = just_below(id) or '0-0' end
     if id and above(begin, id) then begin = id end
   end
-  local newest = '0-0'
-  if kind == 'stream' then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then newest = info[i + 1] end end
+  return begin
+end
+
+if there then
+  local brought, more = 0, 0
+  -- It is not the one this worker has joined, and whoever made it could not know that there had been one, and began at
+  -- the end. What it has passed over has come since: it comes by its due time, from the highest on, so that what is
+  -- left to be done stands in the position.
+  if noted.skipped and (noted.missing or (knows and noted.name ~= ARGV[5])) then
+    local above_this = noted.missing or again(ARGV[6], { ARGV[7] })
+    redis.call('HSET', position, 'missing', above_this)
+    local from, upto, bytes = just_above(above_this), noted.skipped, 0
+    while from and upto and brought < tonumber(ARGV[8]) and bytes <= tonumber(ARGV[9]) do
+      local entry = redis.call('XREVRANGE', stream, upto, from, 'COUNT', 1)[1]
+      if not entry then
+        upto = nil
+        break
+      end
+      for _, s in ipairs(entry[2]) do bytes = bytes + #s end
+      local due = exact((parts(entry[1]))) or now
+      redis.call('ZADD', KEYS[5], 'NX', string.format('%.0f', math.min(due, now)), entry[1])
+      brought, upto = brought + 1, just_below(entry[1])
+    end
+    if upto and from then
+      redis.call('HSET', position, 'skipped', upto)
+      more = 1
+    else
+      redis.call('HDEL', position, 'skipped', 'missing')
+    end
   end
-  -- The stream is a new one under an old name: nothing of it has been read.
-  if above(last, newest) then begin = '0' end
+  if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
+  -- Made by hand, or by an older release. pcall: nothing depends on it where memory is short.
+  if not noted.name then redis.pcall('HSET', position, 'name', name) end
+  return { 'joined', there['last-delivered-id'], redis.call('HGET', position, 'name') or '', brought, more }
+end
+
+local how, begin = 'created', ARGV[2] == '0' and '0-0' or newest
+local notes = {}
+for field, value in pairs(noted) do
+  if field ~= 'last' and field ~= 'name' and field ~= 'skipped' and field ~= 'missing' then notes[field] = value end
+end
+if noted.last then
+  how, begin = 'restored', again(noted.last, notes)
+elseif knows then
+  how, begin = 'restored', again(ARGV[6], { ARGV[7] })
 end
 redis.call('XGROUP', 'CREATE', stream, group, begin, 'MKSTREAM')
 redis.call('DEL', position)
-if begin ~= '$' then redis.call('HSET', position, 'last', begin == '0' and '0-0' or begin) end
+redis.call('HSET', position, 'last', begin, 'name', name)
 if how == 'restored' then
   -- What has a record and lies below was parked or taken over, and may have been with a worker: it comes back.
-  local t = redis.call('TIME')
-  local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
-  for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do redis.call('ZADD', KEYS[5], 'NX', now, id) end
+  local stamp = string.format('%.0f', now)
+  for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do redis.call('ZADD', KEYS[5], 'NX', stamp, id) end
+elseif begin ~= '0-0' then
+  redis.call('HSET', position, 'skipped', begin)
 end
 if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
-return { how, begin }
+return { how, begin, name, 0, 0 }

@@ -3,7 +3,8 @@
 -- ARGV: group, consumer, first id, last id, whether to note the position (0|1), then id and count of every held
 --       entry in that range
 -- Answers: {id, nobody|taken|trimmed, count} of what is lost, how many are pending with the consumer that it did not
---          name, the protocol number or false
+--          name, the protocol number or false, and where the position was noted the group's name or false, how far it has
+--          read, and what was noted of this worker
 local stream, position, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 redis.call('HLEN', position) -- WRONGTYPE surfaces before the first write
 local held, mine, lost, ok, extra = {}, {}, {}, {}, 0
@@ -55,7 +56,9 @@ if ARGV[5] == '1' then
     for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
     if info.name == group then
       local read = info['last-delivered-id']
-      redis.pcall('HSET', position, 'last', read, me, #lowest == 1 and 'from ' .. lowest[1][1] or 'after ' .. read)
+      local note = #lowest == 1 and 'from ' .. lowest[1][1] or 'after ' .. read
+      redis.pcall('HSET', position, 'last', read, me, note)
+      return { lost, extra, redis.call('GET', KEYS[3]), redis.call('HGET', position, 'name'), read, note }
     end
   end
 end

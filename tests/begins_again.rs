@@ -1,0 +1,203 @@
+//! Where reading begins again: a stream or a whole server that is emptied under workers that begin new groups at the end,
+//! and a group that is set back.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+
+use crate::support::jobs::{self, Action, Job, many};
+use crate::support::{InProcess, Proxy, Server, Setup, entries, eventually, scripts, settled};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const POSITION: &str = "{jobs}:workers:position";
+
+fn at_the_end(server: &Server) -> Setup {
+    Setup::new(server).worker("start = \"end\"")
+}
+
+/// A worker that has joined its group, whose position was noted, and has handled what came after.
+async fn joined(redis: &mut MultiplexedConnection, setup: &Setup) -> InProcess {
+    jobs::publish(redis, "jobs", &many("before", 5, &Action::Nothing)).await;
+    let worker = setup.start();
+    eventually(PATIENCE, "the group to be there", async || {
+        redis::cmd("EXISTS")
+            .arg(POSITION)
+            .query_async::<bool>(redis)
+            .await
+            .unwrap()
+    })
+    .await;
+    jobs::publish(redis, "jobs", &many("first", 5, &Action::Succeed)).await;
+    eventually(PATIENCE, "the first ones to be handled", async || {
+        jobs::handled(redis).await.len() == 5
+    })
+    .await;
+    worker
+}
+
+/// Adds jobs in one step with what comes before.
+fn with_jobs(pipe: &mut Pipeline, stream: &str, jobs: &[Job]) {
+    for job in jobs {
+        let data = serde_json::to_string(job).unwrap();
+        pipe.cmd("XADD").arg(stream).arg("*");
+        pipe.arg("type")
+            .arg("test.job")
+            .arg("data")
+            .arg(data)
+            .ignore();
+    }
+}
+
+async fn each_once(redis: &mut MultiplexedConnection, jobs: &[Job]) {
+    eventually(PATIENCE, "all to be handled", async || {
+        let handled = jobs::handled(redis).await;
+        let left: Vec<_> = jobs
+            .iter()
+            .filter(|job| !handled.contains_key(&job.id))
+            .collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await;
+    settled(redis, "jobs", PATIENCE).await;
+    let handled = jobs::handled(redis).await;
+    assert!(jobs.iter().all(|job| handled[&job.id] == 1), "{handled:?}");
+}
+
+/// Joins the group as a worker does that has only just come and begins a new one at the end.
+fn newcomer_joins(pipe: &mut Pipeline) {
+    let g = |name: &str| format!("{{jobs}}:workers:{name}");
+    pipe.cmd("EVAL")
+        .arg(scripts::text("join"))
+        .arg(5)
+        .arg("jobs")
+        .arg(POSITION);
+    pipe.arg(g("protocol")).arg(g("failures")).arg(g("retry"));
+    pipe.arg(&[
+        "workers", "$", "2", "another", "", "", "", "1000", "1000000",
+    ])
+    .ignore();
+}
+
+on_both_servers! {
+    /// Whether all is deleted, or the stream alone, or what is noted of it as well: the worker knows better.
+    async fn what_comes_after_a_stream_was_deleted_is_read_by_who_begins_at_the_end(server: Server) {
+        let mut redis = server.connect().await;
+        let worker = joined(&mut redis, &at_the_end(&server)).await;
+        for (n, gone) in [&["FLUSHALL"][..], &["DEL", "jobs"], &["DEL", "jobs", POSITION]].into_iter().enumerate() {
+            let after = many(&format!("after-{n}"), 20, &Action::Succeed);
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd(gone[0]).arg(&gone[1..]).ignore();
+            with_jobs(&mut pipe, "jobs", &after);
+            let _: () = pipe.query_async(&mut redis).await.unwrap();
+            each_once(&mut redis, &after).await;
+        }
+        assert!(jobs::handled(&mut redis).await.keys().all(|id| !id.starts_with("before")));
+        worker.stop().await;
+    }
+
+    async fn what_comes_while_a_worker_is_away_from_an_emptied_server_is_read(server: Server) {
+        let mut redis = server.connect().await;
+        let mut proxy = Proxy::start(server.port()).await;
+        let worker = joined(&mut redis, &Setup::at(proxy.url()).worker("start = \"end\"")).await;
+        proxy.refuse().await;
+        let after = many("after", 20, &Action::Succeed);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("FLUSHALL").ignore();
+        with_jobs(&mut pipe, "jobs", &after);
+        let _: () = pipe.query_async(&mut redis).await.unwrap();
+        proxy.accept_again();
+        each_once(&mut redis, &after).await;
+        worker.stop().await;
+    }
+
+    /// It can't know that the group is not new, and begins at the end. Who knows finds that out when it comes back.
+    async fn a_second_worker_that_joins_meanwhile_skips_nothing_for_good(server: Server) {
+        let mut redis = server.connect().await;
+        let mut proxy = Proxy::start(server.port()).await;
+        let away = joined(&mut redis, &Setup::at(proxy.url()).worker("start = \"end\"")).await;
+        proxy.refuse().await;
+        // More than one step brings back.
+        let mut after = many("between", 1_200, &Action::Succeed);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("FLUSHALL").ignore();
+        with_jobs(&mut pipe, "jobs", &after);
+        let _: () = pipe.query_async(&mut redis).await.unwrap();
+        let newcomer = at_the_end(&server).start();
+        eventually(PATIENCE, "the group to be made anew", async || {
+            redis::cmd("EXISTS").arg(POSITION).query_async::<bool>(&mut redis).await.unwrap()
+        })
+        .await;
+        let later = many("later", 20, &Action::Succeed);
+        jobs::publish(&mut redis, "jobs", &later).await;
+        each_once(&mut redis, &later).await;
+        assert_eq!(jobs::handled(&mut redis).await.len(), later.len());
+        proxy.accept_again();
+        after.extend(later);
+        each_once(&mut redis, &after).await;
+        assert!(jobs::started(&mut redis).await.iter().all(|trace| trace.attempt == 1));
+        away.stop().await;
+        newcomer.stop().await;
+    }
+
+    /// The worker never sees that the group was missing; its next renewal tells that it is another one.
+    async fn a_group_that_another_makes_anew_in_the_same_moment_skips_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let worker = joined(&mut redis, &at_the_end(&server)).await;
+        let after = many("after", 20, &Action::Succeed);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("FLUSHALL").ignore();
+        with_jobs(&mut pipe, "jobs", &after);
+        newcomer_joins(&mut pipe);
+        let _: () = pipe.query_async(&mut redis).await.unwrap();
+        each_once(&mut redis, &after).await;
+        worker.stop().await;
+    }
+
+    async fn replayed_entries_of_an_emptied_server_are_read(server: Server) {
+        let mut redis = server.connect().await;
+        let worker = joined(&mut redis, &at_the_end(&server)).await;
+        let again = "{jobs}:workers:again";
+        for round in 0..2 {
+            let replayed = many(&format!("replayed-{round}"), 5, &Action::Succeed);
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("FLUSHALL").ignore();
+            with_jobs(&mut pipe, again, &replayed);
+            let _: () = pipe.query_async(&mut redis).await.unwrap();
+            eventually(PATIENCE, "the replayed to be handled", async || {
+                let handled = jobs::handled(&mut redis).await;
+                replayed.iter().all(|job| handled.get(&job.id) == Some(&1)) && entries(&mut redis, again).await.is_empty()
+            })
+            .await;
+        }
+        let next = many("next", 5, &Action::Succeed);
+        jobs::publish(&mut redis, "jobs", &next).await;
+        each_once(&mut redis, &next).await;
+        worker.stop().await;
+    }
+
+    /// A group that really is new begins at the end, and a worker that was in it from its first moment has it stay so.
+    async fn a_new_group_that_begins_at_the_end_stays_there(server: Server) {
+        let mut redis = server.connect().await;
+        let mut proxy = Proxy::start(server.port()).await;
+        let worker = joined(&mut redis, &Setup::at(proxy.url()).worker("start = \"end\"")).await;
+        for _ in 0..2 {
+            proxy.refuse().await;
+            proxy.accept_again();
+            let next = [Job::new(format!("next-{}", fastrand::u64(..)), Action::Succeed)];
+            jobs::publish(&mut redis, "jobs", &next).await;
+            each_once(&mut redis, &next).await;
+        }
+        let destroyed: Value = redis::cmd("XGROUP").arg(&["DESTROY", "jobs", "workers"]).query_async(&mut redis).await.unwrap();
+        assert_eq!(destroyed, Value::Int(1));
+        let last = [Job::new("last", Action::Succeed)];
+        jobs::publish(&mut redis, "jobs", &last).await;
+        each_once(&mut redis, &last).await;
+        assert!(jobs::handled(&mut redis).await.keys().all(|id| !id.starts_with("before")));
+        worker.stop().await;
+    }
+}
