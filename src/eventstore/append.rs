@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::id::AggregateId;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::event::{EntryId, Envelope};
+use crate::fields::Fields;
+use crate::identity::{self, Identity};
 
 /// At which version an aggregate is expected when events are appended to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +81,8 @@ pub enum AppendError {
     /// Some of the events are stored already, and not at this place, or not all; nothing was stored.
     #[error(transparent)]
     Overlap(#[from] Overlap),
-    /// An event can't be stored (then none was), or Redis can't be reached or refuses.
+    /// An event can't be stored (then none was), or Redis can't be reached or refuses. Of
+    /// [`ErrorKind::Exists`](crate::ErrorKind::Exists) where these ids are stored at this place with other events.
     #[error(transparent)]
     Failed(#[from] Error),
 }
@@ -109,6 +112,30 @@ pub struct Overlap {
     pub aggregate: AggregateId,
     /// The version it is at.
     pub actual: u64,
+}
+
+impl Append {
+    /// Makes sure that events found at their places, under their ids, are the events of this append: a repeat of it, and
+    /// not another one under ids that were taken.
+    pub(super) fn is_what_was_stored<'a>(
+        &self,
+        first: u64,
+        stored: impl IntoIterator<Item = &'a Fields>,
+    ) -> Result<(), AppendError> {
+        for (at, (event, stored)) in self.events.iter().zip(stored).enumerate() {
+            if Identity::of(event.fields()) != Identity::of(stored) {
+                let message = format!(
+                    "{} has {} as version {}, of another source or type or with other data: what is another event \
+                     needs another id",
+                    self.aggregate,
+                    identity::named(stored),
+                    first + at as u64
+                );
+                return Err(AppendError::Failed(Error::new(ErrorKind::Exists, message)));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl AppendError {

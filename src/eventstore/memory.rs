@@ -87,6 +87,11 @@ impl EventStore for MemoryEventStore {
             if !is_new && matches!(place, Place::New) {
                 return Err(overlap(append, kept.events(&append.aggregate)));
             }
+            if let Place::Repeat(after) = place {
+                let stored = &kept.events(&append.aggregate)[*after..];
+                let stored = stored.iter().map(|event| event.envelope.fields());
+                append.is_what_was_stored(*after as u64 + 1, stored)?;
+            }
         }
         let appended = appends
             .into_iter()

@@ -100,14 +100,24 @@ impl EventStore for RedisEventStore {
         let fresh = appends.iter().all(|append| append.fresh);
         let of = |place: usize| appends.get(place).ok_or_else(garbled);
         match self.line.append_events(public, fresh, &parts).await? {
-            EventsAppended::Done { is_new, aggregates } => Ok(aggregates
-                .into_iter()
-                .map(|(first, positions)| Appended {
-                    first,
-                    positions,
-                    is_new,
-                })
-                .collect()),
+            EventsAppended::Done { is_new, aggregates } => {
+                if !is_new {
+                    for ((append, key), (first, _)) in appends.iter().zip(&keys).zip(&aggregates) {
+                        let count = append.events.len();
+                        let stored = self.line.read_events(key, *first, count).await?;
+                        let stored = stored.iter().map(|entry| &entry.fields);
+                        append.is_what_was_stored(*first, stored)?;
+                    }
+                }
+                Ok(aggregates
+                    .into_iter()
+                    .map(|(first, positions)| Appended {
+                        first,
+                        positions,
+                        is_new,
+                    })
+                    .collect())
+            }
             EventsAppended::Conflict { place, actual } => {
                 let append = of(place)?;
                 Err(AppendError::Conflict(Conflict {

@@ -1,7 +1,7 @@
 //! What every event store keeps to, whoever keeps the events.
 
-use streamhand::Envelope;
-use streamhand::eventstore::{Append, EventStore, Expected, Snapshot};
+use streamhand::eventstore::{Append, AppendError, EventStore, Expected, Snapshot};
+use streamhand::{Envelope, ErrorKind};
 
 use super::refusals::what_can_t_be_stored_is_refused;
 use super::shelf::{Shelf, event, events, ids, order, said, stored};
@@ -238,6 +238,38 @@ async fn a_repeat_answers_as_the_first_time(shelf: &impl Shelf) {
     );
     assert_eq!(append(shelf, "r-alone", &["r-6"], Any).await, "1..=1 new");
     assert_eq!(append(shelf, "r-alone", &["r-6"], Any).await, "1..=1 again");
+    // Other events under these ids are no repeat.
+    let as_it_was = event("r-1").with("time", "2026-01-31T12:00:00Z");
+    let [other_data, other_type] = [
+        event("r-2").with("data", r#"{"by":"nobody"}"#),
+        Envelope::new("order.cancelled")
+            .with("id", "r-2")
+            .with("data", event("r-2").data()),
+    ];
+    for other in [other_data, other_type] {
+        let refused = store
+            .append(&order("r"), vec![as_it_was.clone(), other], NoStream)
+            .await;
+        let Err(AppendError::Failed(error)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Exists);
+        let said = error.to_string();
+        assert!(
+            said.starts_with(
+                "order:r has an event order.changed with the id \"r-2\" as version 2, "
+            ),
+            "{said}"
+        );
+    }
+    let same = vec![as_it_was, event("r-2").with("data", r#" { "by": "r-2" } "#)];
+    assert!(
+        !store
+            .append(&order("r"), same, NoStream)
+            .await
+            .unwrap()
+            .is_new
+    );
     assert_eq!(
         ids(store, &order("r")).await,
         ["r-1", "r-2", "r-3", "r-4", "r-5"]
