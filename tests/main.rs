@@ -25,6 +25,7 @@ mod begins_again;
 mod bench;
 mod breakers;
 mod broken_keys;
+mod busy;
 mod chain;
 mod configuration;
 mod crashes;

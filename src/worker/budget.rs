@@ -59,6 +59,17 @@ impl Budget {
         budget.min(bytes.max(usize::from(held == 0)))
     }
 
+    /// How many of the slots that lanes have offered may be taken by what comes first.
+    pub fn offered(&self, shared: &Shared) -> usize {
+        let free = shared.slots.available_permits();
+        let open = shared
+            .held
+            .entries()
+            .saturating_sub(shared.held.succeeded());
+        let room = shared.prefetch.saturating_sub(open);
+        shared.precedence.take_offered().min(free).min(room)
+    }
+
     /// How many entries are likely to be settled in so long.
     pub fn ahead(&mut self, shared: &Shared, time: Duration) -> usize {
         let ahead = self.pace.ahead(Instant::now(), shared.held.settled());

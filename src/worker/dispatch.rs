@@ -91,10 +91,12 @@ impl Dispatcher {
     pub fn send(&self, batch: &Arc<Batch>, mut items: impl ExactSizeIterator<Item = Item>) {
         let inline = self.inline.as_ref();
         let here = inline.filter(|(_, shared)| !batch.alone && shared.inline.admits(items.len()));
+        // What comes first goes one by one: whichever lane has the next free slot takes the next.
+        let length = if batch.first { 1 } else { RUN };
         while items.len() > 0 {
             let run = Run {
                 batch: batch.clone(),
-                items: items.by_ref().take(RUN).collect(),
+                items: items.by_ref().take(length).collect(),
             };
             // Those who take runs end after those who send them.
             match (here, batch.alone) {
@@ -104,7 +106,11 @@ impl Dispatcher {
                     if let Some((_, shared)) = inline {
                         shared.inline.left();
                     }
-                    self.lanes.send(run);
+                    if batch.first {
+                        self.lanes.send_first(run);
+                    } else {
+                        self.lanes.send(run);
+                    }
                 }
             }
         }

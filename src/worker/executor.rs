@@ -108,7 +108,7 @@ impl Executor {
                     }
                 }
             };
-            self.run(run, &mut permit).await;
+            self.run(run, &mut permit, &runs).await;
             self.shared.inline.came_back();
         }
     }
@@ -135,14 +135,26 @@ impl Executor {
         (acks, rest)
     }
 
-    async fn run(self: &Arc<Self>, run: Run, permit: &mut Option<OwnedSemaphorePermit>) {
+    async fn run(
+        self: &Arc<Self>,
+        run: Run,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        runs: &Receiver<Run>,
+    ) {
         let Run { batch, items } = run;
         let mut acks = Vec::with_capacity(items.len());
-        for item in items {
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
             // All that may wait happens before the entry starts, and not while acknowledgements are kept back.
             while !self.may_start(&batch, permit) {
                 self.acknowledge(&batch, &mut acks);
                 self.until_it_may_start(&batch, permit).await;
+                if !batch.first && self.gives_way(runs, permit).await {
+                    let items = std::iter::once(item).chain(items).collect();
+                    self.shared.inline.left();
+                    runs.put_back(Run { batch, items });
+                    return;
+                }
             }
             self.start(&batch, item, permit, &mut acks);
         }
@@ -185,6 +197,27 @@ impl Executor {
             () = free => {}
             () = self.shared.stopping.cancelled() => {}
         }
+    }
+
+    /// Whether what a lane has must wait for what comes first, now that there is a slot. Where that is still to be taken
+    /// over, the slot is left to it.
+    async fn gives_way(
+        &self,
+        runs: &Receiver<Run>,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> bool {
+        let precedence = &self.shared.precedence;
+        if self.shared.is_stopping() || !runs.gives_way(precedence.is_wanted()) {
+            return false;
+        }
+        if !runs.holds_first() {
+            *permit = None;
+            tokio::select! {
+                () = precedence.offer(&self.shared.nudge) => {}
+                () = self.shared.stopping.cancelled() => {}
+            }
+        }
+        runs.holds_first()
     }
 
     /// Where suspects run, one at a time, each as a task of its own.

@@ -3,7 +3,7 @@
 //! way; the rest is asked one after the other, and only while no read is unanswered. Because nothing else delivers,
 //! adopting (which asks what is pending with us and not held) can never meet a delivery under way.
 //!
-//! How much it takes is decided by the [`Budget`]; the three kinds take turns in it.
+//! How much it takes is decided by the [`Budget`], and how much of each kind by the [`Shares`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ use super::budget::{BYTES, Budget};
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
+use super::held::Coming;
 use super::shared::Shared;
+use super::shares::Shares;
 use super::source::Source;
 use super::waker::Alarm;
 use crate::event::EntryId;
@@ -39,7 +41,7 @@ pub(super) struct Fetcher {
     pub(super) flow: Flow,
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
-    turn: usize,
+    shares: Shares,
     /// The last read was one of streams without limits alone.
     pub(super) free_only: bool,
 }
@@ -65,7 +67,7 @@ impl Fetcher {
             budget: Budget::new(),
             flow: Flow::new(),
             clock: None,
-            turn: 0,
+            shares: Shares::default(),
             free_only: false,
         }
     }
@@ -88,6 +90,8 @@ impl Fetcher {
                 None => self.connect().await,
             };
             let Err(trouble) = result else { continue };
+            // Lanes are not to leave slots to what can't come.
+            self.shared.precedence.answer(false);
             if trouble.is_final() {
                 return self.shared.fail(trouble.into_error());
             }
@@ -192,25 +196,27 @@ impl Fetcher {
             self.reclaims.look_soon(Instant::now());
         }
         let budget = self.budget.entries(&self.shared, 0);
-        if budget == 0 {
-            // A suspect has no need of a free slot: it comes when nothing else runs.
-            self.reclaim(link, 0).await?;
-            return self.until_there_is_room().await;
+        let offered = self.budget.offered(&self.shared);
+        let room = self.shares.reclaimed(budget).max(offered);
+        // Without room, too: a suspect has no need of a free slot, it comes when nothing else runs.
+        let reclaimed = self.reclaim(link, room).await;
+        let wanted = reclaimed.as_ref().is_ok_and(|taken| taken.more);
+        self.shared.precedence.answer(wanted);
+        let reclaimed = reclaimed?;
+        let mut left = budget.saturating_sub(reclaimed.entries);
+        self.shares.took(reclaimed.entries, left);
+        if left == 0 {
+            // For what is paused.
+            self.wake(link, 0).await?;
+            return match reclaimed.entries {
+                0 => self.until_there_is_room().await,
+                _ => Ok(()),
+            };
         }
-        // With room for all, each kind gets its share; with room for one, they take turns.
-        self.turn = (self.turn + 1) % 3;
-        let mut left = budget;
-        let mut more = false;
-        if left > 2 || self.turn == 0 {
-            let taken = self.reclaim(link, share(left, 3)).await?;
-            left = left.saturating_sub(taken.entries);
-            more |= taken.more;
-        }
-        if left > 1 || (left == 1 && self.turn != 2) {
-            let taken = self.wake(link, share(left, 2)).await?;
-            left = left.saturating_sub(taken.entries);
-            more |= taken.more;
-        }
+        let due = self.shares.due(left);
+        let woken = self.wake(link, due).await?;
+        left = left.saturating_sub(woken.entries);
+        let more = reclaimed.more || woken.more;
         // Waking may have found replayed entries, whose group has to be joined before it is read.
         if left == 0 || self.shared.wants_to_join() {
             return Ok(());
@@ -270,7 +276,11 @@ impl Fetcher {
                     .entries
                     .into_iter()
                     .map(|entry| Arrival::again(entry, adopted.now_ms));
-                self.hand_over(&source, alone, since, entries.collect());
+                let coming = match alone {
+                    true => Coming::Alone,
+                    false => Coming::InTurn,
+                };
+                self.hand_over(&source, coming, since, entries.collect());
             }
         }
         Ok(())
@@ -280,7 +290,7 @@ impl Fetcher {
     pub(super) fn hand_over(
         &mut self,
         source: &Arc<Source>,
-        alone: bool,
+        coming: Coming,
         since: Instant,
         entries: Vec<Arrival>,
     ) {
@@ -297,7 +307,7 @@ impl Fetcher {
         let batch = self
             .shared
             .held
-            .add(source, alone, since, self.shared.lease, slots);
+            .add(source, coming, since, self.shared.lease, slots);
         let items = entries.into_iter().enumerate();
         let items = items.map(|(index, arrival)| Item {
             index: index as u32,
@@ -306,9 +316,4 @@ impl Fetcher {
         });
         self.runs.send(&batch, items);
     }
-}
-
-/// One of `parts` shares of what is left, at least one.
-fn share(left: usize, parts: usize) -> usize {
-    left.div_ceil(parts)
 }

@@ -42,11 +42,24 @@ pub(super) struct Held {
     epoch: Instant,
 }
 
+/// How entries come, which says when they may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// When their turn comes.
+    InTurn,
+    /// Before those that came in turn: a worker that is gone held them.
+    First,
+    /// When nothing else runs: they may kill their worker, and are with its consumer for those.
+    Alone,
+}
+
 /// Entries that came in one reply and have one lease.
 pub(super) struct Batch {
     pub source: Arc<Source>,
     /// They were reclaimed under this worker's consumer for entries that may kill their worker.
     pub alone: bool,
+    /// They start before what came in turn.
+    pub first: bool,
     /// When the request was sent that brought them.
     pub since: Instant,
     pub slots: Box<[Slot]>,
@@ -267,7 +280,7 @@ impl Held {
     pub fn add(
         &self,
         source: &Arc<Source>,
-        alone: bool,
+        coming: Coming,
         since: Instant,
         lease: Duration,
         slots: Vec<Slot>,
@@ -280,7 +293,8 @@ impl Held {
         let until = since.saturating_duration_since(self.epoch) + lease;
         let batch = Arc::new(Batch {
             source: source.clone(),
-            alone,
+            alone: coming == Coming::Alone,
+            first: coming == Coming::First,
             since,
             open: AtomicUsize::new(slots.len()),
             slots: slots.into(),

@@ -17,6 +17,7 @@ use super::commits::Commits;
 use super::dispatch::Dispatcher;
 use super::executor::Executor;
 use super::fetcher::Fetcher;
+use super::held::Coming;
 use super::shared::Shared;
 use super::source::Source;
 use crate::config::{BreakerSettings, RedisUrl, Settings};
@@ -124,7 +125,7 @@ impl Worker {
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
             let arrivals = entries.into_iter().map(Arrival::new).collect();
-            fetcher.hand_over(&self.source, false, Instant::now(), arrivals);
+            fetcher.hand_over(&self.source, Coming::InTurn, Instant::now(), arrivals);
             // Then the executor ends once it has worked on what is there.
             drop(fetcher);
             self.runtime.block_on(executor.work(at_executor));

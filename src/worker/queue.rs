@@ -1,10 +1,14 @@
 //! The queue that all lanes take from. What comes wakes one lane, and not a second one for nothing: each wake of a
 //! sleeping thread costs more than an entry does.
+//!
+//! What a dead worker held comes before all else, but for every eighth turn: see [`super::shares`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use super::shares::IN_A_ROW;
 
 struct Queue<T> {
     inner: Mutex<Inner<T>>,
@@ -12,6 +16,10 @@ struct Queue<T> {
 }
 
 struct Inner<T> {
+    /// What comes before the rest.
+    first: VecDeque<T>,
+    /// So many of those were taken since one of the rest was.
+    in_a_row: usize,
     items: VecDeque<T>,
     senders: usize,
 }
@@ -25,6 +33,8 @@ pub(super) struct Receiver<T>(Arc<Queue<T>>);
 /// A queue without a bound.
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
     let inner = Inner {
+        first: VecDeque::new(),
+        in_a_row: 0,
         items: VecDeque::new(),
         senders: 1,
     };
@@ -41,6 +51,23 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T> Inner<T> {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.first.is_empty()
+    }
+
+    fn next(&mut self) -> Option<T> {
+        if self.in_a_row < IN_A_ROW || self.items.is_empty() {
+            if let Some(item) = self.first.pop_front() {
+                self.in_a_row += 1;
+                return Some(item);
+            }
+        }
+        self.in_a_row = 0;
+        self.items.pop_front()
+    }
+}
+
 impl<T> Sender<T> {
     /// Adds one thing.
     pub fn send(&self, item: T) {
@@ -48,16 +75,44 @@ impl<T> Sender<T> {
         self.0.came.notify_one();
     }
 
+    /// Adds one thing that comes before the rest.
+    pub fn send_first(&self, item: T) {
+        self.0.lock().first.push_back(item);
+        self.0.came.notify_one();
+    }
+
     /// Whether something has not been taken yet.
     pub fn holds_any(&self) -> bool {
-        !self.0.lock().items.is_empty()
+        !self.0.lock().is_empty()
     }
 }
 
 impl<T> Receiver<T> {
     /// The next thing, if there is one.
     pub fn try_recv(&self) -> Option<T> {
-        self.0.lock().items.pop_front()
+        self.0.lock().next()
+    }
+
+    /// Gives back one of the rest that was taken: it is the next of them.
+    pub fn put_back(&self, item: T) {
+        self.0.lock().items.push_front(item);
+        self.0.came.notify_one();
+    }
+
+    /// Whether one of the rest that was taken already has to wait for what comes first; `coming` if some of that is
+    /// still to be fetched. Where it is the turn of the rest, it is had by this.
+    pub fn gives_way(&self, coming: bool) -> bool {
+        let mut inner = self.0.lock();
+        let gives_way = (coming || !inner.first.is_empty()) && inner.in_a_row < IN_A_ROW;
+        if !gives_way {
+            inner.in_a_row = 0;
+        }
+        gives_way
+    }
+
+    /// Whether there is any of what comes first.
+    pub fn holds_first(&self) -> bool {
+        !self.0.lock().first.is_empty()
     }
 
     /// Waits for the next thing; None where nothing more can come.
@@ -67,8 +122,8 @@ impl<T> Receiver<T> {
             let came = self.0.came.notified();
             {
                 let mut inner = self.0.lock();
-                if !inner.items.is_empty() || inner.senders == 0 {
-                    return inner.items.pop_front();
+                if !inner.is_empty() || inner.senders == 0 {
+                    return inner.next();
                 }
             }
             came.await;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
 use super::gait::{DEPTH, Flow, Gait, NAP, OFTEN, Shift};
+use super::held::Coming;
 use super::room::Plan;
 use super::shared::sleep_until;
 use super::turns::{ROUND, Share, Turns};
@@ -223,7 +224,7 @@ impl Fetcher {
                 if shared.routes.has_group_rates() {
                     self.ask_for_rates(&mut link.clone(), &entries).await?;
                 }
-                self.hand_over(&sources[at], false, since, entries);
+                self.hand_over(&sources[at], Coming::InTurn, since, entries);
             }
             if self.runs.waits_here() {
                 // They are handled before anything else is done.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::arrival::Arrival;
 use super::executor::running;
 use super::fetcher::Fetcher;
+use super::held::Coming;
 use super::source::Source;
 use super::waker::Taken;
 use super::ward::{Admission, Visits};
@@ -34,8 +35,14 @@ struct Brought {
 }
 
 /// When to look next, and when suspects may come.
+///
+/// A look without room takes nothing but suspects. It must not use up the turn of one with room: where it has found
+/// something, the next one with room is due at once.
 pub(super) struct Schedule {
+    /// The next look with room.
     next: Instant,
+    /// The next look at every holder, room or not: suspects need none.
+    all: Instant,
     looks: u64,
     /// Something is to be looked for sooner: a suspect that may come in now.
     soon: Option<Instant>,
@@ -46,15 +53,21 @@ impl Schedule {
     pub fn new() -> Self {
         Schedule {
             next: Instant::now(),
+            all: Instant::now(),
             looks: 0,
             soon: None,
             visits: Visits::new(),
         }
     }
 
-    /// When to look next.
+    /// When to look next, with room.
     pub fn next(&self) -> Instant {
-        self.soon.map_or(self.next, |soon| soon.min(self.next))
+        self.next.min(self.next_at_all())
+    }
+
+    /// When every holder is to be looked at next.
+    fn next_at_all(&self) -> Instant {
+        self.soon.map_or(self.all, |soon| soon.min(self.all))
     }
 
     pub fn look_soon(&mut self, at: Instant) {
@@ -66,19 +79,26 @@ impl Fetcher {
     /// Takes up to `most` entries whose holders let their leases run out.
     pub(super) async fn reclaim(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
         let now = Instant::now();
-        if self.reclaims.next() > now {
-            return Ok(Taken::NONE);
+        let all = self.reclaims.next_at_all() <= now;
+        if !all && (most == 0 || self.reclaims.next > now) {
+            return Ok(Taken {
+                entries: 0,
+                more: self.reclaims.next <= now,
+            });
         }
         if !self.shared.is_healthy() {
             self.reclaims.soon = None;
             self.reclaims.next = now + self.shared.lease / 10;
+            self.reclaims.all = self.reclaims.next;
             return Ok(Taken::NONE);
         }
-        self.reclaims.soon = None;
-        self.reclaims.looks += 1;
-        let thorough = self.reclaims.looks.is_multiple_of(THOROUGH);
+        if all {
+            self.reclaims.soon = None;
+            self.reclaims.looks += 1;
+        }
+        let thorough = all && self.reclaims.looks.is_multiple_of(THOROUGH);
         let (mut taken, mut next) = (Taken::NONE, LONGEST.min(self.shared.lease));
-        let mut waiting = 0;
+        let (mut waiting, mut left_out) = (0, false);
         for source in self.shared.active_sources() {
             if source.pauses.stream() {
                 // It would only have to be put back.
@@ -96,10 +116,12 @@ impl Fetcher {
                 if left > 0 {
                     next = next.min(Duration::from_millis(left + 1));
                 }
+                let room = most.saturating_sub(taken.entries);
                 if holder.pending == 0 {
                     self.forget(link, &source, &holder, lease_ms).await?;
+                } else if room == 0 && !all {
+                    left_out |= left == 0;
                 } else if left == 0 || thorough {
-                    let room = most.saturating_sub(taken.entries);
                     let brought = self
                         .reclaim_from(link, &source, &holder, lease_ms, room)
                         .await?;
@@ -109,13 +131,13 @@ impl Fetcher {
                 }
             }
         }
-        self.reclaims.visits.looked(&self.shared.ward, waiting);
-        let wait = if taken.more && most > 0 {
-            Duration::ZERO
-        } else {
-            next.max(SHORTEST)
-        };
-        self.reclaims.next = Instant::now() + wait;
+        let (now, wait) = (Instant::now(), next.max(SHORTEST));
+        taken.more |= left_out;
+        if !left_out {
+            self.reclaims.visits.looked(&self.shared.ward, waiting);
+            self.reclaims.all = now + wait;
+        }
+        self.reclaims.next = if taken.more { now } else { now + wait };
         Ok(taken)
     }
 
@@ -195,7 +217,7 @@ impl Fetcher {
         );
         self.reclaims.visits.entered(&shared.ward);
         let arrival = Arrival::again(suspect, brought.now_ms);
-        self.hand_over(source, true, since, vec![arrival]);
+        self.hand_over(source, Coming::Alone, since, vec![arrival]);
         Ok(true)
     }
 
@@ -249,7 +271,7 @@ impl Fetcher {
             .into_iter()
             .map(|entry| Arrival::again(entry, brought.now_ms))
             .collect();
-        self.hand_over(source, false, since, entries);
+        self.hand_over(source, Coming::First, since, entries);
         count
     }
 

@@ -13,6 +13,7 @@ use super::dispatch::Inline;
 use super::held::{Batch, Held, Slot};
 use super::memory::Memory;
 use super::observer::Observer;
+use super::precedence::Precedence;
 use super::source::Source;
 use super::ward::Ward;
 use crate::config::{Settings, Start};
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
+    pub precedence: Precedence,
     pub inline: Inline,
     /// One permit for each handler that may run.
     pub slots: Arc<Semaphore>,
@@ -132,6 +134,7 @@ impl Shared {
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
+            precedence: Precedence::default(),
             inline: Inline::new(),
             slots: Arc::new(Semaphore::new(worker.concurrency)),
             stopping: CancellationToken::new(),

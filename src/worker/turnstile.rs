@@ -68,7 +68,10 @@ impl Turnstile {
         }
         let ahead = state.ahead();
         if state.waiting.len() < ahead {
-            state.waiting.push_back(entry);
+            match entry.batch.first {
+                true => state.waiting.push_front(entry),
+                false => state.waiting.push_back(entry),
+            }
             return Entered::Waits;
         }
         Entered::Full(entry, AHEAD / ahead.max(1) as u32)

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
+use super::held::Coming;
 use super::source::Source;
 use crate::policy::Room;
 use crate::stream::{Link, Trouble};
@@ -18,6 +19,8 @@ const LEAST: Duration = Duration::from_millis(5);
 /// When parked entries are to be looked for next.
 pub(super) struct Alarm {
     pub next: Instant,
+    /// No look without room before this: it takes nothing, and only tells what is paused.
+    bare: Instant,
 }
 
 /// What one kind of fetching brought.
@@ -38,6 +41,7 @@ impl Default for Alarm {
     fn default() -> Self {
         Alarm {
             next: Instant::now(),
+            bare: Instant::now(),
         }
     }
 }
@@ -66,21 +70,29 @@ impl Fetcher {
         }
     }
 
-    /// Takes up to `most` entries whose time has come, of all streams.
+    /// Takes up to `most` entries whose time has come, of all streams. Without room it only hears what is paused, now
+    /// and then; what is due stays so.
     pub(super) async fn wake(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
         let now = Instant::now();
         // Parked by this worker since the last look; what others parked, the last look has told.
         let parked_here = self.shared.next_due();
         let at = parked_here.map_or(self.alarm.next, |due| due.min(self.alarm.next));
-        if at > now {
+        let is_bare = most == 0;
+        if at > now || (is_bare && self.alarm.bare > now) {
             self.alarm.next = at;
-            return Ok(Taken::NONE);
+            return Ok(Taken {
+                entries: 0,
+                more: at <= now,
+            });
+        }
+        if is_bare {
+            self.alarm.bare = now + POLL;
         }
         self.shared.due_looked_for(now);
         let (mut taken, mut next) = (Taken::NONE, POLL);
         for source in self.shared.active_sources() {
             let left = most - taken.entries;
-            if left == 0 {
+            if left == 0 && !is_bare {
                 taken.more = true;
                 break;
             }
@@ -120,7 +132,7 @@ impl Fetcher {
                 .map(|entry| Arrival::again(entry, woken.now_ms))
                 .collect();
             self.ask_for_rates(link, &entries).await?;
-            self.hand_over(&source, false, since, entries);
+            self.hand_over(&source, Coming::InTurn, since, entries);
         }
         if taken.more {
             // No waiting, not even a little: a read would have to block for it, and a server at rest looks at its

@@ -54,6 +54,8 @@ pub enum Action {
     JoinsAsNew,
     BringsBack,
     HoldsOffNoMore,
+    BacklogComes,
+    LooksWithoutRoom(Who),
     LosesRequest(Who, Lost),
     LosesAnswer(Who, Lost),
     TimesOut(Who, Lost),
@@ -135,6 +137,12 @@ impl Display for Action {
             ),
             Action::HoldsOffNoMore => {
                 f.write_str("renewals have been answered in time for a whole lease")
+            }
+            Action::BacklogComes => {
+                f.write_str("a backlog comes that does not end: no slot stays free")
+            }
+            Action::LooksWithoutRoom(who) => {
+                write!(f, "{who} finds that the entry has lapsed, and no slot free")
             }
             Action::LosesRequest(who, lost) => write!(f, "{who}'s {lost} never reaches Redis"),
             Action::LosesAnswer(who, lost) => write!(f, "the answer to {who}'s {lost} is lost"),

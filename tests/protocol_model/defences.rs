@@ -236,6 +236,17 @@ fn without_an_end_to_crash_checks_one_that_was_given_back_runs_again_and_again()
 }
 
 #[test]
+fn with_a_look_that_uses_up_the_turn_busy_workers_never_take_over() {
+    breaks(
+        Rules::new(3),
+        may!(crashes: 1, backlogs: 1),
+        |defences| defences.reclaimed_come_first = false,
+        Violation::NeverSettled,
+        &["deliver: the entry", "dies", "a backlog comes"],
+    );
+}
+
+#[test]
 fn without_a_deadline_a_reclaim_takes_what_aged_while_redis_stood_still() {
     breaks(
         Rules::new(2),

@@ -88,6 +88,8 @@ pub struct Defences {
     pub release_keeps_the_death: bool,
     /// Behind its last attempt an entry runs once, in whatever company it died then.
     pub one_crash_check: bool,
+    /// A look at what a dead worker held that finds no slot free does not use up the turn: the next slot is for that.
+    pub reclaimed_come_first: bool,
     /// Redis refuses a reclaim that reaches it long after it was sent.
     pub reclaim_has_a_deadline: bool,
     /// A destroyed group is made anew only a lease after it was missed, when it is known who is gone.
@@ -126,6 +128,7 @@ impl Defences {
             death_in_company_noted: true,
             release_keeps_the_death: true,
             one_crash_check: true,
+            reclaimed_come_first: true,
             reclaim_has_a_deadline: true,
             join_waits_a_lease: true,
             position_tells_the_settled: true,
@@ -152,6 +155,8 @@ pub struct Budget {
     pub freezes: u8,
     /// A worker dies; its successor has another name.
     pub crashes: u8,
+    /// So much else comes, without end, that no slot of any worker stays free.
+    pub backlogs: u8,
     /// Redis is away, or stands still, for longer than a lease, and loses nothing.
     pub outages: u8,
     /// A replica takes over that lacks the last write.
@@ -181,6 +186,7 @@ impl Budget {
             losses: self.losses - left.losses,
             freezes: self.freezes - left.freezes,
             crashes: self.crashes - left.crashes,
+            backlogs: self.backlogs - left.backlogs,
             outages: self.outages - left.outages,
             failovers: self.failovers - left.failovers,
             replays: self.replays - left.replays,

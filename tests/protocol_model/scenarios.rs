@@ -48,6 +48,13 @@ fn a_crash_and_a_freeze() {
 }
 
 #[test]
+fn a_crash_and_survivors_that_are_busy() {
+    holds_either_way(Rules::new(3), may!(crashes: 1, backlogs: 1, failures: 1));
+    holds(Rules::new(3), may!(crashes: 2, backlogs: 1));
+    holds(Rules::new(3), may!(crashes: 1, backlogs: 1, losses: 1));
+}
+
+#[test]
 fn crash_after_crash() {
     holds(Rules::new(2), may!(crashes: 2, failures: 1));
     holds(Rules::new(1), may!(crashes: 3));

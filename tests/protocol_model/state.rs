@@ -16,6 +16,8 @@ pub struct State {
     pub late: [Option<Late>; 2],
     pub ledger: Ledger,
     pub left: Budget,
+    /// Whatever slot becomes free, another entry waits for it, here and at every worker that is still to come.
+    pub backlog: bool,
 }
 
 /// Who sends a request or is named as a consumer. A worker that died comes back under another name, and what
@@ -173,6 +175,8 @@ pub struct Worker {
     pub holds_off: bool,
     /// Renew named something that is not held, or the fetcher's connection was cut: it has to send adopt.
     pub adopt_due: bool,
+    /// It has found something to be reclaimed, and no slot free: the next one is for that.
+    pub slot_promised: bool,
     pub held: Option<Held>,
     /// The fetcher's connection: deliver, wake, reclaim and adopt, strictly one after the other.
     pub fetch: FetchSlot,
@@ -187,6 +191,7 @@ impl Worker {
             frozen: false,
             holds_off: false,
             adopt_due: false,
+            slot_promised: false,
             held: None,
             fetch: FetchSlot::Idle,
             settle: SettleSlot::Idle,
@@ -250,6 +255,7 @@ impl State {
             late: [None; 2],
             ledger: Ledger::default(),
             left: budget,
+            backlog: false,
         }
     }
 

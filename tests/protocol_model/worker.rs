@@ -2,6 +2,7 @@
 
 use crate::action::{Action, Transition};
 use crate::answers::receive;
+use crate::faults::spend;
 use crate::messages::{Fence, Fetch, FetchSlot, RenewSlot, SettleSlot, Settlement, Step};
 use crate::network::run;
 use crate::rules::Rules;
@@ -13,10 +14,15 @@ pub fn steps(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
         if state.is_up(who) {
             receive(rules, state, who, out);
             fetch(rules, state, who, out);
+            look_without_room(rules, state, who, out);
             renew(rules, state, who, out);
             handle(state, who, out);
             settle(rules, state, who, out);
         }
+    }
+    if let Some(mut state) = spend(state, |left| &mut left.backlogs) {
+        state.backlog = true;
+        out.push(Transition::chance(Action::BacklogComes, state));
     }
 }
 
@@ -30,6 +36,7 @@ fn fetch(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
             outdated: false,
         };
         state.worker(who).adopt_due &= fetch != Fetch::Adopt;
+        state.worker(who).slot_promised &= fetch != Fetch::Reclaim;
         out.push(Transition::fair(Action::SendsFetch(who, fetch), state));
     };
     match worker.fetch {
@@ -46,7 +53,7 @@ fn fetch(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
                 .pending
                 .is_some_and(|pending| pending.lapsed && !pending.is_with(who));
             let stands_still = state.left.outages > 0; // it may, and find the request when it goes on
-            if (lapsed || stands_still) && !worker.holds_off {
+            if (lapsed || stands_still) && !worker.holds_off && has_room(rules, state, who) {
                 send(if rules.defences.reclaim_in_one_script {
                     Fetch::Reclaim
                 } else {
@@ -58,6 +65,31 @@ fn fetch(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
             }
         }
         _ => {}
+    }
+}
+
+/// Whether it may take over what has lapsed: what goes alone needs no slot, for nothing else runs then.
+fn has_room(rules: &Rules, state: &State, who: Who) -> bool {
+    let redis = &state.redis;
+    let alone = redis.pending.is_some_and(|pending| {
+        rules.goes_alone((pending.deliveries + 1).saturating_sub(redis.record.given_back))
+    });
+    !state.backlog || alone || state.workers[who as usize].slot_promised
+}
+
+/// What has lapsed is looked for with all slots full, too. Where that used up the turn, another entry would have the
+/// next slot, and the one after it.
+fn look_without_room(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
+    let worker = state.workers[who as usize];
+    let lapsed = state
+        .redis
+        .pending
+        .is_some_and(|pending| pending.lapsed && !pending.is_with(who));
+    let looks = lapsed && worker.fetch == FetchSlot::Idle && !worker.holds_off;
+    if looks && rules.defences.reclaimed_come_first && !has_room(rules, state, who) {
+        let mut state = *state;
+        state.worker(who).slot_promised = true;
+        out.push(Transition::fair(Action::LooksWithoutRoom(who), state));
     }
 }
 
