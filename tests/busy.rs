@@ -135,7 +135,7 @@ on_both_servers! {
         holder.kill();
         let started = taken_over(&mut redis, HELD).await;
         let others = started.iter().filter(|trace| !is_held(trace)).count();
-        assert!(others <= HELD / (TURN - 1) + 4, "{others} others started among them");
+        assert!(others <= HELD / (TURN - 1) + 2 * 4, "{others} others started among them");
         drop(worker);
     }
 

@@ -159,10 +159,11 @@ async fn park(redis: &mut MultiplexedConnection, delay: Duration) -> Vec<String>
             .arg("jobs")
             .arg(">")
             .ignore();
-        pipe.cmd("EVALSHA").arg(scripts::hash("park")).arg(3);
+        pipe.cmd("EVALSHA").arg(scripts::hash("park")).arg(4);
         pipe.arg("jobs")
             .arg(RETRY)
             .arg("{jobs}:workers:failures")
+            .arg("{jobs}:workers:unknown")
             .arg("workers");
         for id in chunk {
             // At its first delivery, a moment ago; the attempt counts, and it is not doomed.
@@ -170,7 +171,7 @@ async fn park(redis: &mut MultiplexedConnection, delay: Duration) -> Vec<String>
                 .arg(worker)
                 .arg(1)
                 .arg(delay.as_millis() as u64);
-            pipe.arg(0).arg(1).arg("-").arg("asked to fail");
+            pipe.arg(0).arg(1).arg("-").arg("asked to fail").arg("-");
         }
         let (outcomes,): (Vec<String>,) = pipe.query_async(redis).await.unwrap();
         assert!(

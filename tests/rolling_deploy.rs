@@ -135,6 +135,50 @@ async fn takeover(
     )
 }
 
+/// Waits until workers that don't know these entries have given back so many, and none holds one.
+async fn until_given_back(redis: &mut MultiplexedConnection, count: usize) {
+    eventually(
+        PATIENCE,
+        "the older workers to have given them back",
+        async || {
+            let parked: usize = redis.zcard("{jobs}:workers:retry").await.unwrap();
+            let unknown: usize = redis.zcard("{jobs}:workers:unknown").await.unwrap();
+            if (parked, unknown) == (count, count) {
+                Ok(())
+            } else {
+                Err(format!("{parked} parked, {unknown} of them listed"))
+            }
+        },
+    )
+    .await;
+}
+
+/// How often each entry that is parked was given back.
+async fn given_back(redis: &mut MultiplexedConnection) -> Vec<u32> {
+    let records: Vec<String> = redis.hvals("{jobs}:workers:failures").await.unwrap();
+    let times = |record: &String| record.split(' ').nth(1).unwrap().parse().unwrap();
+    records.iter().map(times).collect()
+}
+
+/// Adds so many entries of a type that only the newer release knows, and as many of a version.
+async fn add_newer(redis: &mut MultiplexedConnection, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for n in 0..count {
+        for (event_type, version) in [(Fresh::TYPE, "1"), (Job::TYPE, "2")] {
+            let id = format!("{event_type}-{n}");
+            let data = format!("{{\"id\":\"{id}\"}}");
+            let event = fields(&[
+                ("type", event_type),
+                ("schemaversion", version),
+                ("data", &data),
+            ]);
+            add(redis, "jobs", &event).await;
+            ids.push(id);
+        }
+    }
+    ids
+}
+
 on_both_servers! {
     /// Between two renewals of the longer lease an entry is idle for many of the shorter.
     async fn workers_of_different_leases_take_over_by_the_holders_and_only_from_the_dead(server: Server) {
@@ -166,20 +210,13 @@ on_both_servers! {
             }
         }
         jobs::publish(&mut redis, "jobs", &known).await;
-        // More deliveries than they have attempts.
-        eventually(PATIENCE, "the older workers to have given each back three times", async || {
-            let records: Vec<String> = redis.hvals("{jobs}:workers:failures").await.unwrap();
-            let given_back = |record: &String| record.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
-            records.len() == expected.len() && records.iter().all(|record| given_back(record) >= 3)
+        until_given_back(&mut redis, expected.len()).await;
+        eventually(PATIENCE, "what they know to be handled", async || {
+            jobs::handled(&mut redis).await.len() == known.len()
         })
         .await;
-        assert_eq!(jobs::handled(&mut redis).await.len(), known.len());
 
         let mut fleet = vec![setup.start_with(newer())];
-        eventually(PATIENCE, "some to reach the newer worker beside the older ones", async || {
-            redis.llen::<_, usize>(HANDLED).await.unwrap() > 0
-        })
-        .await;
         while let Some(worker) = older.pop() {
             worker.stop().await;
             fleet.push(setup.start_with(newer()));
@@ -194,5 +231,103 @@ on_both_servers! {
         for worker in fleet {
             worker.stop().await;
         }
+    }
+
+    /// Three that know neither, and one that comes after a while.
+    async fn a_worker_that_knows_what_others_gave_back_gets_all_of_it_at_once(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server);
+        let older = [setup.start(), setup.start(), setup.start()];
+        let expected = add_newer(&mut redis, 100).await;
+        until_given_back(&mut redis, expected.len()).await;
+        // Longer than the shortest steps in which they could go round.
+        let since = Instant::now();
+        eventually(PATIENCE, "some time to pass", async || since.elapsed() > Duration::from_secs(2)).await;
+        assert_eq!(given_back(&mut redis).await, [1; 200], "they go round among workers that don't know them");
+
+        let since = Instant::now();
+        let newer_one = setup.start_with(newer());
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let took = since.elapsed();
+        println!("handled within {took:?}");
+        assert!(took < Duration::from_secs(4), "after {took:?}");
+        let handled: Vec<String> = redis.lrange(HANDLED, 0, -1).await.unwrap();
+        assert_eq!(handled.len(), expected.len());
+        // What comes from now on is with it within a second, whoever reads it.
+        add_newer(&mut redis, 10).await;
+        settled(&mut redis, "jobs", Duration::from_secs(4)).await;
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        for key in ["unknown", "retry", "failures"] {
+            let left: bool = redis.exists(format!("{{jobs}}:workers:{key}")).await.unwrap();
+            assert!(!left, "{key} is left");
+        }
+        newer_one.stop().await;
+        for worker in older {
+            worker.stop().await;
+        }
+    }
+
+    async fn what_no_worker_ever_knows_is_buried_and_leaves_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("unhandled_after = \"2s\"").worker("lease = \"1s\"");
+        let workers = [setup.start(), setup.start()];
+        let all = add_newer(&mut redis, 5).await;
+        until_given_back(&mut redis, all.len()).await;
+        settled(&mut redis, "jobs", Duration::from_secs(10)).await;
+        let dead = entries(&mut redis, "{jobs}:workers:dead").await;
+        assert_eq!(dead.len(), all.len());
+        for letter in &dead {
+            let is_unhandled = letter
+                .fields
+                .iter()
+                .any(|(name, value)| name == "dead.reason" && value == "unhandled");
+            assert!(is_unhandled, "{letter:?}");
+        }
+        eventually(PATIENCE, "nothing to be left", async || {
+            let left: usize = redis.exists(&["{jobs}:workers:unknown", "{jobs}:workers:retry", "{jobs}:workers:failures"]).await.unwrap();
+            left == 0
+        })
+        .await;
+        for worker in workers {
+            worker.stop().await;
+        }
+    }
+
+    /// The group is destroyed, and the list of what waits is gone.
+    async fn what_waits_for_a_newer_worker_outlives_other_hands(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"1s\"");
+        let older = setup.start();
+        let expected = add_newer(&mut redis, 10).await;
+        until_given_back(&mut redis, expected.len()).await;
+        let () = redis::cmd("XGROUP").arg("DESTROY").arg("jobs").arg("workers").query_async(&mut redis).await.unwrap();
+        let newer_one = setup.start_with(newer());
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let handled: Vec<String> = redis.lrange(HANDLED, 0, -1).await.unwrap();
+        let handled: std::collections::BTreeSet<&str> =
+            handled.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(handled.len(), expected.len(), "each at least once");
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        older.stop().await;
+        newer_one.stop().await;
+    }
+
+    /// The worker that took them is killed while it handles them.
+    async fn a_crash_of_the_worker_that_knows_them_loses_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"1s\"");
+        let older = setup.start_with(Registry::new());
+        let all = many("job", 10, &Action::TakeOrLess(60_000, 10));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        until_given_back(&mut redis, all.len()).await;
+        let mut first = setup.process();
+        eventually(PATIENCE, "it to handle them", async || jobs::started(&mut redis).await.len() == all.len()).await;
+        first.kill();
+        let second = setup.process();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(jobs::handled(&mut redis).await.len(), all.len());
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        drop(second);
+        older.stop().await;
     }
 }

@@ -12,6 +12,7 @@ use super::settle::script;
 use crate::event::{Entry, EntryId};
 
 script!(WAKE, "wake", behind "common/ids");
+script!(TAKE_KNOWN, "take_known");
 script!(RECLAIM, "reclaim", behind "common/ids");
 script!(ADOPT, "adopt", behind "common/ids");
 script!(RENEW, "renew");
@@ -61,6 +62,8 @@ pub(crate) struct Woken {
     pub paused: Vec<String>,
     /// When the next scheduled event falls due, from now; zero where one is due already.
     pub scheduled: Option<Duration>,
+    /// Entries wait for a worker that knows them.
+    pub unknown: bool,
 }
 
 /// What is to be reclaimed from one holder.
@@ -91,7 +94,7 @@ pub(crate) struct Reclaimed {
     pub now_ms: u64,
 }
 
-/// What adopting brought.
+/// What adopting brought, or taking what is known here.
 pub(crate) struct Adopted {
     pub entries: Vec<Delivered>,
     pub trimmed: Vec<EntryId>,
@@ -152,6 +155,7 @@ impl Link {
             .key(&keys.again)
             .key(&keys.paused)
             .key(&keys.scheduled)
+            .key(&keys.unknown)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -160,7 +164,16 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [entries, trimmed, next, now, again, paused, scheduled] = reply::tuple(value)?;
+            let [
+                entries,
+                trimmed,
+                next,
+                now,
+                again,
+                paused,
+                scheduled,
+                unknown,
+            ] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
             Some(Woken {
                 entries: delivered(entries)?,
@@ -173,9 +186,39 @@ impl Link {
                     .filter_map(reply::text)
                     .collect(),
                 scheduled: reply::until(scheduled, now_ms),
+                unknown: reply::int(&unknown)? == 1,
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Takes up to `most` parked entries that wait for a worker that knows them, and are among the `known`.
+    pub async fn take_known(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        me: &str,
+        most: usize,
+        most_bytes: usize,
+        known: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Adopted, Trouble> {
+        let doing = || format!("taking what {} names", keys.unknown);
+        let mut call = TAKE_KNOWN.key(&keys.stream);
+        call.key(&keys.retry)
+            .key(&keys.failures)
+            .key(&keys.unknown)
+            .arg(group)
+            .arg(me)
+            .arg(most)
+            .arg(most_bytes);
+        for (from, to) in known {
+            call.arg(from).arg(to);
+        }
+        let value: Value = call
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(&doing(), error))?;
+        Adopted::parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
     /// Takes over what `holder` let lapse.
@@ -239,16 +282,7 @@ impl Link {
             .invoke_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
-        let parse = |value| {
-            let [entries, trimmed, more, now] = reply::tuple(value)?;
-            Some(Adopted {
-                entries: delivered(entries)?,
-                trimmed: reply::ids(trimmed)?,
-                more: reply::int(&more)? == 1,
-                now_ms: reply::int(&now)? as u64,
-            })
-        };
-        parse(value).ok_or_else(|| Trouble::garbled(doing))
+        Adopted::parse(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
     /// Renews what `consumer` holds from `from` to `to`, both as Redis writes ranges. With `note`, this
@@ -313,6 +347,18 @@ impl Link {
     }
 }
 
+impl Adopted {
+    fn parse(value: Value) -> Option<Self> {
+        let [entries, trimmed, more, now] = reply::tuple(value)?;
+        Some(Adopted {
+            entries: delivered(entries)?,
+            trimmed: reply::ids(trimmed)?,
+            more: reply::int(&more)? == 1,
+            now_ms: reply::int(&now)? as u64,
+        })
+    }
+}
+
 fn delivered(value: Value) -> Option<Vec<Delivered>> {
     let one = |value| {
         let [id, count, fields, record] = reply::tuple(value)?;
@@ -330,7 +376,7 @@ fn delivered(value: Value) -> Option<Vec<Delivered>> {
 
 impl Record {
     /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death and `+` for
-    /// one in company, `-` or the reason to bury, the last error.
+    /// one in company, `-` or the reason to bury or `?` for what waits for a worker that knows it, the last error.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let mut parts = text.splitn(6, ' ');
@@ -344,7 +390,7 @@ impl Record {
             },
             doomed: parts
                 .next()
-                .filter(|reason| *reason != "-")
+                .filter(|reason| !matches!(*reason, "-" | "?"))
                 .map(str::to_owned),
             error: parts.next().unwrap_or_default().to_owned(),
         })

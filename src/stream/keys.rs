@@ -30,6 +30,8 @@ pub(crate) struct Keys {
     pub again: String,
     /// What is known of entries that have failed or been given back.
     pub failures: String,
+    /// Parked ids that wait for a worker that knows them, by type and version.
+    pub unknown: String,
     /// The group's last delivered id and each worker's lowest held id.
     pub position: String,
     /// What of it an operator has paused for the group, since when, and who.
@@ -158,6 +160,7 @@ impl Keys {
             dead: format!("{prefix}:dead"),
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
+            unknown: format!("{prefix}:unknown"),
             position: format!("{prefix}:position"),
             paused: format!("{prefix}:paused"),
             breakers: format!("{prefix}:breakers"),

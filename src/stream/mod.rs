@@ -34,6 +34,7 @@ mod snapshots;
 mod status;
 mod tidy;
 mod tls;
+pub(crate) mod unknown;
 
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};

@@ -52,6 +52,8 @@ pub(crate) struct Parking<'a> {
     pub age: Duration,
     /// The reason it is to be buried for once it can be.
     pub doomed: Option<&'a str>,
+    /// What it is listed as, for workers that know it may take it before its time: see [`super::unknown`].
+    pub unknown: Option<Vec<u8>>,
     pub error: &'a str,
 }
 
@@ -172,7 +174,10 @@ impl Link {
         let mut outcomes = Vec::with_capacity(parkings.len());
         for chunk in parkings.chunks(CHUNK) {
             let mut call = PARK.key(&keys.stream);
-            call.key(&keys.retry).key(&keys.failures).arg(group);
+            call.key(&keys.retry)
+                .key(&keys.failures)
+                .key(&keys.unknown)
+                .arg(group);
             for parking in chunk {
                 call.arg(parking.id.to_string())
                     .arg(parking.consumer)
@@ -181,7 +186,8 @@ impl Link {
                     .arg(u8::from(parking.given_back))
                     .arg(parking.age.as_millis() as u64)
                     .arg(parking.doomed.unwrap_or("-"))
-                    .arg(parking.error);
+                    .arg(parking.error)
+                    .arg(parking.unknown.as_deref().unwrap_or(b"-"));
             }
             let value: Value = call
                 .invoke_async(&mut self.conn)

@@ -11,6 +11,7 @@ use super::settle::script;
 
 script!(MEND, "mend", behind "common/ids");
 script!(SWEEP, "sweep");
+script!(UNLIST, "unlist");
 
 impl Link {
     /// Whether it is this worker's turn to look thoroughly, in the name of the group; then nobody else's is for `rest`.
@@ -82,5 +83,20 @@ impl Link {
         reply::tuple(value)
             .and_then(|[next, _]| reply::text(next))
             .ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Forgets what is said to wait for a worker that knows it and does not, a chunk at a time. Answers the next cursor,
+    /// "0" at the end.
+    pub async fn unlist(&mut self, keys: &Keys, cursor: &str) -> Result<String, Trouble> {
+        let doing = "sweeping what waits for a worker that knows it";
+        let value: Value = UNLIST
+            .key(&keys.failures)
+            .key(&keys.unknown)
+            .arg(cursor)
+            .arg(200)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        reply::text(value).ok_or_else(|| Trouble::garbled(doing))
     }
 }

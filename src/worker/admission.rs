@@ -17,6 +17,7 @@ use crate::handler::Registry;
 use crate::middleware::{Handler, HandlerFuture};
 use crate::policy::{Breakers, CatchPanics, CaughtFuture, Gate, Room, TimedFuture, TimeoutLayer};
 use crate::stream::Record;
+use crate::stream::unknown::{self, Ranges};
 
 /// The runs of how many handlers a stream is known to have seen; those of all others count as without limit.
 const PLACES: usize = 63;
@@ -70,6 +71,7 @@ pub(super) struct Routes {
     unhandled_after: Duration,
     is_limited: bool,
     has_group_rates: bool,
+    known: Ranges,
 }
 
 impl Routes {
@@ -94,9 +96,15 @@ impl Routes {
             });
             places.insert(event_type.into_bytes().into(), place);
         }
+        let versions = handlers
+            .iter()
+            .map(|bound: &Bound| (&bound.gate.name[..], Some(bound.version)));
+        let known = versions.chain(ignored.iter().map(|name| (&name[..], None)));
+        let known = unknown::ranges(known, settings.worker.unhandled == Unhandled::Ack);
         let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.turnstile.is_some();
         Routes {
             is_limited: handlers.iter().any(is_limited),
+            known,
             has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
             handlers,
             places,
@@ -134,6 +142,11 @@ impl Routes {
     /// Whether any handler's rate is counted for the whole group.
     pub fn has_group_rates(&self) -> bool {
         self.has_group_rates
+    }
+
+    /// What it looks for among entries that wait for a worker that knows them.
+    pub fn known(&self) -> &Ranges {
+        &self.known
     }
 
     /// What is to be done with an entry, before a handler is involved.

@@ -237,7 +237,7 @@ impl Executor {
             let outcome = match verdict {
                 Verdict::Ack => Outcome::Succeeded,
                 Verdict::Retry { .. } => Outcome::Retried,
-                Verdict::Release { .. } => Outcome::Released,
+                Verdict::Release { .. } | Verdict::Unknown { .. } => Outcome::Released,
                 Verdict::Bury { .. } => Outcome::Buried,
             };
             let (started, lost) = (
@@ -276,6 +276,9 @@ pub(super) fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &
         }
         Verdict::Release { delay, error } => {
             tracing::info!(%entry, event_type, attempt, ?delay, "given back: {error}");
+        }
+        Verdict::Unknown { error, .. } => {
+            tracing::info!(%entry, event_type, attempt, "left to workers that know it: {error}");
         }
         Verdict::Bury { reason, error } => {
             tracing::error!(%entry, event_type, attempt, reason = reason.as_str(), "to the dead letters: {error}");

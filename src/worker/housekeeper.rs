@@ -95,6 +95,13 @@ async fn round(shared: &Shared, link: &mut Link, wants: bool) -> Result<(), Trou
             // A long hash is gone through at leisure.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        while source.has_unknown() || cursor != "0" {
+            cursor = link.unlist(&source.keys, &cursor).await?;
+            if cursor == "0" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     Ok(())
 }

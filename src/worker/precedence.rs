@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How long a lane waits for an answer to its offer: longer than any but a server in trouble takes.
-const ANSWER: Duration = Duration::from_millis(50);
+const ANSWER: Duration = Duration::from_millis(250);
 
 /// What lanes and the fetcher tell each other.
 #[derive(Default)]

@@ -128,18 +128,30 @@ impl Settler {
                 error,
                 nobodys: false,
             },
-            (Owner::Nobody, Verdict::Retry { error, .. } | Verdict::Release { error, .. }) => {
-                nobodys(Reason::Failed, error)
-            }
+            (
+                Owner::Nobody,
+                Verdict::Retry { error, .. }
+                | Verdict::Release { error, .. }
+                | Verdict::Unknown { error, .. },
+            ) => nobodys(Reason::Failed, error),
             (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
                 given_back: false,
+                unknown: false,
                 doomed: None,
                 error,
             },
             (Owner::Us, Verdict::Release { delay, error }) => Step::Park {
                 delay,
                 given_back: true,
+                unknown: false,
+                doomed: None,
+                error,
+            },
+            (Owner::Us, Verdict::Unknown { delay, error }) => Step::Park {
+                delay,
+                given_back: true,
+                unknown: true,
                 doomed: None,
                 error,
             },

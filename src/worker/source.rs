@@ -18,6 +18,8 @@ pub(super) struct Source {
     pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
+    /// Entries of it wait for a worker that knows them.
+    unknown: AtomicBool,
     /// What an operator has paused of it; the same for replayed entries.
     pub pauses: Arc<Pauses>,
     /// One bit for each handler that an entry of it went to.
@@ -40,6 +42,7 @@ impl Source {
             again: None,
             schedule: Schedule::default(),
             active: AtomicBool::new(false),
+            unknown: AtomicBool::new(false),
             pauses: pauses.clone(),
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
@@ -51,6 +54,7 @@ impl Source {
             again: Some(Arc::new(again)),
             schedule: Schedule::default(),
             active: AtomicBool::new(true),
+            unknown: AtomicBool::new(false),
             pauses,
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
@@ -97,6 +101,15 @@ impl Source {
     /// The bits of the handlers it has seen.
     pub fn seen(&self) -> u64 {
         self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Whether entries of it wait for a worker that knows them, as was last heard.
+    pub fn has_unknown(&self) -> bool {
+        self.unknown.load(Ordering::Relaxed)
+    }
+
+    pub fn set_unknown(&self, unknown: bool) {
+        self.unknown.store(unknown, Ordering::Relaxed);
     }
 
     pub fn is_active(&self) -> bool {

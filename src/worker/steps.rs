@@ -13,7 +13,7 @@ use super::verdict::Reason;
 use crate::context::Context;
 use crate::event::Entry;
 use crate::fields::Fields;
-use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble};
+use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, unknown};
 
 /// Most burials under way at once.
 const BURIALS: usize = 32;
@@ -42,6 +42,8 @@ pub(super) enum Step {
     Park {
         delay: Duration,
         given_back: bool,
+        /// It waits for a worker that knows it.
+        unknown: bool,
         doomed: Option<Reason>,
         error: String,
     },
@@ -97,6 +99,17 @@ impl Job {
         (self.attempt.min(most), self.attempt.saturating_sub(most))
     }
 
+    /// What it is listed as where it waits for a worker that knows it.
+    fn listed(&self) -> Option<Vec<u8>> {
+        match &self.body {
+            Body::Event(ctx) => {
+                let event = ctx.envelope();
+                unknown::listed(event.type_bytes(), event.version())
+            }
+            Body::Raw(_) => None,
+        }
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.fields().value(name)?).ok()
     }
@@ -108,6 +121,7 @@ impl Job {
             Step::Bury { reason, error, .. } => Step::Park {
                 delay: DOOMED_WAIT,
                 given_back: true,
+                unknown: false,
                 doomed: Some(reason),
                 error,
             },
@@ -171,6 +185,7 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
     let Step::Park {
         delay,
         given_back,
+        unknown,
         doomed,
         error,
     } = &job.step
@@ -185,6 +200,7 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
         given_back: *given_back,
         age: job.batch.since.elapsed(),
         doomed: doomed.map(Reason::as_str),
+        unknown: unknown.then(|| job.listed()).flatten(),
         error,
     })
 }

@@ -12,9 +12,6 @@ use crate::stream::Died;
 /// Most bytes of an error that are kept in Redis.
 const ERROR_BYTES: usize = 1000;
 
-/// The shortest and the longest wait of an entry nobody here handles, between two workers that are asked.
-const UNHANDLED_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
-
 /// What is to be done with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -24,6 +21,8 @@ pub(super) enum Verdict {
     Retry { delay: Duration, error: String },
     /// It is given back, to be taken after `delay`; no attempt is used up.
     Release { delay: Duration, error: String },
+    /// It is given back for a worker that knows its type and version; if there is none by then it comes back.
+    Unknown { delay: Duration, error: String },
     /// It goes to the dead letters.
     Bury { reason: Reason, error: String },
 }
@@ -160,14 +159,14 @@ pub(super) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Opti
     }
 }
 
-/// What becomes of an entry nobody here handles, first delivered `age` ago: other workers, newer ones in a rolling
-/// deploy, get it in growing steps until `bury_after`.
+/// What becomes of an entry nobody here handles, first delivered `age` ago: workers that know it, newer ones in a rolling
+/// deploy, may take it until `bury_after`.
 pub(super) fn of_unhandled(error: String, age: Duration, bury_after: Duration) -> Verdict {
     match bury_after.checked_sub(age).filter(|left| !left.is_zero()) {
-        Some(left) => {
-            let delay = age.clamp(UNHANDLED_WAIT.0, UNHANDLED_WAIT.1).min(left);
-            Verdict::Release { delay, error }
-        }
+        Some(left) => Verdict::Unknown {
+            delay: delay::bounded(left),
+            error,
+        },
         None => Verdict::Bury {
             reason: Reason::Unhandled,
             error,
@@ -278,16 +277,22 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_handles_waits_in_growing_steps_and_is_buried_in_time() {
-        let (mut age, mut steps) = (Duration::ZERO, 0);
+    fn what_nobody_handles_waits_for_whoever_does_and_is_buried_in_time() {
         let limit = Duration::from_secs(600);
-        while let Verdict::Release { delay, .. } = of_unhandled(String::new(), age, limit) {
-            assert!(delay > Duration::ZERO && age + delay <= limit);
-            age += delay;
-            steps += 1;
+        for seconds in [0, 1, 599] {
+            let age = Duration::from_secs(seconds);
+            assert!(matches!(
+                of_unhandled(String::new(), age, limit),
+                Verdict::Unknown { delay, .. } if age + delay == limit
+            ));
         }
-        assert_eq!(age, limit);
-        assert!(steps < 25, "{steps}");
+        assert!(matches!(
+            of_unhandled(String::new(), limit, limit),
+            Verdict::Bury {
+                reason: Reason::Unhandled,
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The waker's part of the fetcher: entries that are parked come back when their time has come.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
@@ -131,8 +132,15 @@ impl Fetcher {
                 .into_iter()
                 .map(|entry| Arrival::again(entry, woken.now_ms))
                 .collect();
+            let left = left.saturating_sub(entries.len());
             self.ask_for_rates(link, &entries).await?;
             self.hand_over(&source, Coming::InTurn, since, entries);
+            source.set_unknown(woken.unknown);
+            if woken.unknown && left > 0 && !source.pauses.stream() {
+                let found = self.take_known(link, &source, left).await?;
+                taken.entries += found.entries;
+                taken.more |= found.more;
+            }
         }
         if taken.more {
             // No waiting, not even a little: a read would have to block for it, and a server at rest looks at its
@@ -141,6 +149,35 @@ impl Fetcher {
         } else {
             self.alarm.set(next);
         }
+        Ok(taken)
+    }
+
+    /// Takes what others gave back because they did not know its type or version, and this worker does.
+    async fn take_known(
+        &mut self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        most: usize,
+    ) -> Result<Taken, Trouble> {
+        let shared = self.shared.clone();
+        let since = Instant::now();
+        let group = &source.surroundings.group;
+        let (known, room) = (shared.routes.known(), super::ROOM);
+        let found = link
+            .take_known(&source.keys, group, &shared.consumer, most, room, known)
+            .await?;
+        super::report_trimmed(source, &found.trimmed, "while they were parked");
+        let taken = Taken {
+            entries: found.entries.len(),
+            more: found.more,
+        };
+        let entries: Vec<Arrival> = found
+            .entries
+            .into_iter()
+            .map(|entry| Arrival::again(entry, found.now_ms))
+            .collect();
+        self.ask_for_rates(link, &entries).await?;
+        self.hand_over(source, Coming::InTurn, since, entries);
         Ok(taken)
     }
 }

@@ -85,6 +85,7 @@ pub async fn play(redis: &mut MultiplexedConnection, ids: &Ids) -> Vec<String> {
         said: Vec::new(),
     };
     scene.group().await;
+    scene.waiting().await;
     scene.letters().await;
     scene.views().await;
     scene.aggregates().await;
@@ -211,10 +212,11 @@ impl Scene<'_> {
         )
         .await;
         let park = [
-            "workers", "@0", GONE, "1", "0", "0", "5", "-", "no", "@1", GONE, "1", "0", "1", "5",
-            "-", "later",
+            "workers", "@0", GONE, "1", "0", "0", "5", "-", "no", "-", "@1", GONE, "1", "0", "1",
+            "5", "-", "later", "-",
         ];
-        self.step("park", &["jobs", retry, failures], &park).await;
+        self.step("park", &["jobs", retry, failures, &g("unknown")], &park)
+            .await;
         self.step(
             "status",
             &[
@@ -257,7 +259,16 @@ impl Scene<'_> {
             ];
             self.step("trim", &trim_keys, &look).await;
         }
-        let wake_keys = ["jobs", retry, failures, again, paused, "{jobs}:scheduled"];
+        let unknown = &g("unknown")[..];
+        let wake_keys = [
+            "jobs",
+            retry,
+            failures,
+            again,
+            paused,
+            "{jobs}:scheduled",
+            unknown,
+        ];
         self.step("wake", &wake_keys, &["workers", ME, "10", "100000"])
             .await;
         // A due time of what has not been read yet, and one of what is nobody's.
@@ -326,6 +337,38 @@ impl Scene<'_> {
         self.step("join", &join_keys, &newcomer).await;
         let due = self.by_hand(&format!("ZMSCORE {retry} @2 @3 @4 @5")).await;
         self.note("due", &due);
+    }
+
+    /// What waits for a worker that can handle it.
+    async fn waiting(&mut self) {
+        for typed in [
+            "XGROUP CREATE waits workers 0 MKSTREAM".to_owned(),
+            "XADD waits @0 type test.job".to_owned(),
+            "XADD waits @1 type test.job".to_owned(),
+            "XADD waits @2 type test.job".to_owned(),
+            format!("XREADGROUP GROUP workers {OTHER} STREAMS waits >"),
+        ] {
+            self.by_hand(&typed).await;
+        }
+        let g = |name: &str| format!("{{waits}}:workers:{name}");
+        let (retry, failures, unknown) = (&g("retry")[..], &g("failures")[..], &g("unknown")[..]);
+        let mut park = vec!["workers"];
+        for id in ["@0", "@1", "@2"] {
+            let name = "8:test.job:0000000002:";
+            park.extend([id, OTHER, "1", "600000", "1", "5", "-", "not known", name]);
+        }
+        let keys = ["waits", retry, failures, unknown];
+        self.step("park", &keys, &park).await;
+        let range = ["[8:test.job:", "(8:test.job::"];
+        let known = ["workers", ME, "2", "100000", range[0], range[1]];
+        self.step("take_known", &keys, &known).await;
+        self.by_hand(&format!("HDEL {failures} @2")).await;
+        self.step("unlist", &[failures, unknown], &["0", "10"])
+            .await;
+        let left = self.by_hand(&format!("ZRANGE {unknown} 0 -1")).await;
+        self.note("listed", &left);
+        let pending = self.by_hand("XPENDING waits workers").await;
+        self.note("pending", &pending);
     }
 
     async fn settle(&mut self, retry: &str, failures: &str, dead: &str, commits: &str) {

@@ -242,7 +242,7 @@ fn with_a_look_that_uses_up_the_turn_busy_workers_never_take_over() {
         may!(crashes: 1, backlogs: 1),
         |defences| defences.reclaimed_come_first = false,
         Violation::NeverSettled,
-        &["deliver: the entry", "dies", "a backlog comes"],
+        &["a backlog comes", "deliver: the entry", "dies"],
     );
 }
 

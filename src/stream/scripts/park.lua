@@ -1,15 +1,17 @@
 -- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
--- KEYS: stream, retry, failures
+-- KEYS: stream, retry, failures, unknown
 -- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
---       ms since its delivery, doomed ('-', or the reason it is to be buried for), error
+--       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
+--       what it waits for ('-', or its type and version as they are listed: a worker that knows them may take it before)
 -- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed
 local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
+local unknown = KEYS[4]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out = {}
-for a = 2, #ARGV, 8 do
+for a = 2, #ARGV, 9 do
   local id = ARGV[a]
   local p = redis.call('XPENDING', stream, group, id, id, 1)
   if #p == 0 then
@@ -23,17 +25,23 @@ for a = 2, #ARGV, 8 do
       redis.call('HDEL', failures, id)
       out[#out + 1] = 'trimmed'
     else
-      redis.call('ZADD', retry, string.format('%.0f', now + ARGV[a + 3]), id)
+      -- Where it can't be listed it comes back soon, for whoever takes it then.
+      local listed = ARGV[a + 8] ~= '-' and type(redis.pcall('ZADD', unknown, 0, ARGV[a + 8] .. id)) == 'number'
+      local delay = tonumber(ARGV[a + 3])
+      if ARGV[a + 8] ~= '-' and not listed then delay = math.min(delay, 5000) end
+      redis.call('ZADD', retry, string.format('%.0f', now + delay), id)
       -- The record: first delivery (ms), attempts given back, delivery count, `!` where its last worker died with it
-      -- alone, `+` where that died with others beside it, or `-`, reason to bury it for or `-`, last error. What is
-      -- given back is still on the attempt before which its worker died.
+      -- alone, `+` where that died with others beside it, or `-`, reason to bury it for, `?` where it waits for a worker
+      -- that knows it, or `-`, last error. What is given back is still on the attempt before which its worker died.
       local first, given, died, doomed, error
       local record = redis.call('HGET', failures, id)
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
       if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
       if ARGV[a + 4] ~= '1' then died = '-' end
+      if doomed == '?' then doomed = '-' end
       if ARGV[a + 6] ~= '-' then doomed = ARGV[a + 6] end
       if ARGV[a + 7] ~= '' then error = ARGV[a + 7] end
+      if doomed == '-' and listed then doomed = '?' end
       local noted = { first, given + ARGV[a + 4], ARGV[a + 2], died, doomed, error }
       redis.call('HSET', failures, id, table.concat(noted, ' '))
       out[#out + 1] = 'ok'

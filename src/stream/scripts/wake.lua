@@ -2,17 +2,18 @@
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
 -- Behind: common/ids
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
---       paused, scheduled
+--       paused, scheduled, unknown
 -- ARGV: group, consumer, most entries, most bytes
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
---          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or false
+--          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or
+--          false, whether entries wait for a worker that knows them (0|1)
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- Every worker asks this of every stream about once a second, and most of the time there is nothing at all.
 local again_is = KEYS[4] ~= stream and KEYS[4] or retry
-if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is) == 0 then
-  return { {}, {}, false, string.format('%.0f', now), 0, {}, false }
+if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is, KEYS[7]) == 0 then
+  return { {}, {}, false, string.format('%.0f', now), 0, {}, false, 0 }
 end
 -- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
 local paused = redis.call('HKEYS', KEYS[5])
@@ -68,4 +69,5 @@ if type(again) == 'table' then again = 0 end
 -- Who adds what is scheduled is to find what is in the way of it, and nothing else is to wait for that.
 local scheduled = redis.pcall('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
 return { out, trimmed, first or false,
-  string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false }
+  string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false,
+  redis.call('EXISTS', KEYS[7]) }
