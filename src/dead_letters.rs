@@ -129,7 +129,7 @@ impl DeadLetters {
         let entry = self.pool.letters(keys, &[id]).await?.pop().flatten();
         let Some(entry) = entry else {
             let message = format!(
-                "there is no dead letter {id} of {stream:?} in the group {:?}: it was replayed or purged, or never was",
+                "there is no dead letter {id} of {stream:?} in the group {:?}: it was replayed or purged, or never was one",
                 self.group
             );
             return Err(Error::new(ErrorKind::NotFound, message));

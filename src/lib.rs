@@ -56,6 +56,7 @@ mod identity;
 #[cfg(test)]
 mod instructions;
 mod middleware;
+mod names;
 mod outbox;
 mod policy;
 mod publisher;

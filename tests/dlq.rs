@@ -139,6 +139,43 @@ on_both_servers! {
         assert_eq!(json["fields"][4], serde_json::json!(["blob", {"base64": "AP8="}]));
     }
 
+    async fn show_finds_a_letter_by_the_entry_and_by_the_event_it_is_of(server: Server) {
+        let mut redis = server.connect().await;
+        let event = |id: &str| fields(&[("type", "order.created"), ("id", id), ("data", "{}")]);
+        for id in ["e-1", "e-2", "e-2"] {
+            bury(&mut redis, "orders", &event(id), "failed", "no stock").await;
+        }
+        let cli = Cli::new(&server, "");
+        let all = cli.run(&["dlq", "list", "--json"]).await.json();
+        let text = |at: usize, name: &str| all[at][name].as_str().unwrap().to_owned();
+        let (letter, entry) = (text(0, "id"), text(0, "entry"));
+        assert_ne!(letter, entry);
+        for id in [&letter[..], &entry, "e-1"] {
+            assert_eq!(cli.run(&["dlq", "show", id, "--json"]).await.json()["id"], letter, "{id}");
+        }
+        let err = cli.run(&["dlq", "show", "e-2"]).await.failed(1);
+        assert_eq!(err, format!("error: 2 dead letters are of e-2: show one of {}, {}\n", text(1, "id"), text(2, "id")));
+        // A replayed copy that dies again is of another entry, and of the first one as well.
+        cli.run(&["dlq", "replay", &letter]).await.ok();
+        let copy = entries(&mut redis, AGAIN).await.remove(0);
+        bury(&mut redis, "orders", &copy.fields, "failed", "no stock").await;
+        let mut redis = server.connect().await;
+        let last = entries(&mut redis, DEAD).await.pop().unwrap();
+        // The helper buries as if for the first time: the last value says how often it was replayed.
+        let mut again = redis::cmd("XADD");
+        again.arg(DEAD).arg("*");
+        for (name, value) in &last.fields {
+            again.arg(&name[..]).arg(if &name[..] == b"dead.replays" { &b"1"[..] } else { &value[..] });
+        }
+        let again: String = again.query_async(&mut redis).await.unwrap();
+        let _: u64 = redis::cmd("XDEL").arg(DEAD).arg(last.id.to_string()).query_async(&mut redis).await.unwrap();
+        assert_eq!(cli.run(&["dlq", "show", &entry, "--json"]).await.json()["id"], again);
+        for none in ["failed", "e-9", "order.created"] {
+            let err = cli.run(&["dlq", "show", none]).await.failed(1);
+            assert!(err.contains("never buried"), "{err}");
+        }
+    }
+
     async fn stats_count_by_stream_type_and_reason(server: Server) {
         some_letters(&server).await;
         let cli = Cli::new(&server, TWO);
@@ -194,7 +231,7 @@ on_both_servers! {
         // One of these is gone by now.
         let ran = cli.run(&["dlq", "replay", &ids[0], &ids[1], "--stream", "orders"]).await;
         assert_eq!((ran.code, ran.out.as_str()), (1, "replayed 1 dead letter\n"));
-        insta::allow_duplicates! { insta::assert_snapshot!(masked(&ran.err), @"error: no dead letter of orders has the id ID: it was replayed or purged, or never was") };
+        insta::allow_duplicates! { insta::assert_snapshot!(masked(&ran.err), @"error: no dead letter of orders has the id ID: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an entry's or an event's id)") };
         let by = entries(&mut redis, AGAIN).await.pop().unwrap().fields.pop().unwrap().1;
         assert!(str::from_utf8(&by).unwrap().contains('@'), "{by:?}");
 
@@ -277,7 +314,7 @@ on_both_servers! {
         for (code, args) in [
             (2, &["show", "1-1"][..]),
             (1, &["show", "1-1", "--stream", "orders"]),
-            (2, &["show", "17", "--stream", "orders"]),
+            (1, &["show", "17", "--stream", "orders"]),
             (2, &["replay"]),
             (2, &["replay", "1-1"]),
             (1, &["replay", "1-1", "2-2", "--stream", "orders"]),
@@ -300,15 +337,15 @@ on_both_servers! {
         $ dlq show 1-1
         error: ids are a stream's own, and the worker reads 2: add --stream orders or --stream payments
         $ dlq show 1-1 --stream orders
-        error: there is no dead letter 1-1 of "orders" in the group "fulfilment": it was replayed or purged, or never was
+        error: no dead letter of orders in the group fulfilment has the id 1-1, and none is of an entry or an event that has it: it was replayed or purged, or never buried
         $ dlq show 17 --stream orders
-        error: invalid value '17' for '<ID>': "17" is no entry id: write it as Redis does, like 1732360000000-0
+        error: no dead letter of orders in the group fulfilment has the id 17, and none is of an entry or an event that has it: it was replayed or purged, or never buried
         $ dlq replay
         error: nothing to replay: name letters by their ids (streamhand dlq list), filter them (--type, --reason, --since …), or write --all
         $ dlq replay 1-1
         error: ids are a stream's own, and the worker reads 2: add --stream orders or --stream payments
         $ dlq replay 1-1 2-2 --stream orders
-        error: no dead letter of orders has the id 1-1 or 2-2: it was replayed or purged, or never was
+        error: no dead letter of orders has the id 1-1 or 2-2: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an entry's or an event's id)
         $ dlq replay 1-1 --type order.created
         error: the argument '[ID]...' cannot be used with '--type <TYPE>'
         $ dlq replay --all --reason failed

@@ -54,6 +54,7 @@ mod layers;
 mod leases;
 mod limits;
 mod logs;
+mod long_names;
 mod lost_replies;
 mod meddling;
 #[cfg(target_os = "linux")]

@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::terminal::{closed, print, say};
-use super::text::{count, printable, table, time};
+use super::text::{count, table, time};
 use super::{CommandError, adding};
 use crate::config::Settings;
 use crate::identity::which;
+use crate::names::shown;
 use crate::publisher::{Publisher, ScheduledEvent};
 use crate::rfc3339;
 use crate::stream::Cancelled;
@@ -115,14 +116,13 @@ async fn list(
 
 fn row(stream: &str, scheduled: &ScheduledEvent) -> Vec<String> {
     let event = scheduled.event.as_ref();
-    let shown =
-        |text: Option<&str>| text.map_or("-".to_owned(), |text| printable(text).to_string());
+    let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| shown(text).to_string());
     vec![
         time(scheduled.at),
         stream.to_owned(),
-        printable(&scheduled.id).to_string(),
-        shown(event.map(|event| event.event_type())),
-        shown(event.and_then(|event| event.subject())),
+        shown(&scheduled.id).to_string(),
+        or_none(event.map(|event| event.event_type())),
+        or_none(event.and_then(|event| event.subject())),
     ]
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::config::duration;
+use crate::names::is_hostile;
 use crate::rfc3339;
 
 /// Columns of a terminal that a cell needs which may be broken.
@@ -94,12 +95,6 @@ pub(super) fn printable_json(json: &str) -> String {
         }
     }
     text
-}
-
-/// Whether a character does something to a terminal; the last ones turn the direction of what follows.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 pub(super) struct Printable<'a>(&'a str);

@@ -24,6 +24,8 @@ pub struct Filter {
     pub(super) since: Option<SystemTime>,
     pub(super) until: Option<SystemTime>,
     pub(super) limit: Option<u64>,
+    pub(super) about: Option<String>,
+    pub(super) brief: bool,
 }
 
 impl Filter {
@@ -80,6 +82,18 @@ impl Filter {
     /// Only so many, the oldest of the first stream first.
     pub fn limit(mut self, letters: u64) -> Self {
         self.limit = Some(letters);
+        self
+    }
+
+    /// Only those of the entry with this id, or of the event: what was buried under it, replayed copies included.
+    pub fn about(mut self, id: impl Into<String>) -> Self {
+        self.about = Some(id.into());
+        self
+    }
+
+    /// For lists that people read: long names are cut when they are read.
+    pub(crate) fn brief(mut self) -> Self {
+        self.brief = true;
         self
     }
 

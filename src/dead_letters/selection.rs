@@ -270,6 +270,8 @@ impl Letters<'_> {
                     to: &id_text,
                     event_type: None,
                     reason: None,
+                    about: None,
+                    brief: false,
                 };
                 let keys = &dead.streams[*at];
                 let page = dead.pool.browse(keys, &browse).await?;
@@ -300,6 +302,8 @@ impl Letters<'_> {
                     to: &last.to_string(),
                     event_type: filter.event_type.as_deref(),
                     reason: filter.reason.as_deref(),
+                    about: filter.about.as_deref(),
+                    brief: filter.brief,
                 };
                 let page = dead.pool.browse(keys, &browse).await?;
                 self.strangers += page.strangers;

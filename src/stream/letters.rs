@@ -38,6 +38,9 @@ const CRASH_CHECKS: &str = "crash_checks";
 const LETTERS: usize = 100;
 const BYTES: usize = 1 << 20;
 
+/// Bytes of a name in a brief answer: more than are shown of it.
+const BRIEF: &str = "1024";
+
 /// A dead letter without its data.
 #[derive(Debug)]
 pub(crate) struct Head {
@@ -88,6 +91,10 @@ pub(crate) struct Browse<'a> {
     pub to: &'a str,
     pub event_type: Option<&'a str>,
     pub reason: Option<&'a str>,
+    /// Only letters of the entry or the event of this id.
+    pub about: Option<&'a str>,
+    /// For lists that people read: names are cut.
+    pub brief: bool,
 }
 
 /// Some dead letters.
@@ -121,6 +128,8 @@ impl Pool {
             .arg(BYTES)
             .arg(browse.event_type.unwrap_or_default())
             .arg(browse.reason.unwrap_or_default())
+            .arg(browse.about.unwrap_or_default())
+            .arg(if browse.brief { BRIEF } else { "" })
             .invoke_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;

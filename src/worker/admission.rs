@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::event::{Entry, Envelope};
 use crate::handler::Registry;
 use crate::middleware::{Handler, HandlerFuture};
+use crate::names::shown;
 use crate::policy::{Breakers, CatchPanics, CaughtFuture, Gate, Room, TimedFuture, TimeoutLayer};
 use crate::stream::Record;
 use crate::stream::unknown::{self, Ranges};
@@ -182,8 +183,8 @@ impl Routes {
         let bound = self.find(envelope.type_bytes());
         let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
         if memory.knows(&batch.source, slot.id, &envelope) {
-            let event_type = envelope.event_type();
-            tracing::info!(entry = %slot.id, event_type, "handled already: its acknowledgement was lost with a server");
+            let event_type = shown(envelope.event_type());
+            tracing::info!(entry = %slot.id, %event_type, "handled already: its acknowledgement was lost with a server");
             let body = event_body(batch, envelope, attempt, policy);
             return Admission::Settle(Verdict::Ack, body, attempt);
         }
@@ -226,7 +227,10 @@ impl Routes {
                     attempt,
                 );
             }
-            None => format!("no handler is registered for {:?}", envelope.event_type()),
+            None => format!(
+                "no handler is registered for \"{}\"",
+                shown(envelope.event_type())
+            ),
         };
         let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
         let body = event_body(batch, envelope, attempt, policy);

@@ -19,6 +19,7 @@ use super::verdict::{self, Verdict};
 use crate::context::{Cancelled, Context};
 use crate::event::EntryId;
 use crate::failure::{Cause, Failure, FailureVerdict};
+use crate::names::shown;
 use crate::policy::{Held, Pass, Why};
 
 /// How long what a paused handler would have handled is put back for. A resume brings it forward.
@@ -264,6 +265,7 @@ impl Executor {
 
 /// Says what became of an entry; of a success only to those who listen closely.
 pub(super) fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &str, attempt: u32) {
+    let event_type = tracing::field::display(shown(event_type));
     match verdict {
         Verdict::Ack => tracing::debug!(%entry, event_type, attempt, "handled"),
         _ if owner == Owner::Another => {

@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
+use crate::names::shown;
 use crate::outbox::{Ask, Known};
 use crate::stream::{CommitOutcome, Trouble};
 
@@ -310,9 +311,9 @@ pub(super) fn ended(
     slot.finish();
     if !is_ours {
         let envelope = ctx.envelope();
-        let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
+        let (entry, event_type) = (envelope.entry_id(), shown(envelope.event_type()));
         tracing::warn!(
-            %entry, event_type, attempt = ctx.attempt(),
+            %entry, %event_type, attempt = ctx.attempt(),
             "handled, but another worker has taken it over: nothing was committed here"
         );
     }

@@ -13,6 +13,7 @@ use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, printable_json, table};
 use crate::config::Settings;
 use crate::eventstore::{EventStore, Events, RedisEventStore, Registered, StoredEvent};
+use crate::names::shown;
 use crate::rfc3339;
 
 /// Rows that are laid out together, and how many characters of them; what follows begins a new table.
@@ -106,9 +107,9 @@ fn row(stored: &StoredEvent) -> Vec<String> {
         Some(json) => json,
         None => String::from_utf8_lossy(event.data()).into_owned(),
     };
-    let mut shown: String = data.chars().take(DATA).collect();
-    if shown.len() < data.len() {
-        shown.push('…');
+    let mut start: String = data.chars().take(DATA).collect();
+    if start.len() < data.len() {
+        start.push('…');
     }
     let version = match event.version() {
         1 => String::new(),
@@ -117,10 +118,10 @@ fn row(stored: &StoredEvent) -> Vec<String> {
     vec![
         stored.version.to_string(),
         rfc3339::millis(event.time()),
-        format!("{}{version}", printable(event.event_type())),
-        printable(&event.id()).to_string(),
+        format!("{}{version}", shown(event.event_type())),
+        shown(&event.id()).to_string(),
         stored.position.to_string(),
-        printable(&shown).to_string(),
+        printable(&start).to_string(),
     ]
 }
 

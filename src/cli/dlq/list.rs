@@ -9,6 +9,7 @@ use super::select::{FilterArgs, say_strangers};
 use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, table, time};
 use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::names::shown;
 
 /// Letters in the table where no limit is given.
 const LIMIT: u64 = 100;
@@ -34,17 +35,18 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
         .filter
         .filter(dead)
         .await?
-        .limit(limit.saturating_add(1));
+        .limit(limit.saturating_add(1))
+        .brief();
     let selection = dead.select(filter).await?;
     let with_stream = dead.streams().count() > 1 && args.filter.stream.is_none();
     let mut letters = selection.letters();
-    let (mut rows, mut shown, mut more) = (Vec::new(), 0, false);
+    let (mut rows, mut count, mut more) = (Vec::new(), 0, false);
     while let Some(letter) = letters.next().await? {
-        if shown == limit {
+        if count == limit {
             more = true;
             break;
         }
-        shown += 1;
+        count += 1;
         rows.push(letter);
         if rows.len() == ROWS {
             print(lay_out(&rows, with_stream))?;
@@ -55,11 +57,11 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
         print(lay_out(&rows, with_stream))?;
     }
     say_strangers(&letters);
-    if shown == 0 {
+    if count == 0 {
         args.filter.say_none(dead);
     } else if more && args.filter.limit.is_none() {
         say(format_args!(
-            "these are the {shown} oldest: see more by --limit, or count them by dlq stats"
+            "these are the {count} oldest: see more by --limit, or count them by dlq stats"
         ));
     }
     Ok(())
@@ -94,8 +96,8 @@ fn lay_out(letters: &[DeadLetter], with_stream: bool) -> String {
         }
         let event_type = letter.event_type.as_deref().unwrap_or("-");
         row.extend([
-            printable(event_type).to_string(),
-            printable(&letter.reason).to_string(),
+            shown(event_type).to_string(),
+            shown(&letter.reason).to_string(),
             letter.attempts.to_string(),
             time(letter.at),
             printable(&letter.error).to_string(),

@@ -184,7 +184,8 @@ impl Meant {
         }
         let ids: Vec<String> = self.missing.iter().map(EntryId::to_string).collect();
         Err(CommandError::failed(format!(
-            "no dead letter of {} has the id {}: it was replayed or purged, or never was",
+            "no dead letter of {} has the id {}: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an \
+             entry's or an event's id)",
             self.place,
             ids.join(" or ")
         )))

@@ -10,14 +10,16 @@ use super::select::stream_of_ids;
 use crate::cli::data::{self, Shown};
 use crate::cli::terminal::print;
 use crate::cli::text::{count, printable, rough};
-use crate::dead_letters::{DeadLetters, WholeLetter};
+use crate::dead_letters::{DeadLetters, Filter, WholeLetter};
+use crate::error::ErrorKind;
 use crate::event::EntryId;
+use crate::names::shown;
 use crate::rfc3339;
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
-    /// The letter's id, as `dlq list` shows it
-    id: EntryId,
+    /// The letter's id, as `dlq list` shows it, or that of the entry or the event it is of
+    id: String,
     /// The stream it is of, where the worker reads several
     #[arg(long)]
     stream: Option<String>,
@@ -28,12 +30,46 @@ pub(super) struct ShowArgs {
 
 pub(super) async fn run(args: ShowArgs, dead: &DeadLetters) -> Result<(), CommandError> {
     let stream = stream_of_ids(dead, args.stream.as_deref())?;
-    let letter = dead.get(&stream, args.id).await?;
+    let letter = find(dead, &stream, &args.id).await?;
     if args.json {
         let json = serde_json::to_string(&letter);
         return print(json.map_err(|error| CommandError::failed(error.to_string()))?);
     }
     print(readable(&letter, dead.now().await?).trim_end())
+}
+
+/// The letter of this id, or else the one of the entry or the event that has it.
+async fn find(dead: &DeadLetters, stream: &str, id: &str) -> Result<WholeLetter, CommandError> {
+    if let Ok(letter) = id.parse() {
+        match dead.get(stream, letter).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            known => return Ok(known?),
+        }
+    }
+    let about = Filter::new().stream(stream).about(id);
+    let selection = dead.select(about).await?;
+    let (mut letters, mut found) = (selection.letters(), Vec::new());
+    while let Some(letter) = letters.next().await? {
+        found.push(letter.id);
+    }
+    match &found[..] {
+        [only] => Ok(dead.get(stream, *only).await?),
+        [] => Err(CommandError::failed(format!(
+            "no dead letter of {stream} in the group {} has the id {}, and none is of an entry or an event that has \
+             it: it was replayed or purged, or never buried",
+            dead.group(),
+            shown(id)
+        ))),
+        several => {
+            let ids: Vec<String> = several.iter().map(EntryId::to_string).collect();
+            Err(CommandError::failed(format!(
+                "{} dead letters are of {}: show one of {}",
+                several.len(),
+                shown(id),
+                ids.join(", ")
+            )))
+        }
+    }
 }
 
 fn readable(letter: &WholeLetter, now: SystemTime) -> String {

@@ -5,8 +5,9 @@ use clap::Args;
 use super::CommandError;
 use super::select::FilterArgs;
 use crate::cli::terminal::print;
-use crate::cli::text::{count, printable, table, time};
+use crate::cli::text::{count, table, time};
 use crate::dead_letters::{DeadLetters, Tally};
+use crate::names::shown;
 
 #[derive(Args)]
 pub(super) struct StatsArgs {
@@ -18,7 +19,9 @@ pub(super) struct StatsArgs {
 }
 
 pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), CommandError> {
-    let selection = dead.select(args.filter.filter(dead).await?).await?;
+    let filter = args.filter.filter(dead).await?;
+    let filter = if args.json { filter } else { filter.brief() };
+    let selection = dead.select(filter).await?;
     let stats = selection.stats().await?;
     let total: u64 = stats.values().map(|tally| tally.count).sum();
     if args.json {
@@ -48,8 +51,8 @@ pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), Comma
         };
         vec![
             stream.clone(),
-            printable(event_type).to_string(),
-            printable(reason).to_string(),
+            shown(event_type).to_string(),
+            shown(reason).to_string(),
             tally.count.to_string(),
             time(tally.oldest),
             time(tally.newest),

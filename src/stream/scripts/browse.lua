@@ -2,10 +2,12 @@
 -- so that what lies in memory at once is one entry, however large the others are.
 -- Behind: common/ids, common/death
 -- KEYS: dead
--- ARGV: id to begin at, id to end at, most letters to look at, most bytes, type or '', reason or ''
+-- ARGV: id to begin at, id to end at, most letters to look at, most bytes, type or '', reason or '', the id of the
+--       entry or the event it is of or '', bytes after which what is answered of a name is cut or ''
 -- Answers: heads {id, type or false, how many fields, bytes, the twelve values}, id to continue at or false,
 --          how many entries are no dead letters
 local most, room, event_type, reason = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local about, short = ARGV[7] or '', ARGV[8] and tonumber(ARGV[8])
 local out, strangers, looked, bytes, from = {}, 0, 0, 0, ARGV[1]
 
 while from and looked < most and bytes < room do
@@ -26,14 +28,21 @@ while from and looked < most and bytes < room do
     end
     -- What an earlier replay put behind the original fields is none of them.
     if v[#v] ~= '0' and fields[count - 7] == 'replay.entry' and fields[count - 1] == 'replay.by' then count = count - 8 end
-    local found = false
+    local found, is_about = false, about == '' or v[8] == about
+      or (fields[count + 1] == 'replay.entry' and fields[count + 2] == about)
     for i = 1, count, 2 do
-      if fields[i] == 'type' then
-        found = fields[i + 1]
-        break
-      end
+      if fields[i] == 'type' and not found then found = fields[i + 1] end
+      if found and is_about then break end
+      if fields[i] == 'id' and fields[i + 1] == about then is_about = true end
     end
-    if event_type == '' or found == event_type then out[#out + 1] = { id, found, count / 2, size, v } end
+    if is_about and (event_type == '' or found == event_type) then
+      if short then
+        found = found and string.sub(found, 1, short)
+        -- Errors are cut by who writes them.
+        for i, value in ipairs(v) do v[i] = i == 2 and value or string.sub(value, 1, short) end
+      end
+      out[#out + 1] = { id, found, count / 2, size, v }
+    end
   end
 end
 return { out, from or false, strangers }

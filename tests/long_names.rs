@@ -1,0 +1,42 @@
+//! Names of any length and with anything in them come from outside: what people read has them cut, what programs read
+//! has them whole.
+
+use std::time::Duration;
+
+use crate::support::letters::fields;
+use crate::support::{Cli, Server, Setup, add, dead, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LONG: usize = 10_000_000;
+
+on_both_servers! {
+    async fn a_type_of_ten_megabytes_costs_neither_the_log_nor_a_list_its_size(server: Server) {
+        let mut redis = server.connect().await;
+        let long = format!("\u{1b}[31m{}", "x".repeat(LONG));
+        add(&mut redis, "jobs", &fields(&[("type", &long), ("id", &long), ("data", "{}")])).await;
+        let mut worker = Setup::new(&server).worker("unhandled_after = \"1ms\"").process();
+        eventually(PATIENCE, "the event to be buried", async || dead(&mut redis).await == 1).await;
+        worker.terminate();
+        worker.wait(PATIENCE).await;
+        let log = worker.log();
+        assert!(log.len() < 20_000, "{} bytes of log", log.len());
+        assert!(log.contains("no handler is registered for") && !log.contains("\u{1b}[31mx"), "{log}");
+
+        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]");
+        for args in [&["list"][..], &["stats"]] {
+            let out = cli.run(&[&["dlq"], args].concat()).await.ok();
+            assert!(out.len() < 3_000, "{} bytes of {args:?}", out.len());
+            assert!(out.contains("\\u{1b}[31mxxx") && out.contains("x… ("), "{out}");
+        }
+        let json = cli.run(&["dlq", "list", "--json"]).await.json();
+        assert!(json[0]["type"] == long.as_str(), "JSON has it whole");
+        let json = cli.run(&["dlq", "stats", "--json"]).await.json();
+        assert!(json["kinds"][0]["type"] == long.as_str(), "JSON has it whole");
+
+        let later = ["publish", "jobs", "test.job", "{}", "--delay", "1h", "--id", &"e".repeat(100_000)];
+        let said = cli.run(&later).await;
+        assert!(said.err.len() < 1_000, "{}", said.err.len());
+        let out = cli.run(&["scheduled", "list"]).await.ok();
+        assert!(out.len() < 1_000 && out.contains("e… (100000 bytes)"), "{out}");
+    }
+}
