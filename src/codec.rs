@@ -260,6 +260,13 @@ pub(crate) fn unpack(fields: Fields) -> Result<Fields, (Fields, DecodeError)> {
     Ok(unpacked)
 }
 
+/// The fields that a script has packed; None where it is something else.
+pub(crate) fn packed(packed: Vec<u8>) -> Option<Fields> {
+    let mut fields = Fields::new();
+    fields.push(PACKED, packed);
+    unpack(fields).ok()
+}
+
 /// A string of any bytes, as MessagePack's `str` or `bin`.
 mod serde_bytes_like {
     use serde::de::{Deserialize, Deserializer, Error, Visitor};

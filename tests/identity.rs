@@ -275,6 +275,37 @@ on_both_servers! {
         assert_eq!(left, 0);
     }
 
+    async fn what_other_hands_or_releases_have_scheduled_is_known_and_cancelled(server: Server) {
+        let mut redis = server.connect().await;
+        let publisher = publisher(&server.url());
+        let (ms, at) = (32_503_680_000_000_u64, SystemTime::UNIX_EPOCH + Duration::from_secs(32_503_680_000));
+        let packed = rmp_serde::to_vec(&["type", "test.job", "id", "7", "data", "1"]).unwrap();
+        for (id, packed) in [("7", &packed[..]), ("spoilt", b"no fields")] {
+            let _: () = redis.zadd("{jobs}:scheduled", id, ms).await.unwrap();
+            let _: () = redis.hset("{jobs}:scheduled:events", id, packed).await.unwrap();
+        }
+        let job = |id: &str, data: &str| Envelope::new("test.job").with("id", id).with("data", data);
+        assert!(!publisher.publish_envelope_at("jobs", job("7", " 1 "), at).await.unwrap().is_new);
+        assert_eq!(publisher.publish_envelope_at("jobs", job("7", "2"), at).await.unwrap_err().kind(), ErrorKind::Exists);
+        assert!(publisher.publish_envelope_at("jobs", job("7", "1").with("source", "a"), at).await.unwrap().is_new);
+        assert!(!publisher.publish_envelope_at("jobs", job("spoilt", "1"), at).await.unwrap().is_new);
+        assert!(publisher.cancel_scheduled_event("jobs", &job("7", "1")).await.unwrap());
+        assert!(publisher.cancel_scheduled("jobs", "7").await.unwrap());
+        assert!(publisher.cancel_scheduled_event("jobs", &job("spoilt", "1")).await.unwrap());
+        assert_eq!(keys(&mut redis, "*").await, [""; 0]);
+        // An id that looks like a name of ours is one like any other.
+        let ids = ["\0i7", "\0m7", "\0"];
+        for id in ids {
+            assert!(publisher.publish_envelope_at("jobs", job(id, "1"), at).await.unwrap().is_new);
+            assert!(!publisher.publish_envelope_at("jobs", job(id, "1"), at).await.unwrap().is_new);
+        }
+        assert_eq!(scheduled(&publisher).await.len(), 3);
+        for id in ids {
+            assert!(publisher.cancel_scheduled("jobs", id).await.unwrap());
+        }
+        assert_eq!(keys(&mut redis, "*").await, [""; 0]);
+    }
+
     async fn events_under_one_id_all_come_when_they_are_due(server: Server) {
         let mut redis = server.connect().await;
         let publisher = publisher(&server.url());

@@ -9,11 +9,10 @@ use super::terminal::{closed, print, say};
 use super::text::{count, table, time};
 use super::{CommandError, adding};
 use crate::config::Settings;
-use crate::identity::which;
 use crate::names::shown;
 use crate::publisher::{Publisher, ScheduledEvent};
 use crate::rfc3339;
-use crate::stream::Cancelled;
+use crate::stream::{Cancelled, Wanted};
 
 /// Events in the table where no limit is given.
 const LIMIT: u64 = 100;
@@ -188,16 +187,9 @@ async fn cancel(args: CancelArgs, publisher: &Publisher) -> Result<(), CommandEr
     } = args;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
-    let which_of = |id: &str| {
-        let source = source.as_deref().unwrap_or_default();
-        let event_type = event_type.as_deref()?;
-        Some(which(
-            source.as_bytes(),
-            id.as_bytes(),
-            event_type.as_bytes(),
-        ))
-    };
-    let asked: Vec<(&str, Option<String>)> = ids.iter().map(|id| (&id[..], which_of(id))).collect();
+    let source = source.as_deref().unwrap_or_default();
+    let of = event_type.as_deref().map(|of| (of, source));
+    let asked: Vec<Wanted<'_>> = ids.iter().map(|id| Wanted { id, of }).collect();
     let cancelled = publisher.cancel_all_scheduled(&stream, &asked).await?;
     let (mut number, mut missing, mut several) = (0, Vec::new(), Vec::new());
     for (id, cancelled) in ids.iter().zip(cancelled) {

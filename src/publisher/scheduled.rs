@@ -10,10 +10,8 @@ use super::{Publisher, check_stream, with_id};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
-use crate::fields::Fields;
 use crate::handler::Event;
-use crate::identity::which;
-use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, time};
+use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, Wanted, time};
 
 /// An event that is to be published later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,13 +150,13 @@ impl Publisher {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         let event = self.with_source(event.clone());
-        let source = event.source().unwrap_or_default().as_bytes();
-        let which = which(source, event.id().as_bytes(), event.event_type().as_bytes());
-        self.cancel_one(stream, &event.id(), Some(which)).await
+        let of = (event.event_type(), event.source().unwrap_or_default());
+        self.cancel_one(stream, &event.id(), Some(of)).await
     }
 
-    async fn cancel_one(&self, stream: &str, id: &str, which: Option<String>) -> Result<bool> {
-        let cancelled = self.cancel_all_scheduled(stream, &[(id, which)]).await?;
+    async fn cancel_one(&self, stream: &str, id: &str, of: Option<(&str, &str)>) -> Result<bool> {
+        let wanted = [Wanted { id, of }];
+        let cancelled = self.cancel_all_scheduled(stream, &wanted).await?;
         match cancelled[..] {
             [Cancelled::Which(many)] => Err(Error::new(
                 ErrorKind::Invalid,
@@ -174,7 +172,7 @@ impl Publisher {
     pub(crate) async fn cancel_all_scheduled(
         &self,
         stream: &str,
-        events: &[(&str, Option<String>)],
+        events: &[Wanted<'_>],
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
         self.pool.cancel(&StreamKeys::new(stream), events).await
@@ -252,9 +250,7 @@ fn too_far() -> Error {
 
 fn event(kept: Kept) -> ScheduledEvent {
     let unpack = |packed: Vec<u8>| {
-        let mut fields = Fields::new();
-        fields.push(codec::PACKED, packed);
-        let fields = codec::unpack(fields).ok()?;
+        let fields = codec::packed(packed)?;
         let id = EntryId::default();
         Envelope::decode(Entry { id, fields }).ok()
     };

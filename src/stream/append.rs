@@ -15,6 +15,7 @@ use super::keys::StreamKeys;
 use super::reply;
 use super::schedule::time;
 use super::settle::script;
+use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;
@@ -223,6 +224,12 @@ impl<'a> Addition<'a> {
         };
         Addition { event, identity }
     }
+
+    /// Whether these fields of the same event say something else.
+    fn has_other_data(&self, fields: &Fields) -> bool {
+        let data = |identity: &Option<Identity>| identity.as_ref().map(|it| it.data().to_owned());
+        data(&Identity::of(fields)) != data(&self.identity)
+    }
 }
 
 /// The first of what is to be sent as one pipeline, and their places. Its first answer is that of loading the script,
@@ -308,7 +315,6 @@ impl How {
                 .arg(&keys.events);
             call.arg(&*id)
                 .arg(which)
-                .arg(data)
                 .arg(due.map_or(String::new(), |due| due.to_string()))
                 .arg(delay.as_millis() as u64);
             call
@@ -333,7 +339,7 @@ impl How {
     /// What the answer to that request says.
     fn done(&self, answer: Value, entry: &Addition<'_>, doing: &str) -> Result<Done> {
         let (done, differs) = self
-            .parse(answer)
+            .parse(answer, entry)
             .ok_or_else(|| Trouble::garbled(doing).into_error())?;
         let exists = |message| Err(Error::new(ErrorKind::Exists, message));
         if differs {
@@ -362,21 +368,25 @@ impl How {
     }
 
     /// What was done, and whether that was with other data.
-    fn parse(&self, answer: Value) -> Option<(Done, bool)> {
+    fn parse(&self, answer: Value, entry: &Addition<'_>) -> Option<(Done, bool)> {
         if let How::Now = self {
             return reply::id(&answer).map(|id| (Done::Added(id), false));
         }
         let [what, is_new, differs] = reply::tuple(answer)?;
         let is_new = reply::int(&is_new)? == 1;
-        let done = match self {
-            How::At(_) | How::After(_) => Done::Scheduled {
-                due_ms: reply::text(what)?.parse::<f64>().ok()? as u64,
-                is_new,
-            },
-            _ if is_new => reply::id(&what).map(Done::Added)?,
-            _ => reply::id(&what).map(Done::AddedBefore)?,
-        };
-        Some((done, reply::int(&differs)? == 1))
+        Some(match self {
+            How::At(_) | How::After(_) => {
+                let due_ms = reply::text(what)?.parse::<f64>().ok()? as u64;
+                let kept = reply::bytes(differs).and_then(codec::packed);
+                let differs = kept.is_some_and(|kept| entry.has_other_data(&kept));
+                (Done::Scheduled { due_ms, is_new }, differs)
+            }
+            _ if is_new => (reply::id(&what).map(Done::Added)?, false),
+            _ => (
+                reply::id(&what).map(Done::AddedBefore)?,
+                reply::int(&differs)? == 1,
+            ),
+        })
     }
 }
 

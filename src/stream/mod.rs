@@ -61,7 +61,7 @@ pub(crate) use read::Read;
 pub(crate) use reader::Reader;
 pub(crate) use readers::{Adding, Readers};
 pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
-pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, time};
+pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use status::StreamStatus;

@@ -9,6 +9,7 @@ use super::keys::StreamKeys;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
+use crate::identity::which;
 
 script!(ADD_DUE, "add_due", behind "common/scheduled");
 script!(LIST, "list_scheduled", behind "common/scheduled");
@@ -45,6 +46,13 @@ pub(crate) struct Kept {
 pub(crate) struct Place {
     pub name: Vec<u8>,
     pub due: String,
+}
+
+/// An event that is to be cancelled.
+pub(crate) struct Wanted<'a> {
+    pub id: &'a str,
+    /// Its type and its source, which may be empty; None where it is the only one of that id.
+    pub of: Option<(&'a str, &'a str)>,
 }
 
 /// What cancelling an event came to.
@@ -131,19 +139,18 @@ impl Pool {
     }
 
     /// Takes events off that wait for their time: each by its id, and by which event it is where that is known.
-    pub async fn cancel(
-        &self,
-        keys: &StreamKeys,
-        events: &[(&str, Option<String>)],
-    ) -> Result<Vec<Cancelled>> {
+    pub async fn cancel(&self, keys: &StreamKeys, events: &[Wanted<'_>]) -> Result<Vec<Cancelled>> {
         let doing = format!("cancelling what is scheduled in {}", keys.scheduled);
         let mut conn = self.get().await?;
         let mut cancelled = Vec::with_capacity(events.len());
         for chunk in events.chunks(EVENTS) {
             let mut call = CANCEL.key(&keys.scheduled);
             call.key(&keys.events);
-            for (id, which) in chunk {
-                call.arg(*id).arg(which.as_deref().unwrap_or_default());
+            for Wanted { id, of } in chunk {
+                let (event_type, source) = of.unwrap_or_default();
+                let which = |_| which(source.as_bytes(), id.as_bytes(), event_type.as_bytes());
+                call.arg(*id).arg(of.map(which).unwrap_or_default());
+                call.arg(event_type).arg(source);
             }
             let value: Value = call
                 .invoke_async(&mut conn)

@@ -24,7 +24,7 @@ end
 local added, gone, bytes = 0, {}, 0
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, ARGV[1])) do
   if bytes > tonumber(ARGV[2]) then break end
-  local packed = fields_of(redis.call('HGET', events, name))
+  local packed = redis.call('HGET', events, name)
   if packed then
     bytes = bytes + #packed
     redis.call('XADD', stream, '*', unpack(unpacked(packed)))

@@ -19,7 +19,7 @@ local found = redis.call('ZRANGE', scheduled, from, from + ARGV[3] - 1, 'WITHSCO
 local out, bytes = {}, 0
 for i = 1, #found, 2 do
   if bytes > tonumber(ARGV[4]) then break end
-  local packed = fields_of(redis.call('HGET', events, found[i]))
+  local packed = redis.call('HGET', events, found[i])
   bytes = bytes + (packed and #packed or 0)
   out[#out + 1] = { found[i], found[i + 1], packed, id_of(found[i]) }
 end

@@ -1,38 +1,44 @@
 -- Keeps an event that is to be added to its stream later. One that is kept already stays as it is.
 -- Behind: common/scheduled
 -- KEYS: stream, scheduled, events
--- ARGV: the event's id, which event it is, a hash of its data, its due time (ms) or '', how long it has from now (ms)
---       where there is none, then its fields
--- Answers: due time (ms), whether it is new (0|1), whether it is kept with other data (0|1)
-local stream, scheduled, events = KEYS[1], KEYS[2], KEYS[3]
-local id, which, data = ARGV[1], ARGV[2], ARGV[3]
+-- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
+--       then its fields
+-- Answers: due time (ms), whether it is new (0|1), the packed fields of what is kept where its data is written otherwise,
+--       or false
+local stream, scheduled, events, id, which = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', events)
+local fields = {}
+for a = 5, #ARGV do fields[#fields + 1] = ARGV[a] end
 
--- When it is due that has this name, which event it is, and the hash of its data.
+-- When it is due that has this name, and what is kept of it.
 local function look(name)
   local due = redis.call('ZSCORE', scheduled, name)
-  local kept = due and redis.call('HGET', events, name)
-  if not kept then return nil end
-  local its, with = string.match(kept, HEAD)
-  return string.format('%.0f', due), its or which, with or data
+  return due, due and redis.call('HGET', events, name)
 end
+-- Whether both say the same of this. What other hands have spoilt is not told apart.
+local function alike(kept, what) return not kept or says(kept, what) == says(fields, what) end
 
 local name = name_of(which, id)
-local due, its, with = look(name)
-if not due and stands_alone(id) then
-  due, its, with = look(id)
-  if not due then name = id end
+local due, packed = look(name)
+local is_it = packed
+if not packed and stands_alone(id) then
+  due, packed = look(id)
+  local kept = fields_of(packed)
+  is_it = packed and alike(kept, 'type') and alike(kept, 'source')
+  if not packed then name = id end
 end
-if due and its == which then return { due, 0, with ~= data and 1 or 0 } end
+if is_it then
+  local kept, same = fields_of(packed), true
+  for _, what in ipairs({ 'data', 'datacontenttype', 'schemaversion' }) do same = same and alike(kept, what) end
+  return { string.format('%.0f', due), 0, not same and packed }
+end
 
-due = ARGV[4]
+due = ARGV[3]
 if due == '' then
   local t = redis.call('TIME')
-  due = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[5])
+  due = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[4])
 end
-local fields = {}
-for a = 6, #ARGV do fields[#fields + 1] = ARGV[a] end
 if name ~= id then
   local list = '\0i' .. id
   local others = redis.call('HGET', events, list) or ''
@@ -40,6 +46,6 @@ if name ~= id then
   for other in string.gmatch(others, WHICH) do listed = listed or other == which end
   if not listed then redis.call('HSET', events, list, others .. which) end
 end
-redis.call('HSET', events, name, which .. ' ' .. data .. ' ' .. cmsgpack.pack(fields))
+redis.call('HSET', events, name, cmsgpack.pack(fields))
 redis.call('ZADD', scheduled, due, name)
-return { due, 1, 0 }
+return { due, 1, false }

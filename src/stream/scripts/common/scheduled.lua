@@ -1,9 +1,7 @@
 -- What waits for its time, and under which names. An event is on the schedule under its id. Others of the same id, of
 -- another source or type, have names of their own, '\0m<which event><its id>', and '\0i<id>' among the events has the
--- list of those: 32 digits each. An id that begins like that itself never stands alone.
--- What is kept of an event: '<which event> <hash of its data> ' and its fields, packed; of an earlier release the
--- fields alone.
-local HEAD = '^(' .. string.rep('%x', 32) .. ') (' .. string.rep('%x', 16) .. ') '
+-- list of those: 32 digits each. An id that begins like that itself never stands alone. What is kept of an event is its
+-- fields, packed, and nothing else: workers of other groups may be of another release.
 local WHICH = string.rep('%x', 32)
 local function name_of(which, id) return '\0m' .. which .. id end
 local function id_of(name)
@@ -11,9 +9,18 @@ local function id_of(name)
 end
 local function stands_alone(id) return string.byte(id, 1) ~= 0 end
 
--- The packed fields of what is kept.
+-- The first field of this name that says something.
+local function says(fields, name)
+  for i = 1, #fields - 1, 2 do
+    if fields[i] == name and fields[i + 1] ~= '' then return fields[i + 1] end
+  end
+  return ''
+end
+
+-- The fields of what is kept; nil where other hands have written something else.
 local function fields_of(kept)
-  return kept and string.match(kept, HEAD) and string.sub(kept, 51) or kept
+  local ok, fields = pcall(cmsgpack.unpack, kept or '')
+  return ok and type(fields) == 'table' and fields or nil
 end
 
 -- Takes an event off.
