@@ -7,7 +7,7 @@ use serde_json::json;
 use streamhand::eventstore::{EventStore, Expected, RedisEventStore, Repository, Snapshot};
 use streamhand::{Envelope, Format, Settings};
 
-use self::ledger::{Account, Opened};
+use self::ledger::{Account, Opened, PANICS};
 use crate::support::{Cli, Server, entries, masked, run_program};
 
 /// The program of these tests, once more as a process.
@@ -160,7 +160,7 @@ on_both_servers! {
         let said = async |args: &[&str]| cli.run(&[&["aggregate"], args].concat()).await.failed(2);
         let refused = async |args: &[&str]| said(&[&["append", "account:a-1"], args].concat()).await;
         for (error, expected) in [
-            (refused(&["account.deposted", "{}"]).await, "\"account.deposted\" is no event of the aggregate account; did you mean account.deposited? there are: account.opened, account.deposited, account.closed"),
+            (refused(&["account.deposted", "{}"]).await, "\"account.deposted\" is no event of the aggregate account; did you mean account.deposited? there are: account.opened, account.deposited, account.closed, account.noted"),
             (refused(&["account.opened", r#"{"name":"Ada"}"#]).await, "DATA is no account.opened of today: the data does not decode as JSON: missing field `currency`"),
             (refused(&["account.deposited", "cents"]).await, "DATA is no JSON: expected value"),
             (refused(&["account.deposited", "-5"]).await, "DATA is no account.deposited of today"),
@@ -269,6 +269,65 @@ on_both_servers! {
         ]));
         let error = cli.run(&["aggregate", "verify", "acount"]).await.failed(2);
         assert!(error.contains("did you mean account?"), "{error}");
+    }
+
+    async fn an_event_that_could_not_be_applied_is_a_finding_and_is_not_stored(server: Server) {
+        let (store, cli) = (store(&server), cli(&server));
+        let mut redis = server.connect().await;
+        for id in ["good", "bad", "gone", "list"] {
+            some_account(&store, id).await;
+        }
+        let append = async |args: &[&str]| cli.run(&[&["aggregate", "append", "account:good"], args].concat()).await;
+        let panics = json!({ "cents": PANICS }).to_string();
+        for (args, expected) in [
+            (&["account.deposited", &panics][..], "event 4 of account:good (account.deposited in version 1): applied, it panicked: asked to panic"),
+            (&["account.deposited", &panics, "--expect", "3"], "event 4 of account:good (account.deposited in version 1): applied, it panicked: asked to panic"),
+            (&["account.noted", r#"{"text":"lost"}"#], "event 4 of account:good (account.noted in version 1): the data does not decode"),
+        ] {
+            let ran = append(args).await;
+            assert_eq!((ran.code, &ran.out[..]), (1, ""), "{ran:?}");
+            assert!(ran.err.contains("nothing is stored") && ran.err.contains(expected), "{ran:?}");
+        }
+        assert_eq!(store.version(&"account:good".parse().unwrap()).await.unwrap(), 3);
+        // What may be repeated still may.
+        for _ in 0..2 {
+            append(&["account.deposited", r#"{"cents":1}"#, "--event-id", "d-1"]).await.ok();
+            append(&["account.deposited", r#"{"cents":1}"#, "--event-id", "d-1", "--expect", "3"]).await.ok();
+        }
+
+        // By a program of another release.
+        let event = |cents| Envelope::new("account.deposited").msgpack(&json!({ "cents": cents })).unwrap();
+        store.append(&"account:bad".parse().unwrap(), vec![event(PANICS), event(1)], Expected::Exact(3)).await.unwrap();
+        let key = |id: &str| format!("{{accounts}}:account:{id}");
+        for command in [vec!["SET".to_owned(), key("gone"), "x".to_owned()], vec!["DEL".to_owned(), key("list")], vec!["RPUSH".to_owned(), key("list"), "x".to_owned()]] {
+            let _: redis::Value = redis::cmd(&command[0]).arg(&command[1..]).query_async(&mut redis).await.unwrap();
+        }
+        for which in [&[][..], &["account"], &["account:good", "account:gone", "account:bad", "account:list"]] {
+            let said = cli.run(&[&["aggregate", "verify"], which].concat()).await;
+            let mut lines: Vec<_> = said.out.lines().collect();
+            lines.sort_unstable();
+            insta::allow_duplicates! { insta::assert_snapshot!(lines.join("\n"), @r#"
+            account:bad at 4: event 4 of account:bad (account.deposited in version 1): applied, it panicked: asked to panic
+            account:gone: account:gone has been overwritten: its key {accounts}:account:gone holds a string, not its events; restore it, or delete the key if they are not to come back
+            account:list: account:list has been overwritten: its key {accounts}:account:list holds a list, not its events; restore it, or delete the key if they are not to come back
+            "#) };
+            assert_eq!(said.code, 1);
+            assert!(said.err.ends_with("error: 3 problems in 3 of 4 aggregates with 9 events\n"), "{}", said.err);
+        }
+        let ran = cli.run(&["aggregate", "show", "account:bad"]).await;
+        assert!(ran.code == 1 && ran.err.contains("event 4 of account:bad"), "{ran:?}");
+
+        // A program's own repository returns an error with the event's name, and saves nothing that panicked.
+        let accounts = Repository::<Account>::new(store.clone()).upcasters_of(&ledger::registry());
+        let error = accounts.load("bad").await.err().expect("an error");
+        assert!(error.to_string().contains("event 4 of account:bad"), "{error}");
+        let mut good = accounts.load("good").await.unwrap();
+        let before = good.version();
+        assert!(good.record(ledger::Deposited { cents: PANICS }).is_err());
+        assert!(accounts.save(&mut good).await.is_err());
+        assert_eq!(store.version(&"account:good".parse().unwrap()).await.unwrap(), before);
+        let error = store.history(&["account"], 0).unwrap().next().await.unwrap_err();
+        assert!(error.to_string().contains("has been overwritten"), "{error}");
     }
 
     async fn a_long_history_is_walked_and_listed_to_its_end(server: Server) {

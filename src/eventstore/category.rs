@@ -14,7 +14,7 @@ use super::id::{AggregateId, is_kind};
 use super::redis::RedisEventStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
-use crate::stream::{PageOf, Scan};
+use crate::stream::{Found, PageOf, Scan};
 
 /// Events and bytes that are in memory, beside those that the last request brought.
 const EVENTS: usize = 8192;
@@ -165,7 +165,8 @@ impl History {
     ///
     /// # Errors
     /// Where Redis can't be read: then this can be called again, and goes on. Where an aggregate lacks an event or has
-    /// one that can't be read, and its turn has come: then nothing more comes.
+    /// one that can't be read, and its turn has come, or where a key that is an aggregate's holds something else: then
+    /// nothing more comes.
     pub async fn next(&mut self) -> Result<Option<CategoryEvent>> {
         self.look().await?;
         loop {
@@ -187,7 +188,10 @@ impl History {
                 let firsts = self.store.line.first_events(keys, self.after).await?;
                 for (key, first) in keys.iter().zip(&firsts) {
                     let id = self.store.public().aggregate_at(self.partition, key);
-                    if let (Some(id), Some(first)) = (id, first)
+                    if let (Some(id), Found::Other(held)) = (&id, first) {
+                        return Err(Error::new(ErrorKind::NotFound, clobbered(id, key, held)));
+                    }
+                    if let (Some(id), Found::Events(first)) = (id, first)
                         && first.position <= end
                         && self
                             .closed
@@ -203,11 +207,8 @@ impl History {
             if self.scan.is_done {
                 return Ok(());
             }
-            let prefix = self
-                .store
-                .public()
-                .partition_keys(self.partition)?
-                .aggregates();
+            let public = self.store.public().partition_keys(self.partition)?;
+            let prefix = public.aggregate(in_common(&self.kinds));
             let mut found = self.store.line.scan(&prefix, &mut self.scan).await?;
             found.retain(|key| {
                 let id = self.store.public().aggregate_at(self.partition, key);
@@ -338,7 +339,8 @@ impl Page {
 }
 
 impl Aggregates {
-    /// The next one, None behind the last. Those that are made meanwhile may be among them.
+    /// The next one, None behind the last. Those that are made meanwhile may be among them; and those whose key holds
+    /// something else, which only reading them tells.
     ///
     /// # Errors
     /// Where Redis can't be read; this can be called again, and goes on.
@@ -364,6 +366,27 @@ impl Aggregates {
             self.page = ids.filter(|id| self.seen.insert(id.clone())).collect();
         }
     }
+}
+
+/// What is wrong with an aggregate in whose place there is something else.
+pub(super) fn clobbered(aggregate: &AggregateId, key: &str, held: &str) -> String {
+    format!(
+        "{aggregate} has been overwritten: its key {key} holds a {held}, not its events; restore it, or delete the key if \
+         they are not to come back"
+    )
+}
+
+/// What the names of all of these kinds begin with: SCAN need not tell of other keys.
+fn in_common(kinds: &[String]) -> &str {
+    let Some(first) = kinds.first() else {
+        return "";
+    };
+    let shared = |other: &String| {
+        let pairs = first.bytes().zip(other.bytes());
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    // Kinds are ASCII.
+    &first[..kinds.iter().map(shared).min().unwrap_or(0)]
 }
 
 fn lacks(aggregate: &AggregateId, version: u64) -> Error {

@@ -1,8 +1,9 @@
-//! Brings a stored event to what is made of it: its type, its version as of today, its data.
+//! Brings a stored event to what is made of it: its type, its version as of today, its data; and applies it.
 
 use std::sync::RwLock;
 
 use super::aggregate::{Aggregate, AggregateEvent, EventData};
+use super::caught::caught;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,16 +16,27 @@ pub(super) fn decode<A: Aggregate>(
     id: &AggregateId,
     stored: &StoredEvent,
 ) -> Result<A::Event> {
-    let envelope = &stored.envelope;
-    let (event_type, version) = (envelope.event_type(), envelope.version());
-    let wrong = |why: String| {
-        let at = stored.version;
-        let message = format!("event {at} of {id} ({event_type} in version {version}): {why}");
-        Error::new(ErrorKind::Codec, message)
-    };
-    decode_one_of(upcasters, envelope)
-        .map_err(&wrong)?
+    let wrong = |why: String| wrong(id, stored, &why);
+    caught("read,", || decode_one_of(upcasters, &stored.envelope))
+        .and_then(|read| read)
+        .map_err(wrong)?
         .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))
+}
+
+/// Applies an event, as it is decoded, by what `apply` does with it.
+///
+/// # Errors
+/// Where that panics. The state is not to be used any more.
+pub(super) fn apply(id: &AggregateId, stored: &StoredEvent, apply: impl FnOnce()) -> Result<()> {
+    caught("applied,", apply).map_err(|why| wrong(id, stored, &why))
+}
+
+/// What is wrong with an event.
+fn wrong(id: &AggregateId, stored: &StoredEvent, why: &str) -> Error {
+    let (at, envelope) = (stored.version, &stored.envelope);
+    let (event_type, version) = (envelope.event_type(), envelope.version());
+    let message = format!("event {at} of {id} ({event_type} in version {version}): {why}");
+    Error::new(ErrorKind::Codec, message)
 }
 
 /// The event, upcast where it is of an older version; None where its type is none of the enum's.

@@ -36,6 +36,15 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
+    /// One that is not stored yet.
+    pub(crate) fn new(version: u64, envelope: Envelope) -> Self {
+        StoredEvent {
+            version,
+            position: EntryId::default(),
+            envelope,
+        }
+    }
+
     /// Bytes of its fields.
     pub(super) fn size(&self) -> usize {
         self.envelope.fields().size()

@@ -1,9 +1,10 @@
 //! An aggregate as it was loaded, and what has happened to it since that is not stored yet.
 
 use super::aggregate::{Aggregate, AggregateEvent};
+use super::caught::caught;
 use super::id::AggregateId;
 use crate::codec::Format;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::publisher::with_id;
 
@@ -17,6 +18,8 @@ pub struct Loaded<A> {
     /// The id of the stored event at that version, which tells this aggregate from another of its name.
     last: String,
     uncommitted: Vec<Envelope>,
+    /// The event that panicked when it happened, and left the state half changed.
+    broken: Option<String>,
     /// The version of its last snapshot, as far as is known here.
     pub(super) snapshot: u64,
     format: Format,
@@ -30,6 +33,7 @@ impl<A: Aggregate> Loaded<A> {
             version: 0,
             last: String::new(),
             uncommitted: Vec::new(),
+            broken: None,
             snapshot: 0,
             format,
         }
@@ -79,13 +83,27 @@ impl<A: Aggregate> Loaded<A> {
     /// Has an event happen: the state is the one after it, and the next save stores it.
     ///
     /// # Errors
-    /// Where it can't be encoded; then it has not happened.
+    /// Where it can't be encoded; then it has not happened. Where it panics when it is applied; then nothing of this
+    /// aggregate is saved, and it is to be loaded anew.
     pub fn record(&mut self, event: impl Into<A::Event>) -> Result<()> {
+        self.check()?;
         let event = event.into();
         let envelope = event.encode(self.format)?;
+        let event_type = envelope.event_type().to_owned();
         self.uncommitted.push(with_id(envelope));
-        self.state.apply(event);
-        Ok(())
+        if let Err(why) = caught("applied,", || self.state.apply(event)) {
+            self.uncommitted.pop();
+            self.broken = Some(format!("{event_type} can't happen to {}: {why}", self.id));
+        }
+        self.check()
+    }
+
+    /// Makes sure that the state is one.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => Err(Error::new(ErrorKind::Codec, why)),
+        }
     }
 
     /// The state, and nothing else.

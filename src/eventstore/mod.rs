@@ -14,6 +14,7 @@ mod along;
 mod append;
 mod batch;
 mod category;
+mod caught;
 mod decode;
 mod events;
 mod id;

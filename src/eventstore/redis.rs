@@ -4,6 +4,7 @@ use super::EventStore;
 use super::aggregate::Aggregate;
 use super::append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
 use super::batch::prepare;
+use super::category::clobbered;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
@@ -59,6 +60,13 @@ impl RedisEventStore {
     ) -> Result<Vec<Entry>> {
         let key = self.public.key(aggregate);
         self.line.read_events(&key, from, most).await
+    }
+
+    /// What the key of an aggregate holds, if it holds something else than events: in words that say what to do.
+    pub(super) async fn clobbered(&self, aggregate: &AggregateId) -> Result<Option<String>> {
+        let key = self.public.key(aggregate);
+        let held = self.line.holds_other(&key).await?;
+        Ok(held.map(|held| clobbered(aggregate, &key, &held)))
     }
 
     /// The version of the last event there ever was.

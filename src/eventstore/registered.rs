@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::aggregate::{Aggregate, AggregateEvent, EventData, EventKind, assert_sound};
-use super::decode::decode;
+use super::caught::caught;
+use super::decode::{apply, decode};
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
@@ -231,9 +232,20 @@ where
     }
 
     fn event(&self, event_type: &str, data: EventData<'_>) -> Option<Result<Envelope, EventError>> {
-        let event = A::Event::decode(event_type, data)?;
-        let event = event.map_err(EventError::Data);
-        Some(event.and_then(|event| event.encode(Format::default()).map_err(EventError::Failed)))
+        let made = || {
+            let event = A::Event::decode(event_type, data)?;
+            let event = event.map_err(EventError::Data);
+            Some(
+                event.and_then(|event| event.encode(Format::default()).map_err(EventError::Failed)),
+            )
+        };
+        caught("read,", made).unwrap_or_else(|why| {
+            let message = format!("{event_type} of {}: {why}", A::KIND);
+            Some(Err(EventError::Failed(Error::new(
+                ErrorKind::Codec,
+                message,
+            ))))
+        })
     }
 }
 
@@ -246,8 +258,7 @@ struct Replaying<A> {
 impl<A: Aggregate + Serialize> Replay for Replaying<A> {
     fn apply(&mut self, stored: &StoredEvent) -> Result<()> {
         let event = decode::<A>(&self.upcasters, &self.id, stored)?;
-        self.state.apply(event);
-        Ok(())
+        apply(&self.id, stored, || self.state.apply(event))
     }
 
     fn state(&self) -> Result<Box<RawValue>> {
@@ -256,12 +267,12 @@ impl<A: Aggregate + Serialize> Replay for Replaying<A> {
 }
 
 fn as_json<A: Aggregate + Serialize>(state: &A) -> Result<Box<RawValue>> {
-    serde_json::value::to_raw_value(state).map_err(|error| {
+    let written = caught("written,", || serde_json::value::to_raw_value(state));
+    let written = written.and_then(|written| written.map_err(|error| error.to_string()));
+    written.map_err(|why| {
         let kind = A::KIND;
-        Error::new(
-            ErrorKind::Codec,
-            format!("the state of this {kind} can't be written as JSON: {error}"),
-        )
+        let message = format!("the state of this {kind} can't be written as JSON: {why}");
+        Error::new(ErrorKind::Codec, message)
     })
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent, assert_sound};
 use super::append::{Append, AppendError, Appended, Expected};
-use super::decode::decode;
+use super::decode::{apply, decode};
 use super::events::Events;
 use super::id::AggregateId;
 use super::loaded::Loaded;
@@ -139,7 +139,8 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// Loads an aggregate: its state is the one after all its events. One that has none is at version 0.
     ///
     /// # Errors
-    /// Where the id is not one, the store can't be read, or one of the events is missing or can't be read.
+    /// Where the id is not one, the store can't be read, or one of the events is missing, can't be read, or panics when it
+    /// is applied.
     pub async fn load(&self, id: &str) -> Result<Loaded<A>> {
         let id = self.id(id)?;
         if let Some(mut loaded) = self.as_of_snapshot(&id).await {
@@ -173,7 +174,8 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         let mut last = None;
         while let Some(stored) = events.next().await? {
             let event = decode::<A>(&self.upcasters, loaded.id(), &stored)?;
-            loaded.apply(stored.version, event);
+            let id = loaded.id().clone();
+            apply(&id, &stored, || loaded.apply(stored.version, event))?;
             last = Some(stored.envelope);
         }
         if let Some(last) = last {
@@ -189,6 +191,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// # Errors
     /// As [`EventStore::append`].
     pub async fn save(&self, loaded: &mut Loaded<A>) -> Result<Option<Appended>, AppendError> {
+        loaded.check()?;
         let events = loaded.uncommitted();
         if events.is_empty() {
             return Ok(None);

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use super::EventStore;
 use super::aggregate::Aggregate;
 use super::batch::MOST_EVENT_BYTES;
+use super::caught::caught;
 use super::id::AggregateId;
 use super::loaded::Loaded;
 use super::repository::Repository;
 use crate::codec::{self, Format};
-use crate::error::{Result, chain};
+use crate::error::{Error, ErrorKind, Result, chain};
 
 /// An aggregate's state as of one of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,10 @@ where
     fn new(every: u64) -> Self {
         Snapshots {
             every: every.max(1),
-            encode: |state| codec::encode(Format::MessagePack, state),
+            encode: |state| {
+                caught("written,", || codec::encode(Format::MessagePack, state))
+                    .unwrap_or_else(|why| Err(Error::new(ErrorKind::Codec, why)))
+            },
             decode: decode::<A>,
             has_said_too_large: AtomicBool::new(false),
         }
@@ -55,7 +59,8 @@ where
 
 /// The state in a snapshot.
 pub(super) fn decode<A: DeserializeOwned>(state: &[u8]) -> Option<A> {
-    codec::decode(codec::MSGPACK.as_bytes(), state).ok()
+    let read = || codec::decode(codec::MSGPACK.as_bytes(), state).ok();
+    caught("read,", read).ok().flatten()
 }
 
 impl<A: Aggregate, S: EventStore> Repository<A, S> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent};
 use super::append::{AppendError, Conflict};
+use super::caught::caught;
 use super::loaded::Loaded;
 use super::repository::Repository;
 use crate::error::{Error, ErrorKind};
@@ -58,8 +59,13 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
             loop {
                 let error = match self.append_to(&loaded, &encoded).await {
                     Ok(appended) => {
+                        let id = loaded.id().clone();
                         for (version, event) in appended.versions().zip(events) {
-                            loaded.apply(version, event);
+                            let why = caught("applied,", || loaded.apply(version, event));
+                            why.map_err(|why| {
+                                let message = format!("event {version} of {id} is stored: {why}");
+                                Error::new(ErrorKind::Codec, message)
+                            })?;
                         }
                         loaded.is_at(last);
                         self.take_snapshot(&mut loaded).await;

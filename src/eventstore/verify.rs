@@ -47,6 +47,14 @@ pub(crate) async fn verify(
     problems: &mut Vec<Problem>,
 ) -> Result<u64> {
     let most = problems.len() + most;
+    if let Some(problem) = store.clobbered(id).await? {
+        problems.push(Problem {
+            aggregate: id.to_string(),
+            version: None,
+            problem,
+        });
+        return Ok(0);
+    }
     // Before the events: what is there by then is there afterwards.
     let last = store.last_version(id).await?;
     let snapshot = store.snapshot(id).await?;

@@ -34,6 +34,15 @@ pub(crate) struct FirstEvent {
     pub last: u64,
 }
 
+/// What the key of an aggregate holds behind a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    Events(FirstEvent),
+    /// Something of this type, which is no aggregate.
+    Other(String),
+}
+
 /// Events to be read of one aggregate.
 pub(crate) struct PageOf<'a> {
     pub key: &'a str,
@@ -49,7 +58,7 @@ impl StreamKeys {
 }
 
 impl Line {
-    /// Looks through some more keys, and answers those of streams that begin with `prefix`. One may come twice.
+    /// Looks through some more keys, and answers those that begin with `prefix`, whatever they hold. One may come twice.
     ///
     /// On another connection it begins anew: this may be another server, or the same one restarted.
     pub async fn scan(&self, prefix: &str, scan: &mut Scan) -> Result<Vec<String>> {
@@ -64,7 +73,7 @@ impl Line {
             .arg(cursor)
             .arg("MATCH")
             .arg(literally(prefix) + "*");
-        command.arg("COUNT").arg(SCAN).arg("TYPE").arg("stream");
+        command.arg("COUNT").arg(SCAN);
         let answer: Value = line.query(doing, &command).await?;
         let found = scanned(answer).ok_or_else(|| Trouble::garbled(doing).into_error());
         let (cursor, keys) = found?;
@@ -74,12 +83,8 @@ impl Line {
         Ok(keys)
     }
 
-    /// Where the events behind a position begin in each of these aggregates; None where there is none.
-    pub async fn first_events(
-        &self,
-        keys: &[String],
-        after: EntryId,
-    ) -> Result<Vec<Option<FirstEvent>>> {
+    /// Where the events behind a position begin in each of these aggregates.
+    pub async fn first_events(&self, keys: &[String], after: EntryId) -> Result<Vec<Found>> {
         let doing = "looking at aggregates";
         let mut line = self.get().await?;
         let mut call = FIRST_EVENTS.arg(after.to_string());
@@ -90,6 +95,15 @@ impl Line {
         reply::array(answer)
             .and_then(|all| all.into_iter().map(first_event).collect())
             .ok_or_else(|| Trouble::garbled(doing).into_error())
+    }
+
+    /// What a key holds that is neither a stream nor nothing.
+    pub async fn holds_other(&self, key: &str) -> Result<Option<String>> {
+        let mut command = redis::cmd("TYPE");
+        command.arg(key);
+        let mut line = self.get().await?;
+        let held: String = line.query("looking at aggregates", &command).await?;
+        Ok((held != "stream" && held != "none").then_some(held))
     }
 
     /// The events of aggregates from a version on, of each at most so many.
@@ -135,13 +149,17 @@ fn scanned(answer: Value) -> Option<(u64, Vec<String>)> {
     Some((cursor, keys.collect()))
 }
 
-fn first_event(value: Value) -> Option<Option<FirstEvent>> {
-    if value == Value::Nil {
-        return Some(None);
+fn first_event(value: Value) -> Option<Found> {
+    match value {
+        Value::Nil => return Some(Found::Nothing),
+        Value::BulkString(_) | Value::SimpleString(_) => {
+            return Some(Found::Other(reply::text(value)?));
+        }
+        _ => {}
     }
     let [version, position, last] = reply::tuple(value)?;
     let number = |value: &Value| reply::int(value).and_then(|number| u64::try_from(number).ok());
-    Some(Some(FirstEvent {
+    Some(Found::Events(FirstEvent {
         version: number(&version)?,
         position: reply::id(&position)?,
         last: number(&last)?,

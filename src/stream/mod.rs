@@ -45,7 +45,7 @@ pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
 pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
-pub(crate) use history::{PageOf, Scan};
+pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket, split_death};
 pub(crate) use line::Line;

@@ -32,11 +32,26 @@ impl Event for Closed {
     const TYPE: &'static str = "account.closed";
 }
 
+/// Is written without what it can't be read without.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noted {
+    #[serde(skip_serializing)]
+    pub text: String,
+}
+
+impl Event for Noted {
+    const TYPE: &'static str = "account.noted";
+}
+
+/// What an account can't be deposited.
+pub const PANICS: u64 = 666;
+
 aggregate_events! {
     pub enum AccountEvent {
         Opened(Opened),
         Deposited(Deposited),
         Closed(Closed),
+        Noted(Noted),
     }
 }
 
@@ -62,6 +77,8 @@ impl Aggregate for Account {
             AccountEvent::Opened(event) => {
                 (self.owner, self.currency) = (event.name, event.currency)
             }
+            AccountEvent::Deposited(Deposited { cents: PANICS }) => panic!("asked to panic"),
+            AccountEvent::Noted(_) => {}
             AccountEvent::Deposited(event) => self.cents += event.cents,
             AccountEvent::Closed(Closed) => self.closed = true,
         }

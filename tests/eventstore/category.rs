@@ -82,11 +82,7 @@ async fn add_strangers(redis: &mut MultiplexedConnection, prefix: &str) {
         ],
     )
     .await;
-    run(
-        redis,
-        &["SET", &format!("{prefix}:order:text"), "no stream"],
-    )
-    .await;
+    run(redis, &["SET", &format!("{prefix}:note:text"), "no stream"]).await;
 }
 
 on_both_servers! {

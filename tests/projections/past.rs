@@ -282,6 +282,28 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    async fn a_rebuild_that_lacks_an_aggregate_is_not_served(server: Server) {
+        let mut redis = server.connect().await;
+        let (store, ids) = (store(&server, 1), names(3));
+        let setup = setup(&server);
+        let worker = setup.start_with(registry());
+        for id in &ids {
+            happens(&store, id, [any_event(), any_event()]).await;
+        }
+        agrees(&mut redis, &store, &ids, &[]).await;
+        let before = view(&mut redis, "{orders}").await;
+        let _: () = redis.rename("{orders}:order:o-1", "kept").await.unwrap();
+        let _: () = redis.set("{orders}:order:o-1", "no aggregate").await.unwrap();
+        let (code, said) = ran(&setup, "projection rebuild orders-by-status", 1).await;
+        assert!(code == 1 && said.contains("order:o-1 has been overwritten: its key {orders}:order:o-1 holds a string"), "{code}: {said}");
+        assert_eq!(checkpoint(&mut redis, "{orders}").await["generation"], "1");
+        assert_eq!(view(&mut redis, "{orders}").await, before);
+        let _: () = redis.rename("kept", "{orders}:order:o-1").await.unwrap();
+        rebuilt(&setup, 1).await;
+        agrees(&mut redis, &store, &ids, &[]).await;
+        worker.stop().await;
+    }
+
     async fn all_partitions_are_built_anew(server: Server) {
         let mut redis = server.connect().await;
         let (store, ids) = (store(&server, 4), names(20));

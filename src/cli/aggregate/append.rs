@@ -8,13 +8,18 @@ use serde_json::Value;
 use super::{CommandError, IdArgs, failed, instead, kind};
 use crate::cli::data;
 use crate::cli::terminal::{print, say};
+use crate::cli::text::printable;
 use crate::config::Settings;
+use crate::error::{Error, chain};
 use crate::event::Envelope;
 use crate::eventstore::{
-    AppendError, EventError, EventStore, Expected, Kind, MOST_EVENT_BYTES, RedisEventStore,
-    Registered,
+    AggregateId, AppendError, Appended, EventError, EventStore, Expected, Kind, MOST_EVENT_BYTES,
+    RedisEventStore, Registered, StoredEvent,
 };
 use crate::publisher::with_id;
+
+/// How often an event that may come at any version is tried, where others are faster.
+const TRIES: u32 = 16;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -24,8 +29,8 @@ Examples:
   jq -c .data event.json | streamhand aggregate append order:o-1 order.created -
 
 The event is stored, and published on the aggregate's stream, if the aggregate is at the version expected. If it is at
-another one nothing is stored, and the exit code is 1. Nothing but the event's form is checked: whether it may happen is
-for your program to decide.")]
+another one nothing is stored, and the exit code is 1. Nothing is stored either where the event could not be read or
+applied afterwards. Whether it may happen is for your program to decide.")]
 pub(super) struct AppendArgs {
     #[command(flatten)]
     aggregate: IdArgs,
@@ -64,13 +69,8 @@ pub(super) async fn run(
         None => with_id(event),
     };
     let event_id = event.id().into_owned();
-    let expected = args.expect.map_or(Expected::Any, Expected::Exact);
     let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;
-    let appended = store.append(id, vec![event], expected).await;
-    let appended = appended.map_err(|error| match error {
-        AppendError::Failed(error) => failed(&error),
-        other => CommandError::failed(other.to_string()),
-    })?;
+    let appended = stored(&store, kind, id, event, args.expect).await?;
     let (version, position) = (appended.version(), appended.positions[0].to_string());
     if args.json {
         return print(serde_json::json!({
@@ -85,6 +85,76 @@ pub(super) async fn run(
         say("stored before, and not again");
     }
     print(format_args!("{id} is at version {version}"))
+}
+
+/// Stores the event once it is known that it can be read and applied where it is to come: what can't would be in the way
+/// of every load from then on.
+async fn stored(
+    store: &RedisEventStore,
+    kind: &Kind,
+    id: &AggregateId,
+    event: Envelope,
+    expect: Option<u64>,
+) -> Result<Appended, CommandError> {
+    let mut tries = TRIES;
+    loop {
+        let expected = check(store, kind, id, &event, expect).await?;
+        let error = match store.append(id, vec![event.clone()], expected).await {
+            Ok(appended) => return Ok(appended),
+            Err(error) => error,
+        };
+        tries -= 1;
+        match error {
+            // Others were faster: what they stored is to be looked at, too.
+            AppendError::Conflict(_) if expect.is_none() && tries > 0 => {}
+            AppendError::Failed(error) => return Err(failed(&error)),
+            other => return Err(CommandError::failed(other.to_string())),
+        }
+    }
+}
+
+/// Applies the event to the aggregate as it is before it. Answers where it may be stored.
+async fn check(
+    store: &RedisEventStore,
+    kind: &Kind,
+    id: &AggregateId,
+    event: &Envelope,
+    expect: Option<u64>,
+) -> Result<Expected, CommandError> {
+    let refused = |why: &Error| {
+        let why = printable(&chain(why)).to_string();
+        CommandError::failed(format!(
+            "nothing is stored, for {id} could not be loaded any more: {why}"
+        ))
+    };
+    let loads_no_more = |why: &Error| {
+        let why = printable(&chain(why)).to_string();
+        CommandError::failed(format!(
+            "nothing is stored, for {id} can't be loaded: {why}"
+        ))
+    };
+    let most = expect.unwrap_or(u64::MAX);
+    let (mut events, mut replay) = (store.read(id, 1), kind.begin(id.clone()));
+    let (mut version, mut last) = (0, None);
+    while version < most {
+        let Some(stored) = events.next().await.map_err(|error| failed(&error))? else {
+            break;
+        };
+        replay
+            .apply(&stored)
+            .map_err(|error| loads_no_more(&error))?;
+        version = stored.version;
+        last = Some(stored.envelope.id().into_owned());
+    }
+    let expected = match expect {
+        Some(expected) if version < expected => return Ok(Expected::Exact(expected)),
+        // The same request once more: it is stored, and applied.
+        None if last.is_some_and(|last| last == event.id()) => return Ok(Expected::Any),
+        _ => Expected::Exact(version),
+    };
+    let stored = StoredEvent::new(version + 1, event.clone());
+    replay.apply(&stored).map_err(|error| refused(&error))?;
+    Ok(expected)
 }
 
 /// The event, as it is to be stored.

@@ -3,7 +3,7 @@
 -- KEYS: the aggregates
 -- ARGV: the position
 -- Answers for each aggregate: {version, position, version of the last event}, or nothing where there is no such event.
---       {1, '0-0', 1} where the key holds something else: who reads on there finds out what.
+--       {1, '0-0', 1} where it holds other entries: who reads on there finds out what. Its type where it is no stream.
 local after = ARGV[1]
 
 -- The version and the position of an entry; nothing where it is no aggregate's, which no version beyond 2^53 is.
@@ -18,7 +18,9 @@ local function event(entry)
 end
 
 local function find(key)
-  local last, last_position = event(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1])
+  local newest = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)
+  if newest.err then return redis.call('TYPE', key).ok end
+  local last, last_position = event(newest[1])
   if not last then
     if redis.call('XLEN', key) == 0 then return false end
     return { 1, '0-0', 1 }
