@@ -9,6 +9,8 @@
 //! Where to read on: `server.rs` is what each script does, `worker.rs` what a worker sends and runs,
 //! `answers.rs` what it makes of an answer; `network.rs`, `faults.rs` and `operators.rs` come between.
 //!
+//! A projection is a model of its own, beside this one: `projection.rs`, with an event that kills whoever applies it.
+//!
 //! What the model leaves out: other entries (batches, budgets, order), how long things take (only that a lease
 //! can pass), errors inside a script (each looks before it writes), a new entry under an old id after a
 //! failover, and the memory of what was acknowledged, which spares work and keeps no promise.
@@ -38,6 +40,12 @@ mod messages;
 mod network;
 #[path = "protocol_model/operators.rs"]
 mod operators;
+#[path = "protocol_model/projection.rs"]
+mod projection;
+#[path = "protocol_model/projection_scenarios.rs"]
+mod projection_scenarios;
+#[path = "protocol_model/projection_search.rs"]
+mod projection_search;
 #[path = "protocol_model/properties.rs"]
 mod properties;
 #[path = "protocol_model/rules.rs"]

@@ -259,6 +259,8 @@ impl Runner {
         mut entries: Vec<Entry>,
         link: &mut Link,
     ) -> Result<(), Trouble> {
+        // Who has stood still may have lost it, and is not to die of an event where nobody counts it.
+        self.look(link).await?;
         let rules = self.rules.clone();
         let partition = &mut self.partitions[place];
         let Some(stand) = partition.stand() else {
