@@ -45,7 +45,7 @@ mod value;
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
 pub use keep::{Keep, Retention};
 pub use load::Sources;
-pub use resilience::{BreakerSettings, Counts, Rate, RateScope};
+pub use resilience::{BreakerScope, BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};
 
 #[cfg(test)]

@@ -97,6 +97,17 @@ async fn publish(redis: &mut MultiplexedConnection, event_type: &str, count: usi
     let () = pipe.query_async(redis).await.unwrap();
 }
 
+/// What the group knows of breakers that are not closed.
+async fn known(redis: &mut MultiplexedConnection) -> Vec<String> {
+    let mut command = redis::cmd("HKEYS");
+    command.arg("{jobs}:workers:breakers");
+    let fields: Vec<String> = command.query_async(redis).await.unwrap();
+    fields
+        .into_iter()
+        .filter(|field| field.starts_with("breaker:"))
+        .collect()
+}
+
 async fn unread(redis: &mut MultiplexedConnection) -> usize {
     let info: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO")
         .arg("GROUPS")
@@ -346,6 +357,76 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    /// Each worker that starts while it is open begins so, and spends no attempt; one that starts when its time has
+    /// passed sends a probe, and no more.
+    async fn a_worker_that_starts_again_begins_with_what_was_open(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, Charged::TYPE, 100).await;
+        let payments = Payments { takes: Duration::from_millis(100), ..Payments::down() };
+        let setup = Setup::new(&server).worker("concurrency = 2").retry("max_attempts = 3");
+        let setup = with_breaker(setup, "{ failures = 2, open_for = \"3s\" }");
+        let mut opened = Instant::now();
+        for restart in 0..4 {
+            let before = payments.calls();
+            let worker = setup.start_with(payments.registry(&Arc::default()));
+            if restart == 0 {
+                eventually(PATIENCE, "it to open", async || known(&mut redis).await.len() == 1).await;
+                opened = Instant::now();
+            } else {
+                let since = Instant::now();
+                eventually(PATIENCE, "it to work a while", async || since.elapsed() > Duration::from_millis(400)).await;
+                let is_open = opened.elapsed() < Duration::from_secs(3);
+                assert!(!is_open || payments.calls() == before, "{} calls after restart {restart}", payments.calls() - before);
+            }
+            worker.stop().await;
+        }
+        eventually(PATIENCE, "its time to pass", async || opened.elapsed() > Duration::from_millis(3_200)).await;
+        let before = payments.calls();
+        let worker = setup.start_with(payments.registry(&Arc::default()));
+        eventually(PATIENCE, "a probe", async || payments.calls() > before).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "time for more", async || since.elapsed() > Duration::from_millis(900)).await;
+        assert_eq!(payments.calls(), before + 1);
+        payments.up();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        eventually(PATIENCE, "the group to know that it is closed", async || known(&mut redis).await.is_empty()).await;
+        assert_eq!(dead(&mut redis).await, 0);
+        worker.stop().await;
+    }
+
+    async fn where_it_is_the_groups_all_stop_and_one_of_them_probes(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, Charged::TYPE, 300).await;
+        let payments = Payments { takes: Duration::from_millis(100), ..Payments::down() };
+        let setup = Setup::new(&server).worker("concurrency = 2").retry("max_attempts = 50");
+        let setup = with_breaker(setup, "{ failures = 3, open_for = \"2s\", scope = \"group\" }");
+        let fleet: Vec<_> = (0..3).map(|_| setup.start_with(payments.registry(&Arc::default()))).collect();
+        eventually(PATIENCE, "it to have opened four times", async || {
+            let at = payments.at.lock().unwrap();
+            at.last().is_some_and(|last| *last - at[0] > Duration::from_secs(7))
+        })
+        .await;
+        let at = payments.at.lock().unwrap().clone();
+        let mut groups = vec![1];
+        for pair in at.windows(2) {
+            if pair[1] - pair[0] > Duration::from_millis(1_200) {
+                groups.push(0);
+            }
+            *groups.last_mut().unwrap() += 1;
+        }
+        println!("calls: {groups:?}");
+        assert!(groups.len() >= 3 && groups[1..].iter().all(|probes| *probes == 1), "{groups:?}");
+        payments.up();
+        let since = Instant::now();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        println!("all handled {:?} after it was up", since.elapsed());
+        assert_eq!(dead(&mut redis).await, 0);
+        assert!(known(&mut redis).await.is_empty());
+        for worker in fleet {
+            worker.stop().await;
+        }
+    }
+
     async fn its_state_is_seen_in_status_and_gone_with_its_worker(server: Server) {
         let mut redis = server.connect().await;
         let payments = Payments::down();
@@ -364,7 +445,7 @@ on_both_servers! {
         assert!(text.contains("circuit breaker card.charged is open for another"), "{text}");
         worker.stop().await;
         assert_eq!(status().await, serde_json::json!([]));
-        let left: usize = redis::cmd("EXISTS").arg("{jobs}:workers:breakers").query_async(&mut redis).await.unwrap();
-        assert_eq!(left, 0);
+        // What the group knows of it outlives the worker.
+        assert_eq!(known(&mut redis).await, ["breaker:handler:card.charged"]);
     }
 }

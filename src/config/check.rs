@@ -371,6 +371,7 @@ fn breaker(path: &KeyPath, breaker: &BreakerSettings, findings: &mut Findings) {
         minimum,
         open_for,
         probes,
+        scope: _,
         counts,
     } = *breaker;
     if !enabled {

@@ -159,7 +159,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
 
 fn breaker() -> impl Strategy<Value = BreakerSettings> {
     (
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         1..=u32::MAX,
         0.0..=1.0_f64,
         any_wait(),
@@ -169,7 +169,16 @@ fn breaker() -> impl Strategy<Value = BreakerSettings> {
         any::<(bool, bool, bool)>(),
     )
         .prop_map(
-            |(enabled, failures, failure_rate, window, minimum, open_for, probes, counts)| {
+            |(
+                (enabled, of_group),
+                failures,
+                failure_rate,
+                window,
+                minimum,
+                open_for,
+                probes,
+                counts,
+            )| {
                 BreakerSettings {
                     enabled,
                     failures,
@@ -178,6 +187,10 @@ fn breaker() -> impl Strategy<Value = BreakerSettings> {
                     minimum,
                     open_for,
                     probes,
+                    scope: match of_group {
+                        true => BreakerScope::Group,
+                        false => BreakerScope::Worker,
+                    },
                     counts: Counts {
                         error: true,
                         timeout: counts.0,

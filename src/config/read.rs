@@ -168,6 +168,7 @@ impl<'t> Section<'_, 't> {
         self.setting("minimum", &mut into.minimum);
         self.setting("open_for", &mut into.open_for);
         self.setting("probes", &mut into.probes);
+        self.setting("scope", &mut into.scope);
         self.setting("counts", &mut into.counts);
     }
 

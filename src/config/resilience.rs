@@ -28,6 +28,8 @@ pub struct BreakerSettings {
     pub open_for: Duration,
     /// So many calls are let through after that, and all have to succeed for it to close; 1.
     pub probes: u32,
+    /// Whose failures it counts, and whose probes they are; those of each worker.
+    pub scope: BreakerScope,
     /// Which failures of a handler count. What a call within a handler says counts always.
     pub counts: Counts,
 }
@@ -42,9 +44,21 @@ impl Default for BreakerSettings {
             minimum: 20,
             open_for: Duration::from_secs(60),
             probes: 1,
+            scope: BreakerScope::default(),
             counts: Counts::default(),
         }
     }
+}
+
+/// Whose breaker it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BreakerScope {
+    /// `"worker"`: each worker's by itself. One that starts takes over what another of the group has left open.
+    #[default]
+    Worker,
+    /// `"group"`: where it opens at one worker it is open for all of the group, and one of them sends the probes.
+    Group,
 }
 
 /// Which failures of a handler its circuit breaker counts.

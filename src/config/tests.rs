@@ -327,6 +327,7 @@ token = "hunter2"
 
     [retry]
     max_attempts = 5
+    on_crash = "run_again"
 
     [retry.backoff]
     initial = "1s"

@@ -8,7 +8,9 @@ use toml::Value;
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
-use super::{Counts, OnBadEvent, OnCrash, Rate, RateScope, Start, Unhandled, duration, nearest};
+use super::{
+    BreakerScope, Counts, OnBadEvent, OnCrash, Rate, RateScope, Start, Unhandled, duration, nearest,
+};
 
 /// A value as a source gives it.
 #[derive(Clone, Copy)]
@@ -163,6 +165,12 @@ impl Setting for Start {
 }
 
 impl Setting for RateScope {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
+    }
+}
+
+impl Setting for BreakerScope {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
     }

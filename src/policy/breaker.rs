@@ -8,12 +8,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::BreakerSettings;
+use crate::config::{BreakerScope, BreakerSettings};
 use crate::delay;
 use crate::failure::{Cause, Failure, FailureVerdict};
 
 /// Parts of the window that calls are counted in: what is older than the window is forgotten part by part.
 const PARTS: u32 = 10;
+
+/// What comes while nobody knows who sends the group's probes waits for so long.
+const ASK: Duration = Duration::from_secs(1);
 
 /// A circuit breaker's state and counts.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ pub(crate) struct Machine {
     /// Goes up with every change: what was let through before one has no say after it.
     epoch: u64,
     opened: u64,
+    /// How often its own probes have closed it.
+    closed: u64,
+    /// Where one worker of the group sends the probes: until when that is this one.
+    may_probe_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,17 +105,27 @@ impl Machine {
             state: Inner::closed(),
             epoch: 0,
             opened: 0,
+            closed: 0,
+            may_probe_until: None,
         }
     }
 
     /// Asks for one call.
     pub fn admit(&mut self, now: Instant) -> Result<Ticket, Held> {
+        self.lapse(now);
+        let may_probe = self.may_probe(now);
         match &mut self.state {
             Inner::Closed { .. } => {}
             Inner::Open { until } if *until > now => {
                 return Err(Held {
                     why: Why::BreakerOpen,
                     wait: *until - now,
+                });
+            }
+            Inner::Open { .. } if !may_probe => {
+                return Err(Held {
+                    why: Why::BreakerOpen,
+                    wait: ASK.min(self.settings.open_for),
                 });
             }
             Inner::Open { .. } => {
@@ -175,6 +192,7 @@ impl Machine {
             let until = delay::after(now, self.settings.open_for);
             self.change(Inner::Open { until });
         } else if matches!(self.state, Inner::HalfOpen { .. }) {
+            self.closed += 1;
             self.change(Inner::closed());
         } else {
             return false;
@@ -187,6 +205,7 @@ impl Machine {
         match self.state {
             Inner::Closed { .. } => None,
             Inner::Open { until } if until > now => Some(0),
+            _ if self.wants_to_probe(now) => Some(0),
             Inner::Open { .. } => Some(self.settings.probes as usize),
             Inner::HalfOpen { out, .. } => Some(self.settings.probes.saturating_sub(out) as usize),
         }
@@ -198,6 +217,61 @@ impl Machine {
             Inner::Open { until } => State::Open { until },
             Inner::HalfOpen { .. } => State::HalfOpen,
         }
+    }
+
+    /// Others of the group have it open for so long; zero where it waits for probes.
+    pub fn hear_open(&mut self, now: Instant, left: Duration) {
+        let until = now + left.min(self.settings.open_for);
+        match &mut self.state {
+            Inner::Open { until: known } if !left.is_zero() => *known = until,
+            Inner::Open { .. } => {}
+            // It is this worker that sends the probes.
+            Inner::HalfOpen { .. } if left.is_zero() => {}
+            Inner::HalfOpen { .. } | Inner::Closed { .. } => self.change(Inner::Open { until }),
+        }
+    }
+
+    /// Another one's probes have succeeded.
+    pub fn hear_closed(&mut self) {
+        if !matches!(self.state, Inner::Closed { .. }) {
+            self.change(Inner::closed());
+        }
+    }
+
+    /// This worker may send the group's probes for so long.
+    pub fn grant(&mut self, now: Instant, lasts: Duration) {
+        self.may_probe_until = Some(now + lasts);
+    }
+
+    /// Whether its time has come, and it is not known who sends the group's probes.
+    pub fn wants_to_probe(&self, now: Instant) -> bool {
+        match self.state {
+            Inner::Closed { .. } => false,
+            Inner::Open { until } => until <= now && !self.may_probe(now),
+            Inner::HalfOpen { out, succeeded, .. } => out == succeeded && !self.may_probe(now),
+        }
+    }
+
+    /// Whether probes are on their way that others are to wait for.
+    pub fn is_probing(&self) -> bool {
+        matches!(self.state, Inner::HalfOpen { out, succeeded, .. } if out > succeeded)
+    }
+
+    /// The right to probe has lapsed with no probe on its way: it is anybody's.
+    pub fn lapse(&mut self, now: Instant) {
+        if matches!(self.state, Inner::HalfOpen { .. }) && self.wants_to_probe(now) {
+            self.change(Inner::Open { until: now });
+        }
+    }
+
+    fn may_probe(&self, now: Instant) -> bool {
+        self.settings.scope == BreakerScope::Worker
+            || self.may_probe_until.is_some_and(|until| until > now)
+    }
+
+    /// How often its own probes have closed it.
+    pub fn closed(&self) -> u64 {
+        self.closed
     }
 
     /// How often it has opened.
@@ -233,6 +307,10 @@ impl Machine {
     }
 
     fn change(&mut self, to: Inner) {
+        if !matches!(to, Inner::HalfOpen { .. }) {
+            // It was for this opening.
+            self.may_probe_until = None;
+        }
         self.state = to;
         self.epoch += 1;
     }
@@ -340,6 +418,55 @@ mod tests {
         assert!(!machine.record(old, Outcome::Success, later));
         assert!(!machine.record(old, Outcome::Failure, later));
         assert_eq!(machine.state(), State::HalfOpen);
+    }
+
+    #[test]
+    fn where_one_worker_of_the_group_probes_the_others_wait_until_they_hear_of_it() {
+        let now = Instant::now();
+        let of_the_group = || {
+            Machine::new(BreakerSettings {
+                scope: BreakerScope::Group,
+                ..settings(1, 1)
+            })
+        };
+        let (mut one, mut other) = (of_the_group(), of_the_group());
+        fail(&mut one, 1, now);
+        other.hear_open(now, Duration::from_secs(60));
+        let later = now + Duration::from_secs(61);
+        for machine in [&mut one, &mut other] {
+            assert!(machine.wants_to_probe(later));
+            assert_eq!(machine.room(later), Some(0));
+            assert_eq!(machine.admit(later).unwrap_err().why, Why::BreakerOpen);
+        }
+        one.grant(later, Duration::from_secs(5));
+        assert_eq!(one.room(later), Some(1));
+        let probe = one.admit(later).unwrap();
+        // What others see in Redis is that it waits for probes.
+        one.hear_open(later, Duration::ZERO);
+        assert!(one.record(probe, Outcome::Success, later));
+        assert_eq!((one.state(), one.closed()), (State::Closed, 1));
+        other.hear_closed();
+        assert!(other.admit(later).is_ok());
+    }
+
+    #[test]
+    fn the_right_to_probe_lapses_unless_a_probe_is_on_its_way() {
+        let now = Instant::now();
+        let mut machine = Machine::new(BreakerSettings {
+            scope: BreakerScope::Group,
+            ..settings(1, 2)
+        });
+        fail(&mut machine, 1, now);
+        let later = now + Duration::from_secs(61);
+        machine.grant(later, Duration::from_secs(5));
+        let probe = machine.admit(later).unwrap();
+        let lapsed = later + Duration::from_secs(6);
+        machine.lapse(lapsed);
+        assert!(machine.is_probing() && machine.state() == State::HalfOpen);
+        machine.record(probe, Outcome::Success, lapsed);
+        machine.lapse(lapsed);
+        assert_eq!(machine.state(), State::Open { until: lapsed });
+        assert!(machine.wants_to_probe(lapsed));
     }
 
     #[test]

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::breaker::{Held, Machine, Outcome, State, Ticket};
-use crate::config::BreakerSettings;
+use crate::config::{BreakerScope, BreakerSettings};
 use crate::context::{Cancelled, Context};
+use crate::delay;
 use crate::failure::{BoxError, Failure};
 
 /// A circuit breaker for calls to a service from within handlers. See [`Context::breaker`](crate::Context::breaker).
@@ -52,6 +53,9 @@ pub enum CallError<E> {
 pub(crate) struct Breakers {
     settings: BTreeMap<String, BreakerSettings>,
     named: Mutex<HashMap<String, Arc<Circuit>>>,
+    all: Mutex<Vec<Arc<Circuit>>>,
+    /// What the group had open when this worker began, by key, and until when.
+    inherited: Mutex<HashMap<String, Instant>>,
     news: Arc<News>,
 }
 
@@ -65,7 +69,11 @@ pub(crate) struct News {
 /// One breaker's state, shared by all that ask it.
 pub(crate) struct Circuit {
     pub name: String,
+    /// What the group calls it: a handler's and a service's may have one name.
+    pub key: String,
     settings: BreakerSettings,
+    /// It is to be found out who sends the group's probes.
+    asks: AtomicBool,
     machine: Mutex<Machine>,
     /// A success changes nothing, and everything is let through: nothing is to be locked.
     is_clean: AtomicBool,
@@ -94,7 +102,7 @@ impl Breakers {
             Some(shared) => shared.clone(),
             None => {
                 let settings = self.settings.get(name).copied().unwrap_or_default();
-                let shared = self.make(name, settings);
+                let shared = self.add(name, format!("call:{name}"), settings);
                 named.insert(name.to_owned(), shared.clone());
                 shared
             }
@@ -107,7 +115,36 @@ impl Breakers {
 
     /// A breaker that nobody else asks for by its name.
     pub fn make(&self, name: &str, settings: BreakerSettings) -> Arc<Circuit> {
-        Arc::new(Circuit::new(name, settings, self.news.clone()))
+        self.add(name, format!("handler:{name}"), settings)
+    }
+
+    fn add(&self, name: &str, key: String, settings: BreakerSettings) -> Arc<Circuit> {
+        let inherited = lock(&self.inherited).get(&key).copied();
+        let circuit = Arc::new(Circuit::new(name, key, settings, self.news.clone()));
+        lock(&self.all).push(circuit.clone());
+        if let Some(until) = inherited {
+            circuit.hear_open(until.saturating_duration_since(Instant::now()));
+        }
+        circuit
+    }
+
+    /// All that have been asked for.
+    pub fn all(&self) -> Vec<Arc<Circuit>> {
+        lock(&self.all).clone()
+    }
+
+    /// What the group has open as this worker begins, and for how long: it begins with that.
+    pub fn inherit(&self, open: &[(String, Duration)]) {
+        let now = Instant::now();
+        for (key, left) in open {
+            let until = delay::after(now, *left);
+            lock(&self.inherited).insert(key.clone(), until);
+        }
+        for circuit in self.all() {
+            if let Some((_, left)) = open.iter().find(|(key, _)| *key == circuit.key) {
+                circuit.hear_open(*left);
+            }
+        }
     }
 
     pub fn news(&self) -> &Arc<News> {
@@ -128,10 +165,12 @@ impl News {
 }
 
 impl Circuit {
-    fn new(name: &str, settings: BreakerSettings, news: Arc<News>) -> Self {
+    fn new(name: &str, key: String, settings: BreakerSettings, news: Arc<News>) -> Self {
         let machine = Machine::new(settings);
         Circuit {
             name: name.to_owned(),
+            key,
+            asks: AtomicBool::new(false),
             settings,
             is_clean: AtomicBool::new(machine.is_clean()),
             epoch: AtomicU64::new(machine.epoch()),
@@ -151,6 +190,7 @@ impl Circuit {
         if machine.epoch() != before {
             self.changed(&machine);
         }
+        self.ask_if_wanted(&machine);
         admitted
     }
 
@@ -181,7 +221,77 @@ impl Circuit {
         if self.is_clean.load(Ordering::Acquire) {
             return None;
         }
-        lock(&self.machine).room(Instant::now())
+        let machine = lock(&self.machine);
+        self.ask_if_wanted(&machine);
+        machine.room(Instant::now())
+    }
+
+    /// Whether it is one for the whole group.
+    pub fn is_of_group(&self) -> bool {
+        self.settings.scope == BreakerScope::Group
+    }
+
+    /// How long it stays open.
+    pub fn open_for(&self) -> Duration {
+        self.settings.open_for
+    }
+
+    /// Whether the right to send the group's probes is wanted: it is asked for once, or kept.
+    pub fn wants_to_probe(&self) -> bool {
+        self.asks.load(Ordering::Acquire)
+            || (self.is_of_group() && lock(&self.machine).is_probing())
+    }
+
+    /// This worker may send the group's probes for so long.
+    pub fn grant(&self, lasts: Duration) {
+        self.asks.store(false, Ordering::Release);
+        lock(&self.machine).grant(Instant::now(), lasts);
+    }
+
+    /// Others of the group have it open for so long; zero where it waits for probes.
+    pub fn hear_open(self: &Arc<Self>, left: Duration) {
+        if !left.is_zero() {
+            self.asks.store(false, Ordering::Release);
+        }
+        self.hear(|machine| machine.hear_open(Instant::now(), left));
+    }
+
+    /// It is closed for the group, unless it has changed here since `epoch`.
+    pub fn hear_closed(self: &Arc<Self>, epoch: u64) {
+        self.asks.store(false, Ordering::Release);
+        self.hear(|machine| {
+            if machine.epoch() == epoch {
+                machine.hear_closed();
+            }
+        });
+    }
+
+    /// Goes up with every change.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How often its own probes have closed it.
+    pub fn closed(&self) -> u64 {
+        lock(&self.machine).closed()
+    }
+
+    fn hear(self: &Arc<Self>, what: impl FnOnce(&mut Machine)) {
+        let mut machine = lock(&self.machine);
+        let before = machine.epoch();
+        what(&mut machine);
+        if machine.epoch() != before {
+            self.heard(&machine);
+        }
+    }
+
+    fn ask_if_wanted(&self, machine: &Machine) {
+        if self.is_of_group()
+            && machine.wants_to_probe(Instant::now())
+            && !self.asks.swap(true, Ordering::AcqRel)
+        {
+            self.news.notify.notify_one();
+        }
     }
 
     pub fn state(&self) -> State {
@@ -193,9 +303,19 @@ impl Circuit {
         lock(&self.machine).opened()
     }
 
+    fn heard(self: &Arc<Self>, machine: &Machine) {
+        let breaker = &self.name[..];
+        match machine.state() {
+            State::Closed => tracing::info!(
+                breaker,
+                "the circuit breaker closes: it has at another worker"
+            ),
+            _ => tracing::warn!(breaker, "the circuit breaker is open in this group"),
+        }
+        self.spread(machine);
+    }
+
     fn changed(self: &Arc<Self>, machine: &Machine) {
-        self.epoch.store(machine.epoch(), Ordering::Release);
-        self.is_clean.store(machine.is_clean(), Ordering::Release);
         let (breaker, opened) = (&self.name[..], machine.opened());
         match machine.state() {
             State::Open { .. } => {
@@ -205,6 +325,12 @@ impl Circuit {
             State::HalfOpen => tracing::info!(breaker, "the circuit breaker lets probes through"),
             State::Closed => tracing::info!(breaker, "the circuit breaker closes"),
         }
+        self.spread(machine);
+    }
+
+    fn spread(self: &Arc<Self>, machine: &Machine) {
+        self.epoch.store(machine.epoch(), Ordering::Release);
+        self.is_clean.store(machine.is_clean(), Ordering::Release);
         lock(&self.news.changed).push(self.clone());
         self.news.notify.notify_waiters();
         self.news.notify.notify_one();

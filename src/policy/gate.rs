@@ -173,7 +173,10 @@ impl Gate {
 
     fn breaker_wait(&self) -> Duration {
         match self.breaker.as_ref().map(|breaker| breaker.state()) {
-            Some(super::State::Open { until }) => until.saturating_duration_since(Instant::now()),
+            // Where its time is over another worker sends the probes, or is about to.
+            Some(super::State::Open { until }) if until > Instant::now() => {
+                until.saturating_duration_since(Instant::now())
+            }
             // Its probes are out; what they say is heard of without waiting for it.
             _ => Duration::from_millis(250),
         }

@@ -3,6 +3,7 @@
 
 mod along;
 mod append;
+mod breaker;
 mod call;
 mod claim;
 mod clock;
@@ -38,6 +39,7 @@ pub(crate) mod unknown;
 
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
+pub(crate) use breaker::Probing;
 pub(crate) use claim::{Delivered, Died, LostWhy, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;

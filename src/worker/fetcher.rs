@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::admission::Item;
 use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
+use super::bulletin;
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
@@ -119,6 +120,11 @@ impl Fetcher {
             if source.again.as_ref().is_some_and(|again| again.is_active()) {
                 self.join(&mut link, source.again.as_ref().expect("it is active"))
                     .await?;
+            }
+        }
+        if !self.shared.joined.is_cancelled() {
+            for source in &self.shared.sources {
+                bulletin::inherit(&self.shared, &mut link, source).await?;
             }
         }
         self.shared.joined.cancel();

@@ -365,7 +365,7 @@ fn limits_that_cannot_work_are_told_with_what_would() {
       line 10, column 8: handlers."a.b".rate: 0 would let nothing start; leave it out for no limit, and see `streamhand pause`
       line 11, column 36: handlers."a.b".circuit_breaker.failure_rate: 1.5 is no part of the calls; from 0, which looks at none, to 1
       line 11, column 50: handlers."a.b".circuit_breaker.window: 0s is too short; at least 1ms
-      line 13, column 1: breakers.payments.open: unknown key; known here: enabled, failures, failure_rate, window, minimum, open_for, probes, counts
+      line 13, column 1: breakers.payments.open: unknown key; known here: enabled, failures, failure_rate, window, minimum, open_for, probes, scope, counts
     "#);
 }
 
