@@ -58,6 +58,12 @@ impl Error {
         self
     }
 
+    /// The same error in other words.
+    pub(crate) fn say(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -67,6 +67,7 @@ mod projections;
 mod publish_once;
 mod publishing;
 mod purge;
+mod refusals;
 mod repeats;
 mod replay;
 mod retention;

@@ -84,6 +84,8 @@ pub(crate) enum Why {
     /// The breaker is half-open, and its probes are out.
     Probing,
     Rate,
+    /// The rate of its group can't be counted.
+    Uncounted,
     Concurrency,
     /// An operator paused the handler.
     Paused,

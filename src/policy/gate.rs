@@ -84,6 +84,12 @@ impl Gate {
         };
         if let Err(wait) = admitted {
             self.give_back(Pass(ticket));
+            if self.granted().is_some_and(Granted::is_refused) {
+                return Err(Held {
+                    why: Why::Uncounted,
+                    wait,
+                });
+            }
             // They come back one by one, as the rate lets them.
             let behind = self.waiting() as u32;
             let step = self.rate_setting.map_or(Duration::ZERO, interval);
@@ -212,6 +218,7 @@ impl std::fmt::Display for Why {
             Why::BreakerOpen => "its circuit breaker is open",
             Why::Probing => "its circuit breaker waits for its probes",
             Why::Rate => "more came than its rate allows",
+            Why::Uncounted => "the server refuses to count its group's rate (the log says why)",
             Why::Paused => "it is paused",
             Why::Concurrency => "as many of its kind as may run are running",
         })

@@ -17,6 +17,9 @@ use crate::delay;
 /// a burst is a tenth of a second's worth, so that no second has much more than its due.
 const BURST_PART: Duration = Duration::from_millis(100);
 
+/// How long nothing starts where the group's rate can't be counted, at first and at most.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// A rate within this process.
 pub(crate) struct Local {
     limiter: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
@@ -37,6 +40,8 @@ struct Share {
     left: u32,
     /// Redis has no more to grant before.
     dry_until: Option<Instant>,
+    /// It refuses to count, and how long it is not asked again the next time it does.
+    refused: Option<Duration>,
 }
 
 /// The time one start takes up at a rate.
@@ -95,6 +100,7 @@ impl Granted {
             share: Mutex::new(Share {
                 left: 0,
                 dry_until: None,
+                refused: None,
             }),
         }
     }
@@ -104,6 +110,21 @@ impl Granted {
         let mut share = self.share.lock().expect("no panic while it is locked");
         share.left = share.left.saturating_add(granted);
         share.dry_until = dry_for.map(|dry| delay::after(Instant::now(), dry));
+        share.refused = None;
+    }
+
+    /// Redis refuses to count: nothing starts for a while, as behind an open breaker.
+    pub fn refuse(&self) {
+        let mut share = self.share.lock().expect("no panic while it is locked");
+        let wait = share.refused.unwrap_or(REFUSED.0);
+        share.refused = Some((wait * 2).min(REFUSED.1));
+        share.dry_until = Some(Instant::now() + wait);
+    }
+
+    /// Whether Redis refuses to count, as it last said.
+    pub fn is_refused(&self) -> bool {
+        let share = self.share.lock().expect("no panic while it is locked");
+        share.refused.is_some()
     }
 
     /// Takes one start of what was granted; or says how long to wait for more.
@@ -184,5 +205,10 @@ mod tests {
         assert!(granted.admit().is_ok() && granted.admit().is_ok());
         assert!(granted.admit().unwrap_err() > Duration::from_secs(4));
         assert!(granted.dry_for().is_some());
+        granted.refuse();
+        granted.refuse();
+        assert!(granted.is_refused() && granted.admit().unwrap_err() > Duration::from_millis(1500));
+        granted.grant(1, None);
+        assert!(!granted.is_refused() && granted.admit().is_ok());
     }
 }

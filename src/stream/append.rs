@@ -22,8 +22,8 @@ use crate::fields::Fields;
 use crate::identity::{self, Identity};
 use crate::rfc3339;
 
-script!(PUBLISH_ONCE, "publish_once");
-script!(SCHEDULE, "schedule", behind "common/scheduled");
+script!(PUBLISH_ONCE, "publish_once", behind "common/rights");
+script!(SCHEDULE, "schedule", behind "common/scheduled", behind "common/rights");
 
 /// Most entries in one pipeline, and most bytes. While one is answered the next is on its way: what a lost connection
 /// leaves in doubt is two of them.

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Link, Trouble};
+use super::connection::{Link, Trouble, is_for_now};
 use super::group::Known;
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::event::{Entry, EntryId};
 
-script!(WAKE, "wake", behind "common/ids");
-script!(TAKE_KNOWN, "take_known");
-script!(RECLAIM, "reclaim", behind "common/ids");
-script!(ADOPT, "adopt", behind "common/ids");
+script!(WAKE, "wake", behind "common/ids", behind "common/rights");
+script!(TAKE_KNOWN, "take_known", behind "common/rights");
+script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights");
+script!(ADOPT, "adopt", behind "common/ids", behind "common/rights");
 script!(RENEW, "renew");
 
 /// An entry that was delivered before.
@@ -110,6 +111,8 @@ pub(crate) struct Renewed {
     pub protocol: Option<u32>,
     /// Where the position was noted.
     pub known: Option<Known>,
+    /// Why this worker's position can't be noted.
+    pub unnoted: Option<String>,
 }
 
 /// An entry that is no longer this worker's.
@@ -148,7 +151,7 @@ impl Link {
                 keys.retry, keys.failures
             )
         };
-        let value: Value = WAKE
+        let answer = WAKE
             .key(&keys.stream)
             .key(&keys.retry)
             .key(&keys.failures)
@@ -161,8 +164,22 @@ impl Link {
             .arg(most)
             .arg(most_bytes)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing(), error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(
+                    &keys.stream,
+                    "stream",
+                    "XPENDING XCLAIM XRANGE XINFO|GROUPS",
+                ),
+                need(&keys.retry, "zset", "EXISTS ZRANGE ZRANGEBYSCORE ZREM"),
+                need(&keys.failures, "hash", "HLEN HGET HDEL"),
+                need(&keys.paused, "hash", "HKEYS"),
+                need(&keys.again, "", "XLEN"),
+                need(&keys.scheduled, "", "ZRANGE"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
         let parse = |value| {
             let [
                 entries,
@@ -214,10 +231,16 @@ impl Link {
         for (from, to) in known {
             call.arg(from).arg(to);
         }
-        let value: Value = call
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing(), error))?;
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.retry, "zset", "ZCARD ZADD ZREM"),
+                need(&keys.failures, "hash", "HLEN HGET HDEL"),
+                need(&keys.unknown, "zset", "ZRANGEBYLEX ZREM"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
         Adopted::parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
@@ -228,7 +251,7 @@ impl Link {
         reclaim: &Reclaim<'_>,
     ) -> Result<Reclaimed, Trouble> {
         let doing = "reclaiming what a worker left";
-        let value: Value = RECLAIM
+        let answer = RECLAIM
             .key(&keys.stream)
             .key(&keys.failures)
             .arg(reclaim.group)
@@ -242,8 +265,14 @@ impl Link {
             .arg(reclaim.from)
             .arg(reclaim.deadline_ms)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         let parse = |value| {
             let [entries, alone, trimmed, waiting, next, now] = reply::tuple(value)?;
             Some(Reclaimed {
@@ -278,10 +307,14 @@ impl Link {
         for id in held {
             call.arg(id.to_string());
         }
-        let value: Value = call
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.failures, "hash", "HLEN HGET HDEL"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         Adopted::parse(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
@@ -309,10 +342,15 @@ impl Link {
         for (id, count) in held {
             call.arg(id.to_string()).arg(count);
         }
-        let value: Value = call
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.position, "hash", "HSET"),
+                need(&keys.protocol, "string", "GET"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         let lost = |value: Value| {
             let [id, why, count] = reply::tuple(value)?;
             let why = match &reply::bytes(why)?[..] {
@@ -328,8 +366,8 @@ impl Link {
         };
         let parse = |value| {
             let mut items = reply::array(value)?;
-            let known = (items.len() > 3).then(|| items.split_off(3));
-            let [list, unheld, protocol] = items.try_into().ok()?;
+            let known = (items.len() > 4).then(|| items.split_off(4));
+            let [list, unheld, protocol, unnoted] = items.try_into().ok()?;
             Some(Renewed {
                 known: match known {
                     Some(known) => Some(Known::of(known)?),
@@ -341,6 +379,8 @@ impl Link {
                     .collect::<Option<_>>()?,
                 unheld: reply::int(&unheld)? as u64,
                 protocol: reply::int(&protocol).map(|number| number as u32),
+                unnoted: reply::text(unnoted)
+                    .filter(|why| !is_for_now(why.split(' ').next().unwrap_or_default())),
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(doing))

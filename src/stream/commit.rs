@@ -5,8 +5,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::append::xadd;
-use super::connection::{Link, Trouble};
+use super::connection::{Link, Trouble, is_for_now};
 use super::keys::{Keys, tag};
+use super::obstacle::{Need, need};
 use super::reply;
 use super::settle::script;
 use crate::effects::{Effect, Presence};
@@ -14,7 +15,7 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::identity::Identity;
 
-script!(COMMIT, "commit", behind "common/effects");
+script!(COMMIT, "commit", behind "common/effects", behind "common/rights");
 
 /// One entry to be committed.
 pub(crate) struct Commit<'a> {
@@ -40,7 +41,7 @@ pub(crate) struct Mark {
 }
 
 /// What became of an entry's commit.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
     Done,
     /// Another copy of the event has succeeded: the entry is acknowledged, and nothing else was done.
@@ -61,6 +62,15 @@ pub(crate) enum CommitOutcome {
 }
 
 impl Commit<'_> {
+    /// What this one needs, and others need not: of the streams it emits to, and of what it changes.
+    pub fn needs(&self) -> Vec<Need<'_>> {
+        let events = self.events.iter();
+        let events = events.map(|(stream, _)| need(*stream, "stream", "XADD"));
+        let effects = self.effects.iter();
+        let effects = effects.map(|effect| need(&effect.key, "", effect.command));
+        events.chain(effects).collect()
+    }
+
     /// About how many bytes it has.
     pub fn size(&self) -> usize {
         let events = self.events.iter().map(|(_, fields)| fields.size());
@@ -129,10 +139,16 @@ impl Link {
                 });
             }
         }
-        let value: Value = call
-            .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing(), error))?;
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XACK XDEL"),
+                need(&keys.commits, "hash", "HGET HSET"),
+                need(&keys.retry, "zset", "ZCARD ZREM"),
+                need(&keys.failures, "hash", "HLEN HDEL"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
         let outcomes: Option<Vec<_>> = reply::array(value)
             .filter(|answers| answers.len() == commits.len())
             .and_then(|answers| answers.into_iter().map(outcome).collect());
@@ -175,9 +191,7 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
             let code = why.split(' ').next().unwrap_or_default();
             // Nothing was written, and it has nothing to do with what was to be.
             match code {
-                "OOM" | "MISCONF" | "READONLY" | "NOREPLICAS" | "MASTERDOWN" => {
-                    CommitOutcome::NotNow(why)
-                }
+                code if is_for_now(code) => CommitOutcome::NotNow(why),
                 _ => CommitOutcome::Failed(why),
             }
         }

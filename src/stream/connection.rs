@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::obstacle::Found;
 use super::reader::{Lent, Reader};
 use super::tls;
 use crate::config::redact::{self, redacted};
@@ -43,6 +44,7 @@ pub(crate) struct Connector {
 pub(crate) struct Link {
     pub(super) conn: MultiplexedConnection,
     pub greeting: Greeting,
+    pub(super) found: Found,
 }
 
 /// What is known of a connection and the server at its other end.
@@ -139,7 +141,11 @@ impl Connector {
             .await
             .map_err(|error| self.explain(error, Who::Worker))?;
         let greeting = self.greet(&mut conn, name).await?;
-        Ok(Link { conn, greeting })
+        Ok(Link {
+            conn,
+            greeting,
+            found: Found::default(),
+        })
     }
 
     /// A connection on a blocking socket, for measurements: no part of the runtime has one.
@@ -346,6 +352,70 @@ impl Trouble {
         }
     }
 
+    /// The same trouble for another entry of the same request.
+    pub fn again(&self) -> Trouble {
+        let copy = |error: &Error| {
+            let copy = Error::new(error.kind(), error.to_string());
+            let source = std::error::Error::source(error);
+            match source.and_then(|source| source.downcast_ref::<RedisError>()) {
+                Some(source) => copy.with_source(source.clone()),
+                None => copy,
+            }
+        };
+        match self {
+            Trouble::Broken(error) => Trouble::Broken(copy(error)),
+            Trouble::NoGroup(error) => Trouble::NoGroup(copy(error)),
+            Trouble::Refused(error) => Trouble::Refused(copy(error)),
+        }
+    }
+
+    /// The same refusal, where it is known what was in the way.
+    pub(super) fn because(self, doing: &str, obstacle: &str) -> Self {
+        match self {
+            Trouble::Refused(error) => {
+                let code = code_of(&error).unwrap_or_default();
+                let hint = match &code[..] {
+                    "NOPERM" => "; README.md has the rule",
+                    _ => "",
+                };
+                let message = match &code[..] {
+                    "WRONGTYPE" => format!(
+                        "{doing}: {code}: a key of this stream or group holds something else: {obstacle}"
+                    ),
+                    _ => format!("{doing}: {code}: {obstacle}{hint}"),
+                };
+                Trouble::Refused(error.say(message))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether one key or right was in the way, and others need not be.
+    pub fn is_about_a_key(&self) -> bool {
+        match self {
+            Trouble::Refused(error) => {
+                let code = code_of(error);
+                code.is_some_and(|code| ["NOPERM", "WRONGTYPE"].contains(&&code[..]))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the server refuses whatever would change something, for now: waiting helps, and nothing else does.
+    pub fn is_for_now(&self) -> bool {
+        let code = code_of(self.error());
+        code.is_some_and(|code| is_for_now(&code))
+    }
+
+    /// Whether this was refused by itself, and will be until somebody mends it: others need not wait for that.
+    pub fn is_lasting(&self) -> bool {
+        let is_ours = matches!(
+            self.error().kind(),
+            ErrorKind::Unsupported | ErrorKind::Protocol
+        );
+        matches!(self, Trouble::Refused(_)) && !is_ours && !self.is_for_now()
+    }
+
     /// What a script answers of an error that it has caught, nothing having been done.
     pub fn refused(doing: &str, error: &str) -> Self {
         Trouble::Refused(refusal_in(Who::Worker, doing, error))
@@ -370,6 +440,28 @@ impl Trouble {
             Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
         }
     }
+}
+
+/// Whether a server says by this that it takes no writes at all now.
+pub(super) fn is_for_now(code: &str) -> bool {
+    [
+        "OOM",
+        "MISCONF",
+        "READONLY",
+        "NOREPLICAS",
+        "MASTERDOWN",
+        "LOADING",
+        "BUSY",
+        "NOAUTH",
+    ]
+    .contains(&code)
+}
+
+/// The code of the server's error behind this one.
+fn code_of(error: &Error) -> Option<String> {
+    let source = std::error::Error::source(error)?;
+    let answer = Answer::of(source.downcast_ref::<RedisError>()?)?;
+    Some(answer.code)
 }
 
 /// What an error means to those who are told it as it is.

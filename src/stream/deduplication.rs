@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::event::EntryId;
@@ -56,10 +57,15 @@ impl Link {
                     .arg(claim.lasts.max(KEPT).as_millis() as u64)
                     .arg(claim.event.data());
             }
-            let value: Value = call
-                .invoke_async(&mut self.conn)
-                .await
-                .map_err(|error| Trouble::of(&doing(), error))?;
+            let answer = call.invoke_async(&mut self.conn).await;
+            let mark = keys.seen(chunk[0].event.which());
+            let needs = || {
+                vec![
+                    need(&keys.stream, "stream", "XPENDING"),
+                    need(&mark, "", "GET SET"),
+                ]
+            };
+            let value: Value = self.answered(doing, answer, needs).await?;
             for answer in reply::array(value).unwrap_or_default() {
                 claimed.push(match reply::bytes(answer).as_deref() {
                     Some(b"run") => Claimed::Run,

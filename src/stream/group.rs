@@ -4,6 +4,7 @@ use redis::Value;
 
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::{PROTOCOL, reply, settle::script};
 use crate::config::Start;
 
@@ -111,8 +112,8 @@ impl ConsumerInfo {
 /// Most entries, and about how many bytes, that one step looks at to bring back what a group has passed over.
 const BROUGHT: (usize, usize) = (1000, 4 << 20);
 
-script!(JOIN, "join", behind "common/ids");
-script!(FORGET, "forget");
+script!(JOIN, "join", behind "common/ids", behind "common/rights");
+script!(FORGET, "forget", behind "common/rights");
 
 impl Link {
     /// Makes sure that the group is there and speaks this release's protocol. `known`: what was known of it since it was
@@ -129,7 +130,7 @@ impl Link {
             Start::Beginning => "0",
             Start::End => "$",
         };
-        let value: Value = JOIN
+        let answer = JOIN
             .key(&keys.stream)
             .key(&keys.position)
             .key(&keys.protocol)
@@ -145,8 +146,17 @@ impl Link {
             .arg(BROUGHT.0)
             .arg(BROUGHT.1)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XINFO|GROUPS XGROUP|CREATE"),
+                need(&keys.position, "hash", "HGETALL HSET DEL"),
+                need(&keys.protocol, "string", "GET SET"),
+                need(&keys.failures, "hash", "HKEYS"),
+                need(&keys.retry, "zset", "ZCARD ZADD"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.clone(), answer, needs).await?;
         let parse = |value| {
             let [how, at, name, brought, more] = reply::tuple(value)?;
             let (how, last) = (reply::text(how)?, reply::text(at)?);
@@ -177,13 +187,14 @@ impl Link {
         group: &str,
     ) -> Result<Vec<ConsumerInfo>, Trouble> {
         let doing = "listing the group's consumers";
-        let value: Value = redis::cmd("XINFO")
+        let answer = redis::cmd("XINFO")
             .arg("CONSUMERS")
             .arg(&keys.stream)
             .arg(group)
             .query_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .await;
+        let needs = || vec![need(&keys.stream, "stream", "XINFO|CONSUMERS")];
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         ConsumerInfo::all(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
@@ -194,7 +205,7 @@ impl Link {
         group: &str,
         consumer: &str,
     ) -> Result<bool, Trouble> {
-        FORGET
+        let answer = FORGET
             .key(&keys.stream)
             .key(&keys.position)
             .key(&keys.breakers)
@@ -202,8 +213,17 @@ impl Link {
             .arg(group)
             .arg(consumer)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of("forgetting a consumer", error))
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XGROUP|DELCONSUMER"),
+                need(&keys.position, "hash", "HDEL"),
+                need(&keys.breakers, "hash", "HDEL"),
+                need(&keys.commits, "hash", "HDEL"),
+            ]
+        };
+        let doing = || "forgetting a consumer".to_owned();
+        self.answered(doing, answer, needs).await
     }
 }
 

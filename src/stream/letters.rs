@@ -11,7 +11,7 @@ use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
 script!(BROWSE, "browse", behind "common/ids", behind "common/death");
-script!(REPLAY, "replay", behind "common/death");
+script!(REPLAY, "replay", behind "common/death", behind "common/rights");
 script!(PURGE, "purge", behind "common/death");
 
 /// The values every dead letter ends in, in their order, by their names without `dead.`. Letters of an earlier release

@@ -18,6 +18,7 @@ pub(crate) mod instructions;
 mod keys;
 mod letters;
 mod line;
+mod obstacle;
 mod pause;
 mod projection;
 mod projection_rebuild;

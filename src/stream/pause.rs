@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -105,22 +106,15 @@ impl Link {
         consumer: &str,
         notes: &[BreakerNote],
     ) -> std::result::Result<(), Trouble> {
-        let failed = |error| Trouble::of("telling of circuit breakers", error);
-        if notes.is_empty() {
-            let _: i64 = self
-                .conn
-                .hdel(&keys.breakers, consumer)
-                .await
-                .map_err(failed)?;
+        let answer: redis::RedisResult<i64> = if notes.is_empty() {
+            self.conn.hdel(&keys.breakers, consumer).await
         } else {
             let notes = serde_json::to_string(notes).unwrap_or_default();
-            let _: i64 = self
-                .conn
-                .hset(&keys.breakers, consumer, notes)
-                .await
-                .map_err(failed)?;
-        }
-        Ok(())
+            self.conn.hset(&keys.breakers, consumer, notes).await
+        };
+        let doing = || "telling of circuit breakers".to_owned();
+        let needs = || vec![need(&keys.breakers, "hash", "HSET HDEL")];
+        self.answered(doing, answer, needs).await.map(|_| ())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::connection::{Link, Trouble};
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::config::Rate;
@@ -44,14 +45,15 @@ impl Link {
     /// Takes starts from what a group's handler has left.
     pub async fn take_rate(&mut self, request: &RateRequest) -> Result<RateGrant, Trouble> {
         let doing = || format!("counting starts in {}", request.key);
-        let value: Value = RATE
+        let answer = RATE
             .key(&request.key)
             .arg((request.interval.as_micros() as u64).max(1))
             .arg(request.burst)
             .arg(request.wanted)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing(), error))?;
+            .await;
+        let needs = || vec![need(&request.key, "string", "GET SET")];
+        let value: Value = self.answered(doing, answer, needs).await?;
         let parse = |value| {
             let [granted, wait] = reply::tuple(value)?;
             let wait = Duration::from_micros(reply::int(&wait)? as u64);

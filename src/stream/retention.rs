@@ -6,6 +6,7 @@ use redis::{ScriptInvocation, Value};
 
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use super::status::{BYTES, COUNT, Lag};
@@ -141,7 +142,18 @@ impl Link {
     ) -> std::result::Result<Trim, Trouble> {
         let doing = format!("trimming {:?}", of.keys.stream);
         let answer = of.call(step).invoke_async(&mut self.conn).await;
-        let value: Value = answer.map_err(|error| Trouble::of(&doing, error))?;
+        let needs = || {
+            vec![
+                need(
+                    &of.keys.stream,
+                    "stream",
+                    "XINFO|GROUPS XPENDING XRANGE XLEN XTRIM",
+                ),
+                need(&of.keys.trimmed, "hash", "HGETALL HSET HDEL"),
+                need(&of.keys.retry, "zset", "ZCARD"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.clone(), answer, needs).await?;
         trim(value).ok_or_else(|| Trouble::garbled(&doing))
     }
 
@@ -161,7 +173,7 @@ impl Link {
             Some(Keep::For(age)) => ("age", age.as_millis() as u64),
             Some(Keep::Last(letters)) => ("count", letters),
         };
-        let value: Value = EXPIRE
+        let answer = EXPIRE
             .key(&keys.dead)
             .key(&keys.kept)
             .arg(kind)
@@ -173,8 +185,14 @@ impl Link {
             .arg(warn_at)
             .arg(rhythm.silence.as_millis() as u64)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.dead, "stream", "XLEN XRANGE XDEL"),
+                need(&keys.kept, "hash", "HMGET HSET HINCRBY"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.clone(), answer, needs).await?;
         match value {
             Value::Nil => Ok(None),
             value => expired(value)

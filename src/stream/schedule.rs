@@ -6,12 +6,13 @@ use redis::Value;
 
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::StreamKeys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
 use crate::identity::which;
 
-script!(ADD_DUE, "add_due", behind "common/scheduled");
+script!(ADD_DUE, "add_due", behind "common/scheduled", behind "common/rights");
 script!(LIST, "list_scheduled", behind "common/scheduled");
 script!(CANCEL, "cancel", behind "common/scheduled");
 
@@ -75,15 +76,22 @@ impl Link {
                 keys.stream, keys.scheduled
             )
         };
-        let value: Value = ADD_DUE
+        let answer = ADD_DUE
             .key(&keys.stream)
             .key(&keys.scheduled)
             .key(&keys.events)
             .arg(EVENTS)
             .arg(BYTES)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(&doing(), error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XLEN XADD"),
+                need(&keys.scheduled, "zset", "ZRANGEBYSCORE ZRANGE ZREM"),
+                need(&keys.events, "hash", "HLEN HGET HDEL"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
         let parse = |value| {
             let [added, gone, next, now] = reply::tuple(value)?;
             Some(Due {

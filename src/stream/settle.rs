@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use crate::delay;
 use crate::event::EntryId;
@@ -24,9 +25,9 @@ macro_rules! script {
 }
 pub(super) use script;
 
-script!(ACK, "ack");
-script!(PARK, "park");
-script!(BURY, "bury", behind "common/letter");
+script!(ACK, "ack", behind "common/rights");
+script!(PARK, "park", behind "common/rights");
+script!(BURY, "bury", behind "common/letter", behind "common/rights");
 
 /// Most entries in one script: Lua's unpack ends at some 8,000 values.
 const CHUNK: usize = 500;
@@ -129,9 +130,13 @@ impl Link {
             .query_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
-        let trouble =
-            |answer: redis::RedisResult<i64>| answer.err().map(|error| Trouble::of(doing, error));
-        Ok(answers.into_iter().map(trouble).collect())
+        let mut troubles = Vec::with_capacity(answers.len());
+        for (Plain { keys, .. }, answer) in acks.iter().zip(answers) {
+            let needs = || vec![need(&keys.stream, "stream", "XACK")];
+            let answer = self.answered(|| doing.to_owned(), answer, needs);
+            troubles.push(answer.await.err());
+        }
+        Ok(troubles)
     }
 
     /// Acknowledges entries along with their records; fenced where their ids may by now be other entries'.
@@ -155,10 +160,19 @@ impl Link {
                     .arg(ack.consumer)
                     .arg(ack.count);
             }
-            let _: i64 = call
-                .invoke_async(&mut self.conn)
-                .await
-                .map_err(|error| Trouble::of("acknowledging", error))?;
+            let answer = call.invoke_async(&mut self.conn).await;
+            let guards = || acks.iter().map(|ack| keys.guard(&ack.id.to_string()));
+            let guard = guards().next().unwrap_or_default();
+            let needs = || {
+                vec![
+                    need(&keys.stream, "stream", "XACK XDEL XPENDING"),
+                    need(&keys.retry, "zset", "ZCARD ZREM"),
+                    need(&keys.failures, "hash", "HLEN HMGET HDEL"),
+                    need(&guard, "string", "SET"),
+                ]
+            };
+            let doing = || format!("acknowledging entries of {}", keys.stream);
+            let _: i64 = self.answered(doing, answer, needs).await?;
         }
         Ok(())
     }
@@ -189,10 +203,15 @@ impl Link {
                     .arg(parking.error)
                     .arg(parking.unknown.as_deref().unwrap_or(b"-"));
             }
-            let value: Value = call
-                .invoke_async(&mut self.conn)
-                .await
-                .map_err(|error| Trouble::of(&doing(), error))?;
+            let answer = call.invoke_async(&mut self.conn).await;
+            let needs = || {
+                vec![
+                    need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                    need(&keys.retry, "zset", "ZCARD ZADD"),
+                    need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
+                ]
+            };
+            let value: Value = self.answered(doing, answer, needs).await?;
             for outcome in reply::array(value).ok_or_else(|| Trouble::garbled(&doing()))? {
                 outcomes.push(match reply::bytes(outcome).as_deref() {
                     Some(b"ok") => ParkOutcome::Parked,
@@ -242,10 +261,18 @@ impl Link {
                     call.arg(name).arg(value);
                 }
             }
-            let answer: String = call
-                .invoke_async(&mut self.conn)
-                .await
-                .map_err(|error| Trouble::of(&doing(), error))?;
+            let answer = call.invoke_async(&mut self.conn).await;
+            let guard = keys.guard(&id);
+            let needs = || {
+                vec![
+                    need(&keys.stream, "stream", "XPENDING XRANGE XACK XDEL"),
+                    need(&keys.dead, "stream", "XLEN XADD"),
+                    need(&keys.retry, "zset", "ZCARD ZREM"),
+                    need(&keys.failures, "hash", "HGET HDEL"),
+                    need(&guard, "string", "EXISTS SET"),
+                ]
+            };
+            let answer: String = self.answered(doing, answer, needs).await?;
             match &answer[..] {
                 "ok" => return Ok(Buried::Done),
                 "taken" => return Ok(Buried::Taken),

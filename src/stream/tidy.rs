@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
+use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 
@@ -27,10 +28,10 @@ impl Link {
             .arg("NX")
             .arg("PX")
             .arg(rest.as_millis() as u64);
-        let answer: Value = call
-            .query_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of("taking turns in tidying", error))?;
+        let answer = call.query_async(&mut self.conn).await;
+        let needs = || vec![need(&keys.tidied, "string", "SET")];
+        let doing = || "taking turns in tidying".to_owned();
+        let answer: Value = self.answered(doing, answer, needs).await?;
         Ok(answer != Value::Nil)
     }
 
@@ -44,7 +45,7 @@ impl Link {
         thorough: bool,
     ) -> Result<(Option<String>, u64), Trouble> {
         let doing = "mending due times";
-        let value: Value = MEND
+        let answer = MEND
             .key(&keys.stream)
             .key(&keys.retry)
             .arg(group)
@@ -52,8 +53,14 @@ impl Link {
             .arg(1000)
             .arg(u8::from(thorough))
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING"),
+                need(&keys.retry, "zset", "ZCARD ZADD"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         reply::tuple(value)
             .and_then(|[next, mended]| Some((reply::text(next), reply::int(&mended)? as u64)))
             .ok_or_else(|| Trouble::garbled(doing))
@@ -69,7 +76,7 @@ impl Link {
         thorough: bool,
     ) -> Result<String, Trouble> {
         let doing = "sweeping failure records";
-        let value: Value = SWEEP
+        let answer = SWEEP
             .key(&keys.stream)
             .key(&keys.retry)
             .key(&keys.failures)
@@ -78,8 +85,15 @@ impl Link {
             .arg(200)
             .arg(u8::from(thorough))
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING"),
+                need(&keys.retry, "zset", "ZSCORE"),
+                need(&keys.failures, "hash", "HLEN HSCAN HDEL"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         reply::tuple(value)
             .and_then(|[next, _]| reply::text(next))
             .ok_or_else(|| Trouble::garbled(doing))
@@ -89,14 +103,20 @@ impl Link {
     /// "0" at the end.
     pub async fn unlist(&mut self, keys: &Keys, cursor: &str) -> Result<String, Trouble> {
         let doing = "sweeping what waits for a worker that knows it";
-        let value: Value = UNLIST
+        let answer = UNLIST
             .key(&keys.failures)
             .key(&keys.unknown)
             .arg(cursor)
             .arg(200)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.failures, "hash", "HGET"),
+                need(&keys.unknown, "zset", "ZSCAN ZREM"),
+            ]
+        };
+        let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         reply::text(value).ok_or_else(|| Trouble::garbled(doing))
     }
 }

@@ -28,6 +28,9 @@ pub(super) const WORTHWHILE: usize = 256;
 const WORTHWHILE_OF_EACH: usize = WORTHWHILE / 2;
 const GATHER: Duration = Duration::from_millis(20);
 
+/// When what was refused is tried again.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
 /// Entries of one batch that have succeeded.
 pub(super) struct Acks {
     pub batch: Arc<Batch>,
@@ -44,8 +47,11 @@ pub(super) struct Acker {
     left_out: Option<Instant>,
     complaint: Complaint,
     pause: Pause,
-    /// Something was refused or got no answer: nothing is sent before.
+    /// Something got no answer: nothing is sent before.
     not_before: Option<Instant>,
+    /// What was refused by itself, and when it is tried again.
+    refused: Vec<Acks>,
+    refused_until: Option<Instant>,
 }
 
 /// What became of a lot.
@@ -65,6 +71,8 @@ impl Acker {
             complaint: Complaint::default(),
             pause: Pause::new(),
             not_before: None,
+            refused: Vec::new(),
+            refused_until: None,
         }
     }
 
@@ -73,11 +81,19 @@ impl Acker {
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
         let abandon = self.shared.abandon.clone();
         let mut flights = FuturesUnordered::new();
-        let mut closed = false;
+        let (mut closed, mut last_try) = (false, false);
         loop {
             closed |= self.take_in(&mut inbox);
+            if self.refused_until.is_some_and(|at| at <= Instant::now()) {
+                self.try_again();
+            }
             if closed && self.waiting.is_empty() && flights.is_empty() {
-                return;
+                // What is refused still stays pending: a stop does not wait for somebody to mend that.
+                if last_try || self.refused.is_empty() {
+                    return;
+                }
+                last_try = true;
+                self.try_again();
             }
             let send_at = self.send_at(closed);
             if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
@@ -103,6 +119,7 @@ impl Acker {
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
                 () = self.shared.ack_now.notified(), if gathers => self.sent = None,
                 () = sleep_until(send_at), if gathers => {}
+                () = sleep_until(self.refused_until), if self.refused_until.is_some() => {}
                 first = inbox.recv(), if !gathers && !closed => match first {
                     Some(acks) => self.add(acks),
                     None => closed = true,
@@ -120,6 +137,15 @@ impl Acker {
                 Err(mpsc::error::TryRecvError::Disconnected) => return true,
             }
         }
+    }
+
+    /// What was refused goes out with the next lot.
+    fn try_again(&mut self) {
+        self.refused_until = None;
+        let ids = self.refused.iter().map(|acks| acks.slots.len()).sum();
+        self.ids += ids;
+        self.shared.held.is_tried_again(ids);
+        self.waiting.append(&mut self.refused);
     }
 
     fn add(&mut self, acks: Acks) {
@@ -185,6 +211,13 @@ impl Acker {
                     let (source, lease) = (&batch.source, self.shared.lease);
                     self.shared.memory.acknowledged(source, marked, lease);
                     self.shared.acknowledged(batch, slots());
+                }
+                Some(met) if met.is_lasting() => {
+                    self.complaint.warn(met.error().to_string());
+                    self.shared.held.is_refused(slots.len());
+                    self.refused.push(acks);
+                    self.refused_until
+                        .get_or_insert(Instant::now() + REFUSED_WAIT);
                 }
                 Some(met) => {
                     trouble = Some(met);

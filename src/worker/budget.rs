@@ -34,7 +34,9 @@ impl Budget {
     /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
     /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
     pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
-        let held = shared.held.entries() + coming;
+        let all = shared.held.entries() + coming;
+        // What the server refuses to settle takes up memory, and is in nobody's way.
+        let held = all - shared.held.stuck().min(all);
         // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - shared.held.succeeded().min(held);
         let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
@@ -47,7 +49,7 @@ impl Budget {
         let by_slots = free.saturating_sub(waiting);
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
-            .min(prefetch.saturating_sub(held));
+            .min(prefetch.saturating_sub(all));
         // A part of a large budget and no less, so that fast handlers get large batches; and no more, so that one is
         // read while another is handled and a third acknowledged.
         let part = ahead / PARTS;

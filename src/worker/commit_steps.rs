@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub who: Who,
     /// It is pending with nobody, and its end is ours to write.
     pub nobodys: bool,
+    /// It goes by itself: a request with others was refused, and it may have been for its sake.
+    pub alone: bool,
     /// What one step can't reach has been published before it.
     published: bool,
 }
@@ -47,6 +49,7 @@ impl Job {
             items,
             who,
             nobodys: false,
+            alone: false,
             published: false,
         }
     }
@@ -135,12 +138,47 @@ pub(super) async fn commit(
     let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
     let (outcomes, met) = match sent.await {
         Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
+        Err(trouble) if trouble.is_lasting() => whose(&mut link, &commits, trouble).await,
         Err(trouble) => (Vec::new(), Some(trouble)),
     };
     drop(commits);
+    if met.is_none() && outcomes.iter().all(Option::is_none) {
+        lot.iter_mut().for_each(|job| job.alone = true);
+    }
     let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
     answers.extend(lot.into_iter().zip(outcomes));
     (answers, met)
+}
+
+/// Of a request that was refused, which entries it was refused for: they fail. Where it was for none of them, nothing can
+/// be committed now, and what was met is answered. Where that can't be told, all of them go one by one.
+async fn whose(
+    link: &mut Link,
+    commits: &[Commit<'_>],
+    trouble: Trouble,
+) -> (Vec<Option<CommitOutcome>>, Option<Trouble>) {
+    if !trouble.is_about_a_key() {
+        return match commits {
+            [_] => {
+                let failed = CommitOutcome::Failed(trouble.error().to_string());
+                (vec![Some(failed)], None)
+            }
+            _ => (vec![None; commits.len()], None),
+        };
+    }
+    let mut outcomes = Vec::with_capacity(commits.len());
+    for commit in commits {
+        let missing = link.missing_right(&commit.needs()).await;
+        outcomes.push(missing.map(|missing| {
+            let what = match commit.events.get(missing.place) {
+                Some((stream, _)) => format!("emitting to {stream}: "),
+                None => String::new(),
+            };
+            CommitOutcome::Failed(what + &missing.words)
+        }));
+    }
+    let is_for_some = outcomes.iter().any(Option::is_some);
+    (outcomes, (!is_for_some).then_some(trouble))
 }
 
 /// Whether one step can do all of it.

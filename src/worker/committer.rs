@@ -4,7 +4,7 @@
 //! is known; until then the entry stays held, and is renewed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use super::complaint::{Complaint, Pause};
 use super::doorman::Windows;
 use super::executor::Executor;
 use super::held::{Batch, Owner};
+use super::refusals::{Chore, Refusals};
 use super::settler::Settlement;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
@@ -30,6 +31,9 @@ use crate::stream::{CommitOutcome, Trouble};
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
 const LOT: usize = 100;
 const LOT_BYTES: usize = 256 << 10;
+/// What is told of entries that wait because nothing can be committed.
+const REFUSING: &str =
+    "held back: the server refuses to commit anything of this stream (the log says why)";
 
 /// Commits entries.
 pub(super) struct Committer {
@@ -41,7 +45,8 @@ pub(super) struct Committer {
     number: u64,
     complaint: Complaint,
     pause: Pause,
-    /// Something was refused or got no answer: nothing is sent before.
+    refusals: Refusals,
+    /// Something got no answer: nothing is sent before.
     not_before: Option<Instant>,
 }
 
@@ -52,6 +57,8 @@ enum Fate {
     Lost,
     Refused(Refusal),
     Failed(String),
+    /// Nothing can be committed for so long.
+    Refusing(Duration),
 }
 
 impl Committer {
@@ -68,6 +75,7 @@ impl Committer {
             number: 0,
             complaint: Complaint::default(),
             pause: Pause::new(),
+            refusals: Refusals::default(),
             not_before: None,
         }
     }
@@ -152,10 +160,20 @@ impl Committer {
         let places = by_source(&queue, |job| &job.batch.source);
         rest.extend(queue.into_iter().map(Some));
         for (source, places) in places {
+            if let Some(wait) = self.refusals.wait(Chore::Commit, &source.keys.stream) {
+                let refused = places.into_iter().filter_map(|at| rest[at].take());
+                refused.for_each(|job| self.tell(job, Fate::Refusing(wait)));
+                continue;
+            }
             let (mut lot, mut bytes) = (Vec::new(), 0);
             for at in places {
-                if lot.len() == LOT || bytes > LOT_BYTES {
+                let is_next = |job: &Job| lot.is_empty() || !job.alone;
+                let is_alone = |lot: &[Job]| lot.iter().any(|job| job.alone);
+                if lot.len() == LOT || bytes > LOT_BYTES || is_alone(&lot) {
                     break;
+                }
+                if !rest[at].as_ref().is_some_and(is_next) {
+                    continue;
                 }
                 let job = rest[at].take().expect("each has one place");
                 bytes += job.commit(&self.shared, &self.windows, &link).size();
@@ -166,12 +184,27 @@ impl Committer {
         }
         self.queue.extend(rest.into_iter().flatten());
         let (shared, windows) = (self.shared.clone(), self.windows.clone());
-        let steps = lots.into_iter().map(|(source, lot, number)| {
-            commit(&shared, &windows, link.clone(), source, lot, number)
+        let steps = lots.into_iter().map(async |(source, lot, number)| {
+            let of = source.clone();
+            let (lot, met) = commit(&shared, &windows, link.clone(), source, lot, number).await;
+            (of, lot, met)
         });
-        for (lot, met) in join_all(steps).await {
+        for (source, lot, met) in join_all(steps).await {
+            let stream = &source.keys.stream;
+            let lasts = met.as_ref().is_some_and(Trouble::is_lasting);
+            let met = match met {
+                Some(met) if lasts => self
+                    .refusals
+                    .heard(Chore::Commit, stream, Err::<(), _>(met))
+                    .err(),
+                Some(met) => Some(met),
+                None => self.refusals.heard(Chore::Commit, stream, Ok(())).err(),
+            };
+            let wait = self.refusals.wait(Chore::Commit, stream).filter(|_| lasts);
             for (job, outcome) in lot {
-                if let Some(met) = self.came(job, outcome) {
+                if let (None, Some(wait)) = (&outcome, wait) {
+                    self.tell(job, Fate::Refusing(wait));
+                } else if let Some(met) = self.came(job, outcome) {
                     trouble.get_or_insert(met);
                 }
             }
@@ -244,6 +277,10 @@ impl Committer {
         }
         match job.who {
             Who::Returned(started) => {
+                let refusing = match fate {
+                    Fate::Refusing(wait) => Some(wait),
+                    _ => None,
+                };
                 let failure = match fate {
                     Fate::Settled | Fate::Lost => {
                         let is_ours = matches!(fate, Fate::Settled);
@@ -252,9 +289,19 @@ impl Committer {
                     }
                     Fate::Refused(refusal) => Failure::retry(refusal),
                     Fate::Failed(why) => Failure::retry(why),
+                    Fate::Refusing(wait) => {
+                        let bound = self.shared.routes.of(job.ctx.envelope());
+                        bound.gate.put_back(wait);
+                        self.shared.held_back();
+                        // Its handler has not failed.
+                        Failure::later(wait)
+                    }
                 };
-                let verdict =
+                let mut verdict =
                     verdict::of_end(&failure, &job.ctx, self.shared.routes.policy(&job.ctx));
+                if let Some(wait) = refusing {
+                    verdict = Verdict::give_back(wait, REFUSING);
+                }
                 let owner = slot.owner();
                 Executor::report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
                 let attempt = job.ctx.attempt();
@@ -280,6 +327,10 @@ impl Committer {
                     Fate::Failed(why) => {
                         (Known::Refused(why.clone()), Err(CommitError::Invalid(why)))
                     }
+                    Fate::Refusing(_) => (
+                        Known::Refused(REFUSING.to_owned()),
+                        Err(CommitError::Invalid(REFUSING.to_owned())),
+                    ),
                 };
                 job.ctx.outbox_or_new().known(known);
                 // A handler that does not wait for it any more is told otherwise.

@@ -33,24 +33,36 @@ impl Complaint {
 /// Waits that grow while something stays wrong, so that nothing spins.
 pub(crate) struct Pause {
     next: Duration,
+    first: Duration,
+    most: Duration,
 }
 
 impl Pause {
     const FIRST: Duration = Duration::from_millis(50);
     const MOST: Duration = Duration::from_secs(2);
 
+    /// From a twentieth of a second to two seconds.
     pub fn new() -> Self {
-        Pause { next: Self::FIRST }
+        Pause::between(Self::FIRST, Self::MOST)
     }
 
-    /// The next wait: twice the last one, at most two seconds, less up to a fifth so that a fleet spreads out.
+    /// Waits of this length, to begin with, and at most of that.
+    pub fn between(first: Duration, most: Duration) -> Self {
+        Pause {
+            next: first,
+            first,
+            most,
+        }
+    }
+
+    /// The next wait: twice the last one, up to the longest, less up to a fifth so that a fleet spreads out.
     pub fn next(&mut self) -> Duration {
         let wait = self.next;
-        self.next = (wait * 2).min(Self::MOST);
+        self.next = (wait * 2).min(self.most);
         wait.mul_f64(1.0 - 0.2 * fastrand::f64())
     }
 
     pub fn reset(&mut self) {
-        self.next = Self::FIRST;
+        self.next = self.first;
     }
 }

@@ -14,6 +14,7 @@ use super::complaint::{Complaint, Pause};
 use super::dispatch::{Arrivals, Dispatcher};
 use super::executor::{RUN, Run};
 use super::held::Batch;
+use super::refusals::{Chore, Refusals};
 use super::settler::Settlement;
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
@@ -41,6 +42,15 @@ pub(super) struct Doorman {
     settle: mpsc::UnboundedSender<Settlement>,
     complaint: Complaint,
     pause: Pause,
+    refusals: Refusals,
+}
+
+/// What is known of one.
+#[derive(Clone)]
+enum Answer {
+    Is(Claimed),
+    /// It can't be known, for so long.
+    Refused(Duration),
 }
 
 /// An entry that is asked about.
@@ -86,6 +96,7 @@ impl Doorman {
             settle,
             complaint: Complaint::default(),
             pause: Pause::new(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -159,17 +170,23 @@ impl Doorman {
     async fn ask(&mut self, asked: Vec<Asked>) {
         let stopping = self.shared.stopping.clone();
         let lots = by_source(&asked, |asked| &asked.batch.source);
-        let mut answers: Vec<Option<Claimed>> = vec![None; asked.len()];
+        let mut answers: Vec<Option<Answer>> = vec![None; asked.len()];
         for (source, places) in lots {
             let claims: Vec<Claim> = places.iter().map(|at| asked[*at].claim()).collect();
+            let stream = &source.keys.stream;
             let answered = loop {
+                if let Some(wait) = self.refusals.wait(Chore::Claim, stream) {
+                    break Some(vec![Answer::Refused(wait); claims.len()]);
+                }
                 let answer = tokio::select! {
                     biased;
                     () = stopping.cancelled() => break None,
                     answer = self.claim(&source, &claims) => answer,
                 };
-                match answer {
-                    Ok(answers) => break Some(answers),
+                match self.refusals.heard(Chore::Claim, stream, answer) {
+                    Ok(Some(answers)) => break Some(answers.into_iter().map(Answer::Is).collect()),
+                    // The others that come here have nothing to do with it.
+                    Ok(None) => {}
                     Err(trouble) => {
                         if matches!(trouble, Trouble::NoGroup(_)) {
                             self.shared.rejoin();
@@ -204,14 +221,23 @@ impl Doorman {
     }
 
     /// Does with each what its answer says. What comes from one batch is let in together, in its order.
-    fn answered(&self, asked: Vec<Asked>, answers: Vec<Option<Claimed>>) {
+    fn answered(&self, asked: Vec<Asked>, answers: Vec<Option<Answer>>) {
         let mut lot: Option<(Arc<Batch>, Vec<Item>)> = None;
         for (Asked { batch, item, .. }, answer) in asked.into_iter().zip(answers) {
             match answer {
-                Some(Claimed::Done) => self.is_done(&batch, &item, false),
-                Some(Claimed::DoneDiffers) => self.is_done(&batch, &item, true),
-                Some(Claimed::Wait) => self.waits(&batch, item),
-                Some(Claimed::Run) | None => match &mut lot {
+                Some(Answer::Is(Claimed::Done)) => self.is_done(&batch, &item, false),
+                Some(Answer::Is(Claimed::DoneDiffers)) => self.is_done(&batch, &item, true),
+                Some(Answer::Is(Claimed::Wait)) => {
+                    let age = item.past.as_ref().map_or(Duration::ZERO, |past| past.age);
+                    let why = "given back while another copy of its event is handled";
+                    self.waits(&batch, item, age.clamp(WAIT.0, WAIT.1), why);
+                }
+                Some(Answer::Refused(wait)) => {
+                    self.hold_back(&batch, &item, wait);
+                    let why = "held back: the server refuses to look for copies of its event (the log says why)";
+                    self.waits(&batch, item, wait, why);
+                }
+                Some(Answer::Is(Claimed::Run)) | None => match &mut lot {
                     Some((of, items)) if Arc::ptr_eq(of, &batch) && items.len() < RUN => {
                         items.push(item)
                     }
@@ -247,21 +273,25 @@ impl Doorman {
         });
     }
 
-    /// Another copy of it is on its way: looked at again later.
-    fn waits(&self, batch: &Arc<Batch>, item: Item) {
-        let (record, age) = match item.past {
-            Some(past) => (past.record, past.age),
-            None => (None, Duration::ZERO),
-        };
+    /// It is one of those that its handler's limits hold back, of which there are only so many at a time.
+    fn hold_back(&self, batch: &Batch, item: &Item, wait: Duration) {
+        let event_type = item.entry.fields.value("type").unwrap_or_default();
+        if let Some(bound) = self.shared.routes.find(event_type) {
+            batch.source.saw(bound.bit);
+            bound.gate.put_back(wait);
+            self.shared.held_back();
+        }
+    }
+
+    /// It is looked at again later.
+    fn waits(&self, batch: &Arc<Batch>, item: Item, delay: Duration, why: &str) {
+        let record = item.past.and_then(|past| past.record);
         let slot = &batch.slots[item.index as usize];
         slot.finish();
         self.shared.arrived(batch);
         let given_back = record.map_or(0, |record| record.given_back);
-        let verdict = Verdict::Release {
-            delay: age.clamp(WAIT.0, WAIT.1),
-            error: "given back while another copy of its event is handled".to_owned(),
-        };
-        tracing::debug!(entry = %item.entry.id, "waits for another copy of its event");
+        let verdict = Verdict::give_back(delay, why);
+        tracing::debug!(entry = %item.entry.id, "{why}");
         let _ = self.settle.send(Settlement {
             batch: batch.clone(),
             index: item.index,

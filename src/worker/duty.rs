@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::fetcher::Fetcher;
+use super::refusals::Chore;
 use crate::stream::{Link, Trouble};
 
 /// How long a worker is on duty.
@@ -131,10 +132,13 @@ impl Fetcher {
             return Ok(());
         };
         let mut crew = Crew::default();
-        for worker in link
+        let workers = link
             .consumers(&source.keys, &source.surroundings.group)
-            .await?
-        {
+            .await;
+        let stream = &source.keys.stream;
+        let workers = self.refusals.heard(Chore::Crew, stream, workers)?;
+        // Where nobody is known, this one waits for entries by itself.
+        for worker in workers.unwrap_or_default() {
             let is_alive = worker
                 .lease_ms()
                 .is_some_and(|lease| worker.idle_ms < lease);

@@ -16,6 +16,7 @@ use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
 use super::held::Coming;
+use super::refusals::{Chore, Refusals};
 use super::shared::Shared;
 use super::shares::Shares;
 use super::source::Source;
@@ -43,6 +44,9 @@ pub(super) struct Fetcher {
     /// The server's time in ms, and when it was told.
     pub(super) clock: Option<(u64, Instant)>,
     shares: Shares,
+    pub(super) refusals: Refusals,
+    /// Rates that can't be counted.
+    pub(super) uncounted: Complaint,
     /// The last read was one of streams without limits alone.
     pub(super) free_only: bool,
 }
@@ -69,6 +73,8 @@ impl Fetcher {
             flow: Flow::new(),
             clock: None,
             shares: Shares::default(),
+            refusals: Refusals::default(),
+            uncounted: Complaint::default(),
             free_only: false,
         }
     }
@@ -266,7 +272,11 @@ impl Fetcher {
                 let group = &source.surroundings.group;
                 let adopted = link
                     .adopt(&source.keys, group, &consumer, most, BYTES / 4, &held)
-                    .await?;
+                    .await;
+                let stream = &source.keys.stream;
+                let adopted = self.refusals.heard(Chore::Adopt, stream, adopted)?;
+                // Refused, it is asked for again once the renewer has found what there is to adopt.
+                let Some(adopted) = adopted else { continue };
                 super::report_trimmed(&source, &adopted.trimmed, "before they were handled");
                 if !adopted.entries.is_empty() {
                     let (count, stream) = (adopted.entries.len(), &source.keys.stream);

@@ -33,6 +33,8 @@ pub(super) struct Held {
     entries: AtomicUsize,
     /// Those of them that have succeeded and wait to be acknowledged.
     succeeded: AtomicUsize,
+    /// Those that only wait for the server to settle them, which it refuses to do.
+    stuck: AtomicUsize,
     bytes: AtomicUsize,
     settled: AtomicU64,
     /// Signalled when something was settled.
@@ -268,6 +270,7 @@ impl Held {
             batches: Mutex::new(Vec::new()),
             entries: AtomicUsize::new(0),
             succeeded: AtomicUsize::new(0),
+            stuck: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             settled: AtomicU64::new(0),
             freed: Notify::new(),
@@ -375,6 +378,20 @@ impl Held {
     }
 
     /// How many are held that have succeeded.
+    /// The server refuses to settle so many more, or so many are tried again.
+    pub fn is_refused(&self, entries: usize) {
+        self.stuck.fetch_add(entries, Ordering::SeqCst);
+    }
+
+    pub fn is_tried_again(&self, entries: usize) {
+        self.stuck.fetch_sub(entries, Ordering::SeqCst);
+    }
+
+    /// How many the server refuses to settle.
+    pub fn stuck(&self) -> usize {
+        self.stuck.load(Ordering::SeqCst)
+    }
+
     pub fn succeeded(&self) -> usize {
         self.succeeded.load(Ordering::SeqCst)
     }

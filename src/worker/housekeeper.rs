@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::refusals::{Chore, Refusals};
 use super::retention::Keeper;
 use super::shared::Shared;
+use super::source::Source;
 use crate::stream::{Link, Trouble};
 
 /// Once in so many leases one worker of the group goes through everything, whether something seems to be missing or
@@ -15,7 +17,7 @@ const THOROUGH: u32 = 10;
 
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
 pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
-    let mut link = None;
+    let (mut link, mut refusals) = (None, Refusals::default());
     shared.joined.cancelled().await;
     // What has come about before a worker began is left alone as long as what comes about later.
     let mut thorough_at = Instant::now() + shared.lease * THOROUGH;
@@ -31,7 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
                 if thorough {
                     thorough_at = Instant::now() + shared.lease * THOROUGH;
                 }
-                let done = round(&shared, link, thorough).await;
+                let done = round(&shared, link, &mut refusals, thorough).await;
                 tidy_at = Instant::now() + spread();
                 done
             }
@@ -64,44 +66,72 @@ async fn connected<'a>(
     }
 }
 
-async fn round(shared: &Shared, link: &mut Link, wants: bool) -> Result<(), Trouble> {
+async fn round(
+    shared: &Shared,
+    link: &mut Link,
+    refusals: &mut Refusals,
+    wants: bool,
+) -> Result<(), Trouble> {
     for source in shared.active_sources() {
-        let group = &source.surroundings.group;
-        let rest = shared.lease * (THOROUGH - 1);
-        let thorough = wants
-            && link
-                .takes_turn(&source.keys, &shared.consumer, rest)
-                .await?;
-        let (mut from, mut mended) = (Some("-".to_owned()), 0);
-        while let Some(at) = from {
-            let (next, count) = link.mend(&source.keys, group, &at, thorough).await?;
-            (from, mended) = (next, mended + count);
+        let stream = &source.keys.stream;
+        let thorough = wants && {
+            let rest = shared.lease * (THOROUGH - 1);
+            let taken = link.takes_turn(&source.keys, &shared.consumer, rest).await;
+            refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
+        };
+        let mended = mend(shared, link, &source, thorough).await;
+        refusals.heard(Chore::Mend, stream, mended)?;
+        let swept = sweep(link, &source, thorough).await;
+        refusals.heard(Chore::Sweep, stream, swept)?;
+        let unlisted = unlist(link, &source).await;
+        refusals.heard(Chore::Unlist, stream, unlisted)?;
+    }
+    Ok(())
+}
+
+async fn mend(
+    shared: &Shared,
+    link: &mut Link,
+    source: &Source,
+    thorough: bool,
+) -> Result<(), Trouble> {
+    let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+    let (mut from, mut mended) = (Some("-".to_owned()), 0);
+    while let Some(at) = from {
+        let (next, count) = link.mend(&source.keys, group, &at, thorough).await?;
+        (from, mended) = (next, mended + count);
+    }
+    if mended > 0 {
+        tracing::warn!(
+            stream,
+            mended,
+            "parked entries had lost their due time: they are due now"
+        );
+        shared.due_in(Duration::ZERO);
+    }
+    Ok(())
+}
+
+async fn sweep(link: &mut Link, source: &Source, thorough: bool) -> Result<(), Trouble> {
+    let (group, mut cursor) = (&source.surroundings.group, "0".to_owned());
+    loop {
+        cursor = link.sweep(&source.keys, group, &cursor, thorough).await?;
+        if cursor == "0" {
+            return Ok(());
         }
-        if mended > 0 {
-            let stream = &source.keys.stream;
-            tracing::warn!(
-                stream,
-                mended,
-                "parked entries had lost their due time: they are due now"
-            );
-            shared.due_in(Duration::ZERO);
+        // A long hash is gone through at leisure.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn unlist(link: &mut Link, source: &Source) -> Result<(), Trouble> {
+    let mut cursor = "0".to_owned();
+    while source.has_unknown() || cursor != "0" {
+        cursor = link.unlist(&source.keys, &cursor).await?;
+        if cursor == "0" {
+            break;
         }
-        let mut cursor = "0".to_owned();
-        loop {
-            cursor = link.sweep(&source.keys, group, &cursor, thorough).await?;
-            if cursor == "0" {
-                break;
-            }
-            // A long hash is gone through at leisure.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        while source.has_unknown() || cursor != "0" {
-            cursor = link.unlist(&source.keys, &cursor).await?;
-            if cursor == "0" {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
 }

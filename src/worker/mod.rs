@@ -38,6 +38,7 @@ mod queue;
 mod rates;
 mod reading;
 mod reclaimer;
+mod refusals;
 mod renewer;
 pub(crate) mod retention;
 mod room;
@@ -293,7 +294,11 @@ async fn leave(shared: &Shared) {
             .map_err(Trouble::Broken)?;
         for source in shared.active_sources() {
             for consumer in [&shared.consumer, &shared.alone] {
-                link.forget(&source.keys, &shared.group, consumer).await?;
+                match link.forget(&source.keys, &shared.group, consumer).await {
+                    Err(broken @ Trouble::Broken(_)) => return Err(broken),
+                    Err(trouble) => tracing::debug!("{}", trouble.error()),
+                    Ok(_) => {}
+                }
             }
             link.note_leaving(&source.keys).await?;
         }

@@ -29,6 +29,9 @@ impl Fetcher {
             .filter_map(|(event_type, wanted)| {
                 let gate = &shared.routes.find(event_type)?.gate;
                 let (granted, rate) = (gate.granted()?, gate.rate_setting?);
+                if granted.is_refused() && granted.dry_for().is_some() {
+                    return None;
+                }
                 let wanted = wanted.saturating_sub(granted.left());
                 Some((
                     granted,
@@ -38,8 +41,15 @@ impl Fetcher {
             .filter(|(_, request)| request.wanted > 0)
             .collect();
         for (granted, request) in requests {
-            let answer = link.take_rate(&request).await?;
-            granted.grant(answer.granted, answer.dry_for);
+            match link.take_rate(&request).await {
+                Ok(answer) => granted.grant(answer.granted, answer.dry_for),
+                // Its entries go back for a while; those of other handlers have nothing to do with it.
+                Err(Trouble::Refused(error)) => {
+                    granted.refuse();
+                    self.uncounted.warn(format!("{error}; what needs it waits"));
+                }
+                Err(trouble) => return Err(trouble),
+            }
         }
         Ok(())
     }

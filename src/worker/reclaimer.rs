@@ -11,6 +11,7 @@ use super::arrival::Arrival;
 use super::executor::running;
 use super::fetcher::Fetcher;
 use super::held::Coming;
+use super::refusals::Chore;
 use super::source::Source;
 use super::waker::Taken;
 use super::ward::{Admission, Visits};
@@ -104,8 +105,13 @@ impl Fetcher {
                 // It would only have to be put back.
                 continue;
             }
-            let group = &source.surroundings.group;
-            for holder in link.consumers(&source.keys, group).await? {
+            let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+            if self.refusals.wait(Chore::Reclaim, stream).is_some() {
+                continue;
+            }
+            let holders = link.consumers(&source.keys, group).await;
+            let holders = self.refusals.heard(Chore::Reclaim, stream, holders)?;
+            for holder in holders.unwrap_or_default() {
                 let Some(lease_ms) = holder
                     .lease_ms()
                     .filter(|_| !self.shared.is_me(&holder.name))
@@ -118,13 +124,17 @@ impl Fetcher {
                 }
                 let room = most.saturating_sub(taken.entries);
                 if holder.pending == 0 {
-                    self.forget(link, &source, &holder, lease_ms).await?;
+                    let forgot = self.forget(link, &source, &holder, lease_ms).await;
+                    self.refusals.heard(Chore::Forget, stream, forgot)?;
                 } else if room == 0 && !all {
                     left_out |= left == 0;
                 } else if left == 0 || thorough {
                     let brought = self
                         .reclaim_from(link, &source, &holder, lease_ms, room)
-                        .await?;
+                        .await;
+                    let brought = self.refusals.heard(Chore::Reclaim, stream, brought)?;
+                    // What is refused of one holder is of the others.
+                    let Some(brought) = brought else { break };
                     taken.entries += brought.taken.entries;
                     taken.more |= brought.taken.more;
                     waiting += brought.waiting;
@@ -282,6 +292,13 @@ impl Fetcher {
         holder: &ConsumerInfo,
         lease_ms: u64,
     ) -> Result<(), Trouble> {
+        if self
+            .refusals
+            .wait(Chore::Forget, &source.keys.stream)
+            .is_some()
+        {
+            return Ok(());
+        }
         if holder.idle_ms > lease_ms * u64::from(FORGOTTEN)
             && link
                 .forget(&source.keys, &source.surroundings.group, &holder.name)

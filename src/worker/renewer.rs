@@ -20,6 +20,7 @@ pub(super) struct Renewer {
     shared: Arc<Shared>,
     link: Option<Link>,
     complaint: Complaint,
+    unnoted: Complaint,
     pause: Pause,
     /// When the last renewal was sent that was answered.
     last: Option<Instant>,
@@ -31,6 +32,7 @@ impl Renewer {
             shared,
             link: None,
             complaint: Complaint::default(),
+            unnoted: Complaint::default(),
             pause: Pause::new(),
             last: None,
         }
@@ -84,11 +86,27 @@ impl Renewer {
         // Taken before anything is sent: the answers say nothing about what came later.
         let sent = Instant::now();
         let batches = self.shared.held.snapshot();
-        let renewed = self.renew_all(&mut link, &batches).await;
-        self.link = (!matches!(renewed, Err(Trouble::Broken(_)))).then_some(link);
-        renewed?;
-        for batch in &batches {
+        let mut refused = Vec::new();
+        for source in self.shared.active_sources() {
+            match self.renew_all(&mut link, &source, &batches).await {
+                Ok(()) => {}
+                Err(trouble @ Trouble::Broken(_)) => return Err(trouble),
+                Err(trouble) if trouble.is_final() => return Err(trouble),
+                // Those of other streams are renewed all the same.
+                Err(trouble) => refused.push((source, trouble)),
+            }
+        }
+        self.link = Some(link);
+        let is_refused = |batch: &Batch| {
+            let mut of = refused.iter().map(|(source, _)| source);
+            of.any(|source| Arc::ptr_eq(source, &batch.source))
+        };
+        for batch in batches.iter().filter(|batch| !is_refused(batch)) {
             batch.renew(sent, self.shared.lease);
+        }
+        self.shared.held.renewed.notify_waiters();
+        if let Some((_, trouble)) = refused.pop() {
+            return Err(trouble);
         }
         // In time is: before the lease that the previous answer granted was over.
         let in_time = self
@@ -96,22 +114,24 @@ impl Renewer {
             .is_some_and(|last| last.elapsed() < self.shared.lease);
         self.shared.renewed(sent, in_time);
         self.last = Some(sent);
-        self.shared.held.renewed.notify_waiters();
         Ok(())
     }
 
-    async fn renew_all(&self, link: &mut Link, batches: &[Arc<Batch>]) -> Result<(), Trouble> {
-        for source in self.shared.active_sources() {
-            self.renew(link, &source, batches, false).await?;
-            if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
-                self.renew(link, &source, batches, true).await?;
-            }
+    async fn renew_all(
+        &mut self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        batches: &[Arc<Batch>],
+    ) -> Result<(), Trouble> {
+        self.renew(link, source, batches, false).await?;
+        if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
+            self.renew(link, source, batches, true).await?;
         }
         Ok(())
     }
 
     async fn renew(
-        &self,
+        &mut self,
         link: &mut Link,
         source: &Arc<Source>,
         batches: &[Arc<Batch>],
@@ -157,6 +177,13 @@ impl Renewer {
                         renewed.protocol.unwrap_or(0),
                     ),
                 )));
+            }
+            if let Some(why) = renewed.unnoted {
+                let position = &source.keys.position;
+                self.unnoted.warn(format!(
+                    "noting how far this worker is in {position}: {why}; if the group is destroyed, it may not be \
+                     known where a new one has to begin"
+                ));
             }
             for lost in renewed.lost {
                 let owner = batches

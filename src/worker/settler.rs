@@ -3,7 +3,7 @@
 //! then the entry stays held, and is renewed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -18,6 +18,9 @@ use crate::stream::{ParkOutcome, Trouble};
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
+
+/// When the next attempt is made to park what could not be parked.
+const STUCK_WAIT: Duration = Duration::from_secs(1);
 
 /// What has become of an entry, on its way to Redis.
 pub(super) struct Settlement {
@@ -39,7 +42,7 @@ pub(super) struct Settler {
     not_before: Option<Instant>,
     /// The dead letters can't be written: no burial is tried before.
     no_burial_before: Option<Instant>,
-    /// Burials that were refused and can't wait in Redis, and when they are tried again.
+    /// What was refused and can't wait in Redis either, and when it is tried again.
     stuck: Vec<Job>,
     stuck_until: Option<Instant>,
 }
@@ -63,16 +66,20 @@ impl Settler {
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Settlement>) {
         let abandon = self.shared.abandon.clone();
         let mut news = Vec::new();
-        let mut closed = false;
+        let (mut closed, mut last_try) = (false, false);
         loop {
             if self.stuck_until.is_some_and(|at| at <= Instant::now()) {
-                self.others.append(&mut self.stuck);
-                self.stuck_until = None;
+                self.try_again();
+            }
+            if closed && self.others.is_empty() {
+                // What is refused still stays pending: a stop does not wait for somebody to mend that.
+                if last_try || self.stuck.is_empty() {
+                    return;
+                }
+                last_try = true;
+                self.try_again();
             }
             let idle = self.others.is_empty();
-            if idle && closed && self.stuck.is_empty() {
-                return;
-            }
             let later = self.not_before.filter(|_| !idle);
             tokio::select! {
                 biased;
@@ -206,6 +213,11 @@ impl Settler {
                     self.others.push(Job { step, ..job });
                 }
                 Ok(_) => self.done(&job.batch, [job.slot()]),
+                Err(met) if met.is_lasting() => {
+                    self.complaint
+                        .warn(format!("{}; its entries are kept", met.error()));
+                    self.is_stuck(job, STUCK_WAIT);
+                }
                 Err(met) => {
                     trouble = Some(met);
                     self.others.push(job);
@@ -228,8 +240,7 @@ impl Settler {
                     match job.doomed() {
                         Ok(parking) => self.others.push(parking),
                         Err(job) => {
-                            self.stuck.push(job);
-                            self.stuck_until.get_or_insert(Instant::now() + DOOMED_WAIT);
+                            self.is_stuck(job, DOOMED_WAIT);
                         }
                     }
                 }
@@ -251,6 +262,19 @@ impl Settler {
         }
     }
 
+    /// The server refuses it; it stays here, in nobody's way.
+    fn is_stuck(&mut self, job: Job, wait: Duration) {
+        self.shared.held.is_refused(1);
+        self.stuck.push(job);
+        self.stuck_until.get_or_insert(Instant::now() + wait);
+    }
+
+    fn try_again(&mut self) {
+        self.shared.held.is_tried_again(self.stuck.len());
+        self.others.append(&mut self.stuck);
+        self.stuck_until = None;
+    }
+
     /// Nothing is sent for a while; what was not settled stays here.
     fn wait(&mut self, trouble: &Trouble) {
         if matches!(trouble, Trouble::NoGroup(_)) {
@@ -266,16 +290,6 @@ impl Settler {
 }
 
 impl Trouble {
-    /// The same trouble for another entry of the same request.
-    pub(super) fn again(&self) -> Trouble {
-        let copy = |error: &crate::Error| crate::Error::new(error.kind(), error.to_string());
-        match self {
-            Trouble::Broken(error) => Trouble::Broken(copy(error)),
-            Trouble::NoGroup(error) => Trouble::NoGroup(copy(error)),
-            Trouble::Refused(error) => Trouble::Refused(copy(error)),
-        }
-    }
-
     /// Whether waiting can't help.
     pub(super) fn is_final(&self) -> bool {
         matches!(

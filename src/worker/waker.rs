@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
 use super::held::Coming;
+use super::refusals::Chore;
 use super::source::Source;
 use crate::policy::Room;
 use crate::stream::{Link, Trouble};
@@ -105,9 +106,20 @@ impl Fetcher {
             };
             let since = Instant::now();
             let (group, room) = (&source.surroundings.group, super::ROOM);
+            if self
+                .refusals
+                .wait(Chore::Wake, &source.keys.stream)
+                .is_some()
+            {
+                continue;
+            }
             let woken = link
                 .wake(&source.keys, group, &self.shared.consumer, left, room)
-                .await?;
+                .await;
+            let stream = &source.keys.stream;
+            let Some(woken) = self.refusals.heard(Chore::Wake, stream, woken)? else {
+                continue;
+            };
             self.clock = Some((woken.now_ms, Instant::now()));
             if source.schedule.heard(woken.scheduled) {
                 self.shared.schedule_changed.notify_one();
@@ -163,9 +175,16 @@ impl Fetcher {
         let since = Instant::now();
         let group = &source.surroundings.group;
         let (known, room) = (shared.routes.known(), super::ROOM);
+        let stream = &source.keys.stream;
+        if self.refusals.wait(Chore::TakeKnown, stream).is_some() {
+            return Ok(Taken::NONE);
+        }
         let found = link
             .take_known(&source.keys, group, &shared.consumer, most, room, known)
-            .await?;
+            .await;
+        let Some(found) = self.refusals.heard(Chore::TakeKnown, stream, found)? else {
+            return Ok(Taken::NONE);
+        };
         super::report_trimmed(source, &found.trimmed, "while they were parked");
         let taken = Taken {
             entries: found.entries.len(),

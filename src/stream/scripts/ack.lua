@@ -1,11 +1,14 @@
 -- Acknowledges entries whose failure record has to go with them, whose stream keeps nothing that is
 -- settled, or whose acknowledgement is fenced (after a change of server an old id can be a new entry).
+-- Behind: common/rights
 -- KEYS: stream, retry, failures, then the guard of every entry
 -- ARGV: group, fenced (0|1), delete (0|1), then id, consumer, count of every entry
 local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local fenced, delete = ARGV[2] == '1', ARGV[3] == '1'
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
 redis.call('ZCARD', retry)
+local no = lacks(stream, 'XACK XDEL', failures, 'HMGET HDEL', retry, 'ZREM')
+if no then return no end
 local ids, guards = {}, {}
 for a = 4, #ARGV, 3 do
   local mine = true

@@ -1,6 +1,6 @@
 -- Adds to their stream the scheduled events whose time has come: event by event, so that what is done stays done
 -- whatever becomes of the next.
--- Behind: common/scheduled
+-- Behind: common/scheduled, common/rights
 -- KEYS: stream, scheduled, events
 -- ARGV: most events, most bytes
 -- Answers: how many were added, ids that have no event any more, next due time (ms) or false, now (ms)
@@ -9,6 +9,8 @@ local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', events)
+local no = lacks(stream, 'XADD', scheduled, 'ZREM ZRANGE', events, 'HGET HDEL')
+if no then return no end
 -- The fields of a packed event. What is no event is added as it is: a worker buries it with the reason.
 local function unpacked(packed)
   local whole = { 'streamhand.packed', packed }

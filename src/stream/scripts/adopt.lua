@@ -1,12 +1,14 @@
 -- Hands over what is pending with this consumer and not held by it: the reply that delivered it got lost.
 -- The delivery count stays. Sent only while nothing that delivers to this worker is outstanding.
--- Behind: common/ids
+-- Behind: common/ids, common/rights
 -- KEYS: stream, failures
 -- ARGV: group, consumer, most entries, most bytes, then every held id
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, whether there are more (0|1), now (ms)
 local stream, failures, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local most, room = tonumber(ARGV[3]), tonumber(ARGV[4])
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+local no = lacks(stream, 'XCLAIM', failures, 'HGET HDEL')
+if no then return no end
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local held, out, trimmed, bytes, from = {}, {}, {}, 0, '-'

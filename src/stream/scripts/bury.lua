@@ -1,5 +1,5 @@
 -- Moves one entry, whole, to the dead letters.
--- Behind: common/letter
+-- Behind: common/letter, common/rights
 -- KEYS: stream, retry, dead, failures, guard
 -- ARGV: group, consumer, id, count, own (1: the lease never lapsed), ms since its delivery, delete (0|1),
 --       reason, error, attempts, handler, name of the stream, replays, crash checks, then (once asked for) the fields
@@ -26,6 +26,8 @@ end
 
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', dead)
+local no = lacks(dead, 'XADD', guard, 'SET', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM')
+if no then return no end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local first = now - ARGV[6]

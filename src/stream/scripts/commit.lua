@@ -1,6 +1,6 @@
 -- Commits what succeeded: adds the events it emitted, does its effects, notes that its event is done, and acknowledges
 -- it. Entry by entry, each wholly or not at all.
--- Behind: common/effects
+-- Behind: common/effects, common/rights
 -- KEYS: stream, retry, failures, commits, then of every entry: guard, mark (the guard once more where there is none),
 --       the stream of each event, the key of each effect
 -- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, nobody's (0|1),
@@ -13,6 +13,8 @@ local stream, retry, failures, commits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, me, delete = ARGV[1], ARGV[2], ARGV[4] == '1'
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
+local no = lacks(commits, 'HSET', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM', KEYS[5], 'SET')
+if no then return no end
 -- The last request of this worker, and what it committed: '<number> <id>:<count> … '. A repeat of it finds there what
 -- was done; an earlier one that comes late does nothing.
 local record = redis.call('HGET', commits, me) or '0 '
@@ -89,6 +91,9 @@ local function one()
   for _, e in ipairs(events) do
     if kind(e.key) ~= 'none' and kind(e.key) ~= 'stream' then
       return { 'failed', 'emitting to ' .. e.key .. ': the key holds a ' .. kind(e.key) }
+    end
+    if not may_on('XADD', e.key) then
+      return { 'failed', 'emitting to ' .. e.key .. ': the ACL of this user lacks XADD of it' }
     end
     kinds[e.key] = 'stream'
   end

@@ -1,7 +1,7 @@
 -- Makes sure that the group is there and that this worker speaks its protocol. A group that was there before is made
 -- anew just below the lowest its workers may not have settled: its position tells, or what this worker knows of it,
 -- where the position went along with the stream.
--- Behind: common/ids
+-- Behind: common/ids, common/rights
 -- KEYS: stream, position, protocol, failures, retry
 -- ARGV: group, where a new group begins (0|$), protocol number, a name for the group should it be made now, then what
 --       this worker knows: the name of the group it has joined or '', how far that had read, `from <id>` or `after <id>`:
@@ -51,6 +51,8 @@ if there then
   -- the end. What it has passed over has come since: it comes by its due time, from the highest on, so that what is
   -- left to be done stands in the position.
   if noted.skipped and (noted.missing or (knows and noted.name ~= ARGV[5])) then
+    local no = lacks(position, 'HSET HDEL', KEYS[5], 'ZADD', stream, 'XREVRANGE')
+    if no then return no end
     local above_this = noted.missing or again(ARGV[6], { ARGV[7] })
     redis.call('HSET', position, 'missing', above_this)
     local from, upto, bytes = just_above(above_this), noted.skipped, 0
@@ -88,6 +90,8 @@ if noted.last then
 elseif knows then
   how, begin = 'restored', again(ARGV[6], { ARGV[7] })
 end
+local no = lacks(stream, 'XGROUP|CREATE', position, 'DEL HSET', KEYS[4], 'HKEYS', KEYS[5], 'ZADD', protocol, 'SET')
+if no then return no end
 redis.call('XGROUP', 'CREATE', stream, group, begin, 'MKSTREAM')
 redis.call('DEL', position)
 redis.call('HSET', position, 'last', begin, 'name', name)

@@ -1,4 +1,5 @@
 -- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
+-- Behind: common/rights
 -- KEYS: stream, retry, failures, unknown
 -- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
 --       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
@@ -8,6 +9,8 @@ local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
 local unknown = KEYS[4]
+local no = lacks(stream, 'XCLAIM', retry, 'ZADD', failures, 'HSET HDEL')
+if no then return no end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out = {}

@@ -1,4 +1,5 @@
 -- Adds an event to its stream, unless it was added within the window.
+-- Behind: common/rights
 -- KEYS: stream, the event's mark
 -- ARGV: the window in ms, a hash of the event's data, then the fields
 -- Answers: the entry's id, whether it is new (0|1), whether it was added with other data (0|1)
@@ -12,6 +13,8 @@ if known then
   return redis.error_reply('WRONGTYPE ' .. mark .. ' holds something else than the mark of an event')
 end
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
+local no = lacks(stream, 'XADD', mark, 'SET')
+if no then return no end
 local id
 if #ARGV > 7002 then
   -- Lua's unpack ends at some 8,000 values, so a very wide event travels as one field.

@@ -1,6 +1,6 @@
 -- Takes over what one holder let lapse. An entry on its third attempt or on its last may be what killed its
 -- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
--- Behind: common/ids
+-- Behind: common/ids, common/rights
 -- KEYS: stream, failures
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
 --       goes alone, room for one alone (0|1), id to begin at, time (ms) after which nothing is taken: then the server
@@ -10,6 +10,8 @@
 local stream, failures, group, me, holder, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local most, room, from, alone_room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+local no = lacks(stream, 'XCLAIM', failures, 'HGET HSET HDEL')
+if no then return no end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out, alone, trimmed, waiting, bytes = {}, {}, {}, 0, 0

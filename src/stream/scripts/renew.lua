@@ -3,10 +3,9 @@
 -- ARGV: group, consumer, first id, last id, whether to note the position (0|1), then id and count of every held
 --       entry in that range
 -- Answers: {id, nobody|taken|trimmed, count} of what is lost, how many are pending with the consumer that it did not
---          name, the protocol number or false, and where the position was noted the group's name or false, how far it has
---          read, and what was noted of this worker
+--          name, the protocol number or false, why the position can't be noted or false, and where the group was found
+--          its name or false, how far it has read, and what was to be noted of this worker
 local stream, position, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-redis.call('HLEN', position) -- WRONGTYPE surfaces before the first write
 local held, mine, lost, ok, extra = {}, {}, {}, {}, 0
 for a = 6, #ARGV, 2 do held[ARGV[a]] = true end
 for _, p in ipairs(redis.call('XPENDING', stream, group, ARGV[3], ARGV[4], 2000, me)) do
@@ -39,6 +38,7 @@ for a = 1, #ok, 1000 do
     if not kept[ok[b]] then lost[#lost + 1] = { ok[b], 'trimmed', mine[ok[b]] or 0 } end
   end
 end
+local unnoted
 if ARGV[5] == '1' then
   local lowest = redis.call('XPENDING', stream, group, '-', '+', 1, me)
   -- Before Redis 7.2 a blocked read that brings nothing is no sign of life. Asking for what is pending with this
@@ -48,18 +48,23 @@ if ARGV[5] == '1' then
     redis.pcall('XREADGROUP', 'GROUP', group, me, 'COUNT', 1, 'STREAMS', stream, '18446744073709551615-0')
   end
   -- Where a new group would have to begin if this one were destroyed. pcall: a server short of memory
-  -- refuses it, and leases must be renewed all the same.
+  -- refuses it, as one does that lacks a right, and leases must be renewed all the same.
   -- Noted is the lowest that is pending with this worker, held or not, or else how far the group has read: all
   -- that came to this worker below is settled.
-  for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  unnoted = groups.err
+  for _, g in ipairs(groups) do
     local info = {}
     for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
     if info.name == group then
       local read = info['last-delivered-id']
       local note = #lowest == 1 and 'from ' .. lowest[1][1] or 'after ' .. read
-      redis.pcall('HSET', position, 'last', read, me, note)
-      return { lost, extra, redis.call('GET', KEYS[3]), redis.call('HGET', position, 'name'), read, note }
+      local noted = redis.pcall('HSET', position, 'last', read, me, note)
+      unnoted = type(noted) == 'table' and noted.err or false
+      local name = redis.pcall('HGET', position, 'name')
+      if type(name) == 'table' then name = false end
+      return { lost, extra, redis.call('GET', KEYS[3]), unnoted, name, read, note }
     end
   end
 end
-return { lost, extra, redis.call('GET', KEYS[3]) }
+return { lost, extra, redis.call('GET', KEYS[3]), unnoted or false }

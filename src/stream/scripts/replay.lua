@@ -1,7 +1,7 @@
 -- Gives dead letters back to their group: of each the original fields, and last whose copy it is, go to the stream
 -- that only this group reads, and the letter goes. Letter by letter: what is done stays done whatever becomes of
 -- the next, and what is gone is not replayed again.
--- Behind: common/death
+-- Behind: common/death, common/rights
 -- KEYS: dead, again, protocol
 -- ARGV: protocol number, by whom, most bytes, then of every letter: id, '<dead.entry> <dead.at>' or '' for any
 -- Answers: of every letter it came to the id of its copy, or false where it is gone; the error that stopped it or
@@ -11,6 +11,8 @@ local spoken = redis.call('GET', KEYS[3])
 if spoken and tonumber(spoken) > tonumber(ARGV[1]) then return { {}, false, spoken } end
 redis.call('XLEN', dead) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', again)
+local no = lacks(again, 'XADD', dead, 'XDEL')
+if no then return no end
 
 -- Cuts off what an earlier replay put behind the fields, and answers whose copy they were and its first delivery.
 local function earlier(fields)

@@ -1,5 +1,5 @@
 -- Keeps an event that is to be added to its stream later. One that is kept already stays as it is.
--- Behind: common/scheduled
+-- Behind: common/scheduled, common/rights
 -- KEYS: stream, scheduled, events
 -- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
 --       then its fields
@@ -8,6 +8,8 @@
 local stream, scheduled, events, id, which = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', events)
+local no = lacks(scheduled, 'ZADD', events, 'HSET')
+if no then return no end
 local fields = {}
 for a = 5, #ARGV do fields[#fields + 1] = ARGV[a] end
 

@@ -1,4 +1,5 @@
 -- Takes entries that wait for a worker that knows their type and version, for one that does: others gave them back.
+-- Behind: common/rights
 -- KEYS: stream, retry, failures, unknown (a zset of equal scores: `<bytes of the type>:<type>:<version>:<id>`)
 -- ARGV: group, consumer, most entries, most bytes, then the bounds of what the worker knows, as ZRANGEBYLEX has them
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, whether there may be more (0|1), now (ms)
@@ -6,6 +7,8 @@ local stream, retry, failures, unknown, group, me = KEYS[1], KEYS[2], KEYS[3], K
 local most, room = math.min(tonumber(ARGV[3]), 500), tonumber(ARGV[4])
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
+local no = lacks(stream, 'XCLAIM', failures, 'HGET HDEL', retry, 'ZADD ZREM', unknown, 'ZREM')
+if no then return no end
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local out, trimmed, looked, bytes = {}, {}, 0, 0

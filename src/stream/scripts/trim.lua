@@ -125,7 +125,7 @@ else
   -- Only what comes after a write is sure not to be refused where memory is short; and no trimming is lost if it is.
   redis.pcall('HSET', trimmed, unpack(notes))
   if cut > 0 then redis.pcall('HINCRBY', trimmed, 'settled', cut) end
-  if #gone > 0 then redis.call('HDEL', trimmed, unpack(gone)) end
+  if #gone > 0 then redis.pcall('HDEL', trimmed, unpack(gone)) end
 end
 
 local held = holds_any and redis.call('XRANGE', stream, guard, '+', 'COUNT', 1)[1]

@@ -1,6 +1,6 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
--- Behind: common/ids
+-- Behind: common/ids, common/rights
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
 --       paused, scheduled, unknown
 -- ARGV: group, consumer, most entries, most bytes
@@ -23,6 +23,8 @@ local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]
 local ids = {}
 if most > 0 and first and tonumber(first) <= now then
   redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
+  local no = lacks(stream, 'XCLAIM XRANGE', failures, 'HGET HDEL', retry, 'ZREM')
+  if no then return no end
   ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
 end
 local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
