@@ -139,7 +139,10 @@ on_both_servers! {
             jobs::handled(&mut redis).await.contains_key("again")
         })
         .await;
-        works(&server, worker, "fine").await;
+        let log = works(&server, worker, "fine").await;
+        // What it can't read it would adopt, after a reconnect each time.
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("asked to fail"), "{log}");
     }
 
     async fn only_names_with_two_underscores_are_settings(server: Server) {

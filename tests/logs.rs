@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::jobs::{self, Action, Job};
 use crate::support::letters::bury_many;
-use crate::support::{Cli, Server, Setup, eventually, run_program, settled};
+use crate::support::{Cli, Server, Setup, WorkerProcess, eventually, run_program, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -180,5 +180,57 @@ on_both_servers! {
             assert_eq!(ended.unwrap().code(), Some(code), "{command}");
             drop(reader);
         }
+    }
+
+    async fn lines_about_an_entry_say_which_event_it_is_and_where(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).handler("deduplicate = \"1h\"").retry("backoff = { initial = \"1500ms\" }");
+        let mut worker = WorkerProcess::builder()
+            .config(&setup.toml())
+            .env("STREAMHAND_LOG", "streamhand=debug,warn")
+            .env("STREAMHAND_LOG_FORMAT", "json")
+            .start();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        let job = |action| serde_json::to_string(&Job::new("job", action)).unwrap();
+        let mut expected = std::collections::BTreeSet::new();
+        for (id, event_type, data, line) in [
+            ("e-fine", "test.job", job(Action::Succeed), "handled"),
+            ("e-fine", "test.job", job(Action::Succeed), "a copy of an event"),
+            ("e-again", "test.job", job(Action::Fail(1)), "failed: asked to fail"),
+            ("e-later", "test.job", job(Action::Later(1)), "given back: "),
+            ("e-bad", "test.job", job(Action::FailForGood), "to the dead letters: asked to fail"),
+            ("e-garbled", "test.job", "{".to_owned(), "to the dead letters: "),
+            ("e-unknown", "test.unknown", "{}".to_owned(), "left to workers that know it: "),
+        ] {
+            let fields = ["type", event_type, "id", id, "data", &data];
+            let entry: String = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields).query_async(&mut redis).await.unwrap();
+            expected.insert((entry.clone(), id.to_owned(), line));
+            // A copy is one once the first has succeeded.
+            let begin = format!("\"message\":\"{line}");
+            eventually(PATIENCE, line, async || {
+                let log = worker.log();
+                log.lines().any(|of| of.contains(&begin) && of.contains(&entry))
+            })
+            .await;
+        }
+        let log = worker.log();
+        let duration = regex::Regex::new(r"^(\d+[dhms]+)( \d+[dhms]+)*$").unwrap();
+        let (mut found, mut durations) = (expected.clone(), 0);
+        for line in log.lines().filter_map(|line| line.find('{').map(|at| &line[at..])) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            for key in ["retry_in", "delay"] {
+                if let Some(text) = line.get(key) {
+                    assert!(duration.is_match(text.as_str().unwrap()), "{line}");
+                    durations += 1;
+                }
+            }
+            let Some(entry) = line.get("entry") else { continue };
+            let which = expected.iter().find(|(known, ..)| entry == known).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!((&line["stream"], &line["event"]), (&"jobs".into(), &which.1[..].into()), "{line}");
+            assert!(line["event_type"].as_str().is_some_and(|name| name.starts_with("test.")), "{line}");
+            let message = line["message"].as_str().unwrap().to_owned();
+            found.retain(|(of, _, begin)| entry != of || !message.starts_with(begin));
+        }
+        assert!(found.is_empty() && durations >= 2, "{durations}, not met: {found:?}\n{log}");
     }
 }

@@ -37,6 +37,13 @@ pub(crate) fn format(duration: Duration) -> impl fmt::Display {
     Formatted(duration)
 }
 
+/// The same of what was measured or reckoned, to the millisecond: for lines of the log and messages.
+pub(crate) fn rounded(duration: Duration) -> impl fmt::Display {
+    Formatted(Duration::from_millis(
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    ))
+}
+
 struct Formatted(Duration);
 
 impl fmt::Display for Formatted {

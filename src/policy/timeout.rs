@@ -107,7 +107,7 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> TimedFuture<F> {
                 return Poll::Pending;
             }
             if this.is_cancelled {
-                let timeout = humantime::format_duration(timeout);
+                let timeout = crate::config::duration::format(timeout);
                 return Poll::Ready(Err(Failure::timed_out(format!(
                     "the handler timed out after {timeout}"
                 ))));

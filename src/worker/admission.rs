@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::about::{About, tell};
 use super::held::Batch;
 use super::memory::Memory;
 use super::steps::Body;
@@ -183,9 +184,14 @@ impl Routes {
         let bound = self.find(envelope.type_bytes());
         let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
         if memory.knows(&batch.source, slot.id, &envelope) {
-            let event_type = shown(envelope.event_type());
-            tracing::info!(entry = %slot.id, %event_type, "handled already: its acknowledgement was lost with a server");
             let body = event_body(batch, envelope, attempt, policy);
+            if let Body::Event(ctx) = &body {
+                tell!(
+                    info,
+                    About::of(ctx, &batch.source),
+                    "handled already: its acknowledgement was lost with a server"
+                );
+            }
             return Admission::Settle(Verdict::Ack, body, attempt);
         }
         if let Some(error) = died.and_then(|died| verdict::of_death(died, attempt, policy)) {

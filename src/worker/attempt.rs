@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::about::{About, tell};
 use super::admission::{Bound, RunFuture};
 use super::executor::Executor;
 use super::held::{Batch, Owner};
@@ -16,10 +17,9 @@ use super::observer::{Outcome, Settled};
 use super::shared::Shared;
 use super::steps::Body;
 use super::verdict::{self, Verdict};
+use crate::config::duration;
 use crate::context::{Cancelled, Context};
-use crate::event::EntryId;
 use crate::failure::{Cause, Failure, FailureVerdict};
-use crate::names::shown;
 use crate::policy::{Held, Pass, Why};
 
 /// How long what a paused handler would have handled is put back for. A resume brings it forward.
@@ -230,9 +230,12 @@ impl Executor {
         started: Option<Instant>,
     ) {
         if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
-            let envelope = ctx.envelope();
-            let (entry, event_type) = (envelope.entry_id(), envelope.event_type());
-            log(verdict, owner, entry, event_type, ctx.attempt());
+            log(
+                verdict,
+                owner,
+                &About::of(ctx, &batch.source),
+                ctx.attempt(),
+            );
         }
         if let Some(observer) = &shared.observer {
             let outcome = match verdict {
@@ -264,26 +267,42 @@ impl Executor {
 }
 
 /// Says what became of an entry; of a success only to those who listen closely.
-pub(super) fn log(verdict: &Verdict, owner: Owner, entry: EntryId, event_type: &str, attempt: u32) {
-    let event_type = tracing::field::display(shown(event_type));
+pub(super) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u32) {
     match verdict {
-        Verdict::Ack => tracing::debug!(%entry, event_type, attempt, "handled"),
+        Verdict::Ack => tell!(debug, about, attempt, "handled"),
         _ if owner == Owner::Another => {
-            tracing::warn!(%entry, event_type, attempt, "failed, but another worker has taken it over");
+            tell!(
+                warn,
+                about,
+                attempt,
+                "failed, but another worker has taken it over"
+            );
         }
         Verdict::Retry { delay, error } => {
-            let retry_in =
-                humantime::format_duration(Duration::from_millis(delay.as_millis() as u64));
-            tracing::warn!(%entry, event_type, attempt, %retry_in, "failed: {error}");
+            let retry_in = duration::rounded(*delay);
+            tell!(warn, about, attempt, %retry_in, "failed: {error}");
         }
         Verdict::Release { delay, error } => {
-            tracing::info!(%entry, event_type, attempt, ?delay, "given back: {error}");
+            let delay = duration::rounded(*delay);
+            tell!(info, about, attempt, %delay, "given back: {error}");
         }
         Verdict::Unknown { error, .. } => {
-            tracing::info!(%entry, event_type, attempt, "left to workers that know it: {error}");
+            tell!(
+                info,
+                about,
+                attempt,
+                "left to workers that know it: {error}"
+            );
         }
         Verdict::Bury { reason, error } => {
-            tracing::error!(%entry, event_type, attempt, reason = reason.as_str(), "to the dead letters: {error}");
+            let reason = reason.as_str();
+            tell!(
+                error,
+                about,
+                attempt,
+                reason,
+                "to the dead letters: {error}"
+            );
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::about::{About, tell};
 use super::commit_steps::{Job, Who};
 use super::committer::ended;
 use super::executor::Executor;
@@ -83,8 +84,12 @@ impl Commits {
             (End::Items(_), result) => result,
             (end @ (End::Settled | End::Lost), result) => {
                 if let (End::Settled, Some(Err(failure))) = (&end, &result) {
-                    let (entry, error) = (slot.id, failure.to_string());
-                    tracing::warn!(%entry, "failed after its commit, which stands: {error}");
+                    let error = failure.to_string();
+                    tell!(
+                        warn,
+                        About::of(ctx, &batch.source),
+                        "failed after its commit, which stands: {error}"
+                    );
                 }
                 let is_ours = matches!(end, End::Settled);
                 ended(&self.shared, batch, index, ctx, is_ours, started);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
+use super::about::{About, tell};
 use super::commit_steps::{Job, Who, commit};
 use super::complaint::{Complaint, Pause};
 use super::doorman::Windows;
@@ -24,7 +25,6 @@ use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
-use crate::names::shown;
 use crate::outbox::{Ask, Known};
 use crate::stream::{CommitOutcome, Trouble};
 
@@ -240,14 +240,21 @@ impl Committer {
             }
             Some(CommitOutcome::Done) => Fate::Settled,
             Some(CommitOutcome::Duplicate { differs }) => {
-                let envelope = job.ctx.envelope();
-                let (entry, event) = (envelope.entry_id(), envelope.id());
+                let about = About::of(&job.ctx, &job.batch.source);
                 if differs {
-                    let which = identity::named(envelope.fields());
-                    tracing::warn!(%entry, %event, "{which} has succeeded meanwhile with other data, and this one does \
-                        not count: what is another event needs another id");
+                    let which = identity::named(job.ctx.envelope().fields());
+                    tell!(
+                        warn,
+                        about,
+                        "{which} has succeeded meanwhile with other data, and this one does \
+                        not count: what is another event needs another id"
+                    );
                 } else {
-                    tracing::info!(%entry, %event, "another copy of this event has succeeded meanwhile");
+                    tell!(
+                        info,
+                        about,
+                        "another copy of this event has succeeded meanwhile"
+                    );
                 }
                 Fate::Settled
             }
@@ -273,7 +280,15 @@ impl Committer {
         }
         if matches!(fate, Fate::Settled) {
             let (events, effects) = (job.items.events.len(), job.items.effects.len());
-            tracing::debug!(entry = %slot.id, events, effects, "committed");
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                tell!(
+                    debug,
+                    About::of(&job.ctx, &job.batch.source),
+                    events,
+                    effects,
+                    "committed"
+                );
+            }
         }
         match job.who {
             Who::Returned(started) => {
@@ -361,10 +376,10 @@ pub(super) fn ended(
     let slot = &batch.slots[index as usize];
     slot.finish();
     if !is_ours {
-        let envelope = ctx.envelope();
-        let (entry, event_type) = (envelope.entry_id(), shown(envelope.event_type()));
-        tracing::warn!(
-            %entry, %event_type, attempt = ctx.attempt(),
+        tell!(
+            warn,
+            About::of(ctx, &batch.source),
+            attempt = ctx.attempt(),
             "handled, but another worker has taken it over: nothing was committed here"
         );
     }

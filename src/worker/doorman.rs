@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
+use super::about::{About, tell};
 use super::acker::Acks;
 use super::admission::Item;
 use super::complaint::{Complaint, Pause};
@@ -256,12 +257,21 @@ impl Doorman {
 
     /// Its event has succeeded: acknowledged.
     fn is_done(&self, batch: &Arc<Batch>, item: &Item, differs: bool) {
-        let (entry, which) = (item.entry.id, identity::named(&item.entry.fields));
+        let which = identity::named(&item.entry.fields);
+        let about = About::raw(&item.entry, &batch.source);
         if differs {
-            tracing::warn!(%entry, "a copy of {which}, which has succeeded, but with other data: not handled; what is \
-                another event needs another id");
+            tell!(
+                warn,
+                about,
+                "a copy of {which}, which has succeeded, but with other data: not handled; what is \
+                another event needs another id"
+            );
         } else {
-            tracing::info!(%entry, "a copy of {which}, which has succeeded: not handled");
+            tell!(
+                info,
+                about,
+                "a copy of {which}, which has succeeded: not handled"
+            );
         }
         let slot = &batch.slots[item.index as usize];
         slot.finish();
@@ -291,7 +301,9 @@ impl Doorman {
         self.shared.arrived(batch);
         let given_back = record.map_or(0, |record| record.given_back);
         let verdict = Verdict::give_back(delay, why);
-        tracing::debug!(entry = %item.entry.id, "{why}");
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tell!(debug, About::raw(&item.entry, &batch.source), "{why}");
+        }
         let _ = self.settle.send(Settlement {
             batch: batch.clone(),
             index: item.index,

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::about::About;
 use super::acker::Acks;
 use super::admission::{Admission, Bound, Item};
 use super::attempt::{Attempt, log};
@@ -265,7 +266,10 @@ impl Executor {
                     Body::Event(ctx) => {
                         Self::report(&self.shared, batch, ctx, &verdict, owner, None);
                     }
-                    Body::Raw(entry) => log(&verdict, owner, entry.id, "", attempt),
+                    Body::Raw(entry) => {
+                        let about = About::raw(entry, &batch.source);
+                        log(&verdict, owner, &about, attempt);
+                    }
                 }
                 self.settle(batch, index, verdict, body, attempt);
             }

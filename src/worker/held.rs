@@ -248,7 +248,7 @@ impl Batch {
     }
 
     /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whether it was held.
-    pub fn lose(&self, id: EntryId, count: u32, why: LostWhy) -> Option<Owner> {
+    pub fn lose(&self, id: EntryId, count: u32, why: LostWhy) -> Option<(Owner, Option<&Context>)> {
         let slot = self
             .slots
             .iter()
@@ -260,7 +260,7 @@ impl Batch {
             _ => Owner::Another,
         };
         slot.lose(owner);
-        Some(owner)
+        Some((owner, slot.context()))
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours
 //! meanwhile.
 
+mod about;
 mod acker;
 mod admission;
 mod arrival;

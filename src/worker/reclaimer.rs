@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::about::{About, tell};
 use super::arrival::Arrival;
 use super::executor::running;
 use super::fetcher::Fetcher;
@@ -221,8 +222,10 @@ impl Fetcher {
         let Some(suspect) = brought.alone else {
             return Ok(false);
         };
-        tracing::warn!(
-            entry = %suspect.entry.id, stream = source.keys.stream, deliveries = suspect.count,
+        tell!(
+            warn,
+            About::raw(&suspect.entry, source),
+            deliveries = suspect.count,
             "its workers died: it runs with nothing else starting beside it"
         );
         self.reclaims.visits.entered(&shared.ward);

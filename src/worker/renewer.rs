@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::about::About;
 use super::complaint::{Complaint, Pause};
 use super::held::{Batch, Owner};
 use super::shared::Shared;
 use super::source::Source;
 use crate::error::{Error, ErrorKind};
 use crate::event::EntryId;
+use crate::names::shown;
 use crate::stream::{Link, PROTOCOL, Trouble};
 
 /// Most entries in one renewal.
@@ -186,20 +188,27 @@ impl Renewer {
                 ));
             }
             for lost in renewed.lost {
-                let owner = batches
+                let known = batches
                     .iter()
                     .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
                     .find_map(|batch| batch.lose(lost.id, lost.count, lost.why));
+                let Some((owner, ctx)) = known else { continue };
+                // Of an entry whose handler does not wait the event is not at hand.
                 let (entry, stream) = (lost.id, &source.keys.stream);
+                let event = ctx.map(|ctx| About::of(ctx, source).event.into_owned());
+                let event = event
+                    .as_deref()
+                    .map(|event| tracing::field::display(shown(event)));
                 match owner {
-                    Some(Owner::Another) => {
-                        tracing::warn!(%entry, stream, "taken over by another worker")
+                    Owner::Another => {
+                        tracing::warn!(%entry, stream, event, "taken over by another worker")
                     }
-                    Some(Owner::Nobody) => tracing::warn!(
-                        %entry, stream, "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
+                    Owner::Nobody => tracing::warn!(
+                        %entry, stream, event,
+                        "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
                     ),
                     // Settled between the snapshot and the answer.
-                    Some(Owner::Us) | None => {}
+                    Owner::Us => {}
                 }
             }
             if renewed.known.is_some_and(|known| !source.learn(known)) {

@@ -191,7 +191,7 @@ impl Kept {
             unread,
             ..
         } = hold;
-        let age = humantime::format_duration(Duration::from_secs(hold.age.as_secs()));
+        let age = crate::config::duration::format(Duration::from_secs(hold.age.as_secs()));
         let unread = unread.map(|unread| unread.to_string());
         tracing::warn!(
             stream = self.source.keys.stream, group, why = why.name(), from = %id, %age, pending,

@@ -100,7 +100,7 @@ impl Partition {
         let stream = &self.keys.stream;
         if let Taken::Stopped(at, why) = &taken {
             if self.halted.is_none() {
-                tracing::error!(projection = who.projection, stream, event = %at, "the projection has stopped: {why}");
+                tracing::error!(projection = who.projection, stream, entry = %at, "the projection has stopped: {why}");
             }
             self.halted = Some((*at, why.clone()));
             self.state = State::Elsewhere;
@@ -357,7 +357,7 @@ impl Partition {
                 false => "a worker that is started tries it again",
             };
             tracing::error!(
-                projection, stream, event = %id,
+                projection, stream, entry = %id,
                 "the projection has stopped at a bad event, as on_bad_event says; {again}: {why}"
             );
         }
