@@ -10,12 +10,10 @@ use uuid::Uuid;
 
 use crate::codec::{self, Format, Known};
 use crate::fields::Fields;
+use crate::names::shown;
 
 /// What identities are hashed in: UUIDv5 of `streamhand:identity` in the namespace of URLs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x0811_d2b0_9371_559c_aed3_d939_0360_12fc);
-
-/// Most characters of a name in a message.
-const SHOWN: usize = 100;
 
 /// The identity of an event that has an id of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,20 +58,16 @@ pub(crate) fn which(source: &[u8], id: &[u8], event_type: &[u8]) -> String {
 /// An event in a message: `an event order.created with the id "7" of the source "shop"`.
 pub(crate) fn named(fields: &Fields) -> String {
     let known = codec::find(fields).unwrap_or_default();
-    let text = |at: Option<u16>| {
-        let text = String::from_utf8_lossy(fields.at(at? as usize).1);
-        Some(match text.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text.into_owned(),
-        })
-    };
+    let text = |at: Option<u16>| Some(String::from_utf8_lossy(fields.at(at? as usize).1));
     let event_type = text(known.event_type).unwrap_or_default();
     let id = text(known.id).unwrap_or_default();
+    let (event_type, id) = (shown(&event_type), shown(&id));
     match text(known.source) {
         Some(source) => {
-            format!("an event {event_type} with the id {id:?} of the source {source:?}")
+            let source = shown(&source);
+            format!("an event {event_type} with the id \"{id}\" of the source \"{source}\"")
         }
-        None => format!("an event {event_type} with the id {id:?}"),
+        None => format!("an event {event_type} with the id \"{id}\""),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 use crate::handler::Event;
+use crate::names::shown;
 use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, Wanted, time};
 
 /// An event that is to be published later.
@@ -161,7 +162,8 @@ impl Publisher {
             [Cancelled::Which(many)] => Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
-                    "{many} events with the id {id:?} wait for their time: say which by its type and source"
+                    "{many} events with the id \"{}\" wait for their time: say which by its type and source",
+                    shown(id)
                 ),
             )),
             _ => Ok(cancelled == [Cancelled::Yes]),

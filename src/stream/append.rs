@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;
 use crate::identity::{self, Identity};
+use crate::names::shown;
 use crate::rfc3339;
 
 script!(PUBLISH_ONCE, "publish_once", behind "common/rights");
@@ -358,8 +359,8 @@ impl How {
         match (self, done) {
             (How::At(asked), Done::Scheduled { due_ms, .. }) if *asked != due_ms => {
                 exists(format!(
-                    "an event with the id {:?} is scheduled for {} already: cancel that one first",
-                    entry.event.id(),
+                    "an event with the id \"{}\" is scheduled for {} already: cancel that one first",
+                    shown(&entry.event.id()),
                     rfc3339::millis(time(due_ms))
                 ))
             }
