@@ -33,6 +33,9 @@ const BYTES: usize = 1 << 20;
 /// How long an answer may take beyond the time a read blocks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What an event waits for that is to be applied alone, and what others wait for meanwhile.
+const WAITING: &str = "waiting for other projections of this process";
+
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -215,7 +218,9 @@ impl Runner {
             return Ok(false);
         }
         // Looking for the aggregates may take longer than the leases last.
-        let filled = self.meanwhile(link, past.fill()).await?;
+        let filled = self
+            .meanwhile(link, "reading the aggregates", past.fill())
+            .await?;
         if let Err(error) = filled {
             self.put_back(place, past);
             return Err(Trouble::Refused(error));
@@ -238,10 +243,19 @@ impl Runner {
     async fn meanwhile<T>(
         &mut self,
         link: &mut Link,
+        doing: &str,
         work: impl Future<Output = T>,
     ) -> Result<T, Trouble> {
         let mut work = std::pin::pin!(work);
+        let (begun, mut is_said) = (Instant::now(), false);
         loop {
+            if begun.elapsed() > self.lease && !std::mem::replace(&mut is_said, true) {
+                let projection = self.rules.projection.name;
+                tracing::warn!(
+                    projection,
+                    "{doing} has taken longer than the lease, which is renewed meanwhile; nothing else is applied"
+                );
+            }
             let due = self.partitions.iter().map(|partition| partition.due).min();
             let due = due.unwrap_or_else(|| Instant::now() + self.lease / 3);
             tokio::select! {
@@ -278,7 +292,7 @@ impl Runner {
         let (mut shared, mut own) = (None, None);
         if is_noted {
             // Until it is in the view: who dies before that is taken to have died of it.
-            own = Some(self.meanwhile(link, alone.0.write()).await?);
+            own = Some(self.meanwhile(link, WAITING, alone.0.write()).await?);
             let note = LeaseStep::Note(noted);
             match link.lease_projection(acting!(self, &keys), note).await? {
                 Taken::Done => {}
@@ -289,13 +303,16 @@ impl Runner {
                 }
             }
         } else {
-            shared = Some(self.meanwhile(link, alone.0.read()).await?);
+            shared = Some(self.meanwhile(link, WAITING, alone.0.read()).await?);
         }
         let making = self.partitions[place].make(from, entries, killed, &rules);
-        let (entries, head, made) = self.meanwhile(link, making).await?.map_err(|error| {
-            let message = format!("applying events: {error}");
-            Trouble::Refused(Error::new(ErrorKind::Internal, message))
-        })?;
+        let (entries, head, made) = self
+            .meanwhile(link, "applying an event", making)
+            .await?
+            .map_err(|error| {
+                let message = format!("applying events: {error}");
+                Trouble::Refused(Error::new(ErrorKind::Internal, message))
+            })?;
         drop(shared);
         // What takes long is not read again and again.
         self.quick = match made.end {
