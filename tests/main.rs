@@ -16,6 +16,7 @@
 #[macro_use]
 mod support;
 
+mod access_rules;
 mod aggregates;
 mod architecture;
 mod at_most_once;
@@ -39,6 +40,7 @@ mod due;
 mod duty;
 mod effects;
 mod eventstore;
+mod eviction;
 mod failover;
 mod fixture;
 mod fleet;
@@ -57,6 +59,7 @@ mod logs;
 mod long_names;
 mod lost_replies;
 mod meddling;
+mod old_server;
 #[cfg(target_os = "linux")]
 mod operator_clock;
 mod outages;

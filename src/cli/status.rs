@@ -43,6 +43,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         streams.push((stream.clone(), status));
     }
     let projections = projection::on_streams(&pool, &settings.worker.streams).await?;
+    let eviction = pool.eviction().await?;
     if args.json {
         let mut streams: Vec<Value> = streams.iter().map(as_json).collect();
         streams
@@ -52,7 +53,12 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
                 kept.add_to(json);
                 json["scheduled_unread"] = unread.is_some().into();
             });
-        let mut all = json!({ "group": group, "streams": streams });
+        let mut all = json!({
+            "group": group,
+            "streams": streams,
+            "maxmemory_policy": eviction.policy(),
+            "evicts": eviction.policy().map(|policy| policy != "noeviction"),
+        });
         if !projections.is_empty() {
             let projections = projections
                 .iter()
@@ -108,6 +114,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         .flat_map(|((stream, status), kept)| [notes(stream, &group, status), kept.notes()].concat())
         .chain(unread.into_iter().flatten())
         .chain(of_projections)
+        .chain(eviction.warning())
         .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;

@@ -64,7 +64,7 @@ impl Line {
         call.arg(known.map_or(String::new(), |known| known.to_string()));
         call.arg(most);
         let mut ask = async || {
-            let answer = line.invoke(&doing, &call).await?;
+            let answer = line.read(&doing, &call).await?;
             along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
         };
         let (along, all_there) = ask().await?;

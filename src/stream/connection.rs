@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::obstacle::Found;
 use super::reader::{Lent, Reader};
+use super::reply;
 use super::tls;
 use crate::config::redact::{self, redacted};
 use crate::config::{self, RedisSettings};
@@ -212,19 +213,21 @@ impl Connector {
             .map_err(|error| self.explain(error, Who::Worker))?;
         let (version, server, is_cluster) = server_of(&info);
         if version < OLDEST {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the server at {} is Redis {}.{}; streamhand needs Redis 7.0 or Valkey 7.2, or later",
-                    self.address, version.0, version.1
-                ),
-            ));
+            return Err(self.too_old(&format!("{}.{}", version.0, version.1)));
         }
         Ok(Greeting {
             server,
             client,
             is_cluster,
         })
+    }
+
+    fn too_old(&self, version: &str) -> Error {
+        let message = format!(
+            "the server at {} is Redis {version}; streamhand needs Redis 7.0 or Valkey 7.2, or later",
+            self.address
+        );
+        Error::new(ErrorKind::Unsupported, message)
     }
 
     /// A pool of at most `size` connections.
@@ -300,6 +303,9 @@ impl Pool {
                 | PoolError::PostCreateHook(HookError::Backend(error)) => {
                     return self.connector.explain(error, Who::Publisher);
                 }
+                PoolError::PostCreateHook(HookError::Message(version)) => {
+                    return self.connector.too_old(&version);
+                }
                 PoolError::Timeout(TimeoutType::Wait) => format!(
                     "all connections to Redis at {address} are in use: raise redis.pool_size"
                 ),
@@ -325,8 +331,30 @@ async fn is_let_in(conn: &mut MultiplexedConnection) -> Result<(), HookError> {
             Err(HookError::Backend(error))
         }
         // Who may not PING may do other things.
-        _ => Ok(()),
+        _ => is_new_enough(conn).await,
     }
+}
+
+/// Whether the server is one this works on, as far as it says so: by HELLO, which every user may say who may log in.
+async fn is_new_enough(conn: &mut MultiplexedConnection) -> Result<(), HookError> {
+    let hello: redis::RedisResult<redis::Value> = redis::cmd("HELLO").query_async(conn).await;
+    let mut items = hello.ok().and_then(reply::array).into_iter().flatten();
+    while let (Some(name), Some(value)) = (items.next(), items.next()) {
+        if reply::bytes(name).as_deref() != Some(b"version") {
+            continue;
+        }
+        let version = reply::text(value).unwrap_or_default();
+        let parts: Vec<u32> = version
+            .split('.')
+            .map_while(|part| part.parse().ok())
+            .collect();
+        if let [major, minor, ..] = parts[..]
+            && (major, minor) < OLDEST
+        {
+            return Err(HookError::message(format!("{major}.{minor}")));
+        }
+    }
+    Ok(())
 }
 
 impl Trouble {

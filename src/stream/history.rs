@@ -91,7 +91,7 @@ impl Line {
         for key in keys {
             call.key(key);
         }
-        let answer = line.invoke(doing, &call).await?;
+        let answer = line.read(doing, &call).await?;
         reply::array(answer)
             .and_then(|all| all.into_iter().map(first_event).collect())
             .ok_or_else(|| Trouble::garbled(doing).into_error())

@@ -4,6 +4,7 @@ use redis::Value;
 
 use super::connection::{Pool, Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
+use super::read_only::ReadOnly;
 use super::settle::script;
 use super::{PROTOCOL, reply};
 use crate::error::{Error, ErrorKind, Result};
@@ -130,7 +131,7 @@ impl Pool {
             .arg(browse.reason.unwrap_or_default())
             .arg(browse.about.unwrap_or_default())
             .arg(if browse.brief { BRIEF } else { "" })
-            .invoke_async(&mut conn)
+            .invoke_async(&mut ReadOnly(&mut conn))
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let parse = |value| {

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use super::call::Call;
 use super::connection::{Pool, PooledConnection, Trouble, Who};
+use super::read_only::ReadOnly;
 use crate::error::{Error, Result};
 
 /// After so long without use a connection may have been closed unnoticed.
@@ -86,6 +87,12 @@ impl OnLine<'_> {
     /// The answer of a script.
     pub async fn invoke(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
         let answer = call.invoke_async(&mut self.conn).await;
+        self.answered(doing, answer).await
+    }
+
+    /// The same of a script that only reads.
+    pub async fn read(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
+        let answer = call.invoke_async(&mut ReadOnly(&mut self.conn)).await;
         self.answered(doing, answer).await
     }
 

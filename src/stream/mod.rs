@@ -11,6 +11,7 @@ mod commit;
 mod connection;
 mod deduplication;
 mod events;
+mod eviction;
 mod group;
 mod history;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod projection_rebuild;
 mod projection_status;
 mod rate;
 mod read;
+mod read_only;
 mod reader;
 mod readers;
 mod reply;

@@ -7,6 +7,7 @@ use redis::{ScriptInvocation, Value};
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
+use super::read_only::ReadOnly;
 use super::reply;
 use super::settle::script;
 use super::status::{BYTES, COUNT, Lag};
@@ -214,7 +215,10 @@ impl Pool {
                 groups: &groups,
                 ..of
             };
-            let answer = of.call(Step::Look).invoke_async(&mut conn).await;
+            let answer = of
+                .call(Step::Look)
+                .invoke_async(&mut ReadOnly(&mut conn))
+                .await;
             let value: Value = answer.map_err(|error| refusal(Who::Operator, &doing, error))?;
             match trim(value).ok_or_else(|| Trouble::garbled(&doing).into_error())? {
                 Trim::Done(done) => return Ok(Some(done)),

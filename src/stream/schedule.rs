@@ -7,6 +7,7 @@ use redis::Value;
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::obstacle::need;
+use super::read_only::ReadOnly;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -125,7 +126,7 @@ impl Pool {
         let value: Value = call
             .arg(EVENTS)
             .arg(BYTES)
-            .invoke_async(&mut conn)
+            .invoke_async(&mut ReadOnly(&mut conn))
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let one = |value| {

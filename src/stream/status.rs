@@ -9,6 +9,7 @@ use super::connection::{Pool, Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
 use super::pause::{self, BreakerNote, Pausable, PauseNote};
+use super::read_only::ReadOnly;
 use super::reply;
 use super::settle::script;
 use crate::error::Result;
@@ -117,7 +118,7 @@ impl Pool {
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
-            .invoke_async(&mut conn)
+            .invoke_async(&mut ReadOnly(&mut conn))
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         status(value).ok_or_else(|| Trouble::garbled(&doing).into_error())

@@ -17,8 +17,11 @@ const THOROUGH: u32 = 10;
 
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
 pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
-    let (mut link, mut refusals) = (None, Refusals::default());
+    let (mut link, mut refusals, mut said) = (None, Refusals::default(), None);
     shared.joined.cancelled().await;
+    if let Err(trouble) = connected(&shared, &mut link, &mut said).await {
+        tracing::debug!("{}", trouble.error());
+    }
     // What has come about before a worker began is left alone as long as what comes about later.
     let mut thorough_at = Instant::now() + shared.lease * THOROUGH;
     // Not all workers of a fleet at once.
@@ -26,7 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
     let mut tidy_at = Instant::now() + spread();
     loop {
         tokio::time::sleep_until(tidy_at.min(keeper.next()).into()).await;
-        let done = match connected(&shared, &mut link).await {
+        let done = match connected(&shared, &mut link, &mut said).await {
             Err(trouble) => Err(trouble),
             Ok(link) if Instant::now() >= tidy_at => {
                 let thorough = Instant::now() >= thorough_at;
@@ -50,19 +53,24 @@ pub(super) async fn run(shared: Arc<Shared>, mut keeper: Keeper) {
     }
 }
 
-/// The connection, made where there is none.
+/// The connection, made where there is none. Of each server it is said once if it may delete what is needed.
 async fn connected<'a>(
     shared: &Shared,
     slot: &'a mut Option<Link>,
+    said: &mut Option<String>,
 ) -> Result<&'a mut Link, Trouble> {
     match slot {
         Some(link) => Ok(link),
-        None => Ok(slot.insert(
-            shared
-                .connect("tidy", Duration::from_secs(10))
-                .await
-                .map_err(Trouble::Broken)?,
-        )),
+        None => {
+            let connecting = shared.connect("tidy", Duration::from_secs(10));
+            let mut link = connecting.await.map_err(Trouble::Broken)?;
+            let warning = link.eviction().await?.warning();
+            if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
+                tracing::warn!("{warning}");
+            }
+            *said = warning;
+            Ok(slot.insert(link))
+        }
     }
 }
 

@@ -1,0 +1,104 @@
+//! Whether the server deletes keys when its memory is full. What it may delete are marks, guards and failure records,
+//! and with the policies for all keys whole streams: events are lost, and duplicates run.
+
+use redis::RedisResult;
+use redis::aio::ConnectionLike;
+
+use super::connection::{Link, Pool, Trouble, Who, refusal};
+use crate::error::Result;
+
+/// What is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    /// By its `maxmemory-policy`.
+    By(String),
+    /// It does not say; why not.
+    Unknown(String),
+}
+
+impl Eviction {
+    /// What is wrong with it, and what would be right.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Eviction::By(policy) if policy == "noeviction" => None,
+            Eviction::By(policy) => Some(format!(
+                "the server's maxmemory-policy is {policy}: when its memory is full it deletes keys, and then events are \
+                 lost or handled twice: set maxmemory-policy to noeviction"
+            )),
+            Eviction::Unknown(why) => Some(format!(
+                "whether the server deletes keys when its memory is full is not known ({why}): allow this user INFO, and \
+                 see to it that maxmemory-policy is noeviction"
+            )),
+        }
+    }
+
+    /// The policy, where it is known.
+    pub fn policy(&self) -> Option<&str> {
+        match self {
+            Eviction::By(policy) => Some(policy),
+            Eviction::Unknown(_) => None,
+        }
+    }
+}
+
+impl Link {
+    /// Whether the server deletes keys when its memory is full.
+    pub async fn eviction(&mut self) -> std::result::Result<Eviction, Trouble> {
+        let asked = ask(&mut self.conn).await;
+        asked.map_err(|error| Trouble::of(DOING, error))
+    }
+}
+
+impl Pool {
+    /// Whether the server deletes keys when its memory is full.
+    pub async fn eviction(&self) -> Result<Eviction> {
+        let mut conn = self.get().await?;
+        let asked = ask(&mut conn).await;
+        asked.map_err(|error| refusal(Who::Operator, DOING, error))
+    }
+}
+
+const DOING: &str = "asking whether the server deletes keys";
+
+/// Fails where no answer comes; that it is refused is one.
+async fn ask(conn: &mut impl ConnectionLike) -> RedisResult<Eviction> {
+    let info: RedisResult<String> = redis::cmd("INFO").arg("memory").query_async(conn).await;
+    match info {
+        Ok(info) => Ok(of_info(&info)),
+        Err(error) => match error.code() {
+            Some(code) => Ok(Eviction::Unknown(code.to_owned())),
+            None => Err(error),
+        },
+    }
+}
+
+fn of_info(info: &str) -> Eviction {
+    let mut lines = info.lines();
+    match lines.find_map(|line| line.strip_prefix("maxmemory_policy:")) {
+        Some(policy) => Eviction::By(policy.trim().to_owned()),
+        None => Eviction::Unknown("INFO does not say".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anything_but_noeviction_is_warned_of() {
+        let warning = |info: &str| of_info(info).warning();
+        assert_eq!(
+            warning("used_memory:1\r\nmaxmemory_policy:noeviction\r\n"),
+            None
+        );
+        for policy in ["allkeys-lru", "volatile-ttl", "volatile-lru"] {
+            let warning = warning(&format!("maxmemory_policy:{policy}\r\n")).unwrap();
+            assert!(warning.contains(policy), "{warning}");
+        }
+        assert!(
+            warning("used_memory:1\r\n")
+                .unwrap()
+                .contains("is not known")
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! The README's rules for users who do not do everything: each is read from there, and its user can do what it is for
+//! and nothing else.
+
+use redis::aio::MultiplexedConnection;
+
+use crate::support::letters::{DEAD, bury_many};
+use crate::support::{Cli, Server, entries};
+
+async fn run(redis: &mut MultiplexedConnection, command: &str) -> redis::RedisResult<redis::Value> {
+    let mut words = command.split_whitespace();
+    let mut cmd = redis::cmd(words.next().expect("a command"));
+    cmd.arg(words.collect::<Vec<_>>()).query_async(redis).await
+}
+
+/// Makes the user of that name by the README's rule, and the program that logs in as it.
+async fn user(server: &Server, redis: &mut MultiplexedConnection, name: &str, more: &str) -> Cli {
+    let readme = include_str!("../README.md");
+    let begin = format!("ACL SETUSER {name} ");
+    let rule = readme
+        .lines()
+        .find(|line| line.starts_with(&begin))
+        .expect("the rule");
+    run(redis, &format!("{rule} {more}")).await.expect("a rule");
+    Cli::at(
+        &format!("redis://{name}:secret@127.0.0.1:{}", server.port()),
+        "",
+    )
+}
+
+async fn refusals(redis: &mut MultiplexedConnection) -> usize {
+    let log: Vec<redis::Value> = redis::cmd("ACL")
+        .arg("LOG")
+        .query_async(redis)
+        .await
+        .unwrap();
+    log.len()
+}
+
+const EVENT: [&str; 4] = ["publish", "orders", "order.created", "{}"];
+
+on_both_servers! {
+    async fn who_only_publishes_can_publish_and_no_more(server: Server) {
+        let mut redis = server.connect().await;
+        let publisher = user(&server, &mut redis, "publisher", "").await;
+        publisher.run(&EVENT).await.ok();
+        assert_eq!(publisher.run_with(&["publish", "orders", "order.created", "-"], b"{}\n{}\n").await.ok(), "published 2\n");
+        assert_eq!(entries(&mut redis, "orders").await.len(), 3);
+        assert_eq!(refusals(&mut redis).await, 0);
+        for refused in [&["status"][..], &["dlq", "list"], &["publish", "others", "order.created", "{}"],
+            &[&EVENT[..], &["--delay", "1h"]].concat()] {
+            let said = publisher.run(refused).await.failed(1);
+            assert!(said.contains("NOPERM"), "{refused:?}: {said}");
+        }
+    }
+
+    async fn who_publishes_later_and_once_can_do_that(server: Server) {
+        let mut redis = server.connect().await;
+        let scheduler = user(&server, &mut redis, "scheduler", "").await;
+        scheduler.run(&EVENT).await.ok();
+        for _ in 0..2 {
+            scheduler.run(&[&EVENT[..], &["--delay", "1h", "--id", "e-1"]].concat()).await.ok();
+            scheduler.run(&[&EVENT[..], &["--once", "--id", "e-2"]].concat()).await.ok();
+        }
+        // The same id of another type.
+        scheduler.run(&["publish", "orders", "order.paid", "{}", "--delay", "1h", "--id", "e-1"]).await.ok();
+        assert_eq!(entries(&mut redis, "orders").await.len(), 2);
+        assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
+        let said = scheduler.run(&["status"]).await.failed(1);
+        assert!(said.contains("NOPERM"), "{said}");
+    }
+
+    async fn who_only_looks_can_look_at_everything_and_change_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 3).await;
+        let all = Cli::new(&server, "");
+        all.run(&[&EVENT[..], &["--delay", "1h"]].concat()).await.ok();
+        let order = r#"{"customer":"c-1","lines":[]}"#;
+        let _ = all.run(&["aggregate", "append", "order:o-1", "order.created", order]).await;
+        let viewer = user(&server, &mut redis, "viewer", "").await;
+        let letter = entries(&mut redis, DEAD).await[0].id.to_string();
+        for looks in [&["status"][..], &["status", "--json"], &["dlq", "list"], &["dlq", "list", "--since", "1h"],
+            &["dlq", "stats"], &["dlq", "show", &letter], &["scheduled", "list"], &["scheduled", "list", "--json"],
+            &["dlq", "purge", "--all", "--dry-run"], &["projection", "list"]] {
+            let ran = viewer.run(looks).await;
+            assert_eq!(ran.code, 0, "{looks:?}: {ran:?}");
+        }
+        let trimmed = "\n[streams.orders]\nretention = \"acked\"";
+        let url = format!("redis://viewer:secret@127.0.0.1:{}", server.port());
+        let out = Cli::at(&url, trimmed).run(&["status"]).await.ok();
+        assert!(out.contains("retention acked: "), "{out}");
+        assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
+        for changes in [&EVENT[..], &["dlq", "replay", "--all"], &["dlq", "purge", "--all", "--yes"], &["pause", "orders"]] {
+            let said = viewer.run(changes).await;
+            assert!(said.code == 1 && said.err.contains("NOPERM"), "{changes:?}: {said:?}");
+        }
+        assert_eq!(entries(&mut redis, DEAD).await.len(), 3);
+    }
+
+    async fn who_only_looks_sees_aggregates_whose_keys_it_may_read(server: Server) {
+        let mut redis = server.connect().await;
+        let all = Cli::new(&server, "");
+        let made = all.run(&["aggregate", "history", "order:o-1"]).await;
+        assert!(made.err.contains("does not exist"), "{made:?}");
+        let viewer = user(&server, &mut redis, "viewer", "~*").await;
+        for args in [&["aggregate", "show", "order:o-1"][..], &["aggregate", "history", "order:o-1"], &["aggregate", "verify"]] {
+            let ran = viewer.run(args).await;
+            assert!(!ran.err.contains("NOPERM"), "{args:?}: {ran:?}");
+        }
+        assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
+    }
+}
