@@ -304,6 +304,35 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    async fn a_rebuild_that_is_told_to_stop_leaves_the_old_view_and_holds_nobody_up(server: Server) {
+        let mut redis = server.connect().await;
+        scripts::load(&mut redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let (store, ids) = (store(&server, 1), names(10));
+        let setup = setup(&server).worker("lease = \"30s\"");
+        let worker = setup.start_with(registry());
+        for _ in 0..100 {
+            happens(&store, &ids[fastrand::usize(..10)], (0..fastrand::usize(5..12)).map(|_| any_event())).await;
+        }
+        agrees(&mut redis, &store, &ids, &[]).await;
+        let held = proxy.hold_request(scripts::call("project").second());
+        let through = Setup::at(proxy.url()).worker("lease = \"30s\"");
+        let mut building = program(&through, "projection rebuild orders-by-status", 1);
+        let release = held.within(PATIENCE).await;
+        building.terminate();
+        // It hears of it while its request is on the way.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        release.now();
+        assert_eq!(building.wait(PATIENCE).await.code(), Some(1), "{}", building.log());
+        let said = building.log();
+        assert!(said.contains("stopped; the view of orders-by-status that is served stays as it was"), "{said}");
+        assert_eq!(checkpoint(&mut redis, "{orders}").await["generation"], "1");
+        // Its lease of half a minute holds nobody up.
+        rebuilt(&setup, 1).await;
+        agrees(&mut redis, &store, &ids, &[]).await;
+        worker.stop().await;
+    }
+
     async fn all_partitions_are_built_anew(server: Server) {
         let mut redis = server.connect().await;
         let (store, ids) = (store(&server, 4), names(20));
