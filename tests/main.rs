@@ -28,6 +28,7 @@ mod breakers;
 mod broken_keys;
 mod busy;
 mod chain;
+mod clock_steps;
 mod configuration;
 mod crashes;
 mod dead_letters;

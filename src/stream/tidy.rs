@@ -11,6 +11,7 @@ use super::reply;
 use super::settle::script;
 
 script!(MEND, "mend", behind "common/ids");
+script!(SET_BACK, "set_back", behind "common/ids");
 script!(SWEEP, "sweep");
 script!(UNLIST, "unlist");
 
@@ -33,6 +34,30 @@ impl Link {
         let doing = || "taking turns in tidying".to_owned();
         let answer: Value = self.answered(doing, answer, needs).await?;
         Ok(answer != Value::Nil)
+    }
+
+    /// The server's clock was set back by so much: has what lies in its future count from now on, a chunk at a time.
+    /// Answers where to go on.
+    pub async fn set_back(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        from: &str,
+        by: Duration,
+    ) -> Result<Option<String>, Trouble> {
+        let doing = "bringing back what lies in the future of the server's clock";
+        let value: Value = SET_BACK
+            .key(&keys.stream)
+            .key(&keys.retry)
+            .arg(group)
+            .arg(from)
+            .arg(1000)
+            .arg(by.as_millis() as u64)
+            .invoke_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of(doing, error))?;
+        let [next, _] = reply::tuple(value).ok_or_else(|| Trouble::garbled(doing))?;
+        Ok(reply::text(next))
     }
 
     /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.

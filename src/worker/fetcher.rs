@@ -12,6 +12,7 @@ use super::admission::Item;
 use super::arrival::Arrival;
 use super::budget::{BYTES, Budget};
 use super::bulletin;
+use super::clock::Clock;
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
@@ -41,8 +42,10 @@ pub(super) struct Fetcher {
     pub(super) reclaims: super::reclaimer::Schedule,
     pub(super) budget: Budget,
     pub(super) flow: Flow,
-    /// The server's time in ms, and when it was told.
-    pub(super) clock: Option<(u64, Instant)>,
+    /// The server's clock.
+    pub(super) clock: Clock,
+    /// It was set back, by so much, and what that means is still to be done.
+    pub(super) set_back: Option<Duration>,
     shares: Shares,
     pub(super) refusals: Refusals,
     /// Rates that can't be counted.
@@ -71,7 +74,8 @@ impl Fetcher {
             reclaims: super::reclaimer::Schedule::new(),
             budget: Budget::new(),
             flow: Flow::new(),
-            clock: None,
+            clock: Clock::default(),
+            set_back: None,
             shares: Shares::default(),
             refusals: Refusals::default(),
             uncounted: Complaint::default(),

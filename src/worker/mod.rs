@@ -14,6 +14,7 @@ mod arrival;
 mod attempt;
 mod budget;
 mod bulletin;
+mod clock;
 mod commit_steps;
 mod commits;
 mod committer;

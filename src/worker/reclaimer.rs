@@ -258,8 +258,7 @@ impl Fetcher {
 
     /// What the server's clock shows now, unless the server has stood still meanwhile: then it is later there.
     pub(super) fn server_time(&self) -> u64 {
-        self.clock
-            .map_or(0, |(ms, at)| ms + at.elapsed().as_millis() as u64)
+        self.clock.now()
     }
 
     fn take_over(

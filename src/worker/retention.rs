@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::complaint::Complaint;
 use super::shared::Shared;
 use super::source::Source;
-use crate::config::{DeadLetterSettings, Settings};
+use crate::config::{DeadLetterSettings, Keep, Retention, Settings};
 use crate::stream::{Expired, Hold, Link, Policy, Rhythm, Step, Trim, Trimmed, Trimming, Trouble};
 
 /// Between two turns of trimming a stream. A stream grows by what comes in so long: at a hundred thousand entries a
@@ -142,7 +142,15 @@ impl Kept {
             let of = Trimming {
                 keys: &self.source.keys,
                 group: &shared.group,
-                policy: self.policy,
+                policy: Policy {
+                    retention: match self.policy.retention {
+                        Retention::Beyond(Keep::For(age)) => {
+                            Retention::Beyond(Keep::For(shared.by_the_clock(age)))
+                        }
+                        retention => retention,
+                    },
+                    ..self.policy
+                },
                 consumer: &shared.consumer,
                 rhythm: rhythm(shared.lease),
                 groups: &self.groups,
@@ -219,7 +227,10 @@ async fn expire(
         let done = link
             .expire(
                 keys,
-                settings.keep,
+                match settings.keep {
+                    Some(Keep::For(age)) => Some(Keep::For(shared.by_the_clock(age))),
+                    keep => keep,
+                },
                 settings.warn_at,
                 step,
                 &shared.consumer,

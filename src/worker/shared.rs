@@ -1,6 +1,6 @@
 //! What the parts of a worker share: its names and limits, what it holds, and how they tell each other what to do.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub observer: Option<Arc<dyn Observer>>,
     pub routes: Routes,
     pub breakers: Arc<Breakers>,
+    /// How far the server's clock was set ahead since this worker began.
+    pub clock_ahead_ms: AtomicU64,
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
@@ -131,6 +133,7 @@ impl Shared {
             observer,
             routes,
             breakers,
+            clock_ahead_ms: AtomicU64::new(0),
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
@@ -395,6 +398,11 @@ impl Shared {
             health.since = Some(sent);
         }
         health.last = Some(sent);
+    }
+
+    /// What is kept for so long by the server's clock, with what that was set ahead by.
+    pub fn by_the_clock(&self, age: Duration) -> Duration {
+        age + Duration::from_millis(self.clock_ahead_ms.load(Ordering::Relaxed))
     }
 
     /// A renewal got no answer.

@@ -1,9 +1,11 @@
 //! The waker's part of the fetcher: entries that are parked come back when their time has come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
+use super::clock::Step;
 use super::fetcher::Fetcher;
 use super::held::Coming;
 use super::refusals::Chore;
@@ -55,6 +57,47 @@ impl Alarm {
 }
 
 impl Fetcher {
+    /// The server's clock was set.
+    fn stepped(&mut self, step: Step) {
+        match step {
+            Step::Ahead(by) => {
+                let by = crate::config::duration::format(by);
+                tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");
+                // All look old that have not renewed since.
+                self.shared.not_renewed();
+            }
+            Step::Back(by) => {
+                let told = crate::config::duration::format(by);
+                tracing::warn!(by = %told, "the clock of Redis was set back: what it noted since counts from now on");
+                self.set_back = Some(by);
+                self.alarm.next = Instant::now();
+            }
+        }
+        let ahead = self.clock.ahead().as_millis() as u64;
+        self.shared.clock_ahead_ms.store(ahead, Ordering::Relaxed);
+    }
+
+    /// Brings back what lies in the future since the server's clock was set back.
+    async fn set_back(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let Some(by) = self.set_back else {
+            return Ok(());
+        };
+        for source in self.shared.active_sources() {
+            let (group, mut from) = (&source.surroundings.group, Some("-".to_owned()));
+            while let Some(id) = from {
+                from = match link.set_back(&source.keys, group, &id, by).await {
+                    Err(Trouble::Refused(refused)) => {
+                        tracing::warn!("{refused}");
+                        None
+                    }
+                    next => next?,
+                };
+            }
+        }
+        self.set_back = None;
+        Ok(())
+    }
+
     /// What is paused of a stream, as Redis says.
     fn learn_pauses(&mut self, source: &Source, paused: &[String]) {
         let handlers = paused
@@ -91,6 +134,7 @@ impl Fetcher {
             self.alarm.bare = now + POLL;
         }
         self.shared.due_looked_for(now);
+        self.set_back(link).await?;
         let (mut taken, mut next) = (Taken::NONE, POLL);
         for source in self.shared.active_sources() {
             let left = most - taken.entries;
@@ -120,7 +164,10 @@ impl Fetcher {
             let Some(woken) = self.refusals.heard(Chore::Wake, stream, woken)? else {
                 continue;
             };
-            self.clock = Some((woken.now_ms, Instant::now()));
+            let step = self.clock.saw(woken.now_ms, since, Instant::now());
+            if let Some(step) = step {
+                self.stepped(step);
+            }
             if source.schedule.heard(woken.scheduled) {
                 self.shared.schedule_changed.notify_one();
             }
