@@ -7,7 +7,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{InProcess, Proxy, Server, Setup, entries, eventually, scripts, settled};
+use crate::support::{
+    InProcess, Proxy, Server, Setup, entries, eventually, parked, scripts, settled,
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const POSITION: &str = "{jobs}:workers:position";
@@ -200,4 +202,83 @@ on_both_servers! {
         assert!(jobs::handled(&mut redis).await.keys().all(|id| !id.starts_with("before")));
         worker.stop().await;
     }
+
+    /// What it has settled runs once more, as whoever set it back wished. What is parked stays so, and goes on.
+    async fn a_group_set_back_while_an_entry_is_parked_has_no_attempt_twice(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).retry("backoff = { initial = \"2500ms\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        let all = [Job::new("settled", Action::Succeed), Job::new("parked", Action::Fail(2))];
+        jobs::publish(&mut redis, "jobs", &all).await;
+        parks(&mut redis, 1).await;
+        for attempt in 1..3 {
+            eventually(PATIENCE, "the attempt", async || jobs::starts_of(&mut redis, "parked").await == attempt).await;
+            parks(&mut redis, 1).await;
+            set_back(&mut redis).await;
+            eventually(PATIENCE, "what was settled to run again", async || {
+                jobs::starts_of(&mut redis, "settled").await == attempt + 1
+            })
+            .await;
+        }
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let attempts: Vec<u32> =
+            jobs::started(&mut redis).await.iter().filter(|t| t.id == "parked").map(|t| t.attempt).collect();
+        assert_eq!(attempts, [1, 2, 3]);
+        assert_eq!(jobs::handled(&mut redis).await["parked"], 1);
+        worker.stop().await;
+    }
+
+    /// The worker that parked it is gone; one that has only just joined knows from the position how far the group was.
+    async fn a_worker_that_joins_a_group_that_was_set_back_knows_it(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).retry("backoff = { initial = \"3s\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        let ids = jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::Fail(1))]).await;
+        parks(&mut redis, 1).await;
+        eventually(PATIENCE, "the position to be noted", async || {
+            redis::cmd("HGET").arg(POSITION).arg("last").query_async::<String>(&mut redis).await.unwrap() == ids[0]
+        })
+        .await;
+        worker.stop().await;
+        set_back(&mut redis).await;
+        let other = setup.start();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let attempts: Vec<u32> = jobs::started(&mut redis).await.iter().map(|trace| trace.attempt).collect();
+        assert_eq!(attempts, [1, 2]);
+        other.stop().await;
+    }
+
+    async fn a_group_set_back_while_an_entry_is_held_or_waits_to_be_buried_runs_neither(server: Server) {
+        let mut redis = server.connect().await;
+        let _: () = redis::cmd("SET").arg("{jobs}:workers:dead").arg("in the way").query_async(&mut redis).await.unwrap();
+        let worker = Setup::new(&server).start();
+        let all = [Job::new("doomed", Action::FailForGood), Job::new("held", Action::Take(2_000))];
+        jobs::publish(&mut redis, "jobs", &all).await;
+        parks(&mut redis, 1).await;
+        eventually(PATIENCE, "both to have run", async || jobs::started(&mut redis).await.len() == 2).await;
+        set_back(&mut redis).await;
+        // What comes after it shows that they have been read again.
+        jobs::publish(&mut redis, "jobs", &[Job::new("next", Action::Succeed)]).await;
+        eventually(PATIENCE, "the next to be handled", async || jobs::handled(&mut redis).await.contains_key("next")).await;
+        let _: () = redis::cmd("DEL").arg("{jobs}:workers:dead").query_async(&mut redis).await.unwrap();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(jobs::started(&mut redis).await.len(), 3);
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await.len(), 1);
+        worker.stop().await;
+    }
+}
+
+async fn parks(redis: &mut MultiplexedConnection, count: usize) {
+    eventually(PATIENCE, format!("{count} to be parked"), async || {
+        parked(redis).await == count
+    })
+    .await;
+}
+
+async fn set_back(redis: &mut MultiplexedConnection) {
+    let _: Value = redis::cmd("XGROUP")
+        .arg(&["SETID", "jobs", "workers", "0"])
+        .query_async(redis)
+        .await
+        .unwrap();
 }

@@ -15,7 +15,8 @@ use crate::event::{Entry, EntryId};
 script!(WAKE, "wake", behind "common/ids", behind "common/rights");
 script!(TAKE_KNOWN, "take_known", behind "common/rights");
 script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights");
-script!(ADOPT, "adopt", behind "common/ids", behind "common/rights");
+script!(ADOPT, "adopt", behind "common/ids", behind "common/rights", behind "common/known");
+script!(MET_AGAIN, "met_again", behind "common/known");
 script!(RENEW, "renew");
 
 /// An entry that was delivered before.
@@ -82,6 +83,19 @@ pub(crate) struct Reclaim<'a> {
     /// The server's time, in ms, after which it is too late.
     pub deadline_ms: u64,
 }
+
+/// What is to become of an entry that comes as a new one and is not.
+pub(crate) enum MetAgain {
+    /// Nobody has anything to do with it: it runs once more, as whoever set the group back wished.
+    New,
+    /// It had failed or been taken over: it goes on at this delivery.
+    GoesOn(u32, Option<Record>),
+    /// It waits for its due time.
+    NotOurs,
+}
+
+/// Most entries in one look.
+const CHUNK: usize = 500;
 
 /// What reclaiming brought.
 pub(crate) struct Reclaimed {
@@ -300,6 +314,7 @@ impl Link {
         let doing = "adopting entries whose delivery got lost";
         let mut call = ADOPT.key(&keys.stream);
         call.key(&keys.failures)
+            .key(&keys.retry)
             .arg(group)
             .arg(consumer)
             .arg(most)
@@ -316,6 +331,49 @@ impl Link {
         };
         let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         Adopted::parse(value).ok_or_else(|| Trouble::garbled(doing))
+    }
+
+    /// Looks at entries that came as new ones though the group had read that far before; answers what is to become of each.
+    pub async fn met_again(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        me: &str,
+        ids: &[EntryId],
+    ) -> Result<Vec<MetAgain>, Trouble> {
+        let doing = "looking at entries of a group that was set back";
+        let mut met = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            let mut call = MET_AGAIN.key(&keys.stream);
+            call.key(&keys.retry).key(&keys.failures).arg(group).arg(me);
+            for id in chunk {
+                call.arg(id.to_string());
+            }
+            let value: Value = call
+                .invoke_async(&mut self.conn)
+                .await
+                .map_err(|error| Trouble::of(doing, error))?;
+            let parse = |value: Value| {
+                let mut parts = reply::array(value)?.into_iter();
+                Some(match &reply::bytes(parts.next()?)?[..] {
+                    b"new" => MetAgain::New,
+                    b"again" => MetAgain::GoesOn(
+                        u32::try_from(reply::int(&parts.next()?)?).ok()?,
+                        parts
+                            .next()
+                            .and_then(reply::bytes)
+                            .and_then(|record| Record::parse(&record)),
+                    ),
+                    _ => MetAgain::NotOurs,
+                })
+            };
+            let answers = reply::array(value).unwrap_or_default();
+            met.extend(answers.into_iter().map_while(parse));
+        }
+        match met.len() == ids.len() {
+            true => Ok(met),
+            false => Err(Trouble::garbled(doing)),
+        }
     }
 
     /// Renews what `consumer` holds from `from` to `to`, both as Redis writes ranges. With `note`, this

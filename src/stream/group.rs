@@ -7,6 +7,7 @@ use super::keys::Keys;
 use super::obstacle::need;
 use super::{PROTOCOL, reply, settle::script};
 use crate::config::Start;
+use crate::event::EntryId;
 
 /// How a worker came into its group.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +45,11 @@ pub(crate) struct Join {
 }
 
 impl Known {
+    /// How far it has read, as far as is known.
+    pub fn last(&self) -> Option<EntryId> {
+        self.last.parse().ok()
+    }
+
     /// Whether they speak of one group, not of one that was made anew.
     pub fn is_of(&self, other: &Known) -> bool {
         self.name == other.name

@@ -43,7 +43,7 @@ pub(crate) mod unknown;
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
-pub(crate) use claim::{Delivered, Died, LostWhy, Reclaim, Reclaimed, Record};
+pub(crate) use claim::{Delivered, Died, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admission::Past;
 use super::held::Slot;
 use crate::event::Entry;
-use crate::stream::Delivered;
+use crate::stream::{Delivered, Record};
 
 /// An entry that has just come.
 pub(super) struct Arrival {
@@ -48,6 +48,16 @@ impl Arrival {
             size,
             past: Some(Box::new(past)),
         }
+    }
+
+    /// One that comes as a new one and is not: it goes on at this delivery.
+    pub fn going_on(entry: Entry, count: u32, record: Option<Record>, now_ms: u64) -> Self {
+        let delivered = Delivered {
+            entry,
+            count,
+            record,
+        };
+        Arrival::again(delivered, now_ms)
     }
 
     /// Its place among what is held.

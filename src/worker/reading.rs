@@ -4,6 +4,7 @@
 //! sockets once more for that, which costs it more than the entry does. How many, and when, says [`super::gait`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
@@ -12,9 +13,10 @@ use super::gait::{DEPTH, Flow, Gait, NAP, OFTEN, Shift};
 use super::held::Coming;
 use super::room::Plan;
 use super::shared::sleep_until;
+use super::source::Source;
 use super::turns::{ROUND, Share, Turns};
-use crate::event::Entry;
-use crate::stream::{Link, Read, Reader, Trouble};
+use crate::event::{Entry, EntryId};
+use crate::stream::{Link, MetAgain, Read, Reader, Trouble};
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -220,7 +222,19 @@ impl Fetcher {
                 }
             }
             for (at, entries) in delivered.unwrap_or_default() {
-                let entries: Vec<Arrival> = entries.into_iter().map(Arrival::new).collect();
+                let source = &sources[at];
+                let known = entries
+                    .first()
+                    .is_some_and(|entry| entry.id <= source.read_up_to());
+                let entries: Vec<Arrival> = if known {
+                    self.met_again(&mut link.clone(), source, entries).await?
+                } else {
+                    entries
+                        .last()
+                        .into_iter()
+                        .for_each(|entry| source.has_read(entry.id));
+                    entries.into_iter().map(Arrival::new).collect()
+                };
                 if shared.routes.has_group_rates() {
                     self.ask_for_rates(&mut link.clone(), &entries).await?;
                 }
@@ -236,6 +250,51 @@ impl Fetcher {
             }
         }
         Ok(())
+    }
+
+    /// Entries that the group had read before come as new ones: it was set back, or made anew below them. What was parked
+    /// waits for its due time as it did, what had failed goes on, and what is held here stays held.
+    async fn met_again(
+        &self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Arrival>, Trouble> {
+        let read = source.read_up_to();
+        let held: Vec<EntryId> = self
+            .shared
+            .held
+            .snapshot()
+            .iter()
+            .filter(|batch| !batch.alone && Arc::ptr_eq(&batch.source, source))
+            .flat_map(|batch| {
+                batch
+                    .kept()
+                    .filter(|slot| slot.count == 1)
+                    .map(|slot| slot.id)
+            })
+            .collect();
+        let (known, new): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.id <= read);
+        // What is held here at its first delivery still is: this delivery changed nothing.
+        let known: Vec<Entry> = known
+            .into_iter()
+            .filter(|entry| !held.contains(&entry.id))
+            .collect();
+        let ids: Vec<EntryId> = known.iter().map(|entry| entry.id).collect();
+        let (group, me) = (&source.surroundings.group, &self.shared.consumer);
+        let met = link.met_again(&source.keys, group, me, &ids).await?;
+        new.last()
+            .into_iter()
+            .for_each(|entry| source.has_read(entry.id));
+        let now = self.server_time();
+        let arrival = |(entry, met): (Entry, MetAgain)| match met {
+            MetAgain::New => Some(Arrival::new(entry)),
+            MetAgain::GoesOn(count, record) => Some(Arrival::going_on(entry, count, record, now)),
+            MetAgain::NotOurs => None,
+        };
+        let known = known.into_iter().zip(met).filter_map(arrival);
+        Ok(known.chain(new.into_iter().map(Arrival::new)).collect())
     }
 
     /// How to read so many streams.

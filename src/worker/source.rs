@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pauses::Pauses;
 use super::scheduler::Schedule;
 use crate::context::Surroundings;
+use crate::event::EntryId;
 use crate::stream::{Keys, Known};
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
@@ -28,6 +29,9 @@ pub(super) struct Source {
     pub on_the_way: AtomicUsize,
     /// The group, once it was joined: nobody but those who were in it knows that it is not new where its keys are gone.
     known: Mutex<Option<Known>>,
+    /// The highest id that is known to have been read. The two halves are read and written one after the other: who sees
+    /// one without the other asks once too often, or sees it with the next reply.
+    read: (AtomicU64, AtomicU64),
 }
 
 impl Source {
@@ -47,6 +51,7 @@ impl Source {
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
+            read: Default::default(),
         };
         Arc::new(Source {
             keys,
@@ -59,6 +64,7 @@ impl Source {
             seen: AtomicU64::new(0),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
+            read: Default::default(),
         })
     }
 
@@ -70,13 +76,31 @@ impl Source {
             .clone()
     }
 
+    /// How far the group is known to have read.
+    pub fn read_up_to(&self) -> EntryId {
+        EntryId {
+            ms: self.read.0.load(Ordering::Relaxed),
+            seq: self.read.1.load(Ordering::Relaxed),
+        }
+    }
+
+    /// It has read up to here, too.
+    pub fn has_read(&self, id: EntryId) {
+        if id > self.read_up_to() {
+            self.read.0.store(id.ms, Ordering::Relaxed);
+            self.read.1.store(id.seq, Ordering::Relaxed);
+        }
+    }
+
     /// The group was joined.
     pub fn joined(&self, known: Known) {
+        known.last().into_iter().for_each(|id| self.has_read(id));
         *self.known.lock().expect("no panic while it is locked") = Some(known);
     }
 
     /// A renewal tells how far the group is. Answers whether it is still the one that was joined.
     pub fn learn(&self, now: Known) -> bool {
+        now.last().into_iter().for_each(|id| self.has_read(id));
         let mut known = self.known.lock().expect("no panic while it is locked");
         match &mut *known {
             Some(known) if known.is_of(&now) => *known = now,

@@ -291,7 +291,7 @@ impl Scene<'_> {
         self.step("reclaim", &["jobs", failures], &late).await;
         self.step(
             "adopt",
-            &["jobs", failures],
+            &["jobs", failures, retry],
             &["workers", ME, "10", "100000", "@3"],
         )
         .await;
@@ -325,6 +325,27 @@ impl Scene<'_> {
             .by_hand(&format!("XREADGROUP GROUP workers {OTHER} STREAMS jobs >"))
             .await;
         self.note("read again", &groups);
+        // What comes again as new ones: one that is parked, one that has a record, and one that nobody knows.
+        self.by_hand("XGROUP SETID jobs workers @2").await;
+        self.by_hand(&format!("XREADGROUP GROUP workers {OTHER} STREAMS jobs >"))
+            .await;
+        self.by_hand(&format!("DEL {retry} {failures}")).await;
+        self.by_hand(&format!("ZADD {retry} 9000000000000 @3"))
+            .await;
+        let record = redis::cmd("HSET")
+            .arg(failures)
+            .arg(self.id(4))
+            .arg("1 0 3 - - no")
+            .to_owned();
+        let _: Value = record.query_async(self.redis).await.unwrap();
+        let met = ["workers", OTHER, "@3", "@4", "@5"];
+        self.step("met_again", &["jobs", retry, failures], &met)
+            .await;
+        let held = self.by_hand("XPENDING jobs workers @3 @5 10").await;
+        let held = self.shown(&held);
+        let idle = Regex::new(r", \d+, (\d+)\]").unwrap();
+        self.said
+            .push(idle.replace_all(&held, ", $1]").into_owned());
         // Made anew at the end by one who can't know it, and joined by one who knows how far another was.
         self.by_hand(&format!("DEL {position} {retry}")).await;
         self.by_hand("XGROUP DESTROY jobs workers").await;

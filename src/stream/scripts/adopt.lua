@@ -1,7 +1,7 @@
 -- Hands over what is pending with this consumer and not held by it: the reply that delivered it got lost.
 -- The delivery count stays. Sent only while nothing that delivers to this worker is outstanding.
--- Behind: common/ids, common/rights
--- KEYS: stream, failures
+-- Behind: common/ids, common/rights, common/known
+-- KEYS: stream, failures, retry
 -- ARGV: group, consumer, most entries, most bytes, then every held id
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, whether there are more (0|1), now (ms)
 local stream, failures, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -19,9 +19,13 @@ while true do
     local id = p[1]
     if not held[id] then
       if #out >= most or bytes > room then return { out, trimmed, 1, now } end
-      local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', p[4])
-      if #claimed == 1 then
-        out[#out + 1] = { id, p[4], claimed[1][2], redis.call('HGET', failures, id) }
+      local what, count = nil, p[4]
+      if count == 1 then what, count = goes_on(stream, group, me, KEYS[3], failures, id) end
+      local claimed = what ~= 'parked' and redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', count or p[4])
+      if not claimed then
+        -- It waits for its due time.
+      elseif #claimed == 1 then
+        out[#out + 1] = { id, count or p[4], claimed[1][2], redis.call('HGET', failures, id) }
         for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
       else
         trimmed[#trimmed + 1] = id

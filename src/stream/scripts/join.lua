@@ -77,7 +77,10 @@ if there then
   if spoken ~= ARGV[3] then redis.call('SET', protocol, ARGV[3]) end
   -- Made by hand, or by an older release. pcall: nothing depends on it where memory is short.
   if not noted.name then redis.pcall('HSET', position, 'name', name) end
-  return { 'joined', there['last-delivered-id'], redis.call('HGET', position, 'name') or '', brought, more }
+  -- How far it had read is more where it was set back since.
+  local last = there['last-delivered-id']
+  if noted.last and above(noted.last, last) and not above(noted.last, newest) then last = noted.last end
+  return { 'joined', last, redis.call('HGET', position, 'name') or '', brought, more }
 end
 
 local how, begin = 'created', ARGV[2] == '0' and '0-0' or newest
