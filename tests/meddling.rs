@@ -213,7 +213,7 @@ on_both_servers! {
         eventually(TWO_LEASES, "the failures to be buried", async || buried(&mut redis).await.len() == 2).await;
         eventually(TWO_LEASES, "the other to succeed", async || jobs::handled(&mut redis).await.len() == 1).await;
         for letter in entries(&mut redis, DEAD).await {
-            let fields = &letter.fields[..letter.fields.len() - 11];
+            let fields = &letter.fields[..letter.fields.len() - 12];
             assert!(originals[1..].iter().any(|original| original.fields == fields), "{letter:?}");
         }
 

@@ -403,7 +403,7 @@ impl Scene<'_> {
         ];
         self.step("bury", &["jobs", retry, dead, failures, &keys[1]], &bury)
             .await;
-        let claim = ["workers", "@2", "60000", "@3", "60000"];
+        let claim = ["workers", "@2", "60000", "d", "@3", "60000", "d"];
         self.step(
             "claim",
             &["jobs", "{jobs}:workers:seen:e", "{jobs}:workers:seen:e"],
@@ -411,7 +411,7 @@ impl Scene<'_> {
         )
         .await;
         let commit = [
-            "workers", ME, "1", "0", "@3", ME, "1", "0", "0", "60000", "1", "0", "0",
+            "workers", ME, "1", "0", "@3", ME, "1", "0", "0", "60000", "d", "1", "0", "0",
         ];
         let seen = "{jobs}:workers:seen:e";
         self.step(
