@@ -90,7 +90,7 @@ async fn renew(redis: &mut MultiplexedConnection, id: &str) -> Vec<(String, Stri
     for argument in [GROUP, ME, "-", "+", "0", id, "1"] {
         call.arg(argument);
     }
-    type Renewed = (Vec<(String, String, u32)>, u64, redis::Value);
+    type Renewed = (Vec<(String, String, u32)>, u64, redis::Value, redis::Value);
     let (lost, ..): Renewed = call.invoke_async(redis).await.unwrap();
     lost
 }

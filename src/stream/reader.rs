@@ -14,7 +14,7 @@ use super::connection::{Greeting, Socket, Trouble};
 use super::read::Read;
 use super::resp::{Decoder, Reply};
 use crate::error::{Error, ErrorKind};
-use crate::event::Entry;
+use crate::event::{Entry, EntryId};
 
 const DOING: &str = "reading new entries";
 
@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     request: Vec<u8>,
     /// Requests that have not been answered.
     outstanding: usize,
+    /// Entries that were passed over for want of room, by their streams' places.
+    passed: Vec<(usize, Vec<EntryId>)>,
     /// How long an answer may take, beyond what the read may block.
     patience: Duration,
     pub greeting: Greeting,
@@ -46,6 +48,7 @@ impl Reader {
             ask: LEAST,
             request: Vec::new(),
             outstanding: 0,
+            passed: Vec::new(),
             patience,
             greeting,
         }
@@ -59,6 +62,11 @@ impl Reader {
     /// Whether nothing has arrived that is not decoded.
     pub fn is_drained(&self) -> bool {
         self.arrived.is_empty()
+    }
+
+    /// The entries of the last answer that there was no room for, by their streams' places: they have been delivered.
+    pub fn take_passed(&mut self) -> Vec<(usize, Vec<EntryId>)> {
+        std::mem::take(&mut self.passed)
     }
 
     /// Asks for new entries, so many times: each is worked on once the one before it has been answered. More may be
@@ -82,12 +90,16 @@ impl Reader {
 
     /// The answer to the oldest request: of each stream that has some, its place in `streams` and the entries.
     ///
+    /// Entries that begin after `room` bytes of others are not kept: see [`take_passed`](Self::take_passed).
+    ///
     /// May be dropped before it has ended, as long as it is called again: what has arrived is kept.
     pub async fn receive(
         &mut self,
         streams: &[&str],
         block: Duration,
+        room: usize,
     ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
+        self.decoder.room = Some(room);
         let patience = self.patience + block;
         let reply = match tokio::time::timeout(patience, self.reply()).await {
             Ok(reply) => reply?,
@@ -104,6 +116,11 @@ impl Reader {
         };
         match reply {
             Reply::Entries(of) => {
+                let passed = self.decoder.take_passed();
+                for (name, ids) in passed {
+                    let at = streams.iter().position(|stream| stream.as_bytes() == name);
+                    self.passed.extend(at.map(|at| (at, ids)));
+                }
                 let delivered: Option<_> = of.into_iter().map(streams_of).collect();
                 delivered.ok_or_else(|| Trouble::garbled(DOING))
             }

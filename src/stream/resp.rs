@@ -37,6 +37,12 @@ pub(super) struct Decoder {
     block: Block,
     /// Entries of the block: their ids, and which of its strings are theirs.
     open: Vec<(EntryId, u32, u32)>,
+    /// After so many bytes of an answer further entries are passed over; None keeps all.
+    pub room: Option<usize>,
+    kept: usize,
+    passes: bool,
+    passed: Vec<(usize, EntryId)>,
+    names: Vec<Vec<u8>>,
 }
 
 /// What comes next.
@@ -88,11 +94,27 @@ impl Decoder {
         }
     }
 
+    /// The entries of the last answer that were passed over, by the names of their streams.
+    pub fn take_passed(&mut self) -> Vec<(Vec<u8>, Vec<EntryId>)> {
+        let mut passed: Vec<(Vec<u8>, Vec<EntryId>)> = Vec::new();
+        let mut last = None;
+        for (at, id) in self.passed.drain(..) {
+            if last.replace(at) != Some(at) {
+                passed.push((self.names[at].clone(), Vec::new()));
+            }
+            passed.last_mut().expect("it was added").1.push(id);
+        }
+        passed
+    }
+
     fn step(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Reply>, Stop> {
         match self.expected {
             Expected::Answer => return self.answer(cursor),
             Expected::Stream if self.streams_left == 0 => {
                 self.expected = Expected::Answer;
+                if !self.passed.is_empty() {
+                    self.names = self.streams.iter().map(|(name, _)| name.clone()).collect();
+                }
                 return Ok(Some(Reply::Entries(std::mem::take(&mut self.streams))));
             }
             Expected::Stream => {
@@ -116,8 +138,13 @@ impl Decoder {
                     return Err(Stop::Garbled);
                 }
                 self.entries_left -= 1;
+                self.passes = self.room.is_some_and(|room| self.kept >= room);
                 let first = self.block.count();
                 self.expected = Expected::Strings { id, first, left };
+            }
+            Expected::Strings { id, left: 0, .. } if self.passes => {
+                self.passed.push((self.streams.len() - 1, id));
+                self.expected = Expected::Entry;
             }
             Expected::Strings { id, first, left: 0 } => {
                 self.open.push((id, first, self.block.count()));
@@ -133,7 +160,10 @@ impl Decoder {
                     if self.block.len() + string.len() > u32::MAX as usize {
                         return Err(Stop::Garbled);
                     }
-                    self.block.push(string);
+                    if !self.passes {
+                        self.block.push(string);
+                        self.kept += string.len();
+                    }
                     *left -= 1;
                 }
             }
@@ -147,6 +177,7 @@ impl Decoder {
                 None => Ok(Some(Reply::Entries(Vec::new()))),
                 Some(streams) => {
                     self.streams_left = streams;
+                    self.kept = 0;
                     self.expected = Expected::Stream;
                     Ok(None)
                 }
@@ -166,7 +197,7 @@ impl Decoder {
             return;
         }
         // The next block will be about as large.
-        let next = Block::with_capacity(self.block.len(), self.block.count() as usize);
+        let next = Block::with_capacity(self.block.len().min(BYTES), self.block.count() as usize);
         let block = Arc::new(std::mem::replace(&mut self.block, next));
         if let Some((_, entries)) = self.streams.last_mut() {
             entries.extend(self.open.drain(..).map(|(id, first, last)| Entry {

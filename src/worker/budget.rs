@@ -8,8 +8,10 @@ use super::shared::Shared;
 
 /// Most bytes held, reads under way included.
 pub(super) const BYTES: usize = 16 << 20;
-/// What an entry is taken to have in bytes before the first has been seen.
-const FIRST_SIZE: usize = 64 << 10;
+/// What an entry is taken to have in bytes before the first has been seen: a first look is at few.
+const FIRST_SIZE: usize = 1 << 20;
+/// A limit that grew out of a cut is doubled after so long, and after at most so long where it is met again and again.
+const GROW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
 
@@ -20,7 +22,22 @@ const PARTS: usize = 7;
 /// How fast and how large entries have been of late.
 pub(super) struct Budget {
     pace: Pace,
+    /// The largest entry of late.
     size: usize,
+    /// How many entries were last asked for.
+    asked: usize,
+    caution: Option<Caution>,
+}
+
+/// A connection was cut while an answer was waited for: perhaps because it was too large for the server's
+/// `client-output-buffer-limit`. Less is asked for, and slowly more again.
+#[derive(Clone, Copy)]
+struct Caution {
+    entries: usize,
+    bytes: usize,
+    wait: Duration,
+    grow_at: Instant,
+    has_grown: bool,
 }
 
 impl Budget {
@@ -28,6 +45,67 @@ impl Budget {
         Budget {
             pace: Pace::new(Instant::now()),
             size: FIRST_SIZE,
+            asked: 0,
+            caution: None,
+        }
+    }
+
+    /// How many more bytes may be held.
+    pub fn room(&self, shared: &Shared) -> usize {
+        BYTES.saturating_sub(shared.held.bytes())
+    }
+
+    /// The most entries and bytes that one request other than a read may bring, of so many entries.
+    pub fn most(&mut self, shared: &Shared, entries: usize) -> (usize, usize) {
+        self.grow();
+        let room = self.room(shared).min(super::ROOM);
+        let (entries, room) = match &self.caution {
+            Some(caution) => (entries.min(caution.entries), room.min(caution.bytes)),
+            None => (entries, room),
+        };
+        self.asked = entries;
+        (entries, room)
+    }
+
+    /// So many entries are asked for, by all reads on their way.
+    pub fn asks(&mut self, entries: usize) {
+        self.asked = entries;
+    }
+
+    /// The connection broke that an answer was to come on: half of what was asked for is the most for now.
+    pub fn cut(&mut self) {
+        let before = self.caution.unwrap_or(Caution {
+            entries: usize::MAX,
+            bytes: super::ROOM,
+            wait: GROW.0,
+            grow_at: Instant::now(),
+            has_grown: false,
+        });
+        let wait = match before.has_grown {
+            true => (before.wait * 2).min(GROW.1),
+            false => before.wait,
+        };
+        self.caution = Some(Caution {
+            entries: (before.entries.min(self.asked) / 2).max(1),
+            bytes: before.bytes / 2,
+            wait,
+            grow_at: Instant::now() + wait,
+            has_grown: false,
+        });
+    }
+
+    fn grow(&mut self) {
+        let now = Instant::now();
+        if let Some(caution) = &mut self.caution
+            && now >= caution.grow_at
+        {
+            caution.entries = caution.entries.saturating_mul(2);
+            caution.bytes = (caution.bytes * 2).clamp(1 << 10, super::ROOM);
+            caution.grow_at = now + caution.wait;
+            caution.has_grown = true;
+            if caution.entries >= 1 << 20 {
+                self.caution = None;
+            }
         }
     }
 
@@ -57,6 +135,11 @@ impl Budget {
             budget = 0;
         }
         budget = budget.min(part.max(by_slots));
+        if self.caution.is_some() {
+            self.grow();
+            let most = self.caution.map_or(usize::MAX, |caution| caution.entries);
+            budget = budget.min(most.saturating_sub(coming));
+        }
         // One entry larger than all that is allowed must pass, alone.
         budget.min(bytes.max(usize::from(held == 0)))
     }
@@ -78,14 +161,9 @@ impl Budget {
         (ahead as f64 * time.as_secs_f64() / SPAN.as_secs_f64()) as usize
     }
 
-    /// So many entries have come, of so many bytes. Their size rises at once and falls slowly: too few entries cost a
-    /// round trip, too many cost memory.
-    pub fn came(&mut self, entries: usize, bytes: usize) {
-        let size = bytes / entries.max(1) + OVERHEAD;
-        self.size = if size > self.size {
-            size
-        } else {
-            (self.size * 7 + size) / 8
-        };
+    /// Entries have come, the largest of so many bytes. Their size rises at once and falls within a few reads: too few
+    /// entries cost a round trip, too many cost memory.
+    pub fn came(&mut self, largest: usize) {
+        self.size = (largest + OVERHEAD).max(self.size / 4);
     }
 }

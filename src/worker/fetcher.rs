@@ -8,21 +8,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
+
 use super::admission::Item;
 use super::arrival::Arrival;
-use super::budget::{BYTES, Budget};
+use super::budget::Budget;
 use super::bulletin;
 use super::clock::Clock;
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
-use super::held::Coming;
+use super::held::{Coming, Slot};
 use super::refusals::{Chore, Refusals};
+use super::settler::Settlement;
 use super::shared::Shared;
 use super::shares::Shares;
 use super::source::Source;
+use super::steps::Body;
+use super::verdict::Verdict;
 use super::waker::Alarm;
-use crate::event::EntryId;
+use crate::event::{Entry, EntryId};
+use crate::fields::Fields;
 use crate::stream::{Join, Joined, Link, Reader, Trouble};
 
 /// How long anything but a read may take.
@@ -47,6 +53,9 @@ pub(super) struct Fetcher {
     /// It was set back, by so much, and what that means is still to be done.
     pub(super) set_back: Option<Duration>,
     shares: Shares,
+    /// Something is to be adopted once there is room for it.
+    adopts: bool,
+    settle: mpsc::UnboundedSender<Settlement>,
     pub(super) refusals: Refusals,
     /// Rates that can't be counted.
     pub(super) uncounted: Complaint,
@@ -63,7 +72,11 @@ struct Lines {
 }
 
 impl Fetcher {
-    pub fn new(shared: Arc<Shared>, runs: Dispatcher) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        runs: Dispatcher,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
         Fetcher {
             shared,
             runs,
@@ -77,6 +90,8 @@ impl Fetcher {
             clock: Clock::default(),
             set_back: None,
             shares: Shares::default(),
+            adopts: false,
+            settle,
             refusals: Refusals::default(),
             uncounted: Complaint::default(),
             free_only: false,
@@ -89,6 +104,9 @@ impl Fetcher {
             let result = match self.lines.take() {
                 Some(mut lines) => {
                     let result = self.round(&mut lines).await;
+                    if let Err(Trouble::Broken(_)) = result {
+                        self.budget.cut();
+                    }
                     if result.is_ok() {
                         self.pause.reset();
                     }
@@ -204,7 +222,11 @@ impl Fetcher {
         }
         // Whatever has changed, everything below is decided anew.
         self.shared.take_replan();
-        if self.shared.take_adopt() {
+        self.adopts |= self.shared.take_adopt();
+        // It is part of what may be held, and waits for room like all else.
+        let may_adopt = self.budget.room(&self.shared) > 0 || self.shared.held.entries() == 0;
+        if self.adopts && may_adopt {
+            self.adopts = false;
             self.adopt(link).await?;
         }
         let (held, lease) = (self.shared.held.entries(), self.shared.lease);
@@ -272,10 +294,10 @@ impl Fetcher {
                     .flat_map(|batch| batch.kept().map(|slot| slot.id))
                     .collect();
                 let since = Instant::now();
-                let most = if alone { 1 } else { 500 };
+                let (most, room) = self.budget.most(&self.shared, if alone { 1 } else { 500 });
                 let group = &source.surroundings.group;
                 let adopted = link
-                    .adopt(&source.keys, group, &consumer, most, BYTES / 4, &held)
+                    .adopt(&source.keys, group, &consumer, most, room, &held)
                     .await;
                 let stream = &source.keys.stream;
                 let adopted = self.refusals.heard(Chore::Adopt, stream, adopted)?;
@@ -306,6 +328,32 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Gives entries back that there was no room for: they were delivered, and are left to whoever has room.
+    pub(super) fn pass_on(&mut self, source: &Arc<Source>, since: Instant, ids: Vec<EntryId>) {
+        let (stream, count) = (&source.keys.stream, ids.len());
+        tracing::debug!(stream, count, "more came at once than there is room for");
+        let slots = ids.iter().map(|id| Slot::new(*id, 1, false, 0)).collect();
+        let lease = self.shared.lease;
+        let batch = self
+            .shared
+            .held
+            .add(source, Coming::InTurn, since, lease, slots);
+        for (index, id) in ids.into_iter().enumerate() {
+            batch.slots[index].finish();
+            let why = "given back: more came at once than there is room for";
+            let _ = self.settle.send(Settlement {
+                batch: batch.clone(),
+                index: index as u32,
+                verdict: Verdict::give_back(Duration::ZERO, why),
+                body: Body::Raw(Entry {
+                    id,
+                    fields: Fields::new(),
+                }),
+                attempt: 1,
+            });
+        }
+    }
+
     /// Gives entries to the executor, from now on held.
     pub(super) fn hand_over(
         &mut self,
@@ -318,8 +366,8 @@ impl Fetcher {
             return;
         }
         self.shared.coming(source, entries.len());
-        let sizes: usize = entries.iter().map(|arrival| arrival.size).sum();
-        self.budget.came(entries.len(), sizes);
+        let largest = entries.iter().map(|arrival| arrival.size).max();
+        self.budget.came(largest.unwrap_or_default());
         if let Some(observer) = &self.shared.observer {
             observer.delivered(&source.surroundings.stream, entries.len());
         }

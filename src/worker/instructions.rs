@@ -121,7 +121,8 @@ impl Worker {
         let commits = Commits::new(self.shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
-        let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher);
+        let (settle, _) = mpsc::unbounded_channel();
+        let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher, settle);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
             let arrivals = entries.into_iter().map(Arrival::new).collect();

@@ -214,6 +214,7 @@ impl Worker {
             let doorman = Doorman::new(shared.clone(), windows, to_executor, acks, settle);
             (to_doorman, Some(doorman.run(at_doorman)))
         };
+        let settle_unread = settle.clone();
         let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
@@ -232,7 +233,7 @@ impl Worker {
             lanes,
         };
         let inlined = io::Inlined {
-            fetcher: Fetcher::new(shared.clone(), dispatcher),
+            fetcher: Fetcher::new(shared.clone(), dispatcher, settle_unread),
             runs: inline,
             hands,
         };

@@ -169,6 +169,7 @@ impl Fetcher {
         reading
             .ask(of, budget, depth, (!more).then_some(block))
             .await?;
+        self.budget.asks(reading.coming());
         // Once something else is to be done nothing more is asked, and reads that block are ended.
         let (mut winds_up, mut lacks_room) = (false, false);
         while !reading.asked.is_empty() {
@@ -219,6 +220,7 @@ impl Fetcher {
                     reading
                         .ask(of, budget, times, Some(self.short_block()))
                         .await?;
+                    self.budget.asks(reading.coming());
                 }
             }
             for (at, entries) in delivered.unwrap_or_default() {
@@ -239,6 +241,9 @@ impl Fetcher {
                     self.ask_for_rates(&mut link.clone(), &entries).await?;
                 }
                 self.hand_over(&sources[at], Coming::InTurn, since, entries);
+            }
+            for (at, ids) in reading.reader.take_passed() {
+                self.pass_on(&sources[at], since, ids);
             }
             if self.runs.waits_here() {
                 // They are handled before anything else is done.
@@ -323,14 +328,17 @@ impl Fetcher {
         link: &Link,
         winds_up: &mut bool,
     ) -> Result<Delivered, Trouble> {
+        // What comes beyond is passed over, but for an entry that has all the room there is.
+        let is_first = self.shared.held.entries() == 0;
+        let room = self.budget.room(&self.shared).max(usize::from(is_first));
         let (reader, streams) = (&mut *reading.reader, &reading.streams);
         let client = reader.greeting.client;
         let Some(block) = reading.asked.front().and_then(|read| read.block) else {
-            return reader.receive(streams, Duration::ZERO).await;
+            return reader.receive(streams, Duration::ZERO, room).await;
         };
         // A single read ends by itself when it is time to look.
         let look = (reading.asked.len() > 1).then(|| self.next_look());
-        let answer = reader.receive(streams, block);
+        let answer = reader.receive(streams, block, room);
         tokio::pin!(answer);
         let mut wait = RINGS.0;
         loop {

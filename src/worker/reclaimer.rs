@@ -248,7 +248,7 @@ impl Fetcher {
             holder: &holder.name,
             lease_ms,
             most,
-            most_bytes: super::ROOM,
+            most_bytes: self.budget.room(&self.shared).clamp(1, super::ROOM),
             alone_from: ALONE_FROM.min(self.shared.least_attempts),
             room_alone: alone,
             from,

@@ -200,6 +200,11 @@ impl Settler {
         let mut trouble = None;
         for (job, result) in parked {
             match result {
+                Ok(ParkOutcome::Nobody | ParkOutcome::Trimmed) if job.is_unread() => {
+                    let id = job.slot().id;
+                    super::report_trimmed(&job.batch.source, &[id], "before they were handled");
+                    self.done(&job.batch, [job.slot()]);
+                }
                 Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
                     if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
                 {

@@ -71,6 +71,11 @@ impl Job {
         self.batch.is_ours_to_end(self.slot())
     }
 
+    /// Whether it was passed over when it came: nothing of it is here. No entry is without fields.
+    pub fn is_unread(&self) -> bool {
+        self.fields().is_empty()
+    }
+
     fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
         if self.batch.alone {
             &shared.alone

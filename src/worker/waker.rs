@@ -149,7 +149,9 @@ impl Fetcher {
                 Room::None(wait) => (0, wait),
             };
             let since = Instant::now();
-            let (group, room) = (&source.surroundings.group, super::ROOM);
+            let group = &source.surroundings.group;
+            let (left, room) = self.budget.most(&self.shared, left);
+            let left = if room == 0 { left.min(1) } else { left };
             if self
                 .refusals
                 .wait(Chore::Wake, &source.keys.stream)
@@ -221,7 +223,8 @@ impl Fetcher {
         let shared = self.shared.clone();
         let since = Instant::now();
         let group = &source.surroundings.group;
-        let (known, room) = (shared.routes.known(), super::ROOM);
+        let known = shared.routes.known();
+        let (most, room) = self.budget.most(&shared, most);
         let stream = &source.keys.stream;
         if self.refusals.wait(Chore::TakeKnown, stream).is_some() {
             return Ok(Taken::NONE);

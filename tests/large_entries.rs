@@ -1,0 +1,115 @@
+//! Entries that are large: a worker's memory stays near what it may hold, however many of them wait, and a server that
+//! lets no large answers through is asked for less.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use streamhand::{Context, Envelope, Registry};
+
+use crate::support::{Server, Setup, WorkerProcess, dead, eventually, settled};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const MIB: usize = 1 << 20;
+/// What the process takes beside its entries.
+const ITSELF: usize = 60 * MIB;
+
+fn registry() -> Registry {
+    Registry::new()
+        .on_raw("test.large", async |_: Envelope, _: Context| {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(())
+        })
+        .on_raw("test.small", async |_: Envelope, _: Context| Ok(()))
+}
+
+#[test]
+#[ignore = "run by other tests"]
+fn large_worker() {
+    crate::support::run_worker(registry());
+}
+
+fn start(server: &Server) -> WorkerProcess {
+    WorkerProcess::builder()
+        .test("large_entries::large_worker")
+        .config(&Setup::new(server).worker("concurrency = 64").toml())
+        .start()
+}
+
+async fn publish(redis: &mut MultiplexedConnection, kind: &str, count: usize, bytes: usize) {
+    let data = vec![b'x'; bytes];
+    for lot in 0..count.div_ceil(100) {
+        let mut pipe = redis::pipe();
+        for _ in 0..(count - lot * 100).min(100) {
+            pipe.cmd("XADD").arg("jobs").arg("*").arg("type").arg(kind);
+            pipe.arg("data").arg(&data).ignore();
+            if bytes > MIB {
+                let () = pipe.query_async(redis).await.expect("room");
+                pipe.clear();
+            }
+        }
+        if bytes <= MIB {
+            let () = pipe.query_async(redis).await.expect("room");
+        }
+    }
+}
+
+/// The most memory the worker has had, in bytes; nothing where that is not told.
+fn most_memory(worker: &WorkerProcess) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()));
+    let status = status.unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| {
+        line.trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
+    kib.unwrap_or_default() << 10
+}
+
+on_both_servers! {
+    async fn large_entries_at_the_start_take_no_more_memory_than_they_may(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, "test.large", 48, 4 * MIB).await;
+        let worker = start(&server);
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let memory = most_memory(&worker);
+        println!("{} MiB", memory / MIB);
+        // What may be held, an entry more, and copies of one or two on their way.
+        assert!(memory < 16 * MIB + 6 * 4 * MIB + ITSELF, "{} MiB\n{}", memory / MIB, worker.log());
+        assert_eq!(dead(&mut redis).await, 0);
+    }
+
+    async fn large_entries_behind_small_ones_take_no_more_memory_than_they_may(server: Server) {
+        let mut redis = server.connect().await;
+        let worker = start(&server);
+        publish(&mut redis, "test.small", 2_000, 100).await;
+        publish(&mut redis, "test.large", 40, 8 * MIB).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let memory = most_memory(&worker);
+        println!("{} MiB", memory / MIB);
+        assert!(memory < 16 * MIB + 6 * 8 * MIB + ITSELF, "{} MiB\n{}", memory / MIB, worker.log());
+        assert_eq!(dead(&mut redis).await, 0);
+    }
+
+    async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, "test.large", 80, 200 << 10).await;
+        let mut config = redis::cmd("CONFIG");
+        config.arg("SET").arg("client-output-buffer-limit").arg("normal 1048576 1048576 0");
+        let () = config.query_async(&mut redis).await.unwrap();
+        let worker = start(&server);
+        eventually(PATIENCE, "all to be settled", async || {
+            let info: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO").arg("GROUPS").arg("jobs")
+                .query_async(&mut redis.clone()).await.map_err(|error| error.to_string())?;
+            let [group] = &info.groups[..] else { return Err("no group".to_owned()) };
+            match (group.pending, group.lag) {
+                (0, Some(0)) => Ok(()),
+                (pending, lag) => Err(format!("{pending} pending, lag {lag:?}\n{}", worker.log())),
+            }
+        })
+        .await;
+        assert_eq!(dead(&mut redis).await, 0);
+    }
+}
