@@ -77,6 +77,18 @@ async fn publish(redis: &mut MultiplexedConnection, stream: &str, event_type: &s
     let () = pipe.query_async(redis).await.unwrap();
 }
 
+/// How often each entry was given back that is not settled.
+async fn given_back(redis: &mut MultiplexedConnection) -> Vec<u32> {
+    let mut hvals = redis::cmd("HVALS");
+    let records: Vec<String> = hvals
+        .arg("{jobs}:workers:failures")
+        .query_async(redis)
+        .await
+        .unwrap();
+    let times = |record: &String| record.split(' ').nth(1).unwrap().parse().unwrap();
+    records.iter().map(times).collect()
+}
+
 on_both_servers! {
     async fn no_more_run_at_once_than_may_and_the_rest_is_not_read(server: Server) {
         let mut redis = server.connect().await;
@@ -189,6 +201,66 @@ on_both_servers! {
         assert!(since.elapsed() < Duration::from_secs(4), "took {:?}", since.elapsed());
         settled(&mut redis, "jobs", PATIENCE).await;
         assert!(since.elapsed() >= Duration::from_millis(4_500), "took {:?}", since.elapsed());
+        worker.stop().await;
+    }
+
+    /// The worker has seen no entry of the other type since it started.
+    async fn others_behind_many_that_are_limited_come_at_once(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, "jobs", "test.slow", 150).await;
+        publish(&mut redis, "jobs", "test.fast", 20).await;
+        let runs = Runs::default();
+        let setup = Setup::new(&server).more("[handlers.\"test.slow\"]\nrate = \"5/s\"");
+        let since = Instant::now();
+        let worker = setup.start_with(runs.registry(Duration::ZERO));
+        eventually(PATIENCE, "the others", async || runs.others.load(Ordering::SeqCst) == 20).await;
+        let took = since.elapsed();
+        println!("the others took {took:?}; of the limited {} had begun", runs.began().len());
+        assert!(took < Duration::from_secs(5), "they took {took:?}");
+        // Each was put back once, and waits for its turn.
+        let before = runs.began().len();
+        eventually(PATIENCE, "more of the limited ones", async || runs.began().len() >= before + 10).await;
+        assert!(given_back(&mut redis).await.iter().all(|times| *times <= 1), "moved again and again");
+        let within = runs.most_within(Duration::from_secs(1));
+        assert!(within <= 7, "{within} in a second");
+        worker.stop().await;
+    }
+
+    async fn others_behind_thousands_that_wait_for_a_place_come_at_once(server: Server) {
+        let mut redis = server.connect().await;
+        let runs = Runs::default();
+        let setup = Setup::new(&server).more("[handlers.\"test.slow\"]\nconcurrency = 1");
+        let worker = setup.start_with(runs.registry(Duration::from_secs(1)));
+        publish(&mut redis, "jobs", "test.fast", 1).await;
+        eventually(PATIENCE, "the type to be known", async || runs.others.load(Ordering::SeqCst) == 1).await;
+        publish(&mut redis, "jobs", "test.slow", 3_000).await;
+        publish(&mut redis, "jobs", "test.fast", 1).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "the other", async || runs.others.load(Ordering::SeqCst) == 2).await;
+        let took = since.elapsed();
+        println!("the other took {took:?}; of the limited {} had begun", runs.began().len());
+        assert!(took < Duration::from_secs(8), "it took {took:?}");
+        assert!(given_back(&mut redis).await.iter().all(|times| *times <= 1), "moved again and again");
+        worker.stop().await;
+    }
+
+    /// The worker has handlers of other types, and there is none of them.
+    async fn limited_ones_alone_stay_where_they_are(server: Server) {
+        let mut redis = server.connect().await;
+        publish(&mut redis, "jobs", "test.slow", 5_000).await;
+        let runs = Runs::default();
+        let setup = Setup::new(&server).more("[handlers.\"test.slow\"]\nrate = \"10/s\"");
+        let worker = setup.start_with(runs.registry(Duration::ZERO));
+        eventually(PATIENCE, "some to have run", async || runs.began().len() >= 25).await;
+        let moved = given_back(&mut redis).await.len();
+        let parked = parked(&mut redis).await;
+        println!("{moved} of 5,000 were put back, {parked} wait");
+        assert!(moved <= 40 && parked <= 40, "{moved} were put back, {parked} wait");
+        // What comes now is found behind them.
+        publish(&mut redis, "jobs", "test.fast", 1).await;
+        let since = Instant::now();
+        eventually(PATIENCE, "the other", async || runs.others.load(Ordering::SeqCst) == 1).await;
+        assert!(since.elapsed() < Duration::from_secs(8), "it took {:?}", since.elapsed());
         worker.stop().await;
     }
 }

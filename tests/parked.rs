@@ -163,7 +163,7 @@ async fn park(redis: &mut MultiplexedConnection, delay: Duration) -> Vec<String>
         pipe.arg("jobs")
             .arg(RETRY)
             .arg("{jobs}:workers:failures")
-            .arg("{jobs}:workers:unknown")
+            .arg("{jobs}:workers:waiting")
             .arg("workers");
         for id in chunk {
             // At its first delivery, a moment ago; the attempt counts, and it is not doomed.

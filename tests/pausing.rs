@@ -136,4 +136,36 @@ on_both_servers! {
         let ran = cli.run(&["pause", "jods"]).await;
         assert!(ran.err.contains("worker.streams does not name jods"), "{ran:?}");
     }
+
+    /// The worker has seen nothing but the paused type since it started.
+    async fn others_behind_a_paused_type_come_at_once_and_it_is_moved_once(server: Server) {
+        let mut redis = server.connect().await;
+        let (cli, setup) = (program(&server), Setup::new(&server));
+        cli.run(&["pause", "jobs", "--handler", "test.job"]).await.ok();
+        jobs::publish(&mut redis, "jobs", &many("job", 100, &Action::Succeed)).await;
+        let mut other = redis::cmd("XADD");
+        other.arg("jobs").arg("*").arg("type").arg("test.other");
+        let _: String = other.query_async(&mut redis).await.unwrap();
+        jobs::publish(&mut redis, "jobs", &many("later", 3_000, &Action::Succeed)).await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let registry = jobs::registry().on_raw("test.other", move |_, _| {
+            let _ = tell.send(());
+            async { Ok(()) }
+        });
+        let since = Instant::now();
+        let worker = setup.start_with(registry);
+        tokio::time::timeout(PATIENCE, told.recv()).await.expect("the other to be handled");
+        assert!(since.elapsed() < Duration::from_secs(5), "after {:?}", since.elapsed());
+        passes(Duration::from_secs(2)).await;
+        let records: Vec<String> = redis::cmd("HVALS").arg("{jobs}:workers:failures").query_async(&mut redis).await.unwrap();
+        let given_back = |record: &String| record.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
+        println!("{} were put back", records.len());
+        assert!((100..=200).contains(&records.len()), "{} were put back", records.len());
+        assert!(records.iter().all(|record| given_back(record) == 1), "moved again and again: {records:?}");
+        assert_eq!(jobs::started(&mut redis).await.len(), 0);
+        cli.run(&["resume", "jobs", "--handler", "test.job"]).await.ok();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(done(&mut redis).await, 3_100);
+        worker.stop().await;
+    }
 }

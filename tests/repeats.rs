@@ -64,7 +64,7 @@ async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("failures"))
-        .key(key("unknown"))
+        .key(key("waiting"))
         .arg(GROUP);
     for argument in [id, ME, "1", "0", "0", "0", "-", "no", "-"] {
         call.arg(argument);
@@ -151,7 +151,7 @@ on_both_servers! {
         assert_eq!(park(&mut redis, &id).await, ["ok"]);
         let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("unknown")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("waiting")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
         assert_eq!(park(&mut redis, &id).await, ["taken"]);
 
@@ -177,7 +177,7 @@ on_both_servers! {
             .query_async(&mut redis).await.unwrap();
         let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("unknown")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("waiting")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let _: redis::Value = call.invoke_async(&mut redis).await.unwrap();
         let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg(GROUP)
             .arg("-").arg("+").arg(10).query_async(&mut redis).await.unwrap();
@@ -220,7 +220,7 @@ on_both_servers! {
         let _: i64 = due.query_async(&mut redis).await.unwrap();
         let wake = scripts::named("wake");
         let mut call = wake.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("unknown")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
+        call.key(key("retry")).key(key("failures")).key(key("again")).key(key("paused")).key("{jobs}:scheduled").key(key("waiting")).arg(GROUP).arg(OTHER).arg(10).arg(1_000_000);
         let mut answer: Vec<redis::Value> = call.invoke_async(&mut redis).await.unwrap();
         type Woken = Vec<(String, u64, Vec<String>, redis::Value)>;
         let woken: Woken = redis::from_redis_value(answer.swap_remove(0)).unwrap();

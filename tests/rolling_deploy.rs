@@ -142,7 +142,7 @@ async fn until_given_back(redis: &mut MultiplexedConnection, count: usize) {
         "the older workers to have given them back",
         async || {
             let parked: usize = redis.zcard("{jobs}:workers:retry").await.unwrap();
-            let unknown: usize = redis.zcard("{jobs}:workers:unknown").await.unwrap();
+            let unknown: usize = redis.zcard("{jobs}:workers:waiting").await.unwrap();
             if (parked, unknown) == (count, count) {
                 Ok(())
             } else {
@@ -257,7 +257,7 @@ on_both_servers! {
         add_newer(&mut redis, 10).await;
         settled(&mut redis, "jobs", Duration::from_secs(4)).await;
         assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
-        for key in ["unknown", "retry", "failures"] {
+        for key in ["waiting", "retry", "failures"] {
             let left: bool = redis.exists(format!("{{jobs}}:workers:{key}")).await.unwrap();
             assert!(!left, "{key} is left");
         }
@@ -284,7 +284,7 @@ on_both_servers! {
             assert!(is_unhandled, "{letter:?}");
         }
         eventually(PATIENCE, "nothing to be left", async || {
-            let left: usize = redis.exists(&["{jobs}:workers:unknown", "{jobs}:workers:retry", "{jobs}:workers:failures"]).await.unwrap();
+            let left: usize = redis.exists(&["{jobs}:workers:waiting", "{jobs}:workers:retry", "{jobs}:workers:failures"]).await.unwrap();
             left == 0
         })
         .await;

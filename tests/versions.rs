@@ -237,7 +237,7 @@ on_both_servers! {
         let mut old = vec![setup.start_with(older()), setup.start_with(older())];
         publish(&mut redis, "early").await;
         eventually(PATIENCE, "what is newer to be given back", async || {
-            let listed: usize = redis.zcard("{jobs}:workers:unknown").await.unwrap();
+            let listed: usize = redis.zcard("{jobs}:workers:waiting").await.unwrap();
             listed == EACH
         })
         .await;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::breaker::{Held, Ticket, Why};
 use super::breakers::{Breakers, Circuit};
-use super::rate::{Granted, Local, interval};
+use super::rate::{Granted, Local};
 use crate::config::{HandlerPolicy, Rate, RateScope};
 use crate::delay;
 use crate::failure::Failure;
 
-/// Most entries of one handler that wait in Redis because this worker put them back. Where there are so many, their
-/// stream is read no further until some of them are due.
+/// Most entries of one handler that wait in Redis because it found a service's breaker open. Where there are so many, no
+/// more of its are read until some of them are due.
 const PUT_BACK: usize = 1000;
 
 /// What a handler's entries pass before it runs.
@@ -90,12 +90,9 @@ impl Gate {
                     wait,
                 });
             }
-            // They come back one by one, as the rate lets them.
-            let behind = self.waiting() as u32;
-            let step = self.rate_setting.map_or(Duration::ZERO, interval);
             return Err(Held {
                 why: Why::Rate,
-                wait: delay::bounded(wait).saturating_add(step.saturating_mul(behind)),
+                wait: delay::bounded(wait),
             });
         }
         Ok(Pass(ticket))

@@ -11,7 +11,7 @@ mod timeout;
 
 pub use breakers::{Breaker, CallError};
 
-pub(crate) use breaker::{Held, State, Why};
+pub(crate) use breaker::{State, Why};
 pub(crate) use breakers::{Breakers, Circuit};
 pub(crate) use gate::{Gate, Pass, Room};
 pub(crate) use panics::{CatchPanics, CaughtFuture};

@@ -10,10 +10,11 @@ use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
 use super::settle::script;
+use super::waiting::Range;
 use crate::event::{Entry, EntryId};
 
 script!(WAKE, "wake", behind "common/ids", behind "common/rights");
-script!(TAKE_KNOWN, "take_known", behind "common/rights");
+script!(TAKE_WAITING, "take_waiting", behind "common/rights");
 script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights");
 script!(ADOPT, "adopt", behind "common/ids", behind "common/rights", behind "common/known");
 script!(MET_AGAIN, "met_again", behind "common/known");
@@ -64,8 +65,8 @@ pub(crate) struct Woken {
     pub paused: Vec<String>,
     /// When the next scheduled event falls due, from now; zero where one is due already.
     pub scheduled: Option<Duration>,
-    /// Entries wait for a worker that knows them.
-    pub unknown: bool,
+    /// Entries wait for a worker that can handle them.
+    pub waiting: bool,
 }
 
 /// What is to be reclaimed from one holder.
@@ -109,7 +110,22 @@ pub(crate) struct Reclaimed {
     pub now_ms: u64,
 }
 
-/// What adopting brought, or taking what is known here.
+/// One kind of what waits for a worker that can handle it.
+pub(crate) struct Kind<'a> {
+    pub range: &'a Range,
+    pub most: usize,
+}
+
+/// What was found of those.
+pub(crate) struct Found {
+    pub entries: Vec<Delivered>,
+    pub trimmed: Vec<EntryId>,
+    /// For every kind whether there may be more.
+    pub more: Vec<bool>,
+    pub now_ms: u64,
+}
+
+/// What adopting brought.
 pub(crate) struct Adopted {
     pub entries: Vec<Delivered>,
     pub trimmed: Vec<EntryId>,
@@ -172,7 +188,7 @@ impl Link {
             .key(&keys.again)
             .key(&keys.paused)
             .key(&keys.scheduled)
-            .key(&keys.unknown)
+            .key(&keys.waiting)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -203,7 +219,7 @@ impl Link {
                 again,
                 paused,
                 scheduled,
-                unknown,
+                waiting,
             ] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
             Some(Woken {
@@ -217,33 +233,34 @@ impl Link {
                     .filter_map(reply::text)
                     .collect(),
                 scheduled: reply::until(scheduled, now_ms),
-                unknown: reply::int(&unknown)? == 1,
+                waiting: reply::int(&waiting)? == 1,
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
-    /// Takes up to `most` parked entries that wait for a worker that knows them, and are among the `known`.
-    pub async fn take_known(
+    /// Takes up to `most` parked entries of these kinds that wait for a worker that can handle them.
+    pub async fn take_waiting(
         &mut self,
         keys: &Keys,
         group: &str,
         me: &str,
         most: usize,
         most_bytes: usize,
-        known: &[(Vec<u8>, Vec<u8>)],
-    ) -> Result<Adopted, Trouble> {
-        let doing = || format!("taking what {} names", keys.unknown);
-        let mut call = TAKE_KNOWN.key(&keys.stream);
+        kinds: &[Kind<'_>],
+    ) -> Result<Found, Trouble> {
+        let doing = || format!("taking what {} names", keys.waiting);
+        let mut call = TAKE_WAITING.key(&keys.stream);
         call.key(&keys.retry)
             .key(&keys.failures)
-            .key(&keys.unknown)
+            .key(&keys.waiting)
             .arg(group)
             .arg(me)
             .arg(most)
             .arg(most_bytes);
-        for (from, to) in known {
-            call.arg(from).arg(to);
+        for kind in kinds {
+            let (from, to) = kind.range;
+            call.arg(&from[..]).arg(&to[..]).arg(kind.most);
         }
         let answer = call.invoke_async(&mut self.conn).await;
         let needs = || {
@@ -251,11 +268,23 @@ impl Link {
                 need(&keys.stream, "stream", "XPENDING XCLAIM"),
                 need(&keys.retry, "zset", "ZCARD ZADD ZREM"),
                 need(&keys.failures, "hash", "HLEN HGET HDEL"),
-                need(&keys.unknown, "zset", "ZRANGEBYLEX ZREM"),
+                need(&keys.waiting, "zset", "ZRANGEBYLEX ZREM"),
             ]
         };
         let value: Value = self.answered(doing, answer, needs).await?;
-        Adopted::parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+        let parse = |value| {
+            let [entries, trimmed, more, now] = reply::tuple(value)?;
+            Some(Found {
+                entries: delivered(entries)?,
+                trimmed: reply::ids(trimmed)?,
+                more: reply::array(more)?
+                    .iter()
+                    .map(|more| Some(reply::int(more)? == 1))
+                    .collect::<Option<_>>()?,
+                now_ms: reply::int(&now)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
     /// Takes over what `holder` let lapse.
@@ -474,7 +503,7 @@ fn delivered(value: Value) -> Option<Vec<Delivered>> {
 
 impl Record {
     /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death and `+` for
-    /// one in company, `-` or the reason to bury or `?` for what waits for a worker that knows it, the last error.
+    /// one in company, `-` or the reason to bury or `?` for what waits for a worker that can handle it, the last error.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let mut parts = text.splitn(6, ' ');

@@ -30,8 +30,8 @@ pub(crate) struct Keys {
     pub again: String,
     /// What is known of entries that have failed or been given back.
     pub failures: String,
-    /// Parked ids that wait for a worker that knows them, by type and version.
-    pub unknown: String,
+    /// Parked ids that wait for a worker that knows them, or whose handler may run, by type and version.
+    pub waiting: String,
     /// The group's last delivered id and each worker's lowest held id.
     pub position: String,
     /// What of it an operator has paused for the group, since when, and who.
@@ -160,7 +160,7 @@ impl Keys {
             dead: format!("{prefix}:dead"),
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
-            unknown: format!("{prefix}:unknown"),
+            waiting: format!("{prefix}:waiting"),
             position: format!("{prefix}:position"),
             paused: format!("{prefix}:paused"),
             breakers: format!("{prefix}:breakers"),

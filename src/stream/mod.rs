@@ -1,6 +1,7 @@
 //! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
 //! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
 
+mod ahead;
 mod along;
 mod append;
 mod breaker;
@@ -38,12 +39,13 @@ mod snapshots;
 mod status;
 mod tidy;
 mod tls;
-pub(crate) mod unknown;
+pub(crate) mod waiting;
 
+pub(crate) use ahead::Seen;
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
-pub(crate) use claim::{Delivered, Died, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
+pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};

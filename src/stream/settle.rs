@@ -53,8 +53,8 @@ pub(crate) struct Parking<'a> {
     pub age: Duration,
     /// The reason it is to be buried for once it can be.
     pub doomed: Option<&'a str>,
-    /// What it is listed as, for workers that know it may take it before its time: see [`super::unknown`].
-    pub unknown: Option<Vec<u8>>,
+    /// What it is listed as, for workers that can handle it may take it before its time: see [`super::waiting`].
+    pub listed: Option<Vec<u8>>,
     pub error: &'a str,
 }
 
@@ -190,7 +190,7 @@ impl Link {
             let mut call = PARK.key(&keys.stream);
             call.key(&keys.retry)
                 .key(&keys.failures)
-                .key(&keys.unknown)
+                .key(&keys.waiting)
                 .arg(group);
             for parking in chunk {
                 call.arg(parking.id.to_string())
@@ -201,7 +201,7 @@ impl Link {
                     .arg(parking.age.as_millis() as u64)
                     .arg(parking.doomed.unwrap_or("-"))
                     .arg(parking.error)
-                    .arg(parking.unknown.as_deref().unwrap_or(b"-"));
+                    .arg(parking.listed.as_deref().unwrap_or(b"-"));
             }
             let answer = call.invoke_async(&mut self.conn).await;
             let needs = || {

@@ -127,10 +127,10 @@ impl Link {
     /// Forgets what is said to wait for a worker that knows it and does not, a chunk at a time. Answers the next cursor,
     /// "0" at the end.
     pub async fn unlist(&mut self, keys: &Keys, cursor: &str) -> Result<String, Trouble> {
-        let doing = "sweeping what waits for a worker that knows it";
+        let doing = "sweeping what waits for a worker that can handle it";
         let answer = UNLIST
             .key(&keys.failures)
-            .key(&keys.unknown)
+            .key(&keys.waiting)
             .arg(cursor)
             .arg(200)
             .invoke_async(&mut self.conn)
@@ -138,7 +138,7 @@ impl Link {
         let needs = || {
             vec![
                 need(&keys.failures, "hash", "HGET"),
-                need(&keys.unknown, "zset", "ZSCAN ZREM"),
+                need(&keys.waiting, "zset", "ZSCAN ZREM"),
             ]
         };
         let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;

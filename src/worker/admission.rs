@@ -19,10 +19,7 @@ use crate::middleware::{Handler, HandlerFuture};
 use crate::names::shown;
 use crate::policy::{Breakers, CatchPanics, CaughtFuture, Gate, Room, TimedFuture, TimeoutLayer};
 use crate::stream::Record;
-use crate::stream::unknown::{self, Ranges};
-
-/// The runs of how many handlers a stream is known to have seen; those of all others count as without limit.
-const PLACES: usize = 63;
+use crate::stream::waiting::{self, Range};
 
 /// One entry to be handled.
 pub(super) struct Item {
@@ -52,8 +49,10 @@ pub(super) struct Bound {
     pub policy: HandlerPolicy,
     pub gate: Gate,
     pub turnstile: Option<Turnstile>,
-    /// Which bit stands for it among the handlers a stream has seen.
-    pub bit: u64,
+    /// Its place among all handlers.
+    pub place: usize,
+    /// Its entries among those that wait for a worker that can handle them.
+    pub waiting: Range,
 }
 
 /// What an entry needs before its handler runs.
@@ -73,7 +72,7 @@ pub(super) struct Routes {
     unhandled_after: Duration,
     is_limited: bool,
     has_group_rates: bool,
-    known: Ranges,
+    unbound: Vec<Range>,
 }
 
 impl Routes {
@@ -94,25 +93,27 @@ impl Routes {
                 gate,
                 turnstile: policy.concurrency.map(Turnstile::new),
                 policy,
-                bit: 1 << place.min(PLACES),
+                place,
+                waiting: waiting::of(&event_type, Some(route.version)),
             });
             places.insert(event_type.into_bytes().into(), place);
         }
-        let versions = handlers
-            .iter()
-            .map(|bound: &Bound| (&bound.gate.name[..], Some(bound.version)));
-        let known = versions.chain(ignored.iter().map(|name| (&name[..], None)));
-        let known = unknown::ranges(known, settings.worker.unhandled == Unhandled::Ack);
+        let unhandled = settings.worker.unhandled;
+        let mut unbound: Vec<Range> = ignored.iter().map(|name| waiting::of(name, None)).collect();
+        if unhandled == Unhandled::Ack {
+            let names = handlers.iter().map(|bound: &Bound| &bound.gate.name[..]);
+            unbound = waiting::of_others(names);
+        }
         let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.turnstile.is_some();
         Routes {
             is_limited: handlers.iter().any(is_limited),
-            known,
+            unbound,
             has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
             handlers,
             places,
             ignored,
             default_policy: settings.policy(""),
-            unhandled: settings.worker.unhandled,
+            unhandled,
             unhandled_after: settings.worker.unhandled_after,
         }
     }
@@ -146,9 +147,14 @@ impl Routes {
         self.has_group_rates
     }
 
-    /// What it looks for among entries that wait for a worker that knows them.
-    pub fn known(&self) -> &Ranges {
-        &self.known
+    /// What is acknowledged here without a handler, among entries that wait for a worker that can handle them.
+    pub fn unbound(&self) -> &[Range] {
+        &self.unbound
+    }
+
+    /// The place of the handler of a type, where there is one.
+    pub fn place(&self, event_type: &[u8]) -> Option<usize> {
+        self.places.get(event_type).copied()
     }
 
     /// What is to be done with an entry, before a handler is involved.
@@ -204,7 +210,7 @@ impl Routes {
             return Admission::Settle(verdict, body, attempts);
         }
         let unhandled = match bound {
-            Some(bound) if envelope.version() <= bound.version => {
+            Some(bound) if bound.takes(envelope.version()) => {
                 let surroundings = batch.source.surroundings.clone();
                 let place = batch.place(index);
                 // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had
@@ -250,6 +256,11 @@ impl Bound {
     pub fn call(&self, ctx: &Context) -> RunFuture {
         let call = || self.handler.begin(ctx.clone());
         self.around.around(CatchPanics.call(call), ctx.clone())
+    }
+
+    /// Whether it takes data of this version.
+    pub fn takes(&self, version: u32) -> bool {
+        version <= self.version
     }
 
     /// How many more of its entries may come.

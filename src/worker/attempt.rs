@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,10 +20,7 @@ use super::verdict::{self, Verdict};
 use crate::config::duration;
 use crate::context::{Cancelled, Context};
 use crate::failure::{Cause, Failure, FailureVerdict};
-use crate::policy::{Held, Pass, Why};
-
-/// How long what a paused handler would have handled is put back for. A resume brings it forward.
-const PAUSED: Duration = Duration::from_secs(30);
+use crate::policy::{Pass, Why};
 
 /// An entry on its way to its handler.
 #[derive(Clone, Copy)]
@@ -58,17 +55,13 @@ impl Executor {
         } = attempt;
         let slot = &batch.slots[index as usize];
         if batch.source.pauses.handler(&bound.gate.name) {
-            let held = Held {
-                why: Why::Paused,
-                wait: PAUSED,
-            };
-            self.hold_back(attempt, ctx, held);
+            self.hold_back(attempt, ctx, Why::Paused);
             return true;
         }
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
             Err(held) => {
-                self.hold_back(attempt, ctx, held);
+                self.hold_back(attempt, ctx, held.why);
                 return true;
             }
         };
@@ -241,7 +234,7 @@ impl Executor {
             let outcome = match verdict {
                 Verdict::Ack => Outcome::Succeeded,
                 Verdict::Retry { .. } => Outcome::Retried,
-                Verdict::Release { .. } | Verdict::Unknown { .. } => Outcome::Released,
+                Verdict::Release { .. } | Verdict::Wait { .. } => Outcome::Released,
                 Verdict::Bury { .. } => Outcome::Buried,
             };
             let (started, lost) = (
@@ -286,13 +279,8 @@ pub(super) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u
             let delay = duration::rounded(*delay);
             tell!(info, about, attempt, %delay, "given back: {error}");
         }
-        Verdict::Unknown { error, .. } => {
-            tell!(
-                info,
-                about,
-                attempt,
-                "left to workers that know it: {error}"
-            );
+        Verdict::Wait { error, .. } => {
+            tell!(info, about, attempt, "given back: {error}");
         }
         Verdict::Bury { reason, error } => {
             let reason = reason.as_str();

@@ -234,7 +234,7 @@ impl Doorman {
                     self.waits(&batch, item, age.clamp(WAIT.0, WAIT.1), why);
                 }
                 Some(Answer::Refused(wait)) => {
-                    self.hold_back(&batch, &item, wait);
+                    self.hold_back(&item, wait);
                     let why = "held back: the server refuses to look for copies of its event (the log says why)";
                     self.waits(&batch, item, wait, why);
                 }
@@ -284,10 +284,9 @@ impl Doorman {
     }
 
     /// It is one of those that its handler's limits hold back, of which there are only so many at a time.
-    fn hold_back(&self, batch: &Batch, item: &Item, wait: Duration) {
+    fn hold_back(&self, item: &Item, wait: Duration) {
         let event_type = item.entry.fields.value("type").unwrap_or_default();
         if let Some(bound) = self.shared.routes.find(event_type) {
-            batch.source.saw(bound.bit);
             bound.gate.put_back(wait);
             self.shared.held_back();
         }

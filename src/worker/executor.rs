@@ -20,14 +20,14 @@ use super::queue::Receiver;
 use super::settler::Settlement;
 use super::shared::Shared;
 use super::steps::Body;
-use super::turnstile::{Entered, Turnstile, Waiting, put_back_for};
+use super::turnstile::{Entered, Turnstile, Waiting};
 use super::verdict::Verdict;
 use crate::context::Context;
-use crate::delay;
-use crate::policy::{Held, Why};
+use crate::policy::Why;
 
-/// What is held back comes back no sooner than this.
-const LEAST_WAIT: Duration = Duration::from_millis(20);
+/// What is held back waits in Redis until its handler is free for it. If it has been forgotten there it comes back after
+/// this, once.
+const HELD_BACK: Duration = Duration::from_secs(15 * 60);
 const UNSTARTED: &str = "given back unstarted by a worker that stopped";
 /// Entries that are handed to a lane at once.
 pub(super) const RUN: usize = 32;
@@ -286,7 +286,6 @@ impl Executor {
         permit: &mut Option<OwnedSemaphorePermit>,
         acks: &mut Vec<u32>,
     ) {
-        batch.source.saw(bound.bit);
         let attempt = Attempt {
             batch,
             index,
@@ -327,20 +326,16 @@ impl Executor {
                 }
             }
             Entered::Waits => {}
-            Entered::Full(waiting, each) => {
-                let held = Held {
-                    why: Why::Concurrency,
-                    wait: put_back_for(each, bound.gate.waiting()),
-                };
-                self.hold_back(attempt, waiting.ctx, held);
-            }
+            Entered::Full(waiting) => self.hold_back(attempt, waiting.ctx, Why::Concurrency),
         }
     }
 
     /// A run of a handler with limited places has ended: the next entry that waits takes its place.
     pub fn leave(self: &Arc<Self>, bound: &Bound, permit: &mut Option<OwnedSemaphorePermit>) {
-        let turnstile = bound.turnstile.as_ref();
-        while let Some(waiting) = turnstile.and_then(|turnstile| turnstile.leave()) {
+        let Some(turnstile) = &bound.turnstile else {
+            return;
+        };
+        while let Some(waiting) = turnstile.leave() {
             let Waiting { batch, index, ctx } = waiting;
             if self.shared.is_stopping() {
                 self.give_back_unstarted(&batch, index, ctx);
@@ -364,6 +359,10 @@ impl Executor {
             if !ended {
                 return;
             }
+        }
+        if self.shared.holds_back() {
+            // There is a place for one that waits in Redis.
+            self.shared.replan();
         }
     }
 
@@ -430,17 +429,14 @@ impl Executor {
 
     /// An entry that its handler's limits let not through goes back to Redis, and uses up no attempt.
     #[cold]
-    pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, held: Held) {
-        let Attempt {
-            batch,
-            index,
-            bound,
-        } = attempt;
-        let delay = delay::bounded(held.wait).max(LEAST_WAIT);
-        bound.gate.put_back(delay);
+    pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, why: Why) {
+        let Attempt { batch, index, .. } = attempt;
         self.shared.held_back();
         batch.slots[index as usize].finish();
-        let verdict = Verdict::give_back(delay, format!("held back: {}", held.why));
+        let verdict = Verdict::Wait {
+            delay: HELD_BACK,
+            error: format!("held back: {why}"),
+        };
         let number = ctx.attempt();
         self.settle(batch, index, verdict, Body::Event(ctx), number);
     }

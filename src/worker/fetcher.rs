@@ -59,6 +59,8 @@ pub(super) struct Fetcher {
     pub(super) refusals: Refusals,
     /// Rates that can't be counted.
     pub(super) uncounted: Complaint,
+    /// When to look next for what waits for a worker that can handle it.
+    pub(super) waiting_next: Instant,
     /// The last read was one of streams without limits alone.
     pub(super) free_only: bool,
 }
@@ -94,6 +96,7 @@ impl Fetcher {
             settle,
             refusals: Refusals::default(),
             uncounted: Complaint::default(),
+            waiting_next: Instant::now(),
             free_only: false,
         }
     }
@@ -221,7 +224,9 @@ impl Fetcher {
             self.shared.adopt_soon();
         }
         // Whatever has changed, everything below is decided anew.
-        self.shared.take_replan();
+        if self.shared.take_replan() {
+            self.waiting_next = Instant::now();
+        }
         self.adopts |= self.shared.take_adopt();
         // It is part of what may be held, and waits for room like all else.
         let may_adopt = self.budget.room(&self.shared) > 0 || self.shared.held.entries() == 0;
@@ -253,8 +258,10 @@ impl Fetcher {
         }
         let due = self.shares.due(left);
         let woken = self.wake(link, due).await?;
-        left = left.saturating_sub(woken.entries);
-        let more = reclaimed.more || woken.more;
+        let due = due.saturating_sub(woken.entries);
+        let waiting = self.take_waiting(link, due).await?;
+        left = left.saturating_sub(woken.entries + waiting.entries);
+        let more = reclaimed.more || woken.more || waiting.more;
         // Waking may have found replayed entries, whose group has to be joined before it is read.
         if left == 0 || self.shared.wants_to_join() {
             return Ok(());

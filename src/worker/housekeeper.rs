@@ -134,7 +134,7 @@ async fn sweep(link: &mut Link, source: &Source, thorough: bool) -> Result<(), T
 
 async fn unlist(link: &mut Link, source: &Source) -> Result<(), Trouble> {
     let mut cursor = "0".to_owned();
-    while source.has_unknown() || cursor != "0" {
+    while source.has_waiting() || cursor != "0" {
         cursor = link.unlist(&source.keys, &cursor).await?;
         if cursor == "0" {
             break;

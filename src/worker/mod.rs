@@ -10,6 +10,7 @@
 mod about;
 mod acker;
 mod admission;
+mod ahead;
 mod arrival;
 mod attempt;
 mod budget;

@@ -57,11 +57,11 @@ impl<T> Inner<T> {
     }
 
     fn next(&mut self) -> Option<T> {
-        if self.in_a_row < IN_A_ROW || self.items.is_empty() {
-            if let Some(item) = self.first.pop_front() {
-                self.in_a_row += 1;
-                return Some(item);
-            }
+        if (self.in_a_row < IN_A_ROW || self.items.is_empty())
+            && let Some(item) = self.first.pop_front()
+        {
+            self.in_a_row += 1;
+            return Some(item);
         }
         self.in_a_row = 0;
         self.items.pop_front()

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::admission::Bound;
 use super::arrival::Arrival;
 use super::fetcher::Fetcher;
 use crate::stream::{Link, RateRequest, Trouble};
@@ -44,6 +45,28 @@ impl Fetcher {
             match link.take_rate(&request).await {
                 Ok(answer) => granted.grant(answer.granted, answer.dry_for),
                 // Its entries go back for a while; those of other handlers have nothing to do with it.
+                Err(Trouble::Refused(error)) => {
+                    granted.refuse();
+                    self.uncounted.warn(format!("{error}; what needs it waits"));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for so many starts of one handler.
+    pub(super) async fn ask_for_rate_of(
+        &mut self,
+        link: &mut Link,
+        bound: &Bound,
+        wanted: u32,
+    ) -> Result<(), Trouble> {
+        let gate = &bound.gate;
+        if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
+            let request = RateRequest::new(&self.shared.group, &gate.name, rate, wanted);
+            match link.take_rate(&request).await {
+                Ok(answer) => granted.grant(answer.granted, answer.dry_for),
                 Err(Trouble::Refused(error)) => {
                     granted.refuse();
                     self.uncounted.warn(format!("{error}; what needs it waits"));

@@ -16,6 +16,7 @@ use super::shared::sleep_until;
 use super::source::Source;
 use super::turns::{ROUND, Share, Turns};
 use crate::event::{Entry, EntryId};
+use crate::policy::Room;
 use crate::stream::{Link, MetAgain, Read, Reader, Trouble};
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
@@ -116,8 +117,10 @@ impl Fetcher {
         more: bool,
     ) -> Result<(), Trouble> {
         let shared = self.shared.clone();
+        self.look_ahead(link).await?;
         let Plan {
             sources,
+            rooms,
             most,
             waits,
         } = match self.plan(shared.active_sources()) {
@@ -223,7 +226,16 @@ impl Fetcher {
                     self.budget.asks(reading.coming());
                 }
             }
-            for (at, entries) in delivered.unwrap_or_default() {
+            let delivered = delivered.unwrap_or_default();
+            if is_limited {
+                // What others have read is not there any more.
+                let brought = |at: &usize| delivered.iter().any(|(of, _)| of == at);
+                let nothing = (0..sources.len()).filter(|at| !brought(at));
+                for (at, rooms) in nothing.filter_map(|at| Some((at, rooms.as_ref()?.get(at)?))) {
+                    sources[at].ahead().read(rooms, std::iter::empty());
+                }
+            }
+            for (at, entries) in delivered {
                 let source = &sources[at];
                 let known = entries
                     .first()
@@ -237,6 +249,16 @@ impl Fetcher {
                         .for_each(|entry| source.has_read(entry.id));
                     entries.into_iter().map(Arrival::new).collect()
                 };
+                if let Some(rooms) = &rooms {
+                    let places = entries.iter().map(|arrival| {
+                        let event_type = arrival.entry.fields.value("type")?;
+                        shared.routes.place(event_type)
+                    });
+                    let mut ahead = sources[at].ahead();
+                    ahead.read(&rooms[at], places);
+                    // More is asked of all of them only as long as all may come.
+                    winds_up |= ahead.room(&rooms[at], Instant::now()) != Room::Any;
+                }
                 if shared.routes.has_group_rates() {
                     self.ask_for_rates(&mut link.clone(), &entries).await?;
                 }
@@ -362,7 +384,8 @@ impl Fetcher {
 
     /// When it is time to look for what is due, and for what others left.
     pub(super) fn next_look(&self) -> Instant {
-        self.alarm.next.min(self.reclaims.next())
+        let waiting = self.waiting_next;
+        self.alarm.next.min(self.reclaims.next()).min(waiting)
     }
 
     /// How long a single read may block: until it is time for something else.

@@ -25,7 +25,8 @@ pub(super) enum Chore {
     Sweep,
     Unlist,
     /// Entries that wait for a worker that knows them.
-    TakeKnown,
+    TakeWaiting,
+    LookAhead,
     Forget,
 }
 

@@ -139,26 +139,26 @@ impl Settler {
                 Owner::Nobody,
                 Verdict::Retry { error, .. }
                 | Verdict::Release { error, .. }
-                | Verdict::Unknown { error, .. },
+                | Verdict::Wait { error, .. },
             ) => nobodys(Reason::Failed, error),
             (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
                 given_back: false,
-                unknown: false,
+                listed: false,
                 doomed: None,
                 error,
             },
             (Owner::Us, Verdict::Release { delay, error }) => Step::Park {
                 delay,
                 given_back: true,
-                unknown: false,
+                listed: false,
                 doomed: None,
                 error,
             },
-            (Owner::Us, Verdict::Unknown { delay, error }) => Step::Park {
+            (Owner::Us, Verdict::Wait { delay, error }) => Step::Park {
                 delay,
                 given_back: true,
-                unknown: true,
+                listed: true,
                 doomed: None,
                 error,
             },

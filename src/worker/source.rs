@@ -1,8 +1,10 @@
 //! A stream as this worker reads it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::ahead::Ahead;
 use super::pauses::Pauses;
 use super::scheduler::Schedule;
 use crate::context::Surroundings;
@@ -19,12 +21,16 @@ pub(super) struct Source {
     pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
-    /// Entries of it wait for a worker that knows them.
-    unknown: AtomicBool,
+    /// Entries of it wait for a worker that can handle them.
+    waiting: AtomicBool,
+    /// Others may have left some there.
+    heard_of_waiting: AtomicBool,
     /// What an operator has paused of it; the same for replayed entries.
     pub pauses: Arc<Pauses>,
-    /// One bit for each handler that an entry of it went to.
-    seen: AtomicU64,
+    /// The places of handlers whose entries wait in Redis.
+    listed: Mutex<BTreeSet<usize>>,
+    /// What is known of its next new entries.
+    ahead: Mutex<Ahead>,
     /// Entries that have come and are on their way to their handlers; kept where handlers have limits.
     pub on_the_way: AtomicUsize,
     /// The group, once it was joined: nobody but those who were in it knows that it is not new where its keys are gone.
@@ -46,9 +52,11 @@ impl Source {
             again: None,
             schedule: Schedule::default(),
             active: AtomicBool::new(false),
-            unknown: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            heard_of_waiting: AtomicBool::new(false),
             pauses: pauses.clone(),
-            seen: AtomicU64::new(0),
+            listed: Mutex::default(),
+            ahead: Mutex::default(),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
             read: Default::default(),
@@ -59,9 +67,11 @@ impl Source {
             again: Some(Arc::new(again)),
             schedule: Schedule::default(),
             active: AtomicBool::new(true),
-            unknown: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            heard_of_waiting: AtomicBool::new(false),
             pauses,
-            seen: AtomicU64::new(0),
+            listed: Mutex::default(),
+            ahead: Mutex::default(),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
             read: Default::default(),
@@ -115,25 +125,51 @@ impl Source {
         self.again.is_none()
     }
 
-    /// An entry of it went to the handler with this bit. Costs one load where others did before.
-    pub fn saw(&self, bit: u64) {
-        if self.seen.load(Ordering::Relaxed) & bit == 0 {
-            self.seen.fetch_or(bit, Ordering::Relaxed);
+    /// Entries for the handler at this place wait in Redis.
+    pub fn list(&self, place: usize) {
+        self.lock_listed().insert(place);
+        self.set_waiting(true);
+    }
+
+    /// None do any more.
+    pub fn unlist(&self, place: usize) {
+        self.lock_listed().remove(&place);
+    }
+
+    /// What is known of its next new entries.
+    pub fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().expect("no panic while it is locked")
+    }
+
+    /// The places of handlers whose entries wait.
+    pub fn listed(&self) -> BTreeSet<usize> {
+        self.lock_listed().clone()
+    }
+
+    fn lock_listed(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.listed.lock().expect("no panic while it is locked")
+    }
+
+    /// Whether entries of it wait for a worker that can handle them, as was last heard.
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are any at all, as Redis says.
+    pub fn heard_of_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+        self.heard_of_waiting.store(waiting, Ordering::Relaxed);
+        if !waiting {
+            self.lock_listed().clear();
         }
     }
 
-    /// The bits of the handlers it has seen.
-    pub fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Relaxed)
+    pub fn take_heard_of_waiting(&self) -> bool {
+        self.heard_of_waiting.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether entries of it wait for a worker that knows them, as was last heard.
-    pub fn has_unknown(&self) -> bool {
-        self.unknown.load(Ordering::Relaxed)
-    }
-
-    pub fn set_unknown(&self, unknown: bool) {
-        self.unknown.store(unknown, Ordering::Relaxed);
+    fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
     }
 
     pub fn is_active(&self) -> bool {

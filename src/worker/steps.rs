@@ -13,7 +13,7 @@ use super::verdict::Reason;
 use crate::context::Context;
 use crate::event::Entry;
 use crate::fields::Fields;
-use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, unknown};
+use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
 
 /// Most burials under way at once.
 const BURIALS: usize = 32;
@@ -42,8 +42,8 @@ pub(super) enum Step {
     Park {
         delay: Duration,
         given_back: bool,
-        /// It waits for a worker that knows it.
-        unknown: bool,
+        /// It waits for a worker that can handle it.
+        listed: bool,
         doomed: Option<Reason>,
         error: String,
     },
@@ -104,12 +104,12 @@ impl Job {
         (self.attempt.min(most), self.attempt.saturating_sub(most))
     }
 
-    /// What it is listed as where it waits for a worker that knows it.
+    /// What it is listed as where it waits for a worker that can handle it.
     fn listed(&self) -> Option<Vec<u8>> {
         match &self.body {
             Body::Event(ctx) => {
                 let event = ctx.envelope();
-                unknown::listed(event.type_bytes(), event.version())
+                waiting::listed(event.type_bytes(), event.version())
             }
             Body::Raw(_) => None,
         }
@@ -126,7 +126,7 @@ impl Job {
             Step::Bury { reason, error, .. } => Step::Park {
                 delay: DOOMED_WAIT,
                 given_back: true,
-                unknown: false,
+                listed: false,
                 doomed: Some(reason),
                 error,
             },
@@ -168,6 +168,7 @@ pub(super) async fn park(
         {
             Ok(outcomes) => {
                 for (at, outcome) in places.into_iter().zip(outcomes) {
+                    note_that_it_waits(shared, &jobs[at], &outcome);
                     results[at] = Some(Ok(outcome));
                 }
                 if let Some(delay) = longest_sleep {
@@ -186,11 +187,25 @@ pub(super) async fn park(
         .collect()
 }
 
+/// What waits for its handler comes before new entries of its type.
+fn note_that_it_waits(shared: &Shared, job: &Job, outcome: &ParkOutcome) {
+    if let (Step::Park { listed: true, .. }, ParkOutcome::Parked) = (&job.step, outcome)
+        && let Some(bound) = job
+            .fields()
+            .value("type")
+            .and_then(|name| shared.routes.find(name))
+        && let Body::Event(ctx) = &job.body
+        && bound.takes(ctx.envelope().version())
+    {
+        job.batch.source.list(bound.place);
+    }
+}
+
 fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
     let Step::Park {
         delay,
         given_back,
-        unknown,
+        listed,
         doomed,
         error,
     } = &job.step
@@ -205,7 +220,7 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
         given_back: *given_back,
         age: job.batch.since.elapsed(),
         doomed: doomed.map(Reason::as_str),
-        unknown: unknown.then(|| job.listed()).flatten(),
+        listed: listed.then(|| job.listed()).flatten(),
         error,
     })
 }

@@ -11,10 +11,8 @@ use super::pace::Pace;
 use crate::context::Context;
 use crate::policy::Room;
 
-/// The least and the longest that an entry is put back for.
-const PUT_BACK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// What [`Pace`] looks ahead to.
-const AHEAD: Duration = Duration::from_millis(100);
+/// How soon it is asked again where all places are taken; that one is free is told.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The places that a handler's runs may take.
 pub(super) struct Turnstile {
@@ -42,8 +40,8 @@ pub(super) enum Entered {
     Runs(Waiting),
     /// It will come back from [`Turnstile::leave`].
     Waits,
-    /// There is no room: it goes back to Redis for so long, or twice that where as many are there already, and so on.
-    Full(Waiting, Duration),
+    /// There is no room: it goes back to Redis.
+    Full(Waiting),
 }
 
 impl Turnstile {
@@ -74,7 +72,7 @@ impl Turnstile {
             }
             return Entered::Waits;
         }
-        Entered::Full(entry, AHEAD / ahead.max(1) as u32)
+        Entered::Full(entry)
     }
 
     /// A run has ended: its place goes to the next that waits, which is answered, or is free.
@@ -99,7 +97,7 @@ impl Turnstile {
         let free = self.most - state.running;
         let more = state.ahead().saturating_sub(state.waiting.len());
         match free + more {
-            0 => Room::None(PUT_BACK.0),
+            0 => Room::None(LOOK),
             room => Room::Some(room),
         }
     }
@@ -113,10 +111,4 @@ impl State {
     fn ahead(&mut self) -> usize {
         self.pace.ahead(Instant::now(), self.ended)
     }
-}
-
-/// How long an entry is put back for, behind so many others that each take such a time.
-pub(super) fn put_back_for(each: Duration, behind: usize) -> Duration {
-    let wait = each.saturating_mul(behind as u32 + 1);
-    wait.clamp(PUT_BACK.0, PUT_BACK.1)
 }

@@ -21,8 +21,8 @@ pub(super) enum Verdict {
     Retry { delay: Duration, error: String },
     /// It is given back, to be taken after `delay`; no attempt is used up.
     Release { delay: Duration, error: String },
-    /// It is given back for a worker that knows its type and version; if there is none by then it comes back.
-    Unknown { delay: Duration, error: String },
+    /// It is given back for a worker that can handle it; if none has taken it after `delay` it comes back.
+    Wait { delay: Duration, error: String },
     /// It goes to the dead letters.
     Bury { reason: Reason, error: String },
 }
@@ -163,7 +163,7 @@ pub(super) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Opti
 /// deploy, may take it until `bury_after`.
 pub(super) fn of_unhandled(error: String, age: Duration, bury_after: Duration) -> Verdict {
     match bury_after.checked_sub(age).filter(|left| !left.is_zero()) {
-        Some(left) => Verdict::Unknown {
+        Some(left) => Verdict::Wait {
             delay: delay::bounded(left),
             error,
         },
@@ -283,7 +283,7 @@ mod tests {
             let age = Duration::from_secs(seconds);
             assert!(matches!(
                 of_unhandled(String::new(), age, limit),
-                Verdict::Unknown { delay, .. } if age + delay == limit
+                Verdict::Wait { delay, .. } if age + delay == limit
             ));
         }
         assert!(matches!(

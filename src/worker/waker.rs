@@ -1,17 +1,17 @@
 //! The waker's part of the fetcher: entries that are parked come back when their time has come.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::admission::Bound;
 use super::arrival::Arrival;
 use super::clock::Step;
 use super::fetcher::Fetcher;
 use super::held::Coming;
 use super::refusals::Chore;
 use super::source::Source;
-use crate::policy::Room;
-use crate::stream::{Link, Trouble};
+use crate::policy::{self, Room};
+use crate::stream::{Kind, Link, Trouble};
 
 /// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
 /// second. A server at rest looks at its clock ten times a second only, and may wake it so much later: scheduled events
@@ -19,6 +19,9 @@ use crate::stream::{Link, Trouble};
 const POLL: Duration = Duration::from_millis(850);
 /// The least time between two looks, so that due times close together are woken together.
 const LEAST: Duration = Duration::from_millis(5);
+
+/// What waits for a worker that can handle it is looked for when somebody has told of it.
+const UNTIL_TOLD: Duration = Duration::from_secs(3600);
 
 /// When parked entries are to be looked for next.
 pub(super) struct Alarm {
@@ -193,14 +196,11 @@ impl Fetcher {
                 .into_iter()
                 .map(|entry| Arrival::again(entry, woken.now_ms))
                 .collect();
-            let left = left.saturating_sub(entries.len());
             self.ask_for_rates(link, &entries).await?;
             self.hand_over(&source, Coming::InTurn, since, entries);
-            source.set_unknown(woken.unknown);
-            if woken.unknown && left > 0 && !source.pauses.stream() {
-                let found = self.take_known(link, &source, left).await?;
-                taken.entries += found.entries;
-                taken.more |= found.more;
+            source.heard_of_waiting(woken.waiting);
+            if woken.waiting {
+                self.waiting_next = now;
             }
         }
         if taken.more {
@@ -213,40 +213,119 @@ impl Fetcher {
         Ok(taken)
     }
 
-    /// Takes what others gave back because they did not know its type or version, and this worker does.
-    async fn take_known(
+    /// Takes up to `most` entries that wait for a worker that can handle them, of all streams: those of handlers that are
+    /// free for more of them, and, now and then, what others may have left there.
+    pub(super) async fn take_waiting(
         &mut self,
         link: &mut Link,
-        source: &Arc<Source>,
         most: usize,
     ) -> Result<Taken, Trouble> {
-        let shared = self.shared.clone();
-        let since = Instant::now();
-        let group = &source.surroundings.group;
-        let known = shared.routes.known();
-        let (most, room) = self.budget.most(&shared, most);
-        let stream = &source.keys.stream;
-        if self.refusals.wait(Chore::TakeKnown, stream).is_some() {
-            return Ok(Taken::NONE);
+        let now = Instant::now();
+        if self.waiting_next > now || most == 0 {
+            return Ok(Taken {
+                entries: 0,
+                more: self.waiting_next <= now,
+            });
         }
-        let found = link
-            .take_known(&source.keys, group, &shared.consumer, most, room, known)
-            .await;
-        let Some(found) = self.refusals.heard(Chore::TakeKnown, stream, found)? else {
-            return Ok(Taken::NONE);
-        };
-        super::report_trimmed(source, &found.trimmed, "while they were parked");
-        let taken = Taken {
-            entries: found.entries.len(),
-            more: found.more,
-        };
-        let entries: Vec<Arrival> = found
-            .entries
-            .into_iter()
-            .map(|entry| Arrival::again(entry, found.now_ms))
-            .collect();
-        self.ask_for_rates(link, &entries).await?;
-        self.hand_over(source, Coming::InTurn, since, entries);
+        let shared = self.shared.clone();
+        let (mut taken, mut next) = (Taken::NONE, UNTIL_TOLD);
+        for source in shared.active_sources() {
+            let left = most - taken.entries;
+            if left == 0 {
+                taken.more = true;
+                break;
+            }
+            if source.pauses.stream() || !source.has_waiting() {
+                continue;
+            }
+            let (all, listed) = (source.take_heard_of_waiting(), source.listed());
+            let (mut kinds, mut places) = (Vec::new(), Vec::new());
+            for bound in shared.routes.all() {
+                if !all && !listed.contains(&bound.place) {
+                    continue;
+                }
+                let most = match self.room_of_waiting(link, &source, bound).await? {
+                    Room::None(wait) => {
+                        if listed.contains(&bound.place) {
+                            next = next.min(wait.max(LEAST));
+                        }
+                        continue;
+                    }
+                    Room::Some(room) => left.min(room),
+                    Room::Any => left,
+                };
+                let range = &bound.waiting;
+                kinds.push(Kind { range, most });
+                places.push(bound.place);
+            }
+            if all {
+                let unbound = shared.routes.unbound().iter();
+                kinds.extend(unbound.map(|range| Kind { range, most: left }));
+            }
+            if kinds.is_empty() {
+                continue;
+            }
+            let stream = &source.keys.stream;
+            if let Some(wait) = self.refusals.wait(Chore::TakeWaiting, stream) {
+                next = next.min(wait.max(LEAST));
+                continue;
+            }
+            let since = Instant::now();
+            let group = &source.surroundings.group;
+            let (left, room) = self.budget.most(&shared, left);
+            let found = link
+                .take_waiting(&source.keys, group, &shared.consumer, left, room, &kinds)
+                .await;
+            let Some(found) = self.refusals.heard(Chore::TakeWaiting, stream, found)? else {
+                next = LEAST;
+                continue;
+            };
+            super::report_trimmed(&source, &found.trimmed, "while they were parked");
+            for (place, more) in places.into_iter().zip(&found.more) {
+                match more {
+                    true => source.list(place),
+                    false => source.unlist(place),
+                }
+            }
+            if found.more.contains(&true) {
+                next = LEAST;
+            }
+            taken.entries += found.entries.len();
+            let entries: Vec<Arrival> = found
+                .entries
+                .into_iter()
+                .map(|entry| Arrival::again(entry, found.now_ms))
+                .collect();
+            self.ask_for_rates(link, &entries).await?;
+            self.hand_over(&source, Coming::InTurn, since, entries);
+        }
+        let wait = if taken.more { Duration::ZERO } else { next };
+        self.waiting_next = Instant::now() + wait;
         Ok(taken)
+    }
+
+    /// How many of a handler's entries that wait may come now.
+    async fn room_of_waiting(
+        &mut self,
+        link: &mut Link,
+        source: &Source,
+        bound: &Bound,
+    ) -> Result<Room, Trouble> {
+        let room = self.room_of(source, bound);
+        let (Some(granted), Some(rate)) = (bound.gate.granted(), bound.gate.rate_setting) else {
+            return Ok(room);
+        };
+        if matches!(room, Room::None(_)) {
+            return Ok(room);
+        }
+        // Asked for beforehand, so that none comes for nothing.
+        if granted.left() == 0 {
+            self.ask_for_rate_of(link, bound, policy::burst(rate))
+                .await?;
+        }
+        Ok(match granted.left() {
+            0 => Room::None(granted.dry_for().unwrap_or(LEAST)),
+            left => room.and(Room::Some(left as usize)),
+        })
     }
 }

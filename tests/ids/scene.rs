@@ -215,7 +215,7 @@ impl Scene<'_> {
             "workers", "@0", GONE, "1", "0", "0", "5", "-", "no", "-", "@1", GONE, "1", "0", "1",
             "5", "-", "later", "-",
         ];
-        self.step("park", &["jobs", retry, failures, &g("unknown")], &park)
+        self.step("park", &["jobs", retry, failures, &g("waiting")], &park)
             .await;
         self.step(
             "status",
@@ -259,7 +259,7 @@ impl Scene<'_> {
             ];
             self.step("trim", &trim_keys, &look).await;
         }
-        let unknown = &g("unknown")[..];
+        let waiting = &g("waiting")[..];
         let wake_keys = [
             "jobs",
             retry,
@@ -267,7 +267,7 @@ impl Scene<'_> {
             again,
             paused,
             "{jobs}:scheduled",
-            unknown,
+            waiting,
         ];
         self.step("wake", &wake_keys, &["workers", ME, "10", "100000"])
             .await;
@@ -372,21 +372,27 @@ impl Scene<'_> {
             self.by_hand(&typed).await;
         }
         let g = |name: &str| format!("{{waits}}:workers:{name}");
-        let (retry, failures, unknown) = (&g("retry")[..], &g("failures")[..], &g("unknown")[..]);
+        let (retry, failures, waiting) = (&g("retry")[..], &g("failures")[..], &g("waiting")[..]);
         let mut park = vec!["workers"];
         for id in ["@0", "@1", "@2"] {
             let name = "8:test.job:0000000002:";
             park.extend([id, OTHER, "1", "600000", "1", "5", "-", "not known", name]);
         }
-        let keys = ["waits", retry, failures, unknown];
+        let keys = ["waits", retry, failures, waiting];
         self.step("park", &keys, &park).await;
         let range = ["[8:test.job:", "(8:test.job::"];
-        let known = ["workers", ME, "2", "100000", range[0], range[1]];
-        self.step("take_known", &keys, &known).await;
+        let known = ["workers", ME, "2", "100000", range[0], range[1], "2"];
+        self.step("take_waiting", &keys, &known).await;
         self.by_hand(&format!("HDEL {failures} @2")).await;
-        self.step("unlist", &[failures, unknown], &["0", "10"])
+        self.step("unlist", &[failures, waiting], &["0", "10"])
             .await;
-        let left = self.by_hand(&format!("ZRANGE {unknown} 0 -1")).await;
+        self.by_hand("XADD waits @3 type test.job").await;
+        self.by_hand("XADD waits @4 type test.other").await;
+        let ahead = ["workers", "@1", "10", "100000"];
+        self.step("look_ahead", &["waits"], &ahead).await;
+        let ahead = ["workers", "@3", "10", "100000"];
+        self.step("look_ahead", &["waits"], &ahead).await;
+        let left = self.by_hand(&format!("ZRANGE {waiting} 0 -1")).await;
         self.note("listed", &left);
         let pending = self.by_hand("XPENDING waits workers").await;
         self.note("pending", &pending);

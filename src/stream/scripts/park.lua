@@ -1,14 +1,14 @@
 -- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
 -- Behind: common/rights
--- KEYS: stream, retry, failures, unknown
+-- KEYS: stream, retry, failures, waiting
 -- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
 --       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
---       what it waits for ('-', or its type and version as they are listed: a worker that knows them may take it before)
+--       what it waits for ('-', or its type and version as they are listed: a worker that can handle it may take it before)
 -- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed
 local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
-local unknown = KEYS[4]
+local waiting = KEYS[4]
 local no = lacks(stream, 'XCLAIM', retry, 'ZADD', failures, 'HSET HDEL')
 if no then return no end
 local t = redis.call('TIME')
@@ -29,13 +29,13 @@ for a = 2, #ARGV, 9 do
       out[#out + 1] = 'trimmed'
     else
       -- Where it can't be listed it comes back soon, for whoever takes it then.
-      local listed = ARGV[a + 8] ~= '-' and type(redis.pcall('ZADD', unknown, 0, ARGV[a + 8] .. id)) == 'number'
+      local listed = ARGV[a + 8] ~= '-' and type(redis.pcall('ZADD', waiting, 0, ARGV[a + 8] .. id)) == 'number'
       local delay = tonumber(ARGV[a + 3])
       if ARGV[a + 8] ~= '-' and not listed then delay = math.min(delay, 5000) end
       redis.call('ZADD', retry, string.format('%.0f', now + delay), id)
       -- The record: first delivery (ms), attempts given back, delivery count, `!` where its last worker died with it
       -- alone, `+` where that died with others beside it, or `-`, reason to bury it for, `?` where it waits for a worker
-      -- that knows it, or `-`, last error. What is given back is still on the attempt before which its worker died.
+      -- that can handle it, or `-`, last error. What is given back is still on the attempt before which its worker died.
       local first, given, died, doomed, error
       local record = redis.call('HGET', failures, id)
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end

@@ -1,5 +1,5 @@
--- Forgets entries that are said to wait for a worker that knows them, and wait no more: buried, say, or deleted by hand.
--- KEYS: failures, unknown
+-- Forgets entries that are said to wait for a worker that can handle them, and wait no more: buried, say, or deleted by hand.
+-- KEYS: failures, waiting
 -- ARGV: cursor, about how many to look at
 -- Answers: the next cursor
 local scan = redis.call('ZSCAN', KEYS[2], ARGV[1], 'COUNT', ARGV[2])

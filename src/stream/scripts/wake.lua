@@ -2,11 +2,11 @@
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
 -- Behind: common/ids, common/rights
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
---       paused, scheduled, unknown
+--       paused, scheduled, waiting
 -- ARGV: group, consumer, most entries, most bytes
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
 --          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or
---          false, whether entries wait for a worker that knows them (0|1)
+--          false, whether entries wait for a worker that can handle them (0|1)
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

@@ -1,0 +1,276 @@
+//! What is known of a stream's next new entries, where not all of them may come: a handler is paused, has reached its
+//! limit, or its circuit breaker is open.
+//!
+//! Redis hands out new entries in their order. To get at one whose handler is free, those before it must be taken too, and
+//! those of them that may not come go back to Redis, to wait there. That is worth it where there is such a one. So a
+//! worker reads on blindly as long as something free comes among a few entries; then it looks ahead before it reads, and
+//! reads up to the last free one it has seen. Where it sees none, all of it stays where it is, and is looked at once.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::event::EntryId;
+use crate::policy::Room;
+use crate::stream::Seen;
+
+/// So many entries in a row that are not free are read before the next ones are looked at.
+const BLIND: usize = 16;
+/// Where so many of those that were read last are free, the next ones are read without a bound.
+const MOSTLY: usize = 32;
+/// How often what has come since is looked at, where nothing of it may come.
+const LOOK: Duration = Duration::from_millis(800);
+/// Between two looks at a long stream there is so many times the time that the last one took.
+const REST: u32 = 3;
+
+/// The place of a handler among all of them; none for what has no handler here, and so no limit.
+pub(super) type Place = Option<usize>;
+
+/// What is known of the next new entries of one stream.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// So many in a row were read that are not free.
+    in_row: usize,
+    /// So many of those that were read last were free.
+    free: usize,
+    /// So many have been looked at, and to read.
+    count: usize,
+    upto: EntryId,
+    /// They end where the stream ended.
+    is_all: bool,
+    /// The handlers of those of them that are not free.
+    only: BTreeSet<usize>,
+    /// The last one of so many is free.
+    allowed: usize,
+    next: Option<Instant>,
+}
+
+impl Ahead {
+    /// How many more may be read, where so many of each handler may come.
+    pub fn room(&self, rooms: &[Room], now: Instant) -> Room {
+        let open = rooms.iter().copied().reduce(Room::or).unwrap_or(Room::Any);
+        if rooms.len() < 2 || is_unlimited(rooms) || matches!(open, Room::None(_)) {
+            return open;
+        }
+        if self.in_row < BLIND && self.free >= MOSTLY {
+            return open;
+        }
+        if self.in_row < BLIND {
+            return open.and(Room::Some(BLIND - self.in_row + 4 * self.free));
+        }
+        if self.allowed > 0 {
+            return Room::Some(self.allowed);
+        }
+        let next = self
+            .next
+            .map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+        let known = self.only.iter().map(|place| rooms[*place]).reduce(Room::or);
+        match known {
+            Some(room @ (Room::Some(_) | Room::Any)) => room.and(Room::Some(self.count.max(1))),
+            Some(Room::None(wait)) => Room::None(wait.min(next)),
+            None => Room::None(next),
+        }
+    }
+
+    /// From where on to look ahead now, if that is to be done.
+    pub fn looks(&self, rooms: &[Room], now: Instant) -> Option<EntryId> {
+        let is_open = rooms.iter().any(|room| !matches!(room, Room::None(_)));
+        let looks = rooms.len() > 1
+            && is_open
+            && !is_unlimited(rooms)
+            && self.in_row >= BLIND
+            && self.allowed == 0
+            && self.next.is_none_or(|next| next <= now);
+        looks.then_some(self.upto)
+    }
+
+    /// What a look found that took so long.
+    pub fn looked(
+        &mut self,
+        seen: &Seen,
+        rooms: &[Room],
+        place: impl Fn(&[u8]) -> Place,
+        took: Duration,
+    ) {
+        if seen.passed {
+            self.forget();
+        }
+        for (kind, length) in &seen.runs {
+            self.count += length;
+            match place(kind) {
+                Some(place) if rooms[place] != Room::Any => {
+                    self.only.insert(place);
+                }
+                _ => self.allowed = self.count,
+            }
+        }
+        self.upto = seen.upto;
+        self.is_all = !seen.more;
+        if self.count == 0 {
+            // There is nothing: what comes next is read as it comes.
+            self.in_row = 0;
+        }
+        let rest = if seen.more { took * REST } else { LOOK };
+        self.next = Some(Instant::now() + rest);
+    }
+
+    /// These entries were read, of these handlers, where so many of each might come.
+    pub fn read(&mut self, rooms: &[Room], places: impl ExactSizeIterator<Item = Place>) {
+        if is_unlimited(rooms) {
+            *self = Ahead::default();
+            return;
+        }
+        let read = places.len();
+        self.free = 0;
+        for place in places {
+            if place.is_some_and(|place| rooms[place] != Room::Any) {
+                self.in_row += 1;
+            } else {
+                (self.in_row, self.free) = (0, self.free + 1);
+            }
+        }
+        self.allowed = self.allowed.saturating_sub(read);
+        self.count = self.count.saturating_sub(read);
+        if read == 0 {
+            // Others have read them.
+            self.forget();
+        }
+        if self.count == 0 {
+            if self.is_all {
+                self.in_row = 0;
+            }
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        let (in_row, free) = (self.in_row, self.free);
+        *self = Ahead {
+            in_row,
+            free,
+            ..Ahead::default()
+        };
+    }
+}
+
+fn is_unlimited(rooms: &[Room]) -> bool {
+    rooms.iter().all(|room| *room == Room::Any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLOSED: Room = Room::None(Duration::from_secs(20));
+
+    /// A stream of entries of handlers by their places, as a worker reads it.
+    struct Stream {
+        entries: Vec<usize>,
+        read: usize,
+        ahead: Ahead,
+        looks: usize,
+    }
+
+    impl Stream {
+        fn of(entries: Vec<usize>) -> Self {
+            Stream {
+                entries,
+                read: 0,
+                ahead: Ahead::default(),
+                looks: 0,
+            }
+        }
+
+        /// Reads as much as it may, so many times, in reads of up to 64.
+        fn go(&mut self, rooms: &[Room], times: usize) {
+            for _ in 0..times {
+                let now = Instant::now() + Duration::from_secs(1);
+                if let Some(from) = self.ahead.looks(rooms, now) {
+                    self.looks += 1;
+                    let from = (from.ms as usize).max(self.read);
+                    let to = (from + 1000).min(self.entries.len());
+                    let seen = Seen {
+                        runs: self.entries[from..to]
+                            .iter()
+                            .map(|place| (vec![*place as u8], 1))
+                            .collect(),
+                        upto: EntryId {
+                            ms: to as u64,
+                            seq: 0,
+                        },
+                        more: to - from == 1000,
+                        passed: from == self.read,
+                    };
+                    let place = |kind: &[u8]| Some(usize::from(kind[0]));
+                    self.ahead.looked(&seen, rooms, place, Duration::ZERO);
+                }
+                let most = match self.ahead.room(rooms, now) {
+                    Room::None(_) => continue,
+                    Room::Some(most) => most.min(64),
+                    Room::Any => 64,
+                };
+                let to = (self.read + most).min(self.entries.len());
+                let places = self.entries[self.read..to].iter().map(|place| Some(*place));
+                self.ahead.read(rooms, places);
+                self.read = to;
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_not_come_stays_where_it_is_where_there_is_nothing_else() {
+        let mut stream = Stream::of(vec![0; 20_000]);
+        stream.go(&[CLOSED, Room::Any], 100);
+        assert!(stream.read <= BLIND, "{} were read", stream.read);
+        assert!(stream.looks <= 100);
+        stream.go(&[Room::Any, Room::Any], 400);
+        assert_eq!(stream.read, 20_000);
+    }
+
+    #[test]
+    fn a_free_one_is_got_at_whatever_stands_before_it_and_nothing_behind_it_is_read() {
+        for before in [0, 10, 100, 3_000] {
+            let mut entries = vec![0; before + 5_000];
+            entries[before] = 1;
+            let mut stream = Stream::of(entries);
+            stream.go(&[CLOSED, Room::Any], 200);
+            let read = stream.read;
+            assert!(
+                read > before && read <= before + 3 * BLIND,
+                "{read} read for {before}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_free_ones_come_all_the_time_nothing_is_looked_at() {
+        let mut stream = Stream::of((0..10_000).map(|n| usize::from(n % 8 > 0)).collect());
+        stream.go(&[CLOSED, Room::Any], 250);
+        assert_eq!((stream.read, stream.looks), (10_000, 0));
+    }
+
+    #[test]
+    fn a_handler_with_room_for_some_has_just_those_read() {
+        let mut stream = Stream::of(vec![0; 5_000]);
+        stream.go(&[CLOSED, Room::Any], 20);
+        let before = stream.read;
+        stream.go(&[Room::Some(3), Room::Any], 10);
+        assert_eq!(stream.read, before + 30);
+    }
+
+    #[test]
+    fn what_no_handler_is_for_is_free() {
+        let mut ahead = Ahead::default();
+        let rooms = [CLOSED, Room::Any];
+        ahead.read(&rooms, vec![Some(0); BLIND].into_iter());
+        assert!(ahead.looks(&rooms, Instant::now()).is_some());
+        let seen = Seen {
+            runs: vec![(b"x".to_vec(), 5), (b"?".to_vec(), 2), (b"x".to_vec(), 9)],
+            upto: EntryId { ms: 16, seq: 0 },
+            more: false,
+            passed: true,
+        };
+        let place = |kind: &[u8]| (kind == b"x").then_some(0);
+        ahead.looked(&seen, &rooms, place, Duration::ZERO);
+        assert_eq!(ahead.room(&rooms, Instant::now()), Room::Some(7));
+    }
+}
