@@ -102,8 +102,18 @@ on_both_servers! {
     }
 
     async fn it_measures_middling_load_beside_what_publishing_costs(server: Server) {
-        let report = measured(&server, &["load"]).await;
-        for way in ["one_by_one", "bare", "runtime"] {
+        // What publishing costs is measured for itself and taken off: on a machine that does much else it can be more
+        // than all of it, and then nothing is left.
+        let ways = ["one_by_one", "bare", "runtime"];
+        let has_all = |report: &Value| ways.iter().all(|way| report[way]["redis_us"].as_f64() > Some(0.0));
+        let mut report = measured(&server, &["load"]).await;
+        for _ in 0..4 {
+            if has_all(&report) {
+                break;
+            }
+            report = measured(&server, &["load"]).await;
+        }
+        for way in ways {
             for name in ["redis_us", "client_us", "commands", "latency.p99_us"] {
                 figure(&report[way], name);
             }
