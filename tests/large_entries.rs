@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use streamhand::{Context, Envelope, Registry};
 
-use crate::support::{Server, Setup, WorkerProcess, dead, eventually, settled};
+use crate::support::{Server, Setup, WorkerProcess, dead, eventually, most_memory, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
@@ -53,28 +53,13 @@ async fn publish(redis: &mut MultiplexedConnection, kind: &str, count: usize, by
     }
 }
 
-/// The most memory the worker has had, in bytes; nothing where that is not told.
-fn most_memory(worker: &WorkerProcess) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()));
-    let status = status.unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| {
-        line.trim()
-            .strip_suffix(" kB")?
-            .trim()
-            .parse::<usize>()
-            .ok()
-    });
-    kib.unwrap_or_default() << 10
-}
-
 on_both_servers! {
     async fn large_entries_at_the_start_take_no_more_memory_than_they_may(server: Server) {
         let mut redis = server.connect().await;
         publish(&mut redis, "test.large", 48, 4 * MIB).await;
         let worker = start(&server);
         settled(&mut redis, "jobs", PATIENCE).await;
-        let memory = most_memory(&worker);
+        let memory = most_memory(worker.pid());
         println!("{} MiB", memory / MIB);
         // What may be held, an entry more, and copies of one or two on their way.
         assert!(memory < 16 * MIB + 6 * 4 * MIB + ITSELF, "{} MiB\n{}", memory / MIB, worker.log());
@@ -87,7 +72,7 @@ on_both_servers! {
         publish(&mut redis, "test.small", 2_000, 100).await;
         publish(&mut redis, "test.large", 40, 8 * MIB).await;
         settled(&mut redis, "jobs", PATIENCE).await;
-        let memory = most_memory(&worker);
+        let memory = most_memory(worker.pid());
         println!("{} MiB", memory / MIB);
         assert!(memory < 16 * MIB + 6 * 8 * MIB + ITSELF, "{} MiB\n{}", memory / MIB, worker.log());
         assert_eq!(dead(&mut redis).await, 0);

@@ -3,11 +3,27 @@
 
 use std::time::Duration;
 
+use redis::AsyncCommands;
+
 use crate::support::letters::fields;
-use crate::support::{Cli, Server, Setup, add, dead, eventually};
+use crate::support::{Cli, Server, Setup, add, dead, eventually, most_memory};
+
+const DEAD: &str = "{jobs}:workers:dead";
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LONG: usize = 10_000_000;
+
+/// The most memory the program had while it ran, as often as could be looked, in bytes.
+async fn memory(cli: &Cli, args: &[&str]) -> usize {
+    let mut child = cli.command(args).spawn().expect("the program to start");
+    let pid = child.id().expect("a process");
+    let mut most = 0;
+    while child.try_wait().expect("its state").is_none() {
+        most = most.max(most_memory(pid));
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    most
+}
 
 on_both_servers! {
     async fn a_type_of_ten_megabytes_costs_neither_the_log_nor_a_list_its_size(server: Server) {
@@ -23,7 +39,13 @@ on_both_servers! {
         assert!(log.contains("no handler is registered for") && !log.contains("\u{1b}[31mx"), "{log}");
 
         let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]");
-        for args in [&["list"][..], &["stats"]] {
+        let idle = memory(&cli, &["config", "check"]).await;
+        let took = memory(&cli, &["dlq", "list"]).await;
+        println!("dlq list took {} KiB, config check {} KiB", took >> 10, idle >> 10);
+        assert!(took < idle + LONG / 2, "{took} bytes, and {idle} without a list");
+        let letters: Vec<String> = redis.xrange_all::<_, redis::streams::StreamRangeReply>(DEAD).await.unwrap()
+            .ids.into_iter().map(|letter| letter.id).collect();
+        for args in [&["list"][..], &["stats"], &["show", &letters[0]]] {
             let out = cli.run(&[&["dlq"], args].concat()).await.ok();
             assert!(out.len() < 3_000, "{} bytes of {args:?}", out.len());
             assert!(out.contains("\\u{1b}[31mxxx") && out.contains("x… ("), "{out}");
@@ -32,6 +54,11 @@ on_both_servers! {
         assert!(json[0]["type"] == long.as_str(), "JSON has it whole");
         let json = cli.run(&["dlq", "stats", "--json"]).await.json();
         assert!(json["kinds"][0]["type"] == long.as_str(), "JSON has it whole");
+        let json = cli.run(&["dlq", "show", &letters[0], "--json"]).await.ok();
+        assert!(json.len() > 2 * LONG, "JSON has it whole");
+        cli.run(&["pause", "jobs", "--by", &"b".repeat(100_000)]).await.ok();
+        let out = cli.run(&["status"]).await.ok();
+        assert!(out.len() < 2_000 && out.contains("b… (100000 bytes)"), "{out}");
 
         let later = ["publish", "jobs", "test.job", "{}", "--delay", "1h", "--id", &"e".repeat(100_000)];
         let said = cli.run(&later).await;

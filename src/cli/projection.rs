@@ -12,6 +12,7 @@ use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::eventstore::projection::{Registered, rebuild};
 use crate::handler::Registry;
+use crate::names::shown;
 use crate::stream::{Connector, Pool, ProjectionStatus, StreamKeys};
 
 #[derive(Subcommand)]
@@ -187,7 +188,7 @@ pub(super) fn rows(all: &[(String, ProjectionStatus)]) -> String {
     let unknown = || "-".to_owned();
     let row = |(stream, status): &(String, ProjectionStatus)| {
         vec![
-            printable(&status.name).to_string(),
+            shown(&status.name).to_string(),
             stream.clone(),
             status.state().to_owned(),
             status.lag.map_or_else(unknown, |lag| lag.to_string()),
@@ -198,7 +199,7 @@ pub(super) fn rows(all: &[(String, ProjectionStatus)]) -> String {
             status.position().map_or_else(unknown, str::to_owned),
             status
                 .runner()
-                .map_or_else(unknown, |runner| printable(runner).to_string()),
+                .map_or_else(unknown, |runner| shown(runner).to_string()),
         ]
     };
     let header = [
@@ -217,7 +218,7 @@ pub(super) fn rows(all: &[(String, ProjectionStatus)]) -> String {
 
 /// What an operator has to know of a projection first.
 pub(super) fn notes(stream: &str, status: &ProjectionStatus) -> Vec<String> {
-    let name = printable(&status.name);
+    let name = shown(&status.name);
     let stopped = status.stopped().map(|(at, why)| {
         let why = printable(why);
         match status.is_held() {

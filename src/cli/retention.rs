@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::text::{count, printable, rough};
+use super::text::{count, rough};
 use crate::config::{DeadLetterSettings, Settings};
 use crate::error::{ErrorKind, Result};
+use crate::names::shown;
 use crate::stream::{Hold, HoldWhy, Keys, Policy, Pool, StreamStatus, Trimmed, Trimming};
 use crate::worker::retention::{policy, rhythm};
 
@@ -126,7 +127,7 @@ fn found(trimmed: &Trimmed) -> String {
         return format!("{could}; nothing is held");
     };
     let age = rough(hold.age);
-    let group = printable(&hold.group);
+    let group = shown(&hold.group);
     let why = match hold.why {
         HoldWhy::Unread | HoldWhy::Pending => match hold.unread {
             Some(unread) => format!("{} pending, {unread} unread", hold.pending),

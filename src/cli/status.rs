@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::retention::Kept;
 use super::terminal::print;
-use super::text::{printable, rough, table};
+use super::text::{rough, table};
 use super::{CommandError, adding, projection};
 use crate::config::Settings;
 use crate::config::check;
+use crate::names::shown;
 use crate::stream::{
     BreakerNote, Connector, ConsumerInfo, Keys, PARKED, PROTOCOL, Pausable, StreamStatus,
 };
@@ -161,7 +162,7 @@ fn consumer_rows((stream, status): &(String, StreamStatus)) -> Vec<Vec<String>> 
         .map(|consumer| {
             let lease = consumer.lease_ms().map(Duration::from_millis);
             vec![
-                printable(&consumer.name).to_string(),
+                shown(&consumer.name).to_string(),
                 stream.clone(),
                 consumer.pending.to_string(),
                 format!("{} ago", rough(Duration::from_millis(consumer.idle_ms))),
@@ -244,13 +245,13 @@ fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
         ))
     };
     let paused = status.paused.iter().map(|(what, note)| {
-        let (ago, by) = (ago(note.since_ms), printable(&note.by));
+        let (ago, by) = (ago(note.since_ms), shown(&note.by));
         match what {
             Pausable::Stream => format!(
                 "paused {ago} ago by {by}: `streamhand resume {stream}` goes on with it"
             ),
             Pausable::Handler(event_type) => {
-                let event_type = printable(event_type);
+                let event_type = shown(event_type);
                 format!(
                     "{event_type} paused {ago} ago by {by}: `streamhand resume {stream} --handler {event_type}` goes \
                      on with it"
@@ -259,7 +260,7 @@ fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
         }
     });
     let breakers = breakers(status).map(|(worker, breaker)| {
-        let name = printable(&breaker.name);
+        let name = shown(&breaker.name);
         let opened = breaker.opened;
         let state = match breaker
             .until_ms
@@ -271,7 +272,7 @@ fn notes(stream: &str, group: &str, status: &StreamStatus) -> Vec<String> {
         };
         format!(
             "circuit breaker {name} {state} (opened {opened} times) at {}",
-            printable(worker)
+            shown(worker)
         )
     });
     let notes = state

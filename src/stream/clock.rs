@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::connection::{Pool, Who, refusal};
+use super::connection::{Link, Pool, Trouble, Who, refusal};
 use crate::error::Result;
 
 impl Pool {
@@ -15,5 +15,16 @@ impl Pool {
             .await
             .map_err(|error| refusal(Who::Operator, "asking Redis what time it is", error))?;
         Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros))
+    }
+}
+
+impl Link {
+    /// The server's time, in milliseconds since 1970.
+    pub async fn now_ms(&mut self) -> std::result::Result<u64, Trouble> {
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME")
+            .query_async(&mut self.conn)
+            .await
+            .map_err(|error| Trouble::of("asking Redis what time it is", error))?;
+        Ok(seconds * 1000 + micros / 1000)
     }
 }

@@ -1,6 +1,7 @@
 //! Dead letters: reading their heads and their bodies, giving them back to their group, deleting them.
 
 use redis::Value;
+use redis::aio::ConnectionLike;
 
 use super::connection::{Pool, Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
@@ -14,6 +15,7 @@ use crate::fields::Fields;
 script!(BROWSE, "browse", behind "common/ids", behind "common/death");
 script!(REPLAY, "replay", behind "common/death", behind "common/rights");
 script!(PURGE, "purge", behind "common/death");
+script!(NEWEST, "newest");
 
 /// The values every dead letter ends in, in their order, by their names without `dead.`. Letters of an earlier release
 /// lack [`CRASH_CHECKS`].
@@ -53,6 +55,15 @@ pub(crate) struct Head {
     pub bytes: u64,
     /// The values of [`DEATH`].
     pub death: Vec<String>,
+}
+
+/// The newest id that a stream has ever given out; None if there is no such key.
+pub(super) async fn newest(
+    conn: &mut (impl ConnectionLike + Send),
+    key: &str,
+) -> redis::RedisResult<Option<EntryId>> {
+    let id: Value = NEWEST.key(key).invoke_async(&mut ReadOnly(conn)).await?;
+    Ok(reply::id(&id))
 }
 
 /// Takes the values of [`DEATH`] off the end of a letter; None where they are not there.
@@ -177,25 +188,9 @@ impl Pool {
     pub async fn newest_letter(&self, keys: &Keys) -> Result<Option<EntryId>> {
         let doing = format!("looking for dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
-        let value: redis::RedisResult<Value> = redis::cmd("XINFO")
-            .arg("STREAM")
-            .arg(&keys.dead)
-            .query_async(&mut conn)
-            .await;
-        let value = match value {
-            Ok(value) => value,
-            Err(error) if error.to_string().contains("no such key") => return Ok(None),
-            Err(error) => return Err(refusal(Who::Operator, &doing, error)),
-        };
-        let mut items = reply::array(value)
-            .ok_or_else(|| Trouble::garbled(&doing).into_error())?
-            .into_iter();
-        while let (Some(name), Some(value)) = (items.next(), items.next()) {
-            if reply::bytes(name).as_deref() == Some(b"last-generated-id") {
-                return Ok(reply::id(&value));
-            }
-        }
-        Err(Trouble::garbled(&doing).into_error())
+        newest(&mut conn, &keys.dead)
+            .await
+            .map_err(|error| refusal(Who::Operator, &doing, error))
     }
 
     /// Gives letters back to their group. Answers for those it came to, which is at least the first, the id of the

@@ -6,6 +6,7 @@ use redis::Value;
 
 use super::connection::{Pool, Trouble, Who, refusal};
 use super::keys::{ProjectionKeys, StreamKeys};
+use super::letters::newest;
 use super::reply;
 use crate::error::Result;
 use crate::event::EntryId;
@@ -59,7 +60,6 @@ impl Pool {
             pipe.cmd("HGETALL").arg(&keys.rebuild);
         }
         pipe.cmd("TIME");
-        pipe.cmd("XINFO").arg("STREAM").arg(&of.stream);
         // A key of that name may be another's.
         pipe.ignore_errors();
         let answers: Vec<redis::RedisResult<Value>> =
@@ -83,7 +83,14 @@ impl Pool {
             }
         }
         let now = answers.next().and_then(ms).unwrap_or(0);
-        let end = answers.next().and_then(last_id);
+        let end = match all.is_empty() {
+            true => None,
+            // A key of that name may be another's.
+            false => match newest(&mut conn, &of.stream).await {
+                Err(error) if error.code() == Some("WRONGTYPE") => None,
+                end => end.map_err(failed)?,
+            },
+        };
         for one in &mut all {
             (one.now, one.end) = (now, end);
         }
@@ -132,15 +139,6 @@ fn ms(time: Value) -> Option<u64> {
     let [seconds, micros] = reply::tuple(time)?;
     let number = |value: &Value| reply::int(value).and_then(|number| u64::try_from(number).ok());
     Some(number(&seconds)? * 1000 + number(&micros)? / 1000)
-}
-
-/// The last id of a stream, by XINFO STREAM.
-fn last_id(info: Value) -> Option<EntryId> {
-    let fields = reply::array(info)?;
-    let mut pairs = fields.chunks_exact(2);
-    let is_it =
-        |pair: &&[Value]| reply::text(pair[0].clone()).as_deref() == Some("last-generated-id");
-    reply::id(&pairs.find(is_it)?[1])
 }
 
 fn fields_of(hash: Value) -> Option<BTreeMap<String, String>> {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::complaint::{Complaint, Pause};
 use super::shared::{Shared, sleep_until};
@@ -127,9 +127,11 @@ impl Bulletin {
         if changed.is_empty() {
             return Ok(());
         }
+        // Whoever reads the notes compares them with the server's clock.
+        let now_ms = self.link().await?.now_ms().await?;
         for circuit in changed {
             self.notes.remove(&circuit.key);
-            let note = note(circuit).map(|note| (circuit.key.clone(), note));
+            let note = note(circuit, now_ms).map(|note| (circuit.key.clone(), note));
             self.notes.extend(note);
         }
         let notes: Vec<BreakerNote> = self.notes.values().cloned().collect();
@@ -230,8 +232,8 @@ fn first(sources: &[Arc<Source>]) -> Option<&Arc<Source>> {
     sources.iter().min_by_key(|source| &source.keys.stream)
 }
 
-/// What there is to tell of a breaker, if anything.
-fn note(circuit: &Circuit) -> Option<BreakerNote> {
+/// What there is to tell of a breaker, if anything; by the server's clock, which shows `now_ms`.
+fn note(circuit: &Circuit, now_ms: u64) -> Option<BreakerNote> {
     let (state, until) = match circuit.state() {
         State::Closed => return None,
         State::HalfOpen => ("half-open", None),
@@ -239,8 +241,7 @@ fn note(circuit: &Circuit) -> Option<BreakerNote> {
     };
     let until_ms = until.map(|until| {
         let left = until.saturating_duration_since(Instant::now());
-        let at = (SystemTime::now() + left).duration_since(SystemTime::UNIX_EPOCH);
-        at.unwrap_or_default().as_millis() as u64
+        now_ms + left.as_millis() as u64
     });
     Some(BreakerNote {
         name: circuit.name.clone(),

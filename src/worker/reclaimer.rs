@@ -16,6 +16,7 @@ use super::refusals::Chore;
 use super::source::Source;
 use super::waker::Taken;
 use super::ward::{Admission, Visits};
+use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
 
 /// From which attempt on an entry whose workers died goes alone.
@@ -272,7 +273,7 @@ impl Fetcher {
         let count = brought.entries.len();
         if count > 0 {
             tracing::warn!(
-                from = holder.name,
+                from = %shown(&holder.name),
                 stream = source.keys.stream,
                 count,
                 "took over from a worker that is gone"
@@ -307,7 +308,7 @@ impl Fetcher {
                 .await?
         {
             tracing::debug!(
-                consumer = holder.name,
+                consumer = %shown(&holder.name),
                 stream = source.keys.stream,
                 "forgot a consumer that is gone"
             );

@@ -11,6 +11,7 @@ use super::complaint::Complaint;
 use super::shared::Shared;
 use super::source::Source;
 use crate::config::{DeadLetterSettings, Keep, Retention, Settings};
+use crate::names::shown;
 use crate::stream::{Expired, Hold, Link, Policy, Rhythm, Step, Trim, Trimmed, Trimming, Trouble};
 
 /// Between two turns of trimming a stream. A stream grows by what comes in so long: at a hundred thousand entries a
@@ -202,7 +203,7 @@ impl Kept {
         let age = crate::config::duration::format(Duration::from_secs(hold.age.as_secs()));
         let unread = unread.map(|unread| unread.to_string());
         tracing::warn!(
-            stream = self.source.keys.stream, group, why = why.name(), from = %id, %age, pending,
+            stream = self.source.keys.stream, group = %shown(group), why = why.name(), from = %id, %age, pending,
             unread = unread.as_deref().unwrap_or("unknown"),
             "the group holds the trimming back: it has not settled what should have gone by now; a group that is no \
              longer wanted is destroyed by XGROUP DESTROY"

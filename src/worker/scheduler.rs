@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::complaint::{Complaint, Pause};
 use super::shared::{Shared, sleep_until};
 use super::source::Source;
+use crate::names::shown;
 use crate::stream::{Link, StreamKeys, Trouble};
 
 /// How long an answer may take.
@@ -164,7 +165,7 @@ impl Stream {
             tracing::error!(
                 stream,
                 count,
-                first,
+                first = %shown(first),
                 "LOST: deleted from {}",
                 self.keys.events
             );

@@ -30,7 +30,7 @@ pub use eventually::eventually;
 pub use guarded::Guarded;
 pub use kind::Kind;
 pub use port::free_ports;
-pub use process::{Builder as ProcessBuilder, WorkerProcess, run_worker};
+pub use process::{Builder as ProcessBuilder, WorkerProcess, most_memory, run_worker};
 pub use publisher::{publisher, publisher_with};
 pub use resp_proxy::Proxy;
 pub use resp_traps::{Caught, Exchange};

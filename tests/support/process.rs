@@ -178,3 +178,11 @@ impl Builder {
 }
 
 const LOG: &str = "worker.log";
+
+/// The most memory that process has had, in bytes; 0 where that is not told.
+pub fn most_memory(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.unwrap_or(0_usize) << 10
+}

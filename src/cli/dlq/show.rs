@@ -16,6 +16,9 @@ use crate::event::EntryId;
 use crate::names::shown;
 use crate::rfc3339;
 
+/// Fields of an event whose values are names, and are cut as those are; `--json` has them whole.
+const NAMES: [&[u8]; 5] = [b"type", b"id", b"source", b"subject", b"datacontenttype"];
+
 #[derive(Args)]
 pub(super) struct ShowArgs {
     /// The letter's id, as `dlq list` shows it, or that of the entry or the event it is of
@@ -77,8 +80,8 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
     let mut text = format!(
         "dead letter {} of {} in the group {}\n\n",
         head.id,
-        printable(&head.stream),
-        printable(&head.group)
+        shown(&head.stream),
+        shown(&head.group)
     );
     let handler = match &head.handler[..] {
         "" => "-",
@@ -95,12 +98,12 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
         ),
     };
     for (name, value) in [
-        ("reason", head.reason.clone()),
+        ("reason", shown(&head.reason).to_string()),
         ("error", head.error.clone()),
         ("attempts", attempts),
-        ("handler", handler.to_owned()),
+        ("handler", shown(handler).to_string()),
         ("entry", head.entry.clone()),
-        ("consumer", head.consumer.clone()),
+        ("consumer", shown(&head.consumer).to_string()),
         ("first delivered", first.to_string()),
         ("buried", format!("{at} ({} ago)", rough(head.age(now)))),
         ("replays", head.replays.to_string()),
@@ -128,19 +131,27 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
         .value("datacontenttype")
         .map(String::from_utf8_lossy);
     for (name, value) in &letter.fields {
-        let shown = if name == b"data" {
-            data::decoded(content_type.as_deref(), value)
-        } else {
-            data::value(value)
+        let value = match name {
+            b"data" => data::decoded(content_type.as_deref(), value),
+            name if NAMES.contains(&name) => cut(data::value(value)),
+            _ => data::value(value),
         };
-        field(&mut text, &String::from_utf8_lossy(name), &shown);
+        field(&mut text, &String::from_utf8_lossy(name), &value);
     }
     text
 }
 
+/// A value that is a name, cut.
+fn cut(value: Shown) -> Shown {
+    match value {
+        Shown::Text(name) => Shown::Text(shown(&name).to_string()),
+        block => block,
+    }
+}
+
 /// A name and its value: beside it where it is one line, else below it.
 fn field(text: &mut String, name: &str, value: &Shown) {
-    let name = printable(name).to_string();
+    let name = shown(name).to_string();
     let (note, body) = match value {
         Shown::Text(body) => ("", body),
         Shown::Block(note, body) => (*note, body),
