@@ -53,6 +53,81 @@ async fn publish(redis: &mut MultiplexedConnection, kind: &str, count: usize, by
     }
 }
 
+async fn limit(redis: &mut MultiplexedConnection, limit: &str) {
+    let mut config = redis::cmd("CONFIG");
+    config
+        .arg("SET")
+        .arg("client-output-buffer-limit")
+        .arg(limit);
+    let () = config.query_async(redis).await.unwrap();
+}
+
+async fn all_settled(redis: &mut MultiplexedConnection, worker: &WorkerProcess) {
+    eventually(PATIENCE, "all to be settled", async || {
+        let mut command = redis::cmd("XINFO");
+        command.arg("GROUPS").arg("jobs");
+        let info: redis::streams::StreamInfoGroupsReply = command
+            .query_async(&mut redis.clone())
+            .await
+            .map_err(|error| error.to_string())?;
+        let [group] = &info.groups[..] else {
+            return Err("no group".to_owned());
+        };
+        match (group.pending, group.lag) {
+            (0, Some(0)) => Ok(()),
+            (pending, lag) => Err(format!("{pending} pending, lag {lag:?}\n{}", worker.log())),
+        }
+    })
+    .await;
+}
+
+/// Three entries of 8 MiB among small ones, and a server that lets 4 MiB through.
+async fn too_large(server: &Server, url: String) {
+    let mut redis = server.connect().await;
+    for _ in 0..3 {
+        publish(&mut redis, "test.small", 50, 100).await;
+        publish(&mut redis, "test.large", 1, 8 * MIB).await;
+    }
+    publish(&mut redis, "test.small", 50, 100).await;
+    limit(&mut redis, "normal 4194304 4194304 0").await;
+    let config = Setup::at(url).worker("concurrency = 64").toml();
+    let worker = WorkerProcess::builder()
+        .test("large_entries::large_worker")
+        .config(&config)
+        .start();
+    all_settled(&mut redis, &worker).await;
+    assert_eq!(dead(&mut redis).await, 3, "{}", worker.log());
+    let said = worker.log();
+    assert!(!said.contains("LOST"), "{said}");
+    limit(&mut redis, "normal 0 0 0").await;
+    let letters: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+        .arg("{jobs}:workers:dead")
+        .arg("-")
+        .arg("+")
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    for letter in letters.ids {
+        let field = |name: &str| letter.get::<String>(name).unwrap_or_default();
+        assert_eq!(field("dead.reason"), "too_large");
+        assert_eq!(field("dead.handler"), "test.large");
+        assert_eq!(field("data").len(), 8 * MIB, "it is there as a whole");
+        let (error, id) = (field("dead.error"), field("dead.entry"));
+        assert!(
+            error.contains("client-output-buffer-limit normal"),
+            "{error}"
+        );
+        let line = said
+            .lines()
+            .find(|line| line.contains("can't come through") && line.contains(&id));
+        let line = line.unwrap_or_else(|| panic!("nothing of {id}:\n{said}"));
+        assert!(
+            line.contains("jobs") && line.contains("raise that"),
+            "{line}"
+        );
+    }
+}
+
 on_both_servers! {
     async fn large_entries_at_the_start_take_no_more_memory_than_they_may(server: Server) {
         let mut redis = server.connect().await;
@@ -78,23 +153,25 @@ on_both_servers! {
         assert_eq!(dead(&mut redis).await, 0);
     }
 
+    async fn an_entry_that_the_server_does_not_let_through_is_buried_and_the_others_go_on(server: Server) {
+        too_large(&server, server.url()).await;
+    }
+
+    /// As above, for a user to whom the server does not tell its limit.
+    async fn an_entry_that_does_not_come_through_is_buried_where_the_limit_is_not_told(server: Server) {
+        let mut redis = server.connect().await;
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg("worker").arg(&["on", ">secret", "~*", "+@all", "-config"]);
+        let () = acl.query_async(&mut redis).await.unwrap();
+        too_large(&server, format!("redis://worker:secret@127.0.0.1:{}", server.port())).await;
+    }
+
     async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {
         let mut redis = server.connect().await;
         publish(&mut redis, "test.large", 80, 200 << 10).await;
-        let mut config = redis::cmd("CONFIG");
-        config.arg("SET").arg("client-output-buffer-limit").arg("normal 1048576 1048576 0");
-        let () = config.query_async(&mut redis).await.unwrap();
+        limit(&mut redis, "normal 1048576 1048576 0").await;
         let worker = start(&server);
-        eventually(PATIENCE, "all to be settled", async || {
-            let info: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO").arg("GROUPS").arg("jobs")
-                .query_async(&mut redis.clone()).await.map_err(|error| error.to_string())?;
-            let [group] = &info.groups[..] else { return Err("no group".to_owned()) };
-            match (group.pending, group.lag) {
-                (0, Some(0)) => Ok(()),
-                (pending, lag) => Err(format!("{pending} pending, lag {lag:?}\n{}", worker.log())),
-            }
-        })
-        .await;
+        all_settled(&mut redis, &worker).await;
         assert_eq!(dead(&mut redis).await, 0);
     }
 }

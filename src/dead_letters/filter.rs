@@ -11,8 +11,15 @@ use crate::rfc3339;
 ///
 /// `failed`: its attempts are used up. `permanent`: its handler said that trying again can't help. `crashed`: it
 /// took its workers down. `undecodable`: it is no event, or its data is not what the handler takes. `unhandled`:
-/// nobody handles its type.
-pub const REASONS: [&str; 5] = ["failed", "permanent", "crashed", "undecodable", "unhandled"];
+/// nobody handles its type. `too_large`: the server lets no answer with it through.
+pub const REASONS: [&str; 6] = [
+    "failed",
+    "permanent",
+    "crashed",
+    "undecodable",
+    "unhandled",
+    "too_large",
+];
 
 /// Which dead letters are meant: those that all of it lets through; all of them where nothing is set.
 #[derive(Clone, Debug, Default)]

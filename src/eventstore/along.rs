@@ -147,7 +147,7 @@ impl Partition {
         let count = along.entries.len();
         // None of those between has been taken away, so they are as many as were added.
         self.added = match self.added {
-            _ if count < self.most => Some(along.added),
+            _ if along.is_to_end => Some(along.added),
             known => known.map(|known| known + count as u64),
         };
         self.most = next_page(along.entries.iter().map(Entry::size));

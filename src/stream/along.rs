@@ -41,6 +41,8 @@ pub(crate) struct Along {
     pub reached: Option<EntryId>,
     /// The first of them.
     pub entries: Vec<Entry>,
+    /// Whether there were fewer of them than were asked for.
+    pub is_to_end: bool,
 }
 
 /// A connection for waiting.
@@ -57,23 +59,36 @@ impl Line {
         most: usize,
     ) -> Result<Along> {
         let doing = format!("reading along {:?}", stream.stream);
-        let mut line = self.get().await?;
-        let mut call = READ_ALONG.key(&stream.stream);
-        call.key(&stream.reached);
-        call.arg(after.to_string());
-        call.arg(known.map_or(String::new(), |known| known.to_string()));
-        call.arg(most);
-        let mut ask = async || {
-            let answer = line.read(&doing, &call).await?;
-            along(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
-        };
-        let (along, all_there) = ask().await?;
+        let first = self.ask_along(&doing, stream, after, known, most).await?;
+        let (along, all_there) = first;
         if all_there != NEVER_ADDED_TO {
             return Ok(along);
         }
         tokio::time::sleep(SETTLING).await;
-        let (along, _) = ask().await?;
-        Ok(along)
+        let again = self.ask_along(&doing, stream, after, known, most).await?;
+        Ok(again.0)
+    }
+
+    async fn ask_along(
+        &self,
+        doing: &str,
+        stream: &StreamKeys,
+        after: EntryId,
+        known: Option<u64>,
+        most: usize,
+    ) -> Result<(Along, i64)> {
+        loop {
+            let most = self.part(most);
+            let mut call = READ_ALONG.key(&stream.stream);
+            call.key(&stream.reached);
+            call.arg(after.to_string());
+            call.arg(known.map_or(String::new(), |known| known.to_string()));
+            call.arg(most);
+            let answer = self.get().await?.read(doing, &call).await;
+            if let Some(answer) = self.heard(most, answer)? {
+                return along(answer, most).ok_or_else(|| Trouble::garbled(doing).into_error());
+            }
+        }
     }
 
     /// Where a stream ends.
@@ -111,16 +126,18 @@ impl Waiter {
 }
 
 /// What the script tells, and how much of it is there, in its words.
-fn along(answer: Value) -> Option<(Along, i64)> {
+fn along(answer: Value, most: usize) -> Option<(Along, i64)> {
     let [end, added, all_there, entries, reached] = reply::tuple(answer)?;
     let all_there = reply::int(&all_there)?;
+    let entries = events::entries(entries)?;
     let along = Along {
         end: reply::id(&end)?,
         added: u64::try_from(reply::int(&added)?).ok()?,
         is_complete: all_there == ALL_THERE,
         is_behind_all: all_there == BEHIND_ALL,
         reached: reply::id(&reached),
-        entries: events::entries(entries)?,
+        is_to_end: entries.len() < most,
+        entries,
     };
     Some((along, all_there))
 }

@@ -418,6 +418,11 @@ impl Trouble {
         }
     }
 
+    /// Whether the connection was closed while an answer was waited for.
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Trouble::Broken(error) if was_cut(error))
+    }
+
     /// Whether one key or right was in the way, and others need not be.
     pub fn is_about_a_key(&self) -> bool {
         match self {
@@ -535,6 +540,13 @@ impl Answer {
 }
 
 /// What caused an error of ours; in words alone where it tells a secret.
+/// Whether an error is of a connection that was closed while an answer was waited for.
+pub(super) fn was_cut(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(RedisError::is_connection_dropped)
+}
+
 fn cause(error: RedisError) -> Box<dyn std::error::Error + Send + Sync> {
     let said = error.to_string();
     match redacted(&said) {

@@ -107,10 +107,26 @@ impl Line {
 
     /// The events of an aggregate from a version on, at most so many.
     pub async fn read_events(&self, key: &str, from: u64, most: usize) -> Result<Vec<Entry>> {
-        let mut command = redis::cmd("XRANGE");
-        command.arg(key).arg(format!("{from}-0")).arg("+");
-        command.arg("COUNT").arg(most);
-        self.entries(key, command).await
+        let (mut all, mut from) = (Vec::new(), from);
+        loop {
+            let asked = self.part(most - all.len());
+            let mut command = redis::cmd("XRANGE");
+            command.arg(key).arg(format!("{from}-0")).arg("+");
+            command.arg("COUNT").arg(asked);
+            let entries = self.entries(key, command).await;
+            let Some(mut entries) = self.heard(asked, entries)? else {
+                continue;
+            };
+            let is_end = entries.len() < asked;
+            all.append(&mut entries);
+            if is_end || all.len() == most {
+                return Ok(all);
+            }
+            match all.last().and_then(|entry| entry.id.ms.checked_add(1)) {
+                Some(next) => from = next,
+                None => return Ok(all),
+            }
+        }
     }
 
     /// The version of the last event an aggregate has had, be it there or not.

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::connection::Trouble;
+use super::connection::{Trouble, was_cut};
 use super::events::entries;
 use super::keys::StreamKeys;
 use super::line::Line;
@@ -119,7 +119,18 @@ impl Line {
         }
         let answer: Vec<Value> = match pipe.query_async(&mut line.conn).await {
             Ok(answer) => answer,
-            Err(error) => return Err(line.failed(doing, error).await),
+            Err(error) => {
+                let error = line.failed(doing, error).await;
+                if !was_cut(&error) {
+                    return Err(error);
+                }
+                // All of them together may be too large an answer: one after the other, each in parts where it has to be.
+                let mut all = Vec::with_capacity(pages.len());
+                for page in pages {
+                    all.push(self.read_events(page.key, page.from, page.most).await?);
+                }
+                return Ok(all);
+            }
         };
         answer
             .into_iter()

@@ -2,6 +2,7 @@
 //! before every use, which would cost each step a second round trip; this one is asked where it has been idle.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -9,18 +10,24 @@ use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Valu
 use tokio::sync::Mutex;
 
 use super::call::Call;
-use super::connection::{Pool, PooledConnection, Trouble, Who};
+use super::connection::{Pool, PooledConnection, Trouble, Who, was_cut};
 use super::read_only::ReadOnly;
 use crate::error::{Error, Result};
 
 /// After so long without use a connection may have been closed unnoticed.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// What it may mean that the connection is cut whenever a single entry is asked for.
+pub(crate) const ONE_TOO_LARGE: &str = "only one entry was asked for: if this goes on, the next one is larger than the \
+     server lets through, and its client-output-buffer-limit for normal clients is to be raised";
+
 /// A connection that is shared and replaced. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Line {
     pool: Pool,
     current: Arc<Mutex<Current>>,
+    /// Most entries in one answer, since one was cut off.
+    most: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -43,11 +50,40 @@ impl Line {
         Line {
             pool,
             current: Arc::default(),
+            most: Arc::new(AtomicUsize::new(usize::MAX)),
         }
     }
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How many of so many entries to ask for at once.
+    pub(super) fn part(&self, wanted: usize) -> usize {
+        wanted.min(self.most.load(Ordering::Relaxed))
+    }
+
+    /// What became of asking for so many entries. Where the server cut the connection, perhaps because the answer was too
+    /// large for its `client-output-buffer-limit`, that is nothing: half as many are to be asked for, down to one, and
+    /// later slowly more again.
+    pub(super) fn heard<T>(&self, asked: usize, answer: Result<T>) -> Result<Option<T>> {
+        match answer {
+            Ok(answer) => {
+                let more = self.most.load(Ordering::Relaxed).saturating_mul(2);
+                self.most.store(more, Ordering::Relaxed);
+                Ok(Some(answer))
+            }
+            // Where the server is gone the next one is not answered either.
+            Err(error) if asked > 1 && was_cut(&error) => {
+                self.most.store(asked / 2, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) if asked == 1 && was_cut(&error) => {
+                let message = format!("{error}; {ONE_TOO_LARGE}");
+                Err(error.say(message))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn get(&self) -> Result<OnLine<'_>> {

@@ -39,6 +39,7 @@ mod snapshots;
 mod status;
 mod tidy;
 mod tls;
+mod unheld;
 pub(crate) mod waiting;
 
 pub(crate) use ahead::Seen;
@@ -55,7 +56,7 @@ pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Ticket, split_death};
-pub(crate) use line::Line;
+pub(crate) use line::{Line, ONE_TOO_LARGE};
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{
     ActingAs, AppliedBatch, Batch, Deaths, From, Noted, Stand, Standing, Step as LeaseStep, Taken,
@@ -72,6 +73,7 @@ pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use status::StreamStatus;
+pub(crate) use unheld::Unheld;
 
 /// What a consumer's name, the scripts and the keys of this release agree on.
 pub(crate) const PROTOCOL: u32 = 2;

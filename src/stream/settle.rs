@@ -96,6 +96,8 @@ pub(crate) enum Buried {
     Done,
     Taken,
     Nobody,
+    /// It is no longer in the stream, and nothing of it is here.
+    Missing,
 }
 
 /// Entries of one stream that are acknowledged in one command.
@@ -277,6 +279,7 @@ impl Link {
                 "ok" => return Ok(Buried::Done),
                 "taken" => return Ok(Buried::Taken),
                 "nobody" => return Ok(Buried::Nobody),
+                "missing" if burial.fields.is_empty() => return Ok(Buried::Missing),
                 "missing" if !with_fields => with_fields = true,
                 _ => return Err(Trouble::garbled(&doing())),
             }

@@ -19,6 +19,7 @@ use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
 use super::held::{Coming, Slot};
+use super::oversized::{Oversized, was_cut};
 use super::refusals::{Chore, Refusals};
 use super::settler::Settlement;
 use super::shared::Shared;
@@ -55,8 +56,9 @@ pub(super) struct Fetcher {
     shares: Shares,
     /// Something is to be adopted once there is room for it.
     adopts: bool,
-    settle: mpsc::UnboundedSender<Settlement>,
+    pub(super) settle: mpsc::UnboundedSender<Settlement>,
     pub(super) refusals: Refusals,
+    pub(super) oversized: Oversized,
     /// Rates that can't be counted.
     pub(super) uncounted: Complaint,
     /// When to look next for what waits for a worker that can handle it.
@@ -95,6 +97,7 @@ impl Fetcher {
             adopts: false,
             settle,
             refusals: Refusals::default(),
+            oversized: Oversized::default(),
             uncounted: Complaint::default(),
             waiting_next: Instant::now(),
             free_only: false,
@@ -292,7 +295,7 @@ impl Fetcher {
                 } else {
                     self.shared.consumer.clone()
                 };
-                let held: Vec<EntryId> = self
+                let mut held: Vec<EntryId> = self
                     .shared
                     .held
                     .snapshot()
@@ -301,12 +304,22 @@ impl Fetcher {
                     .flat_map(|batch| batch.kept().map(|slot| slot.id))
                     .collect();
                 let since = Instant::now();
-                let (most, room) = self.budget.most(&self.shared, if alone { 1 } else { 500 });
+                let stream = &source.keys.stream;
+                let is_suspected = self.oversized.is_suspected(stream, alone);
+                if is_suspected {
+                    let set_aside = self.set_aside(link, &source, alone, &mut held).await;
+                    self.refusals.heard(Chore::Adopt, stream, set_aside)?;
+                }
+                let few = alone || is_suspected;
+                let (most, room) = self.budget.most(&self.shared, if few { 1 } else { 500 });
                 let group = &source.surroundings.group;
                 let adopted = link
                     .adopt(&source.keys, group, &consumer, most, room, &held)
                     .await;
-                let stream = &source.keys.stream;
+                match was_cut(&adopted) {
+                    true => self.oversized.cut(stream, alone),
+                    false => self.oversized.came(stream, alone),
+                }
                 let adopted = self.refusals.heard(Chore::Adopt, stream, adopted)?;
                 // Refused, it is asked for again once the renewer has found what there is to adopt.
                 let Some(adopted) = adopted else { continue };

@@ -33,6 +33,7 @@ mod instructions;
 mod io;
 mod memory;
 mod observer;
+mod oversized;
 mod pace;
 mod pauses;
 mod precedence;

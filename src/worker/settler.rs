@@ -14,7 +14,7 @@ use super::shared::{Shared, sleep_until};
 use super::steps::{Body, DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
 use super::verdict::{Reason, Verdict};
 use crate::error::ErrorKind;
-use crate::stream::{ParkOutcome, Trouble};
+use crate::stream::{Buried, ParkOutcome, Trouble};
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
@@ -236,7 +236,13 @@ impl Settler {
         }
         for (job, result) in buried {
             match result {
-                Ok(_) => self.done(&job.batch, [job.slot()]),
+                Ok(outcome) => {
+                    if outcome == Buried::Missing {
+                        let id = job.slot().id;
+                        super::report_trimmed(&job.batch.source, &[id], "before they were handled");
+                    }
+                    self.done(&job.batch, [job.slot()]);
+                }
                 // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
                 Err(Trouble::Refused(met)) => {
                     self.complaint.warn(format!(

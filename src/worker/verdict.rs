@@ -45,6 +45,7 @@ pub(super) enum Reason {
     Crashed,
     Undecodable,
     Unhandled,
+    TooLarge,
 }
 
 impl Reason {
@@ -55,6 +56,7 @@ impl Reason {
             Reason::Crashed => "crashed",
             Reason::Undecodable => "undecodable",
             Reason::Unhandled => "unhandled",
+            Reason::TooLarge => "too_large",
         }
     }
 
@@ -64,6 +66,7 @@ impl Reason {
             Reason::Crashed,
             Reason::Undecodable,
             Reason::Unhandled,
+            Reason::TooLarge,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == text)

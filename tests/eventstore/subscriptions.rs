@@ -221,6 +221,36 @@ on_both_servers! {
         assert!(asked <= 4, "{asked} requests");
     }
 
+    async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {
+        let mut redis = server.connect().await;
+        let store = store_of(&server.url(), orders());
+        let large = |id: &str| event(id).with("blob", "x".repeat(100 << 10));
+        let many = |range: std::ops::Range<usize>| range.map(|n| format!("e-{n}"));
+        for id in ["o-1", "o-2"] {
+            store.append(&order(id), many(0..100).map(|id| event(&id)).collect(), Expected::Any).await.unwrap();
+            store.append(&order(id), many(100..140).map(|id| large(&id)).collect(), Expected::Any).await.unwrap();
+        }
+        run(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "normal 1048576 1048576 0"]).await;
+        // From the public stream, and from the aggregates where that no longer has them.
+        for is_there in [true, false] {
+            if !is_there {
+                run(&mut redis, &["XTRIM", "orders", "MAXLEN", "0"]).await;
+            }
+            let reading = store_of(&server.url(), orders());
+            let mut category = reading.subscribe(&["order"]).unwrap();
+            let mut one = reading.subscribe_to(&order("o-1"));
+            let telling = async {
+                for _ in 0..280 {
+                    next(&mut category).await;
+                }
+                for version in 1..=140 {
+                    assert_eq!(next(&mut one).await.1.version, version);
+                }
+            };
+            timeout(Duration::from_secs(20), telling).await.expect("all to be told");
+        }
+    }
+
     async fn a_position_goes_on_from_where_it_was_taken(server: Server) {
         let mut redis = server.connect().await;
         let store = store_of(&server.url(), orders());

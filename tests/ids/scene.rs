@@ -379,6 +379,8 @@ impl Scene<'_> {
             park.extend([id, OTHER, "1", "600000", "1", "5", "-", "not known", name]);
         }
         let keys = ["waits", retry, failures, waiting];
+        self.step("unheld", &["waits"], &["workers", OTHER, "@0"])
+            .await;
         self.step("park", &keys, &park).await;
         let range = ["[8:test.job:", "(8:test.job::"];
         let known = ["workers", ME, "2", "100000", range[0], range[1], "2"];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use streamhand::eventstore::EventStore;
+use streamhand::eventstore::{AggregateEvent, EventStore};
 use streamhand::{EntryId, Envelope, Registry};
 
 use super::views::{
@@ -57,6 +57,32 @@ on_both_servers! {
         let worker = setup(&server).start_with(registry());
         agrees(&mut redis, &store, &ids, &[]).await;
         worker.stop().await;
+    }
+
+    async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {
+        let mut redis = server.connect().await;
+        let (store, ids) = (store(&server, 4), names(8));
+        for id in &ids {
+            happens(&store, id, (0..50).map(|_| any_event())).await;
+            let large = (0..8).map(|_| any_event().encode(streamhand::Format::Json).unwrap());
+            let large = large.map(|event| event.with("blob", "x".repeat(300 << 10)));
+            let id = streamhand::eventstore::AggregateId::new("order", id).unwrap();
+            store.append(&id, large.collect(), streamhand::eventstore::Expected::Any).await.unwrap();
+        }
+        let limit = async |limit: &str| {
+            let mut config = redis::cmd("CONFIG");
+            config.arg("SET").arg("client-output-buffer-limit").arg(limit);
+            let () = config.query_async(&mut redis.clone()).await.unwrap();
+        };
+        // One fits, and not one of each stream.
+        limit("normal 600000 600000 0").await;
+        let worker = setup(&server).start_with(Registry::new().projection(InFour(ByStatus::default())));
+        for stream in public(4).names() {
+            eventually(PATIENCE, "no lag", async || lag(&mut redis.clone(), stream).await == Some(0)).await;
+        }
+        worker.stop().await;
+        limit("normal 0 0 0").await;
+        agrees(&mut redis.clone(), &store, &ids, &[]).await;
     }
 
     async fn each_partition_has_its_view(server: Server) {

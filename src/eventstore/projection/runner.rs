@@ -23,7 +23,9 @@ use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
-use crate::stream::{Connector, From, LeaseStep, Link, Pool, StreamKeys, Taken, Trouble};
+use crate::stream::{
+    Connector, From, LeaseStep, Link, ONE_TOO_LARGE, Pool, StreamKeys, Taken, Trouble,
+};
 use crate::worker::{Complaint, Pause};
 
 /// Most entries that are read at once, and bytes they are to have, going by those before.
@@ -71,6 +73,8 @@ pub(crate) struct Runner {
     /// How many entries are read at once, by what they weigh and by how long they take to be applied.
     most: usize,
     quick: usize,
+    /// At most so many of all streams, since an answer was cut off.
+    caution: usize,
     /// The last read brought nothing.
     pub(super) is_at_end: bool,
     /// It builds a view beside the one that is served.
@@ -109,6 +113,7 @@ impl Runner {
             alone,
             most: MOST / 5,
             quick: MOST,
+            caution: usize::MAX,
             is_at_end: false,
             is_rebuild: false,
         })
@@ -379,6 +384,13 @@ impl Runner {
             }
             return Ok(());
         }
+        // The server may let no more through than some entries, of some streams: each has its turn.
+        let is_some = self.caution < sources.len();
+        if is_some {
+            let turn = fastrand::usize(..sources.len());
+            sources.rotate_left(turn);
+            sources.truncate(self.caution);
+        }
         let streams: Vec<(&str, EntryId)> = sources
             .iter()
             .map(|(place, from, position)| {
@@ -391,11 +403,27 @@ impl Runner {
                 (&stream[..], *position)
             })
             .collect();
-        let block =
-            (!is_busy && !self.is_rebuild && !wait.is_zero()).then_some(wait.min(self.lease / 3));
+        let block = (!is_busy && !self.is_rebuild && !is_some && !wait.is_zero())
+            .then_some(wait.min(self.lease / 3));
         let most = self.most.min(self.quick);
-        let read = link.read_behind(&streams, most, block).await?;
-        self.is_at_end = read.is_empty();
+        let most = most.min(self.caution / streams.len()).max(1);
+        let read = link.read_behind(&streams, most, block).await;
+        if read.as_ref().is_err_and(Trouble::is_cut) {
+            let asked = most * streams.len();
+            self.caution = (asked / 2).max(1);
+            return Err(match read {
+                Err(Trouble::Broken(error)) if asked == 1 => {
+                    let (stream, position) = streams[0];
+                    let message = format!("{error} behind {position} of {stream}; {ONE_TOO_LARGE}");
+                    Trouble::Broken(error.say(message))
+                }
+                Err(trouble) => trouble,
+                Ok(_) => return Ok(()),
+            });
+        }
+        let read = read?;
+        self.caution = self.caution.saturating_mul(2);
+        self.is_at_end = read.is_empty() && !is_some;
         if let Some((_, entries)) = read.iter().max_by_key(|(_, entries)| entries.len()) {
             let bytes = entries.iter().map(Entry::size).sum::<usize>().max(1);
             self.most = (BYTES * entries.len() / bytes).clamp(1, MOST);

@@ -25,8 +25,10 @@ while true do
       if not claimed then
         -- It waits for its due time.
       elseif #claimed == 1 then
-        out[#out + 1] = { id, count or p[4], claimed[1][2], redis.call('HGET', failures, id) }
         for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
+        -- A large one comes alone: the server may cut it off, and what comes with it. It stays pending here.
+        if #out > 0 and bytes > room then return { out, trimmed, 1, now } end
+        out[#out + 1] = { id, count or p[4], claimed[1][2], redis.call('HGET', failures, id) }
       else
         trimmed[#trimmed + 1] = id
         redis.call('HDEL', failures, id)

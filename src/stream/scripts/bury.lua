@@ -24,6 +24,11 @@ else
   return 'missing'
 end
 
+-- Of one that was not read its own fields tell what it is.
+local handler = ARGV[11]
+for f = 1, handler == '' and #fields or 0, 2 do
+  if fields[f] == 'type' then handler = fields[f + 1] break end
+end
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', dead)
 local no = lacks(dead, 'XADD', guard, 'SET', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM')
@@ -35,7 +40,7 @@ local record = redis.call('HGET', failures, id)
 if record then first = tonumber(string.match(record, '^(%d+) ')) or first end
 
 redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
-  handler = ARGV[11], stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
+  handler = handler, stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
   replays = ARGV[13], checks = ARGV[14] })))
 redis.call('SET', guard, '', 'PX', 3600000)
 redis.call('XACK', stream, group, id)
