@@ -8,7 +8,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use streamhand::{Context, Envelope, Failure, Registry};
 
-use crate::support::{Server, Setup, WorkerProcess, dead, eventually, settled};
+use crate::support::{Server, Setup, WorkerProcess, dead, eventually, scripts, settled};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 /// What has nothing to do with a refusal takes no longer, on a busy machine.
@@ -54,6 +54,23 @@ fn registry() -> Registry {
             }
             note(&ctx).await
         })
+        .on_raw("test.full.plain", async |_: Envelope, _: Context| Ok(()))
+        .on_raw("test.full.once", async |_: Envelope, _: Context| Ok(()))
+        .on_raw(
+            "test.full.again",
+            async |_: Envelope, ctx: Context| match ctx.attempt() {
+                1 => Err("asked to fail".into()),
+                _ => Ok(()),
+            },
+        )
+        .on_raw("test.full.emits", async |_: Envelope, ctx: Context| {
+            let to = format!("{{{}}}:out", ctx.stream());
+            ctx.emit_envelope(&to, Envelope::new("test.out"));
+            Ok(())
+        })
+        .on_raw("test.full.dies", async |_: Envelope, _: Context| {
+            Err(Failure::permanent("asked to fail for good"))
+        })
         .on_raw("test.dies", async |_: Envelope, _: Context| {
             Err(Failure::permanent("asked to fail for good"))
         })
@@ -79,7 +96,8 @@ async fn start(
         .worker(&format!("streams = [\"{stream}\"]"))
         .worker("concurrency = 8")
         .more("[handlers.\"test.rated\"]\nrate = \"1000/s\"\nrate_scope = \"group\"")
-        .more("[handlers.\"test.once\"]\ndeduplicate = \"1h\"");
+        .more("[handlers.\"test.once\"]\ndeduplicate = \"1h\"")
+        .more("[handlers.\"test.full.once\"]\ndeduplicate = \"1h\"");
     WorkerProcess::builder()
         .test("refusals::refused_worker")
         .config(&setup.toml())
@@ -258,6 +276,118 @@ on_both_servers! {
             case(":workers:dead", "{s}:workers:dead is a hash and should be a stream"),
         ];
         take_away_each(&server, &cases).await;
+    }
+
+    async fn a_key_of_which_little_depends_holds_up_nothing_else(server: Server) {
+        let cases = [
+            case(":workers:again", ""),
+            case(":scheduled", "{s}:scheduled is a string and should be a zset"),
+            case(":workers:tidied", ""),
+            case(":workers:kept", ""),
+            case(":workers:breakers", ""),
+        ];
+        take_away_each(&server, &cases).await;
+    }
+
+    async fn breakers_that_can_not_be_taken_over_keep_no_worker_from_starting(server: Server) {
+        let mut redis = server.connect().await;
+        let () = redis.set("{s}:workers:breakers", "in the way").await.unwrap();
+        let mut worker = start(&server, &mut redis, "s", "").await;
+        publish(&mut redis, "s", "plain", 3).await;
+        eventually(PATIENCE, "them", async || ran(&mut redis, "s", "plain").await == 3).await;
+        worker.wait_for_log("circuit breakers begin closed", PATIENCE).await;
+        stops(worker).await;
+    }
+
+    async fn a_stream_whose_group_may_not_be_joined_or_read_holds_up_no_other(server: Server) {
+        let mut redis = server.connect().await;
+        let () = redis.set("k", "in the way").await.unwrap();
+        acl(&mut redis, &format!("w on >secret ~s ~{{s}}:* ~k ~{{k}}:* ~test:* {RIGHTS}")).await;
+        let setup = Setup::at(format!("redis://w:secret@127.0.0.1:{}", server.port()));
+        let setup = setup.worker("streams = [\"t\", \"s\", \"k\"]").worker("concurrency = 8");
+        let mut worker =
+            WorkerProcess::builder().test("refusals::refused_worker").config(&setup.toml()).start();
+        publish(&mut redis, "s", "plain", 5).await;
+        publish(&mut redis, "t", "plain", 5).await;
+        let all = async |stream: &str, count: usize| {
+            eventually(PATIENCE, format!("{count} of {stream}"), async || {
+                match ran(&mut redis.clone(), stream, "plain").await {
+                    n if n == count => Ok(()),
+                    n => Err(format!("{n}\n{}", worker.log())),
+                }
+            })
+            .await
+        };
+        all("s", 5).await;
+        assert_eq!(ran(&mut redis.clone(), "t", "plain").await, 0);
+        // Each by itself, once what is in its way is gone.
+        let () = redis.clone().del("k").await.unwrap();
+        publish(&mut redis.clone(), "k", "plain", 5).await;
+        all("k", 5).await;
+        acl(&mut redis.clone(), "w ~t ~{t}:*").await;
+        all("t", 5).await;
+        // One that is taken away while it is read.
+        acl(&mut redis.clone(), "w resetkeys ~s ~{s}:* ~k ~{k}:* ~test:*").await;
+        publish(&mut redis.clone(), "t", "plain", 5).await;
+        for round in 2..5 {
+            publish(&mut redis.clone(), "s", "plain", 5).await;
+            all("s", 5 * round).await;
+        }
+        // A read that had begun may still have brought one, which can't be acknowledged then.
+        let came = ran(&mut redis.clone(), "t", "plain").await;
+        assert!(came <= 6, "{came}");
+        acl(&mut redis.clone(), "w ~t ~{t}:*").await;
+        eventually(PATIENCE, "those that were held up", async || match ran(&mut redis.clone(), "t", "plain").await {
+            10.. => Ok(()),
+            n => Err(format!("{n}\n{}", worker.log())),
+        })
+        .await;
+        let said = worker.wait_for_log("its ACL lacks ~t", PATIENCE).await;
+        assert!(said.contains("joining the group"), "{said}");
+        worker.wait_for_log("joining the group \"workers\" of \"k\"", PATIENCE).await;
+        stops(worker).await;
+    }
+
+    /// As much of it as needs no memory: what does is kept, and done once there is some.
+    async fn a_server_that_is_full_loses_nothing_and_holds_up_no_acknowledgements(server: Server) {
+        let mut redis = server.connect().await;
+        scripts::load(&mut redis).await;
+        let mut worker = start(&server, &mut redis, "s", "~streamhand:*").await;
+        publish(&mut redis, "s", "full.plain", 1).await;
+        settled(&mut redis, "s", PATIENCE).await;
+        worker.freeze();
+        for kind in ["full.dies", "full.emits", "full.once", "full.again"] {
+            publish(&mut redis, "s", kind, 3).await;
+        }
+        publish(&mut redis, "s", "full.plain", 20).await;
+        let memory = async |most: &str| {
+            let mut config = redis::cmd("CONFIG");
+            config.arg("SET").arg("maxmemory").arg(most);
+            let () = config.query_async(&mut redis.clone()).await.unwrap();
+        };
+        memory("1").await;
+        worker.thaw();
+        // All but what has to be written for.
+        eventually(PATIENCE, "those that need no memory", async || {
+            let mut command = redis::cmd("XINFO");
+            command.arg("GROUPS").arg("s");
+            let info: redis::streams::StreamInfoGroupsReply = command.query_async(&mut redis.clone()).await.map_err(|error| error.to_string())?;
+            match (info.groups[0].lag, info.groups[0].pending) {
+                (Some(0), ..=9) => Ok(()),
+                (lag, pending) => Err(format!("lag {lag:?}, {pending} pending\n{}", worker.log())),
+            }
+        })
+        .await;
+        worker.wait_for_log("OOM", PATIENCE).await;
+        let letters = async || redis.clone().xlen::<_, u64>("{s}:workers:dead").await.unwrap();
+        assert_eq!(letters().await, 0);
+        memory("0").await;
+        settled(&mut redis.clone(), "s", PATIENCE).await;
+        assert_eq!(letters().await, 3, "{}", worker.log());
+        let out: u64 = redis.clone().xlen("{s}:out").await.unwrap();
+        assert_eq!(out, 3, "{}", worker.log());
+        assert!(!worker.log().contains("LOST"), "{}", worker.log());
+        stops(worker).await;
     }
 
     /// The README's rule has the rates' keys apart.

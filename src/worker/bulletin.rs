@@ -139,7 +139,7 @@ impl Bulletin {
         for circuit in changed {
             let now = (circuit.opened(), circuit.closed());
             let before = self.told.get(&circuit.key).copied().unwrap_or_default();
-            for source in &shared.sources {
+            for source in told(&shared) {
                 match circuit.state() {
                     // Opened here, and not because another one told so.
                     State::Open { until } if now.0 > before.0 => {
@@ -156,7 +156,7 @@ impl Bulletin {
             }
             self.told.insert(circuit.key.clone(), now);
         }
-        for source in &shared.sources {
+        for source in told(&shared) {
             let link = self.link().await?;
             link.note_breakers(&source.keys, &shared.consumer, &notes)
                 .await?;
@@ -193,7 +193,7 @@ impl Bulletin {
         let shared = self.shared.clone();
         let epochs: Vec<u64> = of_group.iter().map(|circuit| circuit.epoch()).collect();
         let mut open: HashMap<String, Duration> = HashMap::new();
-        for source in &shared.sources {
+        for source in told(&shared) {
             for (key, left) in self.link().await?.open_breakers(&source.keys).await? {
                 let longest = open.entry(key).or_default();
                 *longest = left.max(*longest);
@@ -225,6 +225,12 @@ impl Bulletin {
             }
         }
     }
+}
+
+/// The streams that it is told by: those whose group can be joined.
+fn told(shared: &Shared) -> impl Iterator<Item = &Arc<Source>> {
+    let all = shared.sources.iter();
+    all.filter(|source| !source.is_barred())
 }
 
 /// The stream by which workers agree: the same for all that read the same ones.

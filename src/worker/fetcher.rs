@@ -135,6 +135,11 @@ impl Fetcher {
                     self.shared.rejoin();
                     tracing::warn!("{}", trouble.error());
                 }
+                // One stream may be in the way of reading all of them: joining each tells which.
+                _ if trouble.is_about_a_key() => {
+                    self.shared.rejoin();
+                    self.complaint.warn(trouble.error().to_string());
+                }
                 _ => self.complaint.warn(trouble.error().to_string()),
             }
             tokio::select! {
@@ -149,17 +154,8 @@ impl Fetcher {
         let mut link = connecting.map_err(Trouble::Broken)?;
         let connecting = self.shared.connect_reader().await;
         let reader = connecting.map_err(Trouble::Broken)?;
-        for source in self.shared.sources.clone() {
-            self.join(&mut link, &source).await?;
-            if source.again.as_ref().is_some_and(|again| again.is_active()) {
-                self.join(&mut link, source.again.as_ref().expect("it is active"))
-                    .await?;
-            }
-        }
-        if !self.shared.joined.is_cancelled() {
-            for source in &self.shared.sources {
-                bulletin::inherit(&self.shared, &mut link, source).await?;
-            }
+        for source in self.shared.all_sources() {
+            self.try_to_join(&mut link, &source).await?;
         }
         self.shared.joined.cancel();
         self.shared.adopt_soon();
@@ -170,6 +166,25 @@ impl Fetcher {
             );
         }
         self.lines = Some(Lines { reader, link });
+        Ok(())
+    }
+
+    /// Joins a group, unless that was refused a moment ago. Where it is, its stream waits by itself.
+    async fn try_to_join(&mut self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
+        let stream = &source.keys.stream;
+        if self.refusals.wait(Chore::Join, stream).is_some() {
+            return Ok(());
+        }
+        let is_first = source.known().is_none() && !source.deletes();
+        let joined = self.join(link, source).await;
+        let joined = self.refusals.heard(Chore::Join, stream, joined)?;
+        if joined.is_some() && is_first {
+            bulletin::inherit(&self.shared, link, source).await?;
+        }
+        if source.is_barred() && joined.is_some() {
+            tracing::info!(stream, "the group can be joined now");
+        }
+        source.set_barred(joined.is_none());
         Ok(())
     }
 
@@ -221,10 +236,18 @@ impl Fetcher {
     async fn round(&mut self, lines: &mut Lines) -> Result<(), Trouble> {
         let Lines { reader, link } = lines;
         if self.shared.take_rejoin() {
-            for source in self.shared.active_sources() {
-                self.join(link, &source).await?;
+            for source in self.shared.all_sources() {
+                self.try_to_join(link, &source).await?;
             }
             self.shared.adopt_soon();
+        }
+        for source in self.shared.all_sources() {
+            if source.is_barred() {
+                self.try_to_join(link, &source).await?;
+            }
+        }
+        if self.shared.active_sources().is_empty() {
+            return self.until_there_is_room().await;
         }
         // Whatever has changed, everything below is decided anew.
         if self.shared.take_replan() {

@@ -12,6 +12,7 @@ const ENTRIES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 /// What can be refused of a stream, and wait by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chore {
+    Join,
     Adopt,
     Reclaim,
     Wake,

@@ -89,7 +89,7 @@ impl Renewer {
         let sent = Instant::now();
         let batches = self.shared.held.snapshot();
         let mut refused = Vec::new();
-        for source in self.shared.active_sources() {
+        for source in self.shared.joined_sources() {
             match self.renew_all(&mut link, &source, &batches).await {
                 Ok(()) => {}
                 Err(trouble @ Trouble::Broken(_)) => return Err(trouble),

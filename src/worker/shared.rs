@@ -229,14 +229,28 @@ impl Shared {
 
     /// The streams there is something to look for in.
     pub fn active_sources(&self) -> Vec<Arc<Source>> {
-        let mut active = self.sources.clone();
-        active.extend(
+        let mut active = self.all_sources();
+        active.retain(|source| !source.is_barred());
+        active
+    }
+
+    /// The streams that entries may be held of: those as well whose group was joined once and can't be joined now.
+    pub fn joined_sources(&self) -> Vec<Arc<Source>> {
+        let mut joined = self.all_sources();
+        joined.retain(|source| !source.is_barred() || source.known().is_some());
+        joined
+    }
+
+    /// The same with those whose group can't be joined.
+    pub fn all_sources(&self) -> Vec<Arc<Source>> {
+        let mut all = self.sources.clone();
+        all.extend(
             self.sources
                 .iter()
                 .filter_map(|source| source.again.clone())
                 .filter(|again| again.is_active()),
         );
-        active
+        all
     }
 
     /// Where the group of a stream begins if there is none.

@@ -21,6 +21,8 @@ pub(super) struct Source {
     pub schedule: Schedule,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
+    /// Joining its group was refused: nothing is asked of it until that is done.
+    barred: AtomicBool,
     /// Entries of it wait for a worker that can handle them.
     waiting: AtomicBool,
     /// Others may have left some there.
@@ -52,6 +54,7 @@ impl Source {
             again: None,
             schedule: Schedule::default(),
             active: AtomicBool::new(false),
+            barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             heard_of_waiting: AtomicBool::new(false),
             pauses: pauses.clone(),
@@ -67,6 +70,7 @@ impl Source {
             again: Some(Arc::new(again)),
             schedule: Schedule::default(),
             active: AtomicBool::new(true),
+            barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             heard_of_waiting: AtomicBool::new(false),
             pauses,
@@ -170,6 +174,15 @@ impl Source {
 
     fn set_waiting(&self, waiting: bool) {
         self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Whether its group could not be joined when that was last tried.
+    pub fn is_barred(&self) -> bool {
+        self.barred.load(Ordering::Relaxed)
+    }
+
+    pub fn set_barred(&self, barred: bool) {
+        self.barred.store(barred, Ordering::Relaxed);
     }
 
     pub fn is_active(&self) -> bool {

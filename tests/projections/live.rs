@@ -60,7 +60,7 @@ on_both_servers! {
     }
 
     async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {
-        let mut redis = server.connect().await;
+        let redis = server.connect().await;
         let (store, ids) = (store(&server, 4), names(8));
         for id in &ids {
             happens(&store, id, (0..50).map(|_| any_event())).await;
