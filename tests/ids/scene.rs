@@ -573,13 +573,13 @@ impl Scene<'_> {
                 }
                 "publish_once" => {
                     for _ in 0..2 {
-                        let once = ["60000", "type", "t"];
+                        let once = ["60000", "ab12", "type", "t"];
                         self.step(script, &[&stream[..], "mark"], &once).await;
                     }
                 }
                 _ => {
                     let keys = [&stream[..], "due", "events"];
-                    self.step("schedule", &keys, &["e", "1", "", "type", "t"])
+                    self.step("schedule", &keys, &["e", &"a".repeat(32), "1", "", "type", "t"])
                         .await;
                     self.step(script, &keys, &["10", "10000"]).await;
                 }
