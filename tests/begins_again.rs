@@ -221,9 +221,7 @@ on_both_servers! {
             .await;
         }
         settled(&mut redis, "jobs", PATIENCE).await;
-        let attempts: Vec<u32> =
-            jobs::started(&mut redis).await.iter().filter(|t| t.id == "parked").map(|t| t.attempt).collect();
-        assert_eq!(attempts, [1, 2, 3]);
+        assert_eq!(attempts_of(&mut redis, "parked").await, [1, 2, 3]);
         assert_eq!(jobs::handled(&mut redis).await["parked"], 1);
         worker.stop().await;
     }
@@ -235,16 +233,76 @@ on_both_servers! {
         let worker = setup.start();
         let ids = jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::Fail(1))]).await;
         parks(&mut redis, 1).await;
-        eventually(PATIENCE, "the position to be noted", async || {
-            redis::cmd("HGET").arg(POSITION).arg("last").query_async::<String>(&mut redis).await.unwrap() == ids[0]
-        })
-        .await;
+        noted(&mut redis, &ids[0]).await;
         worker.stop().await;
         set_back(&mut redis).await;
         let other = setup.start();
         settled(&mut redis, "jobs", PATIENCE).await;
         let attempts: Vec<u32> = jobs::started(&mut redis).await.iter().map(|trace| trace.attempt).collect();
         assert_eq!(attempts, [1, 2]);
+        other.stop().await;
+    }
+
+    /// It has read the entry as a new one, and has not looked at it. What it had sent before comes late.
+    async fn a_worker_that_dies_over_a_group_that_was_set_back_has_no_attempt_had_twice(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"1s\"").retry("backoff = { initial = \"2s\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        let ids = jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::Fail(2))]).await;
+        eventually(PATIENCE, "two attempts", async || jobs::starts_of(&mut redis, "parked").await == 2).await;
+        parks(&mut redis, 1).await;
+        worker.stop().await;
+        set_back(&mut redis).await;
+        let dead = "sh2-300-gone-3-0000000000000003";
+        let _: Value = redis::cmd("XREADGROUP")
+            .arg(&["GROUP", "workers", dead, "STREAMS", "jobs", ">"])
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let g = |name: &str| format!("{{jobs}}:workers:{name}");
+        let late: Vec<String> = redis::cmd("EVAL")
+            .arg(scripts::text("park"))
+            .arg(4)
+            .arg(&["jobs", &g("retry"), &g("failures"), &g("waiting")])
+            .arg(&["workers", &ids[0], dead, "1", "0", "0", "5", "-", "late", "-"])
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        assert_eq!(late, ["taken"]);
+        let other = setup.start();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(attempts_of(&mut redis, "parked").await, [1, 2, 3]);
+        other.stop().await;
+    }
+
+    /// Its delivery would take it from whoever was woken with it.
+    async fn what_is_due_in_a_group_that_was_set_back_is_not_woken_before_it_is_read(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).retry("backoff = { initial = \"1s\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        let ids = jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::Fail(1))]).await;
+        parks(&mut redis, 1).await;
+        noted(&mut redis, &ids[0]).await;
+        worker.stop().await;
+        set_back(&mut redis).await;
+        let g = |name: &str| format!("{{jobs}}:workers:{name}");
+        let retry = g("retry");
+        eventually(PATIENCE, "the due time to be looked at", async || {
+            let woken: Vec<Value> = redis::cmd("EVAL")
+                .arg(scripts::text("wake"))
+                .arg(7)
+                .arg(&["jobs", &retry, &g("failures"), &g("again"), &g("paused"), "{jobs}:scheduled", &g("waiting")])
+                .arg(&["workers", "another", "10", "100000"])
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            assert_eq!(woken[0], Value::Array(Vec::new()));
+            !redis::cmd("EXISTS").arg(&retry).query_async::<bool>(&mut redis).await.unwrap()
+        })
+        .await;
+        let other = setup.start();
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(attempts_of(&mut redis, "parked").await, [1, 2]);
         other.stop().await;
     }
 
@@ -266,6 +324,26 @@ on_both_servers! {
         assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await.len(), 1);
         worker.stop().await;
     }
+}
+
+async fn attempts_of(redis: &mut MultiplexedConnection, id: &str) -> Vec<u32> {
+    let started = jobs::started(redis).await;
+    let of_it = started.iter().filter(|trace| trace.id == id);
+    of_it.map(|trace| trace.attempt).collect()
+}
+
+/// Waits until whoever joins will know that the group has read this.
+async fn noted(redis: &mut MultiplexedConnection, id: &str) {
+    eventually(PATIENCE, "the position to be noted", async || {
+        let last: Option<String> = redis::cmd("HGET")
+            .arg(POSITION)
+            .arg("last")
+            .query_async(redis)
+            .await
+            .unwrap();
+        last.as_deref() == Some(id)
+    })
+    .await;
 }
 
 async fn parks(redis: &mut MultiplexedConnection, count: usize) {

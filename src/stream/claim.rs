@@ -13,9 +13,9 @@ use super::settle::script;
 use super::waiting::Range;
 use crate::event::{Entry, EntryId};
 
-script!(WAKE, "wake", behind "common/ids", behind "common/rights");
-script!(TAKE_WAITING, "take_waiting", behind "common/rights");
-script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights");
+script!(WAKE, "wake", behind "common/ids", behind "common/rights", behind "common/reading");
+script!(TAKE_WAITING, "take_waiting", behind "common/ids", behind "common/rights", behind "common/reading");
+script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights", behind "common/known");
 script!(ADOPT, "adopt", behind "common/ids", behind "common/rights", behind "common/known");
 script!(MET_AGAIN, "met_again", behind "common/known");
 script!(RENEW, "renew");
@@ -297,6 +297,7 @@ impl Link {
         let answer = RECLAIM
             .key(&keys.stream)
             .key(&keys.failures)
+            .key(&keys.retry)
             .arg(reclaim.group)
             .arg(reclaim.me)
             .arg(reclaim.holder)

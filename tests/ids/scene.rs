@@ -288,7 +288,8 @@ impl Scene<'_> {
             "-",
             "9000000000000",
         ];
-        self.step("reclaim", &["jobs", failures], &late).await;
+        self.step("reclaim", &["jobs", failures, retry], &late)
+            .await;
         self.step(
             "adopt",
             &["jobs", failures, retry],
@@ -579,8 +580,12 @@ impl Scene<'_> {
                 }
                 _ => {
                     let keys = [&stream[..], "due", "events"];
-                    self.step("schedule", &keys, &["e", &"a".repeat(32), "1", "", "type", "t"])
-                        .await;
+                    self.step(
+                        "schedule",
+                        &keys,
+                        &["e", &"a".repeat(32), "1", "", "type", "t"],
+                    )
+                    .await;
                     self.step(script, &keys, &["10", "10000"]).await;
                 }
             }

@@ -16,10 +16,14 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local out = {}
 for a = 2, #ARGV, 9 do
   local id = ARGV[a]
+  local count = tonumber(ARGV[a + 2])
   local p = redis.call('XPENDING', stream, group, id, id, 1)
+  local record = redis.call('HGET', failures, id)
+  -- Where its group was set back the count begins again: what is noted tells a late step from this delivery's.
+  local noted = record and tonumber(string.match(record, '^%d+ %d+ (%d+) ')) or 0
   if #p == 0 then
     out[#out + 1] = 'nobody'
-  elseif p[1][2] ~= ARGV[a + 1] or p[1][4] ~= tonumber(ARGV[a + 2]) then
+  elseif p[1][2] ~= ARGV[a + 1] or p[1][4] ~= count or noted > count then
     out[#out + 1] = 'taken'
   else
     -- XCLAIM first: it is not refused when memory is short, and after it ZADD and HSET are not either.
@@ -37,7 +41,6 @@ for a = 2, #ARGV, 9 do
       -- alone, `+` where that died with others beside it, or `-`, reason to bury it for, `?` where it waits for a worker
       -- that can handle it, or `-`, last error. What is given back is still on the attempt before which its worker died.
       local first, given, died, doomed, error
-      local record = redis.call('HGET', failures, id)
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
       if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
       if ARGV[a + 4] ~= '1' then died = '-' end

@@ -1,7 +1,7 @@
 -- Takes over what one holder let lapse. An entry on its third attempt or on its last may be what killed its
 -- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
--- Behind: common/ids, common/rights
--- KEYS: stream, failures
+-- Behind: common/ids, common/rights, common/known
+-- KEYS: stream, failures, retry
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
 --       goes alone, room for one alone (0|1), id to begin at, time (ms) after which nothing is taken: then the server
 --       stood still on the way, and what looks old may only be unrenewed
@@ -46,7 +46,15 @@ for _, p in ipairs(pending) do
   local id, idle, count = p[1], p[3], p[4]
   local record = redis.call('HGET', failures, id)
   local given = record and tonumber(string.match(record, '^%d+ (%d+) ')) or 0
-  if count - given + 1 >= from then
+  local is_parked = false
+  if count == 1 then
+    -- Whoever had it delivered after its group was set back is gone, and never came to look at it.
+    local noted = last_noted(failures, id)
+    is_parked, count = parks_again(stream, group, KEYS[3], id, noted), noted or count
+  end
+  if is_parked then
+    -- It waits for its due time.
+  elseif count - given + 1 >= from then
     if alone_room and #alone == 0 then
       take(id, idle, count, me .. '!', alone)
     else

@@ -1,6 +1,6 @@
 -- Takes entries that wait for a worker that can handle them: others gave them back because they did not know their type
 -- or version, or because a limit, a pause or an open breaker held it back.
--- Behind: common/rights
+-- Behind: common/ids, common/rights, common/reading
 -- KEYS: stream, retry, failures, waiting (a zset of equal scores: `<bytes of the type>:<type>:<version>:<id>`)
 -- ARGV: group, consumer, most entries, most bytes, then for every kind: the bounds of its names, as ZRANGEBYLEX has them,
 --       and most entries of it
@@ -14,7 +14,7 @@ local no = lacks(stream, 'XCLAIM', failures, 'HGET HDEL', retry, 'ZADD ZREM', wa
 if no then return no end
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
-local out, trimmed, more, bytes = {}, {}, {}, 0
+local out, trimmed, more, bytes, last = {}, {}, {}, 0, nil
 for a = 5, #ARGV, 3 do
   local most = math.min(left, tonumber(ARGV[a + 2]))
   local names = redis.call('ZRANGEBYLEX', waiting, ARGV[a], ARGV[a + 1], 'LIMIT', 0, most + 1)
@@ -30,8 +30,12 @@ for a = 5, #ARGV, 3 do
       -- Its group was made anew, or `(parked)` was deleted: waking knows what to do with it.
       redis.call('ZADD', retry, 'XX', now, id)
     elseif waits == '?' and p[1][2] == '(parked)' and p[1][4] == tonumber(count) then
-      local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', p[1][4] + 1)
-      if #claimed == 1 then
+      last = last or read_up_to(stream, group)
+      local is_to_come = above(id, last)
+      local claimed = is_to_come or redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', p[1][4] + 1)
+      if is_to_come then
+        -- Its group was set back below it. It goes on when it is delivered: see wake.lua.
+      elseif #claimed == 1 then
         out[#out + 1] = { id, p[1][4] + 1, claimed[1][2], record }
         for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
       else

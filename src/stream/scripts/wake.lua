@@ -1,6 +1,7 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
--- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped.
--- Behind: common/ids, common/rights
+-- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped, and so are those of
+-- entries that are to be delivered as new: the group was set back below them.
+-- Behind: common/ids, common/rights, common/reading
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
 --       paused, scheduled, waiting
 -- ARGV: group, consumer, most entries, most bytes
@@ -32,17 +33,13 @@ for _, id in ipairs(ids) do
   if bytes > tonumber(ARGV[4]) then break end
   local p = redis.call('XPENDING', stream, group, id, id, 1) -- NOGROUP is raised here, before the first write
   local count, take = 1, false
+  last = last or read_up_to(stream, group)
   if #p == 1 then
-    take = p[1][2] == '(parked)'
+    -- Were one that is yet to be delivered taken now, its delivery would take it from whoever has it then. It goes on
+    -- when it is delivered: see known.lua.
+    take = p[1][2] == '(parked)' and not above(id, last)
     count = p[1][4] + 1
   else
-    if not last then
-      for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-        local info = {}
-        for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
-        if info.name == group then last = info['last-delivered-id'] end
-      end
-    end
     -- An id above the last delivered one will be delivered as new, unless it is gone.
     take = not above(id, last) or #redis.call('XRANGE', stream, id, id) == 0
     -- It goes on at the count it was parked with, or its attempts would begin again.
