@@ -13,7 +13,8 @@
 //!
 //! What the model leaves out: other entries (batches, budgets, order), how long things take (only that a lease
 //! can pass), errors inside a script (each looks before it writes), a new entry under an old id after a
-//! failover, and the memory of what was acknowledged, which spares work and keeps no promise.
+//! failover, a group that is set back over what a worker holds or before all have heard that it was read, and the
+//! memory of what was acknowledged, which spares work and keeps no promise.
 
 #![forbid(unsafe_code)]
 

@@ -76,6 +76,7 @@ pub enum Action {
     DeletesParked,
     DestroysGroup,
     EmptiesRedis,
+    SetsBack,
 }
 
 /// Which of a worker's connections was cut.
@@ -173,6 +174,7 @@ impl Display for Action {
             Action::DeletesRetryKey => f.write_str("somebody deletes the retry key"),
             Action::DeletesParked => f.write_str("somebody deletes the consumer (parked)"),
             Action::DestroysGroup => f.write_str("somebody destroys the group"),
+            Action::SetsBack => f.write_str("somebody sets the group back below the entry"),
             Action::EmptiesRedis => {
                 f.write_str("somebody empties Redis, and the entry comes after that")
             }
@@ -203,6 +205,7 @@ impl Display for Fetch {
             Fetch::Wake => f.write_str("wake"),
             Fetch::Reclaim => f.write_str("reclaim"),
             Fetch::Adopt => f.write_str("adopt"),
+            Fetch::MeetAgain => f.write_str("met_again"),
             Fetch::Scan => f.write_str("XPENDING IDLE"),
             Fetch::Claim { deliveries } => {
                 write!(f, "XCLAIM of what had been delivered {deliveries} times")

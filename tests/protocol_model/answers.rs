@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Transition};
 use crate::messages::{
-    Delivery, FetchSlot, RenewSlot, Renewal, SettleSlot, Settlement, Step, Verdict,
+    Delivery, Fetch, FetchSlot, RenewSlot, Renewal, SettleSlot, Settlement, Step, Verdict,
 };
 use crate::rules::Rules;
 use crate::state::{Held, Phase, State, Who, Worker};
@@ -14,7 +14,14 @@ pub fn receive(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>
         let mut state = *state;
         let worker = state.worker(who);
         worker.fetch = FetchSlot::Idle;
-        receive_delivery(rules, worker, delivery);
+        if delivery.known && rules.defences.looks_at_the_known {
+            worker.fetch = FetchSlot::Sent {
+                fetch: Fetch::MeetAgain,
+                outdated: false,
+            };
+        } else {
+            receive_delivery(rules, worker, delivery);
+        }
         out.push(Transition::fair(
             Action::ReceivesDelivery(who, fetch, delivery),
             state,

@@ -149,7 +149,7 @@ fn with_an_ack_that_leaves_the_due_time_a_late_one_sets_the_attempts_back() {
         Rules::new(2),
         may!(crashes: 1, failures: 2, releases: 1),
         |defences| defences.ack_clears_the_due_time = false,
-        Violation::TooManyStarts,
+        Violation::AttemptTwice,
         &[
             "release of delivery 3: done",
             "ack of delivery 2 reaches Redis",
@@ -164,7 +164,7 @@ fn with_a_forced_count_of_one_the_attempts_begin_again() {
         Rules::new(2),
         may!(parked_deleted: 1, failures: 2),
         |defences| defences.forced_count_goes_on = false,
-        Violation::TooManyStarts,
+        Violation::AttemptTwice,
         &[
             "deletes the consumer (parked)",
             "wake: the entry, delivery 1, attempt 1",
@@ -374,6 +374,106 @@ fn with_a_second_worker_that_joins_first_the_memory_of_others_comes_too_late() {
         &[
             "empties Redis, and the entry comes after that",
             "another worker makes a new group, which begins at the end",
+        ],
+    );
+}
+
+#[test]
+fn without_a_look_at_what_is_known_a_group_set_back_has_an_attempt_twice() {
+    breaks(
+        Rules::new(2),
+        may!(set_backs: 1, failures: 1),
+        |defences| defences.looks_at_the_known = false,
+        Violation::AttemptTwice,
+        &[
+            "park of delivery 1: done",
+            "sets the group back",
+            "deliver: the entry, delivery 1",
+            "wake: nothing",
+            "starts the handler, attempt 1",
+        ],
+    );
+}
+
+#[test]
+fn without_a_look_at_what_is_known_a_group_set_back_takes_what_is_parked_out_of_its_backoff() {
+    breaks(
+        Rules::new(2),
+        may!(set_backs: 1, failures: 1),
+        |defences| defences.looks_at_the_known = false,
+        Violation::LeavesItsBackoff,
+        &[
+            "park of delivery 1: done",
+            "sets the group back",
+            "deliver: the entry, delivery 1",
+            "starts the handler",
+        ],
+    );
+}
+
+#[test]
+fn with_an_adopt_that_does_not_look_a_lost_read_of_a_group_set_back_has_an_attempt_twice() {
+    breaks(
+        Rules::new(2),
+        may!(set_backs: 1, failures: 1, losses: 1),
+        |defences| defences.adopt_looks_at_the_known = false,
+        Violation::AttemptTwice,
+        &[
+            "park of delivery 1: done",
+            "sets the group back",
+            "deliver reaches Redis",
+            "adopt: the entry, delivery 1",
+            "starts the handler, attempt 1",
+        ],
+    );
+}
+
+#[test]
+fn with_a_reclaim_that_does_not_look_a_death_after_a_group_was_set_back_has_an_attempt_twice() {
+    breaks(
+        Rules::new(3),
+        may!(set_backs: 1, failures: 2, crashes: 1),
+        |defences| defences.reclaim_looks_at_the_known = false,
+        Violation::AttemptTwice,
+        &[
+            "park of delivery 2: done",
+            "sets the group back",
+            "the dead worker's deliver reaches Redis",
+            "reclaim: the entry, delivery 2",
+            "starts the handler, attempt 2",
+        ],
+    );
+}
+
+#[test]
+fn with_a_park_that_does_not_ask_the_record_a_late_one_sets_the_attempts_back() {
+    breaks(
+        Rules::new(3),
+        may!(set_backs: 1, failures: 2, losses: 1),
+        |defences| defences.park_asks_the_record = false,
+        Violation::AttemptTwice,
+        &[
+            "park of delivery 2: done",
+            "sets the group back",
+            "deliver: the entry, delivery 1",
+            "park of delivery 1 reaches Redis",
+            "starts the handler, attempt 2",
+        ],
+    );
+}
+
+#[test]
+fn with_a_wake_of_what_is_to_be_delivered_a_group_set_back_takes_it_from_its_holder() {
+    breaks(
+        Rules::new(2),
+        may!(set_backs: 1, failures: 1),
+        |defences| defences.wake_leaves_what_is_to_come = false,
+        Violation::TakenFromItsHolder,
+        &[
+            "park of delivery 1: done",
+            "sets the group back",
+            "wake: the entry, delivery 2",
+            "deliver: the entry, delivery 1",
         ],
     );
 }

@@ -9,6 +9,8 @@ pub enum Fetch {
     Wake,
     Reclaim,
     Adopt,
+    /// What came as new and is known from before is looked at.
+    MeetAgain,
     /// A reclaim in two commands, with the defence against it taken out: XPENDING, then XCLAIM of what it named.
     Scan,
     Claim {
@@ -27,6 +29,8 @@ pub struct Delivery {
     pub crashed: bool,
     /// A lease has passed since it was asked for.
     pub aged: bool,
+    /// It came as new, and is not above what the group is known to have read.
+    pub known: bool,
 }
 
 /// The delivery a step is about: "still mine" means pending with this consumer at this count.

@@ -54,6 +54,7 @@ pub fn run_fetch(
         Fetch::Reclaim if refused => None,
         Fetch::Reclaim => server.reclaim(me),
         Fetch::Adopt => server.adopt(me),
+        Fetch::MeetAgain => server.meet_again(me),
         Fetch::Scan => None,
         Fetch::Claim { deliveries } => server.claim(me, deliveries),
     })

@@ -16,11 +16,7 @@ pub fn steps(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
 
 /// What some worker does now and then, whichever it is.
 fn maintenance(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
-    let parked = state
-        .redis
-        .pending
-        .is_some_and(|pending| pending.holder == Holder::Parked);
-    if rules.defences.mend && parked && !state.redis.due {
+    if rules.defences.mend && is_parked(state) && !state.redis.due {
         let mut state = *state;
         run(rules, &mut state, |server| server.mend());
         out.push(Transition::fair(Action::Mends, state));
@@ -68,6 +64,11 @@ fn maintenance(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
 /// Whether a worker is up that joined before Redis was emptied: all have, unless they were started since.
 fn has_been_in_it(state: &State) -> bool {
     WORKERS.into_iter().any(|who| state.is_up(who))
+}
+
+fn is_parked(state: &State) -> bool {
+    let pending = state.redis.pending;
+    pending.is_some_and(|pending| pending.holder == Holder::Parked)
 }
 
 fn operators(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
@@ -145,6 +146,17 @@ fn hands(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
             redis.pending = None;
         },
     );
+    // What another worker holds would be taken from it, and what was settled runs once more: neither is a promise.
+    if state.redis.group && state.redis.delivered && is_parked(state) {
+        change(
+            spend(state, |left| &mut left.set_backs),
+            Action::SetsBack,
+            &|redis| {
+                redis.delivered = false;
+                redis.set_back = true;
+            },
+        );
+    }
     // What was in it is gone by somebody's will; what counts is what comes afterwards.
     if !state.redis.delivered && state.redis.copy == 0 {
         change(

@@ -13,6 +13,7 @@ pub enum Violation {
     StartsTheSettled,
     ComesBack,
     TooManyStarts,
+    AttemptTwice,
     LeavesItsBackoff,
     TakenFromItsHolder,
     DeadTwice,
@@ -30,6 +31,7 @@ impl Display for Violation {
             Violation::StartsTheSettled => "the handler starts on an entry that is acknowledged",
             Violation::ComesBack => "an acknowledged entry is delivered again",
             Violation::TooManyStarts => "the handler starts more often than it may",
+            Violation::AttemptTwice => "an attempt is had twice",
             Violation::LeavesItsBackoff => "a parked entry is taken before its time",
             Violation::TakenFromItsHolder => {
                 "an entry is taken from a holder whose lease has not lapsed"
@@ -93,7 +95,9 @@ pub fn broken_by(
     let is_parked = is
         .pending
         .is_some_and(|pending| pending.holder == Holder::Parked);
-    if was_parked && !is_parked && is.pending.is_some() && !is_wake(&step.action) {
+    // What is delivered as new where the group was set back is looked at before it starts.
+    let leaves = was_parked && !is_parked && is.pending.is_some();
+    if leaves && !is_wake(&step.action) && !was.set_back {
         return Some(Violation::LeavesItsBackoff);
     }
     None
@@ -131,6 +135,17 @@ fn broken_by_start(
     let ledger = step.state.ledger;
     if ledger.starts > rules.most_starts(ledger.crash_check) {
         return Some(Violation::TooManyStarts);
+    }
+    // It was delivered as new out of its backoff.
+    let pending = before.redis.pending;
+    if used.set_backs > 0 && before.redis.due && pending.is_some_and(|pending| pending.is_with(who))
+    {
+        return Some(Violation::LeavesItsBackoff);
+    }
+    if let Action::Starts(_, attempt) = step.action
+        && attempt < ledger.starts
+    {
+        return Some(Violation::AttemptTwice);
     }
     None
 }

@@ -108,6 +108,16 @@ pub struct Defences {
     pub joined_once_is_remembered: bool,
     /// Where one that could not know it has begun it at the end, who knows brings back what that has passed over.
     pub passed_over_comes_back: bool,
+    /// What comes as new below what the group is known to have read is looked at before it runs.
+    pub looks_at_the_known: bool,
+    /// Adopt looks so at what is at its first delivery: whoever read it may not have come to that.
+    pub adopt_looks_at_the_known: bool,
+    /// Reclaim does.
+    pub reclaim_looks_at_the_known: bool,
+    /// A park of an earlier delivery than the record names is a late one, also where the count has begun again.
+    pub park_asks_the_record: bool,
+    /// Wake leaves alone what is to be delivered as new: the delivery would take it from whoever was woken with it.
+    pub wake_leaves_what_is_to_come: bool,
 }
 
 impl Defences {
@@ -138,6 +148,11 @@ impl Defences {
             nobodys_has_no_lease: true,
             joined_once_is_remembered: true,
             passed_over_comes_back: true,
+            looks_at_the_known: true,
+            adopt_looks_at_the_known: true,
+            reclaim_looks_at_the_known: true,
+            park_asks_the_record: true,
+            wake_leaves_what_is_to_come: true,
         }
     }
 }
@@ -175,6 +190,8 @@ pub struct Budget {
     pub groups_destroyed: u8,
     /// Somebody empties Redis before the entry comes, under workers that begin new groups at the end.
     pub flushes: u8,
+    /// Somebody sets the group back below the entry while that is parked, when all have heard that it had been read.
+    pub set_backs: u8,
 }
 
 impl Budget {
@@ -196,6 +213,7 @@ impl Budget {
             parked_deleted: self.parked_deleted - left.parked_deleted,
             groups_destroyed: self.groups_destroyed - left.groups_destroyed,
             flushes: self.flushes - left.flushes,
+            set_backs: self.set_backs - left.set_backs,
         }
     }
 }

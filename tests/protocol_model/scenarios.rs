@@ -173,6 +173,23 @@ fn redis_emptied_under_workers_that_begin_at_the_end() {
     holds(Rules::new(2), may!(flushes: 1, freezes: 1, failures: 1));
 }
 
+#[test]
+fn a_group_set_back_while_the_entry_is_parked() {
+    holds_either_way(Rules::new(2), may!(set_backs: 1, failures: 2, releases: 1));
+    holds(Rules::new(3), may!(set_backs: 2, failures: 2));
+    holds(Rules::new(3), may!(set_backs: 1, failures: 2, losses: 1));
+    holds(Rules::new(2), may!(set_backs: 1, failures: 1, freezes: 1));
+}
+
+#[test]
+fn a_group_set_back_and_the_worker_that_reads_it_again_dies() {
+    holds(Rules::new(3), may!(set_backs: 1, failures: 2, crashes: 1));
+    holds(
+        Rules::new(2),
+        may!(set_backs: 1, failures: 1, crashes: 1, losses: 1),
+    );
+}
+
 /// All promises hold in every state that can be reached.
 pub fn holds(rules: Rules, budget: Budget) {
     let explored = explore(&rules, budget, None);

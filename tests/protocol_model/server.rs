@@ -22,7 +22,9 @@ impl Server<'_> {
             return None;
         }
         self.redis.delivered = true;
-        self.hand_over(me, false, 1)
+        let known = std::mem::take(&mut self.redis.set_back);
+        let delivery = self.hand_over(me, false, 1)?;
+        Some(Delivery { known, ..delivery })
     }
 
     pub fn wake(&mut self, me: Who) -> Option<Delivery> {
@@ -31,6 +33,9 @@ impl Server<'_> {
         }
         self.redis.due = false;
         let deliveries = match self.redis.pending {
+            Some(_) if !self.redis.delivered && self.rules.defences.wake_leaves_what_is_to_come => {
+                return None;
+            }
             Some(pending)
                 if pending.holder == Holder::Parked
                     || !self.rules.defences.wake_asks_the_holder =>
@@ -47,7 +52,13 @@ impl Server<'_> {
     }
 
     pub fn reclaim(&mut self, me: Who) -> Option<Delivery> {
-        let (from, deliveries) = self.lapsed(me)?;
+        let (from, mut deliveries) = self.lapsed(me)?;
+        if deliveries == 1 && self.rules.defences.reclaim_looks_at_the_known {
+            if self.parks_again() {
+                return None;
+            }
+            deliveries = self.redis.record.parked_at.max(1);
+        }
         self.take_over(me, from.alone, deliveries)
     }
 
@@ -64,7 +75,39 @@ impl Server<'_> {
 
     pub fn adopt(&mut self, me: Who) -> Option<Delivery> {
         let pending = self.redis.pending.filter(|pending| pending.is_with(me))?;
+        if pending.deliveries == 1 && self.rules.defences.adopt_looks_at_the_known {
+            return self.goes_on(me);
+        }
         self.hand_over(me, pending.is_alone(), pending.deliveries)
+    }
+
+    pub fn meet_again(&mut self, me: Who) -> Option<Delivery> {
+        let pending = self.redis.pending.filter(|pending| pending.is_with(me))?;
+        if pending.deliveries != 1 {
+            return None;
+        }
+        self.goes_on(me)
+    }
+
+    /// What was parked is parked again. The rest goes on behind the last delivery that is noted.
+    fn goes_on(&mut self, me: Who) -> Option<Delivery> {
+        if self.parks_again() {
+            return None;
+        }
+        self.hand_over(me, false, self.redis.record.parked_at + 1)
+    }
+
+    fn parks_again(&mut self) -> bool {
+        let redis = &mut *self.redis;
+        let parks = redis.due && redis.in_stream;
+        if parks {
+            redis.pending = Some(Pending {
+                holder: Holder::Parked,
+                deliveries: redis.record.parked_at.max(1),
+                lapsed: false,
+            });
+        }
+        parks
     }
 
     pub fn renew(&mut self, me: Who, held: Option<Fence>) -> Renewal {
@@ -149,6 +192,12 @@ impl Server<'_> {
     /// Park, or release where the attempt is given back.
     fn park(&mut self, me: Who, fence: Fence, give_back: bool) -> Verdict {
         match self.still_mine(me, fence) {
+            Verdict::Done
+                if self.redis.record.parked_at > fence.deliveries
+                    && self.rules.defences.park_asks_the_record =>
+            {
+                Verdict::Taken
+            }
             Verdict::Done if !self.redis.in_stream => {
                 self.settled(false);
                 Verdict::Trimmed
@@ -356,6 +405,7 @@ impl Server<'_> {
             attempt,
             crashed,
             aged: false,
+            known: false,
         }
     }
 }

@@ -130,6 +130,8 @@ pub struct Redis {
     pub emptied: bool,
     /// A group that was made as a new one began behind the entry.
     pub passed_over: bool,
+    /// The group was set back below the entry, which it had read.
+    pub set_back: bool,
     /// The group's last delivered id is at or past the entry.
     pub delivered: bool,
     pub pending: Option<Pending>,
@@ -155,6 +157,7 @@ impl Redis {
             made_anew: false,
             emptied: false,
             passed_over: false,
+            set_back: false,
             delivered: false,
             pending: None,
             due: false,
