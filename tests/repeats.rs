@@ -191,12 +191,13 @@ on_both_servers! {
         let id = deliver(&mut redis).await;
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
         let now = seconds * 1000;
-        for (deadline, expected) in [(now - 1, 0), (now + 60_000, 1)] {
+        for (clock, expected) in [(now - 60_000, 0), (now, 1)] {
             let script = scripts::named("reclaim");
             let mut call = script.key("jobs");
             call.key(key("failures"));
-            // Group, me, holder, its lease, entries, bytes, alone from, room alone, from, deadline.
-            for argument in [GROUP, OTHER, ME, "0", "10", "1000000", "3", "0", "-", &deadline.to_string()] {
+            // Group, me, holder, its lease, entries, bytes, alone from, room alone, from, what the clock should
+            // show, leeway.
+            for argument in [GROUP, OTHER, ME, "0", "10", "1000000", "3", "0", "-", &clock.to_string(), "30000"] {
                 call.arg(argument);
             }
             type Reclaimed = (Vec<redis::Value>, Vec<redis::Value>, Vec<String>, u64, redis::Value, u64);

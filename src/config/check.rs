@@ -283,7 +283,7 @@ fn same_keys(a: &str, b: &str) -> bool {
 }
 
 /// What a group's keys are called, behind the stream and the group.
-pub(crate) const OWN: [&str; 13] = [
+pub(crate) const OWN: [&str; 14] = [
     "retry",
     "dead",
     "again",
@@ -294,6 +294,7 @@ pub(crate) const OWN: [&str; 13] = [
     "protocol",
     "breakers",
     "tidied",
+    "clock",
     "commits",
     "projection",
     "rebuild",

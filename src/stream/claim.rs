@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::clock::Expected;
 use super::connection::{Link, Trouble, is_for_now};
 use super::group::Known;
 use super::keys::Keys;
@@ -13,9 +14,9 @@ use super::settle::script;
 use super::waiting::Range;
 use crate::event::{Entry, EntryId};
 
-script!(WAKE, "wake", behind "common/ids", behind "common/rights", behind "common/reading");
+script!(WAKE, "wake", behind "common/ids", behind "common/rights", behind "common/reading", behind "common/clock");
 script!(TAKE_WAITING, "take_waiting", behind "common/ids", behind "common/rights", behind "common/reading");
-script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights", behind "common/known");
+script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights", behind "common/known", behind "common/clock");
 script!(ADOPT, "adopt", behind "common/ids", behind "common/rights", behind "common/known");
 script!(MET_AGAIN, "met_again", behind "common/known");
 script!(RENEW, "renew");
@@ -81,8 +82,7 @@ pub(crate) struct Reclaim<'a> {
     pub alone_from: u32,
     pub room_alone: bool,
     pub from: &'a str,
-    /// The server's time, in ms, after which it is too late.
-    pub deadline_ms: u64,
+    pub clock: Expected,
 }
 
 /// What is to become of an entry that comes as a new one and is not.
@@ -166,7 +166,8 @@ pub(crate) enum LostWhy {
 }
 
 impl Link {
-    /// Takes up to `most` parked entries whose time has come.
+    /// Takes up to `most` parked entries whose time has come; none where the clock is off.
+    #[allow(clippy::too_many_arguments)]
     pub async fn wake(
         &mut self,
         keys: &Keys,
@@ -174,6 +175,7 @@ impl Link {
         me: &str,
         most: usize,
         most_bytes: usize,
+        clock: Option<Expected>,
     ) -> Result<Woken, Trouble> {
         let doing = || {
             format!(
@@ -193,6 +195,7 @@ impl Link {
             .arg(me)
             .arg(most)
             .arg(most_bytes)
+            .arg(&Expected::args(clock))
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {
@@ -307,7 +310,7 @@ impl Link {
             .arg(reclaim.alone_from)
             .arg(u8::from(reclaim.room_alone))
             .arg(reclaim.from)
-            .arg(reclaim.deadline_ms)
+            .arg(&Expected::args(Some(reclaim.clock)))
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {

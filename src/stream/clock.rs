@@ -6,6 +6,22 @@ use std::time::{Duration, SystemTime};
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use crate::error::Result;
 
+/// What the server's clock should show, and how far it may be off: what goes by ages is not done where it is further off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub ms: u64,
+    pub leeway: Duration,
+}
+
+impl Expected {
+    /// As scripts take it: see `scripts/common/clock.lua`.
+    pub(super) fn args(clock: Option<Self>) -> [String; 2] {
+        clock.map_or_else(Default::default, |clock| {
+            [clock.ms.to_string(), clock.leeway.as_millis().to_string()]
+        })
+    }
+}
+
 impl Pool {
     /// The server's time.
     pub async fn now(&self) -> Result<SystemTime> {

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use super::clock::Expected;
 use super::connection::{Link, Trouble};
 use super::keys::Keys;
 use super::obstacle::need;
@@ -119,7 +120,7 @@ impl ConsumerInfo {
 const BROUGHT: (usize, usize) = (1000, 4 << 20);
 
 script!(JOIN, "join", behind "common/ids", behind "common/rights");
-script!(FORGET, "forget", behind "common/rights");
+script!(FORGET, "forget", behind "common/rights", behind "common/clock");
 
 impl Link {
     /// Makes sure that the group is there and speaks this release's protocol. `known`: what was known of it since it was
@@ -210,6 +211,7 @@ impl Link {
         keys: &Keys,
         group: &str,
         consumer: &str,
+        clock: Option<Expected>,
     ) -> Result<bool, Trouble> {
         let answer = FORGET
             .key(&keys.stream)
@@ -218,6 +220,7 @@ impl Link {
             .key(&keys.commits)
             .arg(group)
             .arg(consumer)
+            .arg(&Expected::args(clock))
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {

@@ -40,6 +40,8 @@ pub(crate) struct Keys {
     pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
+    /// When the server's clock was last seen to have been set, and how far what follows from it is done.
+    pub clock: String,
     /// Whose turn it was to drop dead letters, and how many were.
     pub kept: String,
     /// Whose turn it was to trim the stream, of all groups' workers.
@@ -165,6 +167,7 @@ impl Keys {
             paused: format!("{prefix}:paused"),
             breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
+            clock: format!("{prefix}:clock"),
             kept: format!("{prefix}:kept"),
             trimmed: format!("{base}:trimmed"),
             left: format!("{prefix}:left"),

@@ -47,6 +47,7 @@ pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
+pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
 pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
@@ -68,7 +69,9 @@ pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
 pub(crate) use readers::{Adding, Readers};
-pub(crate) use retention::{Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming};
+pub(crate) use retention::{
+    Expire, Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming,
+};
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;

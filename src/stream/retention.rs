@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::{ScriptInvocation, Value};
 
+use super::clock::Expected;
 use super::connection::{Link, Pool, Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
@@ -15,8 +16,8 @@ use crate::config::{Keep, Retention};
 use crate::error::Result;
 use crate::event::EntryId;
 
-script!(TRIM, "trim", behind "common/ids", behind "common/lag");
-script!(EXPIRE, "expire", behind "common/ids");
+script!(TRIM, "trim", behind "common/ids", behind "common/lag", behind "common/clock");
+script!(EXPIRE, "expire", behind "common/ids", behind "common/clock");
 
 /// Most entries that one step trims: Redis frees as many in a quarter of a millisecond.
 const ENTRIES: u64 = 10_000;
@@ -33,6 +34,8 @@ pub(crate) struct Rhythm {
     pub silence: Duration,
     /// How long a destroyed group holds what it had not settled.
     pub grace: Duration,
+    /// None for who only looks.
+    pub clock: Option<Expected>,
 }
 
 /// What a stream is trimmed to.
@@ -67,6 +70,8 @@ pub(crate) enum Step {
 pub(crate) enum Trim {
     /// It is another's turn, or there is nothing to trim.
     NotNow,
+    /// The server's clock was set: nothing goes by it.
+    ClockIsOff,
     /// The stream has other groups than was thought: these.
     Groups(Vec<Vec<u8>>),
     Done(Trimmed),
@@ -110,6 +115,16 @@ pub(crate) enum HoldWhy {
     Parked,
     /// It was destroyed a moment ago.
     Gone,
+}
+
+/// Whether dead letters were dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Expire {
+    /// It is another's turn.
+    NotNow,
+    /// The server's clock was set: nothing goes by it.
+    ClockIsOff,
+    Done(Expired),
 }
 
 /// What a step of dropping dead letters came to.
@@ -158,7 +173,7 @@ impl Link {
         trim(value).ok_or_else(|| Trouble::garbled(&doing))
     }
 
-    /// Drops dead letters that are not to be kept, by one step; None where it is another's turn.
+    /// Drops dead letters that are not to be kept, by one step.
     pub async fn expire(
         &mut self,
         keys: &Keys,
@@ -167,7 +182,7 @@ impl Link {
         step: Step,
         consumer: &str,
         rhythm: Rhythm,
-    ) -> std::result::Result<Option<Expired>, Trouble> {
+    ) -> std::result::Result<Expire, Trouble> {
         let doing = format!("dropping dead letters of {:?}", keys.stream);
         let (kind, value) = match keep {
             None => ("none", 0),
@@ -185,6 +200,7 @@ impl Link {
             .arg(LETTERS)
             .arg(warn_at)
             .arg(rhythm.silence.as_millis() as u64)
+            .arg(&Expected::args(rhythm.clock))
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {
@@ -195,9 +211,10 @@ impl Link {
         };
         let value: Value = self.answered(|| doing.clone(), answer, needs).await?;
         match value {
-            Value::Nil => Ok(None),
+            Value::Nil => Ok(Expire::NotNow),
+            Value::BulkString(_) => Ok(Expire::ClockIsOff),
             value => expired(value)
-                .map(Some)
+                .map(Expire::Done)
                 .ok_or_else(|| Trouble::garbled(&doing)),
         }
     }
@@ -223,7 +240,7 @@ impl Pool {
             match trim(value).ok_or_else(|| Trouble::garbled(&doing).into_error())? {
                 Trim::Done(done) => return Ok(Some(done)),
                 Trim::Groups(found) => groups = found,
-                Trim::NotNow => return Ok(None),
+                Trim::NotNow | Trim::ClockIsOff => return Ok(None),
             }
         }
         Ok(None)
@@ -265,7 +282,8 @@ impl Trimming<'_> {
             .arg(LONG.as_millis() as u64)
             .arg(self.rhythm.silence.as_millis() as u64)
             .arg(COUNT)
-            .arg(BYTES);
+            .arg(BYTES)
+            .arg(&Expected::args(self.rhythm.clock));
         for name in self.groups {
             call.key(keys.retry_of(name)).arg(&name[..]);
         }
@@ -288,6 +306,7 @@ fn trim(value: Value) -> Option<Trim> {
     let state = reply::text(items.next()?)?;
     match &state[..] {
         "wait" | "none" => Some(Trim::NotNow),
+        "off" => Some(Trim::ClockIsOff),
         "groups" => {
             let names = reply::array(items.next()?)?.into_iter();
             names

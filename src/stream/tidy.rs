@@ -11,7 +11,7 @@ use super::reply;
 use super::settle::script;
 
 script!(MEND, "mend", behind "common/ids");
-script!(SET_BACK, "set_back", behind "common/ids");
+script!(CLOCK_SET, "clock_set", behind "common/ids", behind "common/clock");
 script!(SWEEP, "sweep");
 script!(UNLIST, "unlist");
 
@@ -36,28 +36,39 @@ impl Link {
         Ok(answer != Value::Nil)
     }
 
-    /// The server's clock was set back by so much: has what lies in its future count from now on, a chunk at a time.
-    /// Answers where to go on.
-    pub async fn set_back(
+    /// The server's clock was set, so many ms ahead, or back, within `since`: has what is parked wait as long as it was to,
+    /// and what lies in the future now count from now on, a chunk at a time. Answers whether there is more.
+    pub async fn clock_set(
         &mut self,
         keys: &Keys,
         group: &str,
-        from: &str,
-        by: Duration,
-    ) -> Result<Option<String>, Trouble> {
-        let doing = "bringing back what lies in the future of the server's clock";
-        let value: Value = SET_BACK
+        by: i64,
+        since: Duration,
+    ) -> Result<bool, Trouble> {
+        let doing = || "following the server's clock, which was set".to_owned();
+        let answer = CLOCK_SET
             .key(&keys.stream)
             .key(&keys.retry)
+            .key(&keys.clock)
             .arg(group)
-            .arg(from)
+            .arg(by)
+            .arg(since.as_millis() as u64)
             .arg(1000)
-            .arg(by.as_millis() as u64)
             .invoke_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of(doing, error))?;
-        let [next, _] = reply::tuple(value).ok_or_else(|| Trouble::garbled(doing))?;
-        Ok(reply::text(next))
+            .await;
+        let needs = || {
+            vec![
+                need(
+                    &keys.stream,
+                    "stream",
+                    "XPENDING XCLAIM XRANGE XINFO|CONSUMERS",
+                ),
+                need(&keys.retry, "zset", "ZCARD ZSCORE ZADD"),
+                need(&keys.clock, "string", "GET SET"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        Ok(reply::int(&value) == Some(1))
     }
 
     /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.

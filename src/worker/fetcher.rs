@@ -14,7 +14,7 @@ use super::admission::Item;
 use super::arrival::Arrival;
 use super::budget::Budget;
 use super::bulletin;
-use super::clock::Clock;
+use super::clock::{Clock, Step};
 use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
@@ -51,8 +51,11 @@ pub(super) struct Fetcher {
     pub(super) flow: Flow,
     /// The server's clock.
     pub(super) clock: Clock,
-    /// It was set back, by so much, and what that means is still to be done.
-    pub(super) set_back: Option<Duration>,
+    /// It was set, and what that means is still to be done.
+    pub(super) clock_set: Option<Step>,
+    /// Whether the last look found the clock where it should be, or learnt that it was set: if only the answer took long,
+    /// the next one is not to be put off for that.
+    pub(super) is_clock_known: bool,
     shares: Shares,
     /// Something is to be adopted once there is room for it.
     adopts: bool,
@@ -92,7 +95,8 @@ impl Fetcher {
             budget: Budget::new(),
             flow: Flow::new(),
             clock: Clock::default(),
-            set_back: None,
+            clock_set: None,
+            is_clock_known: true,
             shares: Shares::default(),
             adopts: false,
             settle,

@@ -299,7 +299,10 @@ async fn leave(shared: &Shared) {
             .map_err(Trouble::Broken)?;
         for source in shared.active_sources() {
             for consumer in [&shared.consumer, &shared.alone] {
-                match link.forget(&source.keys, &shared.group, consumer).await {
+                match link
+                    .forget(&source.keys, &shared.group, consumer, None)
+                    .await
+                {
                     Err(broken @ Trouble::Broken(_)) => return Err(broken),
                     Err(trouble) => tracing::debug!("{}", trouble.error()),
                     Ok(_) => {}

@@ -253,7 +253,7 @@ impl Fetcher {
             alone_from: ALONE_FROM.min(self.shared.least_attempts),
             room_alone: alone,
             from,
-            deadline_ms: self.server_time() + self.shared.lease.as_millis() as u64 / 2,
+            clock: self.clock.expected(self.shared.lease / 2),
         }
     }
 
@@ -304,7 +304,12 @@ impl Fetcher {
         }
         if holder.idle_ms > lease_ms * u64::from(FORGOTTEN)
             && link
-                .forget(&source.keys, &source.surroundings.group, &holder.name)
+                .forget(
+                    &source.keys,
+                    &source.surroundings.group,
+                    &holder.name,
+                    Some(self.clock.expected(self.shared.lease / 2)),
+                )
                 .await?
         {
             tracing::debug!(

@@ -12,7 +12,9 @@ use super::shared::Shared;
 use super::source::Source;
 use crate::config::{DeadLetterSettings, Keep, Retention, Settings};
 use crate::names::shown;
-use crate::stream::{Expired, Hold, Link, Policy, Rhythm, Step, Trim, Trimmed, Trimming, Trouble};
+use crate::stream::{
+    Expire, Expired, Hold, Link, Policy, Rhythm, Step, Trim, Trimmed, Trimming, Trouble,
+};
 
 /// Between two turns of trimming a stream. A stream grows by what comes in so long: at a hundred thousand entries a
 /// second by some 30 MB. Sooner would be a look at all groups more often than a busy stream fills a few of its nodes.
@@ -25,6 +27,9 @@ const SILENCE: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
 /// Steps of one turn. What is left after them is for the next: another stream may wait.
 const STEPS: usize = 200;
+/// How far the server's clock may be off what it should show. It takes a second to notice that it was set, and a busy
+/// server some time to answer.
+const LEEWAY: Duration = Duration::from_secs(5);
 /// Between two steps, so that others get their turn at Redis.
 const BREATH: Duration = Duration::from_millis(2);
 
@@ -60,6 +65,7 @@ pub(crate) fn rhythm(lease: Duration) -> Rhythm {
         every: TRIM_EVERY,
         silence: SILENCE,
         grace: lease.max(GRACE),
+        clock: None,
     }
 }
 
@@ -102,8 +108,12 @@ impl Keeper {
         let now = Instant::now();
         if now >= self.trim_at {
             self.trim_at = now + spread(TRIM_EVERY);
-            for stream in &mut self.streams {
-                stream.turn(shared, link).await?;
+            // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
+            let grace = rhythm(shared.lease).grace;
+            if !shared.clock().was_set_within(grace) {
+                for stream in &mut self.streams {
+                    stream.turn(shared, link).await?;
+                }
             }
         }
         if now >= self.expire_at {
@@ -112,7 +122,8 @@ impl Keeper {
                 match expire(shared, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
-                    Ok(()) => {}
+                    Ok(false) => self.expire_at = now + spread(TRIM_EVERY),
+                    Ok(true) => {}
                 }
             }
         }
@@ -140,24 +151,28 @@ impl Kept {
         let mut step = Step::Turn;
         let (mut entries, mut forced) = (0, 0);
         for _ in 0..STEPS {
+            let clock = shared.clock();
             let of = Trimming {
                 keys: &self.source.keys,
                 group: &shared.group,
                 policy: Policy {
                     retention: match self.policy.retention {
                         Retention::Beyond(Keep::For(age)) => {
-                            Retention::Beyond(Keep::For(shared.by_the_clock(age)))
+                            Retention::Beyond(Keep::For(clock.lasting(age)))
                         }
                         retention => retention,
                     },
                     ..self.policy
                 },
                 consumer: &shared.consumer,
-                rhythm: rhythm(shared.lease),
+                rhythm: Rhythm {
+                    clock: Some(clock.expected(LEEWAY)),
+                    ..rhythm(shared.lease)
+                },
                 groups: &self.groups,
             };
             match link.trim(of, step).await? {
-                Trim::NotNow => break,
+                Trim::NotNow | Trim::ClockIsOff => break,
                 Trim::Groups(groups) => self.groups = groups,
                 Trim::Done(done) => {
                     (entries, forced) = (entries + done.entries, forced + done.forced);
@@ -211,25 +226,28 @@ impl Kept {
     }
 }
 
+/// Answers false where it is to be tried again soon.
 async fn expire(
     shared: &Shared,
     source: &Source,
     settings: &DeadLetterSettings,
     link: &mut Link,
-) -> Result<(), Trouble> {
-    let rhythm = Rhythm {
-        every: EXPIRE_EVERY,
-        ..rhythm(shared.lease)
-    };
+) -> Result<bool, Trouble> {
     let (keys, stream) = (&source.keys, &source.keys.stream);
     let mut step = Step::Turn;
     let (mut dropped, mut range) = (0, None);
     loop {
+        let clock = shared.clock();
+        let rhythm = Rhythm {
+            every: EXPIRE_EVERY,
+            clock: Some(clock.expected(LEEWAY)),
+            ..rhythm(shared.lease)
+        };
         let done = link
             .expire(
                 keys,
                 match settings.keep {
-                    Some(Keep::For(age)) => Some(Keep::For(shared.by_the_clock(age))),
+                    Some(Keep::For(age)) => Some(Keep::For(clock.lasting(age))),
                     keep => keep,
                 },
                 settings.warn_at,
@@ -238,7 +256,11 @@ async fn expire(
                 rhythm,
             )
             .await?;
-        let Some(done) = done else { break };
+        let done = match done {
+            Expire::Done(done) => done,
+            Expire::NotNow => break,
+            Expire::ClockIsOff => return Ok(false),
+        };
         let Expired {
             letters,
             first,
@@ -271,7 +293,7 @@ async fn expire(
             "dead letters dropped: dead_letters.keep is over for them"
         );
     }
-    Ok(())
+    Ok(true)
 }
 
 /// About so long, so that a fleet spreads out.

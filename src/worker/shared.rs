@@ -1,6 +1,6 @@
 //! What the parts of a worker share: its names and limits, what it holds, and how they tell each other what to do.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acker::WORTHWHILE;
 use super::admission::Routes;
+use super::clock::Clock;
 use super::dispatch::Inline;
 use super::held::{Batch, Held, Slot};
 use super::memory::Memory;
@@ -45,8 +46,8 @@ pub(super) struct Shared {
     pub observer: Option<Arc<dyn Observer>>,
     pub routes: Routes,
     pub breakers: Arc<Breakers>,
-    /// How far the server's clock was set ahead since this worker began.
-    pub clock_ahead_ms: AtomicU64,
+    /// The server's clock as the fetcher last saw it.
+    clock: Mutex<Clock>,
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
@@ -133,7 +134,7 @@ impl Shared {
             observer,
             routes,
             breakers,
-            clock_ahead_ms: AtomicU64::new(0),
+            clock: Mutex::default(),
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
@@ -414,9 +415,14 @@ impl Shared {
         health.last = Some(sent);
     }
 
-    /// What is kept for so long by the server's clock, with what that was set ahead by.
-    pub fn by_the_clock(&self, age: Duration) -> Duration {
-        age + Duration::from_millis(self.clock_ahead_ms.load(Ordering::Relaxed))
+    /// The server's clock was seen.
+    pub fn saw_clock(&self, clock: Clock) {
+        *self.clock.lock().expect("no panic while it is locked") = clock;
+    }
+
+    /// The server's clock as it was last seen.
+    pub fn clock(&self) -> Clock {
+        *self.clock.lock().expect("no panic while it is locked")
     }
 
     /// A renewal got no answer.

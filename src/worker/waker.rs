@@ -1,11 +1,10 @@
 //! The waker's part of the fetcher: entries that are parked come back when their time has come.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::admission::Bound;
 use super::arrival::Arrival;
-use super::clock::Step;
+use super::clock::{LEAST as STEP, Step, Way, ticks};
 use super::fetcher::Fetcher;
 use super::held::Coming;
 use super::refusals::Chore;
@@ -62,42 +61,46 @@ impl Alarm {
 impl Fetcher {
     /// The server's clock was set.
     fn stepped(&mut self, step: Step) {
-        match step {
-            Step::Ahead(by) => {
-                let by = crate::config::duration::format(by);
+        let by = crate::config::duration::format(step.by);
+        match step.way {
+            Way::Ahead => {
                 tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");
                 // All look old that have not renewed since.
                 self.shared.not_renewed();
             }
-            Step::Back(by) => {
-                let told = crate::config::duration::format(by);
-                tracing::warn!(by = %told, "the clock of Redis was set back: what it noted since counts from now on");
-                self.set_back = Some(by);
-                self.alarm.next = Instant::now();
+            Way::Back => {
+                tracing::warn!(%by, "the clock of Redis was set back: what it noted since counts from now on");
             }
         }
-        let ahead = self.clock.ahead().as_millis() as u64;
-        self.shared.clock_ahead_ms.store(ahead, Ordering::Relaxed);
+        self.clock_set = Some(step);
+        self.alarm = Alarm::default();
     }
 
-    /// Brings back what lies in the future since the server's clock was set back.
-    async fn set_back(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        let Some(by) = self.set_back else {
+    /// What is parked waits as long as it was to, and what lies in the future now counts from now on, since the server's
+    /// clock was set.
+    async fn follow_clock(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let Some(step) = self.clock_set else {
             return Ok(());
         };
         for source in self.shared.active_sources() {
-            let (group, mut from) = (&source.surroundings.group, Some("-".to_owned()));
-            while let Some(id) = from {
-                from = match link.set_back(&source.keys, group, &id, by).await {
+            let group = &source.surroundings.group;
+            loop {
+                // With what the request takes on its way.
+                let since = ticks().saturating_sub(step.after) + STEP / 2;
+                match link.clock_set(&source.keys, group, step.ms(), since).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
                     Err(Trouble::Refused(refused)) => {
                         tracing::warn!("{refused}");
-                        None
+                        break;
                     }
-                    next => next?,
-                };
+                    Err(trouble) => return Err(trouble),
+                }
             }
         }
-        self.set_back = None;
+        self.clock_set = None;
+        // Who looked alive for long is to be looked at when their leases have run out, counted from now.
+        self.reclaims.look_soon(Instant::now());
         Ok(())
     }
 
@@ -137,7 +140,7 @@ impl Fetcher {
             self.alarm.bare = now + POLL;
         }
         self.shared.due_looked_for(now);
-        self.set_back(link).await?;
+        self.follow_clock(link).await?;
         let (mut taken, mut next) = (Taken::NONE, POLL);
         for source in self.shared.active_sources() {
             let left = most - taken.entries;
@@ -151,7 +154,11 @@ impl Fetcher {
                 Room::Some(room) => (left.min(room), Duration::ZERO),
                 Room::None(wait) => (0, wait),
             };
-            let since = Instant::now();
+            let (since, sent) = (Instant::now(), ticks());
+            let clock = self
+                .is_clock_known
+                .then(|| self.clock.expected(STEP))
+                .filter(|clock| clock.ms > 0);
             let group = &source.surroundings.group;
             let (left, room) = self.budget.most(&self.shared, left);
             let left = if room == 0 { left.min(1) } else { left };
@@ -163,16 +170,24 @@ impl Fetcher {
                 continue;
             }
             let woken = link
-                .wake(&source.keys, group, &self.shared.consumer, left, room)
+                .wake(
+                    &source.keys,
+                    group,
+                    &self.shared.consumer,
+                    left,
+                    room,
+                    clock,
+                )
                 .await;
             let stream = &source.keys.stream;
             let Some(woken) = self.refusals.heard(Chore::Wake, stream, woken)? else {
                 continue;
             };
-            let step = self.clock.saw(woken.now_ms, since, Instant::now());
-            if let Some(step) = step {
-                self.stepped(step);
-            }
+            let step = self.clock.saw(woken.now_ms, sent, ticks());
+            self.shared.saw_clock(self.clock);
+            let is_off = clock
+                .is_some_and(|clock| woken.now_ms.abs_diff(clock.ms) > STEP.as_millis() as u64);
+            self.is_clock_known = step.is_some() || !is_off;
             if source.schedule.heard(woken.scheduled) {
                 self.shared.schedule_changed.notify_one();
             }
@@ -201,6 +216,11 @@ impl Fetcher {
             source.heard_of_waiting(woken.waiting);
             if woken.waiting {
                 self.waiting_next = now;
+            }
+            if let Some(step) = step {
+                // Before anything else that is parked is taken for due.
+                self.stepped(step);
+                return Ok(taken);
             }
         }
         if taken.more {

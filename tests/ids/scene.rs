@@ -255,7 +255,7 @@ impl Scene<'_> {
         for (kind, kept) in [("acked", "0"), ("count", "1"), ("age", "0")] {
             let look = [
                 "workers", kind, kept, "0", "look", ME, "0", "0", "10", "3600000", "600000",
-                "1000", "1000000", "workers",
+                "1000", "1000000", "", "", "workers",
             ];
             self.step("trim", &trim_keys, &look).await;
         }
@@ -287,6 +287,7 @@ impl Scene<'_> {
             "0",
             "-",
             "9000000000000",
+            "9000000000000",
         ];
         self.step("reclaim", &["jobs", failures, retry], &late)
             .await;
@@ -307,7 +308,7 @@ impl Scene<'_> {
         ] {
             let turn = [
                 "workers", kind, kept, "0", step, ME, "0", "0", "10", "3600000", "600000", "1000",
-                "1000000", "workers",
+                "1000000", "", "", "workers",
             ];
             self.step("trim", &trim_keys, &turn).await;
         }

@@ -73,7 +73,7 @@ impl Trim {
         call.arg(u8::from(self.force)).arg(self.step);
         call.arg(self.consumer).arg(self.every).arg(self.grace);
         call.arg(10_000).arg(3_600_000).arg(600_000);
-        call.arg(1000).arg(4 << 20).arg(groups);
+        call.arg(1000).arg(4 << 20).arg("").arg("").arg(groups);
         let Value::Array(answer) = call.query_async(redis).await.expect("an answer") else {
             panic!("no list");
         };

@@ -1,13 +1,14 @@
 -- Drops the dead letters that are not to be kept, a step at a time, and says when there are too many.
--- Behind: common/ids
+-- Behind: common/ids, common/clock
 -- KEYS: dead, kept (hash: whose turn it was and when, how many were dropped)
 -- ARGV: kind (age|count|none), what is kept: ms or letters, step: turn|on (of the same turn), consumer,
---       ms between two turns, most letters, letters from which it is warned of, ms between two warnings
+--       ms between two turns, most letters, letters from which it is warned of, ms between two warnings,
+--       what the clock should show (ms) and how far it may be off
 -- Answers: letters there are, dropped, the first and the last id dropped or false, whether there is more (0|1),
---          whether it is time to warn (0|1); or false where it is another's turn
+--          whether it is time to warn (0|1); or false where it is another's turn; or off, where the clock is
 local dead, kept, kind, value, step, me = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = clock_ms()
+if is_off(now, ARGV[9], ARGV[10]) then return 'off' end
 local at, by, warned = unpack(redis.call('HMGET', kept, 'at', 'by', 'warned'))
 if step == 'turn' and at and now - at >= 0 and now - at < tonumber(ARGV[5]) then return false end
 if step == 'on' and by ~= me then return false end

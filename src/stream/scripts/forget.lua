@@ -1,7 +1,9 @@
 -- Deletes a consumer, and only one that has nothing pending: deleting it would delete that as well.
--- Behind: common/rights
+-- Behind: common/rights, common/clock
 -- KEYS: stream, position, breakers, commits
--- ARGV: group, consumer
+-- ARGV: group, consumer, what the clock should show (ms) and how far it may be off: who looks long gone may be alive
+--       where it was set
+if is_off(clock_ms(), ARGV[3], ARGV[4]) then return 0 end
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
 local no = lacks(KEYS[1], 'XGROUP|DELCONSUMER', KEYS[2], 'HDEL', KEYS[3], 'HDEL', KEYS[4], 'HDEL')
 if no then return no end

@@ -1,10 +1,11 @@
 -- Takes over what one holder let lapse. An entry on its third attempt or on its last may be what killed its
 -- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
--- Behind: common/ids, common/rights, common/known
+-- Behind: common/ids, common/rights, common/known, common/clock
 -- KEYS: stream, failures, retry
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
---       goes alone, room for one alone (0|1), id to begin at, time (ms) after which nothing is taken: then the server
---       stood still on the way, and what looks old may only be unrenewed
+--       goes alone, room for one alone (0|1), id to begin at, what the clock should show (ms) and how far it may be
+--       off: nothing is taken where it is further off, for then it was set, or the server stood still on the way, and
+--       what looks old may only be unrenewed
 -- Answers: entries {id, count, fields, record}, the one that goes alone (a list of none or one), ids lost to
 --          trimming, how many wait to go alone, id to continue at or false, now (ms)
 local stream, failures, group, me, holder, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -12,11 +13,10 @@ local most, room, from, alone_room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonum
 redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
 local no = lacks(stream, 'XCLAIM', failures, 'HGET HSET HDEL')
 if no then return no end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = clock_ms()
 local out, alone, trimmed, waiting, bytes = {}, {}, {}, 0, 0
 
-if now > tonumber(ARGV[10]) then return { {}, {}, {}, 0, false, string.format('%.0f', now) } end
+if is_off(now, ARGV[10], ARGV[11]) then return { {}, {}, {}, 0, false, string.format('%.0f', now) } end
 
 local died = string.sub(holder, -1) == '!' and '!' or '+'
 local function take(id, idle, count, consumer, list)

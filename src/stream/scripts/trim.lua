@@ -1,13 +1,14 @@
 -- Trims from a stream what all of its groups have settled, a step at a time, or says what could be.
 -- What a group has not settled, and all above it: its oldest pending entry (parked ones are pending), or else what it
 -- has not read. A group that has just been destroyed holds as it did: its workers make it anew where it stood.
--- Behind: common/ids, common/lag
+-- Behind: common/ids, common/lag, common/clock
 -- KEYS: stream, trimmed (hash: whose turn it was and when; where each group stood), then of every group its due times
 -- ARGV: group, kind (acked|age|count), what is kept: ms or entries, force (0|1), step: turn|on (of the same turn)|look
 --       (change nothing), consumer, ms between two turns, ms that a destroyed group holds, most entries,
 --       ms after which it is said what holds, ms between two such warnings, most entries and most bytes to look at where
---       it has to be counted what is unread, then the groups whose due times the keys are
+--       it has to be counted what is unread, what the clock should show (ms) and how far it may be off, then the groups whose due times the keys are
 -- Answers: wait, ms to the next turn
+--          off: the clock is further off
 --          groups, their names: the keys were those of others
 --          none: there is no stream, or the group is not in it (it may be about to be made anew: nothing is trimmed)
 --          done, entries trimmed, of these not settled by every group, whether there is more (0|1),
@@ -25,8 +26,8 @@ local function map(list)
   return of
 end
 
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = clock_ms()
+if is_off(now, ARGV[14], ARGV[15]) then return { 'off' } end
 local noted = map(redis.call('HGETALL', trimmed)) -- WRONGTYPE surfaces before the first write
 if step == 'turn' and noted.at then
   local ago = now - noted.at
@@ -36,7 +37,7 @@ if step == 'on' and noted.by ~= me then return { 'wait', ARGV[7] } end
 if redis.call('TYPE', stream).ok == 'none' then return { 'none' } end
 
 local due, groups, names, strange = {}, {}, {}, false
-for a = 14, #ARGV do due[ARGV[a]] = KEYS[a - 11] end
+for a = 16, #ARGV do due[ARGV[a]] = KEYS[a - 13] end
 for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local info = map(g)
   names[#names + 1], groups[info.name] = info.name, info

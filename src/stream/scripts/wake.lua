@@ -1,16 +1,16 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped, and so are those of
 -- entries that are to be delivered as new: the group was set back below them.
--- Behind: common/ids, common/rights, common/reading
+-- Behind: common/ids, common/rights, common/reading, common/clock
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
 --       paused, scheduled, waiting
--- ARGV: group, consumer, most entries, most bytes
+-- ARGV: group, consumer, most entries, most bytes, what the clock should show (ms) and how far it may be off: nothing
+--       is due where it is further off
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
 --          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or
 --          false, whether entries wait for a worker that can handle them (0|1)
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local now = clock_ms()
 -- Every worker asks this of every stream about once a second, and most of the time there is nothing at all.
 local again_is = KEYS[4] ~= stream and KEYS[4] or retry
 if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is, KEYS[7]) == 0 then
@@ -20,6 +20,7 @@ end
 local paused = redis.call('HKEYS', KEYS[5])
 local most = math.min(tonumber(ARGV[3]), 500)
 for _, what in ipairs(paused) do if what == 'stream' then most = 0 end end
+if is_off(now, ARGV[5], ARGV[6]) then most = 0 end
 local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]
 local ids = {}
 if most > 0 and first and tonumber(first) <= now then
