@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use streamhand::{Context, Registry};
 use tokio::sync::mpsc;
 
-use crate::support::jobs::{self, Action, Job};
+use crate::support::jobs::{self, Action, Job, many};
 use crate::support::letters::fields;
 use crate::support::{Server, Setup, add, eventually, settled};
 
@@ -101,5 +101,29 @@ on_both_servers! {
             assert_eq!(dead, 1);
         }
         worker.stop().await;
+    }
+
+    /// From its first moment, after it has waited for something, and behind another of its kind.
+    async fn a_handler_that_blocks_its_thread_is_named_once_with_the_remedy(server: Server) {
+        let mut redis = server.connect().await;
+        let cases = [
+            (Action::ComputeQuietlyThenFail(900), ""),
+            (Action::Compute(900), ""),
+            (Action::ComputeQuietlyThenFail(900), "[handlers.\"test.job\"]\nconcurrency = 1"),
+        ];
+        for (action, limit) in cases {
+            let setup = Setup::new(&server)
+                .more(limit)
+                .worker("concurrency = 1")
+                .retry("max_attempts = 1")
+                .defaults("timeout = \"300ms\"");
+            jobs::publish(&mut redis, "jobs", &many("blocks", 2, &action)).await;
+            let mut worker = setup.process();
+            let line = worker.wait_for_log("blocks its thread", PATIENCE).await;
+            assert!(line.contains("test.job") && line.contains("spawn_blocking"), "{line}");
+            settled(&mut redis, "jobs", PATIENCE).await;
+            let log = worker.log();
+            assert_eq!(log.matches("blocks its thread").count(), 1, "{log}");
+        }
     }
 }

@@ -4,11 +4,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 use tower::{Layer, Service};
 
+use super::kept_its_thread;
 use crate::context::{Cancelled, Context};
 use crate::failure::Failure;
 
@@ -85,6 +86,9 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> Future for TimedFuture<F> 
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        if self.sleep.is_some() {
+            return self.poll_again(cx);
+        }
         // Most are over at once.
         match Pin::new(&mut self.inner).poll(cx) {
             Poll::Ready(result) => Poll::Ready(result),
@@ -94,6 +98,20 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> Future for TimedFuture<F> 
 }
 
 impl<F: Future<Output = Result<(), Failure>> + Unpin> TimedFuture<F> {
+    /// The call has waited: for how long it now keeps the thread is looked at. The first time whoever called it does.
+    fn poll_again(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Failure>> {
+        let since = Instant::now();
+        let polled = Pin::new(&mut self.inner).poll(cx);
+        let kept = since.elapsed();
+        if kept > self.layer.timeout {
+            kept_its_thread(self.ctx.envelope().event_type(), kept, self.layer.timeout);
+        }
+        match polled {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.poll_time(cx),
+        }
+    }
+
     /// The call waits: its time may be over.
     #[cold]
     fn poll_time(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Failure>> {

@@ -23,7 +23,7 @@ use super::steps::Body;
 use super::turnstile::{Entered, Turnstile, Waiting};
 use super::verdict::Verdict;
 use crate::context::Context;
-use crate::policy::Why;
+use crate::policy::{Why, kept_its_thread};
 
 /// What is held back waits in Redis until its handler is free for it. If it has been forgotten there it comes back after
 /// this, once.
@@ -122,15 +122,19 @@ impl Executor {
         let mut slots = Vec::with_capacity(items.len());
         let mut items = items.into_iter();
         let mut rest = None;
+        let mut kept = Kept::default();
         while let Some(item) = items.next() {
-            if !self.may_start(&batch, &mut permit) {
+            let now = batch.now();
+            kept.until(now);
+            if !self.may_start_at(&batch, &mut permit, now) {
                 let items = std::iter::once(item).chain(items).collect();
                 let batch = batch.clone();
                 rest = Some(Run { batch, items });
                 break;
             }
-            self.start(&batch, item, &mut permit, &mut slots);
+            kept.since(now, self.start(&batch, item, &mut permit, &mut slots));
         }
+        kept.until(batch.now());
         self.shared.succeeded(slots.len());
         let acks = (!slots.is_empty()).then_some(Acks { batch, slots });
         (acks, rest)
@@ -144,10 +148,12 @@ impl Executor {
     ) {
         let Run { batch, items } = run;
         let mut acks = Vec::with_capacity(items.len());
-        let mut items = items.into_iter();
+        let (mut items, mut kept) = (items.into_iter(), Kept::default());
         while let Some(item) = items.next() {
+            let mut now = batch.now();
+            kept.until(now);
             // All that may wait happens before the entry starts, and not while acknowledgements are kept back.
-            while !self.may_start(&batch, permit) {
+            while !self.may_start_at(&batch, permit, now) {
                 self.acknowledge(&batch, &mut acks);
                 self.until_it_may_start(&batch, permit).await;
                 if !batch.first && self.gives_way(runs, permit).await {
@@ -156,18 +162,29 @@ impl Executor {
                     runs.put_back(Run { batch, items });
                     return;
                 }
+                now = batch.now();
             }
-            self.start(&batch, item, permit, &mut acks);
+            kept.since(now, self.start(&batch, item, permit, &mut acks));
         }
+        kept.until(batch.now());
         self.acknowledge(&batch, &mut acks);
     }
 
     /// Whether the next entry may start at once (a stopping worker "starts" them all, to give them back).
     fn may_start(&self, batch: &Batch, permit: &mut Option<OwnedSemaphorePermit>) -> bool {
+        self.may_start_at(batch, permit, batch.now())
+    }
+
+    fn may_start_at(
+        &self,
+        batch: &Batch,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        now: u64,
+    ) -> bool {
         if self.shared.is_stopping() {
             return true;
         }
-        if !self.shared.ward.is_open() || batch.is_lapsed() {
+        if !self.shared.ward.is_open() || batch.is_lapsed_at(now) {
             return false;
         }
         if permit.is_some() {
@@ -225,34 +242,42 @@ impl Executor {
     async fn ward(self: Arc<Self>, mut suspects: mpsc::UnboundedReceiver<Run>) {
         while let Some(run) = suspects.recv().await {
             let mut permit = self.shared.slots.clone().try_acquire_owned().ok();
-            let mut acks = Vec::new();
+            let (mut acks, mut kept) = (Vec::new(), Kept::default());
             for item in run.items {
-                self.start(&run.batch, item, &mut permit, &mut acks);
+                let now = run.batch.now();
+                kept.since(now, self.start(&run.batch, item, &mut permit, &mut acks));
+                kept.until(run.batch.now());
             }
             self.acknowledge(&run.batch, &mut acks);
         }
     }
 
-    /// One entry: decides whether it is to be handled, and starts its handler.
-    fn start(
-        self: &Arc<Self>,
+    /// One entry: decides whether it is to be handled, and starts its handler. Answers that where whoever calls is to look
+    /// at how long it keeps the thread.
+    fn start<'a>(
+        self: &'a Arc<Self>,
         batch: &Arc<Batch>,
         item: Item,
         permit: &mut Option<OwnedSemaphorePermit>,
         acks: &mut Vec<u32>,
-    ) {
+    ) -> Option<&'a Bound> {
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
         self.shared.arrived(batch);
         if self.shared.is_stopping() || batch.source.pauses.stream() {
-            return self.give_back_raw(batch, item);
+            self.give_back_raw(batch, item);
+            return None;
         }
         if !slot.start() {
             // Taken over by another worker while it waited here.
-            return self.shared.settled(batch, [slot]);
+            self.shared.settled(batch, [slot]);
+            return None;
         }
         match self.shared.routes.admit(&self.shared.memory, batch, item) {
-            Admission::Handle(bound, ctx) => self.enter(batch, index, bound, ctx, permit, acks),
+            Admission::Handle(bound, ctx) => {
+                self.enter(batch, index, bound, ctx, permit, acks);
+                return bound.turnstile.is_none().then_some(bound);
+            }
             Admission::Settle(Verdict::Ack, body, _) => {
                 if let Body::Event(ctx) = &body {
                     slot.succeeded(memory::mark(ctx.envelope()));
@@ -274,6 +299,7 @@ impl Executor {
                 self.settle(batch, index, verdict, body, attempt);
             }
         }
+        None
     }
 
     /// An entry that is to be handled comes to its handler's limits.
@@ -321,13 +347,28 @@ impl Executor {
         };
         match turnstile.enter(waiting) {
             Entered::Runs(waiting) => {
-                if self.launch(attempt, waiting.ctx, permit, acks) {
+                if self.launch_limited(attempt, waiting.ctx, permit, acks) {
                     self.leave(bound, permit);
                 }
             }
             Entered::Waits => {}
             Entered::Full(waiting) => self.hold_back(attempt, waiting.ctx, Why::Concurrency),
         }
+    }
+
+    /// Calls a handler with limited places, and looks at how long it keeps the thread: others may be started behind it.
+    fn launch_limited(
+        self: &Arc<Self>,
+        attempt: Attempt<'_>,
+        ctx: Context,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        acks: &mut Vec<u32>,
+    ) -> bool {
+        let mut kept = Kept::default();
+        kept.since(attempt.batch.now(), Some(attempt.bound));
+        let ended = self.launch(attempt, ctx, permit, acks);
+        kept.until(attempt.batch.now());
+        ended
     }
 
     /// A run of a handler with limited places has ended: the next entry that waits takes its place.
@@ -354,7 +395,7 @@ impl Executor {
                 bound,
             };
             let mut acks = Vec::new();
-            let ended = self.launch(attempt, ctx, permit, &mut acks);
+            let ended = self.launch_limited(attempt, ctx, permit, &mut acks);
             self.acknowledge(&batch, &mut acks);
             if !ended {
                 return;
@@ -387,7 +428,7 @@ impl Executor {
             bound,
         };
         let mut acks = Vec::new();
-        let ended = self.launch(attempt, ctx, &mut permit, &mut acks);
+        let ended = self.launch_limited(attempt, ctx, &mut permit, &mut acks);
         self.acknowledge(&batch, &mut acks);
         if ended {
             self.leave(bound, &mut permit);
@@ -471,6 +512,32 @@ impl Executor {
         };
         if let Some(settlement) = self.commits.unless_committed(settlement) {
             let _ = self.settle.send(settlement);
+        }
+    }
+}
+
+/// For how long the handler that was started last keeps the thread. A clock that is read anyway tells it.
+#[derive(Default)]
+struct Kept<'a> {
+    since: u64,
+    by: Option<&'a Bound>,
+}
+
+impl<'a> Kept<'a> {
+    /// A handler was started.
+    fn since(&mut self, now: u64, by: Option<&'a Bound>) {
+        (self.since, self.by) = (now, by);
+    }
+
+    /// It has let go of the thread.
+    fn until(&mut self, now: u64) {
+        let Some(bound) = self.by.take() else { return };
+        let (kept, timeout) = (
+            Duration::from_millis(now - self.since),
+            bound.policy.timeout,
+        );
+        if kept > timeout {
+            kept_its_thread(&bound.gate.name, kept, timeout);
         }
     }
 }

@@ -209,7 +209,17 @@ fn owner(state: u8) -> Owner {
 impl Batch {
     /// Whether the lease may have run out: nothing of the batch may start before a renewal has confirmed it.
     pub fn is_lapsed(&self) -> bool {
-        self.epoch.elapsed().as_millis() as u64 >= self.leased_until.load(Ordering::SeqCst)
+        self.is_lapsed_at(self.now())
+    }
+
+    /// The same at a time that [`now`](Self::now) has told.
+    pub fn is_lapsed_at(&self, now: u64) -> bool {
+        now >= self.leased_until.load(Ordering::SeqCst)
+    }
+
+    /// Milliseconds since the worker began.
+    pub fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
     }
 
     /// Whether an acknowledgement has to make sure that the ids are still these entries'.

@@ -1,0 +1,29 @@
+//! Handlers that keep their thread for longer than their time: nothing can cancel them meanwhile, and nothing else runs
+//! there. What helps against that is told once for each type.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The types that were told of, in this process.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A handler of this type has kept its thread for so long, and had so long in all.
+#[cold]
+pub(crate) fn kept_its_thread(event_type: &str, kept: Duration, timeout: Duration) {
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.insert(event_type.to_owned()) {
+        return;
+    }
+    let ms = |time: Duration| {
+        humantime::format_duration(Duration::from_millis(time.as_millis() as u64)).to_string()
+    };
+    let (kept, timeout) = (ms(kept), ms(timeout));
+    tracing::warn!(
+        event_type,
+        %kept,
+        %timeout,
+        "the handler blocks its thread for longer than its timeout: it can't be cancelled, and nothing else runs on \
+         that thread meanwhile. Call what blocks or computes through tokio::task::spawn_blocking (told once)"
+    );
+}
