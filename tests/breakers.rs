@@ -221,12 +221,12 @@ on_both_servers! {
         let since = Instant::now();
         eventually(PATIENCE, "the others to be handled", async || sent.load(Ordering::SeqCst) == 101).await;
         assert!(since.elapsed() < Duration::from_secs(15), "they waited {:?}", since.elapsed());
-        // Where there is nothing of the others behind them, they stay where they are.
+        // Where there is nothing of the others behind them, they stay where they are, but for what was on its way.
         publish(&mut redis, Charged::TYPE, 3_000).await;
         let since = Instant::now();
         eventually(PATIENCE, "two seconds to pass", async || since.elapsed() > Duration::from_secs(2)).await;
         let parked = parked(&mut redis).await;
-        assert!(parked <= 800, "{parked} parked");
+        assert!(parked <= 700 + 1_000, "{parked} parked");
         assert!(payments.calls() < 70, "{} calls", payments.calls());
         payments.up();
         settled(&mut redis, "jobs", PATIENCE).await;

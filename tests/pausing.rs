@@ -168,4 +168,29 @@ on_both_servers! {
         assert_eq!(done(&mut redis).await, 3_100);
         worker.stop().await;
     }
+
+    /// What the worker knows of the entries that come next is of no use then.
+    async fn others_that_come_again_before_a_paused_type_are_found(server: Server) {
+        let mut redis = server.connect().await;
+        let (cli, setup) = (program(&server), Setup::new(&server));
+        cli.run(&["pause", "jobs", "--handler", "test.job"]).await.ok();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let registry = jobs::registry().on_raw("test.other", move |_, _| {
+            let _ = tell.send(());
+            async { Ok(()) }
+        });
+        let worker = setup.start_with(registry);
+        let mut other = redis::cmd("XADD");
+        other.arg("jobs").arg("*").arg("type").arg("test.other");
+        let first: String = other.query_async(&mut redis).await.unwrap();
+        tokio::time::timeout(PATIENCE, told.recv()).await.expect("the other to be handled");
+        jobs::publish(&mut redis, "jobs", &many("job", 100, &Action::Succeed)).await;
+        passes(Duration::from_secs(2)).await;
+        let mut set_back = redis::cmd("XGROUP");
+        set_back.arg("SETID").arg("jobs").arg("workers").arg("0");
+        let () = set_back.query_async(&mut redis).await.unwrap();
+        tokio::time::timeout(PATIENCE, told.recv()).await.unwrap_or_else(|_| panic!("{first} does not come again"));
+        assert_eq!(jobs::started(&mut redis).await.len(), 0);
+        worker.stop().await;
+    }
 }

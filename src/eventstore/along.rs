@@ -63,8 +63,7 @@ impl Partition {
     }
 
     /// Where it can be gone on from, whatever becomes of the public stream.
-    #[allow(clippy::misnamed_getters)] // What has been read may be further than what is kept.
-    pub fn position(&self) -> EntryId {
+    pub fn kept(&self) -> EntryId {
         self.kept
     }
 

@@ -151,7 +151,7 @@ impl Subscription {
     pub fn position(&self) -> Position {
         Position(match &self.sources {
             Sources::Category { partitions, .. } => {
-                At::Public(partitions.iter().map(Partition::position).collect())
+                At::Public(partitions.iter().map(Partition::kept).collect())
             }
             Sources::Aggregate(one) => At::Version(one.version()),
         })

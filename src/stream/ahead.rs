@@ -16,28 +16,38 @@ const BYTES: usize = 1 << 20;
 
 /// What a look found.
 pub(crate) struct Seen {
-    /// Types in their order, each with how many entries of it follow each other.
-    pub runs: Vec<(Vec<u8>, usize)>,
+    /// What stands there, in its order.
+    pub runs: Vec<Run>,
     /// The last one that was looked at.
     pub upto: EntryId,
     /// There may be more behind it.
     pub more: bool,
-    /// The group has read further than was known: what was known is of no more use.
+    /// How far the group has read.
+    pub read: EntryId,
+    /// That is further than was known, or it was set back: what was known is of no more use.
     pub passed: bool,
 }
 
+/// Entries of one type that follow each other.
+pub(crate) struct Run {
+    pub kind: Vec<u8>,
+    pub length: usize,
+    pub last: EntryId,
+}
+
 impl Link {
-    /// Looks at the next new entries, those behind `known`.
+    /// Looks at the next new entries, those behind `known`, of a group that had read up to `read`.
     pub async fn look_ahead(
         &mut self,
         keys: &Keys,
         group: &str,
-        known: EntryId,
+        (read, known): (EntryId, EntryId),
     ) -> Result<Seen, Trouble> {
         let doing = || format!("looking ahead in {}", keys.stream);
         let value: Value = LOOK_AHEAD
             .key(&keys.stream)
             .arg(group)
+            .arg(read.to_string())
             .arg(known.to_string())
             .arg(MOST)
             .arg(BYTES)
@@ -45,17 +55,21 @@ impl Link {
             .await
             .map_err(|error| Trouble::of(&doing(), error))?;
         let parse = |value| {
-            let [runs, upto, more, passed] = reply::tuple(value)?;
+            let [runs, upto, more, read, passed] = reply::tuple(value)?;
             let mut runs = reply::array(runs)?.into_iter();
             let mut of = Vec::new();
             while let Some(kind) = runs.next() {
-                let length = reply::int(&runs.next()?)? as usize;
-                of.push((reply::bytes(kind)?.to_vec(), length));
+                of.push(Run {
+                    kind: reply::bytes(kind)?.to_vec(),
+                    length: reply::int(&runs.next()?)? as usize,
+                    last: reply::id(&runs.next()?)?,
+                });
             }
             Some(Seen {
                 runs: of,
                 upto: reply::id(&upto)?,
                 more: reply::int(&more)? == 1,
+                read: reply::id(&read)?,
                 passed: reply::int(&passed)? == 1,
             })
         };

@@ -42,6 +42,8 @@ mod tls;
 mod unheld;
 pub(crate) mod waiting;
 
+#[cfg(test)]
+pub(crate) use ahead::Run;
 pub(crate) use ahead::Seen;
 pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};

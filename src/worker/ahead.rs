@@ -6,7 +6,7 @@
 //! worker reads on blindly as long as something free comes among a few entries; then it looks ahead before it reads, and
 //! reads up to the last free one it has seen. Where it sees none, all of it stays where it is, and is looked at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::event::EntryId;
@@ -35,12 +35,15 @@ pub(super) struct Ahead {
     /// So many have been looked at, and to read.
     count: usize,
     upto: EntryId,
+    /// How far the group had read, as far as is known.
+    read: EntryId,
     /// They end where the stream ended.
     is_all: bool,
     /// The handlers of those of them that are not free.
     only: BTreeSet<usize>,
     /// The last one of so many is free.
     allowed: usize,
+    last_free: EntryId,
     next: Option<Instant>,
 }
 
@@ -71,8 +74,8 @@ impl Ahead {
         }
     }
 
-    /// From where on to look ahead now, if that is to be done.
-    pub fn looks(&self, rooms: &[Room], now: Instant) -> Option<EntryId> {
+    /// What to look behind now, if that is to be done: how far the group had read, and up to which entry they are known.
+    pub fn looks(&self, rooms: &[Room], now: Instant) -> Option<(EntryId, EntryId)> {
         let is_open = rooms.iter().any(|room| !matches!(room, Room::None(_)));
         let looks = rooms.len() > 1
             && is_open
@@ -80,7 +83,7 @@ impl Ahead {
             && self.in_row >= BLIND
             && self.allowed == 0
             && self.next.is_none_or(|next| next <= now);
-        looks.then_some(self.upto)
+        looks.then_some((self.read, self.upto))
     }
 
     /// What a look found that took so long.
@@ -94,13 +97,26 @@ impl Ahead {
         if seen.passed {
             self.forget();
         }
-        for (kind, length) in &seen.runs {
-            self.count += length;
-            match place(kind) {
-                Some(place) if rooms[place] != Room::Any => {
-                    self.only.insert(place);
-                }
-                _ => self.allowed = self.count,
+        self.read = self.read.max(seen.read);
+        let mut taken = BTreeMap::new();
+        for run in &seen.runs {
+            let before = self.count;
+            self.count += run.length;
+            let limited = place(&run.kind).filter(|place| rooms[*place] != Room::Any);
+            let Some(place) = limited else {
+                (self.allowed, self.last_free) = (self.count, run.last);
+                continue;
+            };
+            self.only.insert(place);
+            // The first ones may come, as many as there is room for.
+            let taken = taken.entry(place).or_insert(0);
+            let free = match rooms[place] {
+                Room::Some(room) => run.length.min(room - *taken),
+                _ => 0,
+            };
+            *taken += free;
+            if free > 0 {
+                (self.allowed, self.last_free) = (before + free, run.last);
             }
         }
         self.upto = seen.upto;
@@ -113,8 +129,13 @@ impl Ahead {
         self.next = Some(Instant::now() + rest);
     }
 
-    /// These entries were read, of these handlers, where so many of each might come.
-    pub fn read(&mut self, rooms: &[Room], places: impl ExactSizeIterator<Item = Place>) {
+    /// Entries were read up to `last`, of these handlers, where so many of each might come.
+    pub fn read(
+        &mut self,
+        rooms: &[Room],
+        places: impl ExactSizeIterator<Item = Place>,
+        last: Option<EntryId>,
+    ) {
         if is_unlimited(rooms) {
             *self = Ahead::default();
             return;
@@ -128,13 +149,22 @@ impl Ahead {
                 (self.in_row, self.free) = (0, self.free + 1);
             }
         }
-        self.allowed = self.allowed.saturating_sub(read);
-        self.count = self.count.saturating_sub(read);
-        if read == 0 {
-            // Others have read them.
-            self.forget();
+        self.gone(read, last);
+    }
+
+    /// So many have been read, up to this one; none where others have read what there was.
+    pub fn gone(&mut self, count: usize, last: Option<EntryId>) {
+        let Some(last) = last else {
+            return self.forget();
+        };
+        self.read = self.read.max(last);
+        self.count = self.count.saturating_sub(count);
+        self.allowed = self.allowed.saturating_sub(count);
+        // Others read as well.
+        if last >= self.last_free {
+            self.allowed = 0;
         }
-        if self.count == 0 {
+        if self.count == 0 || last >= self.upto {
             if self.is_all {
                 self.in_row = 0;
             }
@@ -159,8 +189,21 @@ fn is_unlimited(rooms: &[Room]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Run;
 
     const CLOSED: Room = Room::None(Duration::from_secs(20));
+
+    fn id(ms: u64) -> EntryId {
+        EntryId { ms, seq: 0 }
+    }
+
+    fn run(kind: u8, length: usize, last: u64) -> Run {
+        Run {
+            kind: vec![kind],
+            length,
+            last: id(last),
+        }
+    }
 
     /// A stream of entries of handlers by their places, as a worker reads it.
     struct Stream {
@@ -184,19 +227,16 @@ mod tests {
         fn go(&mut self, rooms: &[Room], times: usize) {
             for _ in 0..times {
                 let now = Instant::now() + Duration::from_secs(1);
-                if let Some(from) = self.ahead.looks(rooms, now) {
+                if let Some((_, known)) = self.ahead.looks(rooms, now) {
                     self.looks += 1;
-                    let from = (from.ms as usize).max(self.read);
+                    let from = (known.ms as usize).max(self.read);
                     let to = (from + 1000).min(self.entries.len());
                     let seen = Seen {
-                        runs: self.entries[from..to]
-                            .iter()
-                            .map(|place| (vec![*place as u8], 1))
+                        runs: (from..to)
+                            .map(|at| run(self.entries[at] as u8, 1, at as u64 + 1))
                             .collect(),
-                        upto: EntryId {
-                            ms: to as u64,
-                            seq: 0,
-                        },
+                        upto: id(to as u64),
+                        read: id(self.read as u64),
                         more: to - from == 1000,
                         passed: from == self.read,
                     };
@@ -210,7 +250,8 @@ mod tests {
                 };
                 let to = (self.read + most).min(self.entries.len());
                 let places = self.entries[self.read..to].iter().map(|place| Some(*place));
-                self.ahead.read(rooms, places);
+                let last = (to > self.read).then(|| id(to as u64));
+                self.ahead.read(rooms, places, last);
                 self.read = to;
             }
         }
@@ -261,16 +302,31 @@ mod tests {
     fn what_no_handler_is_for_is_free() {
         let mut ahead = Ahead::default();
         let rooms = [CLOSED, Room::Any];
-        ahead.read(&rooms, vec![Some(0); BLIND].into_iter());
+        ahead.read(&rooms, vec![Some(0); BLIND].into_iter(), Some(id(1)));
         assert!(ahead.looks(&rooms, Instant::now()).is_some());
         let seen = Seen {
-            runs: vec![(b"x".to_vec(), 5), (b"?".to_vec(), 2), (b"x".to_vec(), 9)],
-            upto: EntryId { ms: 16, seq: 0 },
+            runs: vec![run(b'x', 5, 6), run(b'?', 2, 8), run(b'x', 9, 17)],
+            upto: id(17),
+            read: id(1),
             more: false,
             passed: true,
         };
         let place = |kind: &[u8]| (kind == b"x").then_some(0);
         ahead.looked(&seen, &rooms, place, Duration::ZERO);
         assert_eq!(ahead.room(&rooms, Instant::now()), Room::Some(7));
+        // Another worker has read most of them.
+        ahead.read(&rooms, vec![Some(0)].into_iter(), Some(id(8)));
+        assert!(matches!(ahead.room(&rooms, Instant::now()), Room::None(_)));
+    }
+
+    #[test]
+    fn one_that_has_room_for_a_few_is_got_at_in_one_read() {
+        let mut entries = vec![0; 3_000];
+        entries[2_500] = 1;
+        entries[2_501] = 1;
+        let mut stream = Stream::of(entries);
+        stream.go(&[CLOSED, Room::Some(1)], 60);
+        let read = stream.read;
+        assert!((2_501..2_510).contains(&read), "{read} were read");
     }
 }

@@ -231,12 +231,11 @@ impl Fetcher {
                 // What others have read is not there any more.
                 let brought = |at: &usize| delivered.iter().any(|(of, _)| of == at);
                 let nothing = (0..sources.len()).filter(|at| !brought(at));
-                for (at, rooms) in nothing.filter_map(|at| Some((at, rooms.as_ref()?.get(at)?))) {
-                    sources[at].ahead().read(rooms, std::iter::empty());
-                }
+                nothing.for_each(|at| sources[at].ahead().gone(0, None));
             }
             for (at, entries) in delivered {
                 let source = &sources[at];
+                let last = entries.last().map(|entry| entry.id);
                 let known = entries
                     .first()
                     .is_some_and(|entry| entry.id <= source.read_up_to());
@@ -255,7 +254,7 @@ impl Fetcher {
                         shared.routes.place(event_type)
                     });
                     let mut ahead = sources[at].ahead();
-                    ahead.read(&rooms[at], places);
+                    ahead.read(&rooms[at], places, last);
                     // More is asked of all of them only as long as all may come.
                     winds_up |= ahead.room(&rooms[at], Instant::now()) != Room::Any;
                 }
@@ -265,6 +264,9 @@ impl Fetcher {
                 self.hand_over(&sources[at], Coming::InTurn, since, entries);
             }
             for (at, ids) in reading.reader.take_passed() {
+                if is_limited {
+                    sources[at].ahead().gone(ids.len(), ids.last().copied());
+                }
                 self.pass_on(&sources[at], since, ids);
             }
             if self.runs.waits_here() {

@@ -392,9 +392,12 @@ impl Scene<'_> {
             .await;
         self.by_hand("XADD waits @3 type test.job").await;
         self.by_hand("XADD waits @4 type test.other").await;
-        let ahead = ["workers", "@1", "10", "100000"];
+        let ahead = ["workers", "@0", "@1", "10", "100000"];
         self.step("look_ahead", &["waits"], &ahead).await;
-        let ahead = ["workers", "@3", "10", "100000"];
+        let ahead = ["workers", "@2", "@3", "10", "100000"];
+        self.step("look_ahead", &["waits"], &ahead).await;
+        // Set back since.
+        let ahead = ["workers", "@3", "@4", "10", "100000"];
         self.step("look_ahead", &["waits"], &ahead).await;
         let left = self.by_hand(&format!("ZRANGE {waiting} 0 -1")).await;
         self.note("listed", &left);
