@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// A burst of many thousand lines while the thread waits for a CPU is not to lose any.
@@ -57,7 +57,8 @@ impl Write for Stderr {
 }
 
 struct Queue {
-    texts: SyncSender<Vec<u8>>,
+    /// Its bounds are kept here: a channel that has bounds of its own takes up the room for all of them at once.
+    texts: Sender<Vec<u8>>,
     /// How much of it is not written yet.
     lines: AtomicUsize,
     bytes: AtomicUsize,
@@ -70,7 +71,7 @@ fn queue() -> Option<&'static Queue> {
     let queue = QUEUE.get_or_init(|| {
         // A handle of its own: the lock of `io::stderr` would be held for as long as a write blocks.
         let out = File::from(io::stderr().as_fd().try_clone_to_owned().ok()?);
-        let (texts, queued) = sync_channel(MOST_LINES);
+        let (texts, queued) = channel();
         let thread = std::thread::Builder::new().name("streamhand-log".to_owned());
         thread.spawn(move || write_all(out, &queued)).ok()?;
         Some(Queue {
@@ -88,8 +89,8 @@ impl Queue {
         let before = self.bytes.fetch_add(text.len(), Ordering::AcqRel);
         // What is larger than the queue still finds room in an empty one.
         let fits = before == 0 || before + text.len() <= MOST_BYTES;
-        self.lines.fetch_add(1, Ordering::AcqRel);
-        if !fits || self.texts.try_send(text.to_vec()).is_err() {
+        let has_room = self.lines.fetch_add(1, Ordering::AcqRel) < MOST_LINES;
+        if !fits || !has_room || self.texts.send(text.to_vec()).is_err() {
             self.done(text.len());
             self.lost.fetch_add(1, Ordering::AcqRel);
         }
