@@ -53,6 +53,7 @@ mod idle;
 mod ids;
 mod inline;
 mod kept_letters;
+mod keys;
 mod large_entries;
 mod layers;
 mod leases;

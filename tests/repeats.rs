@@ -44,15 +44,20 @@ async fn deliver(redis: &mut MultiplexedConnection) -> String {
 }
 
 async fn bury(redis: &mut MultiplexedConnection, id: &str) -> String {
+    bury_until(redis, id, "4000000000000").await
+}
+
+async fn bury_until(redis: &mut MultiplexedConnection, id: &str, own_until: &str) -> String {
     let script = crate::support::scripts::named("bury");
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("dead"))
         .key(key("failures"))
-        .key(key(&format!("buried:{id}")));
-    // Group, consumer, id, count, own, age, delete, reason, error, attempts, handler, stream, replays.
+        .key(key("guards"))
+        .key("jobs");
+    // Group, consumer, id, count, own until, age, delete, reason, error, attempts, handler, stream, replays.
     for argument in [
-        GROUP, ME, id, "1", "1", "0", "0", "failed", "no", "1", "test.job", "jobs", "0",
+        GROUP, ME, id, "1", own_until, "0", "0", "failed", "no", "1", "test.job", "jobs", "0",
     ] {
         call.arg(argument);
     }
@@ -77,7 +82,7 @@ async fn fenced_ack(redis: &mut MultiplexedConnection, id: &str) -> i64 {
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("failures"))
-        .key(key(&format!("buried:{id}")));
+        .key(key("guards"));
     call.arg(GROUP).arg("1").arg("0").arg(id).arg(ME).arg("1");
     call.invoke_async(redis).await.unwrap()
 }
@@ -144,6 +149,36 @@ on_both_servers! {
         assert_eq!(left_of_it(&mut redis).await, 0);
     }
 
+    /// It stayed on its way until the guard of what was done meanwhile may be gone: its worker is asked whether it still
+    /// stands. What was done meanwhile is known for a time, and nothing stays of it.
+    async fn a_burial_of_what_is_nobodys_is_done_until_the_time_it_names(server: Server) {
+        let mut redis = server.connect().await;
+        let id = deliver(&mut redis).await;
+        let _: i64 = redis::cmd("XACK").arg("jobs").arg(GROUP).arg(&id).query_async(&mut redis).await.unwrap();
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
+        let now = seconds * 1000;
+        assert_eq!(bury_until(&mut redis, &id, "0").await, "nobody");
+        let late = bury_until(&mut redis, &id, &(now - 1).to_string()).await;
+        let shown: u64 = late.strip_prefix("late ").expect("that it is late").parse().unwrap();
+        assert!((now..now + 60_000).contains(&shown), "{shown}");
+        assert_eq!(entries(&mut redis, &key("dead")).await, []);
+        for _ in 0..2 {
+            assert_eq!(bury_until(&mut redis, &id, &(now + 60_000).to_string()).await, "ok");
+            assert_eq!(entries(&mut redis, &key("dead")).await.len(), 1);
+        }
+        // A guard is there for an hour where it was nobody's, else for a lease and a bit; and what is older does not count, and goes.
+        let left: i64 = redis::cmd("PTTL").arg(key("guards")).query_async(&mut redis).await.unwrap();
+        assert!((3_500_000..=3_600_000).contains(&left), "{left}");
+        let mut old = redis::cmd("ZADD");
+        old.arg(key("guards")).arg(now - 1000).arg(&id);
+        (0..50).for_each(|n| { old.arg(now - 1000).arg(format!("1-{n}")); });
+        let _: i64 = old.query_async(&mut redis).await.unwrap();
+        assert_eq!(bury(&mut redis, &id).await, "ok");
+        assert_eq!(entries(&mut redis, &key("dead")).await.len(), 2);
+        let left: u64 = redis::cmd("ZCARD").arg(key("guards")).query_async(&mut redis).await.unwrap();
+        assert_eq!(left, 1);
+    }
+
     /// The answer to the park got lost; before it was repeated another worker had the entry, and succeeded.
     async fn a_repeated_park_neither_takes_nor_buries_what_went_on_meanwhile(server: Server) {
         let mut redis = server.connect().await;
@@ -159,7 +194,7 @@ on_both_servers! {
         let _: () = redis::cmd("ZADD").arg(key("retry")).arg(1).arg(&id).query_async(&mut redis).await.unwrap();
         let ack = scripts::named("ack");
         let mut call = ack.key("jobs");
-        call.key(key("retry")).key(key("failures")).key(key(&format!("buried:{id}")));
+        call.key(key("retry")).key(key("failures")).key(key("guards"));
         let acked: i64 = call.arg(GROUP).arg("0").arg("0").arg(&id).arg(OTHER).arg("2").invoke_async(&mut redis).await.unwrap();
         assert_eq!(acked, 1);
         assert_eq!(left_of_it(&mut redis).await, 0);

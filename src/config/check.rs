@@ -283,7 +283,7 @@ fn same_keys(a: &str, b: &str) -> bool {
 }
 
 /// What a group's keys are called, behind the stream and the group.
-pub(crate) const OWN: [&str; 14] = [
+pub(crate) const OWN: [&str; 15] = [
     "retry",
     "dead",
     "again",
@@ -296,6 +296,7 @@ pub(crate) const OWN: [&str; 14] = [
     "tidied",
     "clock",
     "commits",
+    "guards",
     "projection",
     "rebuild",
 ];

@@ -15,15 +15,21 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::identity::Identity;
 
-script!(COMMIT, "commit", behind "common/effects", behind "common/rights");
+script!(
+    COMMIT,
+    "commit",
+    behind "common/effects",
+    behind "common/rights",
+    behind "common/guards"
+);
 
 /// One entry to be committed.
 pub(crate) struct Commit<'a> {
     pub id: EntryId,
     pub consumer: &'a str,
     pub count: u32,
-    /// It is known to be pending with nobody, and its end is ours to write.
-    pub nobodys: bool,
+    /// It is known to be pending with nobody, and its end is ours to write until then (ms, by the server's clock); else 0.
+    pub nobodys_until: u64,
     /// The group has a record of it.
     pub recorded: bool,
     pub mark: Option<Mark>,
@@ -53,6 +59,8 @@ pub(crate) enum CommitOutcome {
     Taken,
     /// It is not pending.
     Nobody,
+    /// Nor that, and the time is over in which it was ours: nothing was done. And the server's time (ms).
+    Late(u64),
     /// The guard of the effect at this place refused, at this value.
     Refused(usize, Option<Vec<u8>>),
     /// It can't be done as it is.
@@ -93,20 +101,22 @@ impl Link {
     ) -> Result<Vec<CommitOutcome>, Trouble> {
         let doing = || format!("committing entries of {}", keys.stream);
         let mut call = COMMIT.key(&keys.stream);
-        call.key(&keys.retry).key(&keys.failures).key(&keys.commits);
+        call.key(&keys.retry)
+            .key(&keys.failures)
+            .key(&keys.commits)
+            .key(&keys.guards);
         call.arg(group).arg(me).arg(number).arg(u8::from(delete));
         for commit in commits {
             let id = commit.id.to_string();
-            let guard = keys.guard(&id);
             match &commit.mark {
-                Some(mark) => call.key(guard).key(keys.seen(mark.event.which())),
-                None => call.key(&guard).key(&guard),
+                Some(mark) => call.key(keys.seen(mark.event.which())),
+                None => call.key(&keys.stream),
             };
             let mark = commit.mark.as_ref();
             call.arg(id)
                 .arg(commit.consumer)
                 .arg(commit.count)
-                .arg(u8::from(commit.nobodys))
+                .arg(commit.nobodys_until)
                 .arg(u8::from(commit.recorded))
                 .arg(mark.map_or(0, |mark| mark.lasts.as_millis().max(1) as u64))
                 .arg(mark.map_or("", |mark| mark.event.data()))
@@ -146,6 +156,7 @@ impl Link {
                 need(&keys.commits, "hash", "HGET HSET"),
                 need(&keys.retry, "zset", "ZCARD ZREM"),
                 need(&keys.failures, "hash", "HLEN HDEL"),
+                need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
             ]
         };
         let value: Value = self.answered(doing, answer, needs).await?;
@@ -181,6 +192,7 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
         },
         b"taken" => CommitOutcome::Taken,
         b"nobody" => CommitOutcome::Nobody,
+        b"late" => CommitOutcome::Late(reply::text(parts.next()?)?.parse().ok()?),
         b"refused" => {
             let place = usize::try_from(reply::int(&parts.next()?)?).ok()?;
             let current = parts.next().and_then(reply::bytes);

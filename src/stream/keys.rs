@@ -54,7 +54,8 @@ pub(crate) struct Keys {
     base: String,
     /// What each worker's last commit settled, to know a repeat by.
     pub commits: String,
-    prefix: String,
+    /// What came to an end of late, to know a repeat of an earlier step by.
+    pub guards: String,
     /// What deduplication marks begin with: those of replayed entries are the stream's own.
     seen: String,
 }
@@ -136,11 +137,6 @@ impl Keys {
         keys
     }
 
-    /// The key that makes the burial of an entry that is nobody's happen once.
-    pub fn guard(&self, id: &str) -> String {
-        format!("{}:buried:{id}", self.prefix)
-    }
-
     /// The due times that another group of the stream keeps.
     pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
         [self.base.as_bytes(), b":", group, b":retry"].concat()
@@ -174,8 +170,8 @@ impl Keys {
             protocol: format!("{prefix}:protocol"),
             base,
             commits: format!("{prefix}:commits"),
+            guards: format!("{prefix}:guards"),
             seen: format!("{prefix}:seen:"),
-            prefix,
         }
     }
 }

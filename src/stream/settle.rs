@@ -25,9 +25,15 @@ macro_rules! script {
 }
 pub(super) use script;
 
-script!(ACK, "ack", behind "common/rights");
+script!(ACK, "ack", behind "common/rights", behind "common/guards");
 script!(PARK, "park", behind "common/rights");
-script!(BURY, "bury", behind "common/letter", behind "common/rights");
+script!(
+    BURY,
+    "bury",
+    behind "common/letter",
+    behind "common/rights",
+    behind "common/guards"
+);
 
 /// Most entries in one script: Lua's unpack ends at some 8,000 values.
 const CHUNK: usize = 500;
@@ -75,8 +81,8 @@ pub(crate) struct Burial<'a> {
     pub id: EntryId,
     pub consumer: &'a str,
     pub count: u32,
-    /// The lease never lapsed: if the entry is nobody's, its burial is this worker's.
-    pub own: bool,
+    /// Until when (ms, by the server's clock) its burial is this worker's should it be nobody's; 0 where it is not.
+    pub own_until: u64,
     pub age: Duration,
     pub reason: &'a str,
     pub error: &'a str,
@@ -88,6 +94,8 @@ pub(crate) struct Burial<'a> {
     pub replays: u32,
     /// The fields as this worker got them, used where the stream no longer has the entry.
     pub fields: &'a Fields,
+    /// The key that says its event is done, where its handler deduplicates: a claim on it goes.
+    pub mark: Option<String>,
 }
 
 /// What became of a burial.
@@ -98,6 +106,8 @@ pub(crate) enum Buried {
     Nobody,
     /// It is no longer in the stream, and nothing of it is here.
     Missing,
+    /// It is nobody's, and the time is over in which it was this worker's: nothing was done. And the server's time (ms).
+    Late(u64),
 }
 
 /// Entries of one stream that are acknowledged in one command.
@@ -152,10 +162,7 @@ impl Link {
     ) -> Result<(), Trouble> {
         for chunk in acks.chunks(CHUNK) {
             let mut call = ACK.key(&keys.stream);
-            call.key(&keys.retry).key(&keys.failures);
-            for ack in chunk {
-                call.key(keys.guard(&ack.id.to_string()));
-            }
+            call.key(&keys.retry).key(&keys.failures).key(&keys.guards);
             call.arg(group).arg(u8::from(fenced)).arg(u8::from(delete));
             for ack in chunk {
                 call.arg(ack.id.to_string())
@@ -163,14 +170,11 @@ impl Link {
                     .arg(ack.count);
             }
             let answer = call.invoke_async(&mut self.conn).await;
-            let guards = || acks.iter().map(|ack| keys.guard(&ack.id.to_string()));
-            let guard = guards().next().unwrap_or_default();
             let needs = || {
                 vec![
                     need(&keys.stream, "stream", "XACK XDEL XPENDING"),
                     need(&keys.retry, "zset", "ZCARD ZREM"),
                     need(&keys.failures, "hash", "HLEN HMGET HDEL"),
-                    need(&guard, "string", "SET"),
                 ]
             };
             let doing = || format!("acknowledging entries of {}", keys.stream);
@@ -243,12 +247,13 @@ impl Link {
             call.key(&keys.retry)
                 .key(&keys.dead)
                 .key(&keys.failures)
-                .key(keys.guard(&id));
+                .key(&keys.guards)
+                .key(burial.mark.as_ref().unwrap_or(&keys.stream));
             call.arg(group)
                 .arg(burial.consumer)
                 .arg(&id)
                 .arg(burial.count)
-                .arg(u8::from(burial.own))
+                .arg(burial.own_until)
                 .arg(burial.age.as_millis() as u64)
                 .arg(u8::from(delete))
                 .arg(burial.reason)
@@ -264,14 +269,13 @@ impl Link {
                 }
             }
             let answer = call.invoke_async(&mut self.conn).await;
-            let guard = keys.guard(&id);
             let needs = || {
                 vec![
                     need(&keys.stream, "stream", "XPENDING XRANGE XACK XDEL"),
                     need(&keys.dead, "stream", "XLEN XADD"),
                     need(&keys.retry, "zset", "ZCARD ZREM"),
                     need(&keys.failures, "hash", "HGET HDEL"),
-                    need(&guard, "string", "EXISTS SET"),
+                    need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
                 ]
             };
             let answer: String = self.answered(doing, answer, needs).await?;
@@ -281,7 +285,12 @@ impl Link {
                 "nobody" => return Ok(Buried::Nobody),
                 "missing" if burial.fields.is_empty() => return Ok(Buried::Missing),
                 "missing" if !with_fields => with_fields = true,
-                _ => return Err(Trouble::garbled(&doing())),
+                other => {
+                    let now = other.strip_prefix("late ").and_then(|ms| ms.parse().ok());
+                    return now
+                        .map(Buried::Late)
+                        .ok_or_else(|| Trouble::garbled(&doing()));
+                }
             }
         }
     }

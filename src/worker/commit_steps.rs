@@ -71,7 +71,7 @@ impl Job {
                 &shared.consumer
             },
             count: slot.count,
-            nobodys: self.nobodys,
+            nobodys_until: self.nobodys_until(shared),
             recorded: slot.recorded,
             mark: self.mark(windows),
             events: events
@@ -79,6 +79,12 @@ impl Job {
                 .collect(),
             effects: &self.items.effects,
         }
+    }
+
+    fn nobodys_until(&self, shared: &Shared) -> u64 {
+        let left = self.batch.ours_to_end_for(self.slot());
+        let left = left.filter(|_| self.nobodys);
+        left.map_or(0, |left| shared.by_the_server_in(left))
     }
 
     /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.

@@ -238,6 +238,12 @@ impl Committer {
                 self.queue.push(job);
                 return None;
             }
+            // It stayed on its way for long, and was not done.
+            Some(CommitOutcome::Late(now)) => {
+                self.shared.server_shows(now);
+                self.queue.push(job);
+                return None;
+            }
             Some(CommitOutcome::Done) => Fate::Settled,
             Some(CommitOutcome::Duplicate { differs }) => {
                 let about = About::of(&job.ctx, &job.batch.source);

@@ -27,6 +27,11 @@ const NOBODYS: u8 = 0b1000;
 /// Redis has settled it, and its handler still runs.
 const COMMITTED: u8 = 0b1_0000;
 
+/// For how long at most it can be said of an entry that is nobody's, once an answer got lost, that its end is ours to
+/// write. Longer than a server is away for a moment; what others did is known for twice as long: see
+/// `scripts/common/guards.lua`.
+pub(super) const OWN_FOR: Duration = Duration::from_secs(30);
+
 /// Everything this worker holds.
 pub(super) struct Held {
     batches: Mutex<Vec<Arc<Batch>>>,
@@ -237,11 +242,17 @@ impl Batch {
     /// once been found to be nobody's stays so, for it can't be taken; what another has had stays lost, whenever the
     /// lease of its batch is renewed after that.
     pub fn is_ours_to_end(&self, slot: &Slot) -> bool {
-        let is_lapsed = self.is_lapsed();
+        self.ours_to_end_for(slot).is_some()
+    }
+
+    /// And for how long that can be said in a request that is sent now.
+    pub fn ours_to_end_for(&self, slot: &Slot) -> Option<Duration> {
+        let until = Duration::from_millis(self.leased_until.load(Ordering::SeqCst));
+        let leased = until.saturating_sub(self.epoch.elapsed());
         match slot.owner() {
-            Owner::Us => !is_lapsed,
-            Owner::Another => false,
-            Owner::Nobody => true,
+            Owner::Us => Some(leased.min(OWN_FOR)).filter(|left| !left.is_zero()),
+            Owner::Another => None,
+            Owner::Nobody => Some(OWN_FOR),
         }
     }
 

@@ -202,7 +202,7 @@ impl Worker {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
-        let settler = Settler::new(shared.clone(), acknowledge.clone());
+        let settler = Settler::new(shared.clone(), windows.clone(), acknowledge.clone());
         let committer = Committer::new(shared.clone(), windows.clone(), settle.clone());
         let committing = committer.run(jobs, asks);
         let (to_executor, at_executor, inline) = Dispatcher::to_executor(shared.clone());

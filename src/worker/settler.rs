@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::acker::Acks;
 use super::complaint::{Complaint, Pause};
+use super::doorman::Windows;
 use super::held::{Batch, Owner, Slot};
 use super::shared::{Shared, sleep_until};
 use super::steps::{Body, DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
@@ -34,6 +35,7 @@ pub(super) struct Settlement {
 /// Carries verdicts out.
 pub(super) struct Settler {
     shared: Arc<Shared>,
+    windows: Arc<Windows>,
     acks: mpsc::UnboundedSender<Acks>,
     others: Vec<Job>,
     complaint: Complaint,
@@ -48,9 +50,14 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub fn new(shared: Arc<Shared>, acks: mpsc::UnboundedSender<Acks>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        acks: mpsc::UnboundedSender<Acks>,
+    ) -> Self {
         Settler {
             shared,
+            windows,
             acks,
             others: Vec::new(),
             complaint: Complaint::default(),
@@ -169,6 +176,7 @@ impl Settler {
             step,
             body,
             attempt,
+            asked: None,
         });
     }
 
@@ -192,10 +200,10 @@ impl Settler {
             })
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
         // Both at once on one connection: none waits for the others' answers.
-        let shared = self.shared.clone();
+        let (shared, sent) = (self.shared.clone(), Instant::now());
         let (parked, buried) = tokio::join!(
             park(&shared, link.clone(), parks),
-            bury(&shared, link.clone(), burials),
+            bury(&shared, &self.windows, link.clone(), burials),
         );
         let mut trouble = None;
         for (job, result) in parked {
@@ -224,8 +232,8 @@ impl Settler {
                     self.is_stuck(job, STUCK_WAIT);
                 }
                 Err(met) => {
+                    self.others.push(job.after(&met, sent));
                     trouble = Some(met);
-                    self.others.push(job);
                 }
             }
         }
@@ -236,10 +244,23 @@ impl Settler {
         }
         for (job, result) in buried {
             match result {
+                // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
+                Ok(Buried::Late(now)) => {
+                    shared.server_shows(now);
+                    self.others.push(job);
+                }
                 Ok(outcome) => {
                     if outcome == Buried::Missing {
                         let id = job.slot().id;
                         super::report_trimmed(&job.batch.source, &[id], "before they were handled");
+                    }
+                    if outcome == Buried::Nobody && job.asked.is_some() {
+                        let id = job.slot().id;
+                        self.complaint.warn(format!(
+                            "{} {id} is no longer pending, and answers to its settling were lost for long: it has been \
+                             settled, or was trimmed, acknowledged or deleted by hand",
+                            job.batch.source.keys.stream
+                        ));
                     }
                     self.done(&job.batch, [job.slot()]);
                 }
@@ -256,8 +277,8 @@ impl Settler {
                     }
                 }
                 Err(met) => {
+                    self.others.push(job.after(&met, sent));
                     trouble = Some(met);
-                    self.others.push(job);
                 }
             }
         }

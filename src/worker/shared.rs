@@ -1,6 +1,6 @@
 //! What the parts of a worker share: its names and limits, what it holds, and how they tell each other what to do.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,9 @@ pub(super) struct Shared {
     pub breakers: Arc<Breakers>,
     /// The server's clock as the fetcher last saw it.
     clock: Mutex<Clock>,
+    /// What the server's clock showed when this worker began, by its last answers; 0 where it is not known yet.
+    server_began_ms: AtomicU64,
+    began: Instant,
     pub held: Held,
     pub memory: Memory,
     pub ward: Ward,
@@ -135,6 +138,8 @@ impl Shared {
             routes,
             breakers,
             clock: Mutex::default(),
+            server_began_ms: AtomicU64::new(0),
+            began: Instant::now(),
             held: Held::new(),
             memory: Memory::default(),
             ward: Ward::default(),
@@ -423,6 +428,20 @@ impl Shared {
     /// The server's clock as it was last seen.
     pub fn clock(&self) -> Clock {
         *self.clock.lock().expect("no panic while it is locked")
+    }
+
+    /// The server's clock shows this now, or did a moment ago.
+    pub fn server_shows(&self, ms: u64) {
+        let began = ms.saturating_sub(self.began.elapsed().as_millis() as u64);
+        self.server_began_ms.store(began, Ordering::Relaxed);
+    }
+
+    /// When `left` will be over by the server's clock, and not later than that (ms); in the past where the clock is not
+    /// known yet, so that the server says so.
+    pub fn by_the_server_in(&self, left: Duration) -> u64 {
+        let began = self.server_began_ms.load(Ordering::Relaxed);
+        let after = self.began.elapsed() + left;
+        (began + after.as_millis() as u64).max(1)
     }
 
     /// A renewal got no answer.

@@ -2,17 +2,19 @@
 //! whose.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::held::{Batch, Slot};
+use super::doorman::Windows;
+use super::held::{Batch, OWN_FOR, Slot};
 use super::shared::Shared;
 use super::source::Source;
 use super::verdict::Reason;
 use crate::context::Context;
 use crate::event::Entry;
 use crate::fields::Fields;
+use crate::identity::Identity;
 use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
 
 /// Most burials under way at once.
@@ -35,6 +37,8 @@ pub(super) struct Job {
     pub step: Step,
     pub body: Body,
     pub attempt: u32,
+    /// When the first request for it was sent whose answer got lost: it may have been done.
+    pub asked: Option<Instant>,
 }
 
 /// What a verdict asks of Redis.
@@ -68,7 +72,18 @@ impl Job {
 
     /// Whether the end of an entry that is nobody's is ours to write.
     pub fn is_ours_to_bury(&self) -> bool {
-        self.batch.is_ours_to_end(self.slot())
+        self.ours_to_bury_for().is_some()
+    }
+
+    /// And for how long that holds. Once an answer got lost, what it told of may have been done, and that is known in
+    /// Redis for a while only.
+    fn ours_to_bury_for(&self) -> Option<Duration> {
+        let left = self.batch.ours_to_end_for(self.slot())?;
+        let Some(asked) = self.asked else {
+            return Some(left);
+        };
+        let known = OWN_FOR.saturating_sub(asked.elapsed());
+        Some(left.min(known)).filter(|left| !left.is_zero())
     }
 
     /// Whether it was passed over when it came: nothing of it is here. No entry is without fields.
@@ -117,6 +132,24 @@ impl Job {
 
     fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.fields().value(name)?).ok()
+    }
+
+    /// The mark of its event, where its handler deduplicates.
+    fn mark(&self, windows: &Windows) -> Option<String> {
+        let (source, fields) = (&self.batch.source, self.fields());
+        if source.deletes() || windows.is_empty() {
+            return None;
+        }
+        windows.lasts(fields.value("type")?)?;
+        Some(source.keys.seen(Identity::of(fields)?.which()))
+    }
+
+    /// What is left to do after a request for it that was sent then.
+    pub fn after(self, met: &Trouble, sent: Instant) -> Job {
+        let asked = self
+            .asked
+            .or_else(|| matches!(met, Trouble::Broken(_)).then_some(sent));
+        Job { asked, ..self }
     }
 
     /// The burial that was refused, as a parking that remembers it; or the same again where it can't be parked.
@@ -228,6 +261,7 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
 /// Moves entries to the dead letters; answers for each what became of it.
 pub(super) async fn bury(
     shared: &Shared,
+    windows: &Windows,
     link: Link,
     jobs: Vec<Job>,
 ) -> Vec<(Job, Result<Buried, Trouble>)> {
@@ -237,7 +271,7 @@ pub(super) async fn bury(
         let lot = jobs.by_ref().take(BURIALS).map(|job| {
             let mut link = link.clone();
             async move {
-                let result = bury_one(shared, &mut link, &job).await;
+                let result = bury_one(shared, windows, &mut link, &job).await;
                 (job, result)
             }
         });
@@ -263,7 +297,12 @@ pub(super) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Troub
     why.filter(|_| tried.len() >= HOPELESS)
 }
 
-async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+async fn bury_one(
+    shared: &Shared,
+    windows: &Windows,
+    link: &mut Link,
+    job: &Job,
+) -> Result<Buried, Trouble> {
     let Step::Bury { reason, error, .. } = &job.step else {
         return Err(Trouble::garbled("writing a dead letter"));
     };
@@ -273,7 +312,9 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
         id: job.slot().id,
         consumer: job.consumer(shared),
         count: job.slot().count,
-        own: job.is_ours_to_bury(),
+        own_until: job
+            .ours_to_bury_for()
+            .map_or(0, |left| shared.by_the_server_in(left)),
         age: job.batch.since.elapsed(),
         reason: reason.as_str(),
         error,
@@ -290,6 +331,7 @@ async fn bury_one(shared: &Shared, link: &mut Link, job: &Job) -> Result<Buried,
             0
         },
         fields: job.fields(),
+        mark: job.mark(windows),
     };
     link.bury(
         &source.keys,

@@ -183,6 +183,7 @@ impl Fetcher {
             let Some(woken) = self.refusals.heard(Chore::Wake, stream, woken)? else {
                 continue;
             };
+            self.shared.server_shows(woken.now_ms);
             let step = self.clock.saw(woken.now_ms, sent, ticks());
             self.shared.saw_clock(self.clock);
             let is_off = clock

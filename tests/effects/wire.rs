@@ -206,18 +206,19 @@ on_both_servers! {
         group.arg("CREATE").arg("jobs").arg("workers").arg("0").arg("MKSTREAM");
         let _: () = group.query_async(&mut redis).await.unwrap();
         let script = crate::support::scripts::named("commit");
-        let guard = "{jobs}:workers:buried:1-1";
+        let guards = "{jobs}:workers:guards";
+        let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
         for (number, guarded, outcome) in [(1, true, "done"), (2, false, "done"), (3, true, "done")] {
             if guarded {
-                let _: () = redis.set(guard, "").await.unwrap();
+                let _: () = redis.zadd(guards, "1-1", (seconds + 60) * 1000).await.unwrap();
             } else {
-                let _: () = redis.del(guard).await.unwrap();
+                let _: () = redis.del(guards).await.unwrap();
             }
             let mut call = script.key("jobs");
             call.key("{jobs}:workers:retry").key("{jobs}:workers:failures").key("{jobs}:workers:commits");
-            call.key(guard).key(guard).key("counter").arg("workers").arg("me").arg(number).arg(0);
-            // Id, consumer, count, nobody's, recorded, no mark of no data, no events, one effect: command, no guards, one argument.
-            for argument in ["1-1", "me", &number.to_string(), "1", "0", "0", "", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
+            call.key(guards).key("jobs").key("counter").arg("workers").arg("me").arg(number).arg(0);
+            // Id, consumer, count, nobody's until, recorded, no mark of no data, no events, one effect: command, no guards, one argument.
+            for argument in ["1-1", "me", &number.to_string(), "4000000000000", "0", "0", "", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
                 call.arg(argument);
             }
             let answer: Vec<Vec<String>> = call.invoke_async(&mut redis).await.unwrap();

@@ -406,16 +406,31 @@ impl Scene<'_> {
     }
 
     async fn settle(&mut self, retry: &str, failures: &str, dead: &str, commits: &str) {
-        let guard = |id: &str| format!("{{jobs}}:workers:buried:{id}");
-        let keys: Vec<String> = (0..6).map(|place| guard(&self.id(place))).collect();
+        let guards = "{jobs}:workers:guards";
         let ack = ["workers", "1", "0", "@0", ME, "2", "@2", ME, "2"];
-        self.step("ack", &["jobs", retry, failures, &keys[0], &keys[2]], &ack)
+        self.step("ack", &["jobs", retry, failures, guards], &ack)
             .await;
         let bury = [
-            "workers", ME, "@1", "2", "1", "5", "0", "failed", "no", "2", "test.job", "jobs", "0",
+            "workers",
+            ME,
+            "@1",
+            "2",
+            "4000000000000",
+            "5",
+            "0",
+            "failed",
+            "no",
+            "2",
+            "test.job",
+            "jobs",
+            "0",
         ];
-        self.step("bury", &["jobs", retry, dead, failures, &keys[1]], &bury)
-            .await;
+        self.step(
+            "bury",
+            &["jobs", retry, dead, failures, guards, "jobs"],
+            &bury,
+        )
+        .await;
         let claim = ["workers", "@2", "60000", "d", "@3", "60000", "d"];
         self.step(
             "claim",
@@ -429,7 +444,7 @@ impl Scene<'_> {
         let seen = "{jobs}:workers:seen:e";
         self.step(
             "commit",
-            &["jobs", retry, failures, commits, &keys[3], seen],
+            &["jobs", retry, failures, commits, guards, seen],
             &commit,
         )
         .await;

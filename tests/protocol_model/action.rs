@@ -62,6 +62,7 @@ pub enum Action {
     ArrivesLate(Late),
     NeverArrives(Late),
     LeaseLapses(Option<Who>),
+    GuardGoes,
     Freezes(Who),
     WakesUp(Who),
     Dies(Who),
@@ -156,6 +157,7 @@ impl Display for Action {
                 write!(f, "a lease passes without a renewal by {who}")
             }
             Action::LeaseLapses(None) => f.write_str("a lease passes while the entry is parked"),
+            Action::GuardGoes => f.write_str("the guard has lasted its time"),
             Action::Freezes(who) => write!(f, "{who} freezes"),
             Action::WakesUp(who) => write!(f, "{who} wakes up"),
             Action::Dies(who) => write!(f, "{who} dies and is started again under another name"),
@@ -256,6 +258,7 @@ impl Display for Verdict {
             Verdict::Nobody => "nobody's",
             Verdict::Trimmed => "trimmed",
             Verdict::NoGroup => "no such group",
+            Verdict::Late => "too late",
         })
     }
 }

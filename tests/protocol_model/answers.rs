@@ -94,6 +94,8 @@ fn taken(delivery: Delivery) -> Held {
         lapsed: delivery.aged,
         nobodys: false,
         commit_unanswered: false,
+        asked: false,
+        asked_long_ago: false,
     }
 }
 
@@ -164,6 +166,7 @@ fn receive_renewal(rules: &Rules, worker: &mut Worker, renewal: Renewal) {
 fn receive_verdict(rules: &Rules, worker: &mut Worker, step: Step, verdict: Verdict) {
     match (step, verdict) {
         (_, Verdict::NoGroup) => {} // repeated once the group is there again
+        (_, Verdict::Late) => {}    // repeated as long as it is still ours
         (_, Verdict::Done | Verdict::Taken) | (Step::Bury | Step::Ack, _) => {
             drop_held(rules, worker)
         }
@@ -191,9 +194,17 @@ fn becomes_nobodys(rules: &Rules, worker: &mut Worker) {
     }
 }
 
-/// It was still ours: nobody can have taken it, and no settlement that was sent can have been run or will be.
+/// It was still ours: nobody can have taken it, and no settlement that was sent can have been run or will be, but for a
+/// burial, which was one of a nobody's.
 fn turns_out_trimmed(worker: &mut Worker) {
-    worker.settle = outdated(worker.settle);
+    let is_burial = matches!(
+        worker.settle,
+        SettleSlot::Sent { settlement, .. } | SettleSlot::Answered { settlement, .. }
+            if settlement.step == Step::Bury
+    );
+    if !is_burial {
+        worker.settle = outdated(worker.settle);
+    }
     if let Some(held) = &mut worker.held {
         (held.lapsed, held.nobodys, held.commit_unanswered) = (false, true, false);
     }

@@ -144,6 +144,69 @@ fn without_a_guard_of_its_ack_a_repeated_park_buries_what_succeeded() {
 }
 
 #[test]
+fn without_a_deadline_a_late_burial_of_a_dead_worker_buries_twice() {
+    breaks(
+        Rules::new(1),
+        may!(crashes: 2, failures: 1),
+        |defences| defences.own_has_a_deadline = false,
+        Violation::DeadTwice,
+        &[
+            "dies",
+            "the guard has lasted its time",
+            "late, the dead worker's bury",
+        ],
+    );
+}
+
+#[test]
+fn with_repeats_without_an_end_a_freeze_buries_twice() {
+    breaks(
+        Rules::new(1),
+        may!(losses: 1, freezes: 1, failures: 1),
+        |defences| defences.repeats_have_an_end = false,
+        Violation::DeadTwice,
+        &[
+            "bury of delivery 1: done",
+            "bury is lost",
+            "the guard has lasted its time",
+            "bury of delivery 1: done",
+        ],
+    );
+}
+
+#[test]
+fn with_guards_that_go_too_soon_a_repeat_buries_twice() {
+    breaks(
+        Rules::new(1),
+        may!(losses: 1, failures: 1),
+        |defences| defences.guards_outlast_repeats = false,
+        Violation::DeadTwice,
+        &[
+            "bury of delivery 1: done",
+            "bury is lost",
+            "the guard has lasted its time",
+            "bury of delivery 1: done",
+        ],
+    );
+}
+
+#[test]
+fn with_guards_of_nobodys_that_go_soon_two_deliveries_bury_it() {
+    breaks(
+        Rules::new(2),
+        may!(trims: 1, losses: 1, failures: 1, releases: 1),
+        |defences| defences.guards_of_nobodys_stay = false,
+        Violation::DeadTwice,
+        &[
+            "the answer to A's park is lost",
+            "bury of delivery 1: done",
+            "the guard has lasted its time",
+            "bury of delivery 2: done",
+        ],
+    );
+}
+
+#[test]
 fn with_an_ack_that_leaves_the_due_time_a_late_one_sets_the_attempts_back() {
     breaks(
         Rules::new(2),

@@ -2,16 +2,17 @@
 //! lease is rationed by the budget.
 
 use crate::action::{Action, Transition};
-use crate::messages::{Fetch, FetchSlot, LateRequest, RenewSlot, Renewal, SettleSlot};
+use crate::messages::{Fetch, FetchSlot, Late, LateRequest, RenewSlot, Renewal, SettleSlot};
 use crate::network::{cut_fetch, cut_settle};
 use crate::rules::{Budget, Rules};
-use crate::state::{Holder, Redis, State, WORKERS, Who, Worker};
+use crate::state::{Held, Holder, Redis, State, WORKERS, Who, Worker};
 
 pub fn steps(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
     for who in WORKERS {
         freezes_and_crashes(state, who, out);
     }
     leases(rules, state, out);
+    guards(rules, state, out);
     proven_renewals(state, out);
     redis_fails(rules, state, out);
 }
@@ -148,18 +149,66 @@ pub fn lapse(rules: &Rules, state: &mut State, who: Who) {
     if let Some(worker) = state.workers.get_mut(who as usize) {
         lapse_own(rules, worker);
     }
+    let own = state.late.iter_mut().flatten();
+    own.filter(|late| late.from == who).for_each(outdate);
+    state.late.sort_unstable();
     state.write_off(&before);
 }
 
 fn lapse_own(rules: &Rules, worker: &mut Worker) {
     if let Some(held) = &mut worker.held {
         held.lapsed |= !(held.nobodys && rules.defences.nobodys_has_no_lease);
+        held.asked_long_ago |= held.asked;
     }
     if let FetchSlot::Answered { delivery, .. } = &mut worker.fetch {
         delivery.aged = true;
     }
     if matches!(worker.renew, RenewSlot::Answered(Renewal::Mine)) {
         worker.renew = RenewSlot::Idle;
+    }
+    if let SettleSlot::Sent { settlement, .. } | SettleSlot::Answered { settlement, .. } =
+        &mut worker.settle
+    {
+        settlement.outdated |= settlement.own;
+    }
+}
+
+/// It was said until when it is its sender's to settle, should it be nobody's.
+fn outdate(late: &mut Late) {
+    if let LateRequest::Settle(settlement) = &mut late.request {
+        settlement.outdated |= settlement.own;
+    }
+}
+
+/// A guard goes once it has lasted longer than any lease or repeat of when it was left, and than any deadline.
+fn guards(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
+    let lasts_for = |who: &Who| {
+        let worker = state.workers[*who as usize];
+        let is_leased = |held: Held| !held.lapsed && !held.nobodys && !is_with(state, *who);
+        let repeats = |held: Held| held.asked && !held.asked_long_ago && !held.lapsed;
+        let is_sent = match worker.settle {
+            SettleSlot::Sent { settlement, .. } | SettleSlot::Answered { settlement, .. } => {
+                settlement.own && !settlement.outdated
+            }
+            SettleSlot::Idle => false,
+        };
+        let is_coming = match worker.fetch {
+            FetchSlot::Answered { delivery, .. } => !delivery.aged && !is_with(state, *who),
+            _ => false,
+        };
+        let held = worker.held_of(state.redis.copy);
+        is_sent || is_coming || held.is_some_and(|held| is_leased(held) || repeats(held))
+    };
+    let outlasts = rules.defences.guards_outlast_repeats;
+    if state.redis.guard && !state.redis.guard_stays && !(outlasts && WORKERS.iter().any(lasts_for))
+    {
+        let mut state = *state;
+        state.redis.guard = false;
+        if outlasts {
+            state.late.iter_mut().flatten().for_each(outdate);
+            state.late.sort_unstable();
+        }
+        out.push(Transition::fair(Action::GuardGoes, state));
     }
 }
 
@@ -170,6 +219,7 @@ fn redis_fails(rules: &Rules, state: &State, out: &mut Vec<Transition>) {
         }
         let mut still = state;
         cut_all(&mut state);
+        state.write_off(&still);
         out.push(Transition::chance(Action::RedisRestarts, state));
         for worker in &mut still.workers {
             worker.holds_off = true;

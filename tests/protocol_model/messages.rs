@@ -48,6 +48,8 @@ pub struct Settlement {
     /// If it is nobody's it is this worker's to settle: its lease has not lapsed, and, for a commit, no
     /// earlier commit of it can have been run.
     pub own: bool,
+    /// The time is over until which that holds.
+    pub outdated: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -67,6 +69,8 @@ pub enum Verdict {
     /// It was still mine, and is no longer in the stream.
     Trimmed,
     NoGroup,
+    /// It is nobody's, and the time is over in which it was this worker's to settle: nothing was done.
+    Late,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -118,6 +118,7 @@ fn losses(state: &State, who: Who, out: &mut Vec<Transition>) {
     let mut lose_request = |lost, cut: fn(&mut Worker), late| {
         let mut state = spent;
         cut(state.worker(who));
+        state.write_off(&spent);
         out.push(Transition::chance(Action::LosesRequest(who, lost), state));
         if state.add_late(who, late) {
             out.push(Transition::chance(Action::TimesOut(who, lost), state));
@@ -140,6 +141,7 @@ fn losses(state: &State, who: Who, out: &mut Vec<Transition>) {
     let mut lose_answer = |lost, cut: fn(&mut Worker)| {
         let mut state = spent;
         cut(state.worker(who));
+        state.write_off(&spent);
         out.push(Transition::chance(Action::LosesAnswer(who, lost), state));
     };
     if let FetchSlot::Answered { fetch, .. } = worker.fetch {
@@ -171,6 +173,10 @@ pub fn cut_settle(worker: &mut Worker) {
     ) = (worker.settle, &mut worker.held)
     {
         held.commit_unanswered |= settlement.step == Step::Commit && !settlement.own;
+        if !matches!(settlement.step, Step::Commit | Step::Ack) {
+            held.asked = true;
+            held.asked_long_ago |= settlement.outdated;
+        }
     }
     worker.settle = SettleSlot::Idle;
 }

@@ -75,6 +75,14 @@ pub struct Defences {
     /// The acknowledgement of an entry that has been parked leaves the guard too: a repeat of the park that
     /// came before finds the entry with nobody, and must not bury what succeeded.
     pub ack_guards_the_parked: bool,
+    /// What is said to be its worker's to settle though it is nobody's is so until a time by Redis' clock.
+    pub own_has_a_deadline: bool,
+    /// And once an answer got lost, for a while at most: then it is not known any more what was done.
+    pub repeats_have_an_end: bool,
+    /// A guard stays as long as anybody may speak of what was done before it.
+    pub guards_outlast_repeats: bool,
+    /// That of a nobody's stays for longer than handlers run: an earlier delivery may have been buried so.
+    pub guards_of_nobodys_stay: bool,
     /// That acknowledgement takes the due time along: it may be a late one, of what has been parked again since,
     /// and wake would bring it back.
     pub ack_clears_the_due_time: bool,
@@ -132,6 +140,10 @@ impl Defences {
             forget_in_one_step: true,
             every_burial_guarded: true,
             ack_guards_the_parked: true,
+            own_has_a_deadline: true,
+            repeats_have_an_end: true,
+            guards_outlast_repeats: true,
+            guards_of_nobodys_stay: true,
             ack_clears_the_due_time: true,
             forced_count_goes_on: true,
             lone_death_noted: true,

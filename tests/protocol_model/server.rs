@@ -177,8 +177,16 @@ impl Server<'_> {
     fn commit(&mut self, me: Who, settlement: Settlement) -> Verdict {
         match self.still_mine(me, settlement.fence) {
             Verdict::Done => {}
-            Verdict::Nobody if settlement.own && self.is_open(settlement.fence) => {}
-            Verdict::Nobody if settlement.own => return Verdict::Done,
+            Verdict::Nobody if settlement.own && self.redis.committed_by == Some(me) => {
+                return Verdict::Done;
+            }
+            Verdict::Nobody if settlement.own => match self.nobodys(settlement) {
+                Verdict::Nobody => {
+                    self.redis.committed_by = Some(me);
+                    self.redis.guard_stays = self.rules.defences.guards_of_nobodys_stay;
+                }
+                other => return other,
+            },
             other => return other,
         }
         self.redis.effects += 1;
@@ -224,8 +232,13 @@ impl Server<'_> {
     fn bury(&mut self, me: Who, settlement: Settlement) -> Verdict {
         let nobodys = match self.still_mine(me, settlement.fence) {
             Verdict::Done => false,
-            Verdict::Nobody if settlement.own && self.is_open(settlement.fence) => true,
-            Verdict::Nobody if settlement.own => return Verdict::Done,
+            Verdict::Nobody if settlement.own => match self.nobodys(settlement) {
+                Verdict::Nobody => {
+                    self.redis.guard_stays = self.rules.defences.guards_of_nobodys_stay;
+                    true
+                }
+                other => return other,
+            },
             other => return other,
         };
         self.redis.dead += 1;
@@ -324,9 +337,15 @@ impl Server<'_> {
     }
 
     /// A nobody's is its holder's to settle, unless that has been done: an older copy was settled before it was
-    /// replayed, a newer one leaves the guard.
-    fn is_open(&self, fence: Fence) -> bool {
-        fence.copy == self.redis.copy && !self.redis.guard
+    /// replayed, a newer one leaves the guard. And for a while only, for the guard goes.
+    fn nobodys(&self, settlement: Settlement) -> Verdict {
+        if settlement.fence.copy != self.redis.copy || self.redis.guard {
+            Verdict::Done
+        } else if settlement.outdated && self.rules.defences.own_has_a_deadline {
+            Verdict::Late
+        } else {
+            Verdict::Nobody
+        }
     }
 
     fn settled(&mut self, guarded: bool) {

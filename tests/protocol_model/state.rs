@@ -141,8 +141,12 @@ pub struct Redis {
     pub position: Position,
     /// Dead letters that were made of this copy.
     pub dead: u8,
-    /// The key that fences the burial of a nobody's.
+    /// What fences the settling of a nobody's, for a while.
     pub guard: bool,
+    /// It was nobody's, and the guard stays for longer than any handler runs.
+    pub guard_stays: bool,
+    /// Who has committed it as a nobody's: commits are numbered, and what a worker's last one did is noted.
+    pub committed_by: Option<Who>,
     pub acknowledged: bool,
     /// Events that were emitted by committed handlers, of all copies.
     pub effects: u8,
@@ -165,6 +169,8 @@ impl Redis {
             position: Position::none(),
             dead: 0,
             guard: false,
+            guard_stays: false,
+            committed_by: None,
             acknowledged: false,
             effects,
         }
@@ -222,6 +228,10 @@ pub struct Held {
     pub nobodys: bool,
     /// A commit of it was sent and never answered: its effect may be there.
     pub commit_unanswered: bool,
+    /// A park or burial of it was sent and never answered: it may have been done.
+    pub asked: bool,
+    /// So long ago that it is not known any more whether it was.
+    pub asked_long_ago: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -315,6 +325,7 @@ impl Redis {
         {
             consumer.who = name(consumer.who);
         }
+        self.committed_by = self.committed_by.map(&name);
         let was = self.position;
         self.position.of = [Note::Settled; 3];
         for who in [Who::A, Who::B, Who::Gone] {
@@ -357,7 +368,8 @@ impl State {
                 .filter(|held| held.deliveries == self.ledger.latest);
             let coming =
                 matches!(worker.fetch, FetchSlot::Answered { delivery, .. } if !delivery.aged);
-            coming || held.is_some_and(|held| !held.lapsed || held.nobodys)
+            coming
+                || held.is_some_and(|held| !held.lapsed || (held.nobodys && !held.asked_long_ago))
         })
     }
 }

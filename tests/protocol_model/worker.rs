@@ -228,12 +228,14 @@ fn settle(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
         // A commit leaves no guard unless it has to: a nobody's is committed only where no earlier commit of it
         // can have been run.
         Step::Commit => held.nobodys && !held.commit_unanswered && rules.defences.nobodys_commit,
+        _ if held.asked_long_ago && rules.defences.repeats_have_an_end => false,
         _ => held.nobodys || !held.lapsed,
     };
     let settlement = Settlement {
         step,
         fence: fence(held),
         own,
+        outdated: false,
     };
     let mut state = *state;
     state.worker(who).settle = SettleSlot::Sent {

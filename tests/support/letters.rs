@@ -20,6 +20,7 @@ pub const PROTOCOL: &str = "{orders}:fulfilment:protocol";
 const BURY: &str = concat!(
     include_str!("../../src/stream/scripts/common/letter.lua"),
     include_str!("../../src/stream/scripts/common/rights.lua"),
+    include_str!("../../src/stream/scripts/common/guards.lua"),
     include_str!("../../src/stream/scripts/bury.lua")
 );
 
@@ -92,16 +93,16 @@ impl Delivery {
     ) -> String {
         let prefix = format!("{{{}}}:fulfilment", self.stream);
         let mut call = redis::cmd("EVAL");
-        call.arg(BURY).arg(5).arg(&self.stream);
-        for key in ["retry", "dead", "failures"] {
+        call.arg(BURY).arg(6).arg(&self.stream);
+        for key in ["retry", "dead", "failures", "guards"] {
             call.arg(format!("{prefix}:{key}"));
         }
-        call.arg(format!("{prefix}:buried:{}", self.id));
+        call.arg(&self.stream);
         call.arg("fulfilment")
             .arg(&self.consumer)
             .arg(&self.id)
             .arg(self.count)
-            .arg(u8::from(own));
+            .arg(if own { u64::MAX >> 12 } else { 0 });
         // Delivered 100 ms ago, not to be deleted, the reason, and what was known of it.
         call.arg(100)
             .arg(0)

@@ -1,7 +1,7 @@
 -- Acknowledges entries whose failure record has to go with them, whose stream keeps nothing that is
 -- settled, or whose acknowledgement is fenced (after a change of server an old id can be a new entry).
--- Behind: common/rights
--- KEYS: stream, retry, failures, then the guard of every entry
+-- Behind: common/rights, common/guards
+-- KEYS: stream, retry, failures, guards
 -- ARGV: group, fenced (0|1), delete (0|1), then id, consumer, count of every entry
 local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local fenced, delete = ARGV[2] == '1', ARGV[3] == '1'
@@ -9,17 +9,14 @@ redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
 redis.call('ZCARD', retry)
 local no = lacks(stream, 'XACK XDEL', failures, 'HMGET HDEL', retry, 'ZREM')
 if no then return no end
-local ids, guards = {}, {}
+local ids = {}
 for a = 4, #ARGV, 3 do
   local mine = true
   if fenced then
     local p = redis.call('XPENDING', stream, group, ARGV[a], ARGV[a], 1)
     mine = #p == 1 and p[1][2] == ARGV[a + 1] and p[1][4] == tonumber(ARGV[a + 2])
   end
-  if mine then
-    ids[#ids + 1] = ARGV[a]
-    guards[#guards + 1] = KEYS[4 + (a - 4) / 3]
-  end
+  if mine then ids[#ids + 1] = ARGV[a] end
 end
 if #ids == 0 then return 0 end
 local acked = redis.call('XACK', stream, group, unpack(ids))
@@ -28,9 +25,12 @@ local recorded = redis.call('HMGET', failures, unpack(ids))
 redis.call('HDEL', failures, unpack(ids))
 -- A late acknowledgement may be one of an entry that has been parked again since.
 redis.call('ZREM', retry, unpack(ids))
--- A repeated park, or the burial that follows from it, must find that what it speaks of has succeeded. pcall: a
--- server short of memory refuses it, and an acknowledgement must not fail for that.
+-- A repeated park, or the burial that follows from it, must find that what it speaks of has succeeded. An
+-- acknowledgement must not fail for that, whatever is in the way.
+local ended = {}
 for i = 1, #ids do
-  if recorded[i] then redis.pcall('SET', guards[i], '', 'PX', 3600000) end
+  if recorded[i] then ended[#ended + 1] = ids[i] end
 end
+local t = redis.call('TIME')
+guard(KEYS[4], ended, t[1] * 1000 + math.floor(t[2] / 1000), ARGV[5])
 return acked

@@ -1,19 +1,22 @@
 -- Commits what succeeded: adds the events it emitted, does its effects, notes that its event is done, and acknowledges
 -- it. Entry by entry, each wholly or not at all.
--- Behind: common/effects, common/rights
--- KEYS: stream, retry, failures, commits, then of every entry: guard, mark (the guard once more where there is none),
---       the stream of each event, the key of each effect
--- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, nobody's (0|1),
---       recorded (0|1), how long the mark lasts in ms (0: none), a hash of the event's data for it, whether another's
---       mark counts (0|1), number of events, number of effects; then of every event: number of strings, strings; then
---       of every effect: command, presence (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
+-- Behind: common/effects, common/rights, common/guards
+-- KEYS: stream, retry, failures, commits, guards, then of every entry: mark of its event (the stream where there is
+--       none), the stream of each event, the key of each effect
+-- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, time (ms) until which
+--       it is the consumer's to commit though it is nobody's (0: it is not), recorded (0|1), how long the mark lasts in
+--       ms (0: none), a hash of the event's data for it, whether another's mark counts (0|1), number of events, number
+--       of effects; then of every event: number of strings, strings; then of every effect: command, presence
+--       (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
 -- Answers, for each: {done}, {duplicate, with other data (0|1)} (another copy of the event has succeeded: acknowledged,
---       nothing else), {taken}, {nobody}, {refused, place of the effect, current value or false}, {failed, why}
-local stream, retry, failures, commits = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+--       nothing else), {taken}, {nobody}, {late, now} (it is nobody's, and that time is over), {refused, place of the
+--       effect, current value or false}, {failed, why}
+local stream, retry, failures, commits, guards = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me, delete = ARGV[1], ARGV[2], ARGV[4] == '1'
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
-local no = lacks(commits, 'HSET', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM', KEYS[5], 'SET')
+redis.call('ZCARD', guards)
+local no = lacks(commits, 'HSET', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM', guards, 'ZADD')
 if no then return no end
 -- The last request of this worker, and what it committed: '<number> <id>:<count> … '. A repeat of it finds there what
 -- was done; an earlier one that comes late does nothing.
@@ -35,14 +38,16 @@ local function apply(events, effects)
   end
 end
 
-local out, done, acked, recorded, guards = {}, { ARGV[3] }, {}, {}, {}
-local a, k = 5, 5
+local out, done, acked, recorded, nobodys = {}, { ARGV[3] }, {}, {}, {}
+local a, k = 5, 6
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local function one()
-  local id, consumer, count, nobodys, has_record = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3] == '1', ARGV[a + 4]
+  local id, consumer, count, own_until, has_record = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
   local lasts, data, counts = ARGV[a + 5], ARGV[a + 6], ARGV[a + 7] == '1'
   local of_events, of_effects = tonumber(ARGV[a + 8]), tonumber(ARGV[a + 9])
-  local guard, mark = KEYS[k], KEYS[k + 1]
-  a, k = a + 10, k + 2
+  local mark = KEYS[k]
+  a, k = a + 10, k + 1
   local events, effects = {}, {}
   for i = 1, of_events do
     local n = tonumber(ARGV[a])
@@ -64,9 +69,10 @@ local function one()
       done[#done + 1] = this
       return { 'done' }
     end
-    if not nobodys then return { 'nobody' } end
+    if own_until == '0' then return { 'nobody' } end
     -- There is no delivery count any more to fence a repeat: a guard does.
-    if redis.call('EXISTS', guard) == 1 then return { 'done' } end
+    if is_guarded(guards, id, now) then return { 'done' } end
+    if now > tonumber(own_until) then return { 'late', string.format('%.0f', now) } end
   elseif p[1][2] ~= consumer or p[1][4] ~= tonumber(count) then
     return { 'taken' }
   end
@@ -75,7 +81,7 @@ local function one()
   local function acknowledge()
     acked[#acked + 1] = id
     if has_record == '1' then recorded[#recorded + 1] = id end
-    if has_record == '1' or #p == 0 then guards[#guards + 1] = guard end
+    if #p == 0 then nobodys[#nobodys + 1] = id end
   end
   if lasts ~= '0' then
     if kind(mark) ~= 'none' and kind(mark) ~= 'string' then
@@ -121,5 +127,6 @@ if #recorded > 0 then
   redis.call('ZREM', retry, unpack(recorded))
 end
 -- What is repeated of another step must find that what it speaks of has succeeded: see ack.lua.
-for _, guard in ipairs(guards) do redis.call('SET', guard, '', 'PX', 3600000) end
+guard(guards, recorded, now, me)
+guard(guards, nobodys, now, me, true)
 return out
