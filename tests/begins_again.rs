@@ -275,6 +275,29 @@ on_both_servers! {
         other.stop().await;
     }
 
+    /// The worker has it delivered and never hears of it; its next renewal finds it.
+    async fn a_lost_read_of_a_group_that_was_set_back_has_no_attempt_had_twice(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server)
+            .worker("lease = \"1s\"")
+            .retry("backoff = { initial = \"2s\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        jobs::publish(&mut redis, "jobs", &[Job::new("parked", Action::Fail(2))]).await;
+        eventually(PATIENCE, "two attempts", async || jobs::starts_of(&mut redis, "parked").await == 2).await;
+        parks(&mut redis, 1).await;
+        let info: redis::streams::StreamInfoConsumersReply =
+            redis::cmd("XINFO").arg("CONSUMERS").arg("jobs").arg("workers").query_async(&mut redis).await.unwrap();
+        let consumer = info.consumers.into_iter().find(|consumer| consumer.name != "(parked)").unwrap().name;
+        let mut lost = redis::pipe();
+        lost.atomic().cmd("XGROUP").arg(&["SETID", "jobs", "workers", "0"]);
+        lost.cmd("XREADGROUP").arg(&["GROUP", "workers", &consumer, "STREAMS", "jobs", ">"]);
+        let (_, read): (Value, Value) = lost.query_async(&mut redis).await.unwrap();
+        assert_ne!(read, Value::Nil);
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(attempts_of(&mut redis, "parked").await, [1, 2, 3]);
+        worker.stop().await;
+    }
+
     /// Its delivery would take it from whoever was woken with it.
     async fn what_is_due_in_a_group_that_was_set_back_is_not_woken_before_it_is_read(server: Server) {
         let mut redis = server.connect().await;
