@@ -88,7 +88,7 @@ async fn stays_small(server: &Server, streams: &[&str]) {
     );
     // Most of it is code, and what is not optimised has twice as much: then the limit is the worker's own memory's.
     let (limit, own_limit) = match cfg!(debug_assertions) {
-        true => (20, 4),
+        true => (24, 4),
         false => (15, 4),
     };
     assert!(resident < limit * 1024, "{resident} KiB resident");

@@ -200,7 +200,7 @@ on_both_servers! {
             ("e-later", "test.job", job(Action::Later(1)), "given back: "),
             ("e-bad", "test.job", job(Action::FailForGood), "to the dead letters: asked to fail"),
             ("e-garbled", "test.job", "{".to_owned(), "to the dead letters: "),
-            ("e-unknown", "test.unknown", "{}".to_owned(), "left to workers that know it: "),
+            ("e-unknown", "test.unknown", "{}".to_owned(), "given back: "),
         ] {
             let fields = ["type", event_type, "id", id, "data", &data];
             let entry: String = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields).query_async(&mut redis).await.unwrap();
