@@ -539,7 +539,6 @@ impl Answer {
     }
 }
 
-/// What caused an error of ours; in words alone where it tells a secret.
 /// Whether an error is of a connection that was closed while an answer was waited for.
 pub(super) fn was_cut(error: &Error) -> bool {
     let source = std::error::Error::source(error);
@@ -547,6 +546,7 @@ pub(super) fn was_cut(error: &Error) -> bool {
     source.is_some_and(RedisError::is_connection_dropped)
 }
 
+/// What caused an error of ours; in words alone where it tells a secret.
 fn cause(error: RedisError) -> Box<dyn std::error::Error + Send + Sync> {
     let said = error.to_string();
     match redacted(&said) {

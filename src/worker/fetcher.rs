@@ -19,7 +19,7 @@ use super::complaint::{Complaint, Pause};
 use super::dispatch::Dispatcher;
 use super::gait::Flow;
 use super::held::{Coming, Slot};
-use super::oversized::{Oversized, was_cut};
+use super::oversized::Oversized;
 use super::refusals::{Chore, Refusals};
 use super::settler::Settlement;
 use super::shared::Shared;
@@ -343,9 +343,11 @@ impl Fetcher {
                 let adopted = link
                     .adopt(&source.keys, group, &consumer, most, room, &held)
                     .await;
-                match was_cut(&adopted) {
-                    true => self.oversized.cut(stream, alone),
-                    false => self.oversized.came(stream, alone),
+                match &adopted {
+                    Ok(_) => self.oversized.came(stream, alone),
+                    Err(trouble) if trouble.is_cut() => self.oversized.cut(stream, alone),
+                    // One that only did not come says nothing.
+                    Err(_) => {}
                 }
                 let adopted = self.refusals.heard(Chore::Adopt, stream, adopted)?;
                 // Refused, it is asked for again once the renewer has found what there is to adopt.

@@ -154,11 +154,6 @@ impl Fetcher {
     }
 }
 
-/// Whether the connection was closed while an answer was waited for; one that only did not come says nothing.
-pub(super) fn was_cut<T>(answer: &Result<T, Trouble>) -> bool {
-    matches!(answer, Err(trouble) if trouble.is_cut())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
