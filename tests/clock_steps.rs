@@ -87,6 +87,33 @@ on_both_servers! {
         drop(second);
     }
 
+    /// All that did not renew since looks old, and the living get time to.
+    async fn after_a_step_ahead_the_living_are_not_taken_for_dead(kind: Kind) {
+        let clock = Clock::new();
+        let server = Server::builder(kind).clock(&clock).start().await;
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).worker("lease = \"8s\"");
+        let mut first = setup.process();
+        jobs::publish(&mut redis, "jobs", &[Job::new("held", Action::TakeOrLess(60_000, 10))]).await;
+        eventually(PATIENCE, "it to start", async || jobs::starts_of(&mut redis, "held").await == 1).await;
+        let mut others = [setup.process(), setup.process()];
+        have_read(&mut redis, 3).await;
+        // They have been well for a lease: only then do they take over anything at all.
+        pass(Duration::from_millis(8_500), Instant::now()).await;
+        first.freeze();
+        clock.ahead(HOUR);
+        let since = Instant::now();
+        for other in &mut others {
+            other.wait_for_log("was set ahead", PATIENCE).await;
+        }
+        pass(Duration::from_secs(3), since).await;
+        first.thaw();
+        assert_eq!(jobs::starts_of(&mut redis, "held").await, 1, "its worker is alive");
+        pass(Duration::from_secs(5), since).await;
+        assert_eq!(jobs::starts_of(&mut redis, "held").await, 1, "its worker has renewed");
+        drop(others);
+    }
+
     /// Ahead, and back again: what is parked waits as long as it was to, whichever of the workers see it.
     async fn what_is_parked_waits_as_long_as_it_was_to(kind: Kind) {
         const DELAY: Duration = Duration::from_secs(6);
@@ -162,12 +189,27 @@ on_both_servers! {
         }
         let _: () = redis.xgroup_create("jobs", "workers", "$").await.unwrap();
         let _: bool = redis.xgroup_createconsumer("jobs", "workers", "sh2-1000-gone-1-0").await.unwrap();
-        let expected = (now_ms().to_string(), "5000".to_owned());
+        // One that is due since two hours ago, and one whose holder let it lapse then: they stay that, either way.
+        let long_ago = now - 2 * HOUR.as_millis() as u64;
+        for id in ["1-1", "1-2"] {
+            let _: String = redis.xadd("held", id, &[("type", "test.job")]).await.unwrap();
+        }
+        let _: () = redis.xgroup_create("held", "workers", "$").await.unwrap();
+        for (id, holder) in [("1-1", "(parked)"), ("1-2", "sh2-1000-froze-1-0")] {
+            let mut claim = redis::cmd("XCLAIM");
+            claim.arg("held").arg("workers").arg(holder).arg(0).arg(id);
+            claim.arg("TIME").arg(long_ago).arg("RETRYCOUNT").arg(1).arg("FORCE");
+            let _: redis::Value = claim.query_async(&mut redis).await.unwrap();
+        }
+        let _: usize = redis.zadd("retry", "1-1", long_ago).await.unwrap();
+        let expected = || (now_ms().to_string(), "60000".to_owned());
         let expire = async |redis: &mut MultiplexedConnection| {
+            let expected = expected();
             let args = ["age", "1800000", "turn", "me", "0", "100", "1000", "1000", &expected.0, &expected.1];
             step::<redis::Value>(redis, "expire", &["dead", "kept"], &args).await
         };
         let trim = async |redis: &mut MultiplexedConnection| {
+            let expected = expected();
             let args = [
                 "workers", "age", "1800000", "0", "turn", "me", "0", "0", "10", "3600000", "600000", "1000", "1000000",
                 &expected.0, &expected.1, "workers",
@@ -175,8 +217,22 @@ on_both_servers! {
             step::<redis::Value>(redis, "trim", &["jobs", "trimmed", "retry"], &args).await
         };
         let forget = async |redis: &mut MultiplexedConnection| {
+            let expected = expected();
             let args = ["workers", "sh2-1000-gone-1-0", &expected.0, &expected.1];
             step::<u64>(redis, "forget", &["jobs", "position", "breakers", "commits"], &args).await
+        };
+        let taken = |answer: Vec<redis::Value>| answer[0].as_sequence().expect("a list of entries").len();
+        let wake = async |redis: &mut MultiplexedConnection| {
+            let expected = expected();
+            let keys = ["held", "retry", "failures", "held", "paused", "scheduled", "waiting"];
+            taken(step(redis, "wake", &keys, &["workers", "me", "10", "100000", &expected.0, &expected.1]).await)
+        };
+        let reclaim = async |redis: &mut MultiplexedConnection| {
+            let expected = expected();
+            let args = [
+                "workers", "me", "sh2-1000-froze-1-0", "1000", "10", "100000", "5", "1", "-", &expected.0, &expected.1,
+            ];
+            taken(step(redis, "reclaim", &["held", "failures", "retry"], &args).await)
         };
         let off = redis::Value::BulkString("off".into());
         for ahead in [true, false] {
@@ -184,11 +240,13 @@ on_both_servers! {
             assert_eq!(expire(&mut redis).await, off);
             assert_eq!(trim(&mut redis).await, redis::Value::Array(vec![off.clone()]));
             assert_eq!(forget(&mut redis).await, 0);
+            assert_eq!((wake(&mut redis).await, reclaim(&mut redis).await), (0, 0));
         }
         assert_eq!((redis.xlen::<_, usize>("jobs").await.unwrap(), redis.xlen::<_, usize>("dead").await.unwrap()), (1, 1));
         clock.ahead(Duration::ZERO);
         assert_ne!(expire(&mut redis).await, off);
         assert_eq!(forget(&mut redis).await, 1);
+        assert_eq!((wake(&mut redis).await, reclaim(&mut redis).await), (1, 1));
     }
 
     /// They are times of the calendar: those of the clock of Redis, whatever it shows.
@@ -196,7 +254,7 @@ on_both_servers! {
         let clock = Clock::new();
         let server = Server::builder(kind).clock(&clock).start().await;
         let mut redis = server.connect().await;
-        let worker = Setup::new(&server).process();
+        let mut worker = Setup::new(&server).process();
         have_read(&mut redis, 1).await;
         let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n");
         for delay in ["20m", "90m"] {
@@ -205,9 +263,10 @@ on_both_servers! {
         let due: Vec<(String, f64)> = redis.zrange_withscores("{jobs}:scheduled", 1, 1).await.unwrap();
         clock.ahead(HOUR);
         eventually(PATIENCE, "the first", async || redis.xlen::<_, usize>("jobs").await.unwrap() == 1).await;
+        worker.wait_for_log("was set ahead", PATIENCE).await;
         clock.ahead(Duration::ZERO);
-        let since = Instant::now();
-        pass(Duration::from_secs(2), since).await;
+        worker.wait_for_log("was set back", PATIENCE).await;
+        pass(Duration::from_secs(2), Instant::now()).await;
         let left: Vec<(String, f64)> = redis.zrange_withscores("{jobs}:scheduled", 0, -1).await.unwrap();
         assert_eq!(left, due);
         drop(worker);
