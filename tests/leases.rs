@@ -217,4 +217,41 @@ on_both_servers! {
         assert!(handled.len() == all.len() && handled.values().all(|times| *times == 1), "{handled:?}");
         assert_eq!(jobs::started(&mut redis).await.len(), all.len(), "none ran twice");
     }
+
+    /// Its acknowledgement was done before a renewal that names it still: the answers to both are on their way.
+    async fn what_ends_while_it_is_renewed_is_not_told_to_be_lost(server: Server) {
+        let mut redis = server.connect().await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut worker = Setup::at(proxy.url()).process();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        // By then it has all the connections it needs.
+        jobs::publish(&mut redis, "jobs", &many("first", 4, &Action::SleepQuietly(1))).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        let mut crossed = 0;
+        for round in 0..12 {
+            jobs::publish(&mut redis, "jobs", &many(&round.to_string(), 4, &Action::SleepQuietly(300))).await;
+            eventually(PATIENCE, "them to be read", async || !pending(&mut redis, "jobs").await.is_empty()).await;
+            let since = Instant::now();
+            eventually(PATIENCE, "them to have come", async || since.elapsed() > Duration::from_millis(50)).await;
+            proxy.pause_replies();
+            // Where they had not come, they are not handled now.
+            eventually(PATIENCE, "them to be acknowledged", async || {
+                pending(&mut redis, "jobs").await.is_empty() || since.elapsed() > LEASE / 2
+            })
+            .await;
+            crossed += u32::from(pending(&mut redis, "jobs").await.is_empty());
+            let since = Instant::now();
+            eventually(PATIENCE, "a renewal to be asked for", async || since.elapsed() > LEASE / 3).await;
+            proxy.resume_replies();
+            settled(&mut redis, "jobs", PATIENCE).await;
+            if crossed == 5 {
+                break;
+            }
+        }
+        assert_eq!(crossed, 5);
+        worker.terminate();
+        worker.wait(PATIENCE).await;
+        let log = worker.log();
+        assert!(!log.contains("no longer pending"), "{log}");
+    }
 }

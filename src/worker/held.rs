@@ -268,7 +268,8 @@ impl Batch {
             .fetch_max(until.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whether it was held.
+    /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whose it is then, if it was held:
+    /// still ours where that is how it was settled.
     pub fn lose(&self, id: EntryId, count: u32, why: LostWhy) -> Option<(Owner, Option<&Context>)> {
         let slot = self
             .slots
@@ -280,8 +281,13 @@ impl Batch {
             LostWhy::Nobody if !self.is_lapsed() => Owner::Nobody,
             _ => Owner::Another,
         };
+        let is_finished = slot.state.load(Ordering::SeqCst) & PHASE == FINISHED;
         slot.lose(owner);
-        Some((owner, slot.context()))
+        // Its settling was done before, and the answer to that is on its way; else it will be told.
+        match why {
+            LostWhy::Nobody if owner == Owner::Nobody && is_finished => Some((Owner::Us, None)),
+            _ => Some((owner, slot.context())),
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Renewer {
                         %entry, stream, event,
                         "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
                     ),
-                    // Settled between the snapshot and the answer.
+                    // Its handler has ended: it was settled just now, or its settling finds out.
                     Owner::Us => {}
                 }
             }
