@@ -82,9 +82,9 @@ async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u3
         .worker("concurrency = 400")
         .retry(&format!("max_attempts = {max_attempts}"));
     // Hundreds that run, and are held, when the culprit kills its worker: the first time all that have started, however
-    // slowly that goes.
-    let mut all = many("bystander", 300, &Action::TakeOrLess(1_000, 50));
-    all.insert(150, Job::new("culprit", Action::AbortAfter(300)));
+    // slowly that goes. It is not among the first, of which each worker reads few.
+    let mut all = many("bystander", 400, &Action::TakeOrLess(1_000, 50));
+    all.insert(250, Job::new("culprit", Action::AbortAfter(300)));
     jobs::publish(&mut redis, "jobs", &all).await;
     let mut fleet = vec![setup.process(), setup.process()];
     let dead = until_all_is_done(&mut redis, &setup, &mut fleet, &all).await;
