@@ -20,7 +20,7 @@ pub(super) struct FilterArgs {
     /// Only letters of this event type
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
-    /// Only letters buried for this reason: failed, permanent, crashed, undecodable, unhandled or too_large
+    /// Only of this reason: failed, permanent, crashed, undecodable, unhandled, too_large
     #[arg(long)]
     reason: Option<String>,
     /// Only letters in whose error this regular expression is found
