@@ -275,8 +275,8 @@ impl Executor {
         }
         match self.shared.routes.admit(&self.shared.memory, batch, item) {
             Admission::Handle(bound, ctx) => {
-                self.enter(batch, index, bound, ctx, permit, acks);
-                return bound.turnstile.is_none().then_some(bound);
+                let is_last = self.enter(batch, index, bound, ctx, permit, acks);
+                return is_last.then_some(bound);
             }
             Admission::Settle(Verdict::Ack, body, _) => {
                 if let Body::Event(ctx) = &body {
@@ -302,7 +302,8 @@ impl Executor {
         None
     }
 
-    /// An entry that is to be handled comes to its handler's limits.
+    /// An entry that is to be handled comes to its handler's limits. Answers whether its handler is the last that was
+    /// started here: others may have waited for its place.
     fn enter(
         self: &Arc<Self>,
         batch: &Arc<Batch>,
@@ -311,7 +312,7 @@ impl Executor {
         ctx: Context,
         permit: &mut Option<OwnedSemaphorePermit>,
         acks: &mut Vec<u32>,
-    ) {
+    ) -> bool {
         let attempt = Attempt {
             batch,
             index,
@@ -320,6 +321,7 @@ impl Executor {
         match &bound.turnstile {
             None => {
                 self.launch(attempt, ctx, permit, acks);
+                true
             }
             Some(turnstile) => self.enter_limited(turnstile, attempt, ctx, permit, acks),
         }
@@ -334,7 +336,7 @@ impl Executor {
         ctx: Context,
         permit: &mut Option<OwnedSemaphorePermit>,
         acks: &mut Vec<u32>,
-    ) {
+    ) -> bool {
         let Attempt {
             batch,
             index,
@@ -347,16 +349,19 @@ impl Executor {
         };
         match turnstile.enter(waiting) {
             Entered::Runs(waiting) => {
-                if self.launch_limited(attempt, waiting.ctx, permit, acks) {
-                    self.leave(bound, permit);
-                }
+                let ended = self.launch(attempt, waiting.ctx, permit, acks);
+                !(ended && self.leave(bound, permit))
             }
-            Entered::Waits => {}
-            Entered::Full(waiting) => self.hold_back(attempt, waiting.ctx, Why::Concurrency),
+            Entered::Waits => false,
+            Entered::Full(waiting) => {
+                self.hold_back(attempt, waiting.ctx, Why::Concurrency);
+                false
+            }
         }
     }
 
-    /// Calls a handler with limited places, and looks at how long it keeps the thread: others may be started behind it.
+    /// Calls a handler that has waited for its place, and looks at how long it keeps the thread: others may be started
+    /// behind it.
     fn launch_limited(
         self: &Arc<Self>,
         attempt: Attempt<'_>,
@@ -371,12 +376,19 @@ impl Executor {
         ended
     }
 
-    /// A run of a handler with limited places has ended: the next entry that waits takes its place.
-    pub fn leave(self: &Arc<Self>, bound: &Bound, permit: &mut Option<OwnedSemaphorePermit>) {
+    /// A run of a handler with limited places has ended: the next entry that waits takes its place. Answers whether one
+    /// waited.
+    pub fn leave(
+        self: &Arc<Self>,
+        bound: &Bound,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> bool {
+        let mut any = false;
         let Some(turnstile) = &bound.turnstile else {
-            return;
+            return any;
         };
         while let Some(waiting) = turnstile.leave() {
+            any = true;
             let Waiting { batch, index, ctx } = waiting;
             if self.shared.is_stopping() {
                 self.give_back_unstarted(&batch, index, ctx);
@@ -387,7 +399,7 @@ impl Executor {
                 let (executor, permit) = (self.clone(), permit.take());
                 self.tasks
                     .spawn(executor.start_later(batch, index, ctx, permit));
-                return;
+                return any;
             }
             let attempt = Attempt {
                 batch: &batch,
@@ -398,13 +410,14 @@ impl Executor {
             let ended = self.launch_limited(attempt, ctx, permit, &mut acks);
             self.acknowledge(&batch, &mut acks);
             if !ended {
-                return;
+                return any;
             }
         }
         if self.shared.holds_back() {
             // There is a place for one that waits in Redis.
             self.shared.replan();
         }
+        any
     }
 
     async fn start_later(
@@ -420,7 +433,8 @@ impl Executor {
         }
         if self.shared.is_stopping() {
             self.give_back_unstarted(&batch, index, ctx);
-            return self.leave(bound, &mut permit);
+            self.leave(bound, &mut permit);
+            return;
         }
         let attempt = Attempt {
             batch: &batch,
