@@ -18,7 +18,8 @@ local passed = not above(known, read) or above(was, read)
 local from = passed and read or known
 local runs, looked, bytes, chunk, ended = {}, 0, 0, 1, false
 repeat
-  local got = redis.call('XRANGE', stream, '(' .. from, '+', 'COUNT', chunk)
+  local start = just_above(from)
+  local got = start and redis.call('XRANGE', stream, start, '+', 'COUNT', chunk) or {}
   local size = 0
   for _, entry in ipairs(got) do
     local fields, kind = entry[2], ''
