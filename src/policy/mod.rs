@@ -17,5 +17,5 @@ pub(crate) use breaker::{State, Why};
 pub(crate) use breakers::{Breakers, Circuit};
 pub(crate) use gate::{Gate, Pass, Room};
 pub(crate) use panics::{CatchPanics, CaughtFuture};
-pub(crate) use rate::{burst, interval};
+pub(crate) use rate::{Granted, burst, interval};
 pub(crate) use timeout::{TimedFuture, TimeoutLayer};

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::admission::Bound;
 use super::arrival::Arrival;
+use super::complaint::Complaint;
 use super::fetcher::Fetcher;
+use crate::policy::Granted;
 use crate::stream::{Link, RateRequest, Trouble};
 
 impl Fetcher {
@@ -42,15 +44,7 @@ impl Fetcher {
             .filter(|(_, request)| request.wanted > 0)
             .collect();
         for (granted, request) in requests {
-            match link.take_rate(&request).await {
-                Ok(answer) => granted.grant(answer.granted, answer.dry_for),
-                // Its entries go back for a while; those of other handlers have nothing to do with it.
-                Err(Trouble::Refused(error)) => {
-                    granted.refuse();
-                    self.uncounted.warn(format!("{error}; what needs it waits"));
-                }
-                Err(trouble) => return Err(trouble),
-            }
+            take(link, granted, &request, &mut self.uncounted).await?;
         }
         Ok(())
     }
@@ -65,15 +59,27 @@ impl Fetcher {
         let gate = &bound.gate;
         if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
             let request = RateRequest::new(&self.shared.group, &gate.name, rate, wanted);
-            match link.take_rate(&request).await {
-                Ok(answer) => granted.grant(answer.granted, answer.dry_for),
-                Err(Trouble::Refused(error)) => {
-                    granted.refuse();
-                    self.uncounted.warn(format!("{error}; what needs it waits"));
-                }
-                Err(trouble) => return Err(trouble),
-            }
+            take(link, granted, &request, &mut self.uncounted).await?;
         }
         Ok(())
     }
+}
+
+/// Takes what the group's rate grants. If the server refuses to count, the handler's entries go back for a while; those
+/// of other handlers have nothing to do with it.
+async fn take(
+    link: &mut Link,
+    granted: &Granted,
+    request: &RateRequest,
+    uncounted: &mut Complaint,
+) -> Result<(), Trouble> {
+    match link.take_rate(request).await {
+        Ok(answer) => granted.grant(answer.granted, answer.dry_for),
+        Err(Trouble::Refused(error)) => {
+            granted.refuse();
+            uncounted.warn(format!("{error}; what needs it waits"));
+        }
+        Err(trouble) => return Err(trouble),
+    }
+    Ok(())
 }
