@@ -9,7 +9,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CONFIG: &str = "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]";
 
-/// What is warned of where events are scheduled, where they are listed and in the status; the same everywhere.
+/// The warning, which is the same when events are scheduled, in their list and in the status.
 async fn warnings(cli: &Cli) -> Option<String> {
     let later = ["publish", "jobs", "test.job", "{}", "--delay", "3d"];
     let said = [
