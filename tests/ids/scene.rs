@@ -396,6 +396,9 @@ impl Scene<'_> {
         self.step("look_ahead", &["waits"], &ahead).await;
         let ahead = ["workers", "@2", "@3", "10", "100000"];
         self.step("look_ahead", &["waits"], &ahead).await;
+        // Known up to the last id there can be, where the ids are at that edge.
+        let ahead = ["workers", "@2", "@5", "10", "100000"];
+        self.step("look_ahead", &["waits"], &ahead).await;
         // Set back since.
         let ahead = ["workers", "@3", "@4", "10", "100000"];
         self.step("look_ahead", &["waits"], &ahead).await;
