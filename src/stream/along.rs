@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::connection::{Trouble, Who, refusal};
+use super::error::{Trouble, Who, refusal};
 use super::events;
 use super::keys::StreamKeys;
 use super::line::Line;

@@ -10,7 +10,8 @@ use redis::{Cmd, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
-use super::connection::{Pool, Trouble, Who, refusal};
+use super::connection::Pool;
+use super::error::{Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::reply;
 use super::schedule::time;

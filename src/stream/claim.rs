@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::Value;
 
 use super::clock::Expected;
-use super::connection::{Link, Trouble, is_for_now};
+use super::connection::Link;
+use super::error::{Trouble, is_for_now};
 use super::group::Known;
 use super::keys::Keys;
 use super::obstacle::need;

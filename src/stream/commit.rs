@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::Value;
 
 use super::append::xadd;
-use super::connection::{Link, Trouble, is_for_now};
+use super::connection::Link;
+use super::error::{Trouble, is_for_now};
 use super::keys::{Keys, tag};
 use super::obstacle::{Need, need};
 use super::reply;

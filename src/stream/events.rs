@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::Value;
 
 use super::call::Call;
-use super::connection::Trouble;
+use super::error::Trouble;
 use super::keys::StreamKeys;
 use super::line::Line;
 use super::reply;

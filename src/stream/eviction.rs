@@ -4,7 +4,8 @@
 use redis::RedisResult;
 use redis::aio::ConnectionLike;
 
-use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::connection::{Link, Pool};
+use super::error::{Trouble, Who, refusal};
 use crate::error::Result;
 
 /// What is known of it.

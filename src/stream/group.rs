@@ -3,7 +3,8 @@
 use redis::Value;
 
 use super::clock::Expected;
-use super::connection::{Link, Trouble};
+use super::connection::Link;
+use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::{PROTOCOL, reply, settle::script};

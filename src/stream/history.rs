@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::connection::{Trouble, was_cut};
+use super::error::{Trouble, was_cut};
 use super::events::entries;
 use super::keys::StreamKeys;
 use super::line::Line;

@@ -3,7 +3,8 @@
 use redis::Value;
 use redis::aio::ConnectionLike;
 
-use super::connection::{Pool, Trouble, Who, refusal, refusal_in};
+use super::connection::Pool;
+use super::error::{Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
 use super::read_only::ReadOnly;
 use super::settle::script;

@@ -10,7 +10,8 @@ use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Valu
 use tokio::sync::Mutex;
 
 use super::call::Call;
-use super::connection::{Pool, PooledConnection, Trouble, Who, was_cut};
+use super::connection::{Pool, PooledConnection};
+use super::error::{Trouble, Who, was_cut};
 use super::read_only::ReadOnly;
 use crate::error::{Error, Result};
 

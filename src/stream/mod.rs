@@ -11,6 +11,7 @@ mod clock;
 mod commit;
 mod connection;
 mod deduplication;
+mod error;
 mod events;
 mod eviction;
 mod group;
@@ -36,6 +37,7 @@ mod retention;
 mod schedule;
 mod settle;
 mod snapshots;
+mod socket;
 mod status;
 mod tidy;
 mod tls;
@@ -52,8 +54,9 @@ pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclai
 pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub use connection::PooledConnection;
-pub(crate) use connection::{Connector, Greeting, Link, Pool, Trouble};
+pub(crate) use connection::{Connector, Link, Pool};
 pub(crate) use deduplication::{Claim, Claimed};
+pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
@@ -77,6 +80,7 @@ pub(crate) use retention::{
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
+pub(crate) use socket::Greeting;
 pub(crate) use status::StreamStatus;
 pub(crate) use unheld::Unheld;
 

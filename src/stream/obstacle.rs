@@ -5,19 +5,14 @@
 //! A script whose writes belong together looks for its rights by itself, before the first of them: see
 //! `scripts/common/rights.lua`.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redis::{FromRedisValue, RedisError, RedisResult, Value};
 
-use tokio::sync::Mutex;
-
-use super::connection::{Link, Trouble};
+use super::connection::Link;
+use super::error::{Known, Trouble};
 use super::reply;
 use super::settle::script;
-
-/// How long it is not looked again what is in the way of the same.
-const FRESH: Duration = Duration::from_secs(2);
 
 script!(LACKS, "lacks", behind "common/rights");
 
@@ -40,23 +35,6 @@ pub(crate) struct Obstacle {
     pub place: usize,
     /// In words: the key, what is wrong with it, and what would be right.
     pub words: String,
-}
-
-/// What was last found to be in the way: many of the same requests are often refused for the same.
-#[derive(Clone, Default)]
-pub(super) struct Found(Arc<Mutex<Option<Known>>>);
-
-struct Known {
-    doing: String,
-    words: Option<String>,
-    since: Instant,
-}
-
-impl Known {
-    /// Whether this is known of the same step, and has not got old.
-    fn is(&self, doing: &str) -> bool {
-        self.doing == doing && self.since.elapsed() < FRESH
-    }
 }
 
 impl Link {

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use redis::{AsyncCommands, Value};
 use serde::{Deserialize, Serialize};
 
-use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::connection::{Link, Pool};
+use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;

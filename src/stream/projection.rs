@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Link, Trouble};
+use super::connection::Link;
+use super::error::Trouble;
 use super::events;
 use super::keys::ProjectionKeys;
 use super::reply;

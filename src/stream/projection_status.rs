@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use redis::Value;
 
-use super::connection::{Pool, Trouble, Who, refusal};
+use super::connection::Pool;
+use super::error::{Trouble, Who, refusal};
 use super::keys::{ProjectionKeys, StreamKeys};
 use super::letters::newest;
 use super::reply;

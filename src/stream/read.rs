@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::connection::{Link, Trouble};
-
 /// One read of new entries.
 pub(crate) struct Read<'a> {
     pub group: &'a str,
@@ -31,16 +29,5 @@ impl Read<'_> {
             cmd.arg(">");
         }
         cmd
-    }
-}
-
-impl Link {
-    /// Wakes a blocked read of the connection `client`. Answers whether it was blocked.
-    pub async fn unblock(&mut self, client: i64) -> Result<bool, Trouble> {
-        let mut cmd = redis::cmd("CLIENT");
-        cmd.arg("UNBLOCK").arg(client);
-        cmd.query_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of("waking the reader", error))
     }
 }

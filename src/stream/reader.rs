@@ -2,17 +2,15 @@
 //! and logged in by the client crate, as every other connection, and then taken out of its hands.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use redis::RedisError;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::{Greeting, Socket, Trouble};
+use super::error::Trouble;
 use super::read::Read;
 use super::resp::{Decoder, Reply};
+use super::socket::{Greeting, Socket};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Entry, EntryId};
 
@@ -174,58 +172,5 @@ fn server_error(error: &str) -> RedisError {
     match parsed.and_then(redis::Value::extract_error) {
         Err(error) => error,
         Ok(_) => (redis::ErrorKind::Parse, "an error that can't be understood").into(),
-    }
-}
-
-/// A socket that is lent to the client crate and can be had back.
-#[derive(Clone)]
-pub(super) struct Lent(Arc<Mutex<Option<Box<dyn Socket>>>>);
-
-impl Lent {
-    pub fn new(socket: Box<dyn Socket>) -> Self {
-        Lent(Arc::new(Mutex::new(Some(socket))))
-    }
-
-    /// The socket. Whoever it was lent to finds it closed from now on.
-    pub fn take_back(&self) -> Option<Box<dyn Socket>> {
-        self.0.lock().expect("no panic while it is locked").take()
-    }
-
-    fn with<T>(
-        &self,
-        use_it: impl FnOnce(Pin<&mut Box<dyn Socket>>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        match &mut *self.0.lock().expect("no panic while it is locked") {
-            Some(socket) => use_it(Pin::new(socket)),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-}
-
-impl AsyncRead for Lent {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Lent {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.with(|socket| socket.poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|socket| socket.poll_shutdown(cx))
     }
 }

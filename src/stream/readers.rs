@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::Value;
 
 use super::PARKED;
-use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::connection::{Link, Pool};
+use super::error::{Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::{Keys, StreamKeys};
 use super::reply;

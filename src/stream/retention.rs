@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::{ScriptInvocation, Value};
 
 use super::clock::Expected;
-use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::connection::{Link, Pool};
+use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use redis::Value;
 
-use super::connection::{Link, Pool, Trouble, Who, refusal};
+use super::connection::{Link, Pool};
+use super::error::{Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;

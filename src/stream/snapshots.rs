@@ -1,6 +1,6 @@
 //! Snapshots of aggregates: a hash beside each, which holds its state as of one of its events.
 
-use super::connection::Trouble;
+use super::error::Trouble;
 use super::line::Line;
 use super::reply;
 use super::settle::script;

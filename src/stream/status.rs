@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Pool, Trouble, Who, refusal};
+use super::connection::Pool;
+use super::error::{Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
 use super::pause::{self, BreakerNote, Pausable, PauseNote};

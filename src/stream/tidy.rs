@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::{Link, Trouble};
+use super::connection::Link;
+use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;

@@ -2,7 +2,8 @@
 
 use redis::Value;
 
-use super::connection::{Link, Trouble};
+use super::connection::Link;
+use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;

@@ -1,0 +1,274 @@
+//! What an error of Redis means: to the step that met it, to whoever is told, and what can be done about it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::RedisError;
+use tokio::sync::Mutex;
+
+use crate::config::redact::redacted;
+use crate::error::{Error, ErrorKind};
+
+/// How long it is not looked again what is in the way of the same.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Who meets an error.
+#[derive(Clone, Copy)]
+pub(super) enum Who {
+    /// It goes on trying, and nothing is lost meanwhile.
+    Worker,
+    Publisher,
+    Operator,
+}
+
+/// What an error of Redis means to the one who waits for an answer.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// No answer will come on this connection; whether the step was done is unknown.
+    Broken(Error),
+    /// The group or the stream is gone.
+    NoGroup(Error),
+    /// The server answered, with an error: nothing was done.
+    Refused(Error),
+}
+
+/// What was last found to be in the way: many of the same requests are often refused for the same.
+#[derive(Clone, Default)]
+pub(super) struct Found(pub Arc<Mutex<Option<Known>>>);
+
+pub(super) struct Known {
+    pub doing: String,
+    pub words: Option<String>,
+    pub since: Instant,
+}
+
+impl Known {
+    /// Whether this is known of the same step, and has not got old.
+    pub fn is(&self, doing: &str) -> bool {
+        self.doing == doing && self.since.elapsed() < FRESH
+    }
+}
+
+impl Trouble {
+    /// What `error` means to the step of a worker that met it.
+    pub fn of(doing: &str, error: RedisError) -> Self {
+        Self::met_by(Who::Worker, doing, error)
+    }
+
+    pub(super) fn met_by(who: Who, doing: &str, error: RedisError) -> Self {
+        let Some(answer) = Answer::of(&error) else {
+            let why = error.to_string();
+            let message = format!("{doing}: {}", redacted(&why));
+            let error = Error::new(ErrorKind::Unreachable, message).with_source(cause(error));
+            return Trouble::Broken(error);
+        };
+        let message = format!("{doing}: {}{}", answer.text, hint(&answer.code, who));
+        let no_group =
+            answer.text.contains("NOGROUP") || answer.text.contains("requires the key to exist");
+        if no_group {
+            Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(cause(error)))
+        } else {
+            Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(cause(error)))
+        }
+    }
+
+    /// The same trouble for another entry of the same request.
+    pub fn again(&self) -> Trouble {
+        let copy = |error: &Error| {
+            let copy = Error::new(error.kind(), error.to_string());
+            let source = std::error::Error::source(error);
+            match source.and_then(|source| source.downcast_ref::<RedisError>()) {
+                Some(source) => copy.with_source(source.clone()),
+                None => copy,
+            }
+        };
+        match self {
+            Trouble::Broken(error) => Trouble::Broken(copy(error)),
+            Trouble::NoGroup(error) => Trouble::NoGroup(copy(error)),
+            Trouble::Refused(error) => Trouble::Refused(copy(error)),
+        }
+    }
+
+    /// The same refusal, where it is known what was in the way.
+    pub fn because(self, doing: &str, obstacle: &str) -> Self {
+        match self {
+            Trouble::Refused(error) => {
+                let code = code_of(&error).unwrap_or_default();
+                let hint = match &code[..] {
+                    "NOPERM" => "; README.md has the rule",
+                    _ => "",
+                };
+                let message = match &code[..] {
+                    "WRONGTYPE" => format!(
+                        "{doing}: {code}: a key of this stream or group holds something else: {obstacle}"
+                    ),
+                    _ => format!("{doing}: {code}: {obstacle}{hint}"),
+                };
+                Trouble::Refused(error.say(message))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the connection was closed while an answer was waited for.
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Trouble::Broken(error) if was_cut(error))
+    }
+
+    /// Whether one key or right was in the way, and others need not be.
+    pub fn is_about_a_key(&self) -> bool {
+        match self {
+            Trouble::Refused(error) => {
+                let code = code_of(error);
+                code.is_some_and(|code| ["NOPERM", "WRONGTYPE"].contains(&&code[..]))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the server refuses whatever would change something, for now: waiting helps, and nothing else does.
+    pub fn is_for_now(&self) -> bool {
+        let code = code_of(self.error());
+        code.is_some_and(|code| is_for_now(&code))
+    }
+
+    /// Whether this was refused by itself, and will be until somebody mends it: others need not wait for that.
+    pub fn is_lasting(&self) -> bool {
+        let is_ours = matches!(
+            self.error().kind(),
+            ErrorKind::Unsupported | ErrorKind::Protocol
+        );
+        matches!(self, Trouble::Refused(_)) && !is_ours && !self.is_for_now()
+    }
+
+    /// What a script answers of an error that it has caught, nothing having been done.
+    pub fn refused(doing: &str, error: &str) -> Self {
+        Trouble::Refused(refusal_in(Who::Worker, doing, error))
+    }
+
+    /// An answer that is not of the form the step has.
+    pub fn garbled(doing: &str) -> Self {
+        Trouble::Broken(Error::new(
+            ErrorKind::Redis,
+            format!("{doing}: an answer that can't be understood"),
+        ))
+    }
+
+    pub fn error(&self) -> &Error {
+        match self {
+            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+        }
+    }
+
+    pub fn into_error(self) -> Error {
+        match self {
+            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+        }
+    }
+}
+
+/// Whether a server says by this that it takes no writes at all now.
+pub(super) fn is_for_now(code: &str) -> bool {
+    [
+        "OOM",
+        "MISCONF",
+        "READONLY",
+        "NOREPLICAS",
+        "MASTERDOWN",
+        "LOADING",
+        "BUSY",
+        "NOAUTH",
+    ]
+    .contains(&code)
+}
+
+/// The code of the server's error behind this one.
+fn code_of(error: &Error) -> Option<String> {
+    let source = std::error::Error::source(error)?;
+    let answer = Answer::of(source.downcast_ref::<RedisError>()?)?;
+    Some(answer.code)
+}
+
+/// What an error means to those who are told it as it is.
+pub(super) fn refusal(who: Who, doing: &str, error: RedisError) -> Error {
+    Trouble::met_by(who, doing, error).into_error()
+}
+
+/// The same of an error that a script has caught, as the server words it.
+pub(super) fn refusal_in(who: Who, doing: &str, error: &str) -> Error {
+    let code = error.split(' ').next().unwrap_or_default();
+    let message = format!("{doing}: {}{}", redacted(error), hint(code, who));
+    Error::new(ErrorKind::Redis, message)
+}
+
+/// What the server answered instead of what was asked for.
+pub(super) struct Answer {
+    pub code: String,
+    /// In the server's words, the code in front.
+    pub text: String,
+}
+
+impl Answer {
+    /// None where it is not the server that speaks. Of a pipeline's errors the first counts.
+    pub fn of(error: &RedisError) -> Option<Answer> {
+        let errors = error.clone().into_server_errors()?;
+        let (_, first) = errors.first()?;
+        let mut code = first.code().to_owned();
+        let text = match first.details() {
+            Some(details) => format!("{code} {details}"),
+            None => code.clone(),
+        };
+        // As Redis 7.0 and Valkey word what a script's user may not do.
+        let in_script = [
+            "ERR The user executing the script can't",
+            "ERR ACL failure in script",
+        ];
+        if in_script.iter().any(|words| text.starts_with(words)) {
+            code = "NOPERM".to_owned();
+        }
+        let text = redacted(&text).into_owned();
+        Some(Answer { code, text })
+    }
+}
+
+/// Whether an error is of a connection that was closed while an answer was waited for.
+pub(super) fn was_cut(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(RedisError::is_connection_dropped)
+}
+
+/// What caused an error of ours; in words alone where it tells a secret.
+pub(super) fn cause(error: RedisError) -> Box<dyn std::error::Error + Send + Sync> {
+    let said = error.to_string();
+    match redacted(&said) {
+        Cow::Borrowed(_) => error.into(),
+        Cow::Owned(words) => words.into(),
+    }
+}
+
+/// What can be done about an error of the server.
+pub(super) fn hint(code: &str, who: Who) -> &'static str {
+    match (code, who) {
+        ("OOM", Who::Worker) => {
+            " (the server's maxmemory is reached: give it memory, or take data away; nothing is lost meanwhile)"
+        }
+        ("OOM", _) => " (the server's maxmemory is reached: give it memory, or take data away)",
+        ("WRONGTYPE", Who::Publisher) => " (this key is no stream: rename or delete it)",
+        ("WRONGTYPE", _) => {
+            " (a key of this stream or group holds something else; streamhand status says which: rename or delete it)"
+        }
+        ("NOPERM", Who::Worker | Who::Operator) => {
+            " (the server's ACL must allow this user more: README.md has the rule)"
+        }
+        ("NOAUTH", _) => {
+            " (set redis.password or redis.password_file, and redis.username where it is not the default user)"
+        }
+        ("WRONGPASS", _) => " (check redis.username and redis.password)",
+        ("READONLY", _) => " (this is a read-only replica: redis.url must name the primary)",
+        ("MISCONF", _) => " (the server can't save to its disk and takes no writes until it can)",
+        ("LOADING", _) => " (the server is loading its data)",
+        _ => "",
+    }
+}
