@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::effects::{CommitError, Committed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
-use crate::outbox::{Ask, Outbox};
-use crate::policy::{Breaker, Breakers};
+use crate::outbox::{Items, Outbox};
+use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
 
@@ -41,6 +42,13 @@ pub(crate) struct Surroundings {
     pub breakers: Arc<Breakers>,
     /// Who carries commits out, as long as the worker runs.
     pub commits: Option<mpsc::WeakUnboundedSender<Ask>>,
+}
+
+/// A handler asks for its commit.
+pub(crate) struct Ask {
+    pub ctx: Context,
+    pub items: Items,
+    pub reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
 /// Where a worker holds the entry: which batch, by its address, and the place in it.
@@ -231,20 +239,6 @@ impl Context {
             .publisher
             .as_ref()
             .ok_or_else(without_redis)
-    }
-
-    /// The circuit breaker of that name, for calls to a service that may be away. One name, one state in the process,
-    /// whichever handler asks; `[breakers.payments]` in the configuration sets up the one called `payments`.
-    ///
-    /// ```
-    /// # use streamhand::{Context, Failure};
-    /// # async fn charge() -> Result<(), std::io::Error> { Ok(()) }
-    /// # async fn handler(ctx: Context) -> Result<(), Failure> {
-    /// ctx.breaker("payments").call(charge()).await?;
-    /// # Ok(()) }
-    /// ```
-    pub fn breaker(&self, name: &str) -> Breaker {
-        self.inner.surroundings.breakers.named(name, self.clone())
     }
 
     /// What it emitted and wants to take effect, if there is any.

@@ -7,14 +7,15 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::codec::{self, Format};
-use crate::context::Context;
+use crate::config::check::check_stream;
+use crate::context::{Ask, Context};
 use crate::effects::{CommitError, Committed, Effect};
 use crate::event::Envelope;
+use crate::event::Event;
+use crate::event::envelope_of;
 use crate::event_type;
-use crate::handler::Event;
 use crate::identity::which;
-use crate::outbox::{Ask, Emitted, Known, MOST_FIELDS};
-use crate::publisher::{check_stream, envelope_of};
+use crate::outbox::{Emitted, Known, MOST_FIELDS};
 
 /// What ids of emitted events are made in: UUIDv5 of `streamhand:emitted` in the namespace of URLs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x1e4e_2aa0_6fa5_550a_875b_f4de_79ce_2391);

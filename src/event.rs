@@ -6,7 +6,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use crate::codec::{self, DecodeError, Known};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::codec::{self, DecodeError, Format, Known};
 use crate::fields::Fields;
 use crate::rfc3339;
 
@@ -15,6 +18,30 @@ const LAST_MS: u64 = 253_402_300_799_999;
 
 /// Bytes and strings there is room for in the fields of an event that is being made: most have no more.
 const USUAL: (usize, usize) = (256, 16);
+
+/// A type of event: what its data looks like and what it is called.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct OrderCreated {
+///     order_id: String,
+///     amount: u64,
+/// }
+///
+/// impl streamhand::Event for OrderCreated {
+///     const TYPE: &'static str = "order.created";
+/// }
+/// ```
+pub trait Event: Send + 'static {
+    /// A noun and what happened to it, dotted and lower-case: `order.created`. What breaks the grammar does not
+    /// compile where the event is registered or published.
+    const TYPE: &'static str;
+
+    /// The version of the data's schema, from 1.
+    const VERSION: u32 = 1;
+}
 
 /// The id Redis gave an entry: milliseconds since 1970 and a number within the millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -294,4 +321,29 @@ impl fmt::Debug for Envelope {
             )
             .finish_non_exhaustive()
     }
+}
+
+/// The same event with an id where it has none, or an empty one.
+pub(crate) fn with_id(envelope: Envelope) -> Envelope {
+    if envelope.says("id") {
+        return envelope;
+    }
+    let id = Uuid::now_v7().hyphenated();
+    envelope.with("id", id.encode_lower(&mut Uuid::encode_buffer()))
+}
+
+/// The envelope of an event: its type, its version and its data.
+pub(crate) fn envelope_of<E: Event + Serialize>(
+    event: &E,
+    format: Format,
+) -> crate::Result<Envelope> {
+    let data = codec::encode(format, event)?;
+    let envelope = Envelope::new(E::TYPE)
+        .with("datacontenttype", format.content_type())
+        .with("data", data);
+    Ok(if E::VERSION == 1 {
+        envelope
+    } else {
+        envelope.with("schemaversion", E::VERSION.to_string())
+    })
 }

@@ -14,36 +14,12 @@ use tower::{Layer, Service};
 use crate::codec;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Envelope;
+use crate::event::{Envelope, Event};
 use crate::event_type;
 use crate::eventstore::{Aggregate, Projection, Registered, projection};
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::upcast::Upcasters;
-
-/// A type of event: what its data looks like and what it is called.
-///
-/// ```
-/// use serde::{Deserialize, Serialize};
-///
-/// #[derive(Serialize, Deserialize)]
-/// struct OrderCreated {
-///     order_id: String,
-///     amount: u64,
-/// }
-///
-/// impl streamhand::Event for OrderCreated {
-///     const TYPE: &'static str = "order.created";
-/// }
-/// ```
-pub trait Event: Send + 'static {
-    /// A noun and what happened to it, dotted and lower-case: `order.created`. What breaks the grammar does not
-    /// compile where the event is registered or published.
-    const TYPE: &'static str;
-
-    /// The version of the data's schema, from 1.
-    const VERSION: u32 = 1;
-}
 
 /// Which handler handles which type of event.
 ///

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Envelope;
-use crate::handler::Event;
+use crate::event::Event;
 
 /// Replies that are counted, and the entries in one.
 pub(crate) const REPLIES: usize = 20;

@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod breaker;
 pub mod cli;
 pub mod codec;
 pub mod config;
@@ -66,18 +67,18 @@ mod stream;
 mod upcast;
 mod worker;
 
+pub use breaker::{Breaker, CallError};
 pub use codec::{DecodeError, Format};
 pub use config::Settings;
 pub use context::{Cancelled, Context};
 pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Entry, EntryId, Envelope};
+pub use event::{Entry, EntryId, Envelope, Event};
 pub use failure::{Failure, FailureExt};
 pub use fields::Fields;
-pub use handler::{Event, Registry};
+pub use handler::Registry;
 pub use middleware::{Handler, Handling};
 pub use outbox::Emitted;
-pub use policy::{Breaker, CallError};
 pub use publisher::{
     Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
 };

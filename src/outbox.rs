@@ -4,9 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
-use tokio::sync::oneshot;
-
-use crate::context::Context;
 use crate::effects::{CommitError, Committed, Effect, Refusal};
 use crate::event::Envelope;
 
@@ -30,13 +27,6 @@ pub(crate) struct Items {
     pub effects: Vec<Effect>,
     /// Why it can't.
     pub wrong: Option<String>,
-}
-
-/// A handler asks for its commit.
-pub(crate) struct Ask {
-    pub ctx: Context,
-    pub items: Items,
-    pub reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
 /// What is known of a commit a handler asked for.

@@ -15,14 +15,14 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::codec::{self, Format};
-use crate::config::{RedisSettings, check};
+use crate::config::RedisSettings;
+use crate::config::check::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
+use crate::event::{Event, envelope_of, with_id};
 use crate::event_type;
-use crate::handler::Event;
 use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnection};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
@@ -241,36 +241,4 @@ fn check_all(stream: &str, envelopes: &[Envelope]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The same event with an id where it has none, or an empty one.
-pub(crate) fn with_id(envelope: Envelope) -> Envelope {
-    if envelope.says("id") {
-        return envelope;
-    }
-    let id = Uuid::now_v7().hyphenated();
-    envelope.with("id", id.encode_lower(&mut Uuid::encode_buffer()))
-}
-
-/// The envelope of an event: its type, its version and its data.
-pub(crate) fn envelope_of<E: Event + Serialize>(event: &E, format: Format) -> Result<Envelope> {
-    let data = codec::encode(format, event)?;
-    let envelope = Envelope::new(E::TYPE)
-        .with("datacontenttype", format.content_type())
-        .with("data", data);
-    Ok(if E::VERSION == 1 {
-        envelope
-    } else {
-        envelope.with("schemaversion", E::VERSION.to_string())
-    })
-}
-
-/// Refuses what can't be the name of a stream here.
-pub(crate) fn check_stream(stream: &str) -> Result<()> {
-    check::stream_name(stream).map_err(|why| {
-        Error::new(
-            ErrorKind::Invalid,
-            format!("the stream name {stream:?} {why}"),
-        )
-    })
 }

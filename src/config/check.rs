@@ -87,6 +87,16 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     findings.0
 }
 
+/// Refuses what can't be the name of a stream here.
+pub(crate) fn check_stream(stream: &str) -> crate::Result<()> {
+    stream_name(stream).map_err(|why| {
+        crate::Error::new(
+            crate::ErrorKind::Invalid,
+            format!("the stream name {stream:?} {why}"),
+        )
+    })
+}
+
 /// Refuses what cannot be the name of a stream here, with the end of a sentence about it.
 pub(crate) fn stream_name(name: &str) -> Result<(), String> {
     if name.is_empty() {

@@ -8,6 +8,10 @@ use serde::{Serialize, Serializer};
 
 use super::duration;
 
+/// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
+/// a burst is a tenth of a second's worth, so that no second has much more than its due.
+const BURST_PART: Duration = Duration::from_millis(100);
+
 /// `circuit_breaker` of a handler, or `[breakers.payments]` for calls to a service: when it opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct BreakerSettings {
@@ -127,6 +131,19 @@ pub struct Rate {
     pub count: u32,
     /// in so long.
     pub per: Duration,
+}
+
+impl Rate {
+    /// The time one start takes up.
+    pub(crate) fn interval(self) -> Duration {
+        (self.per / self.count.max(1)).max(Duration::from_nanos(1))
+    }
+
+    /// How many may start at once.
+    pub(crate) fn burst(self) -> u32 {
+        let burst = BURST_PART.as_nanos() / self.interval().as_nanos();
+        u32::try_from(burst).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 impl Rate {

@@ -7,9 +7,9 @@ use super::id::is_kind;
 use crate::codec::{self, DecodeError, Format};
 use crate::error::Result;
 use crate::event::Envelope;
+use crate::event::Event;
+use crate::event::envelope_of;
 use crate::event_type;
-use crate::handler::Event;
-use crate::publisher::envelope_of;
 
 /// A state that is nothing but its events, one after the other: a pure fold.
 ///

@@ -6,7 +6,7 @@ use super::id::AggregateId;
 use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
-use crate::publisher::with_id;
+use crate::event::with_id;
 
 /// An aggregate, loaded by a [`Repository`](super::Repository): its state, its version, and events that are not stored
 /// yet. Those stay until a save has succeeded, each with its id: a save that failed, or was not waited for, can be

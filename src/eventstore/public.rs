@@ -2,8 +2,8 @@
 
 use super::aggregate::Aggregate;
 use super::id::AggregateId;
+use crate::config::check::check_stream;
 use crate::error::{Error, ErrorKind, Result};
-use crate::publisher::check_stream;
 use crate::stream::StreamKeys;
 
 /// The streams on which others are told of aggregates' events: `orders`, or with partitions `{orders:0}` and so on.

@@ -283,8 +283,9 @@ mod tests {
     use super::*;
     use crate::aggregate_events;
     use crate::context::Context;
+    use crate::event::Event;
     use crate::failure::Failure;
-    use crate::handler::{Event, Registry};
+    use crate::handler::Registry;
 
     #[derive(Serialize, Deserialize)]
     struct Opened {}

@@ -20,8 +20,9 @@ use super::snapshot::Snapshots;
 use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
+use crate::event::Event;
 use crate::failure::Failure;
-use crate::handler::{Event, Registry};
+use crate::handler::Registry;
 use crate::retry::Backoff;
 use crate::upcast::Upcasters;
 

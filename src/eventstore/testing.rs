@@ -278,8 +278,8 @@ mod tests {
 
     use super::*;
     use crate::aggregate_events;
+    use crate::event::Event;
     use crate::failure::panic_message;
-    use crate::handler::Event;
 
     #[derive(Serialize, Deserialize)]
     struct Deposited {

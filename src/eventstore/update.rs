@@ -10,7 +10,7 @@ use super::caught::caught;
 use super::loaded::Loaded;
 use super::repository::Repository;
 use crate::error::{Error, ErrorKind};
-use crate::publisher::with_id;
+use crate::event::with_id;
 use crate::retry::Backoff;
 
 /// How long an update waits after an answer got lost: until Redis is back, or there is another one.

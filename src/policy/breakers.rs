@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -12,41 +11,8 @@ use tokio::sync::Notify;
 
 use super::breaker::{Held, Machine, Outcome, State, Ticket};
 use crate::config::{BreakerScope, BreakerSettings};
-use crate::context::{Cancelled, Context};
 use crate::delay;
-use crate::failure::{BoxError, Failure};
-
-/// A circuit breaker for calls to a service from within handlers. See [`Context::breaker`](crate::Context::breaker).
-///
-/// ```
-/// # use streamhand::{Context, Failure};
-/// # async fn charge(amount: u64) -> Result<(), std::io::Error> { Ok(()) }
-/// # async fn example(ctx: Context) -> Result<(), Failure> {
-/// ctx.breaker("payments").call(charge(12)).await?;
-/// # Ok(()) }
-/// ```
-///
-/// While it is open nothing is called: the error, handed on by `?`, lets the event come back when the breaker's time
-/// is over, and uses up no attempt.
-#[derive(Clone)]
-pub struct Breaker {
-    shared: Arc<Circuit>,
-    ctx: Option<Context>,
-}
-
-/// Why a call through a [`Breaker`] did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallError<E> {
-    /// The breaker is open: nothing was called.
-    Open {
-        /// The breaker's name.
-        name: String,
-        /// When it is worth asking again.
-        retry_in: Duration,
-    },
-    /// The call failed, and was counted.
-    Failed(E),
-}
+use crate::failure::Failure;
 
 /// All circuit breakers of a process.
 #[derive(Debug, Default)]
@@ -81,12 +47,6 @@ pub(crate) struct Circuit {
     news: Arc<News>,
 }
 
-/// A call that was let through: what is not said of it by its end says nothing.
-struct Call<'a> {
-    breaker: &'a Breaker,
-    ticket: Option<Ticket>,
-}
-
 impl Breakers {
     pub fn new(settings: BTreeMap<String, BreakerSettings>) -> Self {
         Breakers {
@@ -95,22 +55,16 @@ impl Breakers {
         }
     }
 
-    /// The breaker of that name, for calls of one handler's run.
-    pub fn named(&self, name: &str, ctx: Context) -> Breaker {
+    /// The breaker of that name, for calls to a service.
+    pub fn named(&self, name: &str) -> Arc<Circuit> {
         let mut named = lock(&self.named);
-        let shared = match named.get(name) {
-            Some(shared) => shared.clone(),
-            None => {
-                let settings = self.settings.get(name).copied().unwrap_or_default();
-                let shared = self.add(name, format!("call:{name}"), settings);
-                named.insert(name.to_owned(), shared.clone());
-                shared
-            }
-        };
-        Breaker {
-            shared,
-            ctx: Some(ctx),
+        if let Some(circuit) = named.get(name) {
+            return circuit.clone();
         }
+        let settings = self.settings.get(name).copied().unwrap_or_default();
+        let circuit = self.add(name, format!("call:{name}"), settings);
+        named.insert(name.to_owned(), circuit.clone());
+        circuit
     }
 
     /// A breaker that nobody else asks for by its name.
@@ -337,93 +291,6 @@ impl Circuit {
     }
 }
 
-impl Breaker {
-    /// Calls, if the breaker lets it, and counts whether it succeeded. Every error counts as a failure. A call that is
-    /// dropped before its end counts as one where the handler's time was over, and not at all else.
-    ///
-    /// # Errors
-    /// The call's own error, or [`CallError::Open`].
-    pub async fn call<T, E>(
-        &self,
-        call: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, CallError<E>> {
-        self.call_counting(call, |_| true).await
-    }
-
-    /// As [`call`](Self::call), where only some errors say something about the service: those that `counts`.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub async fn call_counting<T, E>(
-        &self,
-        call: impl Future<Output = Result<T, E>>,
-        counts: impl FnOnce(&E) -> bool,
-    ) -> Result<T, CallError<E>> {
-        let ticket = self.shared.admit().map_err(|held| CallError::Open {
-            name: self.shared.name.clone(),
-            retry_in: held.wait,
-        })?;
-        let mut under_way = Call {
-            breaker: self,
-            ticket: Some(ticket),
-        };
-        let result = call.await;
-        under_way.ticket = None;
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(error) if counts(error) => Outcome::Failure,
-            Err(_) => Outcome::Neither,
-        };
-        self.shared.record(ticket, outcome);
-        result.map_err(CallError::Failed)
-    }
-
-    /// Whether calls are refused at this moment.
-    pub fn is_open(&self) -> bool {
-        self.shared.room() == Some(0)
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            let why = self.breaker.ctx.as_ref().and_then(Context::cancellation);
-            let outcome = if why == Some(Cancelled::TimedOut) || std::thread::panicking() {
-                Outcome::Failure
-            } else {
-                Outcome::Neither
-            };
-            self.breaker.shared.record(ticket, outcome);
-        }
-    }
-}
-
-impl<E: Into<BoxError>> From<CallError<E>> for Failure {
-    fn from(error: CallError<E>) -> Self {
-        match error {
-            CallError::Open { name, retry_in } => {
-                Failure::breaker_open(retry_in, format!("the circuit breaker {name} is open"))
-            }
-            CallError::Failed(error) => Failure::from(error),
-        }
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for CallError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CallError::Open { name, .. } => write!(f, "the circuit breaker {name} is open"),
-            CallError::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for Breaker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
-}
-
 impl fmt::Debug for Circuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
@@ -435,61 +302,4 @@ impl fmt::Debug for Circuit {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic while it is locked")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn breakers() -> Breakers {
-        let settings = BreakerSettings {
-            failures: 2,
-            ..BreakerSettings::default()
-        };
-        Breakers::new([("payments".to_owned(), settings)].into())
-    }
-
-    #[tokio::test]
-    async fn calls_are_refused_while_it_is_open_by_whatever_handle() {
-        let breakers = breakers();
-        let fails = async || {
-            let breaker = breakers.named("payments", Context::for_test());
-            breaker.call(async { Err::<(), _>("down") }).await
-        };
-        assert_eq!(fails().await, Err(CallError::Failed("down")));
-        assert_eq!(fails().await, Err(CallError::Failed("down")));
-        let refused = fails().await.unwrap_err();
-        assert!(matches!(&refused, CallError::Open { name, .. } if name == "payments"));
-        let failure = Failure::from(refused);
-        assert!(matches!(
-            failure.verdict,
-            crate::failure::FailureVerdict::Later(_)
-        ));
-        assert_eq!(breakers.news().take().len(), 1);
-        let other = breakers.named("mail", Context::for_test());
-        assert!(!other.is_open());
-    }
-
-    #[tokio::test]
-    async fn what_does_not_count_and_what_is_dropped_says_nothing() {
-        let breakers = breakers();
-        let breaker = breakers.named("payments", Context::for_test());
-        for _ in 0..5 {
-            let call = breaker.call_counting(async { Err::<(), _>("no such card") }, |_| false);
-            assert!(call.await.is_err());
-            let never = breaker.call(std::future::pending::<Result<(), &str>>());
-            let timeout = std::time::Duration::from_millis(1);
-            assert!(tokio::time::timeout(timeout, never).await.is_err());
-        }
-        assert!(!breaker.is_open());
-        let ctx = Context::for_test();
-        ctx.cancel(Cancelled::TimedOut);
-        for _ in 0..2 {
-            let breaker = breakers.named("payments", ctx.clone());
-            let never = breaker.call(std::future::pending::<Result<(), &str>>());
-            let timeout = std::time::Duration::from_millis(1);
-            assert!(tokio::time::timeout(timeout, never).await.is_err());
-        }
-        assert!(breaker.is_open());
-    }
 }

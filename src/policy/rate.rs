@@ -13,10 +13,6 @@ use governor::{Quota, RateLimiter};
 use crate::config::Rate;
 use crate::delay;
 
-/// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
-/// a burst is a tenth of a second's worth, so that no second has much more than its due.
-const BURST_PART: Duration = Duration::from_millis(100);
-
 /// How long nothing starts where the group's rate can't be counted, at first and at most.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -44,28 +40,17 @@ struct Share {
     refused: Option<Duration>,
 }
 
-/// The time one start takes up at a rate.
-pub(crate) fn interval(rate: Rate) -> Duration {
-    (rate.per / rate.count.max(1)).max(Duration::from_nanos(1))
-}
-
-/// How many may start at once at a rate.
-pub(crate) fn burst(rate: Rate) -> u32 {
-    let burst = BURST_PART.as_nanos() / interval(rate).as_nanos();
-    u32::try_from(burst).unwrap_or(u32::MAX).max(1)
-}
-
 impl Local {
     pub fn new(rate: Rate) -> Self {
-        let burst = NonZeroU32::new(burst(rate)).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(interval(rate))
+        let burst = NonZeroU32::new(rate.burst()).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(rate.interval())
             .unwrap_or(Quota::per_second(NonZeroU32::MAX))
             .allow_burst(burst);
         let clock = MonotonicClock;
         Local {
             limiter: RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware(),
             clock,
-            interval: interval(rate),
+            interval: rate.interval(),
             burst: burst.get(),
             left: Mutex::new((burst.get(), Instant::now())),
         }
@@ -172,10 +157,10 @@ mod tests {
 
     #[test]
     fn a_burst_is_a_tenth_of_a_seconds_worth_and_at_least_one() {
-        assert_eq!(burst(rate(1000, 1)), 100);
-        assert_eq!(burst(rate(5, 1)), 1);
-        assert_eq!(burst(rate(6000, 60)), 10);
-        assert_eq!(interval(rate(30, 60)), Duration::from_secs(2));
+        assert_eq!(rate(1000, 1).burst(), 100);
+        assert_eq!(rate(5, 1).burst(), 1);
+        assert_eq!(rate(6000, 60).burst(), 10);
+        assert_eq!(rate(30, 60).interval(), Duration::from_secs(2));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::Publisher;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::event::{EntryId, Envelope};
-use crate::handler::Event;
 use crate::stream::{Done, How};
 
 /// What became of an event that is published once.

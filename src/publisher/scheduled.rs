@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{Publisher, check_stream, with_id};
+use super::Publisher;
 use crate::codec;
+use crate::config::check::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
-use crate::handler::Event;
+use crate::event::{Event, with_id};
 use crate::names::shown;
 use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, Wanted, time};
 

@@ -10,7 +10,6 @@ use super::obstacle::need;
 use super::reply;
 use super::settle::script;
 use crate::config::Rate;
-use crate::policy;
 
 script!(RATE, "rate");
 
@@ -35,8 +34,8 @@ impl RateRequest {
         RateRequest {
             // Not of any one stream: the handler may have entries of several.
             key: format!("streamhand:{group}:rate:{handler}"),
-            interval: policy::interval(rate),
-            burst: policy::burst(rate),
+            interval: rate.interval(),
+            burst: rate.burst(),
             wanted,
         }
     }

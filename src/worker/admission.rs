@@ -15,9 +15,11 @@ use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
 use crate::event::{Entry, Envelope};
 use crate::handler::Registry;
-use crate::middleware::{Handler, HandlerFuture};
+use crate::middleware::{
+    CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
+};
 use crate::names::shown;
-use crate::policy::{Breakers, CatchPanics, CaughtFuture, Gate, Room, TimedFuture, TimeoutLayer};
+use crate::policy::{Breakers, Gate, Room};
 use crate::stream::Record;
 use crate::stream::waiting::{self, Range};
 

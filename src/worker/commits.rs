@@ -15,9 +15,10 @@ use super::shared::Shared;
 use super::steps::Body;
 use super::verdict;
 use crate::config::HandlerPolicy;
+use crate::context::Ask;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::outbox::{Ask, Deferred, End, Known};
+use crate::outbox::{Deferred, End, Known};
 
 /// The executor's way to the committer.
 pub(super) struct Commits {

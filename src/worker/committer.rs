@@ -21,11 +21,12 @@ use super::shared::{Shared, sleep_until};
 use super::source::Source;
 use super::steps::{Body, by_source};
 use super::verdict::{self, Verdict};
+use crate::context::Ask;
 use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
-use crate::outbox::{Ask, Known};
+use crate::outbox::Known;
 use crate::stream::{CommitOutcome, Trouble};
 
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.

@@ -23,7 +23,8 @@ use super::steps::Body;
 use super::turnstile::{Entered, Turnstile, Waiting};
 use super::verdict::Verdict;
 use crate::context::Context;
-use crate::policy::{Why, kept_its_thread};
+use crate::middleware::kept_its_thread;
+use crate::policy::Why;
 
 /// What is held back waits in Redis until its handler is free for it. If it has been forgotten there it comes back after
 /// this, once.

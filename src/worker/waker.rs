@@ -9,7 +9,7 @@ use super::fetcher::Fetcher;
 use super::held::Coming;
 use super::refusals::Chore;
 use super::source::Source;
-use crate::policy::{self, Room};
+use crate::policy::Room;
 use crate::stream::{Kind, Link, Trouble};
 
 /// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
@@ -341,8 +341,7 @@ impl Fetcher {
         }
         // Asked for beforehand, so that none comes for nothing.
         if granted.left() == 0 {
-            self.ask_for_rate_of(link, bound, policy::burst(rate))
-                .await?;
+            self.ask_for_rate_of(link, bound, rate.burst()).await?;
         }
         Ok(match granted.left() {
             0 => Room::None(granted.dry_for().unwrap_or(LEAST)),

@@ -12,11 +12,11 @@ use crate::cli::text::printable;
 use crate::config::Settings;
 use crate::error::{Error, chain};
 use crate::event::Envelope;
+use crate::event::with_id;
 use crate::eventstore::{
     AggregateId, AppendError, Appended, EventError, EventStore, Expected, Kind, MOST_EVENT_BYTES,
     RedisEventStore, Registered, StoredEvent,
 };
-use crate::publisher::with_id;
 
 /// How often an event that may come at any version is tried, where others are faster.
 const TRIES: u32 = 16;

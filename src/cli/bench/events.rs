@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rig::Rig;
 use crate::cli::CommandError;
-use crate::handler::Event;
+use crate::event::Event;
 use crate::publisher::Publisher;
 
 /// Set in the amount of an event that is sent before a measurement begins.

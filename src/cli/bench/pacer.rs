@@ -16,7 +16,7 @@ use super::places::Places;
 use crate::cli::CommandError;
 use crate::codec::{self, Format};
 use crate::config::RedisSettings;
-use crate::handler::Event;
+use crate::event::Event;
 use crate::stream::Connector;
 use crate::worker::wake_in_time;
 

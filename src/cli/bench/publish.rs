@@ -19,7 +19,7 @@ use super::{Measured, Sizes};
 use crate::cli::CommandError;
 use crate::cli::text::table;
 use crate::codec::{self, Format};
-use crate::handler::Event;
+use crate::event::Event;
 use crate::stream::Connector;
 
 const EVENTS: u64 = 1_000_000;

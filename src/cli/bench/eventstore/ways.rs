@@ -18,11 +18,11 @@ use crate::cli::bench::rig::Rig;
 use crate::codec::{self, Format};
 use crate::error::Error;
 use crate::event::Envelope;
+use crate::event::with_id;
 use crate::eventstore::{
     Aggregate, AggregateId, EventKind, EventStore, Expected, PublicStreams, RedisEventStore,
     Repository, UpdateError,
 };
-use crate::publisher::with_id;
 use crate::stream::Connector;
 
 /// Over so many aggregates appends are spread.

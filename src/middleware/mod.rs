@@ -1,8 +1,16 @@
 //! What stands around a handler: any `tower::Layer`. A handler is a `tower::Service` that takes the [`Context`] of an
-//! entry and answers nothing, or an error; what the runtime itself puts around it (see [`crate::policy`]) is built the
-//! same way.
+//! entry and returns nothing, or an error. The runtime's own time limit and its catching of panics are built the same
+//! way.
 //!
 //! A handler without layers costs nothing here; one that has some pays for a boxed future and a clone of the service.
+
+mod blocking;
+mod panics;
+mod timeout;
+
+pub(crate) use blocking::kept_its_thread;
+pub(crate) use panics::{CatchPanics, CaughtFuture};
+pub(crate) use timeout::{TimedFuture, TimeoutLayer};
 
 use std::future::Future;
 use std::pin::Pin;
