@@ -61,6 +61,7 @@ mod names;
 mod outbox;
 mod policy;
 mod publisher;
+mod reconnect;
 pub mod retry;
 mod rfc3339;
 mod stream;

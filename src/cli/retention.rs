@@ -6,8 +6,9 @@ use super::text::{count, rough};
 use crate::config::{DeadLetterSettings, Settings};
 use crate::error::{ErrorKind, Result};
 use crate::names::shown;
-use crate::stream::{Hold, HoldWhy, Keys, Policy, Pool, StreamStatus, Trimmed, Trimming};
-use crate::worker::retention::{policy, rhythm};
+use crate::stream::{
+    Hold, HoldWhy, Keys, Policy, Pool, StreamStatus, Trimmed, Trimming, trim_policy, trim_rhythm,
+};
 
 /// What is kept of a stream and of its dead letters.
 pub(super) struct Kept {
@@ -31,7 +32,7 @@ impl Kept {
         status: &StreamStatus,
     ) -> Result<Self> {
         let keys = Keys::new(stream, group);
-        let policy = policy(settings, stream);
+        let policy = trim_policy(settings, stream);
         let (mut trimmed, mut trouble) = (None, None);
         if let (Some(policy), "stream") = (policy, &status.kind[..]) {
             let of = Trimming {
@@ -39,7 +40,7 @@ impl Kept {
                 group,
                 policy,
                 consumer: "",
-                rhythm: rhythm(settings.worker.lease),
+                rhythm: trim_rhythm(settings.worker.lease),
                 groups: &[group.as_bytes().to_vec()],
             };
             match pool.look_at_trimming(of).await {

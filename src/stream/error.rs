@@ -166,6 +166,14 @@ impl Trouble {
             Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
         }
     }
+
+    /// Whether waiting can't help.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self.error().kind(),
+            ErrorKind::Unsupported | ErrorKind::Protocol
+        )
+    }
 }
 
 /// Whether a server says by this that it takes no writes at all now.

@@ -41,6 +41,7 @@ mod socket;
 mod status;
 mod tidy;
 mod tls;
+mod trim_policy;
 mod unheld;
 pub(crate) mod waiting;
 
@@ -82,6 +83,7 @@ pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
 pub(crate) use status::StreamStatus;
+pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;
 
 /// What a consumer's name, the scripts and the keys of this release agree on.

@@ -10,16 +10,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use super::acker::{Acker, Acks};
-use super::admission::Routes;
-use super::arrival::Arrival;
-use super::commits::Commits;
-use super::dispatch::Dispatcher;
-use super::executor::Executor;
-use super::fetcher::Fetcher;
-use super::held::Coming;
-use super::shared::Shared;
-use super::source::Source;
 use crate::config::{BreakerSettings, RedisUrl, Settings};
 use crate::context::{Context, Surroundings};
 use crate::event::Entry;
@@ -29,6 +19,16 @@ use crate::instructions::{ENTRIES, REPLIES, STREAM, Sample, WARM_UP, counted, re
 use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::stream::instructions::entries;
+use crate::worker::run::commit_handle::CommitHandle;
+use crate::worker::run::dispatch::Dispatcher;
+use crate::worker::run::executor::Executor;
+use crate::worker::run::routes::Routes;
+use crate::worker::shard::fetch::delivery::Delivery;
+use crate::worker::shard::fetch::fetcher::Fetcher;
+use crate::worker::shard::settle::acker::{Acker, Acks};
+use crate::worker::state::inflight::Coming;
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
 
 #[test]
 #[ignore = "counted by scripts/instructions"]
@@ -69,7 +69,10 @@ fn settle() {
     for nth in 0..WARM_UP + REPLIES {
         let acks = worker.dispatch(entries(nth), false);
         worker.settle(acks, nth >= WARM_UP);
-        assert_eq!(worker.shared.held.settled() as usize, (nth + 1) * ENTRIES);
+        assert_eq!(
+            worker.shared.inflight.settled() as usize,
+            (nth + 1) * ENTRIES
+        );
     }
     report(REPLIES * ENTRIES);
 }
@@ -118,14 +121,14 @@ impl Worker {
         let (dispatcher, at_executor, _inline) = Dispatcher::to_executor(self.shared.clone());
         let (commit, _jobs) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();
-        let commits = Commits::new(self.shared.clone(), commit, ask, settle.clone());
+        let commits = CommitHandle::new(self.shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
         let (settle, _) = mpsc::unbounded_channel();
         let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher, settle);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
-            let arrivals = entries.into_iter().map(Arrival::new).collect();
+            let arrivals = entries.into_iter().map(Delivery::new).collect();
             fetcher.hand_over(&self.source, Coming::InTurn, Instant::now(), arrivals);
             // Then the executor ends once it has worked on what is there.
             drop(fetcher);

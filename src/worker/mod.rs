@@ -2,63 +2,19 @@
 //!
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
 //! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime, or begin on that thread where few
-//! come and they are quick: see [`dispatch`] and [`io`]. An entry comes by the
-//! [`fetcher`], is kept in [`held`], handled by the [`executor`], judged by [`verdict`], and acknowledged by the
-//! [`acker`], committed by the [`committer`], or else settled by the [`settler`]; the [`renewer`] keeps it ours
-//! meanwhile.
+//! come and they are quick: see [`run::dispatch`] and [`runtime`]. An entry comes by
+//! [`shard::fetch`], is kept in [`state::inflight`], handled by [`run::executor`], judged by [`run::verdict`], and carried
+//! out by [`shard::settle`]; [`shard::maintain`] keeps it ours meanwhile.
 
-mod about;
-mod acker;
-mod admission;
-mod ahead;
-mod arrival;
-mod attempt;
-mod budget;
-mod bulletin;
-mod clock;
-mod commit_steps;
-mod commits;
-mod committer;
-mod complaint;
-mod dispatch;
-mod doorman;
-mod duty;
-mod executor;
-mod fetcher;
-mod gait;
-mod held;
-mod housekeeper;
 #[cfg(test)]
 mod instructions;
-mod io;
-mod memory;
 mod observer;
-mod oversized;
-mod pace;
-mod pauses;
-mod precedence;
 pub(crate) mod preflight;
-mod queue;
-mod rates;
-mod reading;
-mod reclaimer;
-mod refusals;
-mod renewer;
-pub(crate) mod retention;
-mod room;
-mod scheduler;
-mod settler;
-mod shared;
-mod shares;
-mod source;
-mod steps;
-mod turns;
-mod turnstile;
-mod verdict;
-mod views;
-mod waker;
-mod ward;
-mod watch;
+mod run;
+mod runtime;
+mod shard;
+mod state;
+mod watchdog;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -67,33 +23,29 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
-pub(crate) use complaint::{Complaint, Pause};
 pub use observer::{Observer, Outcome, Settled};
+pub(crate) use runtime::wake_in_time;
 
 use crate::config::Settings;
 use crate::context::{Cancelled, Surroundings};
-use crate::error::{Error, ErrorKind, Result};
-use crate::event::EntryId;
+use crate::error::Result;
 use crate::handler::Registry;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
-use crate::stream::{Connector, PROTOCOL, Trouble};
-use admission::Routes;
-use commits::Commits;
-use committer::Committer;
-use dispatch::Dispatcher;
-use doorman::{Doorman, Windows};
-use executor::Executor;
-use fetcher::Fetcher;
+use crate::stream::Connector;
 use preflight::preflight;
-use retention::Keeper;
-use settler::Settler;
-use shared::Shared;
-use source::Source;
-use views::Views;
-
-/// Most bytes a single wake, reclaim or adopt brings.
-const ROOM: usize = 4 << 20;
+use run::commit_handle::CommitHandle;
+use run::dedup::{Deduplicator, Windows};
+use run::dispatch::Dispatcher;
+use run::executor::Executor;
+use run::routes::Routes;
+use shard::fetch::fetcher::Fetcher;
+use shard::maintain::projections::Projections;
+use shard::maintain::trimmer::Trimmer;
+use shard::settle::committer::Committer;
+use shard::settle::settler::Settler;
+use state::shared::Shared;
+use state::source::Source;
 
 /// How long after the drain time what is finished may still take to be settled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -198,7 +150,7 @@ impl Worker {
             "worker starts"
         );
 
-        let views = Views::run(projections, &settings, &shared)?;
+        let projections = Projections::run(projections, &settings, &shared)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
@@ -213,33 +165,34 @@ impl Worker {
         } else {
             let (to_doorman, at_doorman) = Dispatcher::to_doorman();
             let (acks, settle) = (acknowledge.clone(), settle.clone());
-            let doorman = Doorman::new(shared.clone(), windows, to_executor, acks, settle);
-            (to_doorman, Some(doorman.run(at_doorman)))
+            let deduplicator =
+                Deduplicator::new(shared.clone(), windows, to_executor, acks, settle);
+            (to_doorman, Some(deduplicator.run(at_doorman)))
         };
         let settle_unread = settle.clone();
-        let commits = Commits::new(shared.clone(), commit, ask, settle.clone());
-        let executor = Executor::new(shared.clone(), acknowledge, settle, commits);
+        let commit_handle = CommitHandle::new(shared.clone(), commit, ask, settle.clone());
+        let executor = Executor::new(shared.clone(), acknowledge, settle, commit_handle);
         let executor = Arc::new(executor);
         let give_up = executor.give_up.clone();
-        let parts = io::Parts {
+        let parts = runtime::Parts {
             acks,
             settler,
             settlements,
-            keeper: Keeper::new(&shared, &settings),
+            trimmer: Trimmer::new(&shared, &settings),
             committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));
             },
         };
-        let hands = io::Hands {
+        let hands = runtime::Hands {
             executor: executor.clone(),
             lanes,
         };
-        let inlined = io::Inlined {
+        let inlined = runtime::Inlined {
             fetcher: Fetcher::new(shared.clone(), dispatcher, settle_unread),
             runs: inline,
             hands,
         };
-        let io = io::spawn(shared.clone(), parts, inlined)?;
+        let io = runtime::spawn(shared.clone(), parts, inlined)?;
         let mut work = tokio::spawn(executor.work(at_executor));
 
         tokio::select! {
@@ -248,13 +201,13 @@ impl Worker {
         }
         let drain = Instant::now() + settings.worker.drain;
         shared.stop();
-        views.stop();
-        shared.held.cancel_all(Cancelled::Stopping);
+        projections.stop();
+        shared.inflight.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
             .is_err()
         {
-            let running = executor::running(&shared.slots, shared.concurrency);
+            let running = run::executor::running(&shared.slots, shared.concurrency);
             tracing::warn!(
                 running,
                 "the drain time is over: handlers that still run are cut off"
@@ -270,13 +223,13 @@ impl Worker {
         {
             shared.abandon.cancel();
         }
-        views.ended().await;
+        projections.ended().await;
         if let Some(error) = shared.take_failure() {
             return Err(error);
         }
         let summary = Summary {
-            settled: shared.held.settled(),
-            unsettled: shared.held.entries(),
+            settled: shared.inflight.settled(),
+            unsettled: shared.inflight.entries(),
         };
         if summary.unsettled > 0 {
             tracing::error!(
@@ -288,55 +241,4 @@ impl Worker {
         }
         Ok(summary)
     }
-}
-
-/// A stopping worker takes its consumers along, where they hold nothing.
-async fn leave(shared: &Shared) {
-    let leave = async {
-        let mut link = shared
-            .connect("leave", Duration::from_secs(2))
-            .await
-            .map_err(Trouble::Broken)?;
-        for source in shared.active_sources() {
-            for consumer in [&shared.consumer, &shared.alone] {
-                match link
-                    .forget(&source.keys, &shared.group, consumer, None)
-                    .await
-                {
-                    Err(broken @ Trouble::Broken(_)) => return Err(broken),
-                    Err(trouble) => tracing::debug!("{}", trouble.error()),
-                    Ok(_) => {}
-                }
-            }
-            link.note_leaving(&source.keys).await?;
-        }
-        Ok::<(), Trouble>(())
-    };
-    if let Err(trouble) = leave.await {
-        tracing::debug!("{}", trouble.error());
-    }
-}
-
-/// Entries that are gone from the stream before this group was done with them: they can't be brought back.
-fn report_trimmed(source: &Source, ids: &[EntryId], when: &str) {
-    if let Some(first) = ids.first() {
-        let (stream, count) = (&source.keys.stream, ids.len());
-        tracing::error!(stream, count, first = %first, "LOST TO TRIMMING: deleted from the stream {when}");
-    }
-}
-
-fn foreign(group: &str, stream: &str, protocol: &str) -> Trouble {
-    Trouble::Refused(Error::new(
-        ErrorKind::Protocol,
-        format!(
-            "the group {group:?} of {stream:?} is worked on by a newer release (protocol {protocol}; this one speaks \
-             {PROTOCOL}): update this worker"
-        ),
-    ))
-}
-
-/// Linux lets a sleeping thread sleep on for some 50 µs; the one that calls this is woken in time.
-pub(crate) fn wake_in_time() {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }

@@ -11,8 +11,8 @@ use super::runner::{Alone, Runner, acting};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
+use crate::reconnect::Pause;
 use crate::stream::{Begun, Connector, LeaseStep, Link, Switched, Trouble};
-use crate::worker::Pause;
 
 /// Who has just looked up where a view is may read it for so long.
 const GRACE: Duration = Duration::from_secs(5);

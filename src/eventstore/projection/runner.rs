@@ -23,10 +23,10 @@ use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
+use crate::reconnect::{Complaint, Pause};
 use crate::stream::{
     Connector, From, LeaseStep, Link, ONE_TOO_LARGE, Pool, StreamKeys, Taken, Trouble,
 };
-use crate::worker::{Complaint, Pause};
 
 /// Most entries that are read at once, and bytes they are to have, going by those before.
 const MOST: usize = ZONE;

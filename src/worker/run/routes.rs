@@ -1,0 +1,284 @@
+//! Admission: what an entry needs before its handler runs, and which entries need none.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::concurrency::ConcurrencyLimit;
+use super::verdict::{self, Reason, Verdict};
+use crate::config::{HandlerPolicy, Settings, Unhandled};
+use crate::context::Context;
+use crate::event::{Entry, Envelope};
+use crate::handler::Registry;
+use crate::middleware::{
+    CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
+};
+use crate::names::shown;
+use crate::policy::{Breakers, Gate, Room};
+use crate::stream::Record;
+use crate::stream::waiting::{self, Range};
+use crate::worker::shard::settle::requests::Body;
+use crate::worker::state::about::{About, tell};
+use crate::worker::state::inflight::Batch;
+use crate::worker::state::recent_acks::RecentAcks;
+
+/// One entry to be handled.
+pub(crate) struct Item {
+    /// Its place in the batch.
+    pub index: u32,
+    pub entry: Entry,
+    /// Set where it was delivered before.
+    pub past: Option<Box<Past>>,
+}
+
+/// What is known of an entry that was delivered before.
+pub(crate) struct Past {
+    pub record: Option<Record>,
+    /// Since its first delivery.
+    pub age: Duration,
+}
+
+/// A run of a handler, with what the runtime puts around it.
+pub(crate) type RunFuture = TimedFuture<CaughtFuture<HandlerFuture>>;
+
+/// A handler, and the policy its entries are under.
+pub(crate) struct Bound {
+    /// The newest version of the data it takes.
+    version: u32,
+    handler: Handler,
+    around: TimeoutLayer,
+    pub policy: HandlerPolicy,
+    pub gate: Gate,
+    pub concurrency_limit: Option<ConcurrencyLimit>,
+    /// Its place among all handlers.
+    pub place: usize,
+    /// Its entries among those that wait for a worker that can handle them.
+    pub waiting: Range,
+}
+
+/// What an entry needs before its handler runs.
+pub(crate) enum Admission<'a> {
+    Handle(&'a Bound, Context),
+    /// No handler runs: the verdict, what it speaks of, and the attempt.
+    Settle(Verdict, Body, u32),
+}
+
+/// Which handler an event goes to, and what becomes of those that go to none.
+pub(crate) struct Routes {
+    handlers: Vec<Bound>,
+    places: FxHashMap<Box<[u8]>, usize>,
+    ignored: HashSet<String>,
+    default_policy: HandlerPolicy,
+    unhandled: Unhandled,
+    unhandled_after: Duration,
+    is_limited: bool,
+    has_group_rates: bool,
+    unbound: Vec<Range>,
+}
+
+impl Routes {
+    pub fn new(settings: &Settings, registry: Registry, breakers: &Breakers) -> Self {
+        let (routes, ignored) = registry.into_parts();
+        let (mut handlers, mut places) = (Vec::new(), FxHashMap::default());
+        for (place, (event_type, route)) in routes.into_iter().enumerate() {
+            let policy = settings.policy(&event_type);
+            let around = TimeoutLayer {
+                timeout: policy.timeout,
+                grace: policy.grace,
+            };
+            let gate = Gate::new(&event_type, &policy, breakers);
+            handlers.push(Bound {
+                version: route.version,
+                handler: route.handler,
+                around,
+                gate,
+                concurrency_limit: policy.concurrency.map(ConcurrencyLimit::new),
+                policy,
+                place,
+                waiting: waiting::of(&event_type, Some(route.version)),
+            });
+            places.insert(event_type.into_bytes().into(), place);
+        }
+        let unhandled = settings.worker.unhandled;
+        let mut unbound: Vec<Range> = ignored.iter().map(|name| waiting::of(name, None)).collect();
+        if unhandled == Unhandled::Ack {
+            let names = handlers.iter().map(|bound: &Bound| &bound.gate.name[..]);
+            unbound = waiting::of_others(names);
+        }
+        let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.concurrency_limit.is_some();
+        Routes {
+            is_limited: handlers.iter().any(is_limited),
+            unbound,
+            has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
+            handlers,
+            places,
+            ignored,
+            default_policy: settings.policy(""),
+            unhandled,
+            unhandled_after: settings.worker.unhandled_after,
+        }
+    }
+
+    /// The handler of a type that has one.
+    pub fn of(&self, event: &Envelope) -> &Bound {
+        &self.handlers[self.places[event.type_bytes()]]
+    }
+
+    /// The policy that an event is under whose type has a handler.
+    pub fn policy(&self, ctx: &Context) -> &HandlerPolicy {
+        &self.of(ctx.envelope()).policy
+    }
+
+    /// The handler of a type, where there is one.
+    pub fn find(&self, event_type: &[u8]) -> Option<&Bound> {
+        self.places.get(event_type).map(|at| &self.handlers[*at])
+    }
+
+    pub fn all(&self) -> &[Bound] {
+        &self.handlers
+    }
+
+    /// Whether any handler is limited by more than its time and `worker.concurrency`.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// Whether any handler's rate is counted for the whole group.
+    pub fn has_group_rates(&self) -> bool {
+        self.has_group_rates
+    }
+
+    /// What is acknowledged here without a handler, among entries that wait for a worker that can handle them.
+    pub fn unbound(&self) -> &[Range] {
+        &self.unbound
+    }
+
+    /// The place of the handler of a type, where there is one.
+    pub fn place(&self, event_type: &[u8]) -> Option<usize> {
+        self.places.get(event_type).copied()
+    }
+
+    /// What is to be done with an entry, before a handler is involved.
+    pub fn admit(&self, memory: &RecentAcks, batch: &Batch, item: Item) -> Admission<'_> {
+        let slot = &batch.slots[item.index as usize];
+        let Item { index, entry, past } = item;
+        let (record, age) = match past {
+            Some(past) => (past.record, past.age),
+            None => (None, Duration::ZERO),
+        };
+        let died = record.as_ref().and_then(|record| record.died);
+        let given_back = record.as_ref().map_or(0, |record| record.given_back);
+        let attempt = slot.count.saturating_sub(given_back).max(1);
+        if let Some((reason, error)) =
+            record.and_then(|record| Some((record.doomed?, record.error)))
+        {
+            let verdict = Verdict::Bury {
+                reason: Reason::parse(&reason),
+                error,
+            };
+            return Admission::Settle(verdict, Body::Raw(entry), attempt);
+        }
+        let envelope = match Envelope::decode(entry) {
+            Ok(envelope) => envelope,
+            Err((entry, error)) => {
+                let verdict = Verdict::Bury {
+                    reason: Reason::Undecodable,
+                    error: error.to_string(),
+                };
+                return Admission::Settle(verdict, Body::Raw(entry), attempt);
+            }
+        };
+        let bound = self.find(envelope.type_bytes());
+        let policy = bound.map_or(&self.default_policy, |bound| &bound.policy);
+        if memory.knows(&batch.source, slot.id, &envelope) {
+            let body = event_body(batch, envelope, attempt, policy);
+            if let Body::Event(ctx) = &body {
+                tell!(
+                    info,
+                    About::of(ctx, &batch.source),
+                    "handled already: its acknowledgement was lost with a server"
+                );
+            }
+            return Admission::Settle(Verdict::Ack, body, attempt);
+        }
+        if let Some(error) = died.and_then(|died| verdict::of_death(died, attempt, policy)) {
+            let attempts = attempt - 1;
+            let verdict = Verdict::Bury {
+                reason: Reason::Crashed,
+                error,
+            };
+            let body = event_body(batch, envelope, attempts, policy);
+            return Admission::Settle(verdict, body, attempts);
+        }
+        let unhandled = match bound {
+            Some(bound) if bound.takes(envelope.version()) => {
+                let surroundings = batch.source.surroundings.clone();
+                let place = batch.place(index);
+                // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had
+                // more attempts when they were made.
+                let most = match died {
+                    Some(_) => policy.max_attempts,
+                    None => policy.max_attempts.max(attempt),
+                };
+                return Admission::Handle(
+                    bound,
+                    Context::placed(envelope, attempt, most, surroundings, place),
+                );
+            }
+            Some(bound) => format!(
+                "{} has version {}; this worker's handler takes versions up to {}",
+                envelope.event_type(),
+                envelope.version(),
+                bound.version
+            ),
+            None if self.ignored.contains(envelope.event_type())
+                || self.unhandled == Unhandled::Ack =>
+            {
+                return Admission::Settle(
+                    Verdict::Ack,
+                    event_body(batch, envelope, attempt, policy),
+                    attempt,
+                );
+            }
+            None => format!(
+                "no handler is registered for \"{}\"",
+                shown(envelope.event_type())
+            ),
+        };
+        let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
+        let body = event_body(batch, envelope, attempt, policy);
+        Admission::Settle(verdict, body, attempt)
+    }
+}
+
+impl Bound {
+    /// Decodes the event and makes the handler's run.
+    #[inline]
+    pub fn call(&self, ctx: &Context) -> RunFuture {
+        let call = || self.handler.begin(ctx.clone());
+        self.around.around(CatchPanics.call(call), ctx.clone())
+    }
+
+    /// Whether it takes data of this version.
+    pub fn takes(&self, version: u32) -> bool {
+        version <= self.version
+    }
+
+    /// How many more of its entries may come.
+    pub fn room(&self) -> Room {
+        let concurrency_limit = self.concurrency_limit.as_ref();
+        self.gate
+            .room()
+            .and(concurrency_limit.map_or(Room::Any, ConcurrencyLimit::room))
+    }
+}
+
+fn event_body(batch: &Batch, envelope: Envelope, attempt: u32, policy: &HandlerPolicy) -> Body {
+    Body::Event(Context::new(
+        envelope,
+        attempt,
+        policy.max_attempts,
+        batch.source.surroundings.clone(),
+    ))
+}

@@ -1,0 +1,306 @@
+//! What becomes of an entry: decisions without IO. The executor asks before and after a handler runs; the settler
+//! carries the verdict out.
+
+use std::time::Duration;
+
+use crate::config::{HandlerPolicy, OnCrash};
+use crate::context::{Cancelled, Context};
+use crate::delay;
+use crate::failure::{Failure, FailureVerdict};
+use crate::stream::Died;
+
+/// Most bytes of an error that are kept in Redis.
+const ERROR_BYTES: usize = 1000;
+
+/// What is to be done with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It succeeded, or is none of our business.
+    Ack,
+    /// It failed and is tried again after `delay`.
+    Retry { delay: Duration, error: String },
+    /// It is given back, to be taken after `delay`; no attempt is used up.
+    Release { delay: Duration, error: String },
+    /// It is given back for a worker that can handle it; if none has taken it after `delay` it comes back.
+    Wait { delay: Duration, error: String },
+    /// It goes to the dead letters.
+    Bury { reason: Reason, error: String },
+}
+
+impl Verdict {
+    /// It is given back, to be taken after `delay`, for this reason.
+    pub fn give_back(delay: Duration, why: impl Into<String>) -> Self {
+        Verdict::Release {
+            delay,
+            error: why.into(),
+        }
+    }
+}
+
+/// Why an entry is in the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Failed,
+    Permanent,
+    Crashed,
+    Undecodable,
+    Unhandled,
+    TooLarge,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Failed => "failed",
+            Reason::Permanent => "permanent",
+            Reason::Crashed => "crashed",
+            Reason::Undecodable => "undecodable",
+            Reason::Unhandled => "unhandled",
+            Reason::TooLarge => "too_large",
+        }
+    }
+
+    pub fn parse(text: &str) -> Self {
+        [
+            Reason::Permanent,
+            Reason::Crashed,
+            Reason::Undecodable,
+            Reason::Unhandled,
+            Reason::TooLarge,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
+        .unwrap_or(Reason::Failed)
+    }
+}
+
+/// What a handler's failure at `attempt` leads to; `random` is uniform from 0 to 1.
+pub(crate) fn of_failure(
+    failure: &Failure,
+    attempt: u32,
+    policy: &HandlerPolicy,
+    random: f64,
+) -> Verdict {
+    let error = bounded(failure.to_string());
+    let retry = |delay: Duration, error: String| {
+        if attempt >= policy.max_attempts {
+            Verdict::Bury {
+                reason: Reason::Failed,
+                error,
+            }
+        } else {
+            Verdict::Retry { delay, error }
+        }
+    };
+    match failure.verdict {
+        FailureVerdict::Retry => {
+            let wait = policy.backoff.delay(attempt, random);
+            retry(delay::bounded(wait), error)
+        }
+        FailureVerdict::RetryAfter(delay) => retry(delay, error),
+        FailureVerdict::Later(delay) => Verdict::Release { delay, error },
+        FailureVerdict::Permanent => Verdict::Bury {
+            reason: Reason::Permanent,
+            error,
+        },
+        FailureVerdict::Undecodable => Verdict::Bury {
+            reason: Reason::Undecodable,
+            error,
+        },
+    }
+}
+
+/// The same of a failure as its handler ends. One that ends because it was told that the worker stops has not failed,
+/// unless it must not run more often than it has attempts.
+pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -> Verdict {
+    let may_run_again = policy.on_crash == OnCrash::RunAgain || failure.is_later();
+    if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() && may_run_again {
+        return Verdict::Release {
+            delay: Duration::ZERO,
+            error: "given back by a handler that was told to stop".to_owned(),
+        };
+    }
+    of_failure(failure, ctx.attempt(), policy, fastrand::f64())
+}
+
+/// What becomes of an entry whose handler is cut off when the worker's drain time is over. It may have done what it is
+/// there for.
+pub(crate) fn of_cut_off(attempt: u32, policy: &HandlerPolicy) -> Verdict {
+    let error = "cut off when the worker's drain time was over".to_owned();
+    match policy.on_crash {
+        OnCrash::RunAgain => Verdict::give_back(Duration::ZERO, error),
+        OnCrash::Bury if attempt >= policy.max_attempts => Verdict::Bury {
+            reason: Reason::Crashed,
+            error,
+        },
+        OnCrash::Bury => Verdict::Retry {
+            delay: Duration::ZERO,
+            error,
+        },
+    }
+}
+
+/// Whether an entry that comes after its worker's death is buried without running: what is told of it then. This
+/// delivery, the `attempt`, brought it to where it can be; what counts are those before it.
+pub(crate) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Option<String> {
+    let most = policy.max_attempts;
+    let deaths = attempt.saturating_sub(1);
+    match (policy.on_crash, died) {
+        _ if attempt <= most => None,
+        (OnCrash::Bury, _) => Some(format!(
+            "its worker died or froze in attempt {most} of {most}, and on_crash = \"bury\" runs it no more; whether it \
+             had been done is not known"
+        )),
+        (OnCrash::RunAgain, Died::Alone) => Some(format!(
+            "its worker died {deaths} times while it ran, at last with nothing else starting"
+        )),
+        // It has had its crash check, in company: a worker that stopped had given that back.
+        (OnCrash::RunAgain, Died::InCompany) if attempt > most.saturating_add(1) => Some(format!(
+            "its worker died {deaths} times while it ran, at last in the run behind its last attempt"
+        )),
+        (OnCrash::RunAgain, Died::InCompany) => None,
+    }
+}
+
+/// What becomes of an entry nobody here handles, first delivered `age` ago: workers that know it, newer ones in a rolling
+/// deploy, may take it until `bury_after`.
+pub(crate) fn of_unhandled(error: String, age: Duration, bury_after: Duration) -> Verdict {
+    match bury_after.checked_sub(age).filter(|left| !left.is_zero()) {
+        Some(left) => Verdict::Wait {
+            delay: delay::bounded(left),
+            error,
+        },
+        None => Verdict::Bury {
+            reason: Reason::Unhandled,
+            error,
+        },
+    }
+}
+
+/// At most [`ERROR_BYTES`] of an error, cut between characters.
+pub(crate) fn bounded(mut error: String) -> String {
+    if error.len() > ERROR_BYTES {
+        let mut end = ERROR_BYTES;
+        while !error.is_char_boundary(end) {
+            end -= 1;
+        }
+        error.truncate(end);
+        error.push('…');
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::retry::Backoff;
+
+    #[test]
+    fn a_failure_is_retried_until_its_attempts_are_used_up() {
+        let policy = Settings::default().policy("order.created");
+        let failure = || Failure::retry("no");
+        assert!(matches!(
+            of_failure(&failure(), 1, &policy, 0.5),
+            Verdict::Retry { delay, .. } if delay == Duration::from_secs(1)
+        ));
+        assert!(matches!(
+            of_failure(&failure(), 4, &policy, 0.5),
+            Verdict::Retry { .. }
+        ));
+        assert_eq!(
+            of_failure(&failure(), 5, &policy, 0.5),
+            Verdict::Bury {
+                reason: Reason::Failed,
+                error: "no".to_owned()
+            }
+        );
+        let later = Failure::later(Duration::from_secs(9));
+        assert!(matches!(
+            of_failure(&later, 99, &policy, 0.5),
+            Verdict::Release { .. }
+        ));
+        let never = Failure::permanent("never");
+        assert!(matches!(
+            of_failure(&never, 1, &policy, 0.5),
+            Verdict::Bury {
+                reason: Reason::Permanent,
+                ..
+            }
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_backoff_waits_longer_than_anything_does(
+            initial in any::<Duration>(), max in any::<Duration>(), attempt in any::<u32>(), random in 0.0..=1.0_f64
+        ) {
+            let mut policy = Settings::default().policy("order.created");
+            policy.max_attempts = u32::MAX;
+            policy.backoff = Backoff { initial, max, ..Backoff::default() };
+            if let Verdict::Retry { delay, .. } = of_failure(&Failure::retry("no"), attempt, &policy, random) {
+                prop_assert!(delay <= delay::LONGEST);
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_death_in_the_last_attempt_there_is_one_run_more_or_none() {
+        let mut policy = Settings::default().policy("order.created");
+        policy.max_attempts = 2;
+        let buried = |died, attempt, policy: &_| of_death(died, attempt, policy).is_some();
+        for died in [Died::Alone, Died::InCompany] {
+            assert!(!buried(died, 2, &policy), "it has an attempt left");
+            assert_eq!(buried(died, 3, &policy), died == Died::Alone);
+            assert!(buried(died, 4, &policy), "the run more is over");
+        }
+        policy.on_crash = OnCrash::Bury;
+        for died in [Died::Alone, Died::InCompany] {
+            assert!(!buried(died, 2, &policy));
+            assert!(buried(died, 3, &policy));
+        }
+    }
+
+    #[test]
+    fn what_must_not_run_again_is_not_given_back_by_a_worker_that_stops() {
+        let mut policy = Settings::default().policy("order.created");
+        policy.max_attempts = 2;
+        assert!(matches!(of_cut_off(2, &policy), Verdict::Release { .. }));
+        policy.on_crash = OnCrash::Bury;
+        assert!(matches!(of_cut_off(1, &policy), Verdict::Retry { .. }));
+        assert!(matches!(
+            of_cut_off(2, &policy),
+            Verdict::Bury {
+                reason: Reason::Crashed,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn what_nobody_handles_waits_for_whoever_does_and_is_buried_in_time() {
+        let limit = Duration::from_secs(600);
+        for seconds in [0, 1, 599] {
+            let age = Duration::from_secs(seconds);
+            assert!(matches!(
+                of_unhandled(String::new(), age, limit),
+                Verdict::Wait { delay, .. } if age + delay == limit
+            ));
+        }
+        assert!(matches!(
+            of_unhandled(String::new(), limit, limit),
+            Verdict::Bury {
+                reason: Reason::Unhandled,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let cut = bounded("ä".repeat(2000));
+        assert!(cut.len() <= ERROR_BYTES + 4 && cut.ends_with("ä…"));
+    }
+}

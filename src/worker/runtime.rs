@@ -1,0 +1,324 @@
+//! The thread that speaks to Redis. Between two turns of its runtime it handles what the fetcher left to it: see
+//! [`super::run::dispatch`]. A second thread watches meanwhile. Where a handler computes or blocks for long, it takes the
+//! runtime over, and with it everything that speaks to Redis.
+
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::watchdog::Watchdog;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stream::Trouble;
+use crate::worker::run::executor::{Executor, Run};
+use crate::worker::run::queue::{Receiver, Sender};
+use crate::worker::shard::fetch::fetcher::Fetcher;
+use crate::worker::shard::maintain::lease_renewer::LeaseRenewer;
+use crate::worker::shard::maintain::trimmer::Trimmer;
+use crate::worker::shard::maintain::{breaker_report, repair, scheduler};
+use crate::worker::shard::settle::acker::{Acker, Acks};
+use crate::worker::shard::settle::settler::{Settlement, Settler};
+use crate::worker::state::shared::Shared;
+
+/// What runs on that thread, beside the fetcher.
+pub(crate) struct Parts<C> {
+    pub acks: mpsc::UnboundedReceiver<Acks>,
+    pub settler: Settler,
+    pub settlements: mpsc::UnboundedReceiver<Settlement>,
+    pub trimmer: Trimmer,
+    /// The committer, and the doorman if there is one.
+    pub committing: C,
+}
+
+/// What brings runs there, and what takes them.
+pub(crate) struct Inlined {
+    pub fetcher: Fetcher,
+    pub runs: Receiver<Run>,
+    pub hands: Hands,
+}
+
+/// Who handles it. Executor and lanes do not end as long as it is there.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    pub executor: Arc<Executor>,
+    pub lanes: Sender<Run>,
+}
+
+impl Hands {
+    fn leave_to_a_lane(&self, run: Run) {
+        self.executor.shared.inline.left();
+        self.lanes.send(run);
+    }
+}
+
+/// The thread that speaks to Redis.
+pub(crate) struct Io {
+    ended: oneshot::Receiver<()>,
+}
+
+/// What it has in common with the one that stands by.
+struct Threads {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    callers: Handle,
+    watchdog: Watchdog,
+    /// Gone once it has ended.
+    fetching: Mutex<Option<BoxFuture<'static, ()>>>,
+    runs: Receiver<Run>,
+    /// Gone once nothing more can come.
+    hands: Mutex<Option<Hands>>,
+    /// Everything that speaks to Redis has ended.
+    ended: CancellationToken,
+}
+
+impl Io {
+    /// Waits for its end.
+    pub async fn ended(self) {
+        let _ = self.ended.await;
+    }
+}
+
+/// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
+pub(crate) fn spawn(
+    shared: Arc<Shared>,
+    parts: Parts<impl Future<Output = ()> + Send + 'static>,
+    inlined: Inlined,
+) -> Result<Io> {
+    let internal = |error: std::io::Error| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("can't start the thread that speaks to Redis: {error}"),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?;
+    let (end, ended) = oneshot::channel();
+    let all_ended = CancellationToken::new();
+    let threads = Arc::new(Threads {
+        shared: shared.clone(),
+        runtime,
+        callers: Handle::current(),
+        watchdog: Watchdog::default(),
+        fetching: Mutex::new(Some(fetch(shared.clone(), inlined.fetcher))),
+        runs: inlined.runs,
+        hands: Mutex::new(Some(inlined.hands)),
+        ended: all_ended.clone(),
+    });
+    // Dropped in a panic as well: the worker then ends instead of waiting for ever.
+    let guards = (StopsAtLast(shared.clone()), all_ended.drop_guard(), end);
+    threads.runtime.spawn(run(shared, parts, guards));
+    let start = |name: &str, begin: fn(&Threads)| {
+        let threads = threads.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            let _stop = StopsAtLast(threads.shared.clone());
+            begin(&threads);
+        })
+    };
+    start("streamhand-io-2", Threads::stand_by).map_err(internal)?;
+    match start("streamhand-io", Threads::work) {
+        Ok(_) => Ok(Io { ended }),
+        Err(error) => {
+            threads.watchdog.close();
+            Err(internal(error))
+        }
+    }
+}
+
+/// Brings entries until the worker stops. A panic stops it, too.
+fn fetch(shared: Arc<Shared>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
+    let fetching = async move {
+        let _stop = StopsAtLast(shared);
+        fetcher.run().await;
+    };
+    AssertUnwindSafe(fetching)
+        .catch_unwind()
+        .map(|_| ())
+        .boxed()
+}
+
+/// Everything else that speaks to Redis, until the worker ends.
+async fn run<C: Future<Output = ()>, G>(shared: Arc<Shared>, parts: Parts<C>, _guards: G) {
+    let Parts {
+        acks,
+        settler,
+        settlements,
+        trimmer,
+        committing,
+    } = parts;
+    let renewing = tokio::spawn(LeaseRenewer::new(shared.clone()).run());
+    let tidying = tokio::spawn(repair::run(shared.clone(), trimmer));
+    let telling = tokio::spawn(breaker_report::run(shared.clone()));
+    let scheduling = tokio::spawn(scheduler::run(shared.clone()));
+    // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
+    let acking = Acker::new(shared.clone()).run(acks);
+    tokio::join!(committing, settler.run(settlements), acking);
+    renewing.abort();
+    tidying.abort();
+    telling.abort();
+    scheduling.abort();
+    if !shared.abandon.is_cancelled() {
+        leave(&shared).await;
+    }
+}
+
+impl Threads {
+    /// Has the runtime, and what is to be handled here, until all is over or it is held up.
+    fn work(&self) {
+        // Linux lets a thread sleep on for longer than this one ever means to.
+        wake_in_time();
+        let _callers = self.callers.enter();
+        while self.drive() && self.watchdog.stand_by() {}
+    }
+
+    /// Waits until the other one is held up.
+    fn stand_by(&self) {
+        wake_in_time();
+        let _callers = self.callers.enter();
+        while self.watchdog.stand_by() && self.drive() {}
+    }
+
+    /// Drives the runtime. Answers whether somebody else has taken that over; else all is over.
+    fn drive(&self) -> bool {
+        let hands = self.hands().clone();
+        if let Some(hands) = hands {
+            let mut acks = None;
+            while let Some(run) = self.runtime.block_on(self.next(&hands, acks.take())) {
+                match self.handle(&hands, run) {
+                    Handled::Here(done) => acks = done,
+                    Handled::HeldUp => return true,
+                }
+            }
+            *self.hands() = None;
+        }
+        self.runtime.block_on(self.ended.cancelled());
+        self.watchdog.close();
+        false
+    }
+
+    /// The next run that is to be handled here. What the last one came to is handed in from the runtime, which need not
+    /// be woken then. The fetcher is no task, so that nothing comes between it and the handler; and it goes on, which may
+    /// mean that it lets the thread sleep, once nothing is to be handled any more.
+    async fn next(&self, hands: &Hands, acks: Option<Acks>) -> Option<Run> {
+        if let Some(acks) = acks {
+            hands.executor.hand_in(acks);
+        }
+        let mut run = pin!(self.runs.recv());
+        poll_fn(|cx| {
+            if let Poll::Ready(run) = run.as_mut().poll(cx) {
+                return Poll::Ready(run);
+            }
+            let mut fetching = self
+                .fetching
+                .lock()
+                .expect("a panic does not get out of it");
+            if let Some(fetcher) = &mut *fetching
+                && fetcher.poll_unpin(cx).is_ready()
+            {
+                *fetching = None;
+            }
+            run.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn handle(&self, hands: &Hands, run: Run) -> Handled {
+        let (inline, entries) = (&self.shared.inline, run.items.len());
+        let work = match inline.may_run() {
+            true => self.watchdog.begin(),
+            false => None,
+        };
+        let Some(work) = work else {
+            hands.leave_to_a_lane(run);
+            inline.took(entries, Duration::ZERO);
+            return Handled::Here(None);
+        };
+        let since = Instant::now();
+        let (acks, rest) = hands.executor.run_inline(run);
+        match rest {
+            Some(rest) => hands.leave_to_a_lane(rest),
+            None => inline.handled_one(),
+        }
+        inline.took(entries, since.elapsed());
+        if self.watchdog.end(work) {
+            return Handled::Here(acks);
+        }
+        if let Some(acks) = acks {
+            hands.executor.hand_in(acks);
+        }
+        Handled::HeldUp
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Option<Hands>> {
+        self.hands.lock().expect("no panic while it is locked")
+    }
+}
+
+/// Lets what waits to be handled here go first. Of use only to the fetcher, which is polled anew after it.
+pub(crate) async fn handle_now() {
+    let mut is_over = false;
+    poll_fn(|_| match std::mem::replace(&mut is_over, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// What became of a run.
+enum Handled {
+    Here(Option<Acks>),
+    /// It took so long that somebody else has taken the runtime over.
+    HeldUp,
+}
+
+/// Stops the worker when it is dropped, in a panic too.
+struct StopsAtLast(Arc<Shared>);
+
+impl Drop for StopsAtLast {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A stopping worker takes its consumers along, where they hold nothing.
+async fn leave(shared: &Shared) {
+    let leave = async {
+        let mut link = shared
+            .connect("leave", Duration::from_secs(2))
+            .await
+            .map_err(Trouble::Broken)?;
+        for source in shared.active_sources() {
+            for consumer in [&shared.consumer, &shared.alone] {
+                match link
+                    .forget(&source.keys, &shared.group, consumer, None)
+                    .await
+                {
+                    Err(broken @ Trouble::Broken(_)) => return Err(broken),
+                    Err(trouble) => tracing::debug!("{}", trouble.error()),
+                    Ok(_) => {}
+                }
+            }
+            link.note_leaving(&source.keys).await?;
+        }
+        Ok::<(), Trouble>(())
+    };
+    if let Err(trouble) = leave.await {
+        tracing::debug!("{}", trouble.error());
+    }
+}
+
+/// Linux lets a sleeping thread sleep on for some 50 µs; the one that calls this is woken in time.
+pub(crate) fn wake_in_time() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}

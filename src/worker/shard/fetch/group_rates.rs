@@ -1,0 +1,85 @@
+//! Rates that a whole group keeps to: for every lot of entries that comes, one step in Redis says how many of them may
+//! start. The others go back until the rate lets them.
+
+use std::collections::BTreeMap;
+
+use super::delivery::Delivery;
+use super::fetcher::Fetcher;
+use crate::policy::Granted;
+use crate::reconnect::Complaint;
+use crate::stream::{Link, RateRequest, Trouble};
+use crate::worker::run::routes::Bound;
+
+impl Fetcher {
+    /// Asks for what these entries need, handler by handler, all at once.
+    pub(super) async fn ask_for_rates(
+        &mut self,
+        link: &mut Link,
+        entries: &[Delivery],
+    ) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        if !shared.routes.has_group_rates() || entries.is_empty() {
+            return Ok(());
+        }
+        let mut wanted: BTreeMap<&[u8], u32> = BTreeMap::new();
+        for arrival in entries {
+            if let Some(event_type) = arrival.entry.fields.value("type") {
+                *wanted.entry(event_type).or_default() += 1;
+            }
+        }
+        let requests: Vec<_> = wanted
+            .into_iter()
+            .filter_map(|(event_type, wanted)| {
+                let gate = &shared.routes.find(event_type)?.gate;
+                let (granted, rate) = (gate.granted()?, gate.rate_setting?);
+                if granted.is_refused() && granted.dry_for().is_some() {
+                    return None;
+                }
+                let wanted = wanted.saturating_sub(granted.left());
+                Some((
+                    granted,
+                    RateRequest::new(&shared.group, &gate.name, rate, wanted),
+                ))
+            })
+            .filter(|(_, request)| request.wanted > 0)
+            .collect();
+        for (granted, request) in requests {
+            take(link, granted, &request, &mut self.uncounted).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for so many starts of one handler.
+    pub(super) async fn ask_for_rate_of(
+        &mut self,
+        link: &mut Link,
+        bound: &Bound,
+        wanted: u32,
+    ) -> Result<(), Trouble> {
+        let gate = &bound.gate;
+        if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
+            let request = RateRequest::new(&self.shared.group, &gate.name, rate, wanted);
+            take(link, granted, &request, &mut self.uncounted).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes what the group's rate grants. If the server refuses to count, the handler's entries go back for a while; those
+/// of other handlers have nothing to do with it.
+async fn take(
+    link: &mut Link,
+    granted: &Granted,
+    request: &RateRequest,
+    uncounted: &mut Complaint,
+) -> Result<(), Trouble> {
+    match link.take_rate(request).await {
+        Ok(answer) => granted.grant(answer.granted, answer.dry_for),
+        Err(Trouble::Refused(error)) => {
+            granted.refuse();
+            uncounted.warn(format!("{error}; what needs it waits"));
+        }
+        Err(trouble) => return Err(trouble),
+    }
+    Ok(())
+}

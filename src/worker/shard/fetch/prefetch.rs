@@ -1,0 +1,173 @@
+//! How much a worker takes at once: as much as it is likely to finish soon, so that a fast handler gets large batches
+//! and a slow one hoards nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::worker::state::shared::Shared;
+use crate::worker::state::throughput::{SPAN, Throughput};
+
+/// Most bytes a single wake, reclaim or adopt brings.
+pub(super) const ROOM: usize = 4 << 20;
+/// Most bytes held, reads under way included.
+pub(crate) const BYTES: usize = 16 << 20;
+/// What an entry is taken to have in bytes before the first has been seen: a first look is at few.
+const FIRST_SIZE: usize = 1 << 20;
+/// A limit that grew out of a cut is doubled after so long, and after at most so long where it is met again and again.
+const GROW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What an entry costs beside its names and values.
+const OVERHEAD: usize = 64;
+
+/// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and what is left
+/// waits to be acknowledged, which takes as long as Redis takes for the reads before it.
+const PARTS: usize = 7;
+
+/// How fast and how large entries have been of late.
+pub(crate) struct Prefetch {
+    throughput: Throughput,
+    /// The largest entry of late.
+    size: usize,
+    /// How many entries were last asked for.
+    asked: usize,
+    caution: Option<Caution>,
+}
+
+/// A connection was cut while an answer was waited for: perhaps because it was too large for the server's
+/// `client-output-buffer-limit`. Less is asked for, and slowly more again.
+#[derive(Clone, Copy)]
+struct Caution {
+    entries: usize,
+    bytes: usize,
+    wait: Duration,
+    grow_at: Instant,
+    has_grown: bool,
+}
+
+impl Prefetch {
+    pub fn new() -> Self {
+        Prefetch {
+            throughput: Throughput::new(Instant::now()),
+            size: FIRST_SIZE,
+            asked: 0,
+            caution: None,
+        }
+    }
+
+    /// How many more bytes may be held.
+    pub fn room(&self, shared: &Shared) -> usize {
+        BYTES.saturating_sub(shared.inflight.bytes())
+    }
+
+    /// The most entries and bytes that one request other than a read may bring, of so many entries.
+    pub fn most(&mut self, shared: &Shared, entries: usize) -> (usize, usize) {
+        self.grow();
+        let room = self.room(shared).min(ROOM);
+        let (entries, room) = match &self.caution {
+            Some(caution) => (entries.min(caution.entries), room.min(caution.bytes)),
+            None => (entries, room),
+        };
+        self.asked = entries;
+        (entries, room)
+    }
+
+    /// So many entries are asked for, by all reads on their way.
+    pub fn asks(&mut self, entries: usize) {
+        self.asked = entries;
+    }
+
+    /// The connection broke that an answer was to come on: half of what was asked for is the most for now.
+    pub fn cut(&mut self) {
+        let before = self.caution.unwrap_or(Caution {
+            entries: usize::MAX,
+            bytes: ROOM,
+            wait: GROW.0,
+            grow_at: Instant::now(),
+            has_grown: false,
+        });
+        let wait = match before.has_grown {
+            true => (before.wait * 2).min(GROW.1),
+            false => before.wait,
+        };
+        self.caution = Some(Caution {
+            entries: (before.entries.min(self.asked) / 2).max(1),
+            bytes: before.bytes / 2,
+            wait,
+            grow_at: Instant::now() + wait,
+            has_grown: false,
+        });
+    }
+
+    fn grow(&mut self) {
+        let now = Instant::now();
+        if let Some(caution) = &mut self.caution
+            && now >= caution.grow_at
+        {
+            caution.entries = caution.entries.saturating_mul(2);
+            caution.bytes = (caution.bytes * 2).clamp(1 << 10, ROOM);
+            caution.grow_at = now + caution.wait;
+            caution.has_grown = true;
+            if caution.entries >= 1 << 20 {
+                self.caution = None;
+            }
+        }
+    }
+
+    /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
+    /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
+    pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
+        let all = shared.inflight.entries() + coming;
+        // What the server refuses to settle takes up memory, and is in nobody's way.
+        let held = all - shared.inflight.stuck().min(all);
+        // What only waits to be acknowledged is not in the way of what may be finished next.
+        let open = held - shared.inflight.succeeded().min(held);
+        let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
+        let settled = shared.inflight.settled();
+        let ahead = self.throughput.ahead(Instant::now(), settled).min(prefetch);
+        let bytes = shared.inflight.bytes() + coming * self.size;
+        let bytes = BYTES.saturating_sub(bytes) / self.size.max(1);
+        // What is held and does not run yet takes the free slots first.
+        let waiting = held.saturating_sub(shared.concurrency - free);
+        let by_slots = free.saturating_sub(waiting);
+        let mut budget = by_slots
+            .max(ahead.saturating_sub(open))
+            .min(prefetch.saturating_sub(all));
+        // A part of a large budget and no less, so that fast handlers get large batches; and no more, so that one is
+        // read while another is handled and a third acknowledged.
+        let part = ahead / PARTS;
+        if by_slots == 0 && budget < part {
+            budget = 0;
+        }
+        budget = budget.min(part.max(by_slots));
+        if self.caution.is_some() {
+            self.grow();
+            let most = self.caution.map_or(usize::MAX, |caution| caution.entries);
+            budget = budget.min(most.saturating_sub(coming));
+        }
+        // One entry larger than all that is allowed must pass, alone.
+        budget.min(bytes.max(usize::from(held == 0)))
+    }
+
+    /// How many of the slots that lanes have offered may be taken by what comes first.
+    pub fn offered(&self, shared: &Shared) -> usize {
+        let free = shared.slots.available_permits();
+        let open = shared
+            .inflight
+            .entries()
+            .saturating_sub(shared.inflight.succeeded());
+        let room = shared.prefetch.saturating_sub(open);
+        shared.precedence.take_offered().min(free).min(room)
+    }
+
+    /// How many entries are likely to be settled in so long.
+    pub fn ahead(&mut self, shared: &Shared, time: Duration) -> usize {
+        let ahead = self
+            .throughput
+            .ahead(Instant::now(), shared.inflight.settled());
+        (ahead as f64 * time.as_secs_f64() / SPAN.as_secs_f64()) as usize
+    }
+
+    /// Entries have come, the largest of so many bytes. Their size rises at once and falls within a few reads: too few
+    /// entries cost a round trip, too many cost memory.
+    pub fn came(&mut self, largest: usize) {
+        self.size = (largest + OVERHEAD).max(self.size / 4);
+    }
+}

@@ -1,0 +1,258 @@
+//! Circuit breakers, as the group knows of them. What changes here is told at once: for `status`, and for whoever starts
+//! later, who begins with what is open. Where one is the whole group's, what others tell is looked for every second, and
+//! one worker asks for the right to send the probes. Nothing waits for any of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::policy::{Circuit, State};
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{BreakerNote, Link, Probing, Trouble};
+use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::source::Source;
+
+/// How often it is looked for what others tell, and asked for what another has.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long others wait for a worker that may send the probes and does not.
+const RIGHT: Duration = Duration::from_secs(5);
+
+/// Tells and hears of breakers until it is dropped. What can't be told is told later.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    shared.joined.cancelled().await;
+    let (mut bulletin, mut pause) = (BreakerReport::new(shared.clone()), Pause::new());
+    let mut complaint = Complaint::default();
+    let news = shared.breakers.news().clone();
+    loop {
+        let notified = news.notify.notified();
+        match bulletin.turn().await {
+            Ok(has_changed) => {
+                if has_changed {
+                    // What may be read depends on it.
+                    shared.replan();
+                }
+                pause.reset();
+                let next = bulletin.next_turn();
+                tokio::select! {
+                    () = notified => {}
+                    () = sleep_until(next), if next.is_some() => {}
+                }
+            }
+            Err(trouble) => {
+                if let Trouble::Refused(refused) = &trouble {
+                    complaint.warn(format!(
+                        "{refused}; circuit breakers are each worker's own meanwhile"
+                    ));
+                    bulletin.alone();
+                }
+                tracing::debug!("{}", trouble.error());
+                bulletin.link = None;
+                tokio::time::sleep(pause.next()).await;
+            }
+        }
+    }
+}
+
+/// What the group has open as this worker begins: it begins with that. Where it can't be told it begins without.
+pub(crate) async fn inherit(
+    shared: &Shared,
+    link: &mut Link,
+    source: &Source,
+) -> Result<(), Trouble> {
+    match link.open_breakers(&source.keys).await {
+        Ok(open) => shared.breakers.inherit(&open),
+        Err(Trouble::Refused(refused)) => {
+            tracing::warn!("{refused}; circuit breakers begin closed");
+        }
+        Err(trouble) => return Err(trouble),
+    }
+    Ok(())
+}
+
+/// What has been told and heard.
+struct BreakerReport {
+    shared: Arc<Shared>,
+    link: Option<Link>,
+    notes: BTreeMap<String, BreakerNote>,
+    /// How often each had opened and been closed when that was told last.
+    told: HashMap<String, (u64, u64)>,
+    /// When each may be asked for.
+    ask_at: HashMap<String, Instant>,
+    look_at: Instant,
+}
+
+impl BreakerReport {
+    fn new(shared: Arc<Shared>) -> Self {
+        BreakerReport {
+            shared,
+            link: None,
+            notes: BTreeMap::new(),
+            told: HashMap::new(),
+            ask_at: HashMap::new(),
+            look_at: Instant::now(),
+        }
+    }
+
+    /// Tells what has changed, asks for what is wanted, and looks at what others tell where it is time to.
+    /// Answers whether something has changed here.
+    async fn turn(&mut self) -> Result<bool, Trouble> {
+        let changed = self.shared.breakers.news().take();
+        if let Err(trouble) = self.tell(&changed).await {
+            self.shared.breakers.news().put_back(changed);
+            return Err(trouble);
+        }
+        let of_group = self.of_group();
+        let mut has_changed = !changed.is_empty();
+        for circuit in &of_group {
+            has_changed |= self.ask(circuit).await?;
+        }
+        if !of_group.is_empty() && self.look_at <= Instant::now() {
+            self.look(&of_group).await?;
+            self.look_at = Instant::now() + LOOK;
+        }
+        Ok(has_changed)
+    }
+
+    /// When there is something to do though nothing changes here.
+    fn next_turn(&self) -> Option<Instant> {
+        (!self.of_group().is_empty()).then_some(self.look_at)
+    }
+
+    fn of_group(&self) -> Vec<Arc<Circuit>> {
+        let all = self.shared.breakers.all().into_iter();
+        all.filter(|circuit| circuit.is_of_group()).collect()
+    }
+
+    async fn tell(&mut self, changed: &[Arc<Circuit>]) -> Result<(), Trouble> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // Whoever reads the notes compares them with the server's clock.
+        let now_ms = self.link().await?.now_ms().await?;
+        for circuit in changed {
+            self.notes.remove(&circuit.key);
+            let note = note(circuit, now_ms).map(|note| (circuit.key.clone(), note));
+            self.notes.extend(note);
+        }
+        let notes: Vec<BreakerNote> = self.notes.values().cloned().collect();
+        let shared = self.shared.clone();
+        for circuit in changed {
+            let now = (circuit.opened(), circuit.closed());
+            let before = self.told.get(&circuit.key).copied().unwrap_or_default();
+            for source in told(&shared) {
+                match circuit.state() {
+                    // Opened here, and not because another one told so.
+                    State::Open { until } if now.0 > before.0 => {
+                        let left = until.saturating_duration_since(Instant::now());
+                        let link = self.link().await?;
+                        link.open_breaker(&source.keys, &circuit.key, left).await?;
+                    }
+                    State::Closed if now.1 > before.1 => {
+                        let link = self.link().await?;
+                        link.close_breaker(&source.keys, &circuit.key).await?;
+                    }
+                    _ => {}
+                }
+            }
+            self.told.insert(circuit.key.clone(), now);
+        }
+        for source in told(&shared) {
+            let link = self.link().await?;
+            link.note_breakers(&source.keys, &shared.consumer, &notes)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the right to send the group's probes, or keeps it while they are on their way. Answers whether it has it.
+    async fn ask(&mut self, circuit: &Arc<Circuit>) -> Result<bool, Trouble> {
+        let now = Instant::now();
+        let is_time = self.ask_at.get(&circuit.key).is_none_or(|at| *at <= now);
+        if !is_time || !circuit.wants_to_probe() {
+            return Ok(false);
+        }
+        let (shared, epoch) = (self.shared.clone(), circuit.epoch());
+        let Some(source) = first(&shared.sources) else {
+            return Ok(false);
+        };
+        let link = self.link().await?;
+        let asked = link.probe_breaker(&source.keys, &circuit.key, &shared.consumer, RIGHT);
+        let answer = asked.await?;
+        match answer {
+            Probing::Granted(lasts) => circuit.grant(lasts),
+            Probing::Open(left) => circuit.hear_open(left),
+            Probing::Closed => circuit.hear_closed(epoch),
+            Probing::Taken(_) => {}
+        }
+        self.ask_at.insert(circuit.key.clone(), now + LOOK);
+        Ok(matches!(answer, Probing::Granted(_)))
+    }
+
+    /// What others tell. What has changed here meanwhile is told first.
+    async fn look(&mut self, of_group: &[Arc<Circuit>]) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        let epochs: Vec<u64> = of_group.iter().map(|circuit| circuit.epoch()).collect();
+        let mut open: HashMap<String, Duration> = HashMap::new();
+        for source in told(&shared) {
+            for (key, left) in self.link().await?.open_breakers(&source.keys).await? {
+                let longest = open.entry(key).or_default();
+                *longest = left.max(*longest);
+            }
+        }
+        for (circuit, epoch) in of_group.iter().zip(epochs) {
+            match open.get(&circuit.key) {
+                Some(left) if circuit.epoch() == epoch => circuit.hear_open(*left),
+                Some(_) => {}
+                None => circuit.hear_closed(epoch),
+            }
+        }
+        Ok(())
+    }
+
+    /// The group can't be asked: what is its breaker is this worker's own.
+    fn alone(&self) {
+        for circuit in self.of_group() {
+            circuit.grant(circuit.open_for().max(RIGHT));
+        }
+    }
+
+    async fn link(&mut self) -> Result<&mut Link, Trouble> {
+        match &mut self.link {
+            Some(link) => Ok(link),
+            slot => {
+                let connecting = self.shared.connect("tell", Duration::from_secs(10));
+                Ok(slot.insert(connecting.await.map_err(Trouble::Broken)?))
+            }
+        }
+    }
+}
+
+/// The streams that it is told by: those whose group can be joined.
+fn told(shared: &Shared) -> impl Iterator<Item = &Arc<Source>> {
+    let all = shared.sources.iter();
+    all.filter(|source| !source.is_barred())
+}
+
+/// The stream by which workers agree: the same for all that read the same ones.
+fn first(sources: &[Arc<Source>]) -> Option<&Arc<Source>> {
+    sources.iter().min_by_key(|source| &source.keys.stream)
+}
+
+/// What there is to tell of a breaker, if anything; by the server's clock, which shows `now_ms`.
+fn note(circuit: &Circuit, now_ms: u64) -> Option<BreakerNote> {
+    let (state, until) = match circuit.state() {
+        State::Closed => return None,
+        State::HalfOpen => ("half-open", None),
+        State::Open { until } => ("open", Some(until)),
+    };
+    let until_ms = until.map(|until| {
+        let left = until.saturating_duration_since(Instant::now());
+        now_ms + left.as_millis() as u64
+    });
+    Some(BreakerNote {
+        name: circuit.name.clone(),
+        state: state.to_owned(),
+        opened: circuit.opened(),
+        until_ms,
+    })
+}

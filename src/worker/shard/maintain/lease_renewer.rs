@@ -1,0 +1,227 @@
+//! The renewer: every third of a lease it renews what is held and hears what is no longer ours. Its answers in time
+//! are also what tells the reclaimer that it may trust the ages it sees.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind};
+use crate::event::EntryId;
+use crate::names::shown;
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{Link, PROTOCOL, Trouble};
+use crate::worker::state::about::About;
+use crate::worker::state::inflight::{Batch, Owner};
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
+
+/// Most entries in one renewal.
+const CHUNK: usize = 500;
+
+/// Renews leases.
+pub(crate) struct LeaseRenewer {
+    shared: Arc<Shared>,
+    link: Option<Link>,
+    complaint: Complaint,
+    unnoted: Complaint,
+    pause: Pause,
+    /// When the last renewal was sent that was answered.
+    last: Option<Instant>,
+}
+
+impl LeaseRenewer {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        LeaseRenewer {
+            shared,
+            link: None,
+            complaint: Complaint::default(),
+            unnoted: Complaint::default(),
+            pause: Pause::new(),
+            last: None,
+        }
+    }
+
+    /// Renews until it is dropped.
+    pub async fn run(mut self) {
+        self.shared.joined.cancelled().await;
+        loop {
+            let wait = match self.round().await {
+                Ok(()) => {
+                    if self.complaint.clear() {
+                        tracing::info!("leases are renewed again");
+                    }
+                    self.pause.reset();
+                    self.shared.lease / 3
+                }
+                Err(trouble) => {
+                    self.shared.not_renewed();
+                    if trouble.is_final() {
+                        return self.shared.fail(trouble.into_error());
+                    }
+                    if let Trouble::NoGroup(_) = trouble {
+                        self.shared.rejoin();
+                    }
+                    self.complaint.warn(trouble.error().to_string());
+                    self.pause.next().min(self.shared.lease / 3)
+                }
+            };
+            let soon = tokio::time::sleep(Duration::from_millis(20));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Asked for by an entry that waits for it; but never in a spin.
+                () = async { self.shared.renew_now.notified().await; soon.await } => {}
+            }
+        }
+    }
+
+    /// One renewal of everything.
+    async fn round(&mut self) -> Result<(), Trouble> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let timeout = (self.shared.lease / 2).max(Duration::from_millis(500));
+                self.shared
+                    .connect("renew", timeout)
+                    .await
+                    .map_err(Trouble::Broken)?
+            }
+        };
+        // Taken before anything is sent: the answers say nothing about what came later.
+        let sent = Instant::now();
+        let batches = self.shared.inflight.snapshot();
+        let mut refused = Vec::new();
+        for source in self.shared.joined_sources() {
+            match self.renew_all(&mut link, &source, &batches).await {
+                Ok(()) => {}
+                Err(trouble @ Trouble::Broken(_)) => return Err(trouble),
+                Err(trouble) if trouble.is_final() => return Err(trouble),
+                // Those of other streams are renewed all the same.
+                Err(trouble) => refused.push((source, trouble)),
+            }
+        }
+        self.link = Some(link);
+        let is_refused = |batch: &Batch| {
+            let mut of = refused.iter().map(|(source, _)| source);
+            of.any(|source| Arc::ptr_eq(source, &batch.source))
+        };
+        for batch in batches.iter().filter(|batch| !is_refused(batch)) {
+            batch.renew(sent, self.shared.lease);
+        }
+        self.shared.inflight.renewed.notify_waiters();
+        if let Some((_, trouble)) = refused.pop() {
+            return Err(trouble);
+        }
+        // In time is: before the lease that the previous answer granted was over.
+        let in_time = self
+            .last
+            .is_some_and(|last| last.elapsed() < self.shared.lease);
+        self.shared.renewed(sent, in_time);
+        self.last = Some(sent);
+        Ok(())
+    }
+
+    async fn renew_all(
+        &mut self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        batches: &[Arc<Batch>],
+    ) -> Result<(), Trouble> {
+        self.renew(link, source, batches, false).await?;
+        if batches.iter().any(|batch| batch.alone) || self.last.is_none() {
+            self.renew(link, source, batches, true).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew(
+        &mut self,
+        link: &mut Link,
+        source: &Arc<Source>,
+        batches: &[Arc<Batch>],
+        alone: bool,
+    ) -> Result<(), Trouble> {
+        let consumer = if alone {
+            &self.shared.alone
+        } else {
+            &self.shared.consumer
+        };
+        let mut held: Vec<(EntryId, u32)> = batches
+            .iter()
+            .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
+            .flat_map(|batch| batch.kept().map(|slot| (slot.id, slot.count)))
+            .collect();
+        held.sort_unstable();
+        let mut from = "-".to_owned();
+        let mut rest = &held[..];
+        loop {
+            let (chunk, later) = rest.split_at(rest.len().min(CHUNK));
+            rest = later;
+            let last = rest.is_empty();
+            let to = match chunk.last() {
+                Some((id, _)) if !last => id.to_string(),
+                _ => "+".to_owned(),
+            };
+            // Entries that may kill their worker are few and do not move a worker's position.
+            let note = last && !alone;
+            let group = &source.surroundings.group;
+            let renewed = link
+                .renew(&source.keys, group, consumer, &from, &to, note, chunk)
+                .await?;
+            if renewed
+                .protocol
+                .is_some_and(|protocol| protocol != PROTOCOL)
+            {
+                return Err(Trouble::Refused(Error::new(
+                    ErrorKind::Protocol,
+                    format!(
+                        "workers of another release have taken over the group {group:?} of {:?} (protocol {} instead \
+                         of {PROTOCOL}): this one stops, and leaves what it holds to them",
+                        source.keys.stream,
+                        renewed.protocol.unwrap_or(0),
+                    ),
+                )));
+            }
+            if let Some(why) = renewed.unnoted {
+                let position = &source.keys.position;
+                self.unnoted.warn(format!(
+                    "noting how far this worker is in {position}: {why}; if the group is destroyed, it may not be \
+                     known where a new one has to begin"
+                ));
+            }
+            for lost in renewed.lost {
+                let known = batches
+                    .iter()
+                    .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
+                    .find_map(|batch| batch.lose(lost.id, lost.count, lost.why));
+                let Some((owner, ctx)) = known else { continue };
+                // Of an entry whose handler does not wait the event is not at hand.
+                let (entry, stream) = (lost.id, &source.keys.stream);
+                let event = ctx.map(|ctx| About::of(ctx, source).event.into_owned());
+                let event = event
+                    .as_deref()
+                    .map(|event| tracing::field::display(shown(event)));
+                match owner {
+                    Owner::Another => {
+                        tracing::warn!(%entry, stream, event, "taken over by another worker")
+                    }
+                    Owner::Nobody => tracing::warn!(
+                        %entry, stream, event,
+                        "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
+                    ),
+                    // Its handler has ended: it was settled just now, or its settling finds out.
+                    Owner::Us => {}
+                }
+            }
+            if renewed.known.is_some_and(|known| !source.learn(known)) {
+                // Made anew in between, and perhaps by one who did not know that there had been one.
+                self.shared.rejoin();
+            }
+            if renewed.unheld > 0 {
+                self.shared.adopt_soon();
+            }
+            if last {
+                return Ok(());
+            }
+            from = format!("({to}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The projections of a worker: they run beside its handlers and end with it.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::error::Result;
+use crate::eventstore::projection::{Alone, Registered, Runner};
+use crate::worker::state::shared::Shared;
+
+/// Projections that run.
+pub(crate) struct Projections {
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+impl Projections {
+    /// Begins to run these projections, on the caller's runtime.
+    ///
+    /// # Errors
+    /// Where the streams of one can be none.
+    pub fn run(
+        projections: Vec<Arc<Registered>>,
+        settings: &Settings,
+        shared: &Shared,
+    ) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        let alone = Alone::default();
+        for projection in projections {
+            let (connector, me) = (&shared.connector, &shared.consumer);
+            let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
+            running.spawn(runner.run(stop.clone()));
+        }
+        Ok(Projections { stop, running })
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub async fn ended(mut self) {
+        while let Some(ended) = self.running.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!("a projection's runner failed: {error}");
+            }
+        }
+    }
+}

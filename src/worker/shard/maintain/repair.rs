@@ -1,0 +1,145 @@
+//! The housekeeper: once a lease it mends what hands other than ours have broken: parked entries that no due time
+//! names get one, failure records that belong to nothing go. What is to be trimmed is, in between, over the same
+//! connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::trimmer::Trimmer;
+use crate::stream::{Link, Trouble};
+use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
+
+/// Once in so many leases one worker of the group goes through everything, whether something seems to be missing or
+/// not: with a million parked entries that takes Redis seconds.
+const THOROUGH: u32 = 10;
+
+/// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
+pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
+    let (mut link, mut refusals, mut said) = (None, Refusals::default(), None);
+    shared.joined.cancelled().await;
+    if let Err(trouble) = connected(&shared, &mut link, &mut said).await {
+        tracing::debug!("{}", trouble.error());
+    }
+    // What has come about before a worker began is left alone as long as what comes about later.
+    let mut thorough_at = Instant::now() + shared.lease * THOROUGH;
+    // Not all workers of a fleet at once.
+    let spread = || shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let mut tidy_at = Instant::now() + spread();
+    loop {
+        tokio::time::sleep_until(tidy_at.min(trimmer.next()).into()).await;
+        let done = match connected(&shared, &mut link, &mut said).await {
+            Err(trouble) => Err(trouble),
+            Ok(link) if Instant::now() >= tidy_at => {
+                let thorough = Instant::now() >= thorough_at;
+                if thorough {
+                    thorough_at = Instant::now() + shared.lease * THOROUGH;
+                }
+                let done = round(&shared, link, &mut refusals, thorough).await;
+                tidy_at = Instant::now() + spread();
+                done
+            }
+            Ok(link) => trimmer.round(&shared, link).await,
+        };
+        if let Err(trouble) = done {
+            tracing::debug!("{}", trouble.error());
+            if let Trouble::Broken(_) = trouble {
+                link = None;
+                // The others say what is wrong with the server; here nothing is in a hurry.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        }
+    }
+}
+
+/// The connection, made where there is none. Of each server it is said once if it may delete what is needed.
+async fn connected<'a>(
+    shared: &Shared,
+    slot: &'a mut Option<Link>,
+    said: &mut Option<String>,
+) -> Result<&'a mut Link, Trouble> {
+    match slot {
+        Some(link) => Ok(link),
+        None => {
+            let connecting = shared.connect("tidy", Duration::from_secs(10));
+            let mut link = connecting.await.map_err(Trouble::Broken)?;
+            let warning = link.eviction().await?.warning();
+            if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
+                tracing::warn!("{warning}");
+            }
+            *said = warning;
+            Ok(slot.insert(link))
+        }
+    }
+}
+
+async fn round(
+    shared: &Shared,
+    link: &mut Link,
+    refusals: &mut Refusals,
+    wants: bool,
+) -> Result<(), Trouble> {
+    for source in shared.active_sources() {
+        let stream = &source.keys.stream;
+        let thorough = wants && {
+            let rest = shared.lease * (THOROUGH - 1);
+            let taken = link.takes_turn(&source.keys, &shared.consumer, rest).await;
+            refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
+        };
+        let mended = mend(shared, link, &source, thorough).await;
+        refusals.heard(Chore::Mend, stream, mended)?;
+        let swept = sweep(link, &source, thorough).await;
+        refusals.heard(Chore::Sweep, stream, swept)?;
+        let unlisted = unlist(link, &source).await;
+        refusals.heard(Chore::Unlist, stream, unlisted)?;
+    }
+    Ok(())
+}
+
+async fn mend(
+    shared: &Shared,
+    link: &mut Link,
+    source: &Source,
+    thorough: bool,
+) -> Result<(), Trouble> {
+    let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+    let (mut from, mut mended) = (Some("-".to_owned()), 0);
+    while let Some(at) = from {
+        let (next, count) = link.mend(&source.keys, group, &at, thorough).await?;
+        (from, mended) = (next, mended + count);
+    }
+    if mended > 0 {
+        tracing::warn!(
+            stream,
+            mended,
+            "parked entries had lost their due time: they are due now"
+        );
+        shared.due_in(Duration::ZERO);
+    }
+    Ok(())
+}
+
+async fn sweep(link: &mut Link, source: &Source, thorough: bool) -> Result<(), Trouble> {
+    let (group, mut cursor) = (&source.surroundings.group, "0".to_owned());
+    loop {
+        cursor = link.sweep(&source.keys, group, &cursor, thorough).await?;
+        if cursor == "0" {
+            return Ok(());
+        }
+        // A long hash is gone through at leisure.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn unlist(link: &mut Link, source: &Source) -> Result<(), Trouble> {
+    let mut cursor = "0".to_owned();
+    while source.has_waiting() || cursor != "0" {
+        cursor = link.unlist(&source.keys, &cursor).await?;
+        if cursor == "0" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! The scheduler: adds scheduled events to their streams when their time has come. Whichever worker of whichever group
+//! comes first adds them, and the others find nothing.
+//!
+//! When the next one is due is told by every wake, so that a worker at rest asks for nothing more, and has no
+//! connection for it. A worker without room wakes nothing, nor does one that stops: where no wake was answered for a
+//! while, this looks by itself.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::names::shown;
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{Link, StreamKeys, Trouble};
+use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::source::Source;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// After so long without a wake this looks by itself: longer than a worker at rest is between two.
+const SILENCE: Duration = Duration::from_millis(1100);
+/// And then so often: less than a second, by which an event may be late that was scheduled meanwhile.
+const LOOK: Duration = Duration::from_millis(800);
+/// The least time between two looks: due times close together are met together.
+const LEAST: Duration = Duration::from_millis(50);
+/// The same where more is due than one look brings: others are to have their turn at Redis.
+const BETWEEN: Duration = Duration::from_millis(2);
+/// The longest wait between two attempts.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of the scheduled events of one stream.
+#[derive(Default)]
+pub(crate) struct Schedule(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// When the next one is due.
+    due: Option<Instant>,
+    /// When to look whatever is known.
+    look: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Schedule {
+    /// A wake says how long it is until the next one is due. Answers whether this has to look sooner than it meant to.
+    pub fn heard(&self, next: Option<Duration>) -> bool {
+        let mut known = self.known();
+        let before = known.next();
+        known.learn(next, SILENCE);
+        known.next() < before
+    }
+
+    /// When to look next.
+    fn next(&self) -> Option<Instant> {
+        self.known().next()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().expect("no panic while it is locked")
+    }
+}
+
+impl Known {
+    fn learn(&mut self, next: Option<Duration>, silence: Duration) {
+        let now = Instant::now();
+        self.due = next.map(|next| now + next);
+        self.look = Some(now + silence);
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let next = self.due.into_iter().chain(self.look).min();
+        next.max(self.not_before)
+    }
+}
+
+/// One stream, and how often adding to it was refused.
+struct Stream {
+    source: Arc<Source>,
+    keys: StreamKeys,
+    pause: Pause,
+    complaint: Complaint,
+}
+
+/// Adds what is due until it is dropped.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    shared.joined.cancelled().await;
+    let mut streams: Vec<Stream> = shared.sources.iter().map(Stream::new).collect();
+    let (mut link, mut pause) = (None, Pause::new());
+    loop {
+        let next = streams
+            .iter()
+            .filter_map(|stream| stream.source.schedule.next());
+        tokio::select! {
+            () = sleep_until(next.min()) => {}
+            () = shared.schedule_changed.notified() => continue,
+        }
+        match round(&shared, &mut link, &mut streams).await {
+            Ok(()) => pause.reset(),
+            Err(trouble) => {
+                // The fetcher says that Redis is away.
+                tracing::debug!("{}", trouble.error());
+                link = None;
+                tokio::time::sleep(pause.next().min(PATIENCE)).await;
+            }
+        }
+    }
+}
+
+/// Looks at every stream whose time it is. Fails where the connection is of no more use.
+async fn round(
+    shared: &Shared,
+    slot: &mut Option<Link>,
+    streams: &mut [Stream],
+) -> Result<(), Trouble> {
+    for stream in streams {
+        if stream.source.schedule.next() > Some(Instant::now()) {
+            continue;
+        }
+        let link = match slot {
+            Some(link) => link,
+            None => slot.insert(
+                shared
+                    .connect("schedule", ANSWER)
+                    .await
+                    .map_err(Trouble::Broken)?,
+            ),
+        };
+        stream.look(link).await?;
+    }
+    Ok(())
+}
+
+impl Stream {
+    fn new(source: &Arc<Source>) -> Self {
+        let now = Instant::now();
+        // The first wake is about to come, or has.
+        source.schedule.known().look.get_or_insert(now + SILENCE);
+        Stream {
+            source: source.clone(),
+            keys: StreamKeys::new(&source.keys.stream),
+            pause: Pause::new(),
+            complaint: Complaint::default(),
+        }
+    }
+
+    async fn look(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let stream = &self.keys.stream;
+        let due = match link.add_due(&self.keys).await {
+            Ok(due) => due,
+            Err(broken @ Trouble::Broken(_)) => return Err(broken),
+            Err(refused) => {
+                self.complaint.warn(refused.error().to_string());
+                let mut known = self.source.schedule.known();
+                known.learn(None, LOOK);
+                known.not_before = Some(Instant::now() + self.pause.next().min(PATIENCE));
+                return Ok(());
+            }
+        };
+        self.pause.reset();
+        self.complaint.clear();
+        if due.added > 0 {
+            tracing::debug!(stream, added = due.added, "scheduled events were due");
+        }
+        if let Some(first) = due.gone.first() {
+            let count = due.gone.len();
+            tracing::error!(
+                stream,
+                count,
+                first = %shown(first),
+                "LOST: deleted from {}",
+                self.keys.events
+            );
+        }
+        let more = due.added > 0 && due.next == Some(Duration::ZERO);
+        let mut known = self.source.schedule.known();
+        known.learn(due.next, LOOK);
+        known.not_before = Some(Instant::now() + if more { BETWEEN } else { LEAST });
+        Ok(())
+    }
+}

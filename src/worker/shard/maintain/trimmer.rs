@@ -1,0 +1,277 @@
+//! Retention: streams are trimmed to what their settings say, once every few seconds by one worker of all their groups,
+//! and dead letters once a minute by one of their own. Where nothing is to be trimmed, nothing is asked.
+//!
+//! What may go is decided in Redis, in the step that lets it go: see `trim.lua`. Here it is decided when, and said what
+//! was done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{DeadLetterSettings, Keep, Retention, Settings};
+use crate::names::shown;
+use crate::reconnect::Complaint;
+use crate::stream::{
+    Expire, Expired, Hold, Link, Policy, Rhythm, Step, TRIM_EVERY, Trim, Trimmed, Trimming,
+    Trouble, trim_policy, trim_rhythm,
+};
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
+
+/// Between two looks at the dead letters: they grow slowly, and are kept for days.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// Steps of one turn. What is left after them is for the next: another stream may wait.
+const STEPS: usize = 200;
+/// How far the server's clock may be off what it should show. It takes a second to notice that it was set, and a busy
+/// server some time to answer.
+const LEEWAY: Duration = Duration::from_secs(5);
+/// Between two steps, so that others get their turn at Redis.
+const BREATH: Duration = Duration::from_millis(2);
+
+/// Keeps streams and dead letters short.
+pub(crate) struct Trimmer {
+    streams: Vec<Kept>,
+    dead: DeadLetterSettings,
+    trim_at: Instant,
+    expire_at: Instant,
+}
+
+/// A stream that is trimmed.
+struct Kept {
+    source: Arc<Source>,
+    policy: Policy,
+    /// Its groups, as far as they are known.
+    groups: Vec<Vec<u8>>,
+    complaint: Complaint,
+}
+
+impl Trimmer {
+    pub fn new(shared: &Shared, settings: &Settings) -> Self {
+        let kept = |source: &Arc<Source>| {
+            Some(Kept {
+                source: source.clone(),
+                policy: trim_policy(settings, &source.keys.stream)?,
+                groups: vec![shared.group.clone().into_bytes()],
+                complaint: Complaint::default(),
+            })
+        };
+        let now = Instant::now();
+        Trimmer {
+            streams: shared.sources.iter().filter_map(kept).collect(),
+            dead: settings.dead_letters.clone(),
+            trim_at: now + spread(TRIM_EVERY),
+            // A worker that has just come may be one of many that have; where nothing is dropped, a look is for a
+            // warning only.
+            expire_at: now
+                + spread(match settings.dead_letters.keep {
+                    Some(_) => TRIM_EVERY,
+                    None => EXPIRE_EVERY.min(shared.lease),
+                }),
+        }
+    }
+
+    /// When there is something to do next.
+    pub fn next(&self) -> Instant {
+        if self.streams.is_empty() {
+            self.expire_at
+        } else {
+            self.trim_at.min(self.expire_at)
+        }
+    }
+
+    /// Does what there is to do. What is refused is tried again at the next turn: nothing waits for it.
+    pub async fn round(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
+        let now = Instant::now();
+        if now >= self.trim_at {
+            self.trim_at = now + spread(TRIM_EVERY);
+            // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
+            let grace = trim_rhythm(shared.lease).grace;
+            if !shared.clock().was_set_within(grace) {
+                for stream in &mut self.streams {
+                    stream.turn(shared, link).await?;
+                }
+            }
+        }
+        if now >= self.expire_at {
+            self.expire_at = now + spread(EXPIRE_EVERY);
+            for source in &shared.sources {
+                match expire(shared, source, &self.dead, link).await {
+                    Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
+                    Err(trouble) => tracing::warn!("{}", trouble.error()),
+                    Ok(false) => self.expire_at = now + spread(TRIM_EVERY),
+                    Ok(true) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kept {
+    async fn turn(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
+        match self.trim(shared, link).await {
+            Err(Trouble::Broken(error)) => Err(Trouble::Broken(error)),
+            Err(Trouble::Refused(error)) => {
+                self.complaint.warn(error.to_string());
+                Ok(())
+            }
+            // The group will be made anew, and until then nothing is trimmed.
+            Ok(()) | Err(Trouble::NoGroup(_)) => {
+                self.complaint.clear();
+                Ok(())
+            }
+        }
+    }
+
+    async fn trim(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
+        let mut step = Step::Turn;
+        let (mut entries, mut forced) = (0, 0);
+        for _ in 0..STEPS {
+            let clock = shared.clock();
+            let of = Trimming {
+                keys: &self.source.keys,
+                group: &shared.group,
+                policy: Policy {
+                    retention: match self.policy.retention {
+                        Retention::Beyond(Keep::For(age)) => {
+                            Retention::Beyond(Keep::For(clock.lasting(age)))
+                        }
+                        retention => retention,
+                    },
+                    ..self.policy
+                },
+                consumer: &shared.consumer,
+                rhythm: Rhythm {
+                    clock: Some(clock.expected(LEEWAY)),
+                    ..trim_rhythm(shared.lease)
+                },
+                groups: &self.groups,
+            };
+            match link.trim(of, step).await? {
+                Trim::NotNow | Trim::ClockIsOff => break,
+                Trim::Groups(groups) => self.groups = groups,
+                Trim::Done(done) => {
+                    (entries, forced) = (entries + done.entries, forced + done.forced);
+                    self.say_what_holds(&done);
+                    if !done.more || shared.is_stopping() {
+                        break;
+                    }
+                    step = Step::On;
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+        let stream = &self.source.keys.stream;
+        if forced > 0 {
+            let retention = self.policy.retention;
+            tracing::error!(
+                stream, count = forced, %retention,
+                "LOST TO TRIMMING: deleted by force, though a group had not settled all of them"
+            );
+        }
+        if entries > forced {
+            tracing::debug!(
+                stream,
+                count = entries - forced,
+                "trimmed what every group has settled"
+            );
+        }
+        Ok(())
+    }
+
+    fn say_what_holds(&self, done: &Trimmed) {
+        let Some(hold) = done.hold.as_ref().filter(|hold| hold.warn) else {
+            return;
+        };
+        let Hold {
+            group,
+            why,
+            id,
+            pending,
+            unread,
+            ..
+        } = hold;
+        let age = crate::config::duration::format(Duration::from_secs(hold.age.as_secs()));
+        let unread = unread.map(|unread| unread.to_string());
+        tracing::warn!(
+            stream = self.source.keys.stream, group = %shown(group), why = why.name(), from = %id, %age, pending,
+            unread = unread.as_deref().unwrap_or("unknown"),
+            "the group holds the trimming back: it has not settled what should have gone by now; a group that is no \
+             longer wanted is destroyed by XGROUP DESTROY"
+        );
+    }
+}
+
+/// Answers false where it is to be tried again soon.
+async fn expire(
+    shared: &Shared,
+    source: &Source,
+    settings: &DeadLetterSettings,
+    link: &mut Link,
+) -> Result<bool, Trouble> {
+    let (keys, stream) = (&source.keys, &source.keys.stream);
+    let mut step = Step::Turn;
+    let (mut dropped, mut range) = (0, None);
+    loop {
+        let clock = shared.clock();
+        let rhythm = Rhythm {
+            every: EXPIRE_EVERY,
+            clock: Some(clock.expected(LEEWAY)),
+            ..trim_rhythm(shared.lease)
+        };
+        let done = link
+            .expire(
+                keys,
+                match settings.keep {
+                    Some(Keep::For(age)) => Some(Keep::For(clock.lasting(age))),
+                    keep => keep,
+                },
+                settings.warn_at,
+                step,
+                &shared.consumer,
+                rhythm,
+            )
+            .await?;
+        let done = match done {
+            Expire::Done(done) => done,
+            Expire::NotNow => break,
+            Expire::ClockIsOff => return Ok(false),
+        };
+        let Expired {
+            letters,
+            first,
+            last,
+            ..
+        } = done;
+        if let (Some(first), Some(last)) = (first, last) {
+            dropped += done.dropped;
+            range = Some((range.map_or(first, |(first, _)| first), last));
+        }
+        if done.warn {
+            let warn_at = settings.warn_at;
+            tracing::warn!(
+                stream,
+                letters,
+                warn_at,
+                "many dead letters: streamhand dlq stats says of what kind; replay or purge them"
+            );
+        }
+        if !done.more || shared.is_stopping() {
+            break;
+        }
+        step = Step::On;
+        tokio::time::sleep(BREATH).await;
+    }
+    if let (Some((first, last)), Some(keep)) = (range, settings.keep) {
+        let time = |id: crate::event::EntryId| humantime::format_rfc3339_seconds(id.time());
+        tracing::warn!(
+            stream, dropped, %keep, buried_from = %time(first), buried_until = %time(last),
+            "dead letters dropped: dead_letters.keep is over for them"
+        );
+    }
+    Ok(true)
+}
+
+/// About so long, so that a fleet spreads out.
+fn spread(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * fastrand::f64())
+}

@@ -1,0 +1,360 @@
+//! The acker: tells Redis what has succeeded. While answers are on their way what finishes next is gathered, so that
+//! acknowledgements coalesce; where nobody waits for the room they take, lots are at least [`GATHER`] apart. One whose
+//! answer got lost is repeated until it is known; until then its entries stay held, and are renewed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::requests::by_source;
+use crate::event::EntryId;
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{Ack, Link, Plain, Trouble};
+use crate::worker::state::inflight::Batch;
+use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::source::Source;
+
+/// Most ids in one XACK, so that Redis does nothing for too long.
+const ACKS: usize = 1000;
+/// Most lots whose answers are waited for at once.
+const FLIGHTS: usize = 3;
+/// So many ids are sent at once; fewer wait for others as long as [`GATHER`].
+pub(crate) const WORTHWHILE: usize = 256;
+/// Where they are those of several streams, each of which costs Redis a command of its own, the streams that have fewer
+/// wait for more, as long as others have more.
+const WORTHWHILE_OF_EACH: usize = WORTHWHILE / 2;
+const GATHER: Duration = Duration::from_millis(20);
+
+/// When what was refused is tried again.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
+
+/// Entries of one batch that have succeeded.
+pub(crate) struct Acks {
+    pub batch: Arc<Batch>,
+    pub slots: Vec<u32>,
+}
+
+/// Acknowledges entries.
+pub(crate) struct Acker {
+    shared: Arc<Shared>,
+    waiting: Vec<Acks>,
+    ids: usize,
+    sent: Option<Instant>,
+    /// Since when some have been waiting that were left out of a lot.
+    left_out: Option<Instant>,
+    complaint: Complaint,
+    pause: Pause,
+    /// Something got no answer: nothing is sent before.
+    not_before: Option<Instant>,
+    /// What was refused by itself, and when it is tried again.
+    refused: Vec<Acks>,
+    refused_until: Option<Instant>,
+}
+
+/// What became of a lot.
+struct Answer {
+    link: Link,
+    acks: Vec<(Acks, Option<Trouble>)>,
+}
+
+impl Acker {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Acker {
+            shared,
+            waiting: Vec::new(),
+            ids: 0,
+            sent: None,
+            left_out: None,
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+            not_before: None,
+            refused: Vec::new(),
+            refused_until: None,
+        }
+    }
+
+    /// Acknowledges what comes in until nothing more can come and all of it is known to be acknowledged, or the worker
+    /// gives up.
+    pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
+        let abandon = self.shared.abandon.clone();
+        let mut flights = FuturesUnordered::new();
+        let (mut closed, mut last_try) = (false, false);
+        loop {
+            closed |= self.take_in(&mut inbox);
+            if self.refused_until.is_some_and(|at| at <= Instant::now()) {
+                self.try_again();
+            }
+            if closed && self.waiting.is_empty() && flights.is_empty() {
+                // What is refused still stays pending: a stop does not wait for somebody to mend that.
+                if last_try || self.refused.is_empty() {
+                    return;
+                }
+                last_try = true;
+                self.try_again();
+            }
+            let send_at = self.send_at(closed);
+            if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
+                let link = tokio::select! {
+                    link = self.shared.settle_link() => link,
+                    () = abandon.cancelled() => return,
+                };
+                match link {
+                    Ok(link) => {
+                        let lot = self.next_lot(closed);
+                        flights.push(acknowledge(self.shared.clone(), link, lot));
+                    }
+                    Err(error) => self.wait(&Trouble::Broken(error)),
+                }
+                continue;
+            }
+            // The first wakes us, so that nothing does where none comes. While more are gathered each by itself wakes
+            // nobody: who finishes enough of them tells.
+            let gathers = send_at.is_some() && !self.waiting.is_empty();
+            tokio::select! {
+                biased;
+                () = abandon.cancelled() => return,
+                Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
+                () = self.shared.ack_now.notified(), if gathers => self.sent = None,
+                () = sleep_until(send_at), if gathers => {}
+                () = sleep_until(self.refused_until), if self.refused_until.is_some() => {}
+                first = inbox.recv(), if !gathers && !closed => match first {
+                    Some(acks) => self.add(acks),
+                    None => closed = true,
+                }
+            }
+        }
+    }
+
+    /// Takes in what has been finished. Answers whether nothing more can come.
+    fn take_in(&mut self, inbox: &mut mpsc::UnboundedReceiver<Acks>) -> bool {
+        loop {
+            match inbox.try_recv() {
+                Ok(acks) => self.add(acks),
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// What was refused goes out with the next lot.
+    fn try_again(&mut self) {
+        self.refused_until = None;
+        let ids = self.refused.iter().map(|acks| acks.slots.len()).sum();
+        self.ids += ids;
+        self.shared.inflight.is_tried_again(ids);
+        self.waiting.append(&mut self.refused);
+    }
+
+    fn add(&mut self, acks: Acks) {
+        self.shared.taken_in(acks.slots.len());
+        self.ids += acks.slots.len();
+        self.waiting.push(acks);
+    }
+
+    /// What is sent next.
+    fn next_lot(&mut self, closed: bool) -> Vec<Acks> {
+        let now = Instant::now();
+        self.sent = Some(now);
+        let mut lot = std::mem::take(&mut self.waiting);
+        let have_waited = self.left_out.is_some_and(|since| now - since >= GATHER);
+        if self.ids >= WORTHWHILE && !have_waited && !closed {
+            let ids =
+                |places: &[usize]| places.iter().map(|at| lot[*at].slots.len()).sum::<usize>();
+            let mut few = by_source(&lot, |acks| &acks.batch.source);
+            few.retain(|(_, places)| ids(places) < WORTHWHILE_OF_EACH);
+            if !few.is_empty() {
+                let of_few = |acks: &Acks| {
+                    few.iter()
+                        .any(|(of, _)| Arc::ptr_eq(of, &acks.batch.source))
+                };
+                let (left_out, rest): (Vec<Acks>, Vec<Acks>) = lot.into_iter().partition(of_few);
+                lot = if rest.is_empty() {
+                    left_out
+                } else {
+                    self.waiting = left_out;
+                    rest
+                };
+            }
+        }
+        self.ids = self.waiting.iter().map(|acks| acks.slots.len()).sum();
+        self.left_out = (!self.waiting.is_empty()).then(|| self.left_out.unwrap_or(now));
+        lot
+    }
+
+    /// When the next lot may be sent if nobody waits for it; None for now.
+    fn send_at(&mut self, closed: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let gathered = self.sent.map(|at| at + GATHER);
+        let at = match self.not_before {
+            Some(at) => Some(at),
+            None if closed || self.ids >= WORTHWHILE => None,
+            None => gathered,
+        };
+        let at = at.filter(|at| *at > now);
+        if at.is_none() {
+            self.not_before = None;
+        }
+        at
+    }
+
+    async fn answered(&mut self, Answer { link, acks }: Answer) {
+        let mut trouble = None;
+        for (acks, met) in acks {
+            let Acks { batch, slots } = &acks;
+            match met {
+                None => {
+                    let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
+                    let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
+                    let (source, lease) = (&batch.source, self.shared.lease);
+                    self.shared.recent_acks.acknowledged(source, marked, lease);
+                    self.shared.acknowledged(batch, slots());
+                }
+                Some(met) if met.is_lasting() => {
+                    self.complaint.warn(met.error().to_string());
+                    self.shared.inflight.is_refused(slots.len());
+                    self.refused.push(acks);
+                    self.refused_until
+                        .get_or_insert(Instant::now() + REFUSED_WAIT);
+                }
+                Some(met) => {
+                    trouble = Some(met);
+                    self.ids += slots.len();
+                    self.waiting.push(acks);
+                }
+            }
+        }
+        match trouble {
+            None => self.pause.reset(),
+            Some(trouble) => {
+                if matches!(trouble, Trouble::Broken(_)) {
+                    self.shared.settle_link_broke(&link).await;
+                }
+                self.wait(&trouble);
+            }
+        }
+    }
+
+    /// Nothing is sent for a while; what was not acknowledged stays here.
+    fn wait(&mut self, trouble: &Trouble) {
+        if matches!(trouble, Trouble::NoGroup(_)) {
+            self.shared.rejoin();
+        }
+        self.complaint.warn(trouble.error().to_string());
+        self.not_before = Some(Instant::now() + self.pause.next());
+    }
+}
+
+/// What is to be acknowledged of one stream.
+struct Lot<'a> {
+    source: Arc<Source>,
+    /// Which of the acknowledgements it is made of.
+    places: Vec<usize>,
+    /// One command after the other has these.
+    plain: Vec<EntryId>,
+    /// Those that have records go with them by a script.
+    scripted: Vec<Ack<'a>>,
+    /// So do those whose ids may by now be others'.
+    fenced: Vec<Ack<'a>>,
+}
+
+/// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
+async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> Answer {
+    let lots: Vec<Lot> = by_source(&acks, |acks| &acks.batch.source)
+        .into_iter()
+        .map(|(source, places)| Lot::new(&shared, &acks, source, places))
+        .collect();
+    let mut troubles: Vec<Option<Trouble>> = Vec::new();
+    troubles.resize_with(acks.len(), || None);
+    let mut met = |lot: &Lot, trouble: &Trouble| {
+        lot.places
+            .iter()
+            .for_each(|at| troubles[*at] = Some(trouble.again()));
+    };
+    let plain: Vec<(&Lot, Plain)> = lots
+        .iter()
+        .flat_map(|lot| lot.plain.chunks(ACKS).map(move |ids| (lot, lot.of(ids))))
+        .collect();
+    if !plain.is_empty() {
+        let (of, plain): (Vec<&Lot>, Vec<Plain>) = plain.into_iter().unzip();
+        match link.ack(&plain).await {
+            Ok(answers) => {
+                let answers = of.iter().zip(&answers);
+                answers
+                    .for_each(|(lot, answer)| answer.iter().for_each(|trouble| met(lot, trouble)));
+            }
+            Err(trouble) => of.iter().for_each(|lot| met(lot, &trouble)),
+        }
+    }
+    for lot in &lots {
+        for (acks, is_fenced) in [(&lot.scripted, false), (&lot.fenced, true)] {
+            if !acks.is_empty() {
+                let (keys, group, deletes) = (&lot.source.keys, lot.group(), lot.source.deletes());
+                let acked = link
+                    .ack_with_records(keys, group, is_fenced, deletes, acks)
+                    .await;
+                if let Err(trouble) = acked {
+                    met(lot, &trouble);
+                }
+            }
+        }
+    }
+    drop(lots);
+    Answer {
+        link,
+        acks: acks.into_iter().zip(troubles).collect(),
+    }
+}
+
+impl<'a> Lot<'a> {
+    fn new(shared: &'a Shared, acks: &'a [Acks], source: Arc<Source>, places: Vec<usize>) -> Self {
+        let ids = places.iter().map(|at| acks[*at].slots.len()).sum();
+        let mut lot = Lot {
+            source,
+            places: Vec::new(),
+            plain: Vec::with_capacity(ids),
+            scripted: Vec::new(),
+            fenced: Vec::new(),
+        };
+        let all_fenced = shared.is_fenced();
+        for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
+            let consumer = if batch.alone {
+                &shared.alone
+            } else {
+                &shared.consumer
+            };
+            let is_fenced = all_fenced || batch.is_fenced();
+            for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
+                let (id, count) = (slot.id, slot.count);
+                let ack = Ack {
+                    id,
+                    consumer,
+                    count,
+                };
+                if is_fenced {
+                    lot.fenced.push(ack);
+                } else if slot.recorded || lot.source.deletes() {
+                    lot.scripted.push(ack);
+                } else {
+                    lot.plain.push(id);
+                }
+            }
+        }
+        lot.places = places;
+        lot
+    }
+
+    fn group(&self) -> &str {
+        &self.source.surroundings.group
+    }
+
+    fn of<'l>(&'l self, ids: &'l [EntryId]) -> Plain<'l> {
+        Plain {
+            keys: &self.source.keys,
+            group: self.group(),
+            ids,
+        }
+    }
+}

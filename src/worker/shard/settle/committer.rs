@@ -1,0 +1,396 @@
+//! The committer: what a handler emitted and wants to take effect leaves here in one step with the acknowledgement of
+//! its event, when the handler has returned or when it asks. One request is under way for each stream: the group notes
+//! of each worker what its last one did, and so knows a repeat of it. A step whose answer got lost is repeated until it
+//! is known; until then the entry stays held, and is renewed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::commit_requests::{Job, Who, commit};
+use super::requests::{Body, by_source};
+use super::settler::Settlement;
+use crate::context::Ask;
+use crate::context::Context;
+use crate::effects::{CommitError, Committed, Refusal};
+use crate::failure::Failure;
+use crate::identity;
+use crate::outbox::Known;
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{CommitOutcome, Trouble};
+use crate::worker::run::dedup::Windows;
+use crate::worker::run::executor::Executor;
+use crate::worker::run::verdict::{self, Verdict};
+use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::about::{About, tell};
+use crate::worker::state::inflight::{Batch, Owner};
+use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::source::Source;
+
+/// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
+const LOT: usize = 100;
+const LOT_BYTES: usize = 256 << 10;
+/// What is told of entries that wait because nothing can be committed.
+const REFUSING: &str =
+    "held back: the server refuses to commit anything of this stream (the log says why)";
+
+/// Commits entries.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    windows: Arc<Windows>,
+    settle: mpsc::UnboundedSender<Settlement>,
+    queue: Vec<Job>,
+    /// Of the last request.
+    number: u64,
+    complaint: Complaint,
+    pause: Pause,
+    refusals: Refusals,
+    /// Something got no answer: nothing is sent before.
+    not_before: Option<Instant>,
+}
+
+/// What became of it.
+enum Fate {
+    Settled,
+    /// It is no longer ours, and nothing of it was done here.
+    Lost,
+    Refused(Refusal),
+    Failed(String),
+    /// Nothing can be committed for so long.
+    Refusing(Duration),
+}
+
+impl Committer {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
+        Committer {
+            shared,
+            windows,
+            settle,
+            queue: Vec::new(),
+            number: 0,
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+            refusals: Refusals::default(),
+            not_before: None,
+        }
+    }
+
+    /// Commits what comes in until nothing more can come and all of it is known to be settled, or the worker gives up.
+    pub async fn run(
+        mut self,
+        mut returned: mpsc::UnboundedReceiver<Job>,
+        mut asked: mpsc::UnboundedReceiver<Ask>,
+    ) {
+        let abandon = self.shared.abandon.clone();
+        let (mut no_more, mut no_more_asked) = (false, false);
+        loop {
+            self.not_before = self.not_before.filter(|at| *at > Instant::now());
+            let idle = self.queue.is_empty();
+            if idle && no_more && no_more_asked {
+                return;
+            }
+            let later = self.not_before.filter(|_| !idle);
+            let waits = idle || later.is_some();
+            tokio::select! {
+                biased;
+                () = abandon.cancelled() => return,
+                job = returned.recv(), if !no_more && waits => match job {
+                    Some(job) => self.queue.push(job),
+                    None => no_more = true,
+                },
+                ask = asked.recv(), if !no_more_asked && waits => match ask {
+                    Some(ask) => self.asked(ask),
+                    None => no_more_asked = true,
+                },
+                () = sleep_until(later), if later.is_some() => {}
+                () = std::future::ready(()), if !waits => {}
+            }
+            while let Ok(job) = returned.try_recv() {
+                self.queue.push(job);
+            }
+            while let Ok(ask) = asked.try_recv() {
+                self.asked(ask);
+            }
+            if self.not_before.is_none() && !self.queue.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.step() => {}
+                    () = abandon.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// A handler that runs asks: where its entry is held is found again.
+    fn asked(&mut self, ask: Ask) {
+        let Ask { ctx, items, reply } = ask;
+        let place = ctx.place();
+        let batch = self.shared.inflight.at(place).filter(|batch| {
+            let slot = batch.slots.get(place.index as usize);
+            slot.is_some_and(|slot| slot.is_running() && slot.id == ctx.envelope().entry_id())
+        });
+        match batch {
+            Some(batch) => {
+                let who = Who::Asked(reply);
+                self.queue
+                    .push(Job::new(batch, place.index, ctx, items, who));
+            }
+            // It speaks for an entry whose handler has ended.
+            None => {
+                ctx.outbox_or_new().known(Known::Lost);
+                let _ = reply.send(Err(CommitError::Twice));
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        let link = match self.shared.settle_link().await {
+            Ok(link) => link,
+            Err(error) => return self.wait(&Trouble::Broken(error)),
+        };
+        let queue = std::mem::take(&mut self.queue);
+        let mut trouble = None;
+        let mut lots: Vec<(Arc<Source>, Vec<Job>, u64)> = Vec::new();
+        let mut rest: Vec<Option<Job>> = Vec::new();
+        let places = by_source(&queue, |job| &job.batch.source);
+        rest.extend(queue.into_iter().map(Some));
+        for (source, places) in places {
+            if let Some(wait) = self.refusals.wait(Chore::Commit, &source.keys.stream) {
+                let refused = places.into_iter().filter_map(|at| rest[at].take());
+                refused.for_each(|job| self.tell(job, Fate::Refusing(wait)));
+                continue;
+            }
+            let (mut lot, mut bytes) = (Vec::new(), 0);
+            for at in places {
+                let is_next = |job: &Job| lot.is_empty() || !job.alone;
+                let is_alone = |lot: &[Job]| lot.iter().any(|job| job.alone);
+                if lot.len() == LOT || bytes > LOT_BYTES || is_alone(&lot) {
+                    break;
+                }
+                if !rest[at].as_ref().is_some_and(is_next) {
+                    continue;
+                }
+                let job = rest[at].take().expect("each has one place");
+                bytes += job.commit(&self.shared, &self.windows, &link).size();
+                lot.push(job);
+            }
+            self.number += 1;
+            lots.push((source, lot, self.number));
+        }
+        self.queue.extend(rest.into_iter().flatten());
+        let (shared, windows) = (self.shared.clone(), self.windows.clone());
+        let steps = lots.into_iter().map(async |(source, lot, number)| {
+            let of = source.clone();
+            let (lot, met) = commit(&shared, &windows, link.clone(), source, lot, number).await;
+            (of, lot, met)
+        });
+        for (source, lot, met) in join_all(steps).await {
+            let stream = &source.keys.stream;
+            let lasts = met.as_ref().is_some_and(Trouble::is_lasting);
+            let met = match met {
+                Some(met) if lasts => self
+                    .refusals
+                    .heard(Chore::Commit, stream, Err::<(), _>(met))
+                    .err(),
+                Some(met) => Some(met),
+                None => self.refusals.heard(Chore::Commit, stream, Ok(())).err(),
+            };
+            let wait = self.refusals.wait(Chore::Commit, stream).filter(|_| lasts);
+            for (job, outcome) in lot {
+                if let (None, Some(wait)) = (&outcome, wait) {
+                    self.tell(job, Fate::Refusing(wait));
+                } else if let Some(met) = self.came(job, outcome) {
+                    trouble.get_or_insert(met);
+                }
+            }
+            trouble = trouble.or(met);
+        }
+        match trouble {
+            None => self.pause.reset(),
+            Some(trouble) => {
+                if matches!(trouble, Trouble::Broken(_)) {
+                    self.shared.settle_link_broke(&link).await;
+                }
+                self.wait(&trouble);
+            }
+        }
+    }
+
+    /// What became of an entry, or None where it is not known. Answers why it has to be tried again, if it has.
+    fn came(&mut self, mut job: Job, outcome: Option<CommitOutcome>) -> Option<Trouble> {
+        let fate = match outcome {
+            None => {
+                self.queue.push(job);
+                return None;
+            }
+            Some(CommitOutcome::NotNow(why)) => {
+                self.queue.push(job);
+                return Some(Trouble::refused("committing entries", &why));
+            }
+            Some(CommitOutcome::Nobody) if !job.nobodys && job.batch.is_ours_to_end(job.slot()) => {
+                job.slot().is_nobodys();
+                job.nobodys = true;
+                self.queue.push(job);
+                return None;
+            }
+            // It stayed on its way for long, and was not done.
+            Some(CommitOutcome::Late(now)) => {
+                self.shared.server_shows(now);
+                self.queue.push(job);
+                return None;
+            }
+            Some(CommitOutcome::Done) => Fate::Settled,
+            Some(CommitOutcome::Duplicate { differs }) => {
+                let about = About::of(&job.ctx, &job.batch.source);
+                if differs {
+                    let which = identity::named(job.ctx.envelope().fields());
+                    tell!(
+                        warn,
+                        about,
+                        "{which} has succeeded meanwhile with other data, and this one does \
+                        not count: what is another event needs another id"
+                    );
+                } else {
+                    tell!(
+                        info,
+                        about,
+                        "another copy of this event has succeeded meanwhile"
+                    );
+                }
+                Fate::Settled
+            }
+            Some(CommitOutcome::Taken | CommitOutcome::Nobody) => Fate::Lost,
+            Some(CommitOutcome::Refused(at, current)) => match job.items.effects.get(at) {
+                Some(effect) => Fate::Refused(Refusal {
+                    effect: effect.clone(),
+                    current,
+                }),
+                None => Fate::Failed("an effect was refused that was not asked for".to_owned()),
+            },
+            Some(CommitOutcome::Failed(why)) => Fate::Failed(why),
+        };
+        self.tell(job, fate);
+        None
+    }
+
+    fn tell(&self, job: Job, fate: Fate) {
+        let batch = job.batch.clone();
+        let slot = &batch.slots[job.index as usize];
+        if matches!(fate, Fate::Lost) {
+            slot.is_anothers();
+        }
+        if matches!(fate, Fate::Settled) {
+            let (events, effects) = (job.items.events.len(), job.items.effects.len());
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                tell!(
+                    debug,
+                    About::of(&job.ctx, &job.batch.source),
+                    events,
+                    effects,
+                    "committed"
+                );
+            }
+        }
+        match job.who {
+            Who::Returned(started) => {
+                let refusing = match fate {
+                    Fate::Refusing(wait) => Some(wait),
+                    _ => None,
+                };
+                let failure = match fate {
+                    Fate::Settled | Fate::Lost => {
+                        let is_ours = matches!(fate, Fate::Settled);
+                        let (batch, ctx) = (&job.batch, &job.ctx);
+                        return ended(&self.shared, batch, job.index, ctx, is_ours, started);
+                    }
+                    Fate::Refused(refusal) => Failure::retry(refusal),
+                    Fate::Failed(why) => Failure::retry(why),
+                    Fate::Refusing(wait) => {
+                        let bound = self.shared.routes.of(job.ctx.envelope());
+                        bound.gate.put_back(wait);
+                        self.shared.held_back();
+                        // Its handler has not failed.
+                        Failure::later(wait)
+                    }
+                };
+                let mut verdict =
+                    verdict::of_end(&failure, &job.ctx, self.shared.routes.policy(&job.ctx));
+                if let Some(wait) = refusing {
+                    verdict = Verdict::give_back(wait, REFUSING);
+                }
+                let owner = slot.owner();
+                Executor::report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
+                let attempt = job.ctx.attempt();
+                let _ = self.settle.send(Settlement {
+                    batch: job.batch,
+                    index: job.index,
+                    verdict,
+                    body: Body::Event(job.ctx),
+                    attempt,
+                });
+            }
+            Who::Asked(reply) => {
+                let (known, answer) = match fate {
+                    Fate::Settled => {
+                        slot.committed();
+                        (Known::Settled, Ok(Committed::Settled))
+                    }
+                    Fate::Lost => (Known::Lost, Err(CommitError::Taken)),
+                    Fate::Refused(refusal) => (
+                        Known::Refused(refusal.to_string()),
+                        Ok(Committed::Refused(refusal)),
+                    ),
+                    Fate::Failed(why) => {
+                        (Known::Refused(why.clone()), Err(CommitError::Invalid(why)))
+                    }
+                    Fate::Refusing(_) => (
+                        Known::Refused(REFUSING.to_owned()),
+                        Err(CommitError::Invalid(REFUSING.to_owned())),
+                    ),
+                };
+                job.ctx.outbox_or_new().known(known);
+                // A handler that does not wait for it any more is told otherwise.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    /// Nothing is sent for a while; what was not committed stays here.
+    fn wait(&mut self, trouble: &Trouble) {
+        if matches!(trouble, Trouble::NoGroup(_)) {
+            self.shared.rejoin();
+        }
+        self.complaint.warn(trouble.error().to_string());
+        self.not_before = Some(Instant::now() + self.pause.next());
+    }
+}
+
+/// The handler of an entry that is settled, or another's, has ended.
+pub(crate) fn ended(
+    shared: &Shared,
+    batch: &Batch,
+    index: u32,
+    ctx: &Context,
+    is_ours: bool,
+    started: Option<Instant>,
+) {
+    let slot = &batch.slots[index as usize];
+    slot.finish();
+    if !is_ours {
+        tell!(
+            warn,
+            About::of(ctx, &batch.source),
+            attempt = ctx.attempt(),
+            "handled, but another worker has taken it over: nothing was committed here"
+        );
+    }
+    let owner = if is_ours { Owner::Us } else { Owner::Another };
+    Executor::report(shared, batch, ctx, &Verdict::Ack, owner, started);
+    shared.settled(batch, [slot]);
+}

@@ -1,0 +1,359 @@
+//! The steps the settler sends: which requests a lot of settlements comes to, stream by stream, and whose answer is
+//! whose.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::context::Context;
+use crate::event::Entry;
+use crate::fields::Fields;
+use crate::identity::Identity;
+use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
+use crate::worker::run::dedup::Windows;
+use crate::worker::run::verdict::Reason;
+use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
+
+/// Most burials under way at once.
+const BURIALS: usize = 32;
+/// When the next attempt is made to bury what could not be buried.
+pub(crate) const DOOMED_WAIT: Duration = Duration::from_secs(5);
+/// So many burials refused, and none done, mean that none can be for a while.
+const HOPELESS: usize = 8;
+
+/// The fields of an entry that may have to be buried.
+pub(crate) enum Body {
+    Event(Context),
+    Raw(Entry),
+}
+
+/// An entry that has not succeeded, and what is to be done with it.
+pub(crate) struct Job {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub step: Step,
+    pub body: Body,
+    pub attempt: u32,
+    /// When the first request for it was sent whose answer got lost: it may have been done.
+    pub asked: Option<Instant>,
+}
+
+/// What a verdict asks of Redis.
+pub(crate) enum Step {
+    Park {
+        delay: Duration,
+        given_back: bool,
+        /// It waits for a worker that can handle it.
+        listed: bool,
+        doomed: Option<Reason>,
+        error: String,
+    },
+    Bury {
+        reason: Reason,
+        error: String,
+        /// It is not pending with anybody: it can't be parked.
+        nobodys: bool,
+    },
+}
+
+impl Job {
+    pub fn slot(&self) -> &Slot {
+        &self.batch.slots[self.index as usize]
+    }
+
+    /// The last field of that name: what a replay adds stands at the end.
+    fn last_text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.fields().iter().rfind(|(n, _)| *n == name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// Whether the end of an entry that is nobody's is ours to write.
+    pub fn is_ours_to_bury(&self) -> bool {
+        self.ours_to_bury_for().is_some()
+    }
+
+    /// And for how long that holds. Once an answer got lost, what it told of may have been done, and that is known in
+    /// Redis for a while only.
+    fn ours_to_bury_for(&self) -> Option<Duration> {
+        let left = self.batch.ours_to_end_for(self.slot())?;
+        let Some(asked) = self.asked else {
+            return Some(left);
+        };
+        let known = OWN_FOR.saturating_sub(asked.elapsed());
+        Some(left.min(known)).filter(|left| !left.is_zero())
+    }
+
+    /// Whether it was passed over when it came: nothing of it is here. No entry is without fields.
+    pub fn is_unread(&self) -> bool {
+        self.fields().is_empty()
+    }
+
+    fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
+        if self.batch.alone {
+            &shared.alone
+        } else {
+            &shared.consumer
+        }
+    }
+
+    fn fields(&self) -> &Fields {
+        match &self.body {
+            Body::Event(ctx) => ctx.envelope().fields(),
+            Body::Raw(entry) => &entry.fields,
+        }
+    }
+
+    /// How many attempts it had, and how many runs behind the last one.
+    fn attempts(&self, shared: &Shared) -> (u32, u32) {
+        let most = match &self.body {
+            Body::Event(ctx) => return (ctx.attempt(), ctx.crash_checks()),
+            Body::Raw(entry) => entry
+                .fields
+                .value("type")
+                .and_then(|event_type| shared.routes.find(event_type))
+                .map_or(self.attempt, |bound| bound.policy.max_attempts),
+        };
+        (self.attempt.min(most), self.attempt.saturating_sub(most))
+    }
+
+    /// What it is listed as where it waits for a worker that can handle it.
+    fn listed(&self) -> Option<Vec<u8>> {
+        match &self.body {
+            Body::Event(ctx) => {
+                let event = ctx.envelope();
+                waiting::listed(event.type_bytes(), event.version())
+            }
+            Body::Raw(_) => None,
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.fields().value(name)?).ok()
+    }
+
+    /// The mark of its event, where its handler deduplicates.
+    fn mark(&self, windows: &Windows) -> Option<String> {
+        let (source, fields) = (&self.batch.source, self.fields());
+        if source.deletes() || windows.is_empty() {
+            return None;
+        }
+        windows.lasts(fields.value("type")?)?;
+        Some(source.keys.seen(Identity::of(fields)?.which()))
+    }
+
+    /// What is left to do after a request for it that was sent then.
+    pub fn after(self, met: &Trouble, sent: Instant) -> Job {
+        let asked = self
+            .asked
+            .or_else(|| matches!(met, Trouble::Broken(_)).then_some(sent));
+        Job { asked, ..self }
+    }
+
+    /// The burial that was refused, as a parking that remembers it; or the same again where it can't be parked.
+    pub fn doomed(self) -> Result<Job, Job> {
+        let step = match self.step {
+            Step::Bury { nobodys: true, .. } => return Err(self),
+            Step::Bury { reason, error, .. } => Step::Park {
+                delay: DOOMED_WAIT,
+                given_back: true,
+                listed: false,
+                doomed: Some(reason),
+                error,
+            },
+            park => park,
+        };
+        Ok(Job { step, ..self })
+    }
+}
+
+/// The burial of what is no longer pending.
+pub(crate) fn nobodys(reason: Reason, error: String) -> Step {
+    let error = format!(
+        "{error} (and it was no longer pending: trimmed, or acknowledged or deleted by hand)"
+    );
+    Step::Bury {
+        reason,
+        error,
+        nobodys: true,
+    }
+}
+
+/// Parks entries; answers for each what became of it.
+pub(crate) async fn park(
+    shared: &Shared,
+    mut link: Link,
+    jobs: Vec<Job>,
+) -> Vec<(Job, Result<ParkOutcome, Trouble>)> {
+    let mut results: Vec<Option<Result<ParkOutcome, Trouble>>> =
+        jobs.iter().map(|_| None).collect();
+    for (source, places) in by_source(&jobs, |job| &job.batch.source) {
+        let parkings: Vec<Parking> = places
+            .iter()
+            .filter_map(|at| parking(shared, &jobs[*at]))
+            .collect();
+        let longest_sleep = parkings.iter().map(|parking| parking.delay).min();
+        match link
+            .park(&source.keys, &source.surroundings.group, &parkings)
+            .await
+        {
+            Ok(outcomes) => {
+                for (at, outcome) in places.into_iter().zip(outcomes) {
+                    note_that_it_waits(shared, &jobs[at], &outcome);
+                    results[at] = Some(Ok(outcome));
+                }
+                if let Some(delay) = longest_sleep {
+                    shared.due_in(delay);
+                }
+            }
+            Err(trouble) => places
+                .into_iter()
+                .for_each(|at| results[at] = Some(Err(trouble.again()))),
+        }
+    }
+    let missing = || Err(Trouble::garbled("parking entries"));
+    jobs.into_iter()
+        .zip(results)
+        .map(|(job, result)| (job, result.unwrap_or_else(missing)))
+        .collect()
+}
+
+/// What waits for its handler comes before new entries of its type.
+fn note_that_it_waits(shared: &Shared, job: &Job, outcome: &ParkOutcome) {
+    if let (Step::Park { listed: true, .. }, ParkOutcome::Parked) = (&job.step, outcome)
+        && let Some(bound) = job
+            .fields()
+            .value("type")
+            .and_then(|name| shared.routes.find(name))
+        && let Body::Event(ctx) = &job.body
+        && bound.takes(ctx.envelope().version())
+    {
+        job.batch.source.list(bound.place);
+    }
+}
+
+fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
+    let Step::Park {
+        delay,
+        given_back,
+        listed,
+        doomed,
+        error,
+    } = &job.step
+    else {
+        return None;
+    };
+    Some(Parking {
+        id: job.slot().id,
+        consumer: job.consumer(shared),
+        count: job.slot().count,
+        delay: *delay,
+        given_back: *given_back,
+        age: job.batch.since.elapsed(),
+        doomed: doomed.map(Reason::as_str),
+        listed: listed.then(|| job.listed()).flatten(),
+        error,
+    })
+}
+
+/// Moves entries to the dead letters; answers for each what became of it.
+pub(crate) async fn bury(
+    shared: &Shared,
+    windows: &Windows,
+    link: Link,
+    jobs: Vec<Job>,
+) -> Vec<(Job, Result<Buried, Trouble>)> {
+    let mut out = Vec::with_capacity(jobs.len());
+    let mut jobs = jobs.into_iter().peekable();
+    while jobs.peek().is_some() {
+        let lot = jobs.by_ref().take(BURIALS).map(|job| {
+            let mut link = link.clone();
+            async move {
+                let result = bury_one(shared, windows, &mut link, &job).await;
+                (job, result)
+            }
+        });
+        let lot = join_all(lot).await;
+        let hopeless = hopeless(&lot);
+        out.extend(lot);
+        if let Some(refused) = hopeless {
+            out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
+        }
+    }
+    out
+}
+
+/// What stood in the way of every burial, where there were enough to tell.
+pub(crate) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Trouble> {
+    let mut why = None;
+    for (_, result) in tried {
+        match result {
+            Err(refused @ Trouble::Refused(_)) => why = Some(refused.again()),
+            _ => return None,
+        }
+    }
+    why.filter(|_| tried.len() >= HOPELESS)
+}
+
+async fn bury_one(
+    shared: &Shared,
+    windows: &Windows,
+    link: &mut Link,
+    job: &Job,
+) -> Result<Buried, Trouble> {
+    let Step::Bury { reason, error, .. } = &job.step else {
+        return Err(Trouble::garbled("writing a dead letter"));
+    };
+    let source = &job.batch.source;
+    let (attempts, crash_checks) = job.attempts(shared);
+    let burial = Burial {
+        id: job.slot().id,
+        consumer: job.consumer(shared),
+        count: job.slot().count,
+        own_until: job
+            .ours_to_bury_for()
+            .map_or(0, |left| shared.by_the_server_in(left)),
+        age: job.batch.since.elapsed(),
+        reason: reason.as_str(),
+        error,
+        attempts,
+        crash_checks,
+        handler: job.text("type").unwrap_or(""),
+        stream: &source.surroundings.stream,
+        // Only a replayed copy has been replayed, whatever an event's own fields are called.
+        replays: if source.deletes() {
+            job.last_text("replay.count")
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0)
+        } else {
+            0
+        },
+        fields: job.fields(),
+        mark: job.mark(windows),
+    };
+    link.bury(
+        &source.keys,
+        &source.surroundings.group,
+        source.deletes(),
+        &burial,
+    )
+    .await
+}
+
+/// The places of what belongs to one stream, stream by stream; a worker has few.
+pub(crate) fn by_source<T>(
+    items: &[T],
+    source: impl Fn(&T) -> &Arc<Source>,
+) -> Vec<(Arc<Source>, Vec<usize>)> {
+    let mut lots: Vec<(Arc<Source>, Vec<usize>)> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let of = source(item);
+        match lots.iter_mut().find(|(known, _)| Arc::ptr_eq(known, of)) {
+            Some((_, places)) => places.push(at),
+            None => lots.push((of.clone(), vec![at])),
+        }
+    }
+    lots
+}

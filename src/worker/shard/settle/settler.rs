@@ -1,0 +1,325 @@
+//! The settler: carries out in Redis what is to become of entries that have not succeeded. What comes while it waits for
+//! an answer goes out together with the next request. A step whose answer got lost is repeated until it is known; until
+//! then the entry stays held, and is renewed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::acker::Acks;
+use super::requests::{Body, DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{Buried, ParkOutcome, Trouble};
+use crate::worker::run::dedup::Windows;
+use crate::worker::run::verdict::{Reason, Verdict};
+use crate::worker::state::inflight::{Batch, Owner, Slot};
+use crate::worker::state::shared::{Shared, sleep_until};
+
+/// Most settlements in one step.
+const STEP: usize = 4096;
+
+/// When the next attempt is made to park what could not be parked.
+const STUCK_WAIT: Duration = Duration::from_secs(1);
+
+/// What has become of an entry, on its way to Redis.
+pub(crate) struct Settlement {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub verdict: Verdict,
+    pub body: Body,
+    pub attempt: u32,
+}
+
+/// Carries verdicts out.
+pub(crate) struct Settler {
+    shared: Arc<Shared>,
+    windows: Arc<Windows>,
+    acks: mpsc::UnboundedSender<Acks>,
+    others: Vec<Job>,
+    complaint: Complaint,
+    pause: Pause,
+    /// Something was refused or got no answer: nothing is sent before.
+    not_before: Option<Instant>,
+    /// The dead letters can't be written: no burial is tried before.
+    no_burial_before: Option<Instant>,
+    /// What was refused and can't wait in Redis either, and when it is tried again.
+    stuck: Vec<Job>,
+    stuck_until: Option<Instant>,
+}
+
+impl Settler {
+    pub fn new(
+        shared: Arc<Shared>,
+        windows: Arc<Windows>,
+        acks: mpsc::UnboundedSender<Acks>,
+    ) -> Self {
+        Settler {
+            shared,
+            windows,
+            acks,
+            others: Vec::new(),
+            complaint: Complaint::default(),
+            pause: Pause::new(),
+            not_before: None,
+            no_burial_before: None,
+            stuck: Vec::new(),
+            stuck_until: None,
+        }
+    }
+
+    /// Settles what comes in until nothing more can come and all of it is settled, or the worker gives up.
+    pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Settlement>) {
+        let abandon = self.shared.abandon.clone();
+        let mut news = Vec::new();
+        let (mut closed, mut last_try) = (false, false);
+        loop {
+            if self.stuck_until.is_some_and(|at| at <= Instant::now()) {
+                self.try_again();
+            }
+            if closed && self.others.is_empty() {
+                // What is refused still stays pending: a stop does not wait for somebody to mend that.
+                if last_try || self.stuck.is_empty() {
+                    return;
+                }
+                last_try = true;
+                self.try_again();
+            }
+            let idle = self.others.is_empty();
+            let later = self.not_before.filter(|_| !idle);
+            tokio::select! {
+                biased;
+                () = abandon.cancelled() => return,
+                count = inbox.recv_many(&mut news, STEP), if !closed && (idle || later.is_some()) => closed = count == 0,
+                () = sleep_until(later), if later.is_some() => self.not_before = None,
+                () = sleep_until(self.stuck_until), if self.stuck_until.is_some() => {}
+                // Nothing to wait for: on with what is here.
+                () = std::future::ready(()), if !idle && later.is_none() => {}
+            }
+            while news.len() < STEP {
+                match inbox.try_recv() {
+                    Ok(settlement) => news.push(settlement),
+                    Err(_) => break,
+                }
+            }
+            for settlement in news.drain(..) {
+                self.sort(settlement);
+            }
+            if self.not_before.is_none_or(|at| at <= Instant::now()) {
+                self.not_before = None;
+                tokio::select! {
+                    biased;
+                    () = self.step() => {}
+                    () = abandon.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// Turns a verdict into the step it asks for, by whose the entry is.
+    fn sort(&mut self, settlement: Settlement) {
+        let Settlement {
+            batch,
+            index,
+            verdict,
+            body,
+            attempt,
+        } = settlement;
+        let slot = &batch.slots[index as usize];
+        let step = match (slot.owner(), verdict) {
+            (_, Verdict::Ack) => {
+                let slots = vec![index];
+                self.shared.succeeded(slots.len());
+                // The acker ends after the settler.
+                let _ = self.acks.send(Acks { batch, slots });
+                return;
+            }
+            // What became of it here is no longer of interest.
+            (Owner::Another, _) => return self.done(&batch, [slot]),
+            (_, Verdict::Bury { reason, error }) => Step::Bury {
+                reason,
+                error,
+                nobodys: false,
+            },
+            (
+                Owner::Nobody,
+                Verdict::Retry { error, .. }
+                | Verdict::Release { error, .. }
+                | Verdict::Wait { error, .. },
+            ) => nobodys(Reason::Failed, error),
+            (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
+                delay,
+                given_back: false,
+                listed: false,
+                doomed: None,
+                error,
+            },
+            (Owner::Us, Verdict::Release { delay, error }) => Step::Park {
+                delay,
+                given_back: true,
+                listed: false,
+                doomed: None,
+                error,
+            },
+            (Owner::Us, Verdict::Wait { delay, error }) => Step::Park {
+                delay,
+                given_back: true,
+                listed: true,
+                doomed: None,
+                error,
+            },
+        };
+        self.others.push(Job {
+            batch,
+            index,
+            step,
+            body,
+            attempt,
+            asked: None,
+        });
+    }
+
+    async fn step(&mut self) {
+        if self.others.is_empty() {
+            return;
+        }
+        let link = match self.shared.settle_link().await {
+            Ok(link) => link,
+            Err(error) => return self.wait(&Trouble::Broken(error)),
+        };
+        let too_soon = self.no_burial_before.is_some_and(|at| at > Instant::now());
+        let (parks, burials) = std::mem::take(&mut self.others)
+            .into_iter()
+            .map(|job| {
+                if too_soon {
+                    job.doomed().unwrap_or_else(|job| job)
+                } else {
+                    job
+                }
+            })
+            .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
+        // Both at once on one connection: none waits for the others' answers.
+        let (shared, sent) = (self.shared.clone(), Instant::now());
+        let (parked, buried) = tokio::join!(
+            park(&shared, link.clone(), parks),
+            bury(&shared, &self.windows, link.clone(), burials),
+        );
+        let mut trouble = None;
+        for (job, result) in parked {
+            match result {
+                Ok(ParkOutcome::Nobody | ParkOutcome::Trimmed) if job.is_unread() => {
+                    let id = job.slot().id;
+                    job.batch
+                        .source
+                        .report_trimmed(&[id], "before they were handled");
+                    self.done(&job.batch, [job.slot()]);
+                }
+                Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
+                    if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
+                {
+                    job.slot().is_nobodys();
+                    let step = match job.step {
+                        Step::Park { doomed, error, .. } => {
+                            nobodys(doomed.unwrap_or(Reason::Failed), error)
+                        }
+                        bury => bury,
+                    };
+                    self.others.push(Job { step, ..job });
+                }
+                Ok(_) => self.done(&job.batch, [job.slot()]),
+                Err(met) if met.is_lasting() => {
+                    self.complaint
+                        .warn(format!("{}; its entries are kept", met.error()));
+                    self.is_stuck(job, STUCK_WAIT);
+                }
+                Err(met) => {
+                    self.others.push(job.after(&met, sent));
+                    trouble = Some(met);
+                }
+            }
+        }
+        if hopeless(&buried).is_some() {
+            // At random, so that no entry is always one of those that are not tried.
+            let wait = DOOMED_WAIT.mul_f64(0.2 + 0.6 * fastrand::f64());
+            self.no_burial_before = Some(Instant::now() + wait);
+        }
+        for (job, result) in buried {
+            match result {
+                // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
+                Ok(Buried::Late(now)) => {
+                    shared.server_shows(now);
+                    self.others.push(job);
+                }
+                Ok(outcome) => {
+                    if outcome == Buried::Missing {
+                        let id = job.slot().id;
+                        job.batch
+                            .source
+                            .report_trimmed(&[id], "before they were handled");
+                    }
+                    if outcome == Buried::Nobody && job.asked.is_some() {
+                        let id = job.slot().id;
+                        self.complaint.warn(format!(
+                            "{} {id} is no longer pending, and answers to its settling were lost for long: it has been \
+                             settled, or was trimmed, acknowledged or deleted by hand",
+                            job.batch.source.keys.stream
+                        ));
+                    }
+                    self.done(&job.batch, [job.slot()]);
+                }
+                // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
+                Err(Trouble::Refused(met)) => {
+                    self.complaint.warn(format!(
+                        "{met}; the entry is kept and will be buried when this is mended"
+                    ));
+                    match job.doomed() {
+                        Ok(parking) => self.others.push(parking),
+                        Err(job) => {
+                            self.is_stuck(job, DOOMED_WAIT);
+                        }
+                    }
+                }
+                Err(met) => {
+                    self.others.push(job.after(&met, sent));
+                    trouble = Some(met);
+                }
+            }
+        }
+        match trouble {
+            Some(trouble) => {
+                if matches!(trouble, Trouble::Broken(_)) {
+                    self.shared.settle_link_broke(&link).await;
+                }
+                self.wait(&trouble);
+            }
+            None if self.others.is_empty() => self.pause.reset(),
+            None => {}
+        }
+    }
+
+    /// The server refuses it; it stays here, in nobody's way.
+    fn is_stuck(&mut self, job: Job, wait: Duration) {
+        self.shared.inflight.is_refused(1);
+        self.stuck.push(job);
+        self.stuck_until.get_or_insert(Instant::now() + wait);
+    }
+
+    fn try_again(&mut self) {
+        self.shared.inflight.is_tried_again(self.stuck.len());
+        self.others.append(&mut self.stuck);
+        self.stuck_until = None;
+    }
+
+    /// Nothing is sent for a while; what was not settled stays here.
+    fn wait(&mut self, trouble: &Trouble) {
+        if matches!(trouble, Trouble::NoGroup(_)) {
+            self.shared.rejoin();
+        }
+        self.complaint.warn(trouble.error().to_string());
+        self.not_before = Some(Instant::now() + self.pause.next());
+    }
+
+    fn done<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
+        self.shared.settled(batch, slots);
+    }
+}

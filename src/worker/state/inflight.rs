@@ -1,0 +1,435 @@
+//! What this worker holds: entries delivered to it and not settled yet. Kept by batch, as they were delivered, so
+//! that the path of an entry takes no lock: an entry's state is one atomic byte.
+//!
+//! An entry waits, runs, has finished, and is settled once Redis is known to have it settled. The renewer may find
+//! in between that it is no longer this worker's; that is noted beside the state and heeded by whoever has it next.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::source::Source;
+use crate::context::{Cancelled, Context, Place};
+use crate::event::EntryId;
+use crate::stream::LostWhy;
+
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const FINISHED: u8 = 2;
+const SETTLED: u8 = 3;
+const PHASE: u8 = 0b11;
+/// Another delivery of the entry is under way.
+const TAKEN: u8 = 0b100;
+/// Nobody has it pending, and our lease never lapsed: its end is ours to write.
+const NOBODYS: u8 = 0b1000;
+/// Redis has settled it, and its handler still runs.
+const COMMITTED: u8 = 0b1_0000;
+
+/// For how long at most it can be said of an entry that is nobody's, once an answer got lost, that its end is ours to
+/// write. Longer than a server is away for a moment; what others did is known for twice as long: see
+/// `scripts/common/guards.lua`.
+pub(crate) const OWN_FOR: Duration = Duration::from_secs(30);
+
+/// Everything this worker holds.
+pub(crate) struct Inflight {
+    batches: Mutex<Vec<Arc<Batch>>>,
+    entries: AtomicUsize,
+    /// Those of them that have succeeded and wait to be acknowledged.
+    succeeded: AtomicUsize,
+    /// Those that only wait for the server to settle them, which it refuses to do.
+    stuck: AtomicUsize,
+    bytes: AtomicUsize,
+    settled: AtomicU64,
+    /// Signalled when something was settled.
+    pub freed: Notify,
+    /// Signalled when a renewal has been answered.
+    pub renewed: Notify,
+    epoch: Instant,
+}
+
+/// How entries come, which says when they may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// When their turn comes.
+    InTurn,
+    /// Before those that came in turn: a worker that is gone held them.
+    First,
+    /// When nothing else runs: they may kill their worker, and are with its consumer for those.
+    Alone,
+}
+
+/// Entries that came in one reply and have one lease.
+pub(crate) struct Batch {
+    pub source: Arc<Source>,
+    /// They were reclaimed under this worker's consumer for entries that may kill their worker.
+    pub alone: bool,
+    /// They start before what came in turn.
+    pub first: bool,
+    /// When the request was sent that brought them.
+    pub since: Instant,
+    pub slots: Box<[Slot]>,
+    /// Milliseconds after the epoch of [`Inflight`].
+    leased_until: AtomicU64,
+    /// Another server brought it than the one that answers now: an id may be another entry's there.
+    fenced: AtomicBool,
+    open: AtomicUsize,
+    epoch: Instant,
+}
+
+/// One held entry.
+pub(crate) struct Slot {
+    pub id: EntryId,
+    /// Deliveries, this one included: what makes a step on the entry this delivery's.
+    pub count: u32,
+    /// The group has a record of it, which goes when it is settled.
+    pub recorded: bool,
+    size: u32,
+    /// Of the event that succeeded: see [`mark`](super::recent_acks::mark).
+    mark: AtomicU32,
+    state: AtomicU8,
+    /// Set while a handler waits, so that it can be told to stop.
+    running: OnceLock<Context>,
+}
+
+/// Whose an entry is when its handler has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Us,
+    Another,
+    /// Nobody, and its end is ours to write.
+    Nobody,
+}
+
+impl Slot {
+    pub fn new(id: EntryId, count: u32, recorded: bool, size: usize) -> Self {
+        let (state, running) = (AtomicU8::new(WAITING), OnceLock::new());
+        Slot {
+            id,
+            count,
+            recorded,
+            size: size.min(u32::MAX as usize) as u32,
+            mark: AtomicU32::new(0),
+            state,
+            running,
+        }
+    }
+
+    /// Whether its handler may start: it waits, and nobody else has it.
+    pub fn start(&self) -> bool {
+        let begin = |state| {
+            (state & PHASE == WAITING && state & TAKEN == 0).then_some((state & !PHASE) | RUNNING)
+        };
+        self.state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin)
+            .is_ok()
+    }
+
+    /// From now on it only has to be settled. Answers whose it is.
+    pub fn finish(&self) -> Owner {
+        let finish = |state| Some((state & !PHASE) | FINISHED);
+        let (Ok(state) | Err(state)) =
+            self.state
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, finish);
+        owner(state)
+    }
+
+    /// It has succeeded, and will be acknowledged as the event with this mark.
+    pub fn succeeded(&self, mark: u32) {
+        self.mark.store(mark, Ordering::Relaxed);
+    }
+
+    /// The mark it succeeded with.
+    pub fn mark(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
+    /// Whose the entry is, as far as the last renewal told.
+    pub fn owner(&self) -> Owner {
+        owner(self.state.load(Ordering::SeqCst))
+    }
+
+    /// Whether its handler has not ended.
+    pub fn is_running(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & PHASE == RUNNING
+    }
+
+    /// A handler that waits can be told to stop through its context.
+    pub fn running(&self, ctx: &Context) {
+        let _ = self.running.set(ctx.clone());
+        // `lose` marks first and looks for the context then: one of the two sees the other.
+        if self.owner() == Owner::Another {
+            ctx.cancel(Cancelled::LeaseLost);
+        }
+    }
+
+    /// The context of a handler that waits.
+    pub fn context(&self) -> Option<&Context> {
+        self.is_running().then(|| self.running.get()).flatten()
+    }
+
+    /// Whether it is to be renewed: not settled, and not known to be lost.
+    fn is_kept(&self) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        state & PHASE != SETTLED && state & (TAKEN | NOBODYS | COMMITTED) == 0
+    }
+
+    /// It was ours until it was found to be nobody's: its end is ours to write.
+    pub fn is_nobodys(&self) {
+        self.state.fetch_or(NOBODYS, Ordering::SeqCst);
+    }
+
+    /// Its handler has committed it, and may still run.
+    pub fn committed(&self) {
+        self.state.fetch_or(COMMITTED, Ordering::SeqCst);
+    }
+
+    /// It is not ours any more, as a step was told.
+    pub fn is_anothers(&self) {
+        self.lose(Owner::Another);
+    }
+
+    fn lose(&self, owner: Owner) {
+        let mark = if owner == Owner::Nobody {
+            NOBODYS
+        } else {
+            TAKEN
+        };
+        self.state.fetch_or(mark, Ordering::SeqCst);
+        if let (Owner::Another, Some(ctx)) = (owner, self.context()) {
+            ctx.cancel(Cancelled::LeaseLost);
+        }
+    }
+}
+
+fn owner(state: u8) -> Owner {
+    match state & (TAKEN | NOBODYS) {
+        0 => Owner::Us,
+        NOBODYS => Owner::Nobody,
+        _ => Owner::Another,
+    }
+}
+
+impl Batch {
+    /// Whether the lease may have run out: nothing of the batch may start before a renewal has confirmed it.
+    pub fn is_lapsed(&self) -> bool {
+        self.is_lapsed_at(self.now())
+    }
+
+    /// The same at a time that [`now`](Self::now) has told.
+    pub fn is_lapsed_at(&self, now: u64) -> bool {
+        now >= self.leased_until.load(Ordering::SeqCst)
+    }
+
+    /// Milliseconds since the worker began.
+    pub fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    /// Whether an acknowledgement has to make sure that the ids are still these entries'.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::SeqCst)
+    }
+
+    /// Where an entry of it is found again: see [`Inflight::at`].
+    pub fn place(&self, index: u32) -> Place {
+        let batch = std::ptr::from_ref(self) as usize;
+        Place { batch, index }
+    }
+
+    /// Should an entry of it be pending with nobody: whether nobody else can have had it since it was ours. What has
+    /// once been found to be nobody's stays so, for it can't be taken; what another has had stays lost, whenever the
+    /// lease of its batch is renewed after that.
+    pub fn is_ours_to_end(&self, slot: &Slot) -> bool {
+        self.ours_to_end_for(slot).is_some()
+    }
+
+    /// And for how long that can be said in a request that is sent now.
+    pub fn ours_to_end_for(&self, slot: &Slot) -> Option<Duration> {
+        let until = Duration::from_millis(self.leased_until.load(Ordering::SeqCst));
+        let leased = until.saturating_sub(self.epoch.elapsed());
+        match slot.owner() {
+            Owner::Us => Some(leased.min(OWN_FOR)).filter(|left| !left.is_zero()),
+            Owner::Another => None,
+            Owner::Nobody => Some(OWN_FOR),
+        }
+    }
+
+    /// Entries that are to be renewed.
+    pub fn kept(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.is_kept())
+    }
+
+    /// The lease now runs from when the renewal was sent.
+    pub fn renew(&self, sent: Instant, lease: Duration) {
+        let until = sent.saturating_duration_since(self.epoch) + lease;
+        self.leased_until
+            .fetch_max(until.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whose it is then, if it was held:
+    /// still ours where that is how it was settled.
+    pub fn lose(&self, id: EntryId, count: u32, why: LostWhy) -> Option<(Owner, Option<&Context>)> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| slot.id == id && slot.count == count && slot.is_kept())?;
+        // Nobody's after the lease ran out: another worker may have had it and settled it.
+        let owner = match why {
+            LostWhy::Trimmed => Owner::Nobody,
+            LostWhy::Nobody if !self.is_lapsed() => Owner::Nobody,
+            _ => Owner::Another,
+        };
+        let is_finished = slot.state.load(Ordering::SeqCst) & PHASE == FINISHED;
+        slot.lose(owner);
+        // Its settling was done before, and the answer to that is on its way; else it will be told.
+        match why {
+            LostWhy::Nobody if owner == Owner::Nobody && is_finished => Some((Owner::Us, None)),
+            _ => Some((owner, slot.context())),
+        }
+    }
+}
+
+impl Inflight {
+    pub fn new() -> Self {
+        Inflight {
+            batches: Mutex::new(Vec::new()),
+            entries: AtomicUsize::new(0),
+            succeeded: AtomicUsize::new(0),
+            stuck: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            settled: AtomicU64::new(0),
+            freed: Notify::new(),
+            renewed: Notify::new(),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Takes a batch in; its lease runs from `since`, when the request was sent that brought it.
+    pub fn add(
+        &self,
+        source: &Arc<Source>,
+        coming: Coming,
+        since: Instant,
+        lease: Duration,
+        slots: Vec<Slot>,
+    ) -> Arc<Batch> {
+        self.entries.fetch_add(slots.len(), Ordering::SeqCst);
+        self.bytes.fetch_add(
+            slots.iter().map(|slot| slot.size as usize).sum(),
+            Ordering::SeqCst,
+        );
+        let until = since.saturating_duration_since(self.epoch) + lease;
+        let batch = Arc::new(Batch {
+            source: source.clone(),
+            alone: coming == Coming::Alone,
+            first: coming == Coming::First,
+            since,
+            open: AtomicUsize::new(slots.len()),
+            slots: slots.into(),
+            leased_until: AtomicU64::new(until.as_millis() as u64),
+            fenced: AtomicBool::new(false),
+            epoch: self.epoch,
+        });
+        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
+        batches.push(batch.clone());
+        batch
+    }
+
+    /// The batches with something unsettled.
+    pub fn snapshot(&self) -> Vec<Arc<Batch>> {
+        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
+        batches.clone()
+    }
+
+    /// The batch at a place, as long as something of it is not settled: nothing else can be at its address until then.
+    pub fn at(&self, place: Place) -> Option<Arc<Batch>> {
+        let batches = self.batches.lock().expect("no panic while it is locked");
+        let at = |batch: &&Arc<Batch>| Arc::as_ptr(batch) as usize == place.batch;
+        batches.iter().find(at).cloned()
+    }
+
+    /// Redis has settled these entries, or they are no longer ours to settle.
+    pub fn settle<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
+        let (mut entries, mut bytes) = (0, 0);
+        for slot in slots {
+            if slot.state.fetch_or(SETTLED, Ordering::SeqCst) & PHASE != SETTLED {
+                entries += 1;
+                bytes += slot.size as usize;
+            }
+        }
+        batch.open.fetch_sub(entries, Ordering::SeqCst);
+        self.entries.fetch_sub(entries, Ordering::SeqCst);
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.settled.fetch_add(entries as u64, Ordering::SeqCst);
+        self.freed.notify_one();
+    }
+
+    /// Leases and ids may mean nothing to the server that answers now: nothing starts before it has confirmed them.
+    pub fn lapse_all(&self) {
+        for batch in self.snapshot() {
+            batch.fenced.store(true, Ordering::SeqCst);
+            batch.leased_until.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Tells every handler that waits why it should stop.
+    pub fn cancel_all(&self, why: Cancelled) {
+        for batch in self.snapshot() {
+            batch
+                .slots
+                .iter()
+                .filter_map(Slot::context)
+                .for_each(|ctx| ctx.cancel(why));
+        }
+    }
+
+    /// How many entries are held.
+    pub fn entries(&self) -> usize {
+        self.entries.load(Ordering::SeqCst)
+    }
+
+    /// So many of a batch wait to be acknowledged now.
+    pub fn succeed(&self, entries: usize) {
+        self.succeeded.fetch_add(entries, Ordering::SeqCst);
+        self.freed.notify_one();
+    }
+
+    /// Redis has acknowledged these entries of a batch.
+    pub fn acknowledge<'a>(&self, batch: &Batch, slots: impl ExactSizeIterator<Item = &'a Slot>) {
+        self.succeeded.fetch_sub(slots.len(), Ordering::SeqCst);
+        self.settle(batch, slots);
+    }
+
+    /// How many are held that have succeeded.
+    /// The server refuses to settle so many more, or so many are tried again.
+    pub fn is_refused(&self, entries: usize) {
+        self.stuck.fetch_add(entries, Ordering::SeqCst);
+    }
+
+    pub fn is_tried_again(&self, entries: usize) {
+        self.stuck.fetch_sub(entries, Ordering::SeqCst);
+    }
+
+    /// How many the server refuses to settle.
+    pub fn stuck(&self) -> usize {
+        self.stuck.load(Ordering::SeqCst)
+    }
+
+    pub fn succeeded(&self) -> usize {
+        self.succeeded.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes their fields have.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
+    /// How many have been settled since the worker began.
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::SeqCst)
+    }
+}

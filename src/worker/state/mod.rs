@@ -1,0 +1,13 @@
+//! What the parts of a worker have in common: names and limits, what is in flight, and how they tell each other what
+//! to do. Imports none of its siblings.
+
+pub(super) mod about;
+pub(super) mod inflight;
+pub(super) mod look_ahead;
+pub(super) mod pauses;
+pub(super) mod precedence;
+pub(super) mod quarantine;
+pub(super) mod recent_acks;
+pub(super) mod shared;
+pub(super) mod source;
+pub(super) mod throughput;

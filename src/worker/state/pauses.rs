@@ -1,0 +1,56 @@
+//! What is paused of a stream for the whole group: all of it, or single handlers. Known from Redis, where it survives
+//! restarts; looked for whenever parked entries are.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const STREAM: u8 = 1;
+const HANDLERS: u8 = 2;
+
+/// What is paused of one stream.
+#[derive(Default)]
+pub(crate) struct Pauses {
+    flags: AtomicU8,
+    handlers: Mutex<BTreeSet<String>>,
+}
+
+impl Pauses {
+    /// The whole stream is. Asked for every entry: costs one load.
+    pub fn stream(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & STREAM != 0
+    }
+
+    /// Anything is.
+    pub fn any(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) != 0
+    }
+
+    /// The handler of this type is. Costs one load where none is.
+    pub fn handler(&self, event_type: &str) -> bool {
+        self.flags.load(Ordering::Relaxed) & HANDLERS != 0
+            && self
+                .handlers
+                .lock()
+                .expect("no panic while it is locked")
+                .contains(event_type)
+    }
+
+    /// What Redis says. Answers what is to be told of it, if anything has changed.
+    pub fn learn(&self, stream: bool, handlers: BTreeSet<String>) -> Option<String> {
+        let flags =
+            if stream { STREAM } else { 0 } | if handlers.is_empty() { 0 } else { HANDLERS };
+        let mut known = self.handlers.lock().expect("no panic while it is locked");
+        if self.flags.load(Ordering::Relaxed) == flags && *known == handlers {
+            return None;
+        }
+        *known = handlers;
+        self.flags.store(flags, Ordering::Relaxed);
+        let list = known.iter().map(String::as_str).collect::<Vec<_>>();
+        Some(match (stream, list.is_empty()) {
+            (true, _) => "paused: nothing more of it is handled until it is resumed".to_owned(),
+            (false, false) => format!("paused for {}", list.join(", ")),
+            (false, true) => "resumed".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! How what a dead worker held comes before what this worker holds and has not started.
+//!
+//! An entry is taken over only where a slot is free for it, for it must not wait here if another worker could run it. But
+//! lanes that have entries take every slot as soon as it is free. So as long as something is to be taken over, a lane
+//! that has waited for a slot offers it first; the fetcher answers, with an entry that comes first or without.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// How long a lane waits for an answer to its offer: longer than any but a server in trouble takes.
+const ANSWER: Duration = Duration::from_millis(250);
+
+/// What lanes and the fetcher tell each other.
+#[derive(Default)]
+pub(crate) struct Precedence {
+    wanted: AtomicBool,
+    offered: AtomicUsize,
+    answered: Notify,
+}
+
+impl Precedence {
+    /// Whether something is to be taken over that has found no slot.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// A lane has left the slot that it had waited for, and waits for an answer.
+    pub async fn offer(&self, fetcher: &Notify) {
+        let answered = self.answered.notified();
+        tokio::pin!(answered);
+        answered.as_mut().enable();
+        self.offered.fetch_add(1, Ordering::SeqCst);
+        fetcher.notify_one();
+        let _ = tokio::time::timeout(ANSWER, answered).await;
+    }
+
+    /// How many slots have been offered since this was asked last.
+    pub fn take_offered(&self) -> usize {
+        self.offered.swap(0, Ordering::SeqCst)
+    }
+
+    /// What was offered has been taken or left; `wanted` if there is more to be taken over.
+    pub fn answer(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::SeqCst);
+        self.answered.notify_waiters();
+    }
+}
