@@ -20,7 +20,7 @@ test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the 
 	@servers=$$(scripts/servers both) && eval "$$servers" && \
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-5}" && \
-	cargo test --no-fail-fast $(ARGS)
+	cargo test --workspace --no-fail-fast $(ARGS)
 
 check: ## Check format, lints, documentation (every warning is an error), licences, and what an entry costs in instructions
 	@cargo fmt --version >/dev/null 2>&1 || \
@@ -28,10 +28,7 @@ check: ## Check format, lints, documentation (every warning is an error), licenc
 	@cargo clippy --version >/dev/null 2>&1 || \
 	{ echo "make check needs clippy: install it with 'rustup component add clippy'" >&2; exit 1; }
 	cargo fmt --all --check
-	cargo fmt --manifest-path benches/report/Cargo.toml --check
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --manifest-path benches/report/Cargo.toml --all-targets -- -D warnings
-	cargo test --manifest-path benches/report/Cargo.toml --quiet
+	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if cargo deny --version >/dev/null 2>&1; then \
 	    echo "cargo deny check licenses bans sources"; cargo deny check licenses bans sources; \

@@ -65,6 +65,8 @@ mod reconnect;
 pub mod retry;
 mod rfc3339;
 mod stream;
+#[doc(hidden)]
+pub mod unstable;
 mod upcast;
 mod worker;
 

@@ -12,6 +12,7 @@ fn every_file_it_names_exists() {
         "tests/",
         "scripts/",
         "deploy/",
+        "bench/",
         "benches/",
     ];
     let named: Vec<&str> = text

@@ -23,7 +23,6 @@ mod at_most_once;
 mod bad_input;
 mod batches;
 mod begins_again;
-mod bench;
 mod breakers;
 mod broken_keys;
 mod busy;

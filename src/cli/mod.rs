@@ -5,7 +5,6 @@
 
 mod adding;
 mod aggregate;
-mod bench;
 mod completions;
 mod config;
 mod data;
@@ -30,8 +29,12 @@ mod text;
 pub use failure::CommandError;
 pub use private_server::PrivateServer;
 pub use program::{Command, Program};
+#[doc(hidden)]
+pub use stderr::flush;
 pub use stop::told_to_stop;
 pub use terminal::{print, say};
+#[doc(hidden)]
+pub use text::table;
 
 use std::process::ExitCode;
 

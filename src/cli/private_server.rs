@@ -138,8 +138,8 @@ impl PrivateServer {
         self.janitor.id().cast_signed()
     }
 
-    /// The server's process.
-    pub(super) fn pid(&self) -> Option<u32> {
+    /// The id of the server's process.
+    pub fn pid(&self) -> Option<u32> {
         Some(self.server.as_ref()?.id())
     }
 

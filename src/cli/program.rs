@@ -12,8 +12,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::config::ConfigCommand;
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, bench, completions, config, dlq, logging, pause, projection, publish,
-    run, scheduled, status, stderr,
+    CommandError, aggregate, completions, config, dlq, logging, pause, projection, publish, run,
+    scheduled, status, stderr,
 };
 use crate::config::{Settings, Sources};
 use crate::handler::Registry;
@@ -100,11 +100,6 @@ enum Builtin {
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Measure what this machine and this Redis can do, against the least a worker could do
-    Bench(bench::BenchArgs),
-    /// What `bench` starts for itself
-    #[command(hide = true)]
-    BenchWorker(bench::BenchWorkerArgs),
     /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
 }
@@ -205,11 +200,7 @@ impl Program {
         };
         let globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
-        logging::set_up(match matches.subcommand_name() {
-            // Its worker's comings and goings are not what is asked for.
-            Some("bench") => "warn",
-            _ => "info",
-        })?;
+        logging::set_up()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("streamhand")
@@ -258,8 +249,6 @@ impl Program {
                     config::check(&globals, self.registry).await
                 }
                 Builtin::Config(ConfigCommand::Show) => config::show(&globals, &self.app_shown),
-                Builtin::Bench(args) => bench::run(args, globals.settings()?).await,
-                Builtin::BenchWorker(args) => bench::work(args, globals.settings()?).await,
                 Builtin::Completions(args) => completions::run(args, tree),
             }
         });

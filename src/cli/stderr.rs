@@ -28,7 +28,7 @@ pub(super) struct Stderr;
 
 /// Waits until all that was said is written, but not for a reader that does not read. To be called before the process
 /// ends, and before something else writes to the terminal.
-pub(super) fn flush() {
+pub fn flush() {
     let Some(queue) = queue() else { return };
     let begin = Instant::now();
     let (mut left, mut moved) = (queue.bytes.load(Ordering::Acquire), begin);

@@ -14,7 +14,7 @@ const BROKEN: usize = 24;
 
 /// A table without lines: every row is one line, but on a terminal cells of the `breaking` columns may take several,
 /// and where it is too narrow for that every row is a block.
-pub(super) fn table(header: &[&str], breaking: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(header: &[&str], breaking: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)

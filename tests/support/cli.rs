@@ -148,7 +148,7 @@ impl Cli {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.test {
             None => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
+                let mut command = Command::new(super::PROGRAM);
                 command.args(args);
                 command
             }

@@ -68,7 +68,7 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| {
         let dir = scratch_dir();
         let built = dir.path().join("clock.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock.c");
+        let source = Path::new(super::ROOT).join("tests/support/clock.c");
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
         let ran = Command::new(&compiler)
             .args(["-shared", "-fPIC", "-O1", "-o"])

@@ -43,7 +43,7 @@ impl Kind {
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&on_path)
             .flat_map(|folder| [folder.join("redis-server"), folder.join("valkey-server")]);
-        let fetched = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let fetched = Path::new(super::ROOT)
             .join(".servers")
             .join(self.file_name());
         on_path

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::terminal::{say, screen};
+use streamhand::cli::say;
 
 const BAR: &str = "{bar:30} {pos}/{len} runs, {eta} left {msg}";
 
@@ -37,7 +37,8 @@ impl Progress {
         say(format_args!("{part}: {takes}"));
         if self.terminal {
             let style = ProgressStyle::with_template(BAR).expect("the template is right");
-            self.bar = ProgressBar::with_draw_target(Some(runs), screen()).with_style(style);
+            self.bar = ProgressBar::with_draw_target(Some(runs), ProgressDrawTarget::stderr())
+                .with_style(style);
             self.bar.enable_steady_tick(Duration::from_millis(250));
         }
     }

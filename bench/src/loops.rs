@@ -7,10 +7,10 @@ use redis::{Cmd, ConnectionLike, Value};
 
 use super::measure::refused;
 use super::rig::{GROUP, READER};
-use super::worker::{Stop, Tally};
-use crate::cli::CommandError;
-use crate::config::Settings;
-use crate::stream::Connector;
+use super::tally::{Stop, Tally};
+use streamhand::Settings;
+use streamhand::cli::CommandError;
+use streamhand::unstable::{connect, connect_blocking};
 
 /// How long a read waits, and with it how long a loop goes on after it was told to stop, in ms.
 const BLOCK: u64 = 100;
@@ -21,10 +21,7 @@ pub(super) async fn bare(
     tally: &Tally,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    let link = Connector::new(&settings.redis)?
-        .connect(READER, Duration::from_secs(60))
-        .await?;
-    let mut conn = link.into_inner();
+    let mut conn = connect(&settings.redis, READER, Duration::from_secs(60)).await?;
     let stream = &settings.worker.streams[0];
     let read = read(stream, 500);
     while !stop.is_set() {
@@ -47,7 +44,7 @@ pub(super) fn blocking(
     tally: &Tally,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    let mut conn = Connector::new(&settings.redis)?.connect_blocking()?;
+    let mut conn = connect_blocking(&settings.redis)?;
     let mut name = redis::cmd("CLIENT");
     let () = name
         .arg("SETNAME")

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use super::piles::Pile;
 use super::{Kind, Ran};
-use crate::cli::CommandError;
-use crate::cli::bench::Sizes;
-use crate::cli::bench::crew::Job;
-use crate::cli::bench::events::fill;
-use crate::cli::bench::figures::Percentiles;
-use crate::cli::bench::pacer::Timetable;
-use crate::cli::bench::rig::Rig;
-use crate::cli::bench::runs::{Figures, backlog, paced};
-use crate::cli::bench::worker::Way;
+use crate::Sizes;
+use crate::events::fill;
+use crate::figures::Percentiles;
+use crate::job::Job;
+use crate::job::Way;
+use crate::pacer::Timetable;
+use crate::rig::Rig;
+use crate::runs::{Figures, backlog, paced};
+use streamhand::cli::CommandError;
 
 /// Events of a run with a backlog.
 const EVENTS: u64 = 500_000;

@@ -17,10 +17,10 @@ use super::load::publish_to_nobody;
 use super::rig::Rig;
 use super::runs::Figures;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
-use crate::cli::text::table;
 use idle::Idle;
 use series::{Case, Series};
+use streamhand::cli::CommandError;
+use streamhand::unstable::table;
 
 /// By how much a cost may grow.
 const FLAT: f64 = 1.2;

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::crew::Job;
 use super::events::fill;
 use super::figures::ratio;
+use super::job::Job;
+use super::job::Way;
 use super::rig::Rig;
 use super::runs::{Figures, backlog};
-use super::worker::Way;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
+use streamhand::cli::CommandError;
 
 const EVENTS: u64 = 1_000_000;
 

@@ -1,10 +1,13 @@
-//! `bench`: what this machine and this Redis can do, and how near to it the runtime comes. Every figure that compares is
+//! `streamhand-bench`: what this machine and this Redis can do, and how near to it the runtime comes. Every figure that compares is
 //! a ratio of runs that took turns on one server.
+
+#![forbid(unsafe_code)]
 
 mod crew;
 mod events;
 mod eventstore;
 mod figures;
+mod job;
 mod latency;
 mod load;
 mod loops;
@@ -16,24 +19,130 @@ mod publish;
 mod rig;
 mod runs;
 mod scale;
+mod tally;
 mod throughput;
 mod worker;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use streamhand::cli::{CommandError, Program, print, say, told_to_stop};
+use streamhand::config::Sources;
+use streamhand::unstable::flush;
+use streamhand::{Registry, Settings};
 
-use super::terminal::print;
-use super::{CommandError, told_to_stop};
-use crate::config::Settings;
 use progress::Progress;
 use rig::Rig;
-pub(super) use worker::{BenchWorkerArgs, run as work};
+use worker::BenchWorkerArgs;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Measures what this machine and this Redis can do, against the least a worker could do",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    bench: BenchArgs,
+    /// The configuration [default: config.toml, where there is one]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STREAMHAND_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// The server, in place of redis.url [env: STREAMHAND_REDIS]
+    #[arg(long, global = true, value_name = "URL")]
+    redis: Option<String>,
+    #[command(subcommand)]
+    own: Option<Own>,
+}
+
+/// What the bench starts for itself.
+#[derive(Subcommand)]
+enum Own {
+    /// One of the processes a measurement runs on
+    #[command(hide = true)]
+    BenchWorker(BenchWorkerArgs),
+    /// The command `publish` of every program of streamhand's
+    #[command(hide = true)]
+    BenchPublish {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if error.code() != 0 {
+                say(format_args!("error: {error}"));
+            }
+            flush();
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), CommandError> {
+    let runtime = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        runtime.map_err(|error| CommandError::failed(format!("can't start: {error}")))
+    };
+    match &cli.own {
+        Some(Own::BenchPublish { arguments }) => {
+            let arguments = arguments.iter().map(String::as_str);
+            Program::new(Registry::new())
+                .run_from(["streamhand", "publish"].into_iter().chain(arguments))
+        }
+        Some(Own::BenchWorker(args)) => {
+            log("info");
+            runtime()?.block_on(worker::run(args, cli.settings()?))
+        }
+        None => {
+            // Its workers' comings and goings are not what is asked for.
+            log("warn");
+            runtime()?.block_on(run(&cli.bench, cli.settings()?))
+        }
+    }
+}
+
+/// Logs go to standard error.
+fn log(default: &str) {
+    let filter = std::env::var("STREAMHAND_LOG").unwrap_or_else(|_| default.to_owned());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+impl Cli {
+    fn settings(&self) -> Result<Settings, CommandError> {
+        let mut sources = Sources::from_process();
+        if self.config.is_some() {
+            sources.file.clone_from(&self.config);
+        }
+        if let Some(url) = &self.redis {
+            let url = ("redis.url".to_owned(), url.clone());
+            sources.overrides.push(url);
+        }
+        Ok(Settings::load(sources)?)
+    }
+}
 
 #[derive(Args)]
-pub(super) struct BenchArgs {
+struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = Part::Throughput)]
     part: Part,
@@ -90,10 +199,10 @@ trait Measured: erased::Json {
     fn text(&self) -> String;
 }
 
-pub(super) async fn run(args: BenchArgs, settings: Settings) -> Result<(), CommandError> {
+async fn run(args: &BenchArgs, settings: Settings) -> Result<(), CommandError> {
     if !args.only.is_empty() && args.part != Part::Scale {
         return Err(CommandError::usage(
-            "--only is for scale: streamhand bench scale --only …",
+            "--only is for scale: streamhand-bench scale --only …",
         ));
     }
     let sizes = Sizes {
@@ -107,7 +216,7 @@ pub(super) async fn run(args: BenchArgs, settings: Settings) -> Result<(), Comma
     let measured = tokio::select! {
         biased;
         () = stop => Err(CommandError::failed("stopped; nothing was left on the server")),
-        measured = measure(&mut rig, &args, &sizes) => measured,
+        measured = measure(&mut rig, args, &sizes) => measured,
     };
     rig.progress.end();
     // Also where it was stopped or went wrong: on a server in use nothing may stay.
@@ -193,7 +302,7 @@ mod erased {
         fn json(&self, server: &str) -> Result<String, CommandError> {
             let headed = Headed {
                 server,
-                streamhand: env!("CARGO_PKG_VERSION"),
+                streamhand: streamhand::unstable::VERSION,
                 measured: self,
             };
             serde_json::to_string(&headed).map_err(|error| CommandError::failed(error.to_string()))

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::cli::CommandError;
-use crate::cli::bench::crew::{Crew, Job};
-use crate::cli::bench::events::fill;
-use crate::cli::bench::rig::{GROUP, Rig};
-use crate::cli::bench::worker::Way;
-use crate::stream::PROTOCOL;
+use crate::crew::Crew;
+use crate::events::fill;
+use crate::job::Job;
+use crate::job::Way;
+use crate::rig::{GROUP, Rig};
+use streamhand::cli::CommandError;
+use streamhand::unstable::PROTOCOL;
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

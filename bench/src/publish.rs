@@ -16,11 +16,11 @@ use super::figures::{median, ratio};
 use super::measure::{own_cpu, refused};
 use super::rig::Rig;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
-use crate::cli::text::table;
-use crate::codec::{self, Format};
-use crate::event::Event;
-use crate::stream::Connector;
+use streamhand::Event;
+use streamhand::cli::CommandError;
+use streamhand::codec;
+use streamhand::unstable::connect;
+use streamhand::unstable::table;
 
 const EVENTS: u64 = 1_000_000;
 const PIPELINE: u64 = 500;
@@ -130,18 +130,15 @@ type Values = (Vec<u8>, String, String);
 
 fn ready_made() -> Result<Vec<Values>, CommandError> {
     let values = |n| {
-        let data = codec::encode(Format::MessagePack, &Sample::numbered(n))?;
+        let data = Sample::numbered(n).encode()?;
         let time = humantime::format_rfc3339_millis(SystemTime::now());
-        Ok((data.to_vec(), Uuid::now_v7().to_string(), time.to_string()))
+        Ok((data, Uuid::now_v7().to_string(), time.to_string()))
     };
     (500_000..500_000 + PIPELINE).map(values).collect()
 }
 
 async fn bare(rig: &Rig, stream: &str, values: &[Values], events: u64) -> Result<(), CommandError> {
-    let link = Connector::new(&rig.redis)?
-        .connect("streamhand:bench", Duration::from_secs(60))
-        .await?;
-    let mut conn = link.into_inner();
+    let mut conn = connect(&rig.redis, "streamhand:bench", Duration::from_secs(60)).await?;
     let mut left = events;
     while left > 0 {
         let some = left.min(PIPELINE) as usize;
@@ -179,10 +176,9 @@ fn write_lines(rig: &Rig, events: u64) -> Result<PathBuf, CommandError> {
 async fn publish_lines(rig: &Rig, stream: &str, lines: &Path) -> Result<(), CommandError> {
     let failed = |error: std::io::Error| CommandError::failed(format!("can't publish: {error}"));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(["bench-publish", "--", stream, Sample::TYPE, "--file"]);
+    command.arg(lines);
     command.arg("--config").arg(rig.client_configuration()?);
-    command
-        .args(["publish", stream, Sample::TYPE, "--file"])
-        .arg(lines);
     without_settings(&mut command)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -3,16 +3,16 @@
 
 use serde::Serialize;
 
-use super::crew::Job;
 use super::figures::{self, Percentiles, difference, median, ratio};
+use super::job::Job;
+use super::job::Way;
 use super::pacer::Timetable;
 use super::places::Places;
 use super::rig::Rig;
 use super::runs::{Paced, paced};
-use super::worker::Way;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
-use crate::cli::text::table;
+use streamhand::cli::CommandError;
+use streamhand::unstable::table;
 
 const RATES: [u64; 3] = [100, 1_000, 10_000];
 const SECONDS: f64 = 10.0;

@@ -6,12 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::crew::Job;
+use super::job::Job;
 use super::measure::{Meter, field};
 use super::progress::Progress;
-use crate::cli::CommandError;
-use crate::cli::private_server::PrivateServer;
-use crate::config::{RedisSettings, RedisUrl};
+use streamhand::cli::CommandError;
+use streamhand::cli::PrivateServer;
+use streamhand::config::{RedisSettings, RedisUrl};
 
 /// The group that works on every stream here.
 pub(super) const GROUP: &str = "bench";

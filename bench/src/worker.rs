@@ -1,30 +1,30 @@
 //! `bench-worker`, which is not for people: one of the processes a measurement runs on. See [`crew`](super::crew).
 
 use std::io::{BufRead, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use hdrhistogram::Histogram;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::events::{Due, Sample};
-use super::measure::{memory_mb, now_ns, own_cpu};
-use super::{figures, loops};
-use crate::cli::CommandError;
-use crate::config::Settings;
-use crate::context::Context;
-use crate::failure::Failure;
-use crate::handler::Registry;
-use crate::worker::Worker;
+use super::events::Sample;
+use super::job::Way;
+use super::loops;
+use super::measure::memory_mb;
+use super::tally::{Stop, Tally};
+use streamhand::Context;
+use streamhand::Failure;
+use streamhand::Registry;
+use streamhand::Settings;
+use streamhand::Worker;
+use streamhand::cli::CommandError;
 
 /// How often it tells how much it has handled; where latencies are measured it must not disturb them.
 const TELL: Duration = Duration::from_millis(5);
 const TELL_SELDOM: Duration = Duration::from_millis(50);
 
 #[derive(Args)]
-pub(in crate::cli) struct BenchWorkerArgs {
+pub(super) struct BenchWorkerArgs {
     way: Way,
     /// Handlers wait so many milliseconds, on average
     #[arg(long)]
@@ -37,19 +37,6 @@ pub(in crate::cli) struct BenchWorkerArgs {
     due: bool,
 }
 
-/// A way to work through a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Way {
-    /// The runtime as its users run it, with all that is on by default.
-    Streamhand,
-    /// XREADGROUP COUNT 500, the ids moved out of the reply, one XACK; no handler.
-    Bare,
-    /// The same on a blocking socket.
-    Blocking,
-    /// The same, but one entry at a time.
-    OneByOne,
-}
-
 /// What a process says at its end.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Report {
@@ -59,38 +46,15 @@ pub(super) struct Report {
     pub latencies: Vec<(u64, u64)>,
 }
 
-/// What has been handled.
-pub(super) struct Tally {
-    handled: AtomicU64,
-    latencies: Option<Mutex<Histogram<u64>>>,
-}
-
-impl Way {
-    pub fn name(self) -> &'static str {
-        match self {
-            Way::Streamhand => "streamhand",
-            Way::Bare => "bare",
-            Way::Blocking => "blocking",
-            Way::OneByOne => "one-by-one",
-        }
-    }
-}
-
-pub(in crate::cli) async fn run(
-    args: BenchWorkerArgs,
-    settings: Settings,
-) -> Result<(), CommandError> {
-    let tally = Arc::new(Tally {
-        handled: AtomicU64::new(0),
-        latencies: args.due.then(|| Mutex::new(figures::histogram())),
-    });
+pub(super) async fn run(args: &BenchWorkerArgs, settings: Settings) -> Result<(), CommandError> {
+    let tally = Arc::new(Tally::new(args.due));
     say("ready");
     let stop = told_to_go(&tally)?;
     tell(tally.clone(), if args.due { TELL_SELDOM } else { TELL });
     match args.way {
         Way::Streamhand => {
-            let worker = Worker::new(settings, registry(&args, &tally))?;
-            let summary = worker.run(stopped(&stop)).await?;
+            let worker = Worker::new(settings, registry(args, &tally))?;
+            let summary = worker.run(stop.wait()).await?;
             if summary.unsettled > 0 {
                 return Err(CommandError::failed("not everything could be settled"));
             }
@@ -108,7 +72,7 @@ pub(in crate::cli) async fn run(
         }
     }
     let report = Report {
-        handled: tally.handled.load(Ordering::Acquire),
+        handled: tally.count(),
         peak_mb: memory_mb("self", "VmHWM"),
         latencies: tally.latencies(),
     };
@@ -145,58 +109,6 @@ fn registry(args: &BenchWorkerArgs, tally: &Arc<Tally>) -> Registry {
     })
 }
 
-impl Tally {
-    /// An event of this amount was handled.
-    pub fn handled(&self, amount: u64) {
-        self.handled.fetch_add(1, Ordering::Relaxed);
-        if let Some(latencies) = &self.latencies
-            && let Some(due) = Due::of(amount)
-        {
-            record(
-                &mut latencies.lock().expect("no panic while it is locked"),
-                due,
-                now_ns(),
-            );
-        }
-    }
-
-    /// So many events were there to be handled at the same time, with their data.
-    pub fn handled_all<'a>(&self, count: usize, data: impl FnOnce() -> Vec<&'a [u8]>) {
-        self.handled.fetch_add(count as u64, Ordering::Relaxed);
-        if let Some(latencies) = &self.latencies {
-            let (now, mut latencies) = (
-                now_ns(),
-                latencies.lock().expect("no panic while it is locked"),
-            );
-            for due in data().into_iter().filter_map(Due::of_data) {
-                record(&mut latencies, due, now);
-            }
-        }
-    }
-
-    /// How far it is, and the CPU time it took.
-    fn mark(&self) -> String {
-        let (handled, cpu) = (self.handled.load(Ordering::Acquire), own_cpu());
-        format!("mark {handled} {}", cpu.as_nanos())
-    }
-
-    /// What was recorded, as values and how often each was met.
-    fn latencies(&self) -> Vec<(u64, u64)> {
-        let Some(latencies) = &self.latencies else {
-            return Vec::new();
-        };
-        let latencies = latencies.lock().expect("no panic while it is locked");
-        let recorded = latencies.iter_recorded();
-        recorded
-            .map(|value| (value.value_iterated_to(), value.count_at_value()))
-            .collect()
-    }
-}
-
-fn record(latencies: &mut Histogram<u64>, due: Due, now: u64) {
-    latencies.saturating_record(now.saturating_sub(due.0));
-}
-
 /// Waits for the word. What it answers is set when there is nobody left to listen.
 fn told_to_go(tally: &Arc<Tally>) -> Result<Arc<Stop>, CommandError> {
     let mut line = String::new();
@@ -213,27 +125,9 @@ fn told_to_go(tally: &Arc<Tally>) -> Result<Arc<Stop>, CommandError> {
                 _ => break,
             }
         }
-        set.flag.store(true, Ordering::Release);
-        set.token.cancel();
+        set.set();
     });
     Ok(stop)
-}
-
-/// Whether it is to end.
-#[derive(Default)]
-pub(super) struct Stop {
-    flag: AtomicBool,
-    token: tokio_util::sync::CancellationToken,
-}
-
-impl Stop {
-    pub fn is_set(&self) -> bool {
-        self.flag.load(Ordering::Acquire)
-    }
-}
-
-async fn stopped(stop: &Stop) {
-    stop.token.cancelled().await;
 }
 
 /// Tells how much has been handled, whenever there is something new.
@@ -242,7 +136,7 @@ fn tell(tally: Arc<Tally>, every: Duration) {
         let mut told = 0;
         loop {
             std::thread::sleep(every);
-            let handled = tally.handled.load(Ordering::Acquire);
+            let handled = tally.count();
             if handled != told {
                 say(&handled.to_string());
                 told = handled;

@@ -7,23 +7,22 @@ use std::time::Instant;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Script, Value};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::{Rate, Updates};
-use crate::aggregate_events;
-use crate::cli::CommandError;
-use crate::cli::bench::events::Sample;
-use crate::cli::bench::figures::{Percentiles, histogram};
-use crate::cli::bench::measure::{own_cpu, refused};
-use crate::cli::bench::rig::Rig;
-use crate::codec::{self, Format};
-use crate::error::Error;
-use crate::event::Envelope;
-use crate::event::with_id;
-use crate::eventstore::{
+use crate::events::Sample;
+use crate::figures::{Percentiles, histogram};
+use crate::measure::{own_cpu, refused};
+use crate::rig::Rig;
+use streamhand::Envelope;
+use streamhand::Error;
+use streamhand::aggregate_events;
+use streamhand::cli::CommandError;
+use streamhand::codec::Format;
+use streamhand::eventstore::{
     Aggregate, AggregateId, EventKind, EventStore, Expected, PublicStreams, RedisEventStore,
     Repository, UpdateError,
 };
-use crate::stream::Connector;
 
 /// Over so many aggregates appends are spread.
 const SPREAD: u64 = 100;
@@ -72,10 +71,7 @@ fn sample(n: u64) -> Result<Envelope, Error> {
 
 async fn connect(rig: &Rig) -> Result<MultiplexedConnection, CommandError> {
     let timeout = std::time::Duration::from_secs(60);
-    let link = Connector::new(&rig.redis)?
-        .connect("streamhand:bench", timeout)
-        .await?;
-    Ok(link.into_inner())
+    Ok(streamhand::unstable::connect(&rig.redis, "streamhand:bench", timeout).await?)
 }
 
 /// Runs one task for each that is to be under way at once, and measures until all have ended.
@@ -145,7 +141,8 @@ pub(super) async fn bare_append(
     let stream = rig.stream();
     let conn = connect(rig).await?;
     let now = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
-    let event = with_id(sample(appends / 2)?)
+    let event = sample(appends / 2)?
+        .with("id", Uuid::now_v7().to_string())
         .with("subject", counter(SPREAD / 2).as_str())
         .with("time", now);
     let each = appends / SPREAD * SPREAD / at_once;
@@ -250,7 +247,7 @@ async fn bare_load(mut conn: MultiplexedConnection, key: &str) -> Result<u64, Co
             if let [Value::BulkString(name), Value::BulkString(data)] = pair
                 && name == b"data"
             {
-                let sample: Sample = codec::decode(codec::MSGPACK.as_bytes(), data)
+                let sample: Sample = rmp_serde::from_slice(data)
                     .map_err(|error| CommandError::failed(error.to_string()))?;
                 sum = sum.wrapping_add(sample.amount());
             }

@@ -8,10 +8,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::cli::CommandError;
-use crate::config::RedisSettings;
-use crate::config::redact::redacted;
-use crate::stream::Connector;
+use streamhand::cli::CommandError;
+use streamhand::config::RedisSettings;
+use streamhand::unstable::connect;
+use streamhand::unstable::redacted;
 
 /// What nobody but the measurement and the publishers says while something is measured.
 const NOT_COUNTED: [&str; 2] = ["info", "xadd"];
@@ -41,11 +41,9 @@ pub(super) struct Cost {
 
 impl Meter {
     pub async fn connect(settings: &RedisSettings) -> Result<Self, CommandError> {
-        let link = Connector::new(settings)?
-            .connect("streamhand:bench", Duration::from_secs(60))
-            .await?;
+        let conn = connect(settings, "streamhand:bench", Duration::from_secs(60)).await?;
         Ok(Meter {
-            conn: link.into_inner(),
+            conn,
             asked: BTreeMap::new(),
         })
     }

@@ -12,27 +12,13 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Notify, oneshot};
 
 use super::figures;
+use super::job::Job;
 use super::rig::Rig;
-use super::worker::{Report, Way};
-use crate::cli::CommandError;
+use super::worker::Report;
+use streamhand::cli::CommandError;
 
 /// How long a process may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What each process of a crew does.
-#[derive(Clone)]
-pub(super) struct Job {
-    pub way: Way,
-    pub streams: Vec<String>,
-    pub concurrency: Option<usize>,
-    pub lease: Option<Duration>,
-    /// How long a handler waits, on average.
-    pub wait: Option<Duration>,
-    /// Every handler fails.
-    pub fails: bool,
-    /// The events tell when they were due.
-    pub due: bool,
-}
 
 /// Processes that do the same job.
 pub(super) struct Crew {
@@ -66,21 +52,6 @@ struct State {
     handled_at_mark: AtomicU64,
     cpu_at_mark: AtomicU64,
     ended: AtomicBool,
-}
-
-impl Job {
-    /// The runtime with a handler that does nothing.
-    pub fn new(way: Way, streams: &[String]) -> Self {
-        Job {
-            way,
-            streams: streams.to_vec(),
-            concurrency: None,
-            lease: None,
-            wait: None,
-            fails: false,
-            due: false,
-        }
-    }
 }
 
 /// How far a crew was at some moment, and the CPU time of all its processes.
@@ -252,8 +223,8 @@ impl Member {
             .append(true)
             .open(&crew.log)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--config").arg(configuration);
         command.arg("bench-worker").arg(job.way.name());
+        command.arg("--config").arg(configuration);
         if let Some(wait) = job.wait {
             command.arg("--wait").arg(wait.as_millis().to_string());
         }

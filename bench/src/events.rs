@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::rig::Rig;
-use crate::cli::CommandError;
-use crate::event::Event;
-use crate::publisher::Publisher;
+use streamhand::Event;
+use streamhand::Publisher;
+use streamhand::cli::CommandError;
 
 /// Set in the amount of an event that is sent before a measurement begins.
 const WARM_UP: u64 = 1 << 63;
@@ -55,6 +55,11 @@ impl Sample {
     pub fn amount(&self) -> u64 {
         self.amount
     }
+
+    /// Its data, as the publisher encodes it.
+    pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
+        rmp_serde::to_vec_named(self).map_err(|error| CommandError::failed(error.to_string()))
+    }
 }
 
 impl Due {
@@ -101,13 +106,12 @@ pub(super) async fn fill(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Format, encode};
 
     #[test]
     fn the_due_time_is_read_without_decoding_and_not_of_those_that_warm_up() {
         for (counts, wanted) in [(true, Some(1 << 40)), (false, None)] {
             let sample = Sample::due(7, Due(1 << 40), counts);
-            let data = encode(Format::MessagePack, &sample).unwrap();
+            let data = sample.encode().unwrap();
             assert_eq!(Due::of_data(&data).map(|due| due.0), wanted);
             assert_eq!(Due::of(sample.amount()).map(|due| due.0), wanted);
         }
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn a_filled_event_has_about_the_size_wanted() {
         for bytes in [100, 1_000, 100_000] {
-            let data = encode(Format::MessagePack, &Sample::filled(123_456, bytes)).unwrap();
+            let data = Sample::filled(123_456, bytes).encode().unwrap();
             assert!(
                 data.len().abs_diff(bytes) <= 8,
                 "{} for {bytes}",

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::figures::{Percentiles, median, ratio};
 use super::rig::Rig;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
-use crate::cli::text::table;
+use streamhand::cli::CommandError;
+use streamhand::unstable::table;
 
 const APPENDS: u64 = 20_000;
 /// How many appends are under way at once.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::figures::{Percentiles, difference, median, ratio};
+use super::job::Way;
 use super::latency;
 use super::pacer::Timetable;
 use super::rig::Rig;
 use super::runs::{Paced, paced};
-use super::worker::Way;
 use super::{Measured, Sizes};
-use crate::cli::CommandError;
-use crate::cli::text::table;
+use streamhand::cli::CommandError;
+use streamhand::unstable::table;
 
 const PER_SECOND: u64 = 10_000;
 const SECONDS: f64 = 10.0;

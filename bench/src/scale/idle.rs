@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::piles::Pile;
-use crate::cli::CommandError;
-use crate::cli::bench::Sizes;
-use crate::cli::bench::crew::{Crew, Job};
-use crate::cli::bench::measure::memory_mb;
-use crate::cli::bench::rig::Rig;
-use crate::cli::bench::worker::Way;
-use crate::cli::text::table;
+use crate::Sizes;
+use crate::crew::Crew;
+use crate::job::Job;
+use crate::job::Way;
+use crate::measure::memory_mb;
+use crate::rig::Rig;
+use streamhand::cli::CommandError;
+use streamhand::unstable::table;
 
 /// Shorter than the default, so that all that happens once in ten leases happens in a minute: with the default lease
 /// a worker costs less.

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn measured(server: &Server, args: &[&str]) -> Value {
     let mut redis = server.connect().await;
     let report = Cli::new(server, "")
-        .run(&[&["bench"], args, &["--small", "--json"]].concat())
+        .run(&[args, &["--small", "--json"]].concat())
         .await
         .json();
     assert_eq!(keys(&mut redis).await, 0, "keys left by {args:?}");
@@ -57,7 +57,7 @@ on_both_servers! {
     async fn it_measures_throughput_unless_told_otherwise(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
-        let report = cli.run(&["bench", "--events", "5000", "--runs", "2", "--json"]).await.json();
+        let report = cli.run(&["--events", "5000", "--runs", "2", "--json"]).await.json();
         for path in ["throughput_ratio", "redis_cpu_ratio", "client_cpu_ratio", "redis_busy", "bare.per_second",
             "runtime.per_second", "runtime.commands", "rounds.1.runtime.redis_us"] {
             figure(&report, path);
@@ -70,7 +70,7 @@ on_both_servers! {
     }
 
     async fn what_it_prints_for_people_says_what_was_compared(server: Server) {
-        let text = Cli::new(&server, "").run(&["bench", "--small"]).await.ok();
+        let text = Cli::new(&server, "").run(&["--small"]).await.ok();
         for words in ["bare loop", "streamhand", "messages/s", "in terms of the bare loop"] {
             assert!(text.contains(words), "{words:?} in\n{text}");
         }
@@ -170,14 +170,14 @@ on_both_servers! {
     async fn a_series_can_be_measured_alone(server: Server) {
         let report = measured(&server, &["scale", "--only", "backlog"]).await;
         assert_eq!(report["series"].as_array().map(Vec::len), Some(1));
-        let refused = Cli::new(&server, "").run(&["bench", "--only", "backlog"]).await.failed(2);
+        let refused = Cli::new(&server, "").run(&["--only", "backlog"]).await.failed(2);
         assert!(refused.contains("--only"), "{refused}");
     }
 
     async fn stopped_in_the_middle_it_takes_its_keys_and_its_processes_along(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
-        let mut bench = cli.command(&["bench", "load", "--seconds", "600"]).spawn().expect("the program");
+        let mut bench = cli.command(&["load", "--seconds", "600"]).spawn().expect("the program");
         eventually(PATIENCE, "workers at work", async || {
             let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
             clients.contains("name=streamhand:bench:read") || keys(&mut redis).await > 0

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::crew::{Crew, Job, Mark};
+use super::crew::{Crew, Mark};
 use super::figures::{self, median};
+use super::job::Job;
+use super::job::Way;
 use super::measure::{Cost, now_ns};
 use super::pacer::{Pacer, Timetable};
 use super::rig::{GROUP, READER, Rig};
-use super::worker::Way;
-use crate::cli::CommandError;
+use streamhand::cli::CommandError;
 
 /// The longest a run may take beyond what it is planned to.
 const PATIENCE: Duration = Duration::from_secs(120);

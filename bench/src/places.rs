@@ -4,9 +4,9 @@
 //! has a CPU of its own, and server and worker have the others.
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use elsewhere::Places;
+pub(crate) use elsewhere::Places;
 #[cfg(target_os = "linux")]
-pub(super) use linux::Places;
+pub(crate) use linux::Places;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -14,11 +14,11 @@ mod linux {
     use rustix::process::Pid;
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    use crate::cli::CommandError;
+    use streamhand::cli::CommandError;
 
     /// The CPUs of a run's processes.
     #[derive(Clone)]
-    pub(in crate::cli::bench) struct Places {
+    pub(crate) struct Places {
         all: CpuSet,
         publisher: CpuSet,
         others: CpuSet,
@@ -131,11 +131,11 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
-    use crate::cli::CommandError;
+    use streamhand::cli::CommandError;
 
     /// Only Linux can be told.
     #[derive(Clone)]
-    pub(in crate::cli::bench) enum Places {}
+    pub(crate) enum Places {}
 
     impl Places {
         pub fn apart() -> Option<Self> {
