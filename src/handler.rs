@@ -19,6 +19,7 @@ use crate::event_type;
 use crate::eventstore::{Aggregate, Projection, Registered, projection};
 use crate::failure::{BoxError, Failure};
 use crate::middleware::{Handler, HandlerFuture};
+use crate::sync::{read, write};
 use crate::upcast::Upcasters;
 
 /// Which handler handles which type of event.
@@ -182,10 +183,7 @@ impl Registry {
         Out: Serialize,
     {
         let place = Location::caller();
-        self.upcasters
-            .write()
-            .expect("no panic while it is locked")
-            .add(E::TYPE, E::VERSION, from, place, step);
+        write(&self.upcasters).add(E::TYPE, E::VERSION, from, place, step);
         self
     }
 
@@ -431,10 +429,6 @@ fn decode_older<E: DeserializeOwned>(
         Some(data) => codec::decode(envelope.content_type().as_bytes(), &data),
     }
     .map_err(Failure::undecodable)
-}
-
-fn read(upcasters: &RwLock<Upcasters>) -> RwLockReadGuard<'_, Upcasters> {
-    upcasters.read().expect("no panic while it is locked")
 }
 
 impl fmt::Debug for Registry {

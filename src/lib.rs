@@ -65,6 +65,7 @@ mod reconnect;
 pub mod retry;
 mod rfc3339;
 mod stream;
+mod sync;
 #[doc(hidden)]
 pub mod unstable;
 mod upcast;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::effects::{CommitError, Committed, Effect, Refusal};
 use crate::event::Envelope;
+use crate::sync::lock;
 
 /// Most fields of an emitted event: Lua's unpack ends at some 8,000 values.
 pub(crate) const MOST_FIELDS: usize = 3500;
@@ -84,7 +85,7 @@ impl Items {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no panic while it is locked")
+        lock(&self.inner)
     }
 
     /// Adds the event that `make` makes for its place.

@@ -8,6 +8,7 @@ use super::events::StoredEvent;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
+use crate::sync::read;
 use crate::upcast::Upcasters;
 
 /// The event of an aggregate.
@@ -61,7 +62,7 @@ pub(super) fn decode_one_of<E: AggregateEvent>(
     let upcast = match version == kind.version {
         true => None,
         false => {
-            let upcasters = upcasters.read().expect("no panic while it is locked");
+            let upcasters = read(upcasters);
             upcasters
                 .upcast(envelope)
                 .map_err(|failure| failure.to_string())?

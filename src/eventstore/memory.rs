@@ -13,6 +13,7 @@ use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;
+use crate::sync::lock;
 
 /// Keeps aggregates in memory, for tests, as [`RedisEventStore`](super::RedisEventStore) does in Redis. Clones share
 /// what is kept.
@@ -69,7 +70,7 @@ impl MemoryEventStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().expect("no panic while it is locked")
+        lock(&self.kept)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::event::Event;
 use crate::failure::Failure;
 use crate::handler::Registry;
 use crate::retry::Backoff;
+use crate::sync::{read, write};
 use crate::upcast::Upcasters;
 
 /// How long an update waits after a conflict: not long, for others have just been done. Where 16 write one aggregate, a
@@ -92,10 +93,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         Out: Serialize,
     {
         let place = Location::caller();
-        self.upcasters
-            .write()
-            .expect("no panic while it is locked")
-            .add(E::TYPE, E::VERSION, from, place, step);
+        write(&self.upcasters).add(E::TYPE, E::VERSION, from, place, step);
         self
     }
 
@@ -116,7 +114,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
                 .find(|kind| kind.event_type == event_type)
                 .map(|kind| kind.version)
         };
-        let upcasters = self.upcasters.read().expect("no panic while it is locked");
+        let upcasters = read(&self.upcasters);
         let problems = upcasters.problems(version_of);
         match problems.is_empty() {
             true => Ok(()),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -13,6 +13,7 @@ use super::breaker::{Held, Machine, Outcome, State, Ticket};
 use crate::config::{BreakerScope, BreakerSettings};
 use crate::delay;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 /// All circuit breakers of a process.
 #[derive(Debug, Default)]
@@ -298,8 +299,4 @@ impl fmt::Debug for Circuit {
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no panic while it is locked")
 }

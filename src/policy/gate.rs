@@ -12,6 +12,7 @@ use super::rate::{Granted, Local};
 use crate::config::{HandlerPolicy, Rate, RateScope};
 use crate::delay;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 /// Most entries of one handler that wait in Redis because it found a service's breaker open. Where there are so many, no
 /// more of its are read until some of them are due.
@@ -140,7 +141,7 @@ impl Gate {
 
     /// An entry was put back into Redis, for so long.
     pub fn put_back(&self, delay: Duration) {
-        let mut due = self.put_back.lock().expect("no panic while it is locked");
+        let mut due = lock(&self.put_back);
         if due.len() < PUT_BACK * 2 {
             due.push(Reverse(delay::after(Instant::now(), delay)));
         }
@@ -148,10 +149,7 @@ impl Gate {
 
     /// What was put back comes back before it was due.
     pub fn forget_put_back(&self) {
-        self.put_back
-            .lock()
-            .expect("no panic while it is locked")
-            .clear();
+        lock(&self.put_back).clear();
     }
 
     /// Where as many were put back as may be: how long until some of them are due.
@@ -159,14 +157,14 @@ impl Gate {
         if self.waiting() < PUT_BACK {
             return None;
         }
-        let due = self.put_back.lock().expect("no panic while it is locked");
+        let due = lock(&self.put_back);
         let Reverse(first) = due.peek()?;
         Some(first.saturating_duration_since(Instant::now()))
     }
 
     /// How many wait in Redis because they were put back.
     pub fn waiting(&self) -> usize {
-        let mut due = self.put_back.lock().expect("no panic while it is locked");
+        let mut due = lock(&self.put_back);
         let now = Instant::now();
         while due.peek().is_some_and(|Reverse(at)| *at <= now) {
             due.pop();

@@ -12,6 +12,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::config::Rate;
 use crate::delay;
+use crate::sync::lock;
 
 /// How long nothing starts where the group's rate can't be counted, at first and at most.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -62,13 +63,13 @@ impl Local {
             Ok(state) => (Ok(()), state.remaining_burst_capacity()),
             Err(not_before) => (Err(not_before.wait_time_from(self.clock.now())), 0),
         };
-        *self.left.lock().expect("no panic while it is locked") = (left, Instant::now());
+        *lock(&self.left) = (left, Instant::now());
         answer
     }
 
     /// How many could start now, and when the next could where that is none.
     pub fn room(&self) -> (usize, Duration) {
-        let (left, since) = *self.left.lock().expect("no panic while it is locked");
+        let (left, since) = *lock(&self.left);
         let passed = since.elapsed();
         let came = passed.as_nanos() / self.interval.as_nanos();
         let left = u32::try_from(came).unwrap_or(u32::MAX).saturating_add(left);
@@ -92,7 +93,7 @@ impl Granted {
 
     /// Redis has granted so many; where it was fewer than asked for, it has no more for so long.
     pub fn grant(&self, granted: u32, dry_for: Option<Duration>) {
-        let mut share = self.share.lock().expect("no panic while it is locked");
+        let mut share = lock(&self.share);
         share.left = share.left.saturating_add(granted);
         share.dry_until = dry_for.map(|dry| delay::after(Instant::now(), dry));
         share.refused = None;
@@ -100,7 +101,7 @@ impl Granted {
 
     /// Redis refuses to count: nothing starts for a while, as behind an open breaker.
     pub fn refuse(&self) {
-        let mut share = self.share.lock().expect("no panic while it is locked");
+        let mut share = lock(&self.share);
         let wait = share.refused.unwrap_or(REFUSED.0);
         share.refused = Some((wait * 2).min(REFUSED.1));
         share.dry_until = Some(Instant::now() + wait);
@@ -108,13 +109,13 @@ impl Granted {
 
     /// Whether Redis refuses to count, as it last said.
     pub fn is_refused(&self) -> bool {
-        let share = self.share.lock().expect("no panic while it is locked");
+        let share = lock(&self.share);
         share.refused.is_some()
     }
 
     /// Takes one start of what was granted; or says how long to wait for more.
     pub fn admit(&self) -> Result<(), Duration> {
-        let mut share = self.share.lock().expect("no panic while it is locked");
+        let mut share = lock(&self.share);
         if share.left > 0 {
             share.left -= 1;
             return Ok(());
@@ -124,7 +125,7 @@ impl Granted {
 
     /// Until when Redis has nothing to grant, if that is so.
     pub fn dry_for(&self) -> Option<Duration> {
-        let share = self.share.lock().expect("no panic while it is locked");
+        let share = lock(&self.share);
         (share.left == 0)
             .then(|| share.wait())
             .filter(|wait| !wait.is_zero())
@@ -132,7 +133,7 @@ impl Granted {
 
     /// So much was granted and not used: it is not asked for again.
     pub fn left(&self) -> u32 {
-        self.share.lock().expect("no panic while it is locked").left
+        lock(&self.share).left
     }
 }
 

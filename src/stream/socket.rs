@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::sync::lock;
+
 /// What is known of a connection and the server at its other end.
 #[derive(Clone)]
 pub(crate) struct Greeting {
@@ -34,14 +36,14 @@ impl Lent {
 
     /// The socket. Whoever it was lent to finds it closed from now on.
     pub fn take_back(&self) -> Option<Box<dyn Socket>> {
-        self.0.lock().expect("no panic while it is locked").take()
+        lock(&self.0).take()
     }
 
     fn with<T>(
         &self,
         use_it: impl FnOnce(Pin<&mut Box<dyn Socket>>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        match &mut *self.0.lock().expect("no panic while it is locked") {
+        match &mut *lock(&self.0) {
             Some(socket) => use_it(Pin::new(socket)),
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
