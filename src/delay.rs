@@ -67,7 +67,7 @@ mod tests {
                 FailureVerdict::Later(delay) | FailureVerdict::RetryAfter(delay) => Some(delay),
                 _ => None,
             };
-            prop_assert_eq!(of(Failure::later(delay)), Some(wanted));
+            prop_assert_eq!(of(Failure::later(delay, "not yet")), Some(wanted));
             prop_assert_eq!(of(Failure::retry_after(delay, "no")), Some(wanted));
             prop_assert_eq!(of(Failure::breaker_open(delay, String::new())), Some(wanted));
         }

@@ -11,13 +11,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower::{Layer, Service};
 
+use crate::classify::Classifiers;
 use crate::codec;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Envelope, Event};
 use crate::event_type;
 use crate::eventstore::{Aggregate, Projection, Registered, projection};
-use crate::failure::{BoxError, Failure};
+use crate::failure::{BoxError, Failure, FailureKind};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::sync::{read, write};
 use crate::upcast::Upcasters;
@@ -54,6 +55,7 @@ pub struct Registry {
     upcasters: Arc<RwLock<Upcasters>>,
     aggregates: Registered,
     projections: Vec<Arc<projection::Registered>>,
+    classifiers: Classifiers,
     problems: Vec<String>,
 }
 
@@ -108,6 +110,94 @@ impl Registry {
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         self.on(move |event: E, ctx| handler(state.clone(), event, ctx))
+    }
+
+    /// As [`on`](Self::on), with a handler that returns an error type of its own. What that means is said by
+    /// [`classify`](Self::classify); without that it is retried.
+    #[track_caller]
+    pub fn on_typed<E, F, Fut, X>(self, handler: F) -> Self
+    where
+        E: Event + DeserializeOwned,
+        F: Fn(E, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), X>> + Send + 'static,
+        X: Into<Failure>,
+    {
+        self.on(move |event: E, ctx| {
+            let run = handler(event, ctx);
+            async move { run.await.map_err(Into::into) }
+        })
+    }
+
+    /// As [`on_typed`](Self::on_typed), with `state` handed to every call.
+    #[track_caller]
+    pub fn on_typed_with<S, E, F, Fut, X>(self, state: S, handler: F) -> Self
+    where
+        S: Clone + Send + Sync + 'static,
+        E: Event + DeserializeOwned,
+        F: Fn(S, E, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), X>> + Send + 'static,
+        X: Into<Failure>,
+    {
+        self.on_typed(move |event: E, ctx| handler(state.clone(), event, ctx))
+    }
+
+    /// Says once, for all handlers, what errors of type `E` mean. It holds for an error that a handler hands on by `?` or
+    /// returns, and for one that is somewhere among its [sources](std::error::Error::source); of several the outermost
+    /// counts. What a handler says itself, as by [`Failure::permanent`], stays. Within layers an error is not
+    /// classified yet.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use streamhand::{Context, Event, FailureKind, Registry};
+    /// # use streamhand::Failure;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { order_id: String }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// enum PaymentError {
+    ///     #[error("the card is declined")]
+    ///     Declined,
+    ///     #[error("too many requests")]
+    ///     TooMany { wait: Duration },
+    ///     #[error("the service can't be reached")]
+    ///     Away(#[from] std::io::Error),
+    /// }
+    ///
+    /// impl PaymentError {
+    ///     fn kind(&self) -> FailureKind {
+    ///         match self {
+    ///             PaymentError::Declined => FailureKind::Permanent,
+    ///             PaymentError::TooMany { wait } => FailureKind::Later(*wait),
+    ///             PaymentError::Away(_) => FailureKind::Retry,
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// async fn charge(order: OrderCreated, _ctx: Context) -> Result<(), PaymentError> {
+    ///     Err(PaymentError::Declined)
+    /// }
+    ///
+    /// let registry = Registry::new().on_typed(charge).classify(PaymentError::kind);
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let registry = Registry::new().on_typed(charge).classify(PaymentError::kind);
+    /// # let order = OrderCreated { order_id: "o-1".into() };
+    /// # let event = streamhand::Envelope::new("order.created").json(&order).unwrap();
+    /// # assert_eq!(registry.dispatch(event).await.unwrap_err().kind(), FailureKind::Permanent);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn classify<E: std::error::Error + 'static>(
+        mut self,
+        meaning: impl Fn(&E) -> FailureKind + Send + Sync + 'static,
+    ) -> Self {
+        if !self.classifiers.add(meaning) {
+            self.problems.push(format!(
+                "{}: what {} means has been said already",
+                Location::caller(),
+                std::any::type_name::<E>()
+            ));
+        }
+        self
     }
 
     /// Handles events of a type by its name, whatever their version, with their data undecoded.
@@ -295,7 +385,11 @@ impl Registry {
         }
         match self.route(event_type) {
             Some(route) => {
-                route.handler.clone().call(ctx.clone()).await?;
+                if let Err(error) = route.handler.clone().call(ctx.clone()).await {
+                    let mut failure = Failure::from(error);
+                    self.classifiers.apply(&mut failure);
+                    return Err(failure);
+                }
                 // What can't leave fails the handler, as it would at a worker.
                 let wrong = ctx.outbox().and_then(|outbox| outbox.wrong());
                 wrong.map_or(Ok(()), |wrong| Err(Failure::permanent(wrong)))
@@ -377,9 +471,10 @@ impl Registry {
         !self.ignored.is_empty() && self.ignored.contains_key(event_type)
     }
 
-    /// The routes and the ignored types, for a worker.
-    pub(crate) fn into_parts(self) -> (HashMap<String, Route>, HashSet<String>) {
-        (self.routes, self.ignored.into_keys().collect())
+    /// The routes, the ignored types and what errors mean, for a worker.
+    pub(crate) fn into_parts(self) -> (HashMap<String, Route>, HashSet<String>, Classifiers) {
+        let ignored = self.ignored.into_keys().collect();
+        (self.routes, ignored, self.classifiers)
     }
 
     fn add(
@@ -589,6 +684,128 @@ mod tests {
             .unwrap_err();
         assert!(!failure.is_permanent());
         assert!(failure.to_string().contains("timed out"), "{failure}");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Payment {
+        #[error("declined")]
+        Declined,
+        #[error("too many requests")]
+        TooMany,
+        #[error("away")]
+        Away,
+        #[error("odd")]
+        Odd,
+    }
+
+    impl Payment {
+        fn kind(&self) -> FailureKind {
+            match self {
+                Payment::Declined => FailureKind::Permanent,
+                Payment::TooMany => FailureKind::Later(std::time::Duration::from_secs(9)),
+                Payment::Away => FailureKind::Retry,
+                Payment::Odd => panic!("what is that?"),
+            }
+        }
+    }
+
+    /// A service's error that came about by another.
+    #[derive(Debug, thiserror::Error)]
+    #[error("order {0}")]
+    struct OrderError(u32, #[source] Payment);
+
+    #[tokio::test]
+    async fn an_error_type_says_once_what_its_errors_mean() {
+        let later = FailureKind::Later(std::time::Duration::from_secs(9));
+        let handled = |registry: Registry| async move {
+            let registry = registry.classify(Payment::kind);
+            registry.check().unwrap();
+            let failure = registry.dispatch(paid(1)).await.unwrap_err();
+            (failure.kind(), failure.to_string())
+        };
+        async fn own(_: Paid, _: Context) -> Result<(), Payment> {
+            Err(Payment::Declined)
+        }
+        let says = handled(Registry::new().on_typed(own)).await;
+        assert_eq!(says, (FailureKind::Permanent, "declined".to_owned()));
+        let with = Registry::new().on_typed_with(1, async |id, _: Paid, _: Context| {
+            Err(OrderError(id, Payment::TooMany))
+        });
+        assert_eq!(
+            handled(with).await,
+            (later, "order 1: too many requests".to_owned())
+        );
+        // By `?`, and as a source, also of what `std::io::Error` wraps.
+        let handed_on = Registry::new().on(async |_: Paid, _: Context| {
+            let failed: Result<(), Payment> = Err(Payment::TooMany);
+            Ok(failed.map_err(std::io::Error::other)?)
+        });
+        assert_eq!(handled(handed_on).await.0, later);
+        let layered = Registry::new()
+            .on_typed(own)
+            .layer(tower::layer::layer_fn(|inner| {
+                tower::ServiceBuilder::new()
+                    .map_err(|source| Named {
+                        id: "e-1".to_owned(),
+                        source,
+                    })
+                    .service(inner)
+            }));
+        assert_eq!(handled(layered).await.0, FailureKind::Permanent);
+        for error in [Payment::Away, Payment::Odd] {
+            let error = Arc::new(std::sync::Mutex::new(Some(error)));
+            let retried = Registry::new().on(move |_: Paid, _| {
+                let error = error.lock().unwrap().take().unwrap();
+                async { Err(error.into()) }
+            });
+            assert_eq!(handled(retried).await.0, FailureKind::Retry);
+        }
+        // What a handler has chosen stays.
+        let chosen =
+            Registry::new().on(async |_: Paid, _: Context| Err(Failure::retry(Payment::Declined)));
+        assert_eq!(handled(chosen).await.0, FailureKind::Retry);
+        let twice = Registry::new()
+            .classify(Payment::kind)
+            .classify(|_: &Payment| FailureKind::Retry);
+        let message = twice.check().unwrap_err().to_string();
+        assert!(
+            message.contains("Payment means has been said already"),
+            "{message}"
+        );
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("event {id}")]
+    struct Named {
+        id: String,
+        source: BoxError,
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_adds_its_words_keeps_what_the_handler_said() {
+        let delay = std::time::Duration::from_secs(7);
+        let naming = tower::layer::layer_fn(|inner: Handler| {
+            tower::service_fn(move |ctx: Context| {
+                let (inner, id) = (inner.clone(), ctx.envelope().id().into_owned());
+                async move {
+                    let result = tower::ServiceExt::oneshot(inner, ctx).await;
+                    result.map_err(|source| Named { id, source })
+                }
+            })
+        });
+        let registry = Registry::new()
+            .on_raw("order.paid", move |_, _| async move {
+                Err(Failure::later(delay, "the till is being counted"))
+            })
+            .layer(naming)
+            .layer(naming);
+        let event = paid(1).with("id", "e-1");
+        let failure = registry.dispatch(event).await.unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Later(delay));
+        assert_eq!(
+            failure.to_string(),
+            "event e-1: event e-1: the till is being counted"
+        );
     }
 
     #[test]

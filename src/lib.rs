@@ -38,6 +38,7 @@
 #![warn(missing_docs)]
 
 mod breaker;
+mod classify;
 pub mod cli;
 pub mod codec;
 pub mod config;
@@ -78,7 +79,7 @@ pub use context::{Cancelled, Context};
 pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Entry, EntryId, Envelope, Event};
-pub use failure::{Failure, FailureExt};
+pub use failure::{Failure, FailureExt, FailureKind, FailureReason};
 pub use fields::Fields;
 pub use handler::Registry;
 pub use middleware::{Handler, Handling};

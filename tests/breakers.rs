@@ -242,7 +242,7 @@ on_both_servers! {
             let nth = counted.fetch_add(1, Ordering::SeqCst);
             async move {
                 match event.field("id") {
-                    Some("0") if nth < 10 => Err(Failure::later(Duration::from_millis(1))),
+                    Some("0") if nth < 10 => Err(Failure::later(Duration::from_millis(1), "not yet")),
                     Some("0") => Ok(()),
                     Some("1") => Err(Failure::retry("no such card").uncounted()),
                     _ => Err(Failure::permanent("no card")),

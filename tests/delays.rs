@@ -22,10 +22,10 @@ on_both_servers! {
                 called.fetch_add(1, Ordering::SeqCst);
                 async move {
                     Err(match event.field("id").unwrap_or_default() {
-                        "later" => Failure::later(Duration::MAX),
+                        "later" => Failure::later(Duration::MAX, "not yet"),
                         "after" => Failure::retry_after(Duration::MAX, "the service is gone for good"),
                         // Just above a multiple of 2^64 in milliseconds: the rest is 384 ms.
-                        _ => Failure::later(Duration::from_secs(18_446_744_073_709_552)),
+                        _ => Failure::later(Duration::from_secs(18_446_744_073_709_552), "not yet"),
                     })
                 }
             })

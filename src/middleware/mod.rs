@@ -40,8 +40,9 @@ impl<F: Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync> Handle for 
 /// A handler as layers see it: a service that is always ready, takes an entry's [`Context`] and runs the handler of the
 /// entry's type. What is inside may be layered already. Cheap to clone.
 ///
-/// Its error is a [`Failure`] in disguise: a layer that hands it on as it is, in whatever box, keeps what it means, and
-/// [`Failure::from`] brings it back. An error of a layer's own means a retry, like any other.
+/// Its error is a [`Failure`] in disguise: a layer that hands it on as it is, in whatever box, or as the
+/// [source](std::error::Error::source) of an error of its own, keeps what it means, and [`Failure::from`] brings it
+/// back. An error of a layer's own means a retry, like any other.
 #[derive(Clone)]
 pub struct Handler(Arc<dyn Handle>);
 
@@ -67,7 +68,7 @@ impl Handler {
         let service = layer.layer(self);
         Handler::new(move |ctx: Context| {
             let service = service.clone();
-            let answer = async move { service.oneshot(ctx).await.map_err(Failure::retry) };
+            let answer = async move { service.oneshot(ctx).await.map_err(Failure::from) };
             Ok(Box::pin(answer) as HandlerFuture)
         })
     }

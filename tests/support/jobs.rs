@@ -155,7 +155,10 @@ pub async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
             let mut redis = ctx.redis().await?;
             let asked: u32 = redis.incr(format!("test:later:{}", job.id), 1).await?;
             if asked <= times {
-                return Err(Failure::later(Duration::from_millis(10)));
+                return Err(Failure::later(
+                    Duration::from_millis(10),
+                    "asked to come back later",
+                ));
             }
             if let Action::LaterThenTake(_, ms) = job.action {
                 tokio::time::sleep(Duration::from_millis(ms)).await;

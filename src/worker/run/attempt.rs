@@ -166,7 +166,7 @@ impl Executor {
         attempt: Attempt<'_>,
         ctx: &Context,
         pass: Pass,
-        result: Result<(), Failure>,
+        mut result: Result<(), Failure>,
         started: Option<Instant>,
         acks: &mut Vec<u32>,
     ) {
@@ -175,6 +175,9 @@ impl Executor {
             index,
             bound,
         } = attempt;
+        if let Err(failure) = &mut result {
+            self.shared.routes.classifiers.apply(failure);
+        }
         match &result {
             Err(_) if ctx.cancellation() == Some(Cancelled::Stopping) => bound.gate.give_back(pass),
             result => bound.gate.record(pass, result),

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::concurrency::ConcurrencyLimit;
 use super::verdict::{self, Reason, Verdict};
+use crate::classify::Classifiers;
 use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
 use crate::event::{Entry, Envelope};
@@ -75,11 +76,13 @@ pub(crate) struct Routes {
     is_limited: bool,
     has_group_rates: bool,
     unbound: Vec<Range>,
+    /// What errors mean whose handlers do not say so.
+    pub classifiers: Classifiers,
 }
 
 impl Routes {
     pub fn new(settings: &Settings, registry: Registry, breakers: &Breakers) -> Self {
-        let (routes, ignored) = registry.into_parts();
+        let (routes, ignored, classifiers) = registry.into_parts();
         let (mut handlers, mut places) = (Vec::new(), FxHashMap::default());
         for (place, (event_type, route)) in routes.into_iter().enumerate() {
             let policy = settings.policy(&event_type);
@@ -108,6 +111,7 @@ impl Routes {
         }
         let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.concurrency_limit.is_some();
         Routes {
+            classifiers,
             is_limited: handlers.iter().any(is_limited),
             unbound,
             has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),

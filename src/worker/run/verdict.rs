@@ -217,7 +217,7 @@ mod tests {
                 error: "no".to_owned()
             }
         );
-        let later = Failure::later(Duration::from_secs(9));
+        let later = Failure::later(Duration::from_secs(9), "not yet");
         assert!(matches!(
             of_failure(&later, 99, &policy, 0.5),
             Verdict::Release { .. }

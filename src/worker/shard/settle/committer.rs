@@ -316,7 +316,7 @@ impl Committer {
                         bound.gate.put_back(wait);
                         self.shared.held_back();
                         // Its handler has not failed.
-                        Failure::later(wait)
+                        Failure::later(wait, REFUSING)
                     }
                 };
                 let mut verdict =
