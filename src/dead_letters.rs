@@ -21,13 +21,17 @@
 mod export;
 mod filter;
 mod letter;
+mod letters;
 mod selection;
 
 pub use export::Exported;
 pub use filter::{Filter, REASONS};
 pub use letter::{DeadLetter, WholeLetter};
-pub use selection::{Letters, Replayed, Selection, Stats, Tally};
+pub use letters::Letters;
+pub use selection::{Counted, Replayed, Selection, Stats, Tally};
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{RedisSettings, Settings, check};
@@ -39,8 +43,8 @@ use crate::stream::{Connector, Keys, Pool};
 #[derive(Clone)]
 pub struct DeadLetters {
     pool: Pool,
-    group: String,
-    streams: Vec<Keys>,
+    group: Arc<str>,
+    streams: Arc<[Keys]>,
 }
 
 impl DeadLetters {
@@ -63,6 +67,16 @@ impl DeadLetters {
         group: &str,
         streams: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self> {
+        let pool = || Connector::new(redis)?.pool(redis.pool_size);
+        Self::at(pool, group, streams)
+    }
+
+    /// The same, over connections of a pool.
+    pub(crate) fn at<'a>(
+        pool: impl FnOnce() -> Result<Pool>,
+        group: &str,
+        streams: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
         let invalid = |what: &str, name: &str, why: String| {
             Error::new(
                 ErrorKind::Invalid,
@@ -78,8 +92,8 @@ impl DeadLetters {
             })
             .collect::<Result<_>>()?;
         Ok(DeadLetters {
-            pool: Connector::new(redis)?.pool(redis.pool_size)?,
-            group: group.to_owned(),
+            pool: pool()?,
+            group: group.into(),
             streams,
         })
     }
@@ -120,6 +134,25 @@ impl DeadLetters {
         Ok(Selection::picked(self.clone(), at, ids))
     }
 
+    /// The letter of this id, or, where there is none, those of the entry or the event that has it: what was buried
+    /// under it, replayed copies included. None of them where there is nothing of the kind.
+    ///
+    /// # Errors
+    /// Where `stream` is none of these, or Redis can't be reached.
+    pub async fn find(&self, stream: &str, id: &str) -> Result<Vec<DeadLetter>> {
+        if let Ok(id) = id.parse()
+            && let Some(letter) = self.pick(stream, vec![id])?.letters().next().await?
+        {
+            return Ok(vec![letter]);
+        }
+        let about = self.select(Filter::new().stream(stream).about(id)).await?;
+        let (mut letters, mut found) = (about.letters(), Vec::new());
+        while let Some(letter) = letters.next().await? {
+            found.push(letter);
+        }
+        Ok(found)
+    }
+
     /// One letter with all that is in it.
     ///
     /// # Errors
@@ -155,5 +188,14 @@ impl DeadLetters {
             );
             Error::new(ErrorKind::Invalid, message)
         })
+    }
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("group", &self.group)
+            .field("streams", &self.streams().collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }

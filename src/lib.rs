@@ -11,6 +11,7 @@
 //! - [`Worker`] and [`cli::run`]: a worker inside your program, or as your program.
 //! - [`Publisher`]: puts events on streams.
 //! - [`eventstore`]: aggregates whose events are the source of truth.
+//! - [`admin`]: what the program's commands do, for a dashboard or a tool of your own.
 //! - [`Settings`]: the configuration.
 //!
 //! ```no_run
@@ -37,6 +38,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod admin;
 mod breaker;
 mod classify;
 pub mod cli;
@@ -60,6 +62,7 @@ mod instructions;
 mod middleware;
 mod names;
 mod outbox;
+mod pages;
 mod policy;
 mod publisher;
 mod reconnect;

@@ -17,6 +17,7 @@
 mod support;
 
 mod access_rules;
+mod admin;
 mod aggregates;
 mod architecture;
 mod at_most_once;

@@ -18,6 +18,12 @@ pub fn print(line: impl std::fmt::Display) -> Result<(), CommandError> {
     io::Write::write_fmt(&mut io::stdout().lock(), format_args!("{line}\n")).map_err(closed)
 }
 
+/// Writes a value as one line of JSON to standard output, its keys in the order of the alphabet.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
+    let json = serde_json::to_value(value);
+    print(json.map_err(|error| CommandError::failed(error.to_string()))?)
+}
+
 /// Says something on standard error, to whoever listens. Waits for nobody.
 pub fn say(line: impl std::fmt::Display) {
     // It never fails.

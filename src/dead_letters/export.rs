@@ -21,6 +21,7 @@ const LETTERS: usize = 100;
 const BYTES: u64 = 1 << 20;
 
 /// Letters that have been exported, and that nothing has become of yet.
+#[derive(Debug)]
 #[must_use = "they are exported and not deleted"]
 pub struct Exported {
     selection: Selection,

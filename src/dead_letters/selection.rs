@@ -1,50 +1,55 @@
-//! Letters that are meant together: going through them, counting, replaying and deleting them.
+//! Letters that are meant together: counting, replaying and deleting them. `letters.rs` goes through them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-use super::{DeadLetter, DeadLetters, Filter};
+use super::letters::Letters;
+use super::{DeadLetters, Filter};
 use crate::error::Result;
 use crate::event::EntryId;
-use crate::stream::{Browse, Ticket};
+use crate::rfc3339;
+use crate::stream::Ticket;
 
 /// Most letters replayed in one step: between two steps other clients have their turn.
 const STEP: usize = 100;
 
 /// Letters that are meant together. It does not hold them: each use goes through Redis anew, and finds no letter
 /// that was buried after the selection was made.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Selection {
     pub(super) dead: DeadLetters,
-    what: What,
+    pub(super) what: Arc<What>,
 }
 
-#[derive(Clone)]
-enum What {
+#[derive(Debug)]
+pub(super) enum What {
     /// What the filter lets through of these streams, each up to an id.
     Filtered(Filter, Vec<(usize, EntryId)>),
     /// These letters of one stream.
     Picked(usize, Vec<EntryId>),
 }
 
-/// The letters of a [`Selection`], one after the other.
-pub struct Letters<'a> {
-    selection: &'a Selection,
-    /// Which stream, or which id, is looked at.
-    turn: usize,
-    /// Where to go on within it; None to begin.
-    from: Option<String>,
-    page: VecDeque<(usize, DeadLetter)>,
-    left: u64,
-    strangers: u64,
-    missing: Vec<EntryId>,
+/// How many letters are meant, by [`Selection::count`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counted {
+    /// Letters there are.
+    pub found: u64,
+    /// The ids picked of which there is no letter.
+    #[serde(serialize_with = "as_texts")]
+    pub missing: Vec<EntryId>,
+    /// Entries passed over because no worker wrote them.
+    #[serde(skip)]
+    pub strangers: u64,
 }
 
 /// What a replay did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Replayed {
     /// Letters that were given back to their group.
@@ -53,18 +58,36 @@ pub struct Replayed {
     pub gone: u64,
 }
 
-/// How many letters there are, by stream, event type (empty where there is none) and reason.
-pub type Stats = BTreeMap<(String, String, String), Tally>;
+/// How many letters there are, and of what kind, by [`Selection::stats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The group whose letters they are.
+    pub group: String,
+    /// How many there are.
+    pub total: u64,
+    /// Those that are alike, by stream, event type and reason, in this order.
+    pub kinds: Vec<Tally>,
+}
 
 /// How many letters are alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Tally {
+    /// The stream the entries were read from.
+    pub stream: String,
+    /// Their event type; None where they have none.
+    #[serde(rename = "type")]
+    pub event_type: Option<String>,
+    /// Why they were buried, one of [`REASONS`](super::REASONS).
+    pub reason: String,
     /// How many there are.
     pub count: u64,
     /// When the oldest was buried.
+    #[serde(serialize_with = "to_the_second")]
     pub oldest: SystemTime,
     /// When the newest was buried.
+    #[serde(serialize_with = "to_the_second")]
     pub newest: SystemTime,
 }
 
@@ -83,32 +106,38 @@ impl Selection {
         }
         Ok(Selection {
             dead,
-            what: What::Filtered(filter, bounds),
+            what: Arc::new(What::Filtered(filter, bounds)),
         })
     }
 
     pub(super) fn picked(dead: DeadLetters, at: usize, ids: Vec<EntryId>) -> Self {
         Selection {
             dead,
-            what: What::Picked(at, ids),
+            what: Arc::new(What::Picked(at, ids)),
         }
     }
 
     /// Goes through the letters.
-    pub fn letters(&self) -> Letters<'_> {
-        let left = match &self.what {
-            What::Filtered(filter, _) => filter.limit.unwrap_or(u64::MAX),
-            What::Picked(..) => u64::MAX,
-        };
-        Letters {
-            selection: self,
-            turn: 0,
-            from: None,
-            page: VecDeque::new(),
-            left,
-            strangers: 0,
-            missing: Vec::new(),
+    pub fn letters(&self) -> Letters {
+        Letters::of(self)
+    }
+
+    /// Goes through all of it, to know how much is meant before anything is done. `progress` is told how many letters
+    /// were found so far.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached.
+    pub async fn count(&self, mut progress: impl FnMut(u64)) -> Result<Counted> {
+        let (mut letters, mut found) = (self.letters(), 0);
+        while letters.next().await?.is_some() {
+            found += 1;
+            progress(found);
         }
+        Ok(Counted {
+            found,
+            missing: letters.missing().to_vec(),
+            strangers: letters.strangers(),
+        })
     }
 
     /// Counts the letters by stream, event type and reason.
@@ -116,25 +145,34 @@ impl Selection {
     /// # Errors
     /// Where Redis can't be reached.
     pub async fn stats(&self) -> Result<Stats> {
-        let mut stats = Stats::new();
-        let mut letters = self.letters();
+        let mut kinds = BTreeMap::new();
+        let (mut letters, mut total) = (self.letters(), 0);
         while let Some(letter) = letters.next().await? {
             let at = letter.at;
-            let key = (
-                letter.stream,
-                letter.event_type.unwrap_or_default(),
-                letter.reason,
-            );
-            let tally = stats.entry(key).or_insert(Tally {
-                count: 0,
-                oldest: at,
-                newest: at,
-            });
-            tally.count += 1;
-            tally.oldest = tally.oldest.min(at);
-            tally.newest = tally.newest.max(at);
+            let event_type = letter.event_type.filter(|name| !name.is_empty());
+            let key = (letter.stream, event_type, letter.reason);
+            let (count, oldest, newest) = kinds.entry(key).or_insert((0, at, at));
+            *count += 1;
+            total += 1;
+            *oldest = at.min(*oldest);
+            *newest = at.max(*newest);
         }
-        Ok(stats)
+        let kinds = kinds.into_iter().map(|(key, (count, oldest, newest))| {
+            let (stream, event_type, reason) = key;
+            Tally {
+                stream,
+                event_type,
+                reason,
+                count,
+                oldest,
+                newest,
+            }
+        });
+        Ok(Stats {
+            group: self.dead.group().to_owned(),
+            total,
+            kinds: kinds.collect(),
+        })
     }
 
     /// Gives all the letters back to their group, and to it alone: its workers handle them as new entries with fresh
@@ -205,126 +243,6 @@ impl Selection {
     }
 }
 
-impl Letters<'_> {
-    /// The next letter; None after the last.
-    ///
-    /// # Errors
-    /// Where Redis can't be reached.
-    pub async fn next(&mut self) -> Result<Option<DeadLetter>> {
-        Ok(self.next_with_place().await?.map(|(_, letter)| letter))
-    }
-
-    /// Entries passed over so far because no worker wrote them.
-    pub fn strangers(&self) -> u64 {
-        self.strangers
-    }
-
-    /// The ids picked, so far, of which there is no letter.
-    pub fn missing(&self) -> &[EntryId] {
-        &self.missing
-    }
-
-    /// The next letter, and of which stream it is.
-    pub(super) async fn next_with_place(&mut self) -> Result<Option<(usize, DeadLetter)>> {
-        loop {
-            if self.left == 0 {
-                return Ok(None);
-            }
-            if let Some(letter) = self.page.pop_front() {
-                self.left -= 1;
-                return Ok(Some(letter));
-            }
-            if !self.fetch().await? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Some letters of one stream; None after the last. What is left of a page makes a smaller lot.
-    async fn lot(&mut self, most: usize) -> Result<Option<(usize, Vec<Ticket>)>> {
-        let Some((at, first)) = self.next_with_place().await? else {
-            return Ok(None);
-        };
-        let mut lot = vec![first.ticket()];
-        while lot.len() < most && self.page.front().is_some_and(|(of, _)| *of == at) {
-            match self.next_with_place().await? {
-                Some((_, letter)) => lot.push(letter.ticket()),
-                None => break,
-            }
-        }
-        Ok(Some((at, lot)))
-    }
-
-    /// Fetches the next page. Answers whether there was one to fetch, not whether anything is on it.
-    async fn fetch(&mut self) -> Result<bool> {
-        let dead = &self.selection.dead;
-        match &self.selection.what {
-            What::Picked(at, ids) => {
-                let Some(id) = ids.get(self.turn) else {
-                    return Ok(false);
-                };
-                self.turn += 1;
-                let id_text = id.to_string();
-                let browse = Browse {
-                    from: &id_text,
-                    to: &id_text,
-                    event_type: None,
-                    reason: None,
-                    about: None,
-                    brief: false,
-                };
-                let keys = &dead.streams[*at];
-                let page = dead.pool.browse(keys, &browse).await?;
-                self.strangers += page.strangers;
-                let heads = page.heads.into_iter();
-                let letters = heads.filter_map(|head| DeadLetter::new(&keys.stream, head));
-                self.page.extend(letters.map(|letter| (*at, letter)));
-                if self.page.is_empty() {
-                    self.missing.push(*id);
-                }
-            }
-            What::Filtered(filter, bounds) => {
-                let Some((at, newest)) = bounds.get(self.turn) else {
-                    return Ok(false);
-                };
-                let keys = &dead.streams[*at];
-                let last = filter.until.map_or(*newest, |until| {
-                    let ms = millis(until);
-                    (*newest).min(EntryId { ms, seq: u64::MAX })
-                });
-                let first = filter.since.map_or(0, millis);
-                let from = match self.from.take() {
-                    Some(from) => from,
-                    None => format!("{first}-0"),
-                };
-                let browse = Browse {
-                    from: &from,
-                    to: &last.to_string(),
-                    event_type: filter.event_type.as_deref(),
-                    reason: filter.reason.as_deref(),
-                    about: filter.about.as_deref(),
-                    brief: filter.brief,
-                };
-                let page = dead.pool.browse(keys, &browse).await?;
-                self.strangers += page.strangers;
-                let heads = page.heads.into_iter();
-                let letters = heads
-                    .filter_map(|head| DeadLetter::new(&keys.stream, head))
-                    .filter(|letter| {
-                        let regex = filter.error.as_ref();
-                        regex.is_none_or(|regex| regex.is_match(&letter.error))
-                    });
-                self.page.extend(letters.map(|letter| (*at, letter)));
-                self.from = page.next;
-                if self.from.is_none() {
-                    self.turn += 1;
-                }
-            }
-        }
-        Ok(true)
-    }
-}
-
 /// How far something has come, and who wants to know.
 pub(super) struct Progress<F> {
     pub done: u64,
@@ -342,8 +260,10 @@ impl<F: FnMut(u64)> Progress<F> {
     }
 }
 
-/// Milliseconds since 1970.
-fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_millis() as u64
+fn as_texts<S: Serializer>(ids: &[EntryId], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(ids.iter().map(ToString::to_string))
+}
+
+fn to_the_second<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&rfc3339::seconds(*time))
 }

@@ -62,7 +62,7 @@ pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
-pub(crate) use letters::{Browse, DEATH, Head, Ticket, split_death};
+pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
 pub(crate) use line::{Line, ONE_TOO_LARGE};
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{

@@ -56,7 +56,7 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
     if !rows.is_empty() {
         print(lay_out(&rows, with_stream))?;
     }
-    say_strangers(&letters);
+    say_strangers(letters.strangers());
     if count == 0 {
         args.filter.say_none(dead);
     } else if more && args.filter.limit.is_none() {
@@ -79,7 +79,7 @@ async fn as_json(args: &ListArgs, dead: &DeadLetters) -> Result<(), CommandError
         write!(out, "{separator}\n{json}").map_err(closed)?;
         separator = ",";
     }
-    say_strangers(&letters);
+    say_strangers(letters.strangers());
     let end = if separator == "[" { "[]" } else { "\n]" };
     writeln!(out, "{end}")
         .and_then(|()| out.flush())

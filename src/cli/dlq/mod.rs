@@ -10,8 +10,8 @@ mod stats;
 use clap::{Args, Subcommand};
 
 use super::CommandError;
+use crate::admin::Admin;
 use crate::config::Settings;
-use crate::dead_letters::DeadLetters;
 
 #[derive(Args)]
 pub(super) struct DlqArgs {
@@ -37,10 +37,11 @@ enum DlqCommand {
 }
 
 pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), CommandError> {
-    let worker = &settings.worker;
-    let group = args.group.as_deref().unwrap_or(&worker.group);
-    let streams = worker.streams.iter().map(String::as_str);
-    let dead = DeadLetters::of(&settings.redis, group, streams)?;
+    let mut admin = Admin::new(&settings)?;
+    if let Some(group) = args.group {
+        admin = admin.for_group(group)?;
+    }
+    let dead = admin.dead_letters()?;
     match args.command {
         DlqCommand::List(args) => list::run(args, &dead).await,
         DlqCommand::Show(args) => show::run(args, &dead).await,

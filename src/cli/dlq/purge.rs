@@ -6,13 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
-use crate::cli::terminal::{print, progress};
+use crate::cli::terminal::{print, print_json, progress};
 use crate::cli::text::count;
 use crate::cli::told_to_stop;
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{Counted, DeadLetters};
 use crate::error::chain;
 
 #[derive(Args)]
@@ -33,6 +34,15 @@ pub(super) struct PurgeArgs {
     json: bool,
 }
 
+/// What was done, as JSON.
+#[derive(Serialize)]
+struct Done<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    counted: &'a Counted,
+    deleted: u64,
+}
+
 pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), CommandError> {
     if let Some(file) = &args.export
         && file.exists()
@@ -44,7 +54,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
     }
     let meant = args.which.resolve(dead, "purge").await?;
     let mut purged = 0;
-    if !args.dry_run && meant.count > 0 {
+    if !args.dry_run && meant.counted.found > 0 {
         if !args.yes && !ask(&meant, args.export.as_deref())? {
             return Err(CommandError::failed("nothing was deleted"));
         }
@@ -56,24 +66,22 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
         if let Err(why) = result {
             return Err(CommandError::failed(format!(
                 "{why}\ndeleted {purged} of {}",
-                meant.count
+                meant.counted.found
             )));
         }
     }
     if args.json {
-        let missing: Vec<String> = meant.missing.iter().map(ToString::to_string).collect();
-        print(serde_json::json!({
-            "dry_run": args.dry_run,
-            "found": meant.count,
-            "deleted": purged,
-            "missing": missing,
-        }))?;
+        print_json(&Done {
+            dry_run: args.dry_run,
+            counted: &meant.counted,
+            deleted: purged,
+        })?;
     } else if args.dry_run {
         print(format_args!(
             "would delete {}",
-            count(meant.count, "dead letter")
+            count(meant.counted.found, "dead letter")
         ))?;
-    } else if meant.count > 0 {
+    } else if meant.counted.found > 0 {
         let kept = match &args.export {
             Some(file) => format!("; they are in {}", file.display()),
             None => String::new(),
@@ -87,7 +95,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
 }
 
 fn ask(meant: &Meant, export: Option<&Path>) -> Result<bool, CommandError> {
-    let letters = count(meant.count, "dead letter");
+    let letters = count(meant.counted.found, "dead letter");
     let first = match export {
         Some(file) => format!(
             "Export {letters} of {} to {} and",
@@ -103,7 +111,7 @@ fn ask(meant: &Meant, export: Option<&Path>) -> Result<bool, CommandError> {
 }
 
 async fn purge(meant: &Meant, export: Option<&Path>, purged: &mut u64) -> Result<(), String> {
-    let bar = progress(Some(meant.count), "letters");
+    let bar = progress(Some(meant.counted.found), "letters");
     let Some(path) = export else {
         let tell = |done| {
             *purged = done;

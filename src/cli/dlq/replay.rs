@@ -3,13 +3,14 @@
 use std::num::NonZeroU32;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::CommandError;
 use super::select::{Which, confirm};
-use crate::cli::terminal::{print, progress};
+use crate::cli::terminal::{print, print_json, progress};
 use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;
-use crate::dead_letters::{DeadLetters, Replayed};
+use crate::dead_letters::{Counted, DeadLetters, Replayed};
 use crate::error::chain;
 
 /// More than so many are not replayed without asking.
@@ -36,12 +37,22 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
+/// What was done, as JSON.
+#[derive(Serialize)]
+struct Done<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    counted: &'a Counted,
+    #[serde(flatten)]
+    run: Replayed,
+}
+
 pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), CommandError> {
     let meant = args.which.resolve(dead, "replay").await?;
     let mut run = Replayed::default();
-    if !args.dry_run && meant.count > 0 {
-        if meant.count > ASK && !args.yes {
-            let (count, place) = (meant.count, &meant.place);
+    if !args.dry_run && meant.counted.found > 0 {
+        if meant.counted.found > ASK && !args.yes {
+            let (count, place) = (meant.counted.found, &meant.place);
             let unasked = format!(
                 "{count} dead letters are more than {ASK}, and there is no terminal to ask on: add --yes to replay \
                  them"
@@ -55,7 +66,7 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
         }
         let by = args.by.clone().unwrap_or_else(whoami);
         let stop = told_to_stop("; what was replayed so far is")?;
-        let bar = progress(Some(meant.count), "letters");
+        let bar = progress(Some(meant.counted.found), "letters");
         let result = {
             let replaying =
                 meant
@@ -73,25 +84,22 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
         if let Err(why) = result {
             return Err(CommandError::failed(format!(
                 "{why}\nreplayed {} of {}; run it again to go on",
-                run.replayed, meant.count
+                run.replayed, meant.counted.found
             )));
         }
     }
     if args.json {
-        let missing: Vec<String> = meant.missing.iter().map(ToString::to_string).collect();
-        print(serde_json::json!({
-            "dry_run": args.dry_run,
-            "found": meant.count,
-            "replayed": run.replayed,
-            "gone": run.gone,
-            "missing": missing,
-        }))?;
+        print_json(&Done {
+            dry_run: args.dry_run,
+            counted: &meant.counted,
+            run,
+        })?;
     } else if args.dry_run {
         print(format_args!(
             "would replay {}",
-            count(meant.count, "dead letter")
+            count(meant.counted.found, "dead letter")
         ))?;
-    } else if meant.count > 0 {
+    } else if meant.counted.found > 0 {
         let gone = match run.gone {
             0 => String::new(),
             gone => format!(" ({gone} more were gone by then)"),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::CommandError;
 use crate::cli::moment::Moment;
 use crate::cli::terminal::{ask, progress, say};
-use crate::dead_letters::{DeadLetters, Filter, Letters, Selection};
+use crate::dead_letters::{Counted, DeadLetters, Filter, Selection};
 use crate::event::EntryId;
 
 /// The filters; a letter is meant that all of them let through.
@@ -54,9 +54,7 @@ pub(super) struct Which {
 /// What is meant, gone through once.
 pub(super) struct Meant {
     pub selection: Selection,
-    pub count: u64,
-    /// Ids that were asked for and are none.
-    pub missing: Vec<EntryId>,
+    pub counted: Counted,
     /// Where they are, for messages: `orders, payments`.
     pub place: String,
 }
@@ -155,22 +153,15 @@ impl Which {
             )));
         };
         let bar = progress(None, "letters looked at");
-        let mut letters = selection.letters();
-        let mut count = 0;
-        while letters.next().await?.is_some() {
-            count += 1;
-            bar.set_position(count);
-        }
+        let counted = selection.count(|found| bar.set_position(found)).await?;
         bar.finish_and_clear();
-        say_strangers(&letters);
-        let missing = letters.missing().to_vec();
-        if count == 0 && missing.is_empty() {
+        say_strangers(counted.strangers);
+        if counted.found == 0 && counted.missing.is_empty() {
             self.filter.say_none(dead);
         }
         Ok(Meant {
             selection,
-            count,
-            missing,
+            counted,
             place: place(dead, self.filter.stream.as_deref()),
         })
     }
@@ -179,10 +170,11 @@ impl Which {
 impl Meant {
     /// Fails where ids were asked for that are none; said last, when the others have been dealt with.
     pub fn all_there(&self) -> Result<(), CommandError> {
-        if self.missing.is_empty() {
+        let missing = &self.counted.missing;
+        if missing.is_empty() {
             return Ok(());
         }
-        let ids: Vec<String> = self.missing.iter().map(EntryId::to_string).collect();
+        let ids: Vec<String> = missing.iter().map(EntryId::to_string).collect();
         Err(CommandError::failed(format!(
             "no dead letter of {} has the id {}: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an \
              entry's or an event's id)",
@@ -212,8 +204,8 @@ pub(super) fn stream_of_ids(
 }
 
 /// Says that there is something else among the dead letters.
-pub(super) fn say_strangers(letters: &Letters<'_>) {
-    match letters.strangers() {
+pub(super) fn say_strangers(strangers: u64) {
+    match strangers {
         0 => {}
         1 => say("passed over an entry that no worker wrote"),
         many => say(format_args!(

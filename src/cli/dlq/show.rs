@@ -10,9 +10,7 @@ use super::select::stream_of_ids;
 use crate::cli::data::{self, Shown};
 use crate::cli::terminal::print;
 use crate::cli::text::{count, printable, rough};
-use crate::dead_letters::{DeadLetters, Filter, WholeLetter};
-use crate::error::ErrorKind;
-use crate::event::EntryId;
+use crate::dead_letters::{DeadLetters, WholeLetter};
 use crate::names::shown;
 use crate::rfc3339;
 
@@ -43,20 +41,8 @@ pub(super) async fn run(args: ShowArgs, dead: &DeadLetters) -> Result<(), Comman
 
 /// The letter of this id, or else the one of the entry or the event that has it.
 async fn find(dead: &DeadLetters, stream: &str, id: &str) -> Result<WholeLetter, CommandError> {
-    if let Ok(letter) = id.parse() {
-        match dead.get(stream, letter).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            known => return Ok(known?),
-        }
-    }
-    let about = Filter::new().stream(stream).about(id);
-    let selection = dead.select(about).await?;
-    let (mut letters, mut found) = (selection.letters(), Vec::new());
-    while let Some(letter) = letters.next().await? {
-        found.push(letter.id);
-    }
-    match &found[..] {
-        [only] => Ok(dead.get(stream, *only).await?),
+    match &dead.find(stream, id).await?[..] {
+        [only] => Ok(dead.get(stream, only.id).await?),
         [] => Err(CommandError::failed(format!(
             "no dead letter of {stream} in the group {} has the id {}, and none is of an entry or an event that has \
              it: it was replayed or purged, or never buried",
@@ -64,7 +50,7 @@ async fn find(dead: &DeadLetters, stream: &str, id: &str) -> Result<WholeLetter,
             shown(id)
         ))),
         several => {
-            let ids: Vec<String> = several.iter().map(EntryId::to_string).collect();
+            let ids: Vec<String> = several.iter().map(|letter| letter.id.to_string()).collect();
             Err(CommandError::failed(format!(
                 "{} dead letters are of {}: show one of {}",
                 several.len(),

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::CommandError;
 use super::select::FilterArgs;
-use crate::cli::terminal::print;
+use crate::cli::terminal::{print, print_json};
 use crate::cli::text::{count, table, time};
 use crate::dead_letters::{DeadLetters, Tally};
 use crate::names::shown;
@@ -23,42 +23,25 @@ pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), Comma
     let filter = if args.json { filter } else { filter.brief() };
     let selection = dead.select(filter).await?;
     let stats = selection.stats().await?;
-    let total: u64 = stats.values().map(|tally| tally.count).sum();
     if args.json {
-        let kinds: Vec<serde_json::Value> = stats
-            .iter()
-            .map(|((stream, event_type, reason), tally)| {
-                serde_json::json!({
-                    "stream": stream,
-                    "type": Some(event_type).filter(|name| !name.is_empty()),
-                    "reason": reason,
-                    "count": tally.count,
-                    "oldest": time(tally.oldest),
-                    "newest": time(tally.newest),
-                })
-            })
-            .collect();
-        return print(serde_json::json!({ "group": dead.group(), "total": total, "kinds": kinds }));
+        return print_json(&stats);
     }
+    let total = stats.total;
     if total == 0 {
         args.filter.say_none(dead);
         return Ok(());
     }
-    let row = |((stream, event_type, reason), tally): (&(String, String, String), &Tally)| {
-        let event_type = match &event_type[..] {
-            "" => "-",
-            name => name,
-        };
+    let row = |tally: &Tally| {
         vec![
-            stream.clone(),
-            shown(event_type).to_string(),
-            shown(reason).to_string(),
+            tally.stream.clone(),
+            shown(tally.event_type.as_deref().unwrap_or("-")).to_string(),
+            shown(&tally.reason).to_string(),
             tally.count.to_string(),
             time(tally.oldest),
             time(tally.newest),
         ]
     };
-    let rows: Vec<Vec<String>> = stats.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = stats.kinds.iter().map(row).collect();
     let header = ["STREAM", "TYPE", "REASON", "COUNT", "OLDEST", "NEWEST"];
     print(table(&header, &["STREAM", "TYPE"], &rows))?;
     print(format_args!("{} in all", count(total, "dead letter")))

@@ -1,0 +1,198 @@
+//! Operating a group from code: what the program's commands do, for a dashboard and for tools of your own.
+//!
+//! An [`Admin`] is one server, one group and some of its streams. Its calls run in your runtime, print nothing and end no
+//! process; results have named fields, and those that a command shows with `--json` are serialized as it shows them.
+//!
+//! | method | command |
+//! |---|---|
+//! | [`Admin::dead_letters`] | `dlq` |
+//!
+//! Every call can be dropped before it has ended, and nothing is lost by that: a replay or a purge that was stopped
+//! half-way goes on where it is begun again. Lists are `Stream`s which keep a page at a time in memory.
+//!
+//! ```no_run
+//! use streamhand::admin::Admin;
+//! use streamhand::dead_letters::Filter;
+//!
+//! # async fn example() -> streamhand::Result<()> {
+//! let admin = Admin::connect("redis://127.0.0.1:6379", "fulfilment", ["orders"])?;
+//! let stats = admin.dead_letters()?.select(Filter::new()).await?.stats().await?;
+//! println!("{} dead letters", stats.total);
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::{RedisUrl, Settings, check};
+use crate::dead_letters::DeadLetters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publisher::Publisher;
+use crate::stream::{Connector, Pool};
+
+/// Looks at a group and its streams, and acts on them. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Admin {
+    pool: Pool,
+    settings: Arc<Settings>,
+}
+
+impl Admin {
+    /// The group and the streams of `[worker]`, at the server of `[redis]`. Its connections are made when they are
+    /// needed.
+    ///
+    /// The other settings say what the group's workers go by: what a stream is trimmed to, and from how many dead letters
+    /// on it is warned of.
+    ///
+    /// # Errors
+    /// Where the address is not one.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use streamhand::admin::Admin;
+    /// use streamhand::config::{Settings, Sources};
+    ///
+    /// let settings = Settings::load(Sources::from_process())?;
+    /// let admin = Admin::new(&settings)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let redis = &settings.redis;
+        Ok(Self::at(
+            Connector::new(redis)?.pool(redis.pool_size)?,
+            settings,
+        ))
+    }
+
+    /// A group and its streams at the server of this URL, with the default settings.
+    ///
+    /// # Errors
+    /// Where the address is not one, or a name can't be one.
+    ///
+    /// ```
+    /// use streamhand::admin::Admin;
+    ///
+    /// # fn main() -> streamhand::Result<()> {
+    /// let admin = Admin::connect("redis://127.0.0.1:6379", "fulfilment", ["orders", "payments"])?;
+    /// assert_eq!(admin.group(), "fulfilment");
+    /// # Ok(()) }
+    /// ```
+    pub fn connect<S: Into<String>>(
+        url: &str,
+        group: &str,
+        streams: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let mut settings = Settings::default();
+        settings.redis.url = RedisUrl::parse(url)
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("the address {why}")))?;
+        Self::new(&settings)?.for_group(group)?.for_streams(streams)
+    }
+
+    /// As [`new`](Self::new), over the connections of a publisher, such as the one that a handler has in its
+    /// [`Context`](crate::Context). `[redis]` is not looked at.
+    ///
+    /// ```no_run
+    /// use streamhand::admin::Admin;
+    /// use streamhand::{Publisher, Settings};
+    ///
+    /// # fn example(settings: &Settings) -> streamhand::Result<()> {
+    /// let publisher = Publisher::new(&settings.redis)?;
+    /// let admin = Admin::with_publisher(&publisher, settings);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_publisher(publisher: &Publisher, settings: &Settings) -> Self {
+        Self::at(publisher.pool().clone(), settings)
+    }
+
+    fn at(pool: Pool, settings: &Settings) -> Self {
+        Admin {
+            pool,
+            settings: Arc::new(settings.clone()),
+        }
+    }
+
+    /// The same for another group.
+    ///
+    /// # Errors
+    /// Where no group can have this name.
+    pub fn for_group(mut self, group: impl Into<String>) -> Result<Self> {
+        let group = group.into();
+        check::group_name(&group).map_err(|why| wrong_name("group", &group, &why))?;
+        Arc::make_mut(&mut self.settings).worker.group = group;
+        Ok(self)
+    }
+
+    /// The same for other streams.
+    ///
+    /// # Errors
+    /// Where no stream can have such a name.
+    pub fn for_streams<S: Into<String>>(
+        mut self,
+        streams: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let streams: Vec<String> = streams.into_iter().map(Into::into).collect();
+        streams.iter().try_for_each(|name| check_stream(name))?;
+        Arc::make_mut(&mut self.settings).worker.streams = streams;
+        Ok(self)
+    }
+
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.settings.worker.group
+    }
+
+    /// The group's streams.
+    pub fn streams(&self) -> &[String] {
+        &self.settings.worker.streams
+    }
+
+    /// The server's time. The clock of this machine may be wrong.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or refuses to say.
+    pub async fn now(&self) -> Result<SystemTime> {
+        self.pool.now().await
+    }
+
+    /// The group's dead letters: to be looked through, replayed, exported and purged.
+    ///
+    /// # Errors
+    /// Where a name in the settings can't be one.
+    ///
+    /// ```no_run
+    /// use streamhand::admin::Admin;
+    /// use streamhand::dead_letters::Filter;
+    ///
+    /// # async fn example(admin: &Admin) -> streamhand::Result<()> {
+    /// let timeouts = Filter::new().reason("failed").error("timed out")?;
+    /// let timeouts = admin.dead_letters()?.select(timeouts).await?;
+    /// let run = timeouts.replay("night shift", None, |so_far| println!("{}", so_far.replayed)).await?;
+    /// println!("{} are with their handlers again", run.replayed);
+    /// # Ok(()) }
+    /// ```
+    pub fn dead_letters(&self) -> Result<DeadLetters> {
+        let streams = self.streams().iter().map(String::as_str);
+        DeadLetters::at(|| Ok(self.pool.clone()), self.group(), streams)
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin")
+            .field("group", &self.group())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_stream(name: &str) -> Result<()> {
+    check::stream_name(name).map_err(|why| wrong_name("stream", name, &why))
+}
+
+fn wrong_name(what: &str, name: &str, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("the {what} name {name:?} {why}"),
+    )
+}
