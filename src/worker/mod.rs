@@ -24,7 +24,6 @@ use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
 pub use observer::{Observer, Outcome, Settled};
-pub(crate) use runtime::wake_in_time;
 
 use crate::config::Settings;
 use crate::context::{Cancelled, Surroundings};
@@ -33,9 +32,10 @@ use crate::handler::Registry;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
+use crate::worker::run::dedup_windows::Windows;
 use preflight::preflight;
 use run::commit_handle::CommitHandle;
-use run::dedup::{Deduplicator, Windows};
+use run::dedup::Deduplicator;
 use run::dispatch::Dispatcher;
 use run::executor::Executor;
 use run::routes::Routes;

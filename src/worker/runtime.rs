@@ -18,14 +18,17 @@ use tokio_util::sync::CancellationToken;
 use super::watchdog::Watchdog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::Trouble;
-use crate::worker::run::executor::{Executor, Run};
+use crate::worker::run::executor::Executor;
+use crate::worker::run::outcome::Acks;
+use crate::worker::run::outcome::Settlement;
 use crate::worker::run::queue::{Receiver, Sender};
+use crate::worker::run::work::Run;
 use crate::worker::shard::fetch::fetcher::Fetcher;
 use crate::worker::shard::maintain::lease_renewer::LeaseRenewer;
 use crate::worker::shard::maintain::trimmer::Trimmer;
 use crate::worker::shard::maintain::{breaker_report, repair, scheduler};
-use crate::worker::shard::settle::acker::{Acker, Acks};
-use crate::worker::shard::settle::settler::{Settlement, Settler};
+use crate::worker::shard::settle::acker::Acker;
+use crate::worker::shard::settle::settler::Settler;
 use crate::worker::state::shared::Shared;
 
 /// What runs on that thread, beside the fetcher.
@@ -262,16 +265,6 @@ impl Threads {
     fn hands(&self) -> MutexGuard<'_, Option<Hands>> {
         self.hands.lock().expect("no panic while it is locked")
     }
-}
-
-/// Lets what waits to be handled here go first. Of use only to the fetcher, which is polled anew after it.
-pub(crate) async fn handle_now() {
-    let mut is_over = false;
-    poll_fn(|_| match std::mem::replace(&mut is_over, true) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    })
-    .await;
 }
 
 /// What became of a run.

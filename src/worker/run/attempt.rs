@@ -9,18 +9,15 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::executor::Executor;
+use super::outcome::Body;
+use super::report::report;
 use super::routes::{Bound, RunFuture};
 use super::verdict::{self, Verdict};
-use crate::config::duration;
 use crate::context::{Cancelled, Context};
 use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::policy::{Pass, Why};
-use crate::worker::observer::{Outcome, Settled};
-use crate::worker::shard::settle::requests::Body;
-use crate::worker::state::about::{About, tell};
-use crate::worker::state::inflight::{Batch, Owner};
+use crate::worker::state::inflight::Batch;
 use crate::worker::state::recent_acks;
-use crate::worker::state::shared::Shared;
 
 /// An entry on its way to its handler.
 #[derive(Clone, Copy)]
@@ -199,7 +196,7 @@ impl Executor {
             Err(failure) => verdict::of_end(failure, ctx, &bound.policy),
         };
         let owner = batch.slots[index as usize].finish();
-        Self::report(&self.shared, batch, ctx, &verdict, owner, started);
+        report(&self.shared, batch, ctx, &verdict, owner, started);
         match verdict {
             Verdict::Ack => {
                 batch.slots[index as usize].succeeded(recent_acks::mark(ctx.envelope()));
@@ -215,85 +212,9 @@ impl Executor {
         }
     }
 
-    /// Says what has become of an entry that was handled.
-    #[inline]
-    pub fn report(
-        shared: &Shared,
-        batch: &Batch,
-        ctx: &Context,
-        verdict: &Verdict,
-        owner: Owner,
-        started: Option<Instant>,
-    ) {
-        if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
-            log(
-                verdict,
-                owner,
-                &About::of(ctx, &batch.source),
-                ctx.attempt(),
-            );
-        }
-        if let Some(observer) = &shared.observer {
-            let outcome = match verdict {
-                Verdict::Ack => Outcome::Succeeded,
-                Verdict::Retry { .. } => Outcome::Retried,
-                Verdict::Release { .. } | Verdict::Wait { .. } => Outcome::Released,
-                Verdict::Bury { .. } => Outcome::Buried,
-            };
-            let (started, lost) = (
-                started.unwrap_or_else(Instant::now),
-                owner == Owner::Another,
-            );
-            let queued = started.saturating_duration_since(batch.since);
-            observer.settled(&Settled {
-                context: ctx,
-                outcome,
-                lost,
-                queued,
-                ran: started.elapsed(),
-            });
-        }
-    }
-
     fn observe_start(&self, ctx: &Context) -> Option<Instant> {
         let observer = self.shared.observer.as_ref()?;
         observer.started(ctx);
         Some(Instant::now())
-    }
-}
-
-/// Says what became of an entry; of a success only to those who listen closely.
-pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u32) {
-    match verdict {
-        Verdict::Ack => tell!(debug, about, attempt, "handled"),
-        _ if owner == Owner::Another => {
-            tell!(
-                warn,
-                about,
-                attempt,
-                "failed, but another worker has taken it over"
-            );
-        }
-        Verdict::Retry { delay, error } => {
-            let retry_in = duration::rounded(*delay);
-            tell!(warn, about, attempt, %retry_in, "failed: {error}");
-        }
-        Verdict::Release { delay, error } => {
-            let delay = duration::rounded(*delay);
-            tell!(info, about, attempt, %delay, "given back: {error}");
-        }
-        Verdict::Wait { error, .. } => {
-            tell!(info, about, attempt, "given back: {error}");
-        }
-        Verdict::Bury { reason, error } => {
-            let reason = reason.as_str();
-            tell!(
-                error,
-                about,
-                attempt,
-                reason,
-                "to the dead letters: {error}"
-            );
-        }
     }
 }

@@ -5,17 +5,18 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::executor::Executor;
+use super::outcome::Body;
+use super::outcome::Committing;
+use super::outcome::Settlement;
+use super::outcome::Who;
+use super::report::ended;
+use super::report::report;
 use super::verdict;
 use crate::config::HandlerPolicy;
 use crate::context::Ask;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::outbox::{Deferred, End, Known};
-use crate::worker::shard::settle::commit_requests::{Job, Who};
-use crate::worker::shard::settle::committer::ended;
-use crate::worker::shard::settle::requests::Body;
-use crate::worker::shard::settle::settler::Settlement;
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::shared::Shared;
@@ -23,7 +24,7 @@ use crate::worker::state::shared::Shared;
 /// The executor's way to the committer.
 pub(crate) struct CommitHandle {
     shared: Arc<Shared>,
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<Committing>,
     settle: mpsc::UnboundedSender<Settlement>,
     /// While it is there handlers can ask.
     _asks: mpsc::UnboundedSender<Ask>,
@@ -32,7 +33,7 @@ pub(crate) struct CommitHandle {
 impl CommitHandle {
     pub fn new(
         shared: Arc<Shared>,
-        jobs: mpsc::UnboundedSender<Job>,
+        jobs: mpsc::UnboundedSender<Committing>,
         asks: mpsc::UnboundedSender<Ask>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
@@ -76,9 +77,13 @@ impl CommitHandle {
                 None if items.is_empty() && !is_noted => Some(Ok(())),
                 None => {
                     slot.finish();
-                    let (batch, ctx) = (batch.clone(), ctx.clone());
-                    let who = Who::Returned(started);
-                    let _ = self.jobs.send(Job::new(batch, index, ctx, items, who));
+                    let _ = self.jobs.send(Committing {
+                        batch: batch.clone(),
+                        index,
+                        ctx: ctx.clone(),
+                        items,
+                        who: Who::Returned(started),
+                    });
                     None
                 }
             },
@@ -154,7 +159,7 @@ impl CommitHandle {
             let failure = result.err().unwrap_or_else(|| Failure::retry(refused));
             let verdict = verdict::of_end(&failure, &ctx, shared.routes.policy(&ctx));
             let owner = batch.slots[index as usize].owner();
-            Executor::report(&shared, &batch, &ctx, &verdict, owner, started);
+            report(&shared, &batch, &ctx, &verdict, owner, started);
             let attempt = ctx.attempt();
             let _ = settle.send(Settlement {
                 batch,

@@ -5,34 +5,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
+use super::dedup_windows::Windows;
 use super::dispatch::{Arrivals, Dispatcher};
-use super::executor::{RUN, Run};
-use super::routes::Item;
+use super::outcome::Acks;
+use super::outcome::Body;
+use super::outcome::Settlement;
 use super::verdict::Verdict;
-use crate::config::Settings;
-use crate::handler::Registry;
+use super::work::Item;
+use super::work::RUN;
+use super::work::Run;
 use crate::identity::{self, Identity};
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Claim, Claimed, Trouble};
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::shard::settle::acker::Acks;
-use crate::worker::shard::settle::requests::{Body, by_source};
-use crate::worker::shard::settle::settler::Settlement;
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::shared::{Shared, sleep_until};
 use crate::worker::state::source::Source;
+use crate::worker::state::source::by_source;
 
 /// Most runs that are asked about at once.
 const RUNS: usize = 64;
 /// The shortest and the longest wait of a copy, between two looks.
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-/// How long events of each type are known once they are done: of those types whose handlers deduplicate.
-pub(crate) struct Windows(FxHashMap<Box<[u8]>, Duration>);
 
 /// Lets entries in.
 pub(crate) struct Deduplicator {
@@ -60,25 +57,6 @@ struct Asked {
     item: Item,
     event: Identity,
     lasts: Duration,
-}
-
-impl Windows {
-    pub fn new(settings: &Settings, registry: &Registry) -> Self {
-        let window = |event_type: &str| {
-            let lasts = settings.policy(event_type).deduplicate?;
-            Some((event_type.as_bytes().into(), lasts))
-        };
-        Windows(registry.event_types().filter_map(window).collect())
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How long an event of this type is known.
-    pub fn lasts(&self, event_type: &[u8]) -> Option<Duration> {
-        self.0.get(event_type).copied()
-    }
 }
 
 impl Deduplicator {

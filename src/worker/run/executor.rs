@@ -8,19 +8,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::{Attempt, log};
+use super::attempt::Attempt;
 use super::commit_handle::CommitHandle;
 use super::concurrency::{ConcurrencyLimit, Entered, Waiting};
 use super::dispatch::Arrivals;
+use super::outcome::Acks;
+use super::outcome::Body;
+use super::outcome::Settlement;
 use super::queue::Receiver;
-use super::routes::{Admission, Bound, Item};
+use super::report::log;
+use super::report::report;
+use super::routes::{Admission, Bound};
 use super::verdict::Verdict;
+use super::work::Item;
+use super::work::Run;
 use crate::context::Context;
 use crate::middleware::kept_its_thread;
 use crate::policy::Why;
-use crate::worker::shard::settle::acker::Acks;
-use crate::worker::shard::settle::requests::Body;
-use crate::worker::shard::settle::settler::Settlement;
 use crate::worker::state::about::About;
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::recent_acks;
@@ -30,15 +34,6 @@ use crate::worker::state::shared::Shared;
 /// this, once.
 const HELD_BACK: Duration = Duration::from_secs(15 * 60);
 const UNSTARTED: &str = "given back unstarted by a worker that stopped";
-/// Entries that are handed to a lane at once.
-pub(crate) const RUN: usize = 32;
-
-/// Part of a batch, on its way to handlers.
-pub(crate) struct Run {
-    pub batch: Arc<Batch>,
-    pub items: Vec<Item>,
-}
-
 /// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
 pub(crate) struct Executor {
     pub shared: Arc<Shared>,
@@ -294,7 +289,7 @@ impl Executor {
                 let owner = slot.finish();
                 match &body {
                     Body::Event(ctx) => {
-                        Self::report(&self.shared, batch, ctx, &verdict, owner, None);
+                        report(&self.shared, batch, ctx, &verdict, owner, None);
                     }
                     Body::Raw(entry) => {
                         let about = About::raw(entry, &batch.source);

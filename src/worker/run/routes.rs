@@ -6,39 +6,23 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::concurrency::ConcurrencyLimit;
+use super::outcome::Body;
 use super::verdict::{self, Reason, Verdict};
+use super::work::Item;
 use crate::classify::Classifiers;
 use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
-use crate::event::{Entry, Envelope};
+use crate::event::Envelope;
 use crate::handler::Registry;
 use crate::middleware::{
     CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
 };
 use crate::names::shown;
 use crate::policy::{Breakers, Gate, Room};
-use crate::stream::Record;
 use crate::stream::waiting::{self, Range};
-use crate::worker::shard::settle::requests::Body;
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::recent_acks::RecentAcks;
-
-/// One entry to be handled.
-pub(crate) struct Item {
-    /// Its place in the batch.
-    pub index: u32,
-    pub entry: Entry,
-    /// Set where it was delivered before.
-    pub past: Option<Box<Past>>,
-}
-
-/// What is known of an entry that was delivered before.
-pub(crate) struct Past {
-    pub record: Option<Record>,
-    /// Since its first delivery.
-    pub age: Duration,
-}
 
 /// A run of a handler, with what the runtime puts around it.
 pub(crate) type RunFuture = TimedFuture<CaughtFuture<HandlerFuture>>;

@@ -3,7 +3,9 @@
 
 pub(super) mod about;
 pub(super) mod inflight;
+pub(super) mod inline;
 pub(super) mod look_ahead;
+pub(super) mod next_due;
 pub(super) mod pauses;
 pub(super) mod precedence;
 pub(super) mod quarantine;

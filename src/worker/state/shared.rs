@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::inflight::{Batch, Inflight, Slot};
+use super::inline::Inline;
 use super::precedence::Precedence;
 use super::quarantine::Quarantine;
 use super::recent_acks::RecentAcks;
@@ -18,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::policy::Breakers;
 use crate::stream::{Connector, Greeting, Link, Reader};
 use crate::worker::observer::Observer;
-use crate::worker::run::dispatch::Inline;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::clock::Clock;
 use crate::worker::shard::settle::acker::WORTHWHILE;

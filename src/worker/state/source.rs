@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::look_ahead::LookAhead;
+use super::next_due::Schedule;
 use super::pauses::Pauses;
 use crate::context::Surroundings;
 use crate::event::EntryId;
 use crate::stream::{Keys, Known};
-use crate::worker::shard::maintain::scheduler::Schedule;
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
 pub(crate) struct Source {
@@ -200,4 +200,20 @@ impl Source {
             tracing::error!(stream, count, first = %first, "LOST TO TRIMMING: deleted from the stream {when}");
         }
     }
+}
+
+/// The places of what belongs to one stream, stream by stream; a worker has few.
+pub(crate) fn by_source<T>(
+    items: &[T],
+    source: impl Fn(&T) -> &Arc<Source>,
+) -> Vec<(Arc<Source>, Vec<usize>)> {
+    let mut lots: Vec<(Arc<Source>, Vec<usize>)> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let of = source(item);
+        match lots.iter_mut().find(|(known, _)| Arc::ptr_eq(known, of)) {
+            Some((_, places)) => places.push(at),
+            None => lots.push((of.clone(), vec![at])),
+        }
+    }
+    lots
 }

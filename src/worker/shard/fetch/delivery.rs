@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::Entry;
 use crate::stream::{Delivered, Record};
-use crate::worker::run::routes::Past;
+use crate::worker::run::work::Past;
 use crate::worker::state::inflight::Slot;
 
 /// An entry that has just come.

@@ -11,9 +11,9 @@ use super::fetcher::Fetcher;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 use crate::stream::{Link, Trouble, Unheld};
+use crate::worker::run::outcome::Body;
+use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
-use crate::worker::shard::settle::requests::Body;
-use crate::worker::shard::settle::settler::Settlement;
 use crate::worker::state::inflight::{Coming, Slot};
 use crate::worker::state::source::Source;
 

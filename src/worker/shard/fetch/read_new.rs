@@ -271,7 +271,7 @@ impl Fetcher {
             }
             if self.runs.waits_here() {
                 // They are handled before anything else is done.
-                crate::worker::runtime::handle_now().await;
+                crate::worker::state::inline::handle_now().await;
             }
             if depth >= OFTEN && reading.reader.is_drained() {
                 // Not by the runtime's timer, whose unit is a millisecond. Only what speaks to Redis is on this thread.

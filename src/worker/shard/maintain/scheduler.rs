@@ -5,19 +5,18 @@
 //! connection for it. A worker without room wakes nothing, nor does one that stops: where no wake was answered for a
 //! while, this looks by itself.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::names::shown;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, StreamKeys, Trouble};
+use crate::worker::state::next_due::SILENCE;
 use crate::worker::state::shared::{Shared, sleep_until};
 use crate::worker::state::source::Source;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// After so long without a wake this looks by itself: longer than a worker at rest is between two.
-const SILENCE: Duration = Duration::from_millis(1100);
 /// And then so often: less than a second, by which an event may be late that was scheduled meanwhile.
 const LOOK: Duration = Duration::from_millis(800);
 /// The least time between two looks: due times close together are met together.
@@ -26,51 +25,6 @@ const LEAST: Duration = Duration::from_millis(50);
 const BETWEEN: Duration = Duration::from_millis(2);
 /// The longest wait between two attempts.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// What is known of the scheduled events of one stream.
-#[derive(Default)]
-pub(crate) struct Schedule(Mutex<Known>);
-
-#[derive(Default)]
-struct Known {
-    /// When the next one is due.
-    due: Option<Instant>,
-    /// When to look whatever is known.
-    look: Option<Instant>,
-    not_before: Option<Instant>,
-}
-
-impl Schedule {
-    /// A wake says how long it is until the next one is due. Answers whether this has to look sooner than it meant to.
-    pub fn heard(&self, next: Option<Duration>) -> bool {
-        let mut known = self.known();
-        let before = known.next();
-        known.learn(next, SILENCE);
-        known.next() < before
-    }
-
-    /// When to look next.
-    fn next(&self) -> Option<Instant> {
-        self.known().next()
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic while it is locked")
-    }
-}
-
-impl Known {
-    fn learn(&mut self, next: Option<Duration>, silence: Duration) {
-        let now = Instant::now();
-        self.due = next.map(|next| now + next);
-        self.look = Some(now + silence);
-    }
-
-    fn next(&self) -> Option<Instant> {
-        let next = self.due.into_iter().chain(self.look).min();
-        next.max(self.not_before)
-    }
-}
 
 /// One stream, and how often adding to it was refused.
 struct Stream {

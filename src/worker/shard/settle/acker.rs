@@ -9,13 +9,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::requests::by_source;
 use crate::event::EntryId;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Ack, Link, Plain, Trouble};
-use crate::worker::state::inflight::Batch;
+use crate::worker::run::outcome::Acks;
 use crate::worker::state::shared::{Shared, sleep_until};
 use crate::worker::state::source::Source;
+use crate::worker::state::source::by_source;
 
 /// Most ids in one XACK, so that Redis does nothing for too long.
 const ACKS: usize = 1000;
@@ -30,12 +30,6 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// When what was refused is tried again.
 const REFUSED_WAIT: Duration = Duration::from_secs(1);
-
-/// Entries of one batch that have succeeded.
-pub(crate) struct Acks {
-    pub batch: Arc<Batch>,
-    pub slots: Vec<u32>,
-}
 
 /// Acknowledges entries.
 pub(crate) struct Acker {

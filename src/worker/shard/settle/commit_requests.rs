@@ -2,17 +2,15 @@
 //! published before it.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use tokio::sync::oneshot;
 
 use crate::context::Context;
-use crate::effects::{CommitError, Committed};
 use crate::fields::Fields;
 use crate::identity::Identity;
 use crate::outbox::Items;
 use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
-use crate::worker::run::dedup::Windows;
+use crate::worker::run::dedup_windows::Windows;
+use crate::worker::run::outcome::Committing;
+use crate::worker::run::outcome::Who;
 use crate::worker::state::inflight::{Batch, Slot};
 use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
@@ -32,16 +30,15 @@ pub(crate) struct Job {
     published: bool,
 }
 
-/// Who wants to know what becomes of it.
-pub(crate) enum Who {
-    /// A handler that has returned, and when it started.
-    Returned(Option<Instant>),
-    /// A handler that waits for it.
-    Asked(oneshot::Sender<Result<Committed, CommitError>>),
-}
-
 impl Job {
-    pub fn new(batch: Arc<Batch>, index: u32, ctx: Context, items: Items, who: Who) -> Self {
+    pub fn new(committing: Committing) -> Self {
+        let Committing {
+            batch,
+            index,
+            ctx,
+            items,
+            who,
+        } = committing;
         Job {
             batch,
             index,

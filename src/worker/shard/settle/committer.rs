@@ -9,25 +9,27 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
-use super::commit_requests::{Job, Who, commit};
-use super::requests::{Body, by_source};
-use super::settler::Settlement;
+use super::commit_requests::{Job, commit};
 use crate::context::Ask;
-use crate::context::Context;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
 use crate::outbox::Known;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{CommitOutcome, Trouble};
-use crate::worker::run::dedup::Windows;
-use crate::worker::run::executor::Executor;
+use crate::worker::run::dedup_windows::Windows;
+use crate::worker::run::outcome::Body;
+use crate::worker::run::outcome::Committing;
+use crate::worker::run::outcome::Settlement;
+use crate::worker::run::outcome::Who;
+use crate::worker::run::report::ended;
+use crate::worker::run::report::report;
 use crate::worker::run::verdict::{self, Verdict};
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::{About, tell};
-use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::shared::{Shared, sleep_until};
 use crate::worker::state::source::Source;
+use crate::worker::state::source::by_source;
 
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
 const LOT: usize = 100;
@@ -84,7 +86,7 @@ impl Committer {
     /// Commits what comes in until nothing more can come and all of it is known to be settled, or the worker gives up.
     pub async fn run(
         mut self,
-        mut returned: mpsc::UnboundedReceiver<Job>,
+        mut returned: mpsc::UnboundedReceiver<Committing>,
         mut asked: mpsc::UnboundedReceiver<Ask>,
     ) {
         let abandon = self.shared.abandon.clone();
@@ -101,7 +103,7 @@ impl Committer {
                 biased;
                 () = abandon.cancelled() => return,
                 job = returned.recv(), if !no_more && waits => match job {
-                    Some(job) => self.queue.push(job),
+                    Some(job) => self.queue.push(Job::new(job)),
                     None => no_more = true,
                 },
                 ask = asked.recv(), if !no_more_asked && waits => match ask {
@@ -112,7 +114,7 @@ impl Committer {
                 () = std::future::ready(()), if !waits => {}
             }
             while let Ok(job) = returned.try_recv() {
-                self.queue.push(job);
+                self.queue.push(Job::new(job));
             }
             while let Ok(ask) = asked.try_recv() {
                 self.asked(ask);
@@ -137,9 +139,13 @@ impl Committer {
         });
         match batch {
             Some(batch) => {
-                let who = Who::Asked(reply);
-                self.queue
-                    .push(Job::new(batch, place.index, ctx, items, who));
+                self.queue.push(Job::new(Committing {
+                    batch,
+                    index: place.index,
+                    ctx,
+                    items,
+                    who: Who::Asked(reply),
+                }));
             }
             // It speaks for an entry whose handler has ended.
             None => {
@@ -325,7 +331,7 @@ impl Committer {
                     verdict = Verdict::give_back(wait, REFUSING);
                 }
                 let owner = slot.owner();
-                Executor::report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
+                report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
                 let attempt = job.ctx.attempt();
                 let _ = self.settle.send(Settlement {
                     batch: job.batch,
@@ -369,28 +375,4 @@ impl Committer {
         self.complaint.warn(trouble.error().to_string());
         self.not_before = Some(Instant::now() + self.pause.next());
     }
-}
-
-/// The handler of an entry that is settled, or another's, has ended.
-pub(crate) fn ended(
-    shared: &Shared,
-    batch: &Batch,
-    index: u32,
-    ctx: &Context,
-    is_ours: bool,
-    started: Option<Instant>,
-) {
-    let slot = &batch.slots[index as usize];
-    slot.finish();
-    if !is_ours {
-        tell!(
-            warn,
-            About::of(ctx, &batch.source),
-            attempt = ctx.attempt(),
-            "handled, but another worker has taken it over: nothing was committed here"
-        );
-    }
-    let owner = if is_ours { Owner::Us } else { Owner::Another };
-    Executor::report(shared, batch, ctx, &Verdict::Ack, owner, started);
-    shared.settled(batch, [slot]);
 }

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::context::Context;
-use crate::event::Entry;
 use crate::fields::Fields;
 use crate::identity::Identity;
 use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
-use crate::worker::run::dedup::Windows;
+use crate::worker::run::dedup_windows::Windows;
+use crate::worker::run::outcome::Body;
 use crate::worker::run::verdict::Reason;
 use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
 use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
+use crate::worker::state::source::by_source;
 
 /// Most burials under way at once.
 const BURIALS: usize = 32;
@@ -23,12 +22,6 @@ const BURIALS: usize = 32;
 pub(crate) const DOOMED_WAIT: Duration = Duration::from_secs(5);
 /// So many burials refused, and none done, mean that none can be for a while.
 const HOPELESS: usize = 8;
-
-/// The fields of an entry that may have to be buried.
-pub(crate) enum Body {
-    Event(Context),
-    Raw(Entry),
-}
 
 /// An entry that has not succeeded, and what is to be done with it.
 pub(crate) struct Job {
@@ -340,20 +333,4 @@ async fn bury_one(
         &burial,
     )
     .await
-}
-
-/// The places of what belongs to one stream, stream by stream; a worker has few.
-pub(crate) fn by_source<T>(
-    items: &[T],
-    source: impl Fn(&T) -> &Arc<Source>,
-) -> Vec<(Arc<Source>, Vec<usize>)> {
-    let mut lots: Vec<(Arc<Source>, Vec<usize>)> = Vec::new();
-    for (at, item) in items.iter().enumerate() {
-        let of = source(item);
-        match lots.iter_mut().find(|(known, _)| Arc::ptr_eq(known, of)) {
-            Some((_, places)) => places.push(at),
-            None => lots.push((of.clone(), vec![at])),
-        }
-    }
-    lots
 }

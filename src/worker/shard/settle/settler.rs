@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::acker::Acks;
-use super::requests::{Body, DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use super::requests::{DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Buried, ParkOutcome, Trouble};
-use crate::worker::run::dedup::Windows;
+use crate::worker::run::dedup_windows::Windows;
+use crate::worker::run::outcome::Acks;
+use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
 use crate::worker::state::inflight::{Batch, Owner, Slot};
 use crate::worker::state::shared::{Shared, sleep_until};
@@ -21,15 +22,6 @@ const STEP: usize = 4096;
 
 /// When the next attempt is made to park what could not be parked.
 const STUCK_WAIT: Duration = Duration::from_secs(1);
-
-/// What has become of an entry, on its way to Redis.
-pub(crate) struct Settlement {
-    pub batch: Arc<Batch>,
-    pub index: u32,
-    pub verdict: Verdict,
-    pub body: Body,
-    pub attempt: u32,
-}
 
 /// Carries verdicts out.
 pub(crate) struct Settler {

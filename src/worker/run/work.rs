@@ -1,0 +1,33 @@
+//! What is handed on to be handled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::Entry;
+use crate::stream::Record;
+use crate::worker::state::inflight::Batch;
+
+/// Entries that are handed to a lane at once.
+pub(crate) const RUN: usize = 32;
+
+/// Part of a batch, on its way to handlers.
+pub(crate) struct Run {
+    pub batch: Arc<Batch>,
+    pub items: Vec<Item>,
+}
+
+/// One entry to be handled.
+pub(crate) struct Item {
+    /// Its place in the batch.
+    pub index: u32,
+    pub entry: Entry,
+    /// Set where it was delivered before.
+    pub past: Option<Box<Past>>,
+}
+
+/// What is known of an entry that was delivered before.
+pub(crate) struct Past {
+    pub record: Option<Record>,
+    /// Since its first delivery.
+    pub age: Duration,
+}
