@@ -18,8 +18,8 @@ pub(crate) fn bounded(delay: Duration) -> Duration {
 pub(crate) fn asked(delay: Duration) -> Duration {
     if delay > LONGEST {
         let (asked, most) = (
-            crate::config::duration::format(delay),
-            crate::config::duration::format(LONGEST),
+            crate::duration::format(delay),
+            crate::duration::format(LONGEST),
         );
         tracing::warn!(%asked, "a handler asked for a longer delay than there is: its event comes back in {most}");
     }

@@ -47,6 +47,7 @@ pub mod config;
 mod context;
 pub mod dead_letters;
 mod delay;
+mod duration;
 mod effects;
 mod emit;
 mod error;

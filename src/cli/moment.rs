@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::config::duration;
+use crate::duration;
 use crate::rfc3339;
 
 /// A time, or how long ago it was.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::config::duration;
+use crate::duration;
 use crate::names::is_hostile;
 use crate::rfc3339;
 

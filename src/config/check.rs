@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::tree::KeyPath;
 use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
-    StreamSettings, WorkerSettings, duration, tls,
+    StreamSettings, WorkerSettings, tls,
 };
 use crate::delay::LONGEST;
+use crate::duration;
 use crate::event_type;
 use crate::retry::Backoff;
 

@@ -7,8 +7,8 @@ use toml::{Table, Value};
 
 use super::Settings;
 use super::error::{Origin, Problem, ProblemKind};
+use super::hidden::is_secret_key;
 use super::secret::has_credentials;
-use super::show::is_secret_key;
 use super::tree::{KeyPath, Tree};
 
 /// A note on every such file that `settings` were read from, or name.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use toml::Value;
 
-use super::duration;
 use super::error::ProblemKind;
 use super::value::{Given, Refusal, Setting, type_name};
+use crate::duration;
 
 /// What a stream is trimmed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What holds for every configuration: it prints and reads back equal, a slip is told with the
 //! key that was meant, secrets stay hidden, and nothing makes the loader panic.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use toml::{Table, Value};
 
 use super::*;
 use crate::event_type;
+use crate::retry::Backoff;
 
 const SECRET: &str = "hunter2";
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use super::duration;
+use super::nearest;
+use super::value::{Given, Refusal, Setting, invalid, one_of, text};
+use crate::duration;
 
 /// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
 /// a burst is a tenth of a second's worth, so that no second has much more than its due.
@@ -187,4 +189,41 @@ pub enum RateScope {
     Worker,
     /// `"group"`: those of all workers of the group together, counted in Redis.
     Group,
+}
+
+impl Setting for RateScope {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
+    }
+}
+
+impl Setting for BreakerScope {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
+    }
+}
+
+impl Setting for Rate {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        Rate::parse(text(given, "a rate in quotes, as in \"100/s\"")?).map_err(invalid)
+    }
+}
+
+/// A list of kinds of failures.
+impl Setting for Counts {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        let mut counts = Counts::NONE;
+        for name in Vec::<String>::read(given)? {
+            if !counts.set(&name) {
+                let known = Counts::NAMES.map(|name| format!("{name:?}")).join(", ");
+                let hint = nearest::of(&name, Counts::NAMES)
+                    .map(|name| format!("; did you mean {name:?}?"))
+                    .unwrap_or_default();
+                return Err(invalid(format!(
+                    "{name:?} is no kind of failure{hint}; there are {known}"
+                )));
+            }
+        }
+        Ok(counts)
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::retry::Backoff;
 
 mod refusals;
 mod tls;

@@ -7,10 +7,9 @@ use std::time::Duration;
 use toml::Value;
 
 use super::error::ProblemKind;
+use super::nearest;
 use super::secret::{RedisUrl, Secret};
-use super::{
-    BreakerScope, Counts, OnBadEvent, OnCrash, Rate, RateScope, Start, Unhandled, duration, nearest,
-};
+use crate::duration;
 
 /// A value as a source gives it.
 #[derive(Clone, Copy)]
@@ -137,70 +136,6 @@ impl Setting for Duration {
     }
 }
 
-impl Setting for Unhandled {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(given, &[("bury", Self::Bury), ("ack", Self::Ack)])
-    }
-}
-
-impl Setting for OnBadEvent {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(given, &[("bury", Self::Bury), ("stop", Self::Stop)])
-    }
-}
-
-impl Setting for OnCrash {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(
-            given,
-            &[("run_again", Self::RunAgain), ("bury", Self::Bury)],
-        )
-    }
-}
-
-impl Setting for Start {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(given, &[("beginning", Self::Beginning), ("end", Self::End)])
-    }
-}
-
-impl Setting for RateScope {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
-    }
-}
-
-impl Setting for BreakerScope {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        one_of(given, &[("worker", Self::Worker), ("group", Self::Group)])
-    }
-}
-
-impl Setting for Rate {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        Rate::parse(text(given, "a rate in quotes, as in \"100/s\"")?).map_err(invalid)
-    }
-}
-
-/// A list of kinds of failures.
-impl Setting for Counts {
-    fn read(given: Given<'_>) -> Result<Self, Refusal> {
-        let mut counts = Counts::NONE;
-        for name in Vec::<String>::read(given)? {
-            if !counts.set(&name) {
-                let known = Counts::NAMES.map(|name| format!("{name:?}")).join(", ");
-                let hint = nearest::of(&name, Counts::NAMES)
-                    .map(|name| format!("; did you mean {name:?}?"))
-                    .unwrap_or_default();
-                return Err(invalid(format!(
-                    "{name:?} is no kind of failure{hint}; there are {known}"
-                )));
-            }
-        }
-        Ok(counts)
-    }
-}
-
 /// A list; as text either TOML or items between commas.
 impl Setting for Vec<String> {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
@@ -262,7 +197,8 @@ pub(super) fn typed_like(like: &Value, text: &str) -> Result<Value, Refusal> {
         .ok_or_else(|| wrong_type(format!("expected {}, as in the file", type_name(like))))
 }
 
-fn text<'v>(given: Given<'v>, expected: &str) -> Result<&'v str, Refusal> {
+/// A value that is text.
+pub(super) fn text<'v>(given: Given<'v>, expected: &str) -> Result<&'v str, Refusal> {
     match given {
         Given::Text(text) => Ok(text),
         Given::Toml(Value::String(text)) => Ok(text),
@@ -296,7 +232,8 @@ fn whole_number<N: TryFrom<i64>>(given: Given<'_>) -> Result<N, Refusal> {
     })
 }
 
-fn one_of<T: Copy>(given: Given<'_>, values: &[(&str, T)]) -> Result<T, Refusal> {
+/// A value that is one of a few words.
+pub(super) fn one_of<T: Copy>(given: Given<'_>, values: &[(&str, T)]) -> Result<T, Refusal> {
     let names = || values.iter().map(|(name, _)| *name);
     let quoted: Vec<String> = names().map(|name| format!("{name:?}")).collect();
     let expected = quoted.join(" or ");
@@ -323,7 +260,8 @@ fn wrong_type(message: String) -> Refusal {
     }
 }
 
-fn invalid(message: String) -> Refusal {
+/// The value is of the right type and cannot work.
+pub(super) fn invalid(message: String) -> Refusal {
     Refusal {
         kind: ProblemKind::Invalid,
         message,

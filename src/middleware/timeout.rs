@@ -125,7 +125,7 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> TimedFuture<F> {
                 return Poll::Pending;
             }
             if this.is_cancelled {
-                let timeout = crate::config::duration::format(timeout);
+                let timeout = crate::duration::format(timeout);
                 return Poll::Ready(Err(Failure::timed_out(format!(
                     "the handler timed out after {timeout}"
                 ))));

@@ -274,7 +274,7 @@ impl Circuit {
         let (breaker, opened) = (&self.name[..], machine.opened());
         match machine.state() {
             State::Open { .. } => {
-                let open_for = crate::config::duration::format(self.settings.open_for);
+                let open_for = crate::duration::format(self.settings.open_for);
                 tracing::warn!(breaker, opened, %open_for, "the circuit breaker opens");
             }
             State::HalfOpen => tracing::info!(breaker, "the circuit breaker lets probes through"),

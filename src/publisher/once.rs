@@ -77,7 +77,7 @@ pub(crate) fn once_within(window: Duration) -> Result<How> {
     if window.as_millis() == 0 || window > LONGEST {
         let message = format!(
             "nothing can be published once within {}: from a millisecond to a hundred years",
-            crate::config::duration::format(window)
+            crate::duration::format(window)
         );
         return Err(Error::new(ErrorKind::Invalid, message));
     }

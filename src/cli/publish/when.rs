@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::CommandError;
-use crate::config::duration;
+use crate::duration;
 use crate::publisher::{Publisher, after, at_time, once_within};
 use crate::rfc3339;
 use crate::stream::How;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::verdict::Verdict;
-use crate::config::duration;
 use crate::context::Context;
+use crate::duration;
 use crate::worker::observer::{Outcome, Settled};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::{Batch, Owner};

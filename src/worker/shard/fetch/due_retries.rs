@@ -61,7 +61,7 @@ impl Alarm {
 impl Fetcher {
     /// The server's clock was set.
     fn stepped(&mut self, step: Step) {
-        let by = crate::config::duration::format(step.by);
+        let by = crate::duration::format(step.by);
         match step.way {
             Way::Ahead => {
                 tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");

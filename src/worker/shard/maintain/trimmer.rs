@@ -190,7 +190,7 @@ impl Kept {
             unread,
             ..
         } = hold;
-        let age = crate::config::duration::format(Duration::from_secs(hold.age.as_secs()));
+        let age = crate::duration::format(Duration::from_secs(hold.age.as_secs()));
         let unread = unread.map(|unread| unread.to_string());
         tracing::warn!(
             stream = self.source.keys.stream, group = %shown(group), why = why.name(), from = %id, %age, pending,

@@ -1,0 +1,413 @@
+//! What there is to set, the defaults, and what holds for one handler, one projection and one stream.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::hidden;
+use super::keep::{Keep, Retention};
+use super::resilience::{BreakerSettings, Rate, RateScope};
+use super::secret::{RedisUrl, Secret};
+use super::value::{Given, Refusal, Setting, one_of};
+use crate::duration;
+use crate::retry::Backoff;
+
+/// Everything that can be set.
+///
+/// `Debug` and [`Settings::to_toml`] hide the secrets.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// `[redis]`: the server.
+    pub redis: RedisSettings,
+    /// `[worker]`: what a worker reads, and how much of it at once.
+    pub worker: WorkerSettings,
+    /// `[retry]`: attempts and backoff of every handler that has none of its own.
+    pub retry: RetrySettings,
+    /// `[defaults]`: everything else of every handler that has none of its own. `max_attempts` and
+    /// `backoff` stay unset here; their place is `[retry]`.
+    pub defaults: HandlerSettings,
+    /// `[handlers."order.created"]`: single handlers, by event type.
+    pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[breakers.payments]`: circuit breakers for calls from within handlers, by the name they are asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub breakers: BTreeMap<String, BreakerSettings>,
+    /// `[projections."orders-by-status"]`: single projections, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub projections: BTreeMap<String, ProjectionSettings>,
+    /// `[streams.orders]`: single streams, by name.
+    pub streams: BTreeMap<String, StreamSettings>,
+    /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
+    pub dead_letters: DeadLetterSettings,
+    /// `[app]`: the user's own, not looked into. Its values are shown by `Debug` and serde as `***`.
+    #[serde(
+        serialize_with = "hidden::serialize_app",
+        skip_serializing_if = "toml::Table::is_empty"
+    )]
+    pub app: toml::Table,
+}
+
+impl Settings {
+    /// What holds for the handler of `event_type`: its own section, then `[defaults]` and
+    /// `[retry]`.
+    pub fn policy(&self, event_type: &str) -> HandlerPolicy {
+        let own = self.handlers.get(event_type);
+        let defaults = &self.defaults;
+        HandlerPolicy {
+            timeout: own
+                .and_then(|own| own.timeout)
+                .or(defaults.timeout)
+                .unwrap_or(HandlerPolicy::TIMEOUT),
+            grace: own
+                .and_then(|own| own.grace)
+                .or(defaults.grace)
+                .unwrap_or(HandlerPolicy::GRACE),
+            max_attempts: own
+                .and_then(|own| own.max_attempts)
+                .unwrap_or(self.retry.max_attempts),
+            backoff: own
+                .and_then(|own| own.backoff)
+                .unwrap_or(self.retry.backoff),
+            on_crash: own
+                .and_then(|own| own.on_crash)
+                .unwrap_or(self.retry.on_crash),
+            concurrency: own.and_then(|own| own.concurrency).or(defaults.concurrency),
+            rate: own.and_then(|own| own.rate).or(defaults.rate),
+            rate_scope: own
+                .and_then(|own| own.rate_scope)
+                .or(defaults.rate_scope)
+                .unwrap_or_default(),
+            circuit_breaker: own
+                .and_then(|own| own.circuit_breaker)
+                .or(defaults.circuit_breaker)
+                .filter(|breaker| breaker.enabled),
+            deduplicate: own
+                .and_then(|own| own.deduplicate)
+                .or(defaults.deduplicate)
+                .filter(|window| !window.is_zero()),
+        }
+    }
+
+    /// What becomes of events that a projection can't apply.
+    pub fn on_bad_event(&self, projection: &str) -> OnBadEvent {
+        let own = self.projections.get(projection);
+        own.and_then(|own| own.on_bad_event).unwrap_or_default()
+    }
+
+    /// Where a new group begins to read `stream`: its own section, then `[worker]`.
+    pub fn start(&self, stream: &str) -> Start {
+        let own = self.streams.get(stream);
+        own.and_then(|own| own.start).unwrap_or(self.worker.start)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            redis: RedisSettings::default(),
+            worker: WorkerSettings::default(),
+            retry: RetrySettings::default(),
+            defaults: HandlerSettings {
+                timeout: Some(HandlerPolicy::TIMEOUT),
+                grace: Some(HandlerPolicy::GRACE),
+                ..HandlerSettings::default()
+            },
+            handlers: BTreeMap::new(),
+            breakers: BTreeMap::new(),
+            projections: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            dead_letters: DeadLetterSettings::default(),
+            app: toml::Table::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("redis", &self.redis)
+            .field("worker", &self.worker)
+            .field("retry", &self.retry)
+            .field("defaults", &self.defaults)
+            .field("handlers", &self.handlers)
+            .field("breakers", &self.breakers)
+            .field("projections", &self.projections)
+            .field("streams", &self.streams)
+            .field("dead_letters", &self.dead_letters)
+            .field("app", &hidden::without_secrets(&self.app, &[]))
+            .finish()
+    }
+}
+
+/// `[redis]`: the server, and how to log in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisSettings {
+    /// Where it is; `redis://127.0.0.1:6379`. It may carry a user and a password; `username` and
+    /// `password` win over them.
+    pub url: RedisUrl,
+    /// The user to log in as; none is Redis' `default`. Sent with a password only.
+    pub username: Option<String>,
+    /// The password. Where `password_file` is set, what was in the file.
+    pub password: Option<Secret>,
+    /// The file that holds the password, relative to where the process runs. A newline at its end
+    /// is no part of the password.
+    pub password_file: Option<PathBuf>,
+    /// A PEM file with the certificate of the CA that the server's must be issued by (or several); none trusts those
+    /// that the system does. This and the next two are for `rediss://`.
+    pub tls_ca: Option<PathBuf>,
+    /// A PEM file with the certificate that a server may ask us for, and with those between it and its CA.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// Connections that handlers can borrow at once; 4.
+    pub pool_size: usize,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: RedisUrl::default(),
+            username: None,
+            password: None,
+            password_file: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            pool_size: 4,
+        }
+    }
+}
+
+/// `[worker]`: what a worker reads, and how much of it at once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerSettings {
+    /// The consumer group whose workers share the entries; `fulfilment`.
+    pub group: String,
+    /// The streams to read; `["orders"]`.
+    pub streams: Vec<String>,
+    /// Handlers running at once in this process; 64.
+    pub concurrency: usize,
+    /// Entries held at most, running or not; 1000. This and `concurrency` are both upper limits,
+    /// so that a `prefetch` below it holds for the handlers too.
+    pub prefetch: usize,
+    /// How long an entry may go without a renewal before others may reclaim it; 30 s, at least
+    /// 500 ms. Renewed every third of it.
+    #[serde(serialize_with = "duration::serialize")]
+    pub lease: Duration,
+    /// How long a stop waits for running handlers; 25 s. Zero waits for none.
+    #[serde(serialize_with = "duration::serialize")]
+    pub drain: Duration,
+    /// What becomes of an entry whose type nobody handles; buried.
+    pub unhandled: Unhandled,
+    /// How long workers that know its type may take to appear; 10 min.
+    #[serde(serialize_with = "duration::serialize")]
+    pub unhandled_after: Duration,
+    /// Where a group begins that is new to a stream; at the stream's beginning.
+    pub start: Start,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            group: "fulfilment".to_owned(),
+            streams: vec!["orders".to_owned()],
+            concurrency: 64,
+            prefetch: 1000,
+            lease: Duration::from_secs(30),
+            drain: Duration::from_secs(25),
+            unhandled: Unhandled::Bury,
+            unhandled_after: Duration::from_secs(600),
+            start: Start::Beginning,
+        }
+    }
+}
+
+/// What becomes of an entry whose type nobody handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unhandled {
+    /// `"bury"`: it goes to the dead letters once `unhandled_after` has passed.
+    Bury,
+    /// `"ack"`: it is acknowledged.
+    Ack,
+}
+
+/// Where a group begins that is new to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// `"beginning"`: with the oldest entry.
+    Beginning,
+    /// `"end"`: with the first entry added after the group. What came before is never read.
+    End,
+}
+
+/// `[retry]`: how often and how soon a failed entry is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RetrySettings {
+    /// Attempts at most, the first one counting; 5.
+    pub max_attempts: u32,
+    /// The wait between them.
+    pub backoff: Backoff,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: OnCrash,
+}
+
+/// What becomes of an entry whose worker dies in its last attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    /// `"run_again"`: it runs once more, with nothing else starting beside it, for something else may have killed its
+    /// worker. That run is a crash check and no attempt; whatever comes of it, it is the last one.
+    #[default]
+    RunAgain,
+    /// `"bury"`: it is buried as `crashed`. So an entry never runs more often than it has attempts, and one with a
+    /// single attempt at most once.
+    Bury,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            backoff: Backoff::default(),
+            on_crash: OnCrash::default(),
+        }
+    }
+}
+
+/// `[handlers."order.created"]` or `[defaults]`: what is unset is inherited.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HandlerSettings {
+    /// How long an attempt may take; 5 min.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub timeout: Option<Duration>,
+    /// How long a cancelled handler may go on before its task is dropped; 1 s.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub grace: Option<Duration>,
+    /// Attempts at most, the first one counting.
+    pub max_attempts: Option<u32>,
+    /// The wait between attempts. A file may give a part of it, and the rest is that of `[retry]`.
+    pub backoff: Option<Backoff>,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: Option<OnCrash>,
+    /// Runs of this handler at once in this process; as many as `worker.concurrency` allows.
+    pub concurrency: Option<usize>,
+    /// How often it may start; as often as there is something to handle.
+    pub rate: Option<Rate>,
+    /// Whose starts `rate` counts; this worker's.
+    pub rate_scope: Option<RateScope>,
+    /// When to give the service behind it a rest; never. A file may give a part of it, and the rest is that of
+    /// `[defaults]`.
+    pub circuit_breaker: Option<BreakerSettings>,
+    /// For how long an event that has succeeded is known by its id: a copy of it is acknowledged without running. Zero
+    /// turns it off.
+    #[serde(serialize_with = "duration::serialize_option")]
+    pub deduplicate: Option<Duration>,
+}
+
+/// `[streams.orders]`: what is unset is inherited from `[worker]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StreamSettings {
+    /// Where a group begins that is new to this stream.
+    pub start: Option<Start>,
+    /// What it is trimmed to; unset, nothing is trimmed. What a group has not settled is never trimmed.
+    pub retention: Option<Retention>,
+    /// Trims to `retention` even what a group has not settled. That is lost to it.
+    pub force: Option<bool>,
+}
+
+/// `[projections."orders-by-status"]`: one projection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ProjectionSettings {
+    /// What becomes of an event that can't be applied; it is buried.
+    pub on_bad_event: Option<OnBadEvent>,
+}
+
+/// What becomes of an event that a projection can't apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadEvent {
+    /// `"bury"`: it goes to the dead letters, and the projection goes on.
+    #[default]
+    Bury,
+    /// `"stop"`: the projection stops before it.
+    Stop,
+}
+
+/// `[dead_letters]`: those of every stream, each for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeadLetterSettings {
+    /// What is kept of them; unset, all are.
+    pub keep: Option<Keep>,
+    /// From so many on it is warned of them; 10,000.
+    pub warn_at: u64,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            keep: None,
+            warn_at: 10_000,
+        }
+    }
+}
+
+/// What holds for one handler, everything inherited. See [`Settings::policy`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HandlerPolicy {
+    /// How long an attempt may take.
+    pub timeout: Duration,
+    /// How long a cancelled handler may go on before its task is dropped.
+    pub grace: Duration,
+    /// Attempts at most, the first one counting.
+    pub max_attempts: u32,
+    /// The wait between attempts.
+    pub backoff: Backoff,
+    /// What becomes of an entry whose worker dies in its last attempt.
+    pub on_crash: OnCrash,
+    /// Runs at once in this process, where that is limited beyond `worker.concurrency`.
+    pub concurrency: Option<usize>,
+    /// How often it may start, if that is limited.
+    pub rate: Option<Rate>,
+    /// Whose starts `rate` counts.
+    pub rate_scope: RateScope,
+    /// When to give the service behind it a rest, if ever.
+    pub circuit_breaker: Option<BreakerSettings>,
+    /// For how long an event that has succeeded is known by its id, if it is.
+    pub deduplicate: Option<Duration>,
+}
+
+impl HandlerPolicy {
+    const TIMEOUT: Duration = Duration::from_secs(300);
+    const GRACE: Duration = Duration::from_secs(1);
+}
+
+impl Setting for Unhandled {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("bury", Self::Bury), ("ack", Self::Ack)])
+    }
+}
+
+impl Setting for OnBadEvent {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("bury", Self::Bury), ("stop", Self::Stop)])
+    }
+}
+
+impl Setting for OnCrash {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(
+            given,
+            &[("run_again", Self::RunAgain), ("bury", Self::Bury)],
+        )
+    }
+}
+
+impl Setting for Start {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("beginning", Self::Beginning), ("end", Self::End)])
+    }
+}
