@@ -2,22 +2,228 @@
 //! can be dropped half-way.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use futures_util::{FutureExt, TryStreamExt};
-use streamhand::admin::Admin;
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+use streamhand::admin::{Admin, Cancelled, HeldBy, ProjectionState, ScheduledId, Standing, Unread};
 use streamhand::dead_letters::Filter;
-use streamhand::{EntryId, ErrorKind};
+use streamhand::{EntryId, Envelope, ErrorKind, Publisher, Settings};
 use tokio::sync::mpsc;
 
-use crate::support::letters::{AGAIN, DEAD, bury, bury_many, fields};
-use crate::support::{Server, entries};
+use crate::projections::views;
+use crate::support::jobs::{self, Action};
+use crate::support::letters::{AGAIN, DEAD, bury, bury_many, deliver, fields, settings};
+use crate::support::{Cli, Proxy, Server, Setup, add, entries, eventually, scripts};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The group `fulfilment` of the stream `orders`.
 fn admin(server: &Server) -> Admin {
     Admin::connect(&server.url(), "fulfilment", ["orders"]).expect("right names")
 }
 
+/// A value without its ages, which go on.
+fn ageless(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.ends_with("_ms"));
+            fields
+                .values_mut()
+                .for_each(|field| *field = ageless(field.take()));
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| *item = ageless(item.take())),
+        _ => {}
+    }
+    value
+}
+
+/// What a command prints as JSON, and what a call returns as such.
+async fn same(cli: &Cli, command: &[&str], called: &impl serde::Serialize) {
+    let printed = cli.run(&[command, &["--json"]].concat()).await.json();
+    assert_eq!(
+        ageless(printed),
+        ageless(serde_json::to_value(called).unwrap())
+    );
+}
+
 on_both_servers! {
+    async fn the_status_of_a_group_is_told_with_names(server: Server) {
+        let mut redis = server.connect().await;
+        let toml = "[worker]\nstreams = [\"orders\", \"empty\", \"text\"]\n[streams.orders]\nretention = \"acked\"\n";
+        let settings = settings(&server, toml);
+        let admin = Admin::with_publisher(&Publisher::new(&settings.redis).unwrap(), &settings);
+        let _: () = redis.set("text", "no stream").await.unwrap();
+        bury_many(&mut redis, 2).await;
+        let pending = deliver(&mut redis, "orders", &fields(&[("type", "order.created"), ("data", "{}")])).await;
+        add(&mut redis, "orders", &fields(&[("type", "order.created"), ("data", "{}")])).await;
+        assert!(admin.pause("orders", "alice").await.unwrap().is_new);
+        assert!(!admin.pause("orders", "bob").await.unwrap().is_new);
+        assert!(admin.pause_handler("orders", "order.created", "carol").await.unwrap().is_new);
+
+        let status = admin.status().await.unwrap();
+        let [orders, empty, text] = &status.streams[..] else { panic!("{status:?}") };
+        assert_eq!((&orders.kind[..], &empty.kind[..], &text.kind[..]), ("stream", "none", "string"));
+        assert_eq!((orders.length, orders.dead, orders.dead_too_many, orders.parked), (4, 2, false, 0));
+        let paused: Vec<_> = orders.paused.iter().map(|pause| (pause.handler.as_deref(), &pause.by[..])).collect();
+        assert_eq!(paused, [(None, "alice"), (Some("order.created"), "carol")]);
+        assert!(orders.now.duration_since(orders.paused[0].since).unwrap() < PATIENCE);
+        let group = orders.group.as_ref().unwrap();
+        let oldest = group.oldest_pending.map(|id| id.to_string());
+        assert_eq!((group.lag, group.pending, oldest), (Some(1), 1, Some(pending.id)));
+        let [consumer] = &group.consumers[..] else { panic!("{group:?}") };
+        assert_eq!((consumer.standing, consumer.lease), (Standing::Working, Some(PATIENCE)));
+        assert!(consumer.is_there() && orders.is_worked_on() && !empty.is_worked_on() && !orders.is_of_newer_release());
+        let held = orders.retention.as_ref().unwrap().held.as_ref().unwrap();
+        assert_eq!((&held.group[..], held.why, held.pending), ("fulfilment", HeldBy::Pending, 1));
+        assert_eq!(admin.retention("orders").await.unwrap().unwrap().could_trim, Some(2));
+        assert_eq!((&empty.retention, status.evicts), (&None, Some(false)));
+        let cli = Cli::new(&server, toml);
+        same(&cli, &["status"], &status).await;
+
+        assert!(admin.resume("orders").await.unwrap().was_paused);
+        assert!(!admin.resume("orders").await.unwrap().was_paused);
+        assert!(admin.resume_handler("orders", "order.created").await.unwrap().was_paused);
+        assert_eq!(admin.stream_status("orders").await.unwrap().paused, []);
+
+        let other = admin.clone().for_group("billing").unwrap();
+        assert_eq!(other.stream_status("orders").await.unwrap().group, None);
+        for refused in [
+            admin.pause("a{b", "x").await.unwrap_err(),
+            admin.pause_handler("orders", "Order Created", "x").await.unwrap_err(),
+            admin.stream_status("").await.unwrap_err(),
+            admin.for_group("a:b").unwrap_err(),
+            Admin::connect("http://localhost", "fulfilment", ["orders"]).unwrap_err(),
+        ] {
+            assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+        }
+    }
+
+    async fn what_a_worker_does_is_told_and_a_pause_holds_it(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server);
+        let admin = Admin::new(&Settings::from_toml_str(&setup.toml()).unwrap()).unwrap();
+        admin.pause_handler("jobs", "test.job", "alice").await.unwrap();
+        let worker = setup.start();
+        jobs::publish(&mut redis, "jobs", &jobs::many("job", 3, &Action::Succeed)).await;
+        eventually(PATIENCE, "a worker that is there", async || admin.stream_status("jobs").await.unwrap().is_worked_on()).await;
+        assert_eq!(jobs::started(&mut redis).await.len(), 0);
+        admin.resume_handler("jobs", "test.job").await.unwrap();
+        eventually(PATIENCE, "the jobs to be handled", async || jobs::handled(&mut redis).await.len() == 3).await;
+        worker.stop().await;
+        let status = admin.status().await.unwrap();
+        assert!(!status.streams[0].is_worked_on(), "{status:?}");
+    }
+
+    async fn what_is_scheduled_is_listed_and_cancelled_from_code(server: Server) {
+        let admin = admin(&server);
+        let settings = settings(&server, "");
+        let publisher = Publisher::new(&settings.redis).unwrap();
+        let hour = Duration::from_secs(3600);
+        let event = |event_type: &str, id: &str, source: &str| {
+            let event = Envelope::new(event_type).with("id", id).with("subject", "o-1").json(&json!({})).unwrap();
+            if source.is_empty() { event } else { event.with("source", source) }
+        };
+        for (n, event) in [event("order.reminded", "one", "shop"), event("order.reminded", "two", ""), event("order.lost", "two", "")].into_iter().enumerate() {
+            publisher.publish_envelope_after("orders", event, hour * (n as u32 + 1)).await.unwrap();
+        }
+        let all: Vec<_> = admin.scheduled("orders").unwrap().try_collect().await.unwrap();
+        assert_eq!(all.iter().map(|event| &event.id[..]).collect::<Vec<_>>(), ["one", "two", "two"]);
+        let cli = Cli::new(&server, "");
+        same(&cli, &["scheduled", "list"], &all).await;
+        let unread = admin.unread_schedule("orders").await.unwrap().unwrap();
+        assert_eq!((unread.why, unread.overdue), (Unread::NeverRead, None));
+        assert_eq!(admin.stream_status("orders").await.unwrap().scheduled_unread, Some(unread));
+
+        let asked = [ScheduledId::new("one"), ScheduledId::new("none"), ScheduledId::new("two"), ScheduledId::new("two").of("order.lost", "")];
+        let cancelled = admin.cancel_scheduled("orders", &asked).await.unwrap();
+        assert_eq!(cancelled, [Cancelled::Yes, Cancelled::No, Cancelled::Which(2), Cancelled::Yes]);
+        let left: Vec<_> = admin.scheduled("orders").unwrap().try_collect().await.unwrap();
+        let [left] = &left[..] else { panic!("{left:?}") };
+        assert_eq!((&left.stream[..], left.event.as_ref().unwrap().event_type()), ("orders", "order.reminded"));
+
+        // More than one page has, by waits that are dropped; several of one time, which come in the order of their names.
+        let many = (0..450).map(|n| event("order.reminded", &format!("many-{n}"), ""));
+        for event in many {
+            publisher.publish_envelope_after("orders", event, hour).await.unwrap();
+        }
+        let mut events = admin.scheduled("orders").unwrap();
+        let (mut ids, mut dropped) = (Vec::new(), 0);
+        loop {
+            match events.next().now_or_never() {
+                None => dropped += 1,
+                Some(next) => match next.unwrap() {
+                    Some(event) => ids.push(event.id),
+                    None => break,
+                },
+            }
+            tokio::task::yield_now().await;
+        }
+        let listed = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert!(dropped >= 3, "each page was waited for: {dropped}");
+        assert_eq!((listed, ids.len()), (451, 451));
+        assert_eq!(admin.scheduled("a{b").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    /// A lease of half a minute, which whoever drops it does not leave to others to wait for.
+    async fn a_rebuild_that_is_dropped_half_way_leaves_the_old_view_and_can_be_begun_again(server: Server) {
+        let mut redis = server.connect().await;
+        scripts::load(&mut redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let (store, ids) = (views::store(&server, 1), views::names(10));
+        let setup = views::setup(&server).worker("lease = \"30s\"");
+        let worker = setup.start_with(views::registry());
+        for _ in 0..100 {
+            let id = &ids[fastrand::usize(..10)];
+            views::happens(&store, id, (0..8).map(|_| views::any_event())).await;
+        }
+        views::agrees(&mut redis, &store, &ids, &[]).await;
+        let registry = views::registry();
+        let projections = |setup: &Setup| {
+            let settings = Settings::from_toml_str(&setup.toml()).unwrap();
+            Admin::new(&settings).unwrap().projections(&registry).unwrap()
+        };
+        let through = projections(&Setup::at(proxy.url()).worker("lease = \"30s\""));
+        let straight = projections(&setup);
+        let never = std::future::pending::<()>;
+
+        let held = proxy.hold_request(scripts::call("project").second());
+        let mut building = Box::pin(through.rebuild("orders-by-status", never(), |_| ()));
+        let release = tokio::select! {
+            built = &mut building => panic!("not held: {built:?}"),
+            release = held.within(PATIENCE) => release,
+        };
+        let [status] = &straight.list().await.unwrap()[..] else { panic!("one") };
+        assert_eq!((status.state, status.generation), (ProjectionState::Running, Some(1)));
+        assert_eq!(status.rebuild.as_ref().unwrap().generation, 2);
+        let error = straight.rebuild("orders-by-status", never(), |_| ()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
+        drop(building);
+        release.now();
+
+        let mut built = 0;
+        let done = eventually(Duration::from_secs(20), "a rebuild that may begin", async || {
+            straight.rebuild("orders-by-status", never(), |so_far| built = so_far.built).await.ok()
+        })
+        .await;
+        assert_eq!((done.built, built), (800, 800));
+        views::agrees(&mut redis, &store, &ids, &[]).await;
+        let [status] = &straight.list().await.unwrap()[..] else { panic!("one") };
+        assert!(status.generation > Some(1) && status.rebuild.is_none(), "{status:?}");
+
+        let stopped = straight.rebuild("orders-by-status", async {}, |_| ()).await.unwrap_err();
+        assert!(stopped.to_string().contains("that is served stays as it was"), "{stopped}");
+        assert_eq!(straight.resume("orders-by-status").await.unwrap(), []);
+        let unknown = straight.resume("orders-by-colour").await.unwrap_err();
+        assert_eq!(unknown.kind(), ErrorKind::Invalid);
+        worker.stop().await;
+    }
+
     async fn dead_letters_are_looked_through_from_code(server: Server) {
         let mut redis = server.connect().await;
         let event = fields(&[("type", "order.paid"), ("id", "e-1"), ("source", "shop"), ("data", "{}")]);

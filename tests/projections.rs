@@ -8,4 +8,4 @@ mod long;
 mod past;
 mod steps;
 mod storm;
-mod views;
+pub mod views;

@@ -5,7 +5,11 @@
 //!
 //! | method | command |
 //! |---|---|
+//! | [`Admin::status`], [`Admin::stream_status`], [`Admin::retention`] | `status` |
+//! | [`Admin::pause`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
+//! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
+//! | [`Admin::projections`] | `projection` |
 //!
 //! Every call can be dropped before it has ended, and nothing is lost by that: a replay or a purge that was stopped
 //! half-way goes on where it is begun again. Lists are `Stream`s which keep a page at a time in memory.
@@ -21,13 +25,34 @@
 //! # Ok(()) }
 //! ```
 
+mod pause;
+mod projections;
+mod retention;
+pub(crate) mod scheduled;
+mod status;
+
+pub use pause::{Paused, Resumed};
+pub use projections::{
+    ProjectionResumed, ProjectionState, ProjectionStatus, Projections, RebuildProgress,
+    RebuildStatus,
+};
+pub use retention::{Held, HeldBy, RetentionStatus};
+pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
+pub use status::{
+    BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
+    StreamStatus,
+};
+
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
 
 use crate::config::{RedisUrl, Settings, check};
 use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::EntryId;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, Pool};
 
@@ -195,4 +220,22 @@ fn wrong_name(what: &str, name: &str, why: &str) -> Error {
         ErrorKind::Invalid,
         format!("the {what} name {name:?} {why}"),
     )
+}
+
+/// A duration in milliseconds.
+fn in_ms<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    duration
+        .map(|duration| duration.as_millis() as u64)
+        .serialize(to)
+}
+
+/// A time in milliseconds since 1970.
+fn since_1970<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    to.serialize_u64(since.unwrap_or_default().as_millis() as u64)
+}
+
+/// An id as Redis writes it.
+fn text<S: Serializer>(id: &EntryId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(id)
 }

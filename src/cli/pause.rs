@@ -1,15 +1,12 @@
 //! `pause` and `resume`: a stream, or one type of its events, for the whole group.
 
-use std::time::UNIX_EPOCH;
-
 use clap::Args;
 
 use super::CommandError;
 use super::terminal::{print, say};
 use super::text::whoami;
+use crate::admin::Admin;
 use crate::config::{Settings, check};
-use crate::event_type;
-use crate::stream::{Connector, Keys, Pausable, PauseNote, Pool};
 
 #[derive(Args)]
 pub(super) struct PauseArgs {
@@ -26,25 +23,15 @@ pub(super) struct PauseArgs {
     by: Option<String>,
 }
 
-struct Meant {
-    pool: Pool,
-    keys: Keys,
-    what: Pausable,
-    /// `orders`, or `order.created in orders`.
-    name: String,
-    group: String,
-}
-
 pub(super) async fn pause(args: PauseArgs, settings: Settings) -> Result<(), CommandError> {
-    let meant = meant(&args, settings)?;
-    let now = meant.pool.now().await?.duration_since(UNIX_EPOCH);
-    let note = PauseNote {
-        since_ms: now.unwrap_or_default().as_millis() as u64,
-        by: args.by.unwrap_or_else(whoami),
+    let admin = admin(&args, &settings)?;
+    let (stream, by) = (&args.stream, args.by.clone().unwrap_or_else(whoami));
+    let paused = match &args.handler {
+        None => admin.pause(stream, &by).await?,
+        Some(event_type) => admin.pause_handler(stream, event_type, &by).await?,
     };
-    let is_new = meant.pool.pause(&meant.keys, &meant.what, &note).await?;
-    let Meant { name, group, .. } = meant;
-    print(if is_new {
+    let (name, group) = (args.name(), admin.group());
+    print(if paused.is_new {
         format!("paused: {name}, for all workers of {group}; what runs already runs on")
     } else {
         format!("paused already: {name}")
@@ -52,41 +39,39 @@ pub(super) async fn pause(args: PauseArgs, settings: Settings) -> Result<(), Com
 }
 
 pub(super) async fn resume(args: PauseArgs, settings: Settings) -> Result<(), CommandError> {
-    let meant = meant(&args, settings)?;
-    let was_paused = meant.pool.resume(&meant.keys, &meant.what).await?;
-    let Meant { name, group, .. } = meant;
-    print(if was_paused {
+    let admin = admin(&args, &settings)?;
+    let resumed = match &args.handler {
+        None => admin.resume(&args.stream).await?,
+        Some(event_type) => admin.resume_handler(&args.stream, event_type).await?,
+    };
+    let (name, group) = (args.name(), admin.group());
+    print(if resumed.was_paused {
         format!("resumed: {name}, for all workers of {group}")
     } else {
         format!("not paused: {name}; streamhand status shows what is")
     })
 }
 
-fn meant(args: &PauseArgs, settings: Settings) -> Result<Meant, CommandError> {
+fn admin(args: &PauseArgs, settings: &Settings) -> Result<Admin, CommandError> {
     let stream = &args.stream;
     check::stream_name(stream)
         .map_err(|why| CommandError::usage(format!("the stream name {stream:?} {why}")))?;
     if !settings.worker.streams.contains(stream) {
         say(format_args!("note: worker.streams does not name {stream}"));
     }
-    let group = args.group.clone().unwrap_or(settings.worker.group);
-    check::group_name(&group)
-        .map_err(|why| CommandError::usage(format!("the group name {group:?} {why}")))?;
-    let (what, name) = match &args.handler {
-        None => (Pausable::Stream, stream.clone()),
-        Some(event_type) => {
-            event_type::check(event_type).map_err(|why| {
-                CommandError::usage(format!("the event type {event_type:?} {why}"))
-            })?;
-            let what = Pausable::Handler(event_type.clone());
-            (what, format!("{event_type} in {stream}"))
-        }
-    };
-    Ok(Meant {
-        pool: Connector::new(&settings.redis)?.pool(1)?,
-        keys: Keys::new(stream, &group),
-        what,
-        name,
-        group,
+    let admin = Admin::new(settings)?;
+    Ok(match &args.group {
+        Some(group) => admin.for_group(group)?,
+        None => admin,
     })
+}
+
+impl PauseArgs {
+    /// `orders`, or `order.created in orders`.
+    fn name(&self) -> String {
+        match &self.handler {
+            None => self.stream.clone(),
+            Some(event_type) => format!("{event_type} in {}", self.stream),
+        }
+    }
 }

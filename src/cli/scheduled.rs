@@ -3,16 +3,14 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::terminal::{closed, print, say};
 use super::text::{count, table, time};
 use super::{CommandError, adding};
+use crate::admin::{Admin, Cancelled, ScheduledId};
 use crate::config::Settings;
 use crate::names::shown;
-use crate::publisher::{Publisher, ScheduledEvent};
-use crate::rfc3339;
-use crate::stream::{Cancelled, Wanted};
+use crate::publisher::ScheduledEvent;
 
 /// Events in the table where no limit is given.
 const LIMIT: u64 = 100;
@@ -53,7 +51,7 @@ pub(super) struct CancelArgs {
 }
 
 pub(super) async fn run(command: ScheduledCommand, settings: Settings) -> Result<(), CommandError> {
-    let publisher = Publisher::new(&settings.redis)?;
+    let admin = Admin::new(&settings)?;
     match command {
         ScheduledCommand::List(args) => {
             let streams = match &args.stream {
@@ -61,23 +59,19 @@ pub(super) async fn run(command: ScheduledCommand, settings: Settings) -> Result
                 None => settings.worker.streams,
             };
             match args.json {
-                true => list_as_json(&args, &publisher, &streams).await,
-                false => list(&args, &publisher, &streams).await,
+                true => list_as_json(&args, &admin, &streams).await,
+                false => list(&args, &admin, &streams).await,
             }
         }
-        ScheduledCommand::Cancel(args) => cancel(args, &publisher).await,
+        ScheduledCommand::Cancel(args) => cancel(args, &admin).await,
     }
 }
 
-async fn list(
-    args: &ListArgs,
-    publisher: &Publisher,
-    streams: &[String],
-) -> Result<(), CommandError> {
+async fn list(args: &ListArgs, admin: &Admin, streams: &[String]) -> Result<(), CommandError> {
     let limit = args.limit.unwrap_or(LIMIT);
     let (mut rows, mut cut, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     for stream in streams {
-        let mut events = publisher.scheduled(stream)?;
+        let mut events = admin.scheduled(stream)?;
         let mut shown = 0;
         while let Some(event) = events.next().await? {
             if shown == limit {
@@ -85,7 +79,7 @@ async fn list(
                 break;
             }
             shown += 1;
-            rows.push(row(stream, &event));
+            rows.push(row(&event));
         }
         if shown > 0 {
             waiting.push(stream.as_str());
@@ -110,15 +104,15 @@ async fn list(
             "these are the {limit} of {cut} that are due first: see more by --limit"
         ));
     }
-    say_unread(publisher, &waiting).await
+    say_unread(admin, &waiting).await
 }
 
-fn row(stream: &str, scheduled: &ScheduledEvent) -> Vec<String> {
+fn row(scheduled: &ScheduledEvent) -> Vec<String> {
     let event = scheduled.event.as_ref();
     let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| shown(text).to_string());
     vec![
         time(scheduled.at),
-        stream.to_owned(),
+        scheduled.stream.clone(),
         shown(&scheduled.id).to_string(),
         or_none(event.map(|event| event.event_type())),
         or_none(event.and_then(|event| event.subject())),
@@ -128,14 +122,14 @@ fn row(stream: &str, scheduled: &ScheduledEvent) -> Vec<String> {
 /// The array is written as it is read.
 async fn list_as_json(
     args: &ListArgs,
-    publisher: &Publisher,
+    admin: &Admin,
     streams: &[String],
 ) -> Result<(), CommandError> {
     let mut separator = "[";
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let mut waiting = Vec::new();
     for stream in streams {
-        let mut events = publisher.scheduled(stream)?;
+        let mut events = admin.scheduled(stream)?;
         let mut left = args.limit.unwrap_or(u64::MAX);
         while left > 0
             && let Some(event) = events.next().await?
@@ -144,7 +138,9 @@ async fn list_as_json(
             if waiting.last() != Some(&stream.as_str()) {
                 waiting.push(stream);
             }
-            write!(out, "{separator}\n{}", as_json(stream, &event)).map_err(closed)?;
+            let json = serde_json::to_value(&event);
+            let json = json.map_err(|error| CommandError::failed(error.to_string()))?;
+            write!(out, "{separator}\n{json}").map_err(closed)?;
             separator = ",";
         }
     }
@@ -152,33 +148,20 @@ async fn list_as_json(
     writeln!(out, "{end}")
         .and_then(|()| out.flush())
         .map_err(closed)?;
-    say_unread(publisher, &waiting).await
+    say_unread(admin, &waiting).await
 }
 
 /// Says of streams with scheduled events which are read by no worker.
-async fn say_unread(publisher: &Publisher, streams: &[&str]) -> Result<(), CommandError> {
+async fn say_unread(admin: &Admin, streams: &[&str]) -> Result<(), CommandError> {
     for stream in streams {
-        if let Some(warning) = adding::warning(publisher.pool(), stream).await? {
-            say(format_args!("warning: {warning}"));
+        if let Some(unread) = admin.unread_schedule(stream).await? {
+            say(format_args!("warning: {}", adding::line(stream, unread)));
         }
     }
     Ok(())
 }
 
-fn as_json(stream: &str, scheduled: &ScheduledEvent) -> Value {
-    let event = scheduled.event.as_ref();
-    json!({
-        "stream": stream,
-        "id": scheduled.id,
-        "at": rfc3339::millis(scheduled.at),
-        "type": event.map(|event| event.event_type()),
-        "subject": event.and_then(|event| event.subject()),
-        "source": event.and_then(|event| event.source()),
-        "bytes": event.map(|event| event.fields().size()),
-    })
-}
-
-async fn cancel(args: CancelArgs, publisher: &Publisher) -> Result<(), CommandError> {
+async fn cancel(args: CancelArgs, admin: &Admin) -> Result<(), CommandError> {
     let CancelArgs {
         stream,
         mut ids,
@@ -187,10 +170,13 @@ async fn cancel(args: CancelArgs, publisher: &Publisher) -> Result<(), CommandEr
     } = args;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
-    let source = source.as_deref().unwrap_or_default();
-    let of = event_type.as_deref().map(|of| (of, source));
-    let asked: Vec<Wanted<'_>> = ids.iter().map(|id| Wanted { id, of }).collect();
-    let cancelled = publisher.cancel_all_scheduled(&stream, &asked).await?;
+    let source = source.unwrap_or_default();
+    let asked = ids.iter().map(|id| match &event_type {
+        None => ScheduledId::new(id),
+        Some(event_type) => ScheduledId::new(id).of(event_type, &source),
+    });
+    let asked: Vec<ScheduledId> = asked.collect();
+    let cancelled = admin.cancel_scheduled(&stream, &asked).await?;
     let (mut number, mut missing, mut several) = (0, Vec::new(), Vec::new());
     for (id, cancelled) in ids.iter().zip(cancelled) {
         match cancelled {

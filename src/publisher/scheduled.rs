@@ -2,9 +2,13 @@
 //! workers.
 
 use std::collections::HashSet;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use futures_util::Stream;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use super::Publisher;
 use crate::codec;
@@ -13,6 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 use crate::event::{Event, with_id};
 use crate::names::shown;
+use crate::pages::{Pages, Source};
+use crate::rfc3339;
 use crate::stream::{Cancelled, Done, How, Kept, LAST_MS, Place, Pool, StreamKeys, Wanted, time};
 
 /// An event that is to be published later.
@@ -31,6 +37,8 @@ pub struct Scheduled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScheduledEvent {
+    /// The stream it is for.
+    pub stream: String,
     /// The event's id.
     pub id: String,
     /// When it is due.
@@ -39,11 +47,20 @@ pub struct ScheduledEvent {
     pub event: Option<Envelope>,
 }
 
-/// The events of a stream that wait for their time, by [`Publisher::scheduled`].
+/// The events of a stream that wait for their time, by [`Publisher::scheduled`]: a `Stream`, and
+/// [`next`](Self::next) for who has no use for one.
+///
+/// A wait for the next one can be dropped: nothing is passed over. Behind an error it can be asked again, and goes on.
+#[derive(Debug)]
+#[must_use = "it reads nothing before it is asked"]
 pub struct ScheduledEvents {
+    pages: Pages<Waiting>,
+}
+
+/// Where the next page begins.
+struct Waiting {
     pool: Pool,
     keys: StreamKeys,
-    page: std::vec::IntoIter<Kept>,
     place: Option<Place>,
     more: bool,
     /// Those told last that have the same due time: they may come again where one of them has gone meanwhile.
@@ -120,14 +137,14 @@ impl Publisher {
     /// Where the stream's name can't be one.
     pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
         check_stream(stream)?;
-        Ok(ScheduledEvents {
+        let pages = Pages::of(Waiting {
             pool: self.pool.clone(),
             keys: StreamKeys::new(stream),
-            page: Vec::new().into_iter(),
             place: None,
             more: true,
             told: HashSet::new(),
-        })
+        });
+        Ok(ScheduledEvents { pages })
     }
 
     /// Takes the event with this id off, so that it will not be published. Answers whether it waited for its time:
@@ -205,23 +222,56 @@ impl ScheduledEvents {
     /// # Errors
     /// Where Redis can't be reached, or refuses to say.
     pub async fn next(&mut self) -> Result<Option<ScheduledEvent>> {
-        loop {
-            for kept in self.page.by_ref() {
-                let last = self.place.replace(kept.place.clone());
-                if last.is_none_or(|last| last.due != kept.place.due) {
-                    self.told.clear();
-                }
-                if self.told.insert(kept.place.name.clone()) {
-                    return Ok(Some(event(kept)));
-                }
-            }
-            if !self.more {
-                return Ok(None);
-            }
-            let (page, more) = self.pool.scheduled(&self.keys, self.place.as_ref()).await?;
-            self.more = more && !page.is_empty();
-            self.page = page.into_iter();
+        let pages = &mut self.pages;
+        std::future::poll_fn(|cx| Pin::new(&mut *pages).poll_next(cx))
+            .await
+            .transpose()
+    }
+}
+
+impl Stream for ScheduledEvents {
+    type Item = Result<ScheduledEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.pages).poll_next(cx)
+    }
+}
+
+impl Source for Waiting {
+    type Item = ScheduledEvent;
+
+    async fn page(&mut self) -> Result<Option<Vec<ScheduledEvent>>> {
+        if !self.more {
+            return Ok(None);
         }
+        let (page, more) = self.pool.scheduled(&self.keys, self.place.as_ref()).await?;
+        self.more = more && !page.is_empty();
+        let mut events = Vec::with_capacity(page.len());
+        for kept in page {
+            let last = self.place.replace(kept.place.clone());
+            if last.is_none_or(|last| last.due != kept.place.due) {
+                self.told.clear();
+            }
+            if self.told.insert(kept.place.name.clone()) {
+                events.push(event(&self.keys.stream, kept));
+            }
+        }
+        Ok(Some(events))
+    }
+}
+
+impl Serialize for ScheduledEvent {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let event = self.event.as_ref();
+        let mut map = to.serialize_struct("ScheduledEvent", 7)?;
+        map.serialize_field("stream", &self.stream)?;
+        map.serialize_field("id", &self.id)?;
+        map.serialize_field("at", &rfc3339::millis(self.at))?;
+        map.serialize_field("type", &event.map(|event| event.event_type()))?;
+        map.serialize_field("subject", &event.and_then(|event| event.subject()))?;
+        map.serialize_field("source", &event.and_then(|event| event.source()))?;
+        map.serialize_field("bytes", &event.map(|event| event.fields().size()))?;
+        map.end()
     }
 }
 
@@ -251,13 +301,14 @@ fn too_far() -> Error {
     )
 }
 
-fn event(kept: Kept) -> ScheduledEvent {
+fn event(stream: &str, kept: Kept) -> ScheduledEvent {
     let unpack = |packed: Vec<u8>| {
         let fields = codec::packed(packed)?;
         let id = EntryId::default();
         Envelope::decode(Entry { id, fields }).ok()
     };
     ScheduledEvent {
+        stream: stream.to_owned(),
         at: time(kept.due_ms),
         event: kept.packed.and_then(unpack),
         id: String::from_utf8_lossy(&kept.id).into_owned(),

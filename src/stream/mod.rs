@@ -82,7 +82,7 @@ pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
-pub(crate) use status::StreamStatus;
+pub(crate) use status::{GroupStatus, StreamStatus};
 pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;
 

@@ -230,14 +230,4 @@ impl ProjectionStatus {
             self.rebuild.get("position").map_or("0-0", String::as_str),
         ))
     }
-
-    /// In one word.
-    pub fn state(&self) -> &'static str {
-        match (self.generation(), self.stopped(), self.runner()) {
-            (None, ..) => "new",
-            (_, Some(_), _) => "stopped",
-            (_, _, Some(_)) => "running",
-            _ => "idle",
-        }
-    }
 }

@@ -18,7 +18,7 @@ mod runner;
 mod view;
 
 pub use reading::ProjectionView;
-pub(crate) use rebuild::rebuild;
+pub(crate) use rebuild::{Progress, rebuild};
 pub(crate) use registered::Registered;
 pub(crate) use runner::{Alone, Runner};
 pub use view::View;
