@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check instructions instructions-renew fuzz audit bench peers servers clean
+.PHONY: help demo test chaos check instructions instructions-renew fuzz audit bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,13 @@ test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the 
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-5}" && \
 	cargo test --workspace --no-fail-fast $(ARGS)
+
+# Both servers at once, or SERVER=redis. What happens is told by SEED; when exactly, by the machine.
+chaos: ## Have everything go wrong at once for ten minutes on each server; SECONDS=60 SEED=1 SERVER=valkey
+	@servers=$$(scripts/servers both) && eval "$$servers" && \
+	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
+	export STREAMHAND_CHAOS_SECONDS="$(SECONDS)" STREAMHAND_CHAOS_SEED="$(SEED)" && \
+	cargo test --test behaviour chaos::at_length_on_$(SERVER) -- --ignored --nocapture --test-threads=2
 
 check: ## Check format, lints, documentation (every warning is an error), licences, and what an entry costs in instructions
 	@cargo fmt --version >/dev/null 2>&1 || \

@@ -14,7 +14,7 @@ use crate::support::{Server, Setup, settled};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The keys that the page lists, as patterns for this test's stream and group, each with its type.
-fn listed() -> Vec<(Regex, String)> {
+pub fn listed() -> Vec<(Regex, String)> {
     let page =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/keys.md")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| `"));

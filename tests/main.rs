@@ -28,6 +28,7 @@ mod breakers;
 mod broken_keys;
 mod busy;
 mod chain;
+mod chaos;
 mod clock_steps;
 mod configuration;
 mod crashes;

@@ -14,6 +14,7 @@ mod publisher;
 mod resp;
 mod resp_proxy;
 mod resp_traps;
+mod resp_watch;
 pub mod scripts;
 #[macro_use]
 mod scenario;
@@ -33,8 +34,9 @@ pub use process::{Builder as ProcessBuilder, WorkerProcess, most_memory, run_wor
 pub use publisher::{publisher, publisher_with};
 pub use resp_proxy::Proxy;
 pub use resp_traps::{Caught, Exchange};
+pub use resp_watch::{Watched, monotonic};
 pub use scenario::run;
-pub use server::Server;
+pub use server::{Server, scratch_dir};
 pub use streams::{Entry, Fields, add, entries};
 pub use tls::{Authority, Identity, TlsServer};
 pub use worker::{InProcess, Setup, all_pending, dead, parked, pending, settled};

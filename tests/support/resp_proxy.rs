@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::resp::{command_name, message_len};
 use super::resp_traps::{Caught, Exchange, Fate, Held, Traps};
+use super::resp_watch::{Watched, Watches, monotonic};
 use super::{eventually, free_ports};
 
 /// Passes connections on to a server on this machine until it is told otherwise.
@@ -70,7 +71,12 @@ impl Proxy {
             connections: Mutex::default(),
             traps: Traps::default(),
             traffic: Mutex::default(),
+            watches: Watches::default(),
             flowing: watch::Sender::new(true),
+            asking: watch::Sender::new(true),
+            latency: watch::Sender::new(Duration::ZERO),
+            closed_to_clients: watch::Sender::new(()),
+            closed_to_server: watch::Sender::new(()),
         });
         let (port, listener) = free_ports()
             .find_map(|port| Some((port, bind(port).ok()?.listen(BACKLOG).ok()?)))
@@ -136,6 +142,39 @@ impl Proxy {
         self.shared.flowing.send_replace(true);
     }
 
+    /// Passes nothing on in either direction, and breaks nothing, until [`Proxy::speak`]; then all of it arrives, late.
+    pub fn silence(&self) {
+        self.shared.asking.send_replace(false);
+        self.shared.flowing.send_replace(false);
+    }
+
+    pub fn speak(&self) {
+        self.shared.asking.send_replace(true);
+        self.shared.flowing.send_replace(true);
+    }
+
+    /// Delivers whatever the server sends so much later, from now on.
+    pub fn slow_down(&self, by: Duration) {
+        self.shared.latency.send_replace(by);
+    }
+
+    /// Tells the client of every connection there is that the server sends no more. Its requests are still passed on, and
+    /// what is answered is lost.
+    pub fn half_close_to_clients(&self) {
+        self.shared.closed_to_clients.send_replace(());
+    }
+
+    /// Tells the server on every connection there is that the client sends no more. What was asked before that is
+    /// answered, as far as the server still answers it.
+    pub fn half_close_to_server(&self) {
+        self.shared.closed_to_server.send_replace(());
+    }
+
+    /// Notes when such requests were passed on, from now on, and when they were answered.
+    pub fn watch(&self, exchange: Exchange) -> Watched {
+        self.shared.watches.add(exchange)
+    }
+
     /// Breaks every connection; new ones are welcome.
     pub async fn cut(&self) {
         let mut connections = std::mem::take(&mut *locked(&self.shared.connections));
@@ -191,11 +230,16 @@ struct Shared {
     connections: Mutex<JoinSet<()>>,
     traps: Traps,
     traffic: Mutex<Traffic>,
+    watches: Watches,
     flowing: watch::Sender<bool>,
+    asking: watch::Sender<bool>,
+    latency: watch::Sender<Duration>,
+    closed_to_clients: watch::Sender<()>,
+    closed_to_server: watch::Sender<()>,
 }
 
-/// The requests of a connection that are not answered yet.
-type Asked = Mutex<VecDeque<Vec<u8>>>;
+/// The requests of a connection that are not answered yet, and when they came.
+type Asked = Mutex<VecDeque<(u64, Vec<u8>)>>;
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
@@ -229,15 +273,22 @@ async fn pass_requests(
     shared: &Shared,
 ) -> io::Result<()> {
     let mut unsent = Vec::new();
+    let mut closed = shared.closed_to_server.subscribe();
     loop {
-        if client.read_buf(&mut unsent).await? == 0 {
-            return Ok(());
+        tokio::select! {
+            read = client.read_buf(&mut unsent) => if read? == 0 {
+                return Ok(());
+            },
+            Ok(()) = closed.changed() => {
+                server.shutdown().await?;
+                return std::future::pending().await;
+            }
         }
         let mut whole = 0;
         while let Some(length) = message_len(&unsent[whole..]) {
             let request = unsent[whole..whole + length].to_vec();
             if let Some(trap) = shared.traps.for_request(&request) {
-                server.write_all(&unsent[..whole]).await?;
+                shared.ask(&mut server, &unsent[..whole]).await?;
                 unsent.drain(..whole);
                 whole = 0;
                 match trap.spring() {
@@ -248,10 +299,10 @@ async fn pass_requests(
             }
             // Before it is passed on: who has a reply finds its request counted.
             shared.count(&request);
-            locked(asked).push_back(request);
+            locked(asked).push_back((monotonic(), request));
             whole += length;
         }
-        server.write_all(&unsent[..whole]).await?;
+        shared.ask(&mut server, &unsent[..whole]).await?;
         unsent.drain(..whole);
     }
 }
@@ -263,9 +314,16 @@ async fn pass_replies(
     shared: &Shared,
 ) -> io::Result<()> {
     let mut unsent = Vec::new();
+    let mut closed = shared.closed_to_clients.subscribe();
     loop {
-        if server.read_buf(&mut unsent).await? == 0 {
-            return Ok(());
+        tokio::select! {
+            read = server.read_buf(&mut unsent) => if read? == 0 {
+                return Ok(());
+            },
+            Ok(()) = closed.changed() => {
+                client.shutdown().await?;
+                return lose_all(server).await;
+            }
         }
         let mut whole = 0;
         while let Some(length) = message_len(&unsent[whole..]) {
@@ -273,7 +331,9 @@ async fn pass_replies(
             // What the server pushes answers nothing.
             let pushed = reply[0] == b'>';
             let request = (!pushed).then(|| locked(asked).pop_front()).flatten();
-            let Some(trap) = shared.traps.for_reply(&request.unwrap_or_default(), reply) else {
+            let (asked_at, request) = request.unwrap_or_default();
+            shared.watches.answered(asked_at, &request, reply);
+            let Some(trap) = shared.traps.for_reply(&request, reply) else {
                 whole += length;
                 continue;
             };
@@ -295,7 +355,21 @@ async fn pass_replies(
     }
 }
 
+/// Reads what nobody will have, until there is no more.
+async fn lose_all(mut server: OwnedReadHalf) -> io::Result<()> {
+    let mut lost = [0; 4096];
+    while server.read(&mut lost).await? > 0 {}
+    Ok(())
+}
+
 impl Shared {
+    /// Passes whole requests on, once anything is passed on.
+    async fn ask(&self, server: &mut OwnedWriteHalf, requests: &[u8]) -> io::Result<()> {
+        // The sender lives as long as this: waiting for it cannot fail.
+        let _ = self.asking.subscribe().wait_for(|asking| *asking).await;
+        server.write_all(requests).await
+    }
+
     fn count(&self, request: &[u8]) {
         let mut traffic = locked(&self.traffic);
         traffic.bytes_to_server += request.len() as u64;
@@ -306,6 +380,10 @@ impl Shared {
     async fn deliver(&self, client: &mut OwnedWriteHalf, replies: &[u8]) -> io::Result<()> {
         // The sender lives as long as this: waiting for it cannot fail.
         let _ = self.flowing.subscribe().wait_for(|flowing| *flowing).await;
+        let latency = *self.latency.borrow();
+        if !latency.is_zero() {
+            sleep(latency).await;
+        }
         locked(&self.traffic).bytes_to_client += replies.len() as u64;
         client.write_all(replies).await
     }

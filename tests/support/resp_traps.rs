@@ -45,7 +45,7 @@ impl Exchange {
         self
     }
 
-    fn is_asked_by(&self, request: &[u8]) -> bool {
+    pub(super) fn is_asked_by(&self, request: &[u8]) -> bool {
         self.parts.is_empty() || self.parts.iter().any(|part| contains(request, part))
     }
 }
@@ -76,6 +76,13 @@ impl Caught {
             Ok(caught) => caught.expect("the proxy to outlive its traps"),
             Err(_) => panic!("no such exchange after {deadline:?}"),
         }
+    }
+}
+
+impl Caught {
+    /// Waits for the exchange; `false` where the proxy is gone before it comes.
+    pub async fn sprung(self) -> bool {
+        self.0.await.is_ok()
     }
 }
 
