@@ -39,6 +39,30 @@ impl Format {
     }
 }
 
+/// What can be an event's data: everything that serde can write. There is nothing to implement; this trait is there for
+/// the compiler to say in one sentence what is missing.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be written as an event's data: it does not implement `serde::Serialize`",
+    label = "this can't be written as data",
+    note = "add `#[derive(serde::Serialize)]` to `{Self}`"
+)]
+pub trait Encodable: Serialize {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + ?Sized> Encodable for T {}
+
+/// What an event's data can be read as: everything that serde can read without borrowing. There is nothing to implement;
+/// this trait is there for the compiler to say in one sentence what is missing.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be read from an event's data: it does not implement `serde::Deserialize`",
+    label = "this can't be read from data",
+    note = "add `#[derive(serde::Deserialize)]` to `{Self}`; it must borrow nothing from the data"
+)]
+pub trait Decodable: DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: DeserializeOwned> Decodable for T {}
+
 /// Why an entry is no event, or its data not what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

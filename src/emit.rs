@@ -2,17 +2,14 @@
 
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::codec::{self, Format};
+use crate::codec::{self, Encodable, Format};
 use crate::config::check::check_stream;
 use crate::context::{Ask, Context};
 use crate::effects::{CommitError, Committed, Effect};
-use crate::event::Envelope;
-use crate::event::Event;
-use crate::event::envelope_of;
+use crate::event::{Envelope, Event, demand, envelope_of};
 use crate::event_type;
 use crate::identity::which;
 use crate::outbox::{Emitted, Known, MOST_FIELDS};
@@ -47,13 +44,8 @@ impl Context {
     /// assert_eq!(ctx.emitted()[0].envelope.event_type(), "inventory.reserved");
     /// # }
     /// ```
-    pub fn emit<E: Event + Serialize>(&self, stream: &str, event: E) {
-        const {
-            assert!(
-                event_type::is_valid(E::TYPE),
-                "Event::TYPE is dotted and lower-case, like order.created"
-            )
-        };
+    pub fn emit<E: Event + Encodable>(&self, stream: &str, event: E) {
+        const { demand::<E>() };
         self.outbox_or_new().emit(stream, |place| {
             let envelope = envelope_of(&event, Format::default()).map_err(|e| e.to_string())?;
             self.complete(stream, envelope, place)
@@ -162,7 +154,8 @@ impl Context {
             if !envelope.says(name)
                 && let Some(value) = value()
             {
-                envelope = std::mem::replace(&mut envelope, Envelope::new("")).with(name, value);
+                envelope =
+                    std::mem::replace(&mut envelope, Envelope::new("")).with_known(name, value);
             }
         };
         add("id", &|| Some(self.id_at(place)));
@@ -201,6 +194,8 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use serde::Serialize;
+
     use super::*;
 
     fn cause() -> Envelope {
@@ -248,7 +243,7 @@ mod tests {
     fn an_emitted_event_says_what_caused_it_and_keeps_what_it_says_itself() {
         let cause = cause()
             .with("subject", "o-1")
-            .with("traceparent", "00-a-b-01");
+            .with("traceparent", crate::traceparent::EXAMPLE);
         let event = emitted(cause.clone(), Envelope::new("a.b"));
         let field = |name: &str| event.field(name).unwrap_or_default().to_owned();
         assert_eq!(
@@ -259,7 +254,7 @@ mod tests {
             (field("causationid"), field("correlationid")),
             ("e-1".to_owned(), "e-1".to_owned())
         );
-        assert_eq!(event.traceparent(), Some("00-a-b-01"));
+        assert_eq!(event.traceparent(), Some(crate::traceparent::EXAMPLE));
         let next = emitted(event.clone(), Envelope::new("a.c"));
         assert_eq!(next.field("causationid"), Some(&*event.id()));
         assert_eq!(next.field("correlationid"), Some("e-1"));

@@ -6,12 +6,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
 use uuid::Uuid;
 
-use crate::codec::{self, DecodeError, Format, Known};
+use crate::codec::{self, Decodable, DecodeError, Encodable, Format, Known};
+use crate::event_type;
 use crate::fields::Fields;
+use crate::names::shown;
 use crate::rfc3339;
+use crate::traceparent;
 
 /// The last millisecond of the year 9999.
 const LAST_MS: u64 = 253_402_300_799_999;
@@ -34,6 +36,11 @@ const USUAL: (usize, usize) = (256, 16);
 ///     const TYPE: &'static str = "order.created";
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no event",
+    label = "this is no event",
+    note = "write `impl streamhand::Event for {Self} {{ const TYPE: &'static str = \"order.created\"; }}`, with a type of its own"
+)]
 pub trait Event: Send + 'static {
     /// A noun and what happened to it, dotted and lower-case: `order.created`. What breaks the grammar does not
     /// compile where the event is registered or published.
@@ -143,29 +150,90 @@ impl Envelope {
     }
 
     /// The same event with `data` as JSON.
-    pub fn json<T: serde::Serialize + ?Sized>(self, data: &T) -> crate::Result<Self> {
+    pub fn json<T: Encodable + ?Sized>(self, data: &T) -> crate::Result<Self> {
         let data = codec::encode(codec::Format::Json, data)?;
         Ok(self.with("datacontenttype", codec::JSON).with("data", data))
     }
 
     /// The same event with `data` as MessagePack, fields by name.
-    pub fn msgpack<T: serde::Serialize + ?Sized>(self, data: &T) -> crate::Result<Self> {
+    pub fn msgpack<T: Encodable + ?Sized>(self, data: &T) -> crate::Result<Self> {
         let data = codec::encode(codec::Format::MessagePack, data)?;
         Ok(self
             .with("datacontenttype", codec::MSGPACK)
             .with("data", data))
     }
 
-    /// The same event with a field added, or replaced where it is there.
+    /// The same event with a field added, or replaced where it is there. For values that are known to be right; others go
+    /// to [`try_with`](Self::try_with).
     ///
     /// # Panics
-    /// Where the field is one with a meaning (`schemaversion`, `id` …) and the value can't have it.
-    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+    /// Where [`try_with`](Self::try_with) returns an error.
+    #[must_use]
+    pub fn with(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        match self.try_with(name, value) {
+            Ok(envelope) => envelope,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The same event with a field added, or replaced where it is there.
+    ///
+    /// ```
+    /// # use streamhand::Envelope;
+    /// # fn example(from_elsewhere: &str) -> streamhand::Result<Envelope> {
+    /// Envelope::new("order.created").try_with("time", from_elsewhere)
+    /// # }
+    /// # assert!(example("2026-01-31T12:00:00Z").is_ok());
+    /// # assert!(example("yesterday").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) where the field has a meaning and the value can't have it: a
+    /// `schemaversion` that is no whole number from 1, a `time` that is not as RFC 3339 writes it or does not say its
+    /// offset from UTC, a `traceparent` that is none by the W3C's trace context, or a text that is not UTF-8. An empty
+    /// value says nothing, and is none.
+    pub fn try_with(self, name: &str, value: impl AsRef<[u8]>) -> crate::Result<Self> {
+        let wrong = match (name, value.as_ref()) {
+            (_, []) => None,
+            ("time", time) => match std::str::from_utf8(time).map(rfc3339::parse) {
+                Ok(Err(why)) => Some(why.to_string()),
+                _ => None,
+            },
+            ("traceparent", text) if !traceparent::is_valid(text) => Some(format!(
+                "is none by the W3C's trace context; write it like {}",
+                traceparent::EXAMPLE
+            )),
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            let text = String::from_utf8_lossy(value.as_ref());
+            return Err(invalid(format!("the {name} \"{}\" {why}", shown(&text))));
+        }
+        self.put(name, value)
+            .map_err(|error| invalid(error.to_string()))
+    }
+
+    /// The same event, said to have happened at `time`, to the millisecond. What lies beyond the years that RFC 3339 has is the first or the
+    /// last of them.
+    #[must_use]
+    pub fn with_time(self, time: SystemTime) -> Self {
+        self.with_known("time", rfc3339::millis(time))
+    }
+
+    /// As [`with`](Self::with), of a value that was made here: a time or a trace context is not looked at.
+    pub(crate) fn with_known(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        match self.put(name, value) {
+            Ok(envelope) => envelope,
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+
+    fn put(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, DecodeError> {
         let fields = &mut self.entry.fields;
-        let found = if fields.value(name).is_none() {
+        if fields.value(name).is_none() {
             let at = fields.len().min(u16::MAX as usize) as u16;
             fields.push(name, &value);
-            self.known.learn(at, name.as_bytes(), value.as_ref())
+            self.known.learn(at, name.as_bytes(), value.as_ref())?;
         } else {
             let mut new = Some(value.as_ref());
             let replaced = fields.iter().map(|(n, old)| {
@@ -180,12 +248,9 @@ impl Envelope {
                 )
             });
             *fields = replaced.collect();
-            codec::find(fields).map(|known| self.known = known)
-        };
-        if let Err(error) = found {
-            panic!("{name}: {error}");
+            self.known = codec::find(fields)?;
         }
-        self
+        Ok(self)
     }
 
     /// The type, such as `order.created`.
@@ -229,9 +294,11 @@ impl Envelope {
         self.known.version.unwrap_or(1)
     }
 
-    /// The W3C trace context it was published in.
+    /// The W3C trace context it was published in; none where the field is no such thing, as the W3C wants it. What it
+    /// says all the same is its [`field`](Self::field).
     pub fn traceparent(&self) -> Option<&str> {
         self.text(self.known.traceparent)
+            .filter(|text| traceparent::is_valid(text.as_bytes()))
     }
 
     /// The content type of the data, `application/json` where the entry says nothing.
@@ -245,7 +312,7 @@ impl Envelope {
     }
 
     /// Decodes the data by its content type.
-    pub fn decode_data<T: serde::de::DeserializeOwned>(&self) -> Result<T, DecodeError> {
+    pub fn decode_data<T: Decodable>(&self) -> Result<T, DecodeError> {
         let content_type = self.known.content_type.map(|at| self.bytes(at));
         codec::decode(content_type.unwrap_or(codec::JSON.as_bytes()), self.data())
     }
@@ -323,17 +390,27 @@ impl fmt::Debug for Envelope {
     }
 }
 
+fn invalid(message: String) -> crate::Error {
+    crate::Error::new(crate::ErrorKind::Invalid, message)
+}
+
+/// Stops the compiler at an event whose type or version can't be one.
+pub(crate) const fn demand<E: Event>() {
+    event_type::demand(E::TYPE);
+    assert!(E::VERSION > 0, "Event::VERSION counts from 1");
+}
+
 /// The same event with an id where it has none, or an empty one.
 pub(crate) fn with_id(envelope: Envelope) -> Envelope {
     if envelope.says("id") {
         return envelope;
     }
     let id = Uuid::now_v7().hyphenated();
-    envelope.with("id", id.encode_lower(&mut Uuid::encode_buffer()))
+    envelope.with_known("id", id.encode_lower(&mut Uuid::encode_buffer()))
 }
 
 /// The envelope of an event: its type, its version and its data.
-pub(crate) fn envelope_of<E: Event + Serialize>(
+pub(crate) fn envelope_of<E: Event + Encodable>(
     event: &E,
     format: Format,
 ) -> crate::Result<Envelope> {
@@ -346,4 +423,82 @@ pub(crate) fn envelope_of<E: Event + Serialize>(
     } else {
         envelope.with("schemaversion", E::VERSION.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_field_can_not_mean_is_refused_with_what_would_be_right() {
+        let refusals = [
+            ("time", "yesterday"),
+            ("time", "2026-01-31T12:00:00"),
+            ("time", "\u{1b}[31m"),
+            ("traceparent", "00-1-2-01"),
+            ("schemaversion", "0"),
+        ]
+        .map(|(name, value)| {
+            // Whether it is there already or not.
+            let event = Envelope::new("order.created");
+            let there = event.clone().with_known("schemaversion", "7");
+            let error = event.try_with(name, value).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+            let again = there.try_with(name, value).unwrap_err();
+            assert_eq!(error.to_string(), again.to_string());
+            error.to_string()
+        })
+        .join("\n");
+        insta::assert_snapshot!(refusals, @r#"
+        the time "yesterday" is no time as RFC 3339 writes it; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        the time "2026-01-31T12:00:00" does not say its offset from UTC; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        the time "\u{1b}[31m" is no time as RFC 3339 writes it; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        the traceparent "00-1-2-01" is none by the W3C's trace context; write it like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+        the field `schemaversion` is "0", not a whole number from 1
+        "#);
+        let error = Envelope::new("order.created").try_with("id", [0xFF]);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the field `id` is not UTF-8"
+        );
+    }
+
+    #[test]
+    fn what_is_right_or_empty_or_has_no_meaning_is_taken() {
+        let event = Envelope::new("order.created")
+            .with("time", "2026-01-31T13:00:00+01:00")
+            .with("traceparent", traceparent::EXAMPLE)
+            .with("subject", "")
+            .with("tracestate", "a=1");
+        assert_eq!(rfc3339::written(event.time()), "2026-01-31T12:00:00Z");
+        assert_eq!(event.traceparent(), Some(traceparent::EXAMPLE));
+        let event = event.with("time", "").with("traceparent", "");
+        assert_eq!(event.time(), EntryId::default().time());
+        assert_eq!(event.traceparent(), None);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        assert_eq!(
+            event.with_time(at).field("time"),
+            Some("1970-01-01T00:00:01.500Z")
+        );
+    }
+
+    #[test]
+    fn what_others_have_written_is_taken_as_it_came() {
+        let fields = [
+            ("type", "a.b"),
+            ("time", "soon"),
+            ("traceparent", "00-1-2-01"),
+        ];
+        let id = EntryId { ms: 7, seq: 0 };
+        let fields = fields.into_iter().collect();
+        let event = Envelope::decode(Entry { id, fields }).unwrap();
+        assert_eq!((event.time(), event.traceparent()), (id.time(), None));
+        assert_eq!(event.field("traceparent"), Some("00-1-2-01"));
+    }
+
+    #[test]
+    #[should_panic(expected = "the time \"now\" is no time")]
+    fn a_value_that_was_to_be_right_and_is_not_panics() {
+        let _ = Envelope::new("order.created").with("time", "now");
+    }
 }

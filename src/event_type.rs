@@ -12,6 +12,14 @@ pub const fn is_valid(name: &str) -> bool {
     flaw(name).is_none()
 }
 
+/// Stops the compiler at what is not an event type, with a message that shows it.
+pub const fn demand(name: &str) {
+    if let Some(flaw) = flaw(name) {
+        let message = Message::EMPTY.about(name, flaw);
+        panic!("{}", message.text());
+    }
+}
+
 /// Refuses what is not an event type and says why, as the end of a sentence about the name:
 /// `has the upper-case letter 'O' at position 1; write "order.created"`.
 pub fn check(name: &str) -> Result<(), String> {
@@ -102,6 +110,94 @@ const fn flaw(name: &str) -> Option<Flaw> {
     None
 }
 
+/// A text that is put together while something is compiled.
+struct Message {
+    bytes: [u8; 400],
+    len: usize,
+}
+
+/// Most bytes of a name that are shown in a message of the compiler.
+const SHOWN: usize = 100;
+
+impl Message {
+    const EMPTY: Message = Message {
+        bytes: [0; 400],
+        len: 0,
+    };
+
+    /// What is wrong with an event type, and what would be right.
+    const fn about(self, name: &str, flaw: Flaw) -> Self {
+        let message = self.add("the event type \"").add_shortened(name).add("\" ");
+        let message = match flaw {
+            Flaw::Empty => message.add("is empty"),
+            Flaw::NoDot => message.add("has no dot"),
+            Flaw::EmptySegment(at) => message
+                .add("has an empty part at position ")
+                .add_position(name, at),
+            Flaw::Start(at) => message
+                .add("has a part that begins with a digit, '_' or '-' at position ")
+                .add_position(name, at),
+            Flaw::Character(at) => message
+                .add("has something else than a-z, 0-9, '_', '-' and dots at position ")
+                .add_position(name, at),
+        };
+        message.add("; Event::TYPE is a noun and what happened to it, dotted and lower-case, like \"order.created\"")
+    }
+
+    const fn add(self, text: &str) -> Self {
+        self.add_bytes(text.as_bytes(), text.len())
+    }
+
+    const fn add_shortened(self, text: &str) -> Self {
+        let mut end = text.len();
+        if end <= SHOWN {
+            return self.add(text);
+        }
+        end = SHOWN;
+        // A byte that continues a character.
+        while text.as_bytes()[end] & 0xC0 == 0x80 {
+            end -= 1;
+        }
+        self.add_bytes(text.as_bytes(), end).add("…")
+    }
+
+    /// The number, from 1, of the character at a byte.
+    const fn add_position(self, name: &str, at: usize) -> Self {
+        let (mut position, mut byte) = (1, 0);
+        while byte < at {
+            position += (name.as_bytes()[byte] & 0xC0 != 0x80) as usize;
+            byte += 1;
+        }
+        self.add_number(position)
+    }
+
+    const fn add_number(self, number: usize) -> Self {
+        let before = if number >= 10 {
+            self.add_number(number / 10)
+        } else {
+            self
+        };
+        before.add_bytes(&[b'0' + (number % 10) as u8], 1)
+    }
+
+    const fn add_bytes(mut self, bytes: &[u8], end: usize) -> Self {
+        let mut at = 0;
+        while at < end {
+            self.bytes[self.len] = bytes[at];
+            self.len += 1;
+            at += 1;
+        }
+        self
+    }
+
+    const fn text(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.len).0) {
+            Ok(text) => text,
+            Err(_) => "an event type breaks the grammar",
+        }
+    }
+}
+
 /// The character at a byte the scan has stopped at. Everything before it was ASCII, so it is the
 /// beginning of a character.
 fn char_at(name: &str, at: usize) -> char {
@@ -158,6 +254,43 @@ mod tests {
         "order.-created" has a part that begins with '-'; a part begins with a letter or a digit
         "order.ÄRGER" has the upper-case letter 'Ä' at position 7; event types are lower-case
         "#);
+    }
+
+    #[test]
+    fn the_compiler_shows_the_type_that_it_refuses() {
+        let long = format!("Order.{}", "ä".repeat(2000));
+        let refusals = [
+            "",
+            "order",
+            "Order.Created",
+            "order..created",
+            "order.-created",
+            "ordér. created",
+            &long,
+        ]
+        .map(|name| {
+            let flaw = flaw(name).expect(name);
+            Message::EMPTY.about(name, flaw).text().to_owned()
+        })
+        .join("\n");
+        insta::assert_snapshot!(refusals, @r#"
+        the event type "" is empty; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "order" has no dot; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "Order.Created" has something else than a-z, 0-9, '_', '-' and dots at position 1; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "order..created" has an empty part at position 7; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "order.-created" has a part that begins with a digit, '_' or '-' at position 7; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "ordér. created" has something else than a-z, 0-9, '_', '-' and dots at position 4; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        the event type "Order.äääääääääääääääääääääääääääääääääääääääääääääää…" has something else than a-z, 0-9, '_', '-' and dots at position 1; Event::TYPE is a noun and what happened to it, dotted and lower-case, like "order.created"
+        "#);
+        for right in ["order.created", "a.0"] {
+            demand(right);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the event type \"Order.Created\" has")]
+    fn what_breaks_the_grammar_is_refused_where_it_is_compiled() {
+        demand("Order.Created");
     }
 
     proptest! {

@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tower::{Layer, Service};
 
 use crate::classify::Classifiers;
-use crate::codec;
+use crate::codec::{self, Decodable};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Envelope, Event};
+use crate::event::{Envelope, Event, demand};
 use crate::event_type;
 use crate::eventstore::{Aggregate, Projection, Registered, projection};
 use crate::failure::{BoxError, Failure, FailureKind};
@@ -77,16 +77,11 @@ impl Registry {
     #[track_caller]
     pub fn on<E, F, Fut>(self, handler: F) -> Self
     where
-        E: Event + DeserializeOwned,
+        E: Event + Decodable,
         F: Fn(E, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
-        const {
-            assert!(
-                event_type::is_valid(E::TYPE),
-                "Event::TYPE is dotted and lower-case, like order.created"
-            )
-        };
+        const { demand::<E>() };
         let place = Location::caller();
         let upcasters = self.upcasters.clone();
         self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
@@ -105,7 +100,7 @@ impl Registry {
     pub fn on_with<S, E, F, Fut>(self, state: S, handler: F) -> Self
     where
         S: Clone + Send + Sync + 'static,
-        E: Event + DeserializeOwned,
+        E: Event + Decodable,
         F: Fn(S, E, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Failure>> + Send + 'static,
     {
@@ -117,7 +112,7 @@ impl Registry {
     #[track_caller]
     pub fn on_typed<E, F, Fut, X>(self, handler: F) -> Self
     where
-        E: Event + DeserializeOwned,
+        E: Event + Decodable,
         F: Fn(E, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), X>> + Send + 'static,
         X: Into<Failure>,
@@ -133,7 +128,7 @@ impl Registry {
     pub fn on_typed_with<S, E, F, Fut, X>(self, state: S, handler: F) -> Self
     where
         S: Clone + Send + Sync + 'static,
-        E: Event + DeserializeOwned,
+        E: Event + Decodable,
         F: Fn(S, E, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), X>> + Send + 'static,
         X: Into<Failure>,

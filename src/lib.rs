@@ -71,13 +71,14 @@ pub mod retry;
 mod rfc3339;
 mod stream;
 mod sync;
+mod traceparent;
 #[doc(hidden)]
 pub mod unstable;
 mod upcast;
 mod worker;
 
 pub use breaker::{Breaker, CallError};
-pub use codec::{DecodeError, Format};
+pub use codec::{Decodable, DecodeError, Encodable, Format};
 pub use config::Settings;
 pub use context::{Cancelled, Context};
 pub use effects::{CommitError, Committed, Effect, Refusal};

@@ -13,15 +13,13 @@ pub(crate) use scheduled::{after, at_time};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, Format};
+use crate::codec::{self, Encodable, Format};
 use crate::config::RedisSettings;
 use crate::config::check::check_stream;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EntryId, Envelope};
-use crate::event::{Event, envelope_of, with_id};
+use crate::event::{EntryId, Envelope, Event, demand, envelope_of, with_id};
 use crate::event_type;
 use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnection};
 
@@ -73,7 +71,7 @@ impl Publisher {
     ///
     /// # Errors
     /// Where the event can't be encoded, the stream's name can't be one, or Redis can't be reached or refuses it.
-    pub async fn publish<E: Event + Serialize>(&self, stream: &str, event: &E) -> Result<EntryId> {
+    pub async fn publish<E: Event + Encodable>(&self, stream: &str, event: &E) -> Result<EntryId> {
         let envelope = self.envelope(event)?;
         self.publish_envelope(stream, envelope).await
     }
@@ -84,7 +82,7 @@ impl Publisher {
     /// As [`publish`](Self::publish). The error says of each event what became of it: once one is refused, or the
     /// connection breaks, no more are sent, but of those behind it that were on their way some may be in. What is not
     /// known to be in can be [taken from it](PublishError::into_rest) and published again under the same ids.
-    pub async fn publish_many<'a, E: Event + Serialize>(
+    pub async fn publish_many<'a, E: Event + Encodable>(
         &self,
         stream: &str,
         events: impl IntoIterator<Item = &'a E>,
@@ -184,13 +182,8 @@ impl Publisher {
     ///
     /// # Errors
     /// Where the event can't be encoded.
-    pub fn envelope<E: Event + Serialize>(&self, event: &E) -> Result<Envelope> {
-        const {
-            assert!(
-                event_type::is_valid(E::TYPE),
-                "Event::TYPE is dotted and lower-case, like order.created"
-            )
-        };
+    pub fn envelope<E: Event + Encodable>(&self, event: &E) -> Result<Envelope> {
+        const { demand::<E>() };
         envelope_of(event, self.format).map(with_id)
     }
 
@@ -212,7 +205,7 @@ impl Publisher {
         let complete = |envelope| {
             let mut envelope = self.with_source(with_id(envelope));
             if !envelope.says("time") {
-                envelope = envelope.with("time", &now);
+                envelope = envelope.with_known("time", &now);
             }
             if !envelope.says("datacontenttype") {
                 envelope = envelope.with("datacontenttype", codec::JSON);

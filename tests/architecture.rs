@@ -52,6 +52,7 @@ const ORDER: &[&str] = &[
     "duration",
     "retry",
     "rfc3339",
+    "traceparent",
     "event_type",
     "names",
     "pages",

@@ -63,6 +63,7 @@ mod logs;
 mod long_names;
 mod lost_replies;
 mod meddling;
+mod mistakes;
 mod old_server;
 #[cfg(target_os = "linux")]
 mod operator_clock;

@@ -1,15 +1,11 @@
 //! What an aggregate is: a state made of its events, and which events those are.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::id::is_kind;
-use crate::codec::{self, DecodeError, Format};
+use crate::codec::{self, DecodeError, Encodable, Format};
 use crate::error::Result;
-use crate::event::Envelope;
-use crate::event::Event;
-use crate::event::envelope_of;
-use crate::event_type;
+use crate::event::{Envelope, Event, demand, envelope_of};
 
 /// A state that is nothing but its events, one after the other: a pure fold.
 ///
@@ -110,10 +106,7 @@ pub struct EventData<'a> {
 impl EventKind {
     /// That of an event. A type that breaks the grammar does not compile.
     pub const fn of<E: Event>() -> Self {
-        assert!(
-            event_type::is_valid(E::TYPE),
-            "Event::TYPE is dotted and lower-case, like order.created"
-        );
+        demand::<E>();
         EventKind {
             event_type: E::TYPE,
             version: E::VERSION,
@@ -124,7 +117,7 @@ impl EventKind {
     ///
     /// # Errors
     /// Where it can't be encoded.
-    pub fn encode<E: Event + Serialize>(event: &E, format: Format) -> Result<Envelope> {
+    pub fn encode<E: Event + Encodable>(event: &E, format: Format) -> Result<Envelope> {
         envelope_of(event, format)
     }
 }

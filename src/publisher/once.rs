@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::Publisher;
+use crate::codec::Encodable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
-use crate::event::{EntryId, Envelope};
+use crate::event::{EntryId, Envelope, Event};
 use crate::stream::{Done, How};
 
 /// What became of an event that is published once.
@@ -30,14 +28,14 @@ impl Publisher {
     /// # Errors
     /// As [`publish`](Self::publish), and where the id is empty or the window no millisecond. [`ErrorKind::Exists`] where
     /// the event was published with other data.
-    pub async fn publish_once<E: Event + Serialize>(
+    pub async fn publish_once<E: Event + Encodable>(
         &self,
         stream: &str,
         id: &str,
         event: &E,
         window: Duration,
     ) -> Result<Once> {
-        let envelope = self.envelope(event)?.with("id", id);
+        let envelope = self.envelope(event)?.with_known("id", id);
         self.publish_envelope_once(stream, envelope, window).await
     }
 

@@ -11,11 +11,10 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::Publisher;
-use crate::codec;
+use crate::codec::{self, Encodable};
 use crate::config::check::check_stream;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Entry, EntryId, Envelope};
-use crate::event::{Event, with_id};
+use crate::event::{Entry, EntryId, Envelope, Event, with_id};
 use crate::names::shown;
 use crate::pages::{Pages, Source};
 use crate::rfc3339;
@@ -77,7 +76,7 @@ impl Publisher {
     /// # Errors
     /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where the same event is scheduled for another time, or with
     /// other data; [`ErrorKind::Invalid`] where the time lies behind the year 9999.
-    pub async fn publish_at<E: Event + Serialize>(
+    pub async fn publish_at<E: Event + Encodable>(
         &self,
         stream: &str,
         event: &E,
@@ -108,7 +107,7 @@ impl Publisher {
     /// # Errors
     /// As [`publish`](Self::publish); [`ErrorKind::Exists`] where the event is scheduled with other data;
     /// [`ErrorKind::Invalid`] where the time lies behind the year 9999.
-    pub async fn publish_after<E: Event + Serialize>(
+    pub async fn publish_after<E: Event + Encodable>(
         &self,
         stream: &str,
         event: &E,

@@ -9,6 +9,7 @@ use crate::codec::{self, Format};
 use crate::event::Envelope;
 use crate::event_type;
 use crate::rfc3339;
+use crate::traceparent;
 
 /// What the command line says of every event.
 pub(super) struct Template {
@@ -125,6 +126,7 @@ impl Template {
                 "type" | "data" | "datacontenttype" => continue,
                 "schemaversion" => version(value)?,
                 "time" => time(&string(name, value)?)?,
+                "traceparent" => trace_context(&string(name, value)?)?,
                 "data_base64" => {
                     return Err(
                         "has \"data_base64\"; data is read as JSON, from \"data\"".to_owned()
@@ -133,7 +135,9 @@ impl Template {
                 "" => return Err("has a field without a name".to_owned()),
                 _ => string(name, value)?,
             };
-            envelope = envelope.with(name, value);
+            envelope = envelope
+                .try_with(name, value)
+                .map_err(|error| format!("can't be published: {error}"))?;
         }
         if self.needs_id && !envelope.says("id") {
             return Err(
@@ -219,6 +223,17 @@ fn time(text: &str) -> Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(why) => Err(format!("has the time {text:?}, which {why}")),
     }
+}
+
+fn trace_context(text: &str) -> Result<String, String> {
+    // An empty one is none.
+    if text.is_empty() || traceparent::is_valid(text.as_bytes()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "has the traceparent {text:?}, which is none by the W3C's trace context; write it like {}",
+        traceparent::EXAMPLE
+    ))
 }
 
 /// The message without the line and column it ends in: a line of a file is always the first of its own.
@@ -321,14 +336,17 @@ mod tests {
         let event = template(None)
             .event(
                 r#"{"shard":"7","type":"order.created","id":"e-1","time":"2026-01-31T12:00:00Z","schemaversion":2,
-                    "datacontenttype":"application/json","data": {"b":1, "a":2},"traceparent":"00-1-2-01"}"#,
+                    "datacontenttype":"application/json","data": {"b":1, "a":2},"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#,
             )
             .unwrap();
         assert_eq!(event.id(), "e-1");
         assert_eq!((event.subject(), event.version()), (None, 2));
         assert_eq!(event.data(), br#"{"b":1, "a":2}"#);
         assert_eq!(event.field("shard"), Some("7"));
-        assert_eq!(event.traceparent(), Some("00-1-2-01"));
+        assert_eq!(
+            event.traceparent(),
+            Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        );
     }
 
     #[test]
@@ -350,6 +368,7 @@ mod tests {
             r#"{"type":"order.created","data":{},"tags":["a"]}"#,
             r#"{"type":"order.created","data":{},"schemaversion":0}"#,
             r#"{"type":"order.created","data":{},"time":"yesterday"}"#,
+            r#"{"type":"order.created","data":{},"traceparent":"00-1-2-01"}"#,
             r#"{"type":"order.created","data":{},"datacontenttype":"text/xml"}"#,
             r#"{"type":"order.created","data_base64":"AA==","data":null}"#,
             r#"{"type":"order.created","data":{},"":"x"}"#,
@@ -373,6 +392,7 @@ mod tests {
         has a "tags" that is no text, but a list
         has the schemaversion 0, which is no whole number from 1
         has the time "yesterday", which is no time as RFC 3339 writes it; write 2026-01-31T12:00:00Z or 2026-01-31T13:00:00+01:00
+        has the traceparent "00-1-2-01", which is none by the W3C's trace context; write it like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
         has the datacontenttype "text/xml"; data is written as application/json or application/msgpack
         has "data_base64"; data is read as JSON, from "data"
         has a field without a name
