@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::export::serialize_fields;
+use super::as_json::serialize_fields;
 use crate::codec;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;

@@ -1,19 +1,21 @@
 //! Going through the letters of a selection, a page at a time: however many there are, few are in memory.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use futures_util::Stream;
 
-use super::selection::What;
-use super::{DeadLetter, DeadLetters, Filter, Selection};
+use super::filter::Filter;
+use super::letter::DeadLetter;
+use super::of_group::DeadLetters;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::pages::{Pages, Source};
 use crate::stream::{Browse, Page, Ticket};
 
-/// The letters of a [`Selection`], one after the other: a `Stream`, and [`next`](Self::next) for who has no use for one.
+/// The letters of a [`Selection`](super::Selection), one after the other: a `Stream`, and [`next`](Self::next) for who has no use for one.
 ///
 /// A wait for the next one can be dropped: nothing is passed over. Behind an error it can be asked again, and goes on.
 #[derive(Debug)]
@@ -23,6 +25,15 @@ pub struct Letters {
     left: u64,
     strangers: u64,
     missing: Vec<EntryId>,
+}
+
+/// Which letters are meant.
+#[derive(Debug)]
+pub(super) enum What {
+    /// What the filter lets through of these streams, each up to an id.
+    Filtered(Filter, Vec<(usize, EntryId)>),
+    /// These letters of one stream.
+    Picked(usize, Vec<EntryId>),
 }
 
 /// What a page has on it.
@@ -37,7 +48,8 @@ enum Found {
 
 /// Where the next page begins.
 struct Browsing {
-    selection: Selection,
+    dead: DeadLetters,
+    what: Arc<What>,
     /// Which stream, or which id, is looked at.
     turn: usize,
     /// Where to go on within it; None to begin.
@@ -45,13 +57,14 @@ struct Browsing {
 }
 
 impl Letters {
-    pub(super) fn of(selection: &Selection) -> Self {
-        let left = match &*selection.what {
+    pub(super) fn of(dead: DeadLetters, what: Arc<What>) -> Self {
+        let left = match &*what {
             What::Filtered(filter, _) => filter.limit.unwrap_or(u64::MAX),
             What::Picked(..) => u64::MAX,
         };
         let pages = Pages::of(Browsing {
-            selection: selection.clone(),
+            dead,
+            what,
             turn: 0,
             from: None,
         });
@@ -133,8 +146,8 @@ impl Source for Browsing {
     type Item = Found;
 
     async fn page(&mut self) -> Result<Option<Vec<Found>>> {
-        let (dead, what) = (&self.selection.dead, &*self.selection.what);
-        match what {
+        let dead = &self.dead;
+        match &*self.what {
             What::Picked(at, ids) => {
                 let Some(id) = ids.get(self.turn) else {
                     return Ok(None);

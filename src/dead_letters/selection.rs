@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-use super::letters::Letters;
-use super::{DeadLetters, Filter};
+use super::filter::Filter;
+use super::letter::DeadLetter;
+use super::letters::{Letters, What};
+use super::of_group::DeadLetters;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::rfc3339;
@@ -24,14 +26,6 @@ const STEP: usize = 100;
 pub struct Selection {
     pub(super) dead: DeadLetters,
     pub(super) what: Arc<What>,
-}
-
-#[derive(Debug)]
-pub(super) enum What {
-    /// What the filter lets through of these streams, each up to an id.
-    Filtered(Filter, Vec<(usize, EntryId)>),
-    /// These letters of one stream.
-    Picked(usize, Vec<EntryId>),
 }
 
 /// How many letters are meant, by [`Selection::count`].
@@ -91,6 +85,44 @@ pub struct Tally {
     pub newest: SystemTime,
 }
 
+impl DeadLetters {
+    /// The letters that `filter` lets through and that are there now: the oldest first, stream by stream.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or the filter names a stream that is none of these.
+    pub async fn select(&self, filter: Filter) -> Result<Selection> {
+        Selection::filtered(self.clone(), filter).await
+    }
+
+    /// These letters of one stream, in this order.
+    ///
+    /// # Errors
+    /// Where `stream` is none of these.
+    pub fn pick(&self, stream: &str, ids: Vec<EntryId>) -> Result<Selection> {
+        let at = self.place(stream)?;
+        Ok(Selection::picked(self.clone(), at, ids))
+    }
+
+    /// The letter of this id, or, where there is none, those of the entry or the event that has it: what was buried
+    /// under it, replayed copies included. None of them where there is nothing of the kind.
+    ///
+    /// # Errors
+    /// Where `stream` is none of these, or Redis can't be reached.
+    pub async fn find(&self, stream: &str, id: &str) -> Result<Vec<DeadLetter>> {
+        if let Ok(id) = id.parse()
+            && let Some(letter) = self.pick(stream, vec![id])?.letters().next().await?
+        {
+            return Ok(vec![letter]);
+        }
+        let about = self.select(Filter::new().stream(stream).about(id)).await?;
+        let (mut letters, mut found) = (about.letters(), Vec::new());
+        while let Some(letter) = letters.next().await? {
+            found.push(letter);
+        }
+        Ok(found)
+    }
+}
+
 impl Selection {
     pub(super) async fn filtered(dead: DeadLetters, filter: Filter) -> Result<Self> {
         filter.check()?;
@@ -119,7 +151,7 @@ impl Selection {
 
     /// Goes through the letters.
     pub fn letters(&self) -> Letters {
-        Letters::of(self)
+        Letters::of(self.dead.clone(), self.what.clone())
     }
 
     /// Goes through all of it, to know how much is meant before anything is done. `progress` is told how many letters

@@ -6,7 +6,7 @@ use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::event::EntryId;
 
 script!(LOOK_AHEAD, "look_ahead", behind "common/ids");

@@ -15,7 +15,7 @@ use super::error::{Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::reply;
 use super::schedule::time;
-use super::settle::script;
+use super::script::script;
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};

@@ -8,7 +8,7 @@ use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::delay;
 
 script!(BREAKER, "breaker");

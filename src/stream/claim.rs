@@ -11,7 +11,7 @@ use super::group::Known;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use super::waiting::Range;
 use crate::event::{Entry, EntryId};
 

@@ -10,7 +10,7 @@ use super::error::{Trouble, is_for_now};
 use super::keys::{Keys, tag};
 use super::obstacle::{Need, need};
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::effects::{Effect, Presence};
 use crate::event::EntryId;
 use crate::fields::Fields;

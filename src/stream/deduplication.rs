@@ -9,7 +9,7 @@ use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::event::EntryId;
 use crate::identity::Identity;
 

@@ -9,7 +9,7 @@ use super::error::Trouble;
 use super::keys::StreamKeys;
 use super::line::Line;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;

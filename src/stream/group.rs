@@ -7,7 +7,8 @@ use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
-use super::{PROTOCOL, reply, settle::script};
+use super::script::script;
+use super::{PROTOCOL, reply};
 use crate::config::Start;
 use crate::event::EntryId;
 

@@ -7,7 +7,7 @@ use super::connection::Pool;
 use super::error::{Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
 use super::read_only::ReadOnly;
-use super::settle::script;
+use super::script::script;
 use super::{PROTOCOL, reply};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};

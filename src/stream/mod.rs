@@ -35,6 +35,7 @@ mod reply;
 mod resp;
 mod retention;
 mod schedule;
+mod script;
 mod settle;
 mod snapshots;
 mod socket;

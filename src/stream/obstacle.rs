@@ -12,7 +12,7 @@ use redis::{FromRedisValue, RedisError, RedisResult, Value};
 use super::connection::Link;
 use super::error::{Known, Trouble};
 use super::reply;
-use super::settle::script;
+use super::script::script;
 
 script!(LACKS, "lacks", behind "common/rights");
 

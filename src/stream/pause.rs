@@ -11,7 +11,7 @@ use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::error::Result;
 
 script!(RESUME, "resume");

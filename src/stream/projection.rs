@@ -11,7 +11,7 @@ use super::error::Trouble;
 use super::events;
 use super::keys::ProjectionKeys;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::effects::Effect;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};

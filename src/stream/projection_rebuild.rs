@@ -10,7 +10,7 @@ use super::history::literally;
 use super::keys::ProjectionKeys;
 use super::projection::ActingAs;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::event::EntryId;
 
 script!(REBUILD, "project_rebuild", behind "common/ids", behind "common/reached", behind "common/projection");

@@ -11,7 +11,7 @@ use super::keys::Keys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use super::status::{BYTES, COUNT, Lag};
 use crate::config::{Keep, Retention};
 use crate::error::Result;

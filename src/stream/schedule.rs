@@ -10,7 +10,7 @@ use super::keys::StreamKeys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::error::Result;
 use crate::identity::which;
 

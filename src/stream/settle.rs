@@ -9,22 +9,10 @@ use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
+use super::script::script;
 use crate::delay;
 use crate::event::EntryId;
 use crate::fields::Fields;
-
-/// A script by its file's name.
-macro_rules! script {
-    ($name:ident, $file:literal $(, behind $common:literal)*) => {
-        static $name: std::sync::LazyLock<redis::Script> = std::sync::LazyLock::new(|| {
-            redis::Script::new(concat!(
-                $(include_str!(concat!("scripts/", $common, ".lua")),)*
-                include_str!(concat!("scripts/", $file, ".lua")),
-            ))
-        });
-    };
-}
-pub(super) use script;
 
 script!(ACK, "ack", behind "common/rights", behind "common/guards");
 script!(PARK, "park", behind "common/rights");

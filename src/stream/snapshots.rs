@@ -3,7 +3,7 @@
 use super::error::Trouble;
 use super::line::Line;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::error::Result;
 
 script!(KEEP_SNAPSHOT, "keep_snapshot", behind "common/ids");

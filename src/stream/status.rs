@@ -12,7 +12,7 @@ use super::keys::Keys;
 use super::pause::{self, BreakerNote, Pausable, PauseNote};
 use super::read_only::ReadOnly;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::error::Result;
 use crate::event::EntryId;
 

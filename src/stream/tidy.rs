@@ -9,7 +9,7 @@ use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 
 script!(MEND, "mend", behind "common/ids");
 script!(CLOCK_SET, "clock_set", behind "common/ids", behind "common/clock");

@@ -8,7 +8,7 @@ use super::keys::Keys;
 use super::obstacle::need;
 use super::read_only::ReadOnly;
 use super::reply;
-use super::settle::script;
+use super::script::script;
 use crate::event::EntryId;
 
 script!(UNHELD, "unheld", behind "common/ids");

@@ -1,0 +1,136 @@
+//! The dead letters of one group: where they are.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::letter::WholeLetter;
+use crate::config::{RedisSettings, Settings, check};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::EntryId;
+use crate::stream::{Connector, Keys, Pool};
+
+/// The dead letters of one group. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct DeadLetters {
+    pub(super) pool: Pool,
+    group: Arc<str>,
+    pub(super) streams: Arc<[Keys]>,
+}
+
+impl DeadLetters {
+    /// The dead letters of the group and the streams of `[worker]`. Does not connect yet.
+    ///
+    /// # Errors
+    /// Where `redis.url` is wrong.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let worker = &settings.worker;
+        let streams = worker.streams.iter().map(String::as_str);
+        Self::of(&settings.redis, &worker.group, streams)
+    }
+
+    /// The dead letters of any group and any of its streams.
+    ///
+    /// # Errors
+    /// Where `redis.url` is wrong, or a name can't be one.
+    pub fn of<'a>(
+        redis: &RedisSettings,
+        group: &str,
+        streams: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        let pool = || Connector::new(redis)?.pool(redis.pool_size);
+        Self::at(pool, group, streams)
+    }
+
+    /// The same, over connections of a pool.
+    pub(crate) fn at<'a>(
+        pool: impl FnOnce() -> Result<Pool>,
+        group: &str,
+        streams: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        let invalid = |what: &str, name: &str, why: String| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the {what} name {name:?} {why}"),
+            )
+        };
+        check::group_name(group).map_err(|why| invalid("group", group, why))?;
+        let streams = streams
+            .into_iter()
+            .map(|stream| {
+                check::stream_name(stream).map_err(|why| invalid("stream", stream, why))?;
+                Ok(Keys::new(stream, group))
+            })
+            .collect::<Result<_>>()?;
+        Ok(DeadLetters {
+            pool: pool()?,
+            group: group.into(),
+            streams,
+        })
+    }
+
+    /// The group whose letters they are.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The streams whose letters they are.
+    pub fn streams(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().map(|keys| &keys.stream[..])
+    }
+
+    /// The server's time, which all times of letters are of: "older than 30 days" is `until` 30 days before it. The
+    /// clock of this machine may be wrong.
+    ///
+    /// # Errors
+    /// Where Redis can't be reached, or refuses to say.
+    pub async fn now(&self) -> Result<SystemTime> {
+        self.pool.now().await
+    }
+
+    /// One letter with all that is in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where there is none of this id; where Redis can't be reached.
+    pub async fn get(&self, stream: &str, id: EntryId) -> Result<WholeLetter> {
+        let keys = &self.streams[self.place(stream)?];
+        let entry = self.pool.letters(keys, &[id]).await?.pop().flatten();
+        let Some(entry) = entry else {
+            let message = format!(
+                "there is no dead letter {id} of {stream:?} in the group {:?}: it was replayed or purged, or never was one",
+                self.group
+            );
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        WholeLetter::parse(entry, stream).ok_or_else(|| {
+            let message = format!(
+                "{id} in {} is no dead letter: it does not end in the fields a worker writes",
+                keys.dead
+            );
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    /// Where a stream is among these.
+    pub(super) fn place(&self, stream: &str) -> Result<usize> {
+        let found = self.streams.iter().position(|keys| keys.stream == stream);
+        found.ok_or_else(|| {
+            let known: Vec<String> = self.streams().map(|name| format!("{name:?}")).collect();
+            let message = format!(
+                "the stream {stream:?} is none of those that the group {:?} reads: {}",
+                self.group,
+                known.join(", ")
+            );
+            Error::new(ErrorKind::Invalid, message)
+        })
+    }
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("group", &self.group)
+            .field("streams", &self.streams().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
