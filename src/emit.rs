@@ -11,8 +11,9 @@ use crate::context::{Ask, Context};
 use crate::effects::{CommitError, Committed, Effect};
 use crate::event::{Envelope, Event, demand, envelope_of};
 use crate::event_type;
+use crate::fields::MOST_FIELDS;
 use crate::identity::which;
-use crate::outbox::{Emitted, Known, MOST_FIELDS};
+use crate::outbox::{Emitted, Known};
 
 /// What ids of emitted events are made in: UUIDv5 of `streamhand:emitted` in the namespace of URLs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x1e4e_2aa0_6fa5_550a_875b_f4de_79ce_2391);

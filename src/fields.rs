@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Most fields of an emitted event: Lua's unpack ends at some 8,000 values.
+pub(crate) const MOST_FIELDS: usize = 3500;
+
 /// What there is room for where fields are copied to have others added: bytes, and strings.
 const ROOM: (usize, usize) = (128, 8);
 

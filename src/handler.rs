@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Envelope, Event, demand};
 use crate::event_type;
-use crate::eventstore::{Aggregate, Projection, Registered, projection};
+use crate::eventstore::{Aggregate, EventStore, Projection, Registered, Repository, projection};
 use crate::failure::{BoxError, Failure, FailureKind};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::sync::{read, write};
@@ -449,11 +449,6 @@ impl Registry {
         &self.projections
     }
 
-    /// The upcasters, for what reads events and is no handler.
-    pub(crate) fn shared_upcasters(&self) -> Arc<RwLock<Upcasters>> {
-        self.upcasters.clone()
-    }
-
     fn upcasters(&self) -> RwLockReadGuard<'_, Upcasters> {
         read(&self.upcasters)
     }
@@ -504,6 +499,13 @@ impl Registry {
             }
         }
         self
+    }
+}
+
+impl<A: Aggregate, S: EventStore> Repository<A, S> {
+    /// The same, with the upcasters that a registry's handlers have.
+    pub fn upcasters_of(self, registry: &Registry) -> Self {
+        self.with_upcasters(registry.upcasters.clone())
     }
 }
 

@@ -8,9 +8,6 @@ use crate::effects::{CommitError, Committed, Effect, Refusal};
 use crate::event::Envelope;
 use crate::sync::lock;
 
-/// Most fields of an emitted event: Lua's unpack ends at some 8,000 values.
-pub(crate) const MOST_FIELDS: usize = 3500;
-
 /// An event on its way to a stream, and not there before the event being handled is acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

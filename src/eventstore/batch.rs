@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event::with_id;
 use crate::event_type;
-use crate::outbox::MOST_FIELDS;
+use crate::fields::MOST_FIELDS;
 
 /// Most bytes of one event, names and values of all its fields together.
 pub const MOST_EVENT_BYTES: usize = 1 << 20;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::events::StoredEvent;
 use super::id::{AggregateId, is_kind};
-use super::redis::RedisEventStore;
+use super::redis::{RedisEventStore, clobbered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::stream::{Found, PageOf, Scan};
@@ -366,14 +366,6 @@ impl Aggregates {
             self.page = ids.filter(|id| self.seen.insert(id.clone())).collect();
         }
     }
-}
-
-/// What is wrong with an aggregate in whose place there is something else.
-pub(super) fn clobbered(aggregate: &AggregateId, key: &str, held: &str) -> String {
-    format!(
-        "{aggregate} has been overwritten: its key {key} holds a {held}, not its events; restore it, or delete the key if \
-         they are not to come back"
-    )
 }
 
 /// What the names of all of these kinds begin with: SCAN need not tell of other keys.

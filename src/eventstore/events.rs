@@ -1,8 +1,5 @@
-//! Events as they are stored, and reading them page by page.
+//! Events as they are stored, and how many of them make a page.
 
-use std::collections::VecDeque;
-
-use super::EventStore;
 use super::batch::POSITION;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,66 +65,5 @@ impl StoredEvent {
             position,
             envelope,
         })
-    }
-}
-
-/// Reads an aggregate's events, oldest first. A page at a time is in memory.
-pub struct Events<'a, S> {
-    store: &'a S,
-    aggregate: AggregateId,
-    page: VecDeque<StoredEvent>,
-    /// The version that comes next.
-    next: u64,
-    most: usize,
-    is_last_page: bool,
-}
-
-impl<'a, S: EventStore> Events<'a, S> {
-    pub(super) fn new(store: &'a S, aggregate: AggregateId, from: u64) -> Self {
-        Events {
-            store,
-            aggregate,
-            page: VecDeque::new(),
-            next: from.max(1),
-            most: FIRST,
-            is_last_page: false,
-        }
-    }
-
-    /// The next event, None behind the last one.
-    ///
-    /// # Errors
-    /// Where the store can't be read, or an event is missing or unreadable: what would be made of the others is not the
-    /// aggregate.
-    pub async fn next(&mut self) -> Result<Option<StoredEvent>> {
-        if self.page.is_empty() && !self.is_last_page {
-            self.turn_page().await?;
-        }
-        let Some(event) = self.page.pop_front() else {
-            return Ok(None);
-        };
-        if event.version != self.next {
-            let (aggregate, next) = (&self.aggregate, self.next);
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{aggregate} lacks its events {next} to {}",
-                    event.version - 1
-                ),
-            ));
-        }
-        self.next += 1;
-        Ok(Some(event))
-    }
-
-    async fn turn_page(&mut self) -> Result<()> {
-        let page = self
-            .store
-            .page(&self.aggregate, self.next, self.most)
-            .await?;
-        self.is_last_page = page.len() < self.most;
-        self.most = next_page(page.iter().map(StoredEvent::size));
-        self.page = page.into();
-        Ok(())
     }
 }

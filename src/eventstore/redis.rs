@@ -1,14 +1,13 @@
 //! Aggregates in Redis: a stream each, beside the public stream in one slot.
 
-use super::EventStore;
 use super::aggregate::Aggregate;
 use super::append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
 use super::batch::prepare;
-use super::category::clobbered;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use super::public::PublicStreams;
 use super::snapshot::Snapshot;
+use super::store::EventStore;
 use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
@@ -199,6 +198,14 @@ impl From<Expected> for At {
             Expected::Any => At::Any,
         }
     }
+}
+
+/// What is wrong with an aggregate in whose place there is something else.
+pub(super) fn clobbered(aggregate: &AggregateId, key: &str, held: &str) -> String {
+    format!(
+        "{aggregate} has been overwritten: its key {key} holds a {held}, not its events; restore it, or delete the key if \
+         they are not to come back"
+    )
 }
 
 fn garbled() -> Error {

@@ -2,27 +2,27 @@
 
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent, assert_sound};
 use super::append::{Append, AppendError, Appended, Expected};
+use super::batch::MOST_EVENT_BYTES;
 use super::decode::{apply, decode};
-use super::events::Events;
 use super::id::AggregateId;
 use super::loaded::Loaded;
 use super::redis::RedisEventStore;
-use super::snapshot::Snapshots;
+use super::snapshot::{Snapshot, Snapshots};
+use super::store::{EventStore, Events};
 use crate::codec::Format;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::Envelope;
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::handler::Registry;
 use crate::retry::Backoff;
 use crate::sync::{read, write};
 use crate::upcast::Upcasters;
@@ -80,7 +80,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     }
 
     /// The same, with a step that brings events from version `from` to the next before they are applied: see
-    /// [`Registry::upcast`].
+    /// [`Registry::upcast`](crate::Registry::upcast).
     #[track_caller]
     pub fn upcast<E, In, Out>(
         self,
@@ -97,9 +97,9 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         self
     }
 
-    /// The same, with the upcasters that a registry's handlers have.
-    pub fn upcasters_of(mut self, registry: &Registry) -> Self {
-        self.upcasters = registry.shared_upcasters();
+    /// The same, with these upcasters.
+    pub(crate) fn with_upcasters(mut self, upcasters: Arc<RwLock<Upcasters>>) -> Self {
+        self.upcasters = upcasters;
         self
     }
 
@@ -212,6 +212,84 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
         append.fresh = true;
         let mut appended = self.store.append_all(vec![append]).await?;
         Ok(appended.pop().expect("one was asked for"))
+    }
+}
+
+impl<A: Aggregate, S: EventStore> Repository<A, S> {
+    /// The same, keeping a snapshot of an aggregate whenever it has been loaded or saved with `every` or more events
+    /// (at least one) since its last. Loading begins at the snapshot then.
+    ///
+    /// The state and the version are the same with snapshots and without; only time is spared. They are worth it for
+    /// aggregates of more than some hundreds of events. See [`Aggregate::SNAPSHOT_VERSION`].
+    pub fn snapshots(mut self, every: u64) -> Self
+    where
+        A: Serialize + DeserializeOwned,
+    {
+        self.snapshots = Some(Arc::new(Snapshots::new(every)));
+        self
+    }
+
+    /// The aggregate as of its snapshot, where there is one that can be used.
+    pub(super) async fn as_of_snapshot(&self, id: &AggregateId) -> Option<Loaded<A>> {
+        let snapshots = self.snapshots.as_ref()?;
+        let snapshot = match self.store().snapshot(id).await {
+            Ok(snapshot) => snapshot?,
+            Err(error) => {
+                tracing::debug!(aggregate = %id, error = chain(&error), "the snapshot can't be read");
+                return None;
+            }
+        };
+        let (schema, version) = (snapshot.schema, snapshot.version);
+        if schema != A::SNAPSHOT_VERSION {
+            tracing::debug!(aggregate = %id, schema, "the snapshot is of another schema");
+            return None;
+        }
+        let Some(state) = (snapshots.decode)(&snapshot.state) else {
+            tracing::debug!(aggregate = %id, version, "the snapshot does not decode");
+            return None;
+        };
+        let of = (version, snapshot.event);
+        Some(Loaded::from_snapshot(id.clone(), state, of, self.format))
+    }
+
+    /// Keeps a snapshot, where it is time to.
+    pub(super) async fn take_snapshot(&self, loaded: &mut Loaded<A>) {
+        let Some(snapshots) = &self.snapshots else {
+            return;
+        };
+        let (id, version) = (loaded.id().clone(), loaded.version());
+        if version.saturating_sub(loaded.snapshot) < snapshots.every {
+            return;
+        }
+        // Where it fails, the next time is `every` events later.
+        loaded.snapshot = version;
+        let state = match (snapshots.encode)(loaded.state()) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(aggregate = %id, error = chain(&error), "no snapshot is kept");
+                return;
+            }
+        };
+        let bytes = state.len();
+        if bytes > MOST_EVENT_BYTES {
+            if !snapshots.has_said_too_large.swap(true, Ordering::Relaxed) {
+                tracing::warn!(aggregate = %id, bytes, most = MOST_EVENT_BYTES,
+                    "no snapshot is kept of states this large");
+            }
+            return;
+        }
+        let snapshot = Snapshot {
+            version,
+            event: loaded.last().to_owned(),
+            schema: A::SNAPSHOT_VERSION,
+            state,
+        };
+        match self.store().keep_snapshot(&id, snapshot).await {
+            Ok(kept) => tracing::debug!(aggregate = %id, version, kept, "a snapshot"),
+            Err(error) => {
+                tracing::warn!(aggregate = %id, error = chain(&error), "no snapshot is kept");
+            }
+        }
     }
 }
 
