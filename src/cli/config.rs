@@ -5,7 +5,7 @@ use std::future::Future;
 use clap::Subcommand;
 
 use super::CommandError;
-use super::program::Globals;
+use super::globals::Globals;
 use super::terminal::{print, say};
 use super::text::count;
 use crate::config::Settings;

@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod dlq;
 mod failure;
+mod globals;
 mod logging;
 mod moment;
 mod pause;

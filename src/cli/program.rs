@@ -3,19 +3,19 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::config::ConfigCommand;
+use super::globals::Globals;
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, completions, config, dlq, logging, pause, projection, publish, run,
     scheduled, status, stderr,
 };
-use crate::config::{Settings, Sources};
+use crate::config::Settings;
 use crate::handler::Registry;
 
 /// A program: the commands of this library with your handlers, and your own commands beside them.
@@ -52,27 +52,6 @@ struct Cli {
     globals: Globals,
     #[command(subcommand)]
     command: Builtin,
-}
-
-/// Above the options that every command takes, which clap would sort in among its own.
-const EVERYWHERE: &str = "Options of every command";
-
-/// What every command takes.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Globals {
-    /// The configuration [default: config.toml, where there is one]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "STREAMHAND_CONFIG",
-        hide_env_values = true
-    )]
-    #[arg(help_heading = EVERYWHERE)]
-    config: Option<PathBuf>,
-    /// The server, in place of redis.url [env: STREAMHAND_REDIS]
-    #[arg(long, global = true, value_name = "URL", help_heading = EVERYWHERE)]
-    redis: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -290,26 +269,5 @@ impl Command {
             clap,
             run: Box::new(|settings, arguments| Box::pin(run(settings, arguments))),
         }
-    }
-}
-
-impl Globals {
-    /// Where the configuration comes from.
-    pub fn sources(&self) -> Sources {
-        let mut sources = Sources::from_process();
-        if self.config.is_some() {
-            sources.file.clone_from(&self.config);
-        }
-        if let Some(url) = &self.redis {
-            sources
-                .overrides
-                .push(("redis.url".to_owned(), url.clone()));
-        }
-        sources
-    }
-
-    /// The configuration in force.
-    pub fn settings(&self) -> Result<Settings, CommandError> {
-        Ok(Settings::load(self.sources())?)
     }
 }

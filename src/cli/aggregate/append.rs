@@ -5,7 +5,8 @@ use std::io::Read;
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, IdArgs, failed, instead, kind};
+use super::CommandError;
+use super::meant::{IdArgs, failed, instead, kind};
 use crate::cli::data;
 use crate::cli::terminal::{print, say};
 use crate::cli::text::printable;

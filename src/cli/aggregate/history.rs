@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::CommandError;
+use super::meant::{IdArgs, failed, kind};
 use super::show::missing;
-use super::{CommandError, IdArgs, failed, kind};
 use crate::cli::data::{self, on_one_line};
 use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, printable_json, table};

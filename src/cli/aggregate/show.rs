@@ -4,7 +4,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{CommandError, IdArgs, failed, kind};
+use super::CommandError;
+use super::meant::{IdArgs, failed, kind};
 use crate::cli::data::laid_out;
 use crate::cli::terminal::print;
 use crate::cli::text::printable_json;

@@ -4,7 +4,8 @@
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{CommandError, failed, kind};
+use super::CommandError;
+use super::meant::{failed, kind};
 use crate::cli::terminal::{print, print_beside, progress, say};
 use crate::cli::text::{count, printable, printable_json};
 use crate::config::Settings;
