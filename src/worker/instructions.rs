@@ -24,7 +24,7 @@ use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::executor::Executor;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::routes::Routes;
-use crate::worker::shard::fetch::delivery::Delivery;
+use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
 use crate::worker::shard::fetch::fetcher::Fetcher;
 use crate::worker::shard::settle::acker::Acker;
 use crate::worker::state::inflight::Coming;
@@ -129,8 +129,12 @@ impl Worker {
         let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher, settle);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
-            let arrivals = entries.into_iter().map(Delivery::new).collect();
-            fetcher.hand_over(&self.source, Coming::InTurn, Instant::now(), arrivals);
+            fetcher.hand_over(Deliveries {
+                source: self.source.clone(),
+                coming: Coming::InTurn,
+                since: Instant::now(),
+                entries: entries.into_iter().map(Delivery::new).collect(),
+            });
             // Then the executor ends once it has worked on what is there.
             drop(fetcher);
             self.runtime.block_on(executor.work(at_executor));

@@ -1,11 +1,50 @@
-//! An entry on its way in: what is known of it when it comes.
+//! What the parts of fetching return: entries that have come, with what is known of them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::event::Entry;
+use crate::event::{Entry, EntryId};
 use crate::stream::{Delivered, Record};
+use crate::worker::run::verdict::Verdict;
 use crate::worker::run::work::Past;
-use crate::worker::state::inflight::Slot;
+use crate::worker::state::inflight::{Coming, Slot};
+use crate::worker::state::source::Source;
+
+/// Entries of one stream that came in one reply.
+pub(crate) struct Deliveries {
+    pub source: Arc<Source>,
+    pub coming: Coming,
+    /// When they were asked for: their lease begins then.
+    pub since: Instant,
+    pub entries: Vec<Delivery>,
+}
+
+/// Entries of one stream that were delivered and that nobody here has read: no handler sees them, they are only settled.
+pub(crate) struct Unread {
+    pub source: Arc<Source>,
+    pub coming: Coming,
+    pub since: Instant,
+    /// Each with how often it has been delivered.
+    pub entries: Vec<(EntryId, u32)>,
+    pub verdict: Verdict,
+    pub attempt: u32,
+}
+
+/// How much one kind of fetching has brought.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub entries: usize,
+    /// There is more of it, and it is worth asking again at once.
+    pub more: bool,
+}
+
+/// Whether there is something to look for now.
+pub(crate) enum Begin<Look> {
+    /// This look is to be carried out.
+    Look(Look),
+    /// Nothing is taken: this is what that comes to.
+    Not(Taken),
+}
 
 /// An entry that has just come.
 pub(crate) struct Delivery {
@@ -64,6 +103,26 @@ impl Delivery {
     pub fn slot(&self) -> Slot {
         let recorded = self.past.as_ref().is_some_and(|past| past.record.is_some());
         Slot::new(self.entry.id, self.count, recorded, self.size)
+    }
+}
+
+impl Deliveries {
+    /// The size of the largest entry.
+    pub fn largest(&self) -> usize {
+        let sizes = self.entries.iter().map(|delivery| delivery.size);
+        sizes.max().unwrap_or_default()
+    }
+}
+
+impl Taken {
+    pub const NONE: Taken = Taken {
+        entries: 0,
+        more: false,
+    };
+
+    /// Nothing, and whether there may be some.
+    pub fn none_and(more: bool) -> Taken {
+        Taken { entries: 0, more }
     }
 }
 

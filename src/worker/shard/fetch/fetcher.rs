@@ -1,7 +1,10 @@
-//! The fetcher: everything that brings entries to this worker: what others left, what is due, what is new, and what was
-//! delivered and got lost on the way. New entries have a connection of their own, on which several reads may be on their
-//! way; the rest is asked one after the other, and only while no read is unanswered. Because nothing else delivers,
-//! adopting (which asks what is pending with us and not held) can never meet a delivery under way.
+//! The fetcher: brings entries to this worker, in this order: what others left, what is due, what waits, what is new, and
+//! before all of that what was delivered and got lost on the way. Each is a part of its own that returns what has come;
+//! the fetcher calls them and hands that over.
+//!
+//! New entries have a connection of their own, on which several reads may be on their way; the rest is asked one after
+//! the other, and only while no read is unanswered. Because nothing else delivers, adopting (which asks what is pending
+//! with us and not held) can never meet a delivery under way.
 //!
 //! How much it takes is decided by the [`Prefetch`], and how much of each kind by the [`Shares`].
 
@@ -10,65 +13,55 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::delivery::Delivery;
-use super::due_retries::Alarm;
-use super::join::foreign;
-use super::oversized::Oversized;
+use super::adopt::{Adopted, Adopter};
+use super::delivery::{Begin, Deliveries, Taken};
+use super::due_retries::DueRetries;
+use super::flow_control::{FlowControl, MayRead, Readable, is_limited};
+use super::group_rates::GroupRates;
+use super::hand_over::HandOver;
+use super::idle::{until_there_is_room, until_there_may_be_more};
+use super::join::Joiner;
+use super::look_ahead::LooksAhead;
 use super::prefetch::Prefetch;
-use super::read_plan::Flow;
+use super::read_new::NewReads;
+use super::reading::Terms;
+use super::reclaim::Reclaimer;
+use super::server_clock::ServerClock;
 use super::shares::Shares;
-use crate::event::{Entry, EntryId};
-use crate::fields::Fields;
+use super::take_waiting::WaitingEntries;
 use crate::reconnect::{Complaint, Pause};
-use crate::stream::{Join, Joined, Link, Reader, Trouble};
+use crate::stream::{Link, Reader, Trouble};
 use crate::worker::run::dispatch::Dispatcher;
-use crate::worker::run::outcome::Body;
 use crate::worker::run::outcome::Settlement;
-use crate::worker::run::verdict::Verdict;
-use crate::worker::run::work::Item;
-use crate::worker::shard::clock::{Clock, Step};
-use crate::worker::shard::maintain::breaker_report;
-use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::inflight::{Coming, Slot};
+use crate::worker::state::inflight::Coming;
+use crate::worker::state::inline::handle_now;
 use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
 
 /// How long anything but a read may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often parked entries are looked for while there is always something new.
-const BUSY_POLL: Duration = Duration::from_millis(100);
 
 /// Brings entries to this worker.
 pub(crate) struct Fetcher {
-    pub(super) shared: Arc<Shared>,
-    pub(super) runs: Dispatcher,
+    shared: Arc<Shared>,
     /// The connections, gone after an error.
     lines: Option<Lines>,
     complaint: Complaint,
     pause: Pause,
-    pub(super) alarm: Alarm,
-    pub(super) reclaims: super::reclaim::Schedule,
-    pub(super) prefetch: Prefetch,
-    pub(super) flow: Flow,
-    /// The server's clock.
-    pub(super) clock: Clock,
-    /// It was set, and what that means is still to be done.
-    pub(super) clock_set: Option<Step>,
-    /// Whether the last look found the clock where it should be, or learnt that it was set: if only the answer took long,
-    /// the next one is not to be put off for that.
-    pub(super) is_clock_known: bool,
-    shares: Shares,
+    joiner: Joiner,
+    adopter: Adopter,
     /// Something is to be adopted once there is room for it.
     adopts: bool,
-    pub(super) settle: mpsc::UnboundedSender<Settlement>,
-    pub(super) refusals: Refusals,
-    pub(super) oversized: Oversized,
-    /// Rates that can't be counted.
-    pub(super) uncounted: Complaint,
-    /// When to look next for what waits for a worker that can handle it.
-    pub(super) waiting_next: Instant,
-    /// The last read was one of streams without limits alone.
-    pub(super) free_only: bool,
+    reclaimer: Reclaimer,
+    due_retries: DueRetries,
+    server_clock: ServerClock,
+    waiting: WaitingEntries,
+    looks_ahead: LooksAhead,
+    new_reads: NewReads,
+    flow_control: FlowControl,
+    group_rates: GroupRates,
+    prefetch: Prefetch,
+    shares: Shares,
+    hand_over: HandOver,
 }
 
 /// What the fetcher speaks to Redis over.
@@ -86,26 +79,24 @@ impl Fetcher {
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         Fetcher {
-            shared,
-            runs,
             lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
-            alarm: Alarm::default(),
-            reclaims: super::reclaim::Schedule::new(),
-            prefetch: Prefetch::new(),
-            flow: Flow::new(),
-            clock: Clock::default(),
-            clock_set: None,
-            is_clock_known: true,
-            shares: Shares::default(),
+            joiner: Joiner::new(shared.clone()),
+            adopter: Adopter::new(shared.clone()),
             adopts: false,
-            settle,
-            refusals: Refusals::default(),
-            oversized: Oversized::default(),
-            uncounted: Complaint::default(),
-            waiting_next: Instant::now(),
-            free_only: false,
+            reclaimer: Reclaimer::new(shared.clone()),
+            due_retries: DueRetries::new(shared.clone()),
+            server_clock: ServerClock::new(shared.clone()),
+            waiting: WaitingEntries::new(shared.clone()),
+            looks_ahead: LooksAhead::new(shared.clone()),
+            new_reads: NewReads::new(shared.clone()),
+            flow_control: FlowControl::default(),
+            group_rates: GroupRates::new(shared.clone()),
+            prefetch: Prefetch::new(),
+            shares: Shares::default(),
+            hand_over: HandOver::new(shared.clone(), runs, settle),
+            shared,
         }
     }
 
@@ -121,7 +112,7 @@ impl Fetcher {
                     if result.is_ok() {
                         self.pause.reset();
                     }
-                    // After a broken connection, or where an answer is still to come, new ones begin by adopting what
+                    // After a broken connection, or if an answer is still to come, new ones begin by adopting what
                     // may have been lost.
                     let usable = !matches!(result, Err(Trouble::Broken(_)));
                     self.lines = (usable && !lines.reader.is_waiting()).then_some(lines);
@@ -159,9 +150,7 @@ impl Fetcher {
         let mut link = connecting.map_err(Trouble::Broken)?;
         let connecting = self.shared.connect_reader().await;
         let reader = connecting.map_err(Trouble::Broken)?;
-        for source in self.shared.all_sources() {
-            self.try_to_join(&mut link, &source).await?;
-        }
+        self.joiner.join_all(&mut link).await?;
         self.shared.joined.cancel();
         self.shared.adopt_soon();
         if self.complaint.clear() {
@@ -174,89 +163,21 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Joins a group, unless that was refused a moment ago. Where it is, its stream waits by itself.
-    async fn try_to_join(&mut self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
-        let stream = &source.keys.stream;
-        if self.refusals.wait(Chore::Join, stream).is_some() {
-            return Ok(());
-        }
-        let is_first = source.known().is_none() && !source.deletes();
-        let joined = self.join(link, source).await;
-        let joined = self.refusals.heard(Chore::Join, stream, joined)?;
-        if joined.is_some() && is_first {
-            breaker_report::inherit(&self.shared, link, source).await?;
-        }
-        if source.is_barred() && joined.is_some() {
-            tracing::info!(stream, "the group can be joined now");
-        }
-        source.set_barred(joined.is_none());
-        Ok(())
-    }
-
-    async fn join(&self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
-        let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-        let (known, start) = (source.known(), self.shared.start_of(source));
-        loop {
-            let Join {
-                how,
-                known: now,
-                brought,
-                more,
-            } = link
-                .join(&source.keys, group, start, known.as_ref())
-                .await?;
-            match how {
-                Joined::There => {}
-                Joined::Created(at) => {
-                    tracing::info!(group, stream, begins_at = at, "the group is new")
-                }
-                Joined::Restored(at) => {
-                    tracing::warn!(
-                        group,
-                        stream,
-                        begins_at = at,
-                        "the group had been deleted and was made anew"
-                    );
-                }
-                Joined::Foreign(protocol) => return Err(foreign(group, stream, &protocol)),
-            }
-            if brought > 0 {
-                tracing::warn!(
-                    group,
-                    stream,
-                    count = brought,
-                    "the group had been deleted, and a worker that could not know it made one that begins at the end: \
-                     what came in between comes now"
-                );
-                self.shared.due_in(Duration::ZERO);
-            }
-            if !more {
-                source.joined(now);
-                return Ok(());
-            }
-        }
-    }
-
     /// One turn of everything that brings entries.
     async fn round(&mut self, lines: &mut Lines) -> Result<(), Trouble> {
         let Lines { reader, link } = lines;
         if self.shared.take_rejoin() {
-            for source in self.shared.all_sources() {
-                self.try_to_join(link, &source).await?;
-            }
+            self.joiner.join_all(link).await?;
             self.shared.adopt_soon();
         }
-        for source in self.shared.all_sources() {
-            if source.is_barred() {
-                self.try_to_join(link, &source).await?;
-            }
-        }
+        self.joiner.join_barred(link).await?;
         if self.shared.active_sources().is_empty() {
-            return self.until_there_is_room().await;
+            until_there_is_room(&self.shared).await;
+            return Ok(());
         }
         // Whatever has changed, everything below is decided anew.
         if self.shared.take_replan() {
-            self.waiting_next = Instant::now();
+            self.waiting.look_at(Instant::now());
         }
         self.adopts |= self.shared.take_adopt();
         // It is part of what may be held, and waits for room like all else.
@@ -265,14 +186,7 @@ impl Fetcher {
             self.adopts = false;
             self.adopt(link).await?;
         }
-        let (held, lease) = (self.shared.inflight.entries(), self.shared.lease);
-        if self
-            .reclaims
-            .visits
-            .tend(&self.shared.quarantine, held, lease)
-        {
-            self.reclaims.look_soon(Instant::now());
-        }
+        self.reclaimer.tend_quarantine();
         let budget = self.prefetch.entries(&self.shared, 0);
         let offered = self.prefetch.offered(&self.shared);
         let room = self.shares.reclaimed(budget).max(offered);
@@ -285,14 +199,14 @@ impl Fetcher {
         self.shares.took(reclaimed.entries, left);
         if left == 0 {
             // For what is paused.
-            self.wake(link, 0).await?;
-            return match reclaimed.entries {
-                0 => self.until_there_is_room().await,
-                _ => Ok(()),
-            };
+            self.take_due(link, 0).await?;
+            if reclaimed.entries == 0 {
+                until_there_is_room(&self.shared).await;
+            }
+            return Ok(());
         }
         let due = self.shares.due(left);
-        let woken = self.wake(link, due).await?;
+        let woken = self.take_due(link, due).await?;
         let due = due.saturating_sub(woken.entries);
         let waiting = self.take_waiting(link, due).await?;
         left = left.saturating_sub(woken.entries + waiting.entries);
@@ -301,141 +215,158 @@ impl Fetcher {
         if left == 0 || self.shared.wants_to_join() {
             return Ok(());
         }
-        self.look_at_crew(link).await?;
+        self.new_reads.look_at_crew(link).await?;
         self.read(reader, link, left, more).await
     }
 
-    async fn until_there_is_room(&self) -> Result<(), Trouble> {
-        if self.shared.inflight.succeeded() > 0 {
-            self.shared.ack_now.notify_one();
-        }
-        tokio::select! {
-            () = self.shared.inflight.freed.notified() => {}
-            () = self.shared.nudge.notified() => {}
-            () = self.shared.stopping.cancelled() => {}
-            () = tokio::time::sleep(BUSY_POLL) => {}
-        }
-        Ok(())
-    }
-
-    /// Takes what is pending with us and not held: the reply that brought it got lost.
     async fn adopt(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        for source in self.shared.active_sources() {
-            for alone in [false, true] {
-                let consumer = if alone {
-                    self.shared.alone.clone()
-                } else {
-                    self.shared.consumer.clone()
-                };
-                let mut held: Vec<EntryId> = self
-                    .shared
-                    .inflight
-                    .snapshot()
-                    .iter()
-                    .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, &source))
-                    .flat_map(|batch| batch.kept().map(|slot| slot.id))
-                    .collect();
-                let since = Instant::now();
-                let stream = &source.keys.stream;
-                let is_suspected = self.oversized.is_suspected(stream, alone);
-                if is_suspected {
-                    let set_aside = self.set_aside(link, &source, alone, &mut held).await;
-                    self.refusals.heard(Chore::Adopt, stream, set_aside)?;
-                }
-                let few = alone || is_suspected;
-                let (most, room) = self.prefetch.most(&self.shared, if few { 1 } else { 500 });
-                let group = &source.surroundings.group;
-                let adopted = link
-                    .adopt(&source.keys, group, &consumer, most, room, &held)
-                    .await;
-                match &adopted {
-                    Ok(_) => self.oversized.came(stream, alone),
-                    Err(trouble) if trouble.is_cut() => self.oversized.cut(stream, alone),
-                    // One that only did not come says nothing.
-                    Err(_) => {}
-                }
-                let adopted = self.refusals.heard(Chore::Adopt, stream, adopted)?;
-                // Refused, it is asked for again once the renewer has found what there is to adopt.
-                let Some(adopted) = adopted else { continue };
-                source.report_trimmed(&adopted.trimmed, "before they were handled");
-                if !adopted.entries.is_empty() {
-                    let (count, stream) = (adopted.entries.len(), &source.keys.stream);
-                    tracing::info!(stream, count, "found entries whose delivery had got lost");
-                    if alone {
-                        self.reclaims.visits.entered(&self.shared.quarantine);
+        let mut look = self.adopter.begin();
+        while let Some(adopted) = self
+            .adopter
+            .next(&mut look, link, &mut self.prefetch)
+            .await?
+        {
+            match adopted {
+                Adopted::Deliveries(deliveries) => self.hand_over(deliveries),
+                Adopted::TooLarge(unread) => {
+                    if unread.coming == Coming::Alone {
+                        self.reclaimer.entered();
                     }
+                    self.hand_over.settle_unread(unread);
                 }
-                if adopted.more {
-                    self.shared.adopt_soon();
-                }
-                let entries = adopted
-                    .entries
-                    .into_iter()
-                    .map(|entry| Delivery::again(entry, adopted.now_ms));
-                let coming = match alone {
-                    true => Coming::Alone,
-                    false => Coming::InTurn,
-                };
-                self.hand_over(&source, coming, since, entries.collect());
             }
         }
         Ok(())
     }
 
-    /// Gives entries back that there was no room for: they were delivered, and are left to whoever has room.
-    pub(super) fn pass_on(&mut self, source: &Arc<Source>, since: Instant, ids: Vec<EntryId>) {
-        let (stream, count) = (&source.keys.stream, ids.len());
-        tracing::debug!(stream, count, "more came at once than there is room for");
-        let slots = ids.iter().map(|id| Slot::new(*id, 1, false, 0)).collect();
-        let lease = self.shared.lease;
-        let batch = self
-            .shared
-            .inflight
-            .add(source, Coming::InTurn, since, lease, slots);
-        for (index, id) in ids.into_iter().enumerate() {
-            batch.slots[index].finish();
-            let why = "given back: more came at once than there is room for";
-            let _ = self.settle.send(Settlement {
-                batch: batch.clone(),
-                index: index as u32,
-                verdict: Verdict::give_back(Duration::ZERO, why),
-                body: Body::Raw(Entry {
-                    id,
-                    fields: Fields::new(),
-                }),
-                attempt: 1,
-            });
+    async fn reclaim(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.reclaimer.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        let clock = self.server_clock.last_seen();
+        while let Some(deliveries) = self
+            .reclaimer
+            .next(&mut look, link, &clock, &self.prefetch)
+            .await?
+        {
+            self.hand_over(deliveries);
         }
+        Ok(self.reclaimer.end(look))
+    }
+
+    async fn take_due(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.due_retries.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        if self.server_clock.follow(link).await? {
+            // Who looked alive for long is to be looked at when their leases have run out, counted from now.
+            self.reclaimer.look_soon(Instant::now());
+        }
+        while let Some(woken) = self
+            .due_retries
+            .next(&mut look, link, &mut self.server_clock, &mut self.prefetch)
+            .await?
+        {
+            let entries = &woken.deliveries.entries;
+            self.group_rates.ask_for(link, entries).await?;
+            self.hand_over(woken.deliveries);
+            if woken.tells_of_waiting {
+                self.waiting.look_at(look.began);
+            }
+        }
+        Ok(self.due_retries.end(look))
+    }
+
+    async fn take_waiting(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.waiting.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        while let Some(deliveries) = self
+            .waiting
+            .next(&mut look, link, &mut self.group_rates, &mut self.prefetch)
+            .await?
+        {
+            self.group_rates.ask_for(link, &deliveries.entries).await?;
+            self.hand_over(deliveries);
+        }
+        Ok(self.waiting.end(look))
+    }
+
+    /// Reads new entries as long as they keep coming and nothing else is to be done; waits for some if there is nothing
+    /// else to do now.
+    async fn read(
+        &mut self,
+        reader: &mut Reader,
+        link: &Link,
+        budget: usize,
+        more: bool,
+    ) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        self.looks_ahead.look(link).await?;
+        let (sources, routes) = (shared.active_sources(), &shared.routes);
+        let is_limited = is_limited(routes, shared.holds_back(), &sources);
+        let next_look = self.next_look();
+        let may_read = self.flow_control.may_read(sources, routes, is_limited);
+        let Readable { sources, limits } = match may_read {
+            MayRead::Streams(readable) => readable,
+            MayRead::NothingFor(wait) => {
+                until_there_may_be_more(&shared, wait, next_look).await;
+                return Ok(());
+            }
+        };
+        let terms = Terms {
+            shared: &shared,
+            sources: &sources,
+            limits: &limits,
+            next_look,
+            clock: self.server_clock.last_seen(),
+        };
+        let lines = (reader, link);
+        let begun = self
+            .new_reads
+            .begin(terms, lines, budget, more, &mut self.prefetch);
+        let Some(mut reading) = begun.await? else {
+            return Ok(());
+        };
+        while let Some(mut answer) = self
+            .new_reads
+            .next(&mut reading, &mut self.prefetch)
+            .await?
+        {
+            while let Some(deliveries) = reading.next_of(&mut answer).await? {
+                self.group_rates.ask_for(link, &deliveries.entries).await?;
+                self.hand_over(deliveries);
+            }
+            for unread in reading.take_passed(answer) {
+                self.hand_over.settle_unread(unread);
+            }
+            if self.hand_over.waits_here() {
+                // They are handled before anything else is done.
+                handle_now().await;
+            }
+            reading.nap();
+        }
+        Ok(())
+    }
+
+    /// When it is time to look for what is due, for what others left, and for what waits.
+    fn next_look(&self) -> Instant {
+        let looks = self.due_retries.next_look().min(self.reclaimer.next_look());
+        looks.min(self.waiting.next_look())
     }
 
     /// Gives entries to the executor, from now on held.
-    pub(crate) fn hand_over(
-        &mut self,
-        source: &Arc<Source>,
-        coming: Coming,
-        since: Instant,
-        entries: Vec<Delivery>,
-    ) {
-        if entries.is_empty() {
+    pub(crate) fn hand_over(&mut self, deliveries: Deliveries) {
+        if deliveries.entries.is_empty() {
             return;
         }
-        self.shared.coming(source, entries.len());
-        let largest = entries.iter().map(|arrival| arrival.size).max();
-        self.prefetch.came(largest.unwrap_or_default());
-        if let Some(observer) = &self.shared.observer {
-            observer.delivered(&source.surroundings.stream, entries.len());
+        if deliveries.coming == Coming::Alone {
+            self.reclaimer.entered();
         }
-        let slots = entries.iter().map(Delivery::slot).collect();
-        let batch = self
-            .shared
-            .inflight
-            .add(source, coming, since, self.shared.lease, slots);
-        let items = entries.into_iter().enumerate();
-        let items = items.map(|(index, arrival)| Item {
-            index: index as u32,
-            entry: arrival.entry,
-            past: arrival.past,
-        });
-        self.runs.send(&batch, items);
+        self.prefetch.came(deliveries.largest());
+        self.hand_over.deliver(deliveries);
     }
 }

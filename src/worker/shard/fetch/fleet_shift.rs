@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::fetcher::Fetcher;
 use crate::stream::{Link, Trouble};
-use crate::worker::shard::refusals::Chore;
+use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::shared::Shared;
+use crate::worker::state::source::Source;
 
 /// How long a worker is on duty.
 const TURN: Duration = Duration::from_millis(500);
@@ -26,7 +27,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// The workers of a group that are alive, as one of them sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Crew {
+pub(crate) struct Crew {
     others: usize,
     /// How many of them come before it by their names.
     before: usize,
@@ -101,7 +102,8 @@ impl FleetShift {
         coming >= WORTH_A_LOOK && self.look_at.is_none_or(|at| at <= now)
     }
 
-    fn looked(&mut self, crew: Crew, now: Instant) {
+    /// It has looked who there is.
+    pub fn looked(&mut self, crew: Crew, now: Instant) {
         self.crew = crew;
         self.looks = self.looks.saturating_add(1);
         let wait = AGAIN.0.saturating_mul(self.looks).min(AGAIN.1);
@@ -120,36 +122,27 @@ impl FleetShift {
     }
 }
 
-impl Fetcher {
-    /// Looks who else reads the stream, where there is one and it is time.
-    pub(super) async fn look_at_crew(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        let now = Instant::now();
-        if !self.flow.fleet_shift.wants_to_look(self.flow.coming, now) {
-            return Ok(());
+/// Looks who else reads a stream. If nobody may be known, this worker waits for entries by itself.
+pub(crate) async fn crew(
+    source: &Source,
+    shared: &Shared,
+    link: &mut Link,
+    refusals: &mut Refusals,
+) -> Result<Crew, Trouble> {
+    let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+    let workers = link.consumers(&source.keys, group).await;
+    let workers = refusals.heard(Chore::Crew, stream, workers)?;
+    let mut crew = Crew::default();
+    for worker in workers.unwrap_or_default() {
+        let is_alive = worker
+            .lease_ms()
+            .is_some_and(|lease| worker.idle_ms < lease);
+        if is_alive && !worker.is_alone() && !shared.is_me(&worker.name) {
+            crew.others += 1;
+            crew.before += usize::from(worker.name < shared.consumer);
         }
-        let sources = self.shared.active_sources();
-        let [source] = &sources[..] else {
-            return Ok(());
-        };
-        let mut crew = Crew::default();
-        let workers = link
-            .consumers(&source.keys, &source.surroundings.group)
-            .await;
-        let stream = &source.keys.stream;
-        let workers = self.refusals.heard(Chore::Crew, stream, workers)?;
-        // Where nobody is known, this one waits for entries by itself.
-        for worker in workers.unwrap_or_default() {
-            let is_alive = worker
-                .lease_ms()
-                .is_some_and(|lease| worker.idle_ms < lease);
-            if is_alive && !worker.is_alone() && !self.shared.is_me(&worker.name) {
-                crew.others += 1;
-                crew.before += usize::from(worker.name < self.shared.consumer);
-            }
-        }
-        self.flow.fleet_shift.looked(crew, now);
-        Ok(())
     }
+    Ok(crew)
 }
 
 #[cfg(test)]

@@ -2,35 +2,46 @@
 //! start. The others go back until the rate lets them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::delivery::Delivery;
-use super::fetcher::Fetcher;
 use crate::policy::Granted;
 use crate::reconnect::Complaint;
 use crate::stream::{Link, RateRequest, Trouble};
 use crate::worker::run::routes::Bound;
+use crate::worker::state::shared::Shared;
 
-impl Fetcher {
+/// Asks for shares of the group's rates.
+pub(crate) struct GroupRates {
+    shared: Arc<Shared>,
+    /// Rates that can't be counted.
+    uncounted: Complaint,
+}
+
+impl GroupRates {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        GroupRates {
+            shared,
+            uncounted: Complaint::default(),
+        }
+    }
+
     /// Asks for what these entries need, handler by handler, all at once.
-    pub(super) async fn ask_for_rates(
-        &mut self,
-        link: &mut Link,
-        entries: &[Delivery],
-    ) -> Result<(), Trouble> {
-        let shared = self.shared.clone();
-        if !shared.routes.has_group_rates() || entries.is_empty() {
+    pub async fn ask_for(&mut self, link: &Link, entries: &[Delivery]) -> Result<(), Trouble> {
+        let routes = &self.shared.routes;
+        if !routes.has_group_rates() || entries.is_empty() {
             return Ok(());
         }
         let mut wanted: BTreeMap<&[u8], u32> = BTreeMap::new();
-        for arrival in entries {
-            if let Some(event_type) = arrival.entry.fields.value("type") {
+        for delivery in entries {
+            if let Some(event_type) = delivery.entry.fields.value("type") {
                 *wanted.entry(event_type).or_default() += 1;
             }
         }
         let requests: Vec<_> = wanted
             .into_iter()
             .filter_map(|(event_type, wanted)| {
-                let gate = &shared.routes.find(event_type)?.gate;
+                let gate = &routes.find(event_type)?.gate;
                 let (granted, rate) = (gate.granted()?, gate.rate_setting?);
                 if granted.is_refused() && granted.dry_for().is_some() {
                     return None;
@@ -38,7 +49,7 @@ impl Fetcher {
                 let wanted = wanted.saturating_sub(granted.left());
                 Some((
                     granted,
-                    RateRequest::new(&shared.group, &gate.name, rate, wanted),
+                    RateRequest::new(&self.shared.group, &gate.name, rate, wanted),
                 ))
             })
             .filter(|(_, request)| request.wanted > 0)
@@ -50,9 +61,9 @@ impl Fetcher {
     }
 
     /// Asks for so many starts of one handler.
-    pub(super) async fn ask_for_rate_of(
+    pub async fn ask_for_starts(
         &mut self,
-        link: &mut Link,
+        link: &Link,
         bound: &Bound,
         wanted: u32,
     ) -> Result<(), Trouble> {
@@ -68,12 +79,12 @@ impl Fetcher {
 /// Takes what the group's rate grants. If the server refuses to count, the handler's entries go back for a while; those
 /// of other handlers have nothing to do with it.
 async fn take(
-    link: &mut Link,
+    link: &Link,
     granted: &Granted,
     request: &RateRequest,
     uncounted: &mut Complaint,
 ) -> Result<(), Trouble> {
-    match link.take_rate(request).await {
+    match link.clone().take_rate(request).await {
         Ok(answer) => granted.grant(answer.granted, answer.dry_for),
         Err(Trouble::Refused(error)) => {
             granted.refuse();

@@ -1,16 +1,25 @@
-//! Brings entries: new ones, due ones, and those that dead workers held.
+//! Brings entries: new ones, due ones, and those that dead workers held. [`fetcher`] owns the order; every other file is a
+//! part that it calls, which returns what has come ([`delivery`]) or what may come.
 
+mod adopt;
 pub(crate) mod delivery;
-pub(crate) mod due_retries;
+mod due_retries;
 pub(crate) mod fetcher;
-pub(crate) mod fleet_shift;
-pub(crate) mod flow_control;
-pub(crate) mod group_rates;
+mod fleet_shift;
+mod flow_control;
+mod group_rates;
+mod hand_over;
+mod idle;
 mod join;
-pub(crate) mod oversized;
-pub(crate) mod prefetch;
-pub(crate) mod read_new;
-pub(crate) mod read_plan;
-pub(crate) mod reclaim;
-pub(crate) mod shares;
-pub(crate) mod stream_rotation;
+mod look_ahead;
+mod met_again;
+mod oversized;
+mod prefetch;
+mod read_new;
+mod read_plan;
+mod reading;
+mod reclaim;
+mod server_clock;
+mod shares;
+mod stream_rotation;
+mod take_waiting;

@@ -4,18 +4,8 @@
 //! doesn't, the same entry has to be cut off a few times alone. Then the server buries it, whole: nothing of it has to
 //! come here for that.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use super::fetcher::Fetcher;
-use crate::event::{Entry, EntryId};
-use crate::fields::Fields;
-use crate::stream::{Link, Trouble, Unheld};
-use crate::worker::run::outcome::Body;
-use crate::worker::run::outcome::Settlement;
-use crate::worker::run::verdict::{Reason, Verdict};
-use crate::worker::state::inflight::{Coming, Slot};
-use crate::worker::state::source::Source;
+use crate::event::EntryId;
+use crate::stream::Unheld;
 
 /// So often in a row an entry that was asked for alone is cut off before it is taken to be too large, where the server
 /// tells no limit.
@@ -68,7 +58,7 @@ impl Oversized {
     }
 
     /// Whether the entry that is next can't come, going by the server's limit where that is known.
-    fn is_too_large(&mut self, next: &Unheld, limit: Option<u64>) -> bool {
+    pub fn is_too_large(&mut self, next: &Unheld, limit: Option<u64>) -> bool {
         let Some(suspect) = &mut self.0 else {
             return false;
         };
@@ -82,78 +72,6 @@ impl Oversized {
             }
             None => suspect.cuts >= CUTS && next.bytes > ALWAYS,
         }
-    }
-}
-
-impl Fetcher {
-    /// Where the answer with a consumer's next entries was cut off: buries the next one if it is too large to come.
-    pub(super) async fn set_aside(
-        &mut self,
-        link: &mut Link,
-        source: &Arc<Source>,
-        alone: bool,
-        held: &mut Vec<EntryId>,
-    ) -> Result<(), Trouble> {
-        let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-        let consumer = match alone {
-            true => &self.shared.alone,
-            false => &self.shared.consumer,
-        };
-        let next = link.first_unheld(&source.keys, group, consumer, held);
-        let Some(next) = next.await? else {
-            self.oversized.came(stream, alone);
-            return Ok(());
-        };
-        let limit = link.output_limit().await;
-        if !self.oversized.is_too_large(&next, limit) {
-            return Ok(());
-        }
-        let limit = match limit {
-            Some(limit) => format!("{limit} bytes at most"),
-            None => "how many this user may not see".to_owned(),
-        };
-        let error = format!(
-            "it takes {} bytes, and the server cuts the connection at so many (client-output-buffer-limit normal: \
-             {limit}): raise that, then replay it",
-            next.bytes
-        );
-        tracing::error!(
-            stream,
-            id = %next.id,
-            bytes = next.bytes,
-            "an entry can't come through and is buried: {error}"
-        );
-        self.oversized.came(stream, alone);
-        let coming = match alone {
-            true => Coming::Alone,
-            false => Coming::InTurn,
-        };
-        let slots = vec![Slot::new(next.id, next.count, false, 0)];
-        let (since, lease) = (Instant::now(), self.shared.lease);
-        if alone {
-            self.reclaims.visits.entered(&self.shared.quarantine);
-        }
-        let batch = self
-            .shared
-            .inflight
-            .add(source, coming, since, lease, slots);
-        batch.slots[0].finish();
-        let body = Body::Raw(Entry {
-            id: next.id,
-            fields: Fields::new(),
-        });
-        let _ = self.settle.send(Settlement {
-            batch,
-            index: 0,
-            verdict: Verdict::Bury {
-                reason: Reason::TooLarge,
-                error,
-            },
-            body,
-            attempt: 0,
-        });
-        held.push(next.id);
-        Ok(())
     }
 }
 

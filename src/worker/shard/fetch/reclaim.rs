@@ -1,4 +1,4 @@
-//! The reclaimer's part of the fetcher: what workers that died or froze left behind.
+//! Takes over what workers that died or froze left behind.
 //!
 //! It looks at a holder when the holder's own lease, which its name tells, must have run out; it trusts the ages it
 //! sees only while this worker's own renewals are answered in time; and it lets an entry that may have killed its
@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::vec::IntoIter;
 
-use super::delivery::Delivery;
-use super::due_retries::Taken;
-use super::fetcher::Fetcher;
-use super::prefetch::ROOM;
+use super::delivery::{Begin, Deliveries, Delivery, Taken};
+use super::prefetch::{Prefetch, ROOM};
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
 use crate::worker::run::executor::running;
-use crate::worker::shard::refusals::Chore;
+use crate::worker::shard::clock::Clock;
+use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::quarantine::{Admission, Visits};
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// From which attempt on an entry whose workers died goes alone.
@@ -26,23 +27,24 @@ const ALONE_FROM: u32 = 3;
 const LONGEST: Duration = Duration::from_secs(5);
 /// The shortest.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// In every so-manieth look also holders that are alive are looked at.
+/// Every tenth look also looks at holders that are alive.
 const THOROUGH: u64 = 10;
 /// After so many leases without a word a consumer that holds nothing is forgotten.
 const FORGOTTEN: u32 = 10;
 
-/// What one holder's entries came to.
-struct Brought {
-    taken: Taken,
-    /// How many have to come alone and have not come yet.
-    waiting: u64,
+/// Takes over what dead workers held.
+pub(crate) struct Reclaimer {
+    shared: Arc<Shared>,
+    schedule: Schedule,
+    visits: Visits,
+    refusals: Refusals,
 }
 
-/// When to look next, and when suspects may come.
+/// When to look next.
 ///
-/// A look without room takes nothing but suspects. It must not use up the turn of one with room: where it has found
+/// A look without room takes nothing but suspects. It must not use up the turn of one with room: if it has found
 /// something, the next one with room is due at once.
-pub(crate) struct Schedule {
+struct Schedule {
     /// The next look with room.
     next: Instant,
     /// The next look at every holder, room or not: suspects need none.
@@ -50,151 +52,253 @@ pub(crate) struct Schedule {
     looks: u64,
     /// Something is to be looked for sooner: a suspect that may come in now.
     soon: Option<Instant>,
-    pub visits: Visits,
 }
 
-impl Schedule {
-    pub fn new() -> Self {
-        Schedule {
-            next: Instant::now(),
-            all: Instant::now(),
-            looks: 0,
-            soon: None,
+/// One look at the group's consumers.
+pub(crate) struct ReclaimLook {
+    most: usize,
+    /// At every holder, room or not.
+    all: bool,
+    /// At those that are alive, too.
+    thorough: bool,
+    sources: IntoIter<Arc<Source>>,
+    /// The stream that is looked at, and its holders that have not been yet.
+    holders: Option<(Arc<Source>, IntoIter<ConsumerInfo>)>,
+    /// The holder whose entries are being taken.
+    holder: Option<Holder>,
+    taken: Taken,
+    /// When the next lease runs out, from now.
+    next: Duration,
+    /// How many have to come alone and have not come yet.
+    waiting: u64,
+    /// There was no room for what is due.
+    left_out: bool,
+}
+
+/// A holder whose lease has run out.
+struct Holder {
+    source: Arc<Source>,
+    info: ConsumerInfo,
+    lease_ms: u64,
+    /// Where to go on in its list.
+    from: String,
+    /// What has come of this part of its list.
+    page: Option<Page>,
+    /// How many have to come alone and have not come yet.
+    waiting: u64,
+}
+
+struct Page {
+    /// How many of it have to come alone.
+    waiting: u64,
+    /// Where the next one begins.
+    next: Option<String>,
+}
+
+impl Reclaimer {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Reclaimer {
+            shared,
+            schedule: Schedule::now(),
             visits: Visits::new(),
+            refusals: Refusals::default(),
         }
     }
 
     /// When to look next, with room.
-    pub fn next(&self) -> Instant {
-        self.next.min(self.next_at_all())
+    pub fn next_look(&self) -> Instant {
+        self.schedule.next.min(self.schedule.next_at_all())
     }
 
-    /// When every holder is to be looked at next.
-    fn next_at_all(&self) -> Instant {
-        self.soon.map_or(self.all, |soon| soon.min(self.all))
-    }
-
+    /// Looks at this time at the latest.
     pub fn look_soon(&mut self, at: Instant) {
-        self.soon = Some(self.soon.map_or(at, |soon| soon.min(at)));
+        self.schedule.look_soon(at);
     }
-}
 
-impl Fetcher {
-    /// Takes up to `most` entries whose holders let their leases run out.
-    pub(super) async fn reclaim(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+    /// An entry has come that runs alone.
+    pub fn entered(&mut self) {
+        self.visits.entered(&self.shared.quarantine);
+    }
+
+    /// Opens the quarantine's gate again when that is due, and looks for the next suspect.
+    pub fn tend_quarantine(&mut self) {
+        let (held, lease) = (self.shared.inflight.entries(), self.shared.lease);
+        if self.visits.tend(&self.shared.quarantine, held, lease) {
+            self.schedule.look_soon(Instant::now());
+        }
+    }
+
+    /// A look for up to `most` entries whose holders let their leases run out, if it is time for one.
+    pub fn begin(&mut self, most: usize) -> Begin<ReclaimLook> {
         let now = Instant::now();
-        let all = self.reclaims.next_at_all() <= now;
-        if !all && (most == 0 || self.reclaims.next > now) {
-            return Ok(Taken {
-                entries: 0,
-                more: self.reclaims.next <= now,
-            });
+        let schedule = &mut self.schedule;
+        let all = schedule.next_at_all() <= now;
+        if !all && (most == 0 || schedule.next > now) {
+            return Begin::Not(Taken::none_and(schedule.next <= now));
         }
         if !self.shared.is_healthy() {
-            self.reclaims.soon = None;
-            self.reclaims.next = now + self.shared.lease / 10;
-            self.reclaims.all = self.reclaims.next;
-            return Ok(Taken::NONE);
+            schedule.soon = None;
+            schedule.next = now + self.shared.lease / 10;
+            schedule.all = schedule.next;
+            return Begin::Not(Taken::NONE);
         }
         if all {
-            self.reclaims.soon = None;
-            self.reclaims.looks += 1;
+            schedule.soon = None;
+            schedule.looks += 1;
         }
-        let thorough = all && self.reclaims.looks.is_multiple_of(THOROUGH);
-        let (mut taken, mut next) = (Taken::NONE, LONGEST.min(self.shared.lease));
-        let (mut waiting, mut left_out) = (0, false);
-        for source in self.shared.active_sources() {
-            if source.pauses.stream() {
-                // It would only have to be put back.
-                continue;
-            }
-            let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-            if self.refusals.wait(Chore::Reclaim, stream).is_some() {
-                continue;
-            }
-            let holders = link.consumers(&source.keys, group).await;
-            let holders = self.refusals.heard(Chore::Reclaim, stream, holders)?;
-            for holder in holders.unwrap_or_default() {
-                let Some(lease_ms) = holder
-                    .lease_ms()
-                    .filter(|_| !self.shared.is_me(&holder.name))
-                else {
-                    continue;
-                };
-                let left = lease_ms.saturating_sub(holder.idle_ms);
-                if left > 0 {
-                    next = next.min(Duration::from_millis(left + 1));
-                }
-                let room = most.saturating_sub(taken.entries);
-                if holder.pending == 0 {
-                    let forgot = self.forget(link, &source, &holder, lease_ms).await;
-                    self.refusals.heard(Chore::Forget, stream, forgot)?;
-                } else if room == 0 && !all {
-                    left_out |= left == 0;
-                } else if left == 0 || thorough {
-                    let brought = self
-                        .reclaim_from(link, &source, &holder, lease_ms, room)
-                        .await;
-                    let brought = self.refusals.heard(Chore::Reclaim, stream, brought)?;
-                    // What is refused of one holder is of the others.
-                    let Some(brought) = brought else { break };
-                    taken.entries += brought.taken.entries;
-                    taken.more |= brought.taken.more;
-                    waiting += brought.waiting;
-                }
-            }
-        }
-        let (now, wait) = (Instant::now(), next.max(SHORTEST));
-        taken.more |= left_out;
-        if !left_out {
-            self.reclaims
-                .visits
-                .looked(&self.shared.quarantine, waiting);
-            self.reclaims.all = now + wait;
-        }
-        self.reclaims.next = if taken.more { now } else { now + wait };
-        Ok(taken)
+        Begin::Look(ReclaimLook {
+            most,
+            all,
+            thorough: all && schedule.looks.is_multiple_of(THOROUGH),
+            sources: self.shared.active_sources().into_iter(),
+            holders: None,
+            holder: None,
+            taken: Taken::NONE,
+            next: LONGEST.min(self.shared.lease),
+            waiting: 0,
+            left_out: false,
+        })
     }
 
-    /// All of one holder's entries there is room for; of those that may have killed it, one.
-    async fn reclaim_from(
+    /// What comes of the next holder that left something; nothing once the look is over.
+    pub async fn next(
         &mut self,
+        look: &mut ReclaimLook,
         link: &mut Link,
-        source: &Arc<Source>,
-        holder: &ConsumerInfo,
-        lease_ms: u64,
-        most: usize,
-    ) -> Result<Brought, Trouble> {
-        let mut from = "-".to_owned();
-        let mut brought = Brought {
-            taken: Taken::NONE,
-            waiting: 0,
-        };
+        clock: &Clock,
+        prefetch: &Prefetch,
+    ) -> Result<Option<Deliveries>, Trouble> {
         loop {
-            if !self.shared.is_healthy() {
-                // Redis has stood still since the look began: what looks old may only be unrenewed.
-                return Ok(brought);
+            if let Some(mut holder) = look.holder.take() {
+                let brought = self.go_on(&mut holder, look, link, clock, prefetch).await;
+                let stream = &holder.source.keys.stream;
+                match self.refusals.heard(Chore::Reclaim, stream, brought)? {
+                    Some(Some(deliveries)) => {
+                        look.holder = Some(holder);
+                        return Ok(Some(deliveries));
+                    }
+                    Some(None) => look.waiting += holder.waiting,
+                    // What is refused of one holder is of the others.
+                    None => look.holders = None,
+                }
+            } else if let Some((source, mut holders)) = look.holders.take() {
+                if let Some(holder) = holders.next() {
+                    self.look_at(&source, holder, look, link, clock).await?;
+                    look.holders = Some((source, holders));
+                }
+            } else if let Some(source) = look.sources.next() {
+                look.holders = self.holders(source, link).await?;
+            } else {
+                return Ok(None);
             }
-            let since = Instant::now();
-            let room = most.saturating_sub(brought.taken.entries);
-            let wanted = self.wanted(holder, lease_ms, room, &from, false);
-            let mut page = link.reclaim(&source.keys, &wanted).await?;
-            brought.taken.entries += self.take_over(source, holder, since, &mut page);
-            brought.waiting += page.waiting;
-            if page.waiting > 0
+        }
+    }
+
+    /// The look is over. Returns what it came to.
+    pub fn end(&mut self, look: ReclaimLook) -> Taken {
+        let (now, wait) = (Instant::now(), look.next.max(SHORTEST));
+        let mut taken = look.taken;
+        taken.more |= look.left_out;
+        if !look.left_out {
+            self.visits.looked(&self.shared.quarantine, look.waiting);
+            self.schedule.all = now + wait;
+        }
+        self.schedule.next = if taken.more { now } else { now + wait };
+        taken
+    }
+
+    /// Who holds entries of a stream; nobody is asked if nothing of it may come.
+    async fn holders(
+        &mut self,
+        source: Arc<Source>,
+        link: &mut Link,
+    ) -> Result<Option<(Arc<Source>, IntoIter<ConsumerInfo>)>, Trouble> {
+        let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+        // If it is paused, it would only have to be put back.
+        if source.pauses.stream() || self.refusals.wait(Chore::Reclaim, stream).is_some() {
+            return Ok(None);
+        }
+        let holders = link.consumers(&source.keys, group).await;
+        let holders = self.refusals.heard(Chore::Reclaim, stream, holders)?;
+        Ok(holders.map(|holders| (source, holders.into_iter())))
+    }
+
+    /// Decides whether a holder's entries are to be taken: then it becomes the holder of the look.
+    async fn look_at(
+        &mut self,
+        source: &Arc<Source>,
+        holder: ConsumerInfo,
+        look: &mut ReclaimLook,
+        link: &mut Link,
+        clock: &Clock,
+    ) -> Result<(), Trouble> {
+        let lease_ms = holder.lease_ms();
+        let Some(lease_ms) = lease_ms.filter(|_| !self.shared.is_me(&holder.name)) else {
+            return Ok(());
+        };
+        let left = lease_ms.saturating_sub(holder.idle_ms);
+        if left > 0 {
+            look.next = look.next.min(Duration::from_millis(left + 1));
+        }
+        if holder.pending == 0 {
+            let forgot = self.forget(link, source, &holder, lease_ms, clock).await;
+            let stream = &source.keys.stream;
+            self.refusals.heard(Chore::Forget, stream, forgot)?;
+        } else if look.room() == 0 && !look.all {
+            look.left_out |= left == 0;
+        } else if left == 0 || look.thorough {
+            look.holder = Some(Holder {
+                source: source.clone(),
+                info: holder,
+                lease_ms,
+                from: "-".to_owned(),
+                page: None,
+                waiting: 0,
+            });
+        }
+        Ok(())
+    }
+
+    /// What comes next of a holder's entries: page by page all that there is room for; and of those that may have killed
+    /// it, one. Nothing if that was all.
+    async fn go_on(
+        &mut self,
+        holder: &mut Holder,
+        look: &mut ReclaimLook,
+        link: &mut Link,
+        clock: &Clock,
+        prefetch: &Prefetch,
+    ) -> Result<Option<Deliveries>, Trouble> {
+        loop {
+            let Some(page) = &mut holder.page else {
+                if !self.shared.is_healthy() {
+                    // Redis has stood still since the look began: what looks old may only be unrenewed.
+                    return Ok(None);
+                }
+                let since = Instant::now();
+                let wanted = self.wanted(holder, look.room(), false, clock, prefetch);
+                let brought = link.reclaim(&holder.source.keys, &wanted).await?;
+                look.taken.entries += brought.entries.len();
+                holder.waiting += brought.waiting;
+                holder.page = Some(Page {
+                    waiting: brought.waiting,
+                    next: brought.next.clone(),
+                });
+                return Ok(Some(take_over(holder, since, brought)));
+            };
+            if std::mem::take(&mut page.waiting) > 0
                 && !self.shared.quarantine.is_occupied()
-                && self
-                    .reclaim_alone(link, source, holder, lease_ms, &from)
-                    .await?
+                && let Some(deliveries) = self.reclaim_alone(holder, link, clock, prefetch).await?
             {
-                brought.taken.entries += 1;
-                brought.waiting -= 1;
+                look.taken.entries += 1;
+                holder.waiting -= 1;
+                return Ok(Some(deliveries));
             }
-            match page.next {
-                Some(next) if brought.taken.entries < most => from = next,
+            match holder.page.take().and_then(|page| page.next) {
+                Some(next) if look.room() > 0 => holder.from = next,
                 next => {
-                    brought.taken.more = next.is_some();
-                    return Ok(brought);
+                    look.taken.more |= next.is_some();
+                    return Ok(None);
                 }
             }
         }
@@ -203,28 +307,24 @@ impl Fetcher {
     /// Takes one entry that may have killed its workers, once nothing else runs here.
     async fn reclaim_alone(
         &mut self,
+        holder: &Holder,
         link: &mut Link,
-        source: &Arc<Source>,
-        holder: &ConsumerInfo,
-        lease_ms: u64,
-        from: &str,
-    ) -> Result<bool, Trouble> {
-        let shared = self.shared.clone();
+        clock: &Clock,
+        prefetch: &Prefetch,
+    ) -> Result<Option<Deliveries>, Trouble> {
+        let shared = &self.shared;
         let running = || running(&shared.slots, shared.concurrency);
-        if let Admission::At(at) =
-            self.reclaims
-                .visits
-                .ask(&shared.quarantine, running, shared.lease)
-        {
-            self.reclaims.look_soon(at);
-            return Ok(false);
+        let admission = self.visits.ask(&shared.quarantine, running, shared.lease);
+        if let Admission::At(at) = admission {
+            self.schedule.look_soon(at);
+            return Ok(None);
         }
-        let since = Instant::now();
-        let reclaim = self.wanted(holder, lease_ms, 0, from, true);
-        let brought = link.reclaim(&source.keys, &reclaim).await?;
+        let (since, source) = (Instant::now(), &holder.source);
+        let wanted = self.wanted(holder, 0, true, clock, prefetch);
+        let brought = link.reclaim(&source.keys, &wanted).await?;
         source.report_trimmed(&brought.trimmed, "while their worker was gone");
         let Some(suspect) = brought.alone else {
-            return Ok(false);
+            return Ok(None);
         };
         tell!(
             warn,
@@ -232,63 +332,34 @@ impl Fetcher {
             deliveries = suspect.count,
             "its workers died: it runs with nothing else starting beside it"
         );
-        self.reclaims.visits.entered(&shared.quarantine);
-        let arrival = Delivery::again(suspect, brought.now_ms);
-        self.hand_over(source, Coming::Alone, since, vec![arrival]);
-        Ok(true)
+        Ok(Some(Deliveries {
+            source: source.clone(),
+            coming: Coming::Alone,
+            since,
+            entries: vec![Delivery::again(suspect, brought.now_ms)],
+        }))
     }
 
     fn wanted<'a>(
         &'a self,
-        holder: &'a ConsumerInfo,
-        lease_ms: u64,
+        holder: &'a Holder,
         most: usize,
-        from: &'a str,
         alone: bool,
+        clock: &Clock,
+        prefetch: &Prefetch,
     ) -> Reclaim<'a> {
         Reclaim {
             group: &self.shared.group,
             me: &self.shared.consumer,
-            holder: &holder.name,
-            lease_ms,
+            holder: &holder.info.name,
+            lease_ms: holder.lease_ms,
             most,
-            most_bytes: self.prefetch.room(&self.shared).clamp(1, ROOM),
+            most_bytes: prefetch.room(&self.shared).clamp(1, ROOM),
             alone_from: ALONE_FROM.min(self.shared.least_attempts),
             room_alone: alone,
-            from,
-            clock: self.clock.expected(self.shared.lease / 2),
+            from: &holder.from,
+            clock: clock.expected(self.shared.lease / 2),
         }
-    }
-
-    /// What the server's clock shows now, unless the server has stood still meanwhile: then it is later there.
-    pub(super) fn server_time(&self) -> u64 {
-        self.clock.now()
-    }
-
-    fn take_over(
-        &mut self,
-        source: &Arc<Source>,
-        holder: &ConsumerInfo,
-        since: Instant,
-        brought: &mut Reclaimed,
-    ) -> usize {
-        source.report_trimmed(&brought.trimmed, "while their worker was gone");
-        let count = brought.entries.len();
-        if count > 0 {
-            tracing::warn!(
-                from = %shown(&holder.name),
-                stream = source.keys.stream,
-                count,
-                "took over from a worker that is gone"
-            );
-        }
-        let entries = std::mem::take(&mut brought.entries);
-        let entries = entries
-            .into_iter()
-            .map(|entry| Delivery::again(entry, brought.now_ms))
-            .collect();
-        self.hand_over(source, Coming::First, since, entries);
-        count
     }
 
     async fn forget(
@@ -297,30 +368,72 @@ impl Fetcher {
         source: &Source,
         holder: &ConsumerInfo,
         lease_ms: u64,
+        clock: &Clock,
     ) -> Result<(), Trouble> {
-        if self
-            .refusals
-            .wait(Chore::Forget, &source.keys.stream)
-            .is_some()
+        let (group, stream) = (&source.surroundings.group, &source.keys.stream);
+        if self.refusals.wait(Chore::Forget, stream).is_some()
+            || holder.idle_ms <= lease_ms * u64::from(FORGOTTEN)
         {
             return Ok(());
         }
-        if holder.idle_ms > lease_ms * u64::from(FORGOTTEN)
-            && link
-                .forget(
-                    &source.keys,
-                    &source.surroundings.group,
-                    &holder.name,
-                    Some(self.clock.expected(self.shared.lease / 2)),
-                )
-                .await?
-        {
+        let expected = Some(clock.expected(self.shared.lease / 2));
+        let forget = link.forget(&source.keys, group, &holder.name, expected);
+        if forget.await? {
             tracing::debug!(
                 consumer = %shown(&holder.name),
-                stream = source.keys.stream,
+                stream,
                 "forgot a consumer that is gone"
             );
         }
         Ok(())
+    }
+}
+
+impl ReclaimLook {
+    /// How many more entries it may take.
+    fn room(&self) -> usize {
+        self.most.saturating_sub(self.taken.entries)
+    }
+}
+
+impl Schedule {
+    fn now() -> Self {
+        Schedule {
+            next: Instant::now(),
+            all: Instant::now(),
+            looks: 0,
+            soon: None,
+        }
+    }
+
+    /// When every holder is to be looked at next.
+    fn next_at_all(&self) -> Instant {
+        self.soon.map_or(self.all, |soon| soon.min(self.all))
+    }
+
+    fn look_soon(&mut self, at: Instant) {
+        self.soon = Some(self.soon.map_or(at, |soon| soon.min(at)));
+    }
+}
+
+fn take_over(holder: &Holder, since: Instant, brought: Reclaimed) -> Deliveries {
+    let source = &holder.source;
+    source.report_trimmed(&brought.trimmed, "while their worker was gone");
+    let count = brought.entries.len();
+    if count > 0 {
+        tracing::warn!(
+            from = %shown(&holder.info.name),
+            stream = source.keys.stream,
+            count,
+            "took over from a worker that is gone"
+        );
+    }
+    let entries = brought.entries.into_iter();
+    let entries = entries.map(|entry| Delivery::again(entry, brought.now_ms));
+    Deliveries {
+        source: source.clone(),
+        coming: Coming::First,
+        since,
+        entries: entries.collect(),
     }
 }

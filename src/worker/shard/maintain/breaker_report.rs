@@ -53,22 +53,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// What the group has open as this worker begins: it begins with that. Where it can't be told it begins without.
-pub(crate) async fn inherit(
-    shared: &Shared,
-    link: &mut Link,
-    source: &Source,
-) -> Result<(), Trouble> {
-    match link.open_breakers(&source.keys).await {
-        Ok(open) => shared.breakers.inherit(&open),
-        Err(Trouble::Refused(refused)) => {
-            tracing::warn!("{refused}; circuit breakers begin closed");
-        }
-        Err(trouble) => return Err(trouble),
-    }
-    Ok(())
-}
-
 /// What has been told and heard.
 struct BreakerReport {
     shared: Arc<Shared>,

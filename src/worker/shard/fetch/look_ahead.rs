@@ -1,0 +1,57 @@
+//! Looks at the next new entries of streams of which not all may come, if that has to be known before they are read: see
+//! [`crate::worker::state::look_ahead`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::flow_control::{is_limited, rooms};
+use crate::stream::{Link, Trouble};
+use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::look_ahead::LookAhead;
+use crate::worker::state::shared::Shared;
+
+/// Looks ahead on all streams.
+pub(crate) struct LooksAhead {
+    shared: Arc<Shared>,
+    refusals: Refusals,
+}
+
+impl LooksAhead {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        LooksAhead {
+            shared,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Looks at the streams of which that has to be known now.
+    pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
+        let (shared, routes) = (&self.shared, &self.shared.routes);
+        for source in shared.active_sources() {
+            if !is_limited(routes, shared.holds_back(), std::slice::from_ref(&source)) {
+                continue;
+            }
+            let (rooms, since) = (rooms(routes, &source), Instant::now());
+            let Some(known) = source.ahead().looks(&rooms, since) else {
+                continue;
+            };
+            let group = &source.surroundings.group;
+            let stream = &source.keys.stream;
+            let seen = match self.refusals.wait(Chore::LookAhead, stream) {
+                Some(_) => None,
+                None => {
+                    let seen = link.clone().look_ahead(&source.keys, group, known).await;
+                    self.refusals.heard(Chore::LookAhead, stream, seen)?
+                }
+            };
+            let Some(seen) = seen else {
+                // What can't be looked at is read.
+                *source.ahead() = LookAhead::default();
+                continue;
+            };
+            let place = |kind: &[u8]| routes.place(kind);
+            source.ahead().looked(&seen, &rooms, place, since.elapsed());
+        }
+        Ok(())
+    }
+}
