@@ -66,3 +66,11 @@ impl Pause {
         self.next = self.first;
     }
 }
+
+/// Waits until `at`, or for ever.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

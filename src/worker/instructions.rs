@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use crate::config::{BreakerSettings, RedisUrl, Settings};
+use crate::config::{BreakerSettings, RedisUrl, Settings, Start};
 use crate::context::{Context, Surroundings};
 use crate::event::Entry;
 use crate::failure::Failure;
@@ -30,6 +30,7 @@ use crate::worker::shard::settle::acker::Acker;
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
+use crate::worker::state::source::Sources;
 
 #[test]
 #[ignore = "counted by scripts/instructions"]
@@ -92,18 +93,19 @@ impl Worker {
         settings.worker.lease = Duration::from_secs(3600);
         // One lane, whatever the machine.
         settings.worker.concurrency = 1;
-        let source = Source::new(Surroundings {
+        let connector = Connector::new(&settings.redis).expect("a connector");
+        let breakers = Arc::<Breakers>::default();
+        let routes = Routes::new(&settings, Registry::new().on(handle), &breakers);
+        let surroundings = Surroundings {
             stream: STREAM.to_owned(),
             group: settings.worker.group.clone(),
             pool: None,
             publisher: None,
             breakers: Arc::default(),
             commits: None,
-        });
-        let connector = Connector::new(&settings.redis).expect("a connector");
-        let breakers = Arc::<Breakers>::default();
-        let routes = Routes::new(&settings, Registry::new().on(handle), &breakers);
-        let sources = vec![source.clone()];
+        };
+        let source = Source::new(surroundings, Start::Beginning, routes.is_limited());
+        let sources = Sources::new(vec![source.clone()]);
         let shared = Shared::new(&settings, connector, sources, None, routes, breakers);
         Worker {
             shared: Arc::new(shared),

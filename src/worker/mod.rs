@@ -33,6 +33,7 @@ use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
 use crate::worker::run::dedup_windows::Windows;
+use crate::worker::state::source::Sources;
 use preflight::preflight;
 use run::commit_handle::CommitHandle;
 use run::dedup::Deduplicator;
@@ -126,12 +127,6 @@ impl Worker {
             breakers: breakers.clone(),
             commits: Some(ask.downgrade()),
         };
-        let sources = settings
-            .worker
-            .streams
-            .iter()
-            .map(|stream| Source::new(surroundings(stream)))
-            .collect();
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -139,14 +134,19 @@ impl Worker {
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
+        let source = |stream: &String| {
+            let start = settings.start(stream);
+            Source::new(surroundings(stream), start, routes.is_limited())
+        };
+        let sources = Sources::new(settings.worker.streams.iter().map(source).collect());
         let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
         let shared = Arc::new(shared);
         tracing::info!(
-            group = shared.group,
+            group = shared.identity.group,
             streams = settings.worker.streams.join(", "),
             handles = types,
-            consumer = shared.consumer,
-            redis = shared.connector.address,
+            consumer = shared.identity.name,
+            redis = shared.links.connector.address,
             "worker starts"
         );
 
@@ -173,7 +173,6 @@ impl Worker {
         let commit_handle = CommitHandle::new(shared.clone(), commit, ask, settle.clone());
         let executor = Executor::new(shared.clone(), acknowledge, settle, commit_handle);
         let executor = Arc::new(executor);
-        let give_up = executor.give_up.clone();
         let parts = runtime::Parts {
             acks,
             settler,
@@ -197,22 +196,22 @@ impl Worker {
 
         tokio::select! {
             () = shutdown => tracing::info!("stopping: what has not started is given back"),
-            () = shared.stopping.cancelled() => {}
+            () = shared.signals.stopped() => {}
         }
         let drain = Instant::now() + settings.worker.drain;
-        shared.stop();
+        shared.signals.stop();
         projections.stop();
         shared.inflight.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
             .is_err()
         {
-            let running = run::executor::running(&shared.slots, shared.concurrency);
+            let running = shared.slots.running();
             tracing::warn!(
                 running,
                 "the drain time is over: handlers that still run are cut off"
             );
-            give_up.cancel();
+            shared.signals.give_up();
             // A handler that blocks its thread can't be cut off: it dies with the process.
             let _ = tokio::time::timeout(Duration::from_millis(500), &mut work).await;
         }
@@ -221,10 +220,10 @@ impl Worker {
             .await
             .is_err()
         {
-            shared.abandon.cancel();
+            shared.signals.abandon();
         }
         projections.ended().await;
-        if let Some(error) = shared.take_failure() {
+        if let Some(error) = shared.signals.take_failure() {
             return Err(error);
         }
         let summary = Summary {

@@ -170,7 +170,7 @@ async fn run<C: Future<Output = ()>, G>(shared: Arc<Shared>, parts: Parts<C>, _g
     tidying.abort();
     telling.abort();
     scheduling.abort();
-    if !shared.abandon.is_cancelled() {
+    if !shared.signals.is_abandoned() {
         leave(&shared).await;
     }
 }
@@ -279,7 +279,7 @@ struct StopsAtLast(Arc<Shared>);
 
 impl Drop for StopsAtLast {
     fn drop(&mut self) {
-        self.0.stop();
+        self.0.signals.stop();
     }
 }
 
@@ -287,13 +287,14 @@ impl Drop for StopsAtLast {
 async fn leave(shared: &Shared) {
     let leave = async {
         let mut link = shared
+            .links
             .connect("leave", Duration::from_secs(2))
             .await
             .map_err(Trouble::Broken)?;
-        for source in shared.active_sources() {
-            for consumer in [&shared.consumer, &shared.alone] {
+        for source in shared.sources.active() {
+            for consumer in [false, true].map(|alone| shared.identity.consumer(alone)) {
                 match link
-                    .forget(&source.keys, &shared.group, consumer, None)
+                    .forget(&source.keys, &shared.identity.group, consumer, None)
                     .await
                 {
                     Err(broken @ Trouble::Broken(_)) => return Err(broken),

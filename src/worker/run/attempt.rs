@@ -115,7 +115,7 @@ impl Executor {
                 tokio::select! {
                     biased;
                     result = future => Some(result),
-                    () = self.give_up.cancelled() => None,
+                    () = self.shared.signals.given_up() => None,
                 }
             }
         };
@@ -147,12 +147,12 @@ impl Executor {
     /// Waits for a renewal of a lease that has run out: a failure is reported as this worker's only if it is.
     async fn until_it_is_known_whose(&self, batch: &Batch) {
         while batch.is_lapsed() {
-            let renewed = self.shared.inflight.renewed.notified();
-            self.shared.renew_now.notify_one();
+            let renewed = self.shared.inflight.renewal();
+            self.shared.signals.renew_soon();
             tokio::select! {
                 () = renewed => {}
-                () = self.give_up.cancelled() => return,
-                () = self.shared.abandon.cancelled() => return,
+                () = self.shared.signals.given_up() => return,
+                () = self.shared.signals.abandoned() => return,
             }
         }
     }
@@ -185,7 +185,7 @@ impl Executor {
         {
             // A million entries are not to find out one by one that the service they need is away.
             bound.gate.put_back(delay);
-            self.shared.held_back();
+            self.shared.signals.released();
         }
         let taken = self
             .commit_handle

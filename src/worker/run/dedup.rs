@@ -17,12 +17,13 @@ use super::work::Item;
 use super::work::RUN;
 use super::work::Run;
 use crate::identity::{self, Identity};
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Claim, Claimed, Trouble};
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -147,7 +148,7 @@ impl Deduplicator {
 
     /// Asks until there is an answer. A worker that stops lets all in: it gives back what has not started.
     async fn ask(&mut self, asked: Vec<Asked>) {
-        let stopping = self.shared.stopping.clone();
+        let signals = self.shared.signals.clone();
         let lots = by_source(&asked, |asked| &asked.batch.source);
         let mut answers: Vec<Option<Answer>> = vec![None; asked.len()];
         for (source, places) in lots {
@@ -159,7 +160,7 @@ impl Deduplicator {
                 }
                 let answer = tokio::select! {
                     biased;
-                    () = stopping.cancelled() => break None,
+                    () = signals.stopped() => break None,
                     answer = self.claim(&source, &claims) => answer,
                 };
                 match self.refusals.heard(Chore::Claim, stream, answer) {
@@ -168,13 +169,13 @@ impl Deduplicator {
                     Ok(None) => {}
                     Err(trouble) => {
                         if matches!(trouble, Trouble::NoGroup(_)) {
-                            self.shared.rejoin();
+                            self.shared.signals.rejoin();
                         }
                         self.complaint.warn(trouble.error().to_string());
                         let later = Instant::now() + self.pause.next();
                         tokio::select! {
                             () = sleep_until(Some(later)) => {}
-                            () = stopping.cancelled() => break None,
+                            () = signals.stopped() => break None,
                         }
                     }
                 }
@@ -188,13 +189,13 @@ impl Deduplicator {
     }
 
     async fn claim(&self, source: &Source, claims: &[Claim<'_>]) -> Result<Vec<Claimed>, Trouble> {
-        let link = self.shared.settle_link().await;
+        let link = self.shared.links.settle_link().await;
         let mut link = link.map_err(Trouble::Broken)?;
         let claimed = link
             .claim(&source.keys, &source.surroundings.group, claims)
             .await;
         if let Err(Trouble::Broken(_)) = claimed {
-            self.shared.settle_link_broke(&link).await;
+            self.shared.links.settle_link_broke(&link).await;
         }
         claimed
     }
@@ -253,8 +254,8 @@ impl Deduplicator {
         }
         let slot = &batch.slots[item.index as usize];
         slot.finish();
-        self.shared.arrived(batch);
-        self.shared.succeeded(1);
+        batch.source.arrived();
+        self.shared.inflight.succeed(1);
         let _ = self.acks.send(Acks {
             batch: batch.clone(),
             slots: vec![item.index],
@@ -266,7 +267,7 @@ impl Deduplicator {
         let event_type = item.entry.fields.value("type").unwrap_or_default();
         if let Some(bound) = self.shared.routes.find(event_type) {
             bound.gate.put_back(wait);
-            self.shared.held_back();
+            self.shared.signals.released();
         }
     }
 
@@ -275,7 +276,7 @@ impl Deduplicator {
         let record = item.past.and_then(|past| past.record);
         let slot = &batch.slots[item.index as usize];
         slot.finish();
-        self.shared.arrived(batch);
+        batch.source.arrived();
         let given_back = record.map_or(0, |record| record.given_back);
         let verdict = Verdict::give_back(delay, why);
         if tracing::enabled!(tracing::Level::DEBUG) {

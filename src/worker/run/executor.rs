@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::attempt::Attempt;
@@ -41,8 +40,6 @@ pub(crate) struct Executor {
     settle: mpsc::UnboundedSender<Settlement>,
     pub commit_handle: CommitHandle,
     pub tasks: TaskTracker,
-    /// Drops the handlers that are still running.
-    pub give_up: CancellationToken,
 }
 
 impl Executor {
@@ -58,7 +55,6 @@ impl Executor {
             settle,
             commit_handle,
             tasks: TaskTracker::new(),
-            give_up: CancellationToken::new(),
         }
     }
 
@@ -72,7 +68,7 @@ impl Executor {
         let _inline = self.shared.inline.open();
         let lanes = std::thread::available_parallelism()
             .map_or(1, usize::from)
-            .min(self.shared.concurrency);
+            .min(self.shared.slots.all());
         for _ in 0..lanes {
             self.tasks.spawn(self.clone().lane(runs.clone()));
         }
@@ -131,7 +127,7 @@ impl Executor {
             kept.since(now, self.start(&batch, item, &mut permit, &mut slots));
         }
         kept.until(batch.now());
-        self.shared.succeeded(slots.len());
+        self.shared.inflight.succeed(slots.len());
         let acks = (!slots.is_empty()).then_some(Acks { batch, slots });
         (acks, rest)
     }
@@ -177,7 +173,7 @@ impl Executor {
         permit: &mut Option<OwnedSemaphorePermit>,
         now: u64,
     ) -> bool {
-        if self.shared.is_stopping() {
+        if self.shared.signals.is_stopping() {
             return true;
         }
         if !self.shared.quarantine.is_open() || batch.is_lapsed_at(now) {
@@ -187,7 +183,7 @@ impl Executor {
             return true;
         }
         // The slot first, and then the gate once more: it may have been closed, and the slots counted, in between.
-        *permit = self.shared.slots.clone().try_acquire_owned().ok();
+        *permit = self.shared.slots.try_take();
         permit.is_some() && self.shared.quarantine.lets_in()
     }
 
@@ -199,17 +195,17 @@ impl Executor {
                 self.shared.quarantine.pass().await;
             }
             while batch.is_lapsed() {
-                let renewed = self.shared.inflight.renewed.notified();
-                self.shared.renew_now.notify_one();
+                let renewed = self.shared.inflight.renewal();
+                self.shared.signals.renew_soon();
                 renewed.await;
             }
             if permit.is_none() {
-                *permit = self.shared.slots.clone().acquire_owned().await.ok();
+                *permit = self.shared.slots.take().await;
             }
         };
         tokio::select! {
             () = free => {}
-            () = self.shared.stopping.cancelled() => {}
+            () = self.shared.signals.stopped() => {}
         }
     }
 
@@ -221,14 +217,14 @@ impl Executor {
         permit: &mut Option<OwnedSemaphorePermit>,
     ) -> bool {
         let precedence = &self.shared.precedence;
-        if self.shared.is_stopping() || !runs.gives_way(precedence.is_wanted()) {
+        if self.shared.signals.is_stopping() || !runs.gives_way(precedence.is_wanted()) {
             return false;
         }
         if !runs.holds_first() {
             *permit = None;
             tokio::select! {
-                () = precedence.offer(&self.shared.nudge) => {}
-                () = self.shared.stopping.cancelled() => {}
+                () = precedence.offer(&self.shared.signals) => {}
+                () = self.shared.signals.stopped() => {}
             }
         }
         runs.holds_first()
@@ -237,7 +233,7 @@ impl Executor {
     /// Where suspects run, one at a time, each as a task of its own.
     async fn quarantine(self: Arc<Self>, mut suspects: mpsc::UnboundedReceiver<Run>) {
         while let Some(run) = suspects.recv().await {
-            let mut permit = self.shared.slots.clone().try_acquire_owned().ok();
+            let mut permit = self.shared.slots.try_take();
             let (mut acks, mut kept) = (Vec::new(), Kept::default());
             for item in run.items {
                 let now = run.batch.now();
@@ -259,14 +255,14 @@ impl Executor {
     ) -> Option<&'a Bound> {
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
-        self.shared.arrived(batch);
-        if self.shared.is_stopping() || batch.source.pauses.stream() {
+        batch.source.arrived();
+        if self.shared.signals.is_stopping() || batch.source.pauses.stream() {
             self.give_back_raw(batch, item);
             return None;
         }
         if !slot.start() {
             // Taken over by another worker while it waited here.
-            self.shared.settled(batch, [slot]);
+            self.shared.inflight.settle(batch, [slot]);
             return None;
         }
         match self
@@ -392,7 +388,7 @@ impl Executor {
         while let Some(waiting) = concurrency_limit.leave() {
             any = true;
             let Waiting { batch, index, ctx } = waiting;
-            if self.shared.is_stopping() {
+            if self.shared.signals.is_stopping() {
                 self.give_back_unstarted(&batch, index, ctx);
                 continue;
             }
@@ -415,9 +411,9 @@ impl Executor {
                 return any;
             }
         }
-        if self.shared.holds_back() {
+        if self.shared.signals.has_released() {
             // There is a place for one that waits in Redis.
-            self.shared.replan();
+            self.shared.signals.replan();
         }
         any
     }
@@ -433,7 +429,7 @@ impl Executor {
         while !self.may_start(&batch, &mut permit) {
             self.until_it_may_start(&batch, &mut permit).await;
         }
-        if self.shared.is_stopping() {
+        if self.shared.signals.is_stopping() {
             self.give_back_unstarted(&batch, index, ctx);
             self.leave(bound, &mut permit);
             return;
@@ -453,7 +449,7 @@ impl Executor {
 
     /// A worker that stops gives back at once what waits for its handler's limits.
     async fn give_back_what_waits(self: Arc<Self>) {
-        self.shared.stopping.cancelled().await;
+        self.shared.signals.stopped().await;
         for bound in self.shared.routes.all() {
             for waiting in bound
                 .concurrency_limit
@@ -469,7 +465,7 @@ impl Executor {
     #[cold]
     fn give_back_raw(&self, batch: &Arc<Batch>, item: Item) {
         batch.slots[item.index as usize].finish();
-        let why = if self.shared.is_stopping() {
+        let why = if self.shared.signals.is_stopping() {
             UNSTARTED
         } else {
             "given back unstarted: the stream is paused"
@@ -488,7 +484,7 @@ impl Executor {
     #[cold]
     pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, why: Why) {
         let Attempt { batch, index, .. } = attempt;
-        self.shared.held_back();
+        self.shared.signals.released();
         batch.slots[index as usize].finish();
         let verdict = Verdict::Wait {
             delay: HELD_BACK,
@@ -500,7 +496,7 @@ impl Executor {
 
     pub fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
         if !acks.is_empty() {
-            self.shared.succeeded(acks.len());
+            self.shared.inflight.succeed(acks.len());
             let (batch, slots) = (batch.clone(), std::mem::take(acks));
             self.hand_in(Acks { batch, slots });
         }
@@ -556,9 +552,4 @@ impl<'a> Kept<'a> {
             kept_its_thread(&bound.gate.name, kept, timeout);
         }
     }
-}
-
-/// Handlers that run, by the slots they took.
-pub(crate) fn running(slots: &Semaphore, concurrency: usize) -> usize {
-    concurrency.saturating_sub(slots.available_permits())
 }

@@ -71,7 +71,7 @@ pub(crate) fn ended(
     }
     let owner = if is_ours { Owner::Us } else { Owner::Another };
     report(shared, batch, ctx, &Verdict::Ack, owner, started);
-    shared.settled(batch, [slot]);
+    shared.inflight.settle(batch, [slot]);
 }
 
 /// Says what became of an entry; of a success only to those who listen closely.

@@ -4,9 +4,12 @@
 //! longer, and what is parked is due later. Set back, what it noted meanwhile lies in the future: those notes are brought
 //! back. Until a worker has seen that it was set, scripts that go by ages see it themselves, by what it should show.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::stream::Expected;
+use crate::sync::lock;
 
 /// Less is no step: clocks do not go alike, and answers take their time.
 pub(crate) const LEAST: Duration = Duration::from_secs(1);
@@ -25,6 +28,15 @@ pub(crate) fn ticks() -> Duration {
     static BEGUN: std::sync::LazyLock<std::time::Instant> =
         std::sync::LazyLock::new(std::time::Instant::now);
     BEGUN.elapsed()
+}
+
+/// The server's clock as the parts that speak to it tell each other of it.
+pub(crate) struct ServerClock {
+    /// As the fetcher last saw it.
+    seen: Mutex<Clock>,
+    began: Instant,
+    /// What it showed when this worker began, by its last answers; 0 where it is not known yet.
+    server_began_ms: AtomicU64,
 }
 
 /// The server's clock.
@@ -51,6 +63,40 @@ pub(crate) struct Step {
 pub(crate) enum Way {
     Ahead,
     Back,
+}
+
+impl ServerClock {
+    pub fn new() -> Self {
+        ServerClock {
+            seen: Mutex::default(),
+            began: Instant::now(),
+            server_began_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The fetcher saw it.
+    pub fn saw(&self, clock: Clock) {
+        *lock(&self.seen) = clock;
+    }
+
+    /// As it was last seen.
+    pub fn get(&self) -> Clock {
+        *lock(&self.seen)
+    }
+
+    /// It shows this now, or did a moment ago.
+    pub fn shows(&self, ms: u64) {
+        let began = ms.saturating_sub(self.began.elapsed().as_millis() as u64);
+        self.server_began_ms.store(began, Ordering::Relaxed);
+    }
+
+    /// When `left` will be over by it, and not later than that (ms); in the past where it is not known yet, so that the
+    /// server says so.
+    pub fn shows_in(&self, left: Duration) -> u64 {
+        let began = self.server_began_ms.load(Ordering::Relaxed);
+        let after = self.began.elapsed() + left;
+        (began + after.as_millis() as u64).max(1)
+    }
 }
 
 impl Clock {

@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
+use super::quarantine::Quarantine;
+use super::signals::Signals;
 use super::source::Source;
 use crate::context::{Cancelled, Context, Place};
 use crate::event::EntryId;
 use crate::stream::LostWhy;
+use crate::sync::lock;
 
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
@@ -32,6 +36,9 @@ const COMMITTED: u8 = 0b1_0000;
 /// `scripts/common/guards.lua`.
 pub(crate) const OWN_FOR: Duration = Duration::from_secs(30);
 
+/// So many entries that have succeeded are worth a request of their own; fewer wait for others, if nobody wants the room.
+pub(crate) const ENOUGH_TO_ACK: usize = 256;
+
 /// Everything this worker holds.
 pub(crate) struct Inflight {
     batches: Mutex<Vec<Arc<Batch>>>,
@@ -42,11 +49,17 @@ pub(crate) struct Inflight {
     stuck: AtomicUsize,
     bytes: AtomicUsize,
     settled: AtomicU64,
+    /// Entries that have succeeded and that the acker has not taken in.
+    untaken: AtomicUsize,
+    /// Signalled when the acker is not to wait for more: enough have succeeded, or the room they take up is wanted.
+    ack_now: Notify,
     /// Signalled when something was settled.
-    pub freed: Notify,
+    freed: Notify,
     /// Signalled when a renewal has been answered.
-    pub renewed: Notify,
+    renewed: Notify,
     epoch: Instant,
+    quarantine: Arc<Quarantine>,
+    signals: Arc<Signals>,
 }
 
 /// How entries come, which says when they may start.
@@ -292,7 +305,8 @@ impl Batch {
 }
 
 impl Inflight {
-    pub fn new() -> Self {
+    /// Entries that run alone tell the `quarantine` when they are settled, and the fetcher by the `signals`.
+    pub fn new(quarantine: Arc<Quarantine>, signals: Arc<Signals>) -> Self {
         Inflight {
             batches: Mutex::new(Vec::new()),
             entries: AtomicUsize::new(0),
@@ -300,9 +314,13 @@ impl Inflight {
             stuck: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             settled: AtomicU64::new(0),
+            untaken: AtomicUsize::new(0),
+            ack_now: Notify::new(),
             freed: Notify::new(),
             renewed: Notify::new(),
             epoch: Instant::now(),
+            quarantine,
+            signals,
         }
     }
 
@@ -332,7 +350,7 @@ impl Inflight {
             fenced: AtomicBool::new(false),
             epoch: self.epoch,
         });
-        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        let mut batches = lock(&self.batches);
         batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
         batches.push(batch.clone());
         batch
@@ -340,14 +358,14 @@ impl Inflight {
 
     /// The batches with something unsettled.
     pub fn snapshot(&self) -> Vec<Arc<Batch>> {
-        let mut batches = self.batches.lock().expect("no panic while it is locked");
+        let mut batches = lock(&self.batches);
         batches.retain(|batch| batch.open.load(Ordering::SeqCst) > 0);
         batches.clone()
     }
 
     /// The batch at a place, as long as something of it is not settled: nothing else can be at its address until then.
     pub fn at(&self, place: Place) -> Option<Arc<Batch>> {
-        let batches = self.batches.lock().expect("no panic while it is locked");
+        let batches = lock(&self.batches);
         let at = |batch: &&Arc<Batch>| Arc::as_ptr(batch) as usize == place.batch;
         batches.iter().find(at).cloned()
     }
@@ -366,6 +384,10 @@ impl Inflight {
         self.bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.settled.fetch_add(entries as u64, Ordering::SeqCst);
         self.freed.notify_one();
+        if batch.alone {
+            self.quarantine.leave();
+            self.signals.nudge();
+        }
     }
 
     /// Leases and ids may mean nothing to the server that answers now: nothing starts before it has confirmed them.
@@ -392,10 +414,46 @@ impl Inflight {
         self.entries.load(Ordering::SeqCst)
     }
 
-    /// So many of a batch wait to be acknowledged now.
+    /// So many entries of a batch have succeeded, and are about to be handed to the acker. It is told once there are
+    /// enough of them to be sent at once.
     pub fn succeed(&self, entries: usize) {
         self.succeeded.fetch_add(entries, Ordering::SeqCst);
         self.freed.notify_one();
+        // Several add at once; of their sums one alone passes the mark.
+        let before = self.untaken.fetch_add(entries, Ordering::SeqCst);
+        if before < ENOUGH_TO_ACK && before + entries >= ENOUGH_TO_ACK {
+            self.ack_now.notify_one();
+        }
+    }
+
+    /// The acker has taken so many in.
+    pub fn taken_in(&self, entries: usize) {
+        self.untaken.fetch_sub(entries, Ordering::SeqCst);
+    }
+
+    /// The room is wanted that entries take up until they are acknowledged.
+    pub fn ack_now(&self) {
+        self.ack_now.notify_one();
+    }
+
+    /// Waits until the acker is not to wait for more.
+    pub fn ack_wanted(&self) -> Notified<'_> {
+        self.ack_now.notified()
+    }
+
+    /// Waits until something is settled.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// A renewal has been answered.
+    pub fn renewed(&self) {
+        self.renewed.notify_waiters();
+    }
+
+    /// Waits for the next renewal that is answered, from when this is called.
+    pub fn renewal(&self) -> Notified<'_> {
+        self.renewed.notified()
     }
 
     /// Redis has acknowledged these entries of a batch.
@@ -404,7 +462,6 @@ impl Inflight {
         self.settle(batch, slots);
     }
 
-    /// How many are held that have succeeded.
     /// The server refuses to settle so many more, or so many are tried again.
     pub fn is_refused(&self, entries: usize) {
         self.stuck.fetch_add(entries, Ordering::SeqCst);
@@ -419,6 +476,7 @@ impl Inflight {
         self.stuck.load(Ordering::SeqCst)
     }
 
+    /// How many are held that have succeeded.
     pub fn succeeded(&self) -> usize {
         self.succeeded.load(Ordering::SeqCst)
     }

@@ -2,6 +2,7 @@
 //! to do. Imports none of its siblings.
 
 pub(super) mod about;
+pub(super) mod identity;
 pub(super) mod inflight;
 pub(super) mod inline;
 pub(super) mod look_ahead;
@@ -11,5 +12,7 @@ pub(super) mod precedence;
 pub(super) mod quarantine;
 pub(super) mod recent_acks;
 pub(super) mod shared;
+pub(super) mod signals;
+pub(super) mod slots;
 pub(super) mod source;
 pub(super) mod throughput;

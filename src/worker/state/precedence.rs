@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::signals::Signals;
+
 /// How long a lane waits for an answer to its offer: longer than any but a server in trouble takes.
 const ANSWER: Duration = Duration::from_millis(250);
 
@@ -27,12 +29,12 @@ impl Precedence {
     }
 
     /// A lane has left the slot that it had waited for, and waits for an answer.
-    pub async fn offer(&self, fetcher: &Notify) {
+    pub async fn offer(&self, signals: &Signals) {
         let answered = self.answered.notified();
         tokio::pin!(answered);
         answered.as_mut().enable();
         self.offered.fetch_add(1, Ordering::SeqCst);
-        fetcher.notify_one();
+        signals.nudge();
         let _ = tokio::time::timeout(ANSWER, answered).await;
     }
 

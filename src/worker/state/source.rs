@@ -7,14 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::look_ahead::LookAhead;
 use super::next_due::Schedule;
 use super::pauses::Pauses;
+use crate::config::Start;
 use crate::context::Surroundings;
 use crate::event::EntryId;
 use crate::stream::{Keys, Known};
+use crate::sync::lock;
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
 pub(crate) struct Source {
     pub keys: Keys,
     pub surroundings: Arc<Surroundings>,
+    /// Where its group begins if there is none.
+    pub start: Start,
+    /// Whether any handler is limited by more than its time and `worker.concurrency`.
+    is_limited: bool,
     /// The stream of replayed entries that belongs to it; None for such a stream itself.
     pub again: Option<Arc<Source>>,
     /// What is known of events that are to be added to it later.
@@ -34,7 +40,7 @@ pub(crate) struct Source {
     /// What is known of its next new entries.
     ahead: Mutex<LookAhead>,
     /// Entries that have come and are on their way to their handlers; kept where handlers have limits.
-    pub on_the_way: AtomicUsize,
+    on_the_way: AtomicUsize,
     /// The group, once it was joined: nobody but those who were in it knows that it is not new where its keys are gone.
     known: Mutex<Option<Known>>,
     /// The highest id that is known to have been read. The two halves are read and written one after the other: who sees
@@ -43,14 +49,17 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The stream called `surroundings.stream`, with its stream of replayed entries.
-    pub fn new(surroundings: Surroundings) -> Arc<Self> {
+    /// The stream called `surroundings.stream`, with its stream of replayed entries. Its group begins at `start` if there
+    /// is none; where handlers have limits, entries on their way to them are counted.
+    pub fn new(surroundings: Surroundings, start: Start, is_limited: bool) -> Arc<Self> {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
         let pauses = Arc::<Pauses>::default();
         let again = Source {
             keys: keys.again(&surroundings.group),
             surroundings: surroundings.clone(),
+            start: Start::Beginning,
+            is_limited,
             again: None,
             schedule: Schedule::default(),
             active: AtomicBool::new(false),
@@ -67,6 +76,8 @@ impl Source {
         Arc::new(Source {
             keys,
             surroundings,
+            start,
+            is_limited,
             again: Some(Arc::new(again)),
             schedule: Schedule::default(),
             active: AtomicBool::new(true),
@@ -84,10 +95,7 @@ impl Source {
 
     /// What is known of the group since it was joined.
     pub fn known(&self) -> Option<Known> {
-        self.known
-            .lock()
-            .expect("no panic while it is locked")
-            .clone()
+        lock(&self.known).clone()
     }
 
     /// How far the group is known to have read.
@@ -109,13 +117,13 @@ impl Source {
     /// The group was joined.
     pub fn joined(&self, known: Known) {
         known.last().into_iter().for_each(|id| self.has_read(id));
-        *self.known.lock().expect("no panic while it is locked") = Some(known);
+        *lock(&self.known) = Some(known);
     }
 
     /// A renewal tells how far the group is. Answers whether it is still the one that was joined.
     pub fn learn(&self, now: Known) -> bool {
         now.last().into_iter().for_each(|id| self.has_read(id));
-        let mut known = self.known.lock().expect("no panic while it is locked");
+        let mut known = lock(&self.known);
         match &mut *known {
             Some(known) if known.is_of(&now) => *known = now,
             Some(_) => return false,
@@ -140,9 +148,29 @@ impl Source {
         self.lock_listed().remove(&place);
     }
 
+    /// So many entries have come, and are on their way to their handlers.
+    pub fn coming(&self, entries: usize) {
+        if self.is_limited {
+            self.on_the_way.fetch_add(entries, Ordering::Relaxed);
+        }
+    }
+
+    /// One of them has got there.
+    #[inline]
+    pub fn arrived(&self) {
+        if self.is_limited {
+            self.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many have come and have not got to their handlers; kept where handlers have limits.
+    pub fn on_the_way(&self) -> usize {
+        self.on_the_way.load(Ordering::Relaxed)
+    }
+
     /// What is known of its next new entries.
     pub fn ahead(&self) -> MutexGuard<'_, LookAhead> {
-        self.ahead.lock().expect("no panic while it is locked")
+        lock(&self.ahead)
     }
 
     /// The places of handlers whose entries wait.
@@ -151,7 +179,7 @@ impl Source {
     }
 
     fn lock_listed(&self) -> MutexGuard<'_, BTreeSet<usize>> {
-        self.listed.lock().expect("no panic while it is locked")
+        lock(&self.listed)
     }
 
     /// Whether entries of it wait for a worker that can handle them, as was last heard.
@@ -199,6 +227,41 @@ impl Source {
             let (stream, count) = (&self.keys.stream, ids.len());
             tracing::error!(stream, count, first = %first, "LOST TO TRIMMING: deleted from the stream {when}");
         }
+    }
+}
+
+/// The streams of a worker, as it was told them.
+pub(crate) struct Sources(Vec<Arc<Source>>);
+
+impl Sources {
+    pub fn new(sources: Vec<Arc<Source>>) -> Self {
+        Sources(sources)
+    }
+
+    /// Those it was told, without the streams of replayed entries.
+    pub fn named(&self) -> &[Arc<Source>] {
+        &self.0
+    }
+
+    /// Those there is something to look for in.
+    pub fn active(&self) -> Vec<Arc<Source>> {
+        let mut active = self.all();
+        active.retain(|source| !source.is_barred());
+        active
+    }
+
+    /// Those that entries may be held of: those as well whose group was joined once and can't be joined now.
+    pub fn joined(&self) -> Vec<Arc<Source>> {
+        let mut joined = self.all();
+        joined.retain(|source| !source.is_barred() || source.known().is_some());
+        joined
+    }
+
+    /// The same with those whose group can't be joined.
+    pub fn all(&self) -> Vec<Arc<Source>> {
+        let again = self.0.iter().filter_map(|source| source.again.clone());
+        let again = again.filter(|again| again.is_active());
+        self.0.iter().cloned().chain(again).collect()
     }
 }
 

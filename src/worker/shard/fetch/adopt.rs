@@ -60,7 +60,7 @@ impl Adopter {
     }
 
     pub fn begin(&self) -> AdoptLook {
-        let sources = self.shared.active_sources().into_iter();
+        let sources = self.shared.sources.active().into_iter();
         let pending = sources.flat_map(|source| [(source.clone(), false), (source, true)]);
         AdoptLook {
             pending: pending.collect::<Vec<_>>().into_iter(),
@@ -148,7 +148,7 @@ impl Adopter {
             tracing::info!(stream, count, "found entries whose delivery had got lost");
         }
         if adopted.more {
-            self.shared.adopt_soon();
+            self.shared.signals.adopt_soon();
         }
         let entries = adopted.entries.into_iter();
         let entries = entries.map(|entry| Delivery::again(entry, adopted.now_ms));
@@ -221,10 +221,7 @@ impl Adopter {
     }
 
     fn consumer(&self, alone: bool) -> &str {
-        match alone {
-            true => &self.shared.alone,
-            false => &self.shared.consumer,
-        }
+        self.shared.identity.consumer(alone)
     }
 }
 

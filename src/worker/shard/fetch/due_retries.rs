@@ -76,7 +76,7 @@ impl DueRetries {
     pub fn begin(&mut self, most: usize) -> Begin<DueLook> {
         let now = Instant::now();
         // Parked by this worker since the last look; what others parked, the last look has told.
-        let parked_here = self.shared.next_due();
+        let parked_here = self.shared.signals.next_due();
         let at = parked_here.map_or(self.alarm.next, |due| due.min(self.alarm.next));
         let is_bare = most == 0;
         if at > now || (is_bare && self.alarm.bare > now) {
@@ -86,11 +86,11 @@ impl DueRetries {
         if is_bare {
             self.alarm.bare = now + POLL;
         }
-        self.shared.due_looked_for(now);
+        self.shared.signals.due_looked_for(now);
         Begin::Look(DueLook {
             began: now,
             most,
-            sources: self.shared.active_sources().into_iter(),
+            sources: self.shared.sources.active().into_iter(),
             taken: Taken::NONE,
             next: POLL,
             stepped: false,
@@ -121,13 +121,13 @@ impl DueRetries {
             if self.refusals.wait(Chore::Wake, stream).is_some() {
                 continue;
             }
-            let me = &self.shared.consumer;
+            let me = &self.shared.identity.name;
             let woken = link.wake(&source.keys, group, me, left, room, expected);
             let woken = self.refusals.heard(Chore::Wake, stream, woken.await)?;
             let Some(woken) = woken else { continue };
             let step = clock.saw(woken.now_ms, sent, expected);
             if source.schedule.heard(woken.scheduled) {
-                self.shared.schedule_changed.notify_one();
+                self.shared.signals.scheduled();
             }
             source.report_trimmed(&woken.trimmed, "while they were parked");
             look.taken.entries += woken.entries.len();
@@ -187,7 +187,7 @@ impl DueRetries {
             for bound in self.shared.routes.all() {
                 bound.gate.forget_put_back();
             }
-            self.shared.replan();
+            self.shared.signals.replan();
         }
     }
 
@@ -198,7 +198,7 @@ impl DueRetries {
             return;
         }
         if are_any {
-            self.shared.rejoin();
+            self.shared.signals.rejoin();
         }
         again.set_active(are_any);
     }

@@ -102,7 +102,7 @@ impl Fetcher {
 
     /// Fetches until the worker stops. The ways to the executor close with it.
     pub async fn run(mut self) {
-        while !self.shared.is_stopping() {
+        while !self.shared.signals.is_stopping() {
             let result = match self.lines.take() {
                 Some(mut lines) => {
                     let result = self.round(&mut lines).await;
@@ -124,39 +124,39 @@ impl Fetcher {
             // Lanes are not to leave slots to what can't come.
             self.shared.precedence.answer(false);
             if trouble.is_final() {
-                return self.shared.fail(trouble.into_error());
+                return self.shared.signals.fail(trouble.into_error());
             }
             match &trouble {
                 Trouble::NoGroup(_) => {
-                    self.shared.rejoin();
+                    self.shared.signals.rejoin();
                     tracing::warn!("{}", trouble.error());
                 }
                 // One stream may be in the way of reading all of them: joining each tells which.
                 _ if trouble.is_about_a_key() => {
-                    self.shared.rejoin();
+                    self.shared.signals.rejoin();
                     self.complaint.warn(trouble.error().to_string());
                 }
                 _ => self.complaint.warn(trouble.error().to_string()),
             }
             tokio::select! {
                 () = tokio::time::sleep(self.pause.next()) => {}
-                () = self.shared.stopping.cancelled() => {}
+                () = self.shared.signals.stopped() => {}
             }
         }
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {
-        let connecting = self.shared.connect("fetch", ANSWER).await;
+        let connecting = self.shared.links.connect("fetch", ANSWER).await;
         let mut link = connecting.map_err(Trouble::Broken)?;
-        let connecting = self.shared.connect_reader().await;
+        let connecting = self.shared.links.connect_reader().await;
         let reader = connecting.map_err(Trouble::Broken)?;
         self.joiner.join_all(&mut link).await?;
-        self.shared.joined.cancel();
-        self.shared.adopt_soon();
+        self.shared.signals.set_joined();
+        self.shared.signals.adopt_soon();
         if self.complaint.clear() {
             tracing::info!(
                 "connected to Redis at {} again",
-                self.shared.connector.address
+                self.shared.links.connector.address
             );
         }
         self.lines = Some(Lines { reader, link });
@@ -166,20 +166,20 @@ impl Fetcher {
     /// One turn of everything that brings entries.
     async fn round(&mut self, lines: &mut Lines) -> Result<(), Trouble> {
         let Lines { reader, link } = lines;
-        if self.shared.take_rejoin() {
+        if self.shared.signals.take_rejoin() {
             self.joiner.join_all(link).await?;
-            self.shared.adopt_soon();
+            self.shared.signals.adopt_soon();
         }
         self.joiner.join_barred(link).await?;
-        if self.shared.active_sources().is_empty() {
+        if self.shared.sources.active().is_empty() {
             until_there_is_room(&self.shared).await;
             return Ok(());
         }
         // Whatever has changed, everything below is decided anew.
-        if self.shared.take_replan() {
+        if self.shared.signals.take_replan() {
             self.waiting.look_at(Instant::now());
         }
-        self.adopts |= self.shared.take_adopt();
+        self.adopts |= self.shared.signals.take_adopt();
         // It is part of what may be held, and waits for room like all else.
         let may_adopt = self.prefetch.room(&self.shared) > 0 || self.shared.inflight.entries() == 0;
         if self.adopts && may_adopt {
@@ -212,7 +212,7 @@ impl Fetcher {
         left = left.saturating_sub(woken.entries + waiting.entries);
         let more = reclaimed.more || woken.more || waiting.more;
         // Waking may have found replayed entries, whose group has to be joined before it is read.
-        if left == 0 || self.shared.wants_to_join() {
+        if left == 0 || self.shared.signals.wants_to_join() {
             return Ok(());
         }
         self.new_reads.look_at_crew(link).await?;
@@ -306,8 +306,8 @@ impl Fetcher {
     ) -> Result<(), Trouble> {
         let shared = self.shared.clone();
         self.looks_ahead.look(link).await?;
-        let (sources, routes) = (shared.active_sources(), &shared.routes);
-        let is_limited = is_limited(routes, shared.holds_back(), &sources);
+        let (sources, routes) = (shared.sources.active(), &shared.routes);
+        let is_limited = is_limited(routes, shared.signals.has_released(), &sources);
         let next_look = self.next_look();
         let may_read = self.flow_control.may_read(sources, routes, is_limited);
         let Readable { sources, limits } = match may_read {

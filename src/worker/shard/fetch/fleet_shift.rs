@@ -137,9 +137,9 @@ pub(crate) async fn crew(
         let is_alive = worker
             .lease_ms()
             .is_some_and(|lease| worker.idle_ms < lease);
-        if is_alive && !worker.is_alone() && !shared.is_me(&worker.name) {
+        if is_alive && !worker.is_alone() && !shared.identity.is_me(&worker.name) {
             crew.others += 1;
-            crew.before += usize::from(worker.name < shared.consumer);
+            crew.before += usize::from(worker.name < shared.identity.name);
         }
     }
     Ok(crew)

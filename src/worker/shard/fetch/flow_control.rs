@@ -6,7 +6,6 @@
 //! waits until that is free, before what is new.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::policy::Room;
@@ -158,7 +157,7 @@ pub(crate) fn room_of(source: &Source, bound: &Bound) -> Room {
         return Room::None(LOOK);
     }
     match bound.room() {
-        Room::Some(room) => match room.saturating_sub(source.on_the_way.load(Ordering::Relaxed)) {
+        Room::Some(room) => match room.saturating_sub(source.on_the_way()) {
             0 => Room::None(TURN),
             room => Room::Some(room),
         },

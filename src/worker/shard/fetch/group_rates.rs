@@ -49,7 +49,7 @@ impl GroupRates {
                 let wanted = wanted.saturating_sub(granted.left());
                 Some((
                     granted,
-                    RateRequest::new(&self.shared.group, &gate.name, rate, wanted),
+                    RateRequest::new(&self.shared.identity.group, &gate.name, rate, wanted),
                 ))
             })
             .filter(|(_, request)| request.wanted > 0)
@@ -69,7 +69,7 @@ impl GroupRates {
     ) -> Result<(), Trouble> {
         let gate = &bound.gate;
         if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
-            let request = RateRequest::new(&self.shared.group, &gate.name, rate, wanted);
+            let request = RateRequest::new(&self.shared.identity.group, &gate.name, rate, wanted);
             take(link, granted, &request, &mut self.uncounted).await?;
         }
         Ok(())

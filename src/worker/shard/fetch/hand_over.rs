@@ -42,15 +42,15 @@ impl HandOver {
             since,
             entries,
         } = deliveries;
-        self.shared.coming(&source, entries.len());
+        source.coming(entries.len());
         if let Some(observer) = &self.shared.observer {
             observer.delivered(&source.surroundings.stream, entries.len());
         }
         let slots = entries.iter().map(Delivery::slot).collect();
-        let batch = self
-            .shared
-            .inflight
-            .add(&source, coming, since, self.shared.lease, slots);
+        let batch =
+            self.shared
+                .inflight
+                .add(&source, coming, since, self.shared.identity.lease, slots);
         let items = entries.into_iter().enumerate();
         let items = items.map(|(index, delivery)| Item {
             index: index as u32,
@@ -72,7 +72,7 @@ impl HandOver {
         } = unread;
         let slot = |(id, count): &_| Slot::new(*id, *count, false, 0);
         let slots = entries.iter().map(slot).collect();
-        let lease = self.shared.lease;
+        let lease = self.shared.identity.lease;
         let batch = self
             .shared
             .inflight

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::reconnect::sleep_until;
+use crate::worker::state::shared::Shared;
 
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
@@ -10,12 +11,12 @@ const BUSY_POLL: Duration = Duration::from_millis(100);
 /// Waits until more may be held.
 pub(crate) async fn until_there_is_room(shared: &Shared) {
     if shared.inflight.succeeded() > 0 {
-        shared.ack_now.notify_one();
+        shared.inflight.ack_now();
     }
     tokio::select! {
-        () = shared.inflight.freed.notified() => {}
-        () = shared.nudge.notified() => {}
-        () = shared.stopping.cancelled() => {}
+        () = shared.inflight.freed() => {}
+        () = shared.signals.nudged() => {}
+        () = shared.signals.stopped() => {}
         () = tokio::time::sleep(BUSY_POLL) => {}
     }
 }
@@ -23,12 +24,12 @@ pub(crate) async fn until_there_is_room(shared: &Shared) {
 /// Waits until more of some stream may come, but no longer than this, and not beyond the next look.
 pub(crate) async fn until_there_may_be_more(shared: &Shared, wait: Duration, next_look: Instant) {
     let until = (Instant::now() + wait).min(next_look);
-    let due = shared.next_due();
+    let due = shared.signals.next_due();
     tokio::select! {
-        () = shared.inflight.freed.notified() => {}
-        () = shared.nudge.notified() => {}
-        () = shared.due_changed.notified() => {}
-        () = shared.stopping.cancelled() => {}
+        () = shared.inflight.freed() => {}
+        () = shared.signals.nudged() => {}
+        () = shared.signals.due_sooner() => {}
+        () = shared.signals.stopped() => {}
         () = sleep_until(due), if due.is_some() => {}
         () = sleep_until(Some(until)) => {}
     }
@@ -38,13 +39,13 @@ pub(crate) async fn until_there_may_be_more(shared: &Shared, wait: Duration, nex
 pub(crate) async fn until_something_else(shared: &Shared, next_look: Option<Instant>) {
     loop {
         // What was parked here while the read blocked may fall due before the read ends by itself.
-        let due = shared.next_due();
+        let due = shared.signals.next_due();
         tokio::select! {
-            () = shared.stopping.cancelled() => return,
-            () = shared.nudge.notified() => return,
+            () = shared.signals.stopped() => return,
+            () = shared.signals.nudged() => return,
             () = sleep_until(due), if due.is_some() => return,
             () = sleep_until(next_look) => return,
-            () = shared.due_changed.notified() => {}
+            () = shared.signals.due_sooner() => {}
         }
     }
 }
@@ -52,7 +53,8 @@ pub(crate) async fn until_something_else(shared: &Shared, next_look: Option<Inst
 /// Whether something is to be done that a read must not keep waiting.
 pub(crate) fn has_else_to_do(shared: &Shared, next_look: Instant) -> bool {
     let next = shared
+        .signals
         .next_due()
         .map_or(next_look, |due| due.min(next_look));
-    shared.is_wanted() || next <= Instant::now()
+    shared.signals.is_wanted() || next <= Instant::now()
 }

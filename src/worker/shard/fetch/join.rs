@@ -25,7 +25,7 @@ impl Joiner {
 
     /// Joins the group of every stream.
     pub async fn join_all(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        for source in self.shared.all_sources() {
+        for source in self.shared.sources.all() {
             self.try_to_join(link, &source).await?;
         }
         Ok(())
@@ -33,7 +33,7 @@ impl Joiner {
 
     /// Joins the groups that could not be joined so far.
     pub async fn join_barred(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        for source in self.shared.all_sources() {
+        for source in self.shared.sources.all() {
             if source.is_barred() {
                 self.try_to_join(link, &source).await?;
             }
@@ -62,7 +62,7 @@ impl Joiner {
 
     async fn join(&self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
         let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-        let (known, start) = (source.known(), self.shared.start_of(source));
+        let (known, start) = (source.known(), source.start);
         loop {
             let Join {
                 how,
@@ -95,7 +95,7 @@ impl Joiner {
                     "the group had been deleted, and a worker that could not know it made one that begins at the end: \
                      what came in between comes now"
                 );
-                self.shared.due_in(Duration::ZERO);
+                self.shared.signals.due_in(Duration::ZERO);
             }
             if !more {
                 source.joined(now);

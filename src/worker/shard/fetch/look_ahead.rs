@@ -27,8 +27,12 @@ impl LooksAhead {
     /// Looks at the streams of which that has to be known now.
     pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
         let (shared, routes) = (&self.shared, &self.shared.routes);
-        for source in shared.active_sources() {
-            if !is_limited(routes, shared.holds_back(), std::slice::from_ref(&source)) {
+        for source in shared.sources.active() {
+            if !is_limited(
+                routes,
+                shared.signals.has_released(),
+                std::slice::from_ref(&source),
+            ) {
                 continue;
             }
             let (rooms, since) = (rooms(routes, &source), Instant::now());

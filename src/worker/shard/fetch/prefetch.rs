@@ -119,13 +119,13 @@ impl Prefetch {
         let held = all - shared.inflight.stuck().min(all);
         // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - shared.inflight.succeeded().min(held);
-        let (prefetch, free) = (shared.prefetch, shared.slots.available_permits());
+        let (prefetch, free) = (shared.prefetch, shared.slots.free());
         let settled = shared.inflight.settled();
         let ahead = self.throughput.ahead(Instant::now(), settled).min(prefetch);
         let bytes = shared.inflight.bytes() + coming * self.size;
         let bytes = BYTES.saturating_sub(bytes) / self.size.max(1);
         // What is held and does not run yet takes the free slots first.
-        let waiting = held.saturating_sub(shared.concurrency - free);
+        let waiting = held.saturating_sub(shared.slots.all() - free);
         let by_slots = free.saturating_sub(waiting);
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
@@ -148,7 +148,7 @@ impl Prefetch {
 
     /// How many of the slots that lanes have offered may be taken by what comes first.
     pub fn offered(&self, shared: &Shared) -> usize {
-        let free = shared.slots.available_permits();
+        let free = shared.slots.free();
         let open = shared
             .inflight
             .entries()

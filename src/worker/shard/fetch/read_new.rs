@@ -41,7 +41,7 @@ impl NewReads {
         if !self.flow.fleet_shift.wants_to_look(self.flow.coming, now) {
             return Ok(());
         }
-        let sources = self.shared.active_sources();
+        let sources = self.shared.sources.active();
         let [source] = &sources[..] else {
             return Ok(());
         };
@@ -115,7 +115,7 @@ impl NewReads {
         let delivered = tokio::select! {
             biased;
             delivered = reading.answer(prefetch) => Some(delivered?),
-            () = self.shared.inflight.freed.notified(), if lacks_room => None,
+            () = self.shared.inflight.freed(), if lacks_room => None,
         };
         let answered = delivered.as_ref().and_then(|_| reading.answered());
         let delivered = delivered.unwrap_or_default();
@@ -166,7 +166,7 @@ impl NewReads {
             } else {
                 if depth >= OFTEN {
                     // Redis has to look at its sockets now anyway.
-                    self.shared.ack_now.notify_one();
+                    self.shared.inflight.ack_now();
                 }
                 depth - reading.on_the_way()
             };
@@ -209,7 +209,7 @@ impl NewReads {
 
     /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
     fn block(&self) -> Duration {
-        BLOCK.min(self.shared.lease / 3)
+        BLOCK.min(self.shared.identity.lease / 3)
     }
 
     /// The longest each of several reads may block, so that all of them together block no longer than one would.

@@ -117,8 +117,8 @@ impl<'a> Reading<'a> {
             }
         };
         let read = Read {
-            group: &self.terms.shared.group,
-            consumer: &self.terms.shared.consumer,
+            group: &self.terms.shared.identity.group,
+            consumer: &self.terms.shared.identity.name,
             count,
             block,
             streams,
@@ -214,7 +214,7 @@ impl<'a> Reading<'a> {
             .first()
             .is_some_and(|entry| entry.id <= source.read_up_to());
         let entries: Vec<Delivery> = if known {
-            let (inflight, me) = (&shared.inflight, &shared.consumer);
+            let (inflight, me) = (&shared.inflight, &shared.identity.name);
             met_again(source, entries, inflight, me, clock, &mut self.link.clone()).await?
         } else {
             last.into_iter().for_each(|id| source.has_read(id));

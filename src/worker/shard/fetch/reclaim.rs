@@ -12,7 +12,6 @@ use super::delivery::{Begin, Deliveries, Delivery, Taken};
 use super::prefetch::{Prefetch, ROOM};
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
-use crate::worker::run::executor::running;
 use crate::worker::shard::clock::Clock;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::{About, tell};
@@ -122,7 +121,7 @@ impl Reclaimer {
 
     /// Opens the quarantine's gate again when that is due, and looks for the next suspect.
     pub fn tend_quarantine(&mut self) {
-        let (held, lease) = (self.shared.inflight.entries(), self.shared.lease);
+        let (held, lease) = (self.shared.inflight.entries(), self.shared.identity.lease);
         if self.visits.tend(&self.shared.quarantine, held, lease) {
             self.schedule.look_soon(Instant::now());
         }
@@ -136,9 +135,9 @@ impl Reclaimer {
         if !all && (most == 0 || schedule.next > now) {
             return Begin::Not(Taken::none_and(schedule.next <= now));
         }
-        if !self.shared.is_healthy() {
+        if !self.shared.health.is_healthy() {
             schedule.soon = None;
-            schedule.next = now + self.shared.lease / 10;
+            schedule.next = now + self.shared.identity.lease / 10;
             schedule.all = schedule.next;
             return Begin::Not(Taken::NONE);
         }
@@ -150,11 +149,11 @@ impl Reclaimer {
             most,
             all,
             thorough: all && schedule.looks.is_multiple_of(THOROUGH),
-            sources: self.shared.active_sources().into_iter(),
+            sources: self.shared.sources.active().into_iter(),
             holders: None,
             holder: None,
             taken: Taken::NONE,
-            next: LONGEST.min(self.shared.lease),
+            next: LONGEST.min(self.shared.identity.lease),
             waiting: 0,
             left_out: false,
         })
@@ -233,7 +232,7 @@ impl Reclaimer {
         clock: &Clock,
     ) -> Result<(), Trouble> {
         let lease_ms = holder.lease_ms();
-        let Some(lease_ms) = lease_ms.filter(|_| !self.shared.is_me(&holder.name)) else {
+        let Some(lease_ms) = lease_ms.filter(|_| !self.shared.identity.is_me(&holder.name)) else {
             return Ok(());
         };
         let left = lease_ms.saturating_sub(holder.idle_ms);
@@ -271,7 +270,7 @@ impl Reclaimer {
     ) -> Result<Option<Deliveries>, Trouble> {
         loop {
             let Some(page) = &mut holder.page else {
-                if !self.shared.is_healthy() {
+                if !self.shared.health.is_healthy() {
                     // Redis has stood still since the look began: what looks old may only be unrenewed.
                     return Ok(None);
                 }
@@ -313,8 +312,10 @@ impl Reclaimer {
         prefetch: &Prefetch,
     ) -> Result<Option<Deliveries>, Trouble> {
         let shared = &self.shared;
-        let running = || running(&shared.slots, shared.concurrency);
-        let admission = self.visits.ask(&shared.quarantine, running, shared.lease);
+        let running = || shared.slots.running();
+        let admission = self
+            .visits
+            .ask(&shared.quarantine, running, shared.identity.lease);
         if let Admission::At(at) = admission {
             self.schedule.look_soon(at);
             return Ok(None);
@@ -349,8 +350,8 @@ impl Reclaimer {
         prefetch: &Prefetch,
     ) -> Reclaim<'a> {
         Reclaim {
-            group: &self.shared.group,
-            me: &self.shared.consumer,
+            group: &self.shared.identity.group,
+            me: &self.shared.identity.name,
             holder: &holder.info.name,
             lease_ms: holder.lease_ms,
             most,
@@ -358,7 +359,7 @@ impl Reclaimer {
             alone_from: ALONE_FROM.min(self.shared.least_attempts),
             room_alone: alone,
             from: &holder.from,
-            clock: clock.expected(self.shared.lease / 2),
+            clock: clock.expected(self.shared.identity.lease / 2),
         }
     }
 
@@ -376,7 +377,7 @@ impl Reclaimer {
         {
             return Ok(());
         }
-        let expected = Some(clock.expected(self.shared.lease / 2));
+        let expected = Some(clock.expected(self.shared.identity.lease / 2));
         let forget = link.forget(&source.keys, group, &holder.name, expected);
         if forget.await? {
             tracing::debug!(

@@ -43,9 +43,9 @@ impl ServerClock {
     /// It showed `ms`, in the answer to what was sent at `sent` and was to find `expected`. Returns the step if it was
     /// set since the last time.
     pub fn saw(&mut self, ms: u64, sent: Duration, expected: Option<Expected>) -> Option<Step> {
-        self.shared.server_shows(ms);
+        self.shared.clock.shows(ms);
         let step = self.clock.saw(ms, sent, ticks());
-        self.shared.saw_clock(self.clock);
+        self.shared.clock.saw(self.clock);
         let is_off = expected.is_some_and(|clock| ms.abs_diff(clock.ms) > STEP.as_millis() as u64);
         self.is_known = step.is_some() || !is_off;
         step
@@ -58,7 +58,7 @@ impl ServerClock {
             Way::Ahead => {
                 tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");
                 // All look old that have not renewed since.
-                self.shared.not_renewed();
+                self.shared.health.not_renewed();
             }
             Way::Back => {
                 tracing::warn!(%by, "the clock of Redis was set back: what it noted since counts from now on");
@@ -72,7 +72,7 @@ impl ServerClock {
         let Some(step) = self.set else {
             return Ok(false);
         };
-        for source in self.shared.active_sources() {
+        for source in self.shared.sources.active() {
             let group = &source.surroundings.group;
             loop {
                 // With what the request takes on its way.

@@ -71,7 +71,7 @@ impl WaitingEntries {
         }
         Begin::Look(WaitingLook {
             most,
-            sources: self.shared.active_sources().into_iter(),
+            sources: self.shared.sources.active().into_iter(),
             taken: Taken::NONE,
             next: UNTIL_TOLD,
         })
@@ -106,7 +106,7 @@ impl WaitingEntries {
             }
             let since = Instant::now();
             let (left, room) = prefetch.most(&shared, left);
-            let (me, kinds) = (&shared.consumer, &wanted.kinds);
+            let (me, kinds) = (&shared.identity.name, &wanted.kinds);
             let found = link.take_waiting(&source.keys, group, me, left, room, kinds);
             let found = self
                 .refusals

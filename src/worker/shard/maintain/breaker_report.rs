@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::policy::{Circuit, State};
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{BreakerNote, Link, Probing, Trouble};
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// How often it is looked for what others tell, and asked for what another has.
@@ -19,7 +20,7 @@ const RIGHT: Duration = Duration::from_secs(5);
 
 /// Tells and hears of breakers until it is dropped. What can't be told is told later.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    shared.joined.cancelled().await;
+    shared.signals.joined().await;
     let (mut bulletin, mut pause) = (BreakerReport::new(shared.clone()), Pause::new());
     let mut complaint = Complaint::default();
     let news = shared.breakers.news().clone();
@@ -29,7 +30,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(has_changed) => {
                 if has_changed {
                     // What may be read depends on it.
-                    shared.replan();
+                    shared.signals.replan();
                 }
                 pause.reset();
                 let next = bulletin.next_turn();
@@ -142,7 +143,7 @@ impl BreakerReport {
         }
         for source in told(&shared) {
             let link = self.link().await?;
-            link.note_breakers(&source.keys, &shared.consumer, &notes)
+            link.note_breakers(&source.keys, &shared.identity.name, &notes)
                 .await?;
         }
         Ok(())
@@ -156,11 +157,11 @@ impl BreakerReport {
             return Ok(false);
         }
         let (shared, epoch) = (self.shared.clone(), circuit.epoch());
-        let Some(source) = first(&shared.sources) else {
+        let Some(source) = first(shared.sources.named()) else {
             return Ok(false);
         };
         let link = self.link().await?;
-        let asked = link.probe_breaker(&source.keys, &circuit.key, &shared.consumer, RIGHT);
+        let asked = link.probe_breaker(&source.keys, &circuit.key, &shared.identity.name, RIGHT);
         let answer = asked.await?;
         match answer {
             Probing::Granted(lasts) => circuit.grant(lasts),
@@ -204,7 +205,7 @@ impl BreakerReport {
         match &mut self.link {
             Some(link) => Ok(link),
             slot => {
-                let connecting = self.shared.connect("tell", Duration::from_secs(10));
+                let connecting = self.shared.links.connect("tell", Duration::from_secs(10));
                 Ok(slot.insert(connecting.await.map_err(Trouble::Broken)?))
             }
         }
@@ -213,7 +214,7 @@ impl BreakerReport {
 
 /// The streams that it is told by: those whose group can be joined.
 fn told(shared: &Shared) -> impl Iterator<Item = &Arc<Source>> {
-    let all = shared.sources.iter();
+    let all = shared.sources.named().iter();
     all.filter(|source| !source.is_barred())
 }
 

@@ -42,7 +42,7 @@ impl LeaseRenewer {
 
     /// Renews until it is dropped.
     pub async fn run(mut self) {
-        self.shared.joined.cancelled().await;
+        self.shared.signals.joined().await;
         loop {
             let wait = match self.round().await {
                 Ok(()) => {
@@ -50,25 +50,25 @@ impl LeaseRenewer {
                         tracing::info!("leases are renewed again");
                     }
                     self.pause.reset();
-                    self.shared.lease / 3
+                    self.shared.identity.lease / 3
                 }
                 Err(trouble) => {
-                    self.shared.not_renewed();
+                    self.shared.health.not_renewed();
                     if trouble.is_final() {
-                        return self.shared.fail(trouble.into_error());
+                        return self.shared.signals.fail(trouble.into_error());
                     }
                     if let Trouble::NoGroup(_) = trouble {
-                        self.shared.rejoin();
+                        self.shared.signals.rejoin();
                     }
                     self.complaint.warn(trouble.error().to_string());
-                    self.pause.next().min(self.shared.lease / 3)
+                    self.pause.next().min(self.shared.identity.lease / 3)
                 }
             };
             let soon = tokio::time::sleep(Duration::from_millis(20));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // Asked for by an entry that waits for it; but never in a spin.
-                () = async { self.shared.renew_now.notified().await; soon.await } => {}
+                () = async { self.shared.signals.renewal_wanted().await; soon.await } => {}
             }
         }
     }
@@ -78,8 +78,9 @@ impl LeaseRenewer {
         let mut link = match self.link.take() {
             Some(link) => link,
             None => {
-                let timeout = (self.shared.lease / 2).max(Duration::from_millis(500));
+                let timeout = (self.shared.identity.lease / 2).max(Duration::from_millis(500));
                 self.shared
+                    .links
                     .connect("renew", timeout)
                     .await
                     .map_err(Trouble::Broken)?
@@ -89,7 +90,7 @@ impl LeaseRenewer {
         let sent = Instant::now();
         let batches = self.shared.inflight.snapshot();
         let mut refused = Vec::new();
-        for source in self.shared.joined_sources() {
+        for source in self.shared.sources.joined() {
             match self.renew_all(&mut link, &source, &batches).await {
                 Ok(()) => {}
                 Err(trouble @ Trouble::Broken(_)) => return Err(trouble),
@@ -104,17 +105,17 @@ impl LeaseRenewer {
             of.any(|source| Arc::ptr_eq(source, &batch.source))
         };
         for batch in batches.iter().filter(|batch| !is_refused(batch)) {
-            batch.renew(sent, self.shared.lease);
+            batch.renew(sent, self.shared.identity.lease);
         }
-        self.shared.inflight.renewed.notify_waiters();
+        self.shared.inflight.renewed();
         if let Some((_, trouble)) = refused.pop() {
             return Err(trouble);
         }
         // In time is: before the lease that the previous answer granted was over.
         let in_time = self
             .last
-            .is_some_and(|last| last.elapsed() < self.shared.lease);
-        self.shared.renewed(sent, in_time);
+            .is_some_and(|last| last.elapsed() < self.shared.identity.lease);
+        self.shared.health.renewed(sent, in_time);
         self.last = Some(sent);
         Ok(())
     }
@@ -139,11 +140,7 @@ impl LeaseRenewer {
         batches: &[Arc<Batch>],
         alone: bool,
     ) -> Result<(), Trouble> {
-        let consumer = if alone {
-            &self.shared.alone
-        } else {
-            &self.shared.consumer
-        };
+        let consumer = self.shared.identity.consumer(alone);
         let mut held: Vec<(EntryId, u32)> = batches
             .iter()
             .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
@@ -213,10 +210,10 @@ impl LeaseRenewer {
             }
             if renewed.known.is_some_and(|known| !source.learn(known)) {
                 // Made anew in between, and perhaps by one who did not know that there had been one.
-                self.shared.rejoin();
+                self.shared.signals.rejoin();
             }
             if renewed.unheld > 0 {
-                self.shared.adopt_soon();
+                self.shared.signals.adopt_soon();
             }
             if last {
                 return Ok(());

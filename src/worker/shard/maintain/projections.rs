@@ -30,7 +30,7 @@ impl Projections {
         let mut running = JoinSet::new();
         let alone = Alone::default();
         for projection in projections {
-            let (connector, me) = (&shared.connector, &shared.consumer);
+            let (connector, me) = (&shared.links.connector, &shared.identity.name);
             let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
             running.spawn(runner.run(stop.clone()));
         }

@@ -18,14 +18,14 @@ const THOROUGH: u32 = 10;
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
 pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
     let (mut link, mut refusals, mut said) = (None, Refusals::default(), None);
-    shared.joined.cancelled().await;
+    shared.signals.joined().await;
     if let Err(trouble) = connected(&shared, &mut link, &mut said).await {
         tracing::debug!("{}", trouble.error());
     }
     // What has come about before a worker began is left alone as long as what comes about later.
-    let mut thorough_at = Instant::now() + shared.lease * THOROUGH;
+    let mut thorough_at = Instant::now() + shared.identity.lease * THOROUGH;
     // Not all workers of a fleet at once.
-    let spread = || shared.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let spread = || shared.identity.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
     let mut tidy_at = Instant::now() + spread();
     loop {
         tokio::time::sleep_until(tidy_at.min(trimmer.next()).into()).await;
@@ -34,7 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
             Ok(link) if Instant::now() >= tidy_at => {
                 let thorough = Instant::now() >= thorough_at;
                 if thorough {
-                    thorough_at = Instant::now() + shared.lease * THOROUGH;
+                    thorough_at = Instant::now() + shared.identity.lease * THOROUGH;
                 }
                 let done = round(&shared, link, &mut refusals, thorough).await;
                 tidy_at = Instant::now() + spread();
@@ -62,7 +62,7 @@ async fn connected<'a>(
     match slot {
         Some(link) => Ok(link),
         None => {
-            let connecting = shared.connect("tidy", Duration::from_secs(10));
+            let connecting = shared.links.connect("tidy", Duration::from_secs(10));
             let mut link = connecting.await.map_err(Trouble::Broken)?;
             let warning = link.eviction().await?.warning();
             if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
@@ -80,11 +80,13 @@ async fn round(
     refusals: &mut Refusals,
     wants: bool,
 ) -> Result<(), Trouble> {
-    for source in shared.active_sources() {
+    for source in shared.sources.active() {
         let stream = &source.keys.stream;
         let thorough = wants && {
-            let rest = shared.lease * (THOROUGH - 1);
-            let taken = link.takes_turn(&source.keys, &shared.consumer, rest).await;
+            let rest = shared.identity.lease * (THOROUGH - 1);
+            let taken = link
+                .takes_turn(&source.keys, &shared.identity.name, rest)
+                .await;
             refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
         };
         let mended = mend(shared, link, &source, thorough).await;
@@ -115,7 +117,7 @@ async fn mend(
             mended,
             "parked entries had lost their due time: they are due now"
         );
-        shared.due_in(Duration::ZERO);
+        shared.signals.due_in(Duration::ZERO);
     }
     Ok(())
 }

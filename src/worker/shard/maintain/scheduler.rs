@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::names::shown;
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, StreamKeys, Trouble};
 use crate::worker::state::next_due::SILENCE;
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// How long an answer may take.
@@ -36,8 +37,8 @@ struct Stream {
 
 /// Adds what is due until it is dropped.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    shared.joined.cancelled().await;
-    let mut streams: Vec<Stream> = shared.sources.iter().map(Stream::new).collect();
+    shared.signals.joined().await;
+    let mut streams: Vec<Stream> = shared.sources.named().iter().map(Stream::new).collect();
     let (mut link, mut pause) = (None, Pause::new());
     loop {
         let next = streams
@@ -45,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             .filter_map(|stream| stream.source.schedule.next());
         tokio::select! {
             () = sleep_until(next.min()) => {}
-            () = shared.schedule_changed.notified() => continue,
+            () = shared.signals.scheduled_sooner() => continue,
         }
         match round(&shared, &mut link, &mut streams).await {
             Ok(()) => pause.reset(),
@@ -73,6 +74,7 @@ async fn round(
             Some(link) => link,
             None => slot.insert(
                 shared
+                    .links
                     .connect("schedule", ANSWER)
                     .await
                     .map_err(Trouble::Broken)?,

@@ -50,13 +50,13 @@ impl Trimmer {
             Some(Kept {
                 source: source.clone(),
                 policy: trim_policy(settings, &source.keys.stream)?,
-                groups: vec![shared.group.clone().into_bytes()],
+                groups: vec![shared.identity.group.clone().into_bytes()],
                 complaint: Complaint::default(),
             })
         };
         let now = Instant::now();
         Trimmer {
-            streams: shared.sources.iter().filter_map(kept).collect(),
+            streams: shared.sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + spread(TRIM_EVERY),
             // A worker that has just come may be one of many that have; where nothing is dropped, a look is for a
@@ -64,7 +64,7 @@ impl Trimmer {
             expire_at: now
                 + spread(match settings.dead_letters.keep {
                     Some(_) => TRIM_EVERY,
-                    None => EXPIRE_EVERY.min(shared.lease),
+                    None => EXPIRE_EVERY.min(shared.identity.lease),
                 }),
         }
     }
@@ -84,8 +84,8 @@ impl Trimmer {
         if now >= self.trim_at {
             self.trim_at = now + spread(TRIM_EVERY);
             // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
-            let grace = trim_rhythm(shared.lease).grace;
-            if !shared.clock().was_set_within(grace) {
+            let grace = trim_rhythm(shared.identity.lease).grace;
+            if !shared.clock.get().was_set_within(grace) {
                 for stream in &mut self.streams {
                     stream.turn(shared, link).await?;
                 }
@@ -93,7 +93,7 @@ impl Trimmer {
         }
         if now >= self.expire_at {
             self.expire_at = now + spread(EXPIRE_EVERY);
-            for source in &shared.sources {
+            for source in shared.sources.named() {
                 match expire(shared, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
@@ -126,10 +126,10 @@ impl Kept {
         let mut step = Step::Turn;
         let (mut entries, mut forced) = (0, 0);
         for _ in 0..STEPS {
-            let clock = shared.clock();
+            let clock = shared.clock.get();
             let of = Trimming {
                 keys: &self.source.keys,
-                group: &shared.group,
+                group: &shared.identity.group,
                 policy: Policy {
                     retention: match self.policy.retention {
                         Retention::Beyond(Keep::For(age)) => {
@@ -139,10 +139,10 @@ impl Kept {
                     },
                     ..self.policy
                 },
-                consumer: &shared.consumer,
+                consumer: &shared.identity.name,
                 rhythm: Rhythm {
                     clock: Some(clock.expected(LEEWAY)),
-                    ..trim_rhythm(shared.lease)
+                    ..trim_rhythm(shared.identity.lease)
                 },
                 groups: &self.groups,
             };
@@ -152,7 +152,7 @@ impl Kept {
                 Trim::Done(done) => {
                     (entries, forced) = (entries + done.entries, forced + done.forced);
                     self.say_what_holds(&done);
-                    if !done.more || shared.is_stopping() {
+                    if !done.more || shared.signals.is_stopping() {
                         break;
                     }
                     step = Step::On;
@@ -212,11 +212,11 @@ async fn expire(
     let mut step = Step::Turn;
     let (mut dropped, mut range) = (0, None);
     loop {
-        let clock = shared.clock();
+        let clock = shared.clock.get();
         let rhythm = Rhythm {
             every: EXPIRE_EVERY,
             clock: Some(clock.expected(LEEWAY)),
-            ..trim_rhythm(shared.lease)
+            ..trim_rhythm(shared.identity.lease)
         };
         let done = link
             .expire(
@@ -227,7 +227,7 @@ async fn expire(
                 },
                 settings.warn_at,
                 step,
-                &shared.consumer,
+                &shared.identity.name,
                 rhythm,
             )
             .await?;
@@ -255,7 +255,7 @@ async fn expire(
                 "many dead letters: streamhand dlq stats says of what kind; replay or purge them"
             );
         }
-        if !done.more || shared.is_stopping() {
+        if !done.more || shared.signals.is_stopping() {
             break;
         }
         step = Step::On;

@@ -10,10 +10,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use crate::event::EntryId;
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Ack, Link, Plain, Trouble};
 use crate::worker::run::outcome::Acks;
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::inflight::ENOUGH_TO_ACK;
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -21,11 +23,9 @@ use crate::worker::state::source::by_source;
 const ACKS: usize = 1000;
 /// Most lots whose answers are waited for at once.
 const FLIGHTS: usize = 3;
-/// So many ids are sent at once; fewer wait for others as long as [`GATHER`].
-pub(crate) const WORTHWHILE: usize = 256;
 /// Where they are those of several streams, each of which costs Redis a command of its own, the streams that have fewer
 /// wait for more, as long as others have more.
-const WORTHWHILE_OF_EACH: usize = WORTHWHILE / 2;
+const WORTHWHILE_OF_EACH: usize = ENOUGH_TO_ACK / 2;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// When what was refused is tried again.
@@ -73,7 +73,7 @@ impl Acker {
     /// Acknowledges what comes in until nothing more can come and all of it is known to be acknowledged, or the worker
     /// gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
-        let abandon = self.shared.abandon.clone();
+        let signals = self.shared.signals.clone();
         let mut flights = FuturesUnordered::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -92,8 +92,8 @@ impl Acker {
             let send_at = self.send_at(closed);
             if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
                 let link = tokio::select! {
-                    link = self.shared.settle_link() => link,
-                    () = abandon.cancelled() => return,
+                    link = self.shared.links.settle_link() => link,
+                    () = signals.abandoned() => return,
                 };
                 match link {
                     Ok(link) => {
@@ -109,9 +109,9 @@ impl Acker {
             let gathers = send_at.is_some() && !self.waiting.is_empty();
             tokio::select! {
                 biased;
-                () = abandon.cancelled() => return,
+                () = signals.abandoned() => return,
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
-                () = self.shared.ack_now.notified(), if gathers => self.sent = None,
+                () = self.shared.inflight.ack_wanted(), if gathers => self.sent = None,
                 () = sleep_until(send_at), if gathers => {}
                 () = sleep_until(self.refused_until), if self.refused_until.is_some() => {}
                 first = inbox.recv(), if !gathers && !closed => match first {
@@ -143,7 +143,7 @@ impl Acker {
     }
 
     fn add(&mut self, acks: Acks) {
-        self.shared.taken_in(acks.slots.len());
+        self.shared.inflight.taken_in(acks.slots.len());
         self.ids += acks.slots.len();
         self.waiting.push(acks);
     }
@@ -154,7 +154,7 @@ impl Acker {
         self.sent = Some(now);
         let mut lot = std::mem::take(&mut self.waiting);
         let have_waited = self.left_out.is_some_and(|since| now - since >= GATHER);
-        if self.ids >= WORTHWHILE && !have_waited && !closed {
+        if self.ids >= ENOUGH_TO_ACK && !have_waited && !closed {
             let ids =
                 |places: &[usize]| places.iter().map(|at| lot[*at].slots.len()).sum::<usize>();
             let mut few = by_source(&lot, |acks| &acks.batch.source);
@@ -184,7 +184,7 @@ impl Acker {
         let gathered = self.sent.map(|at| at + GATHER);
         let at = match self.not_before {
             Some(at) => Some(at),
-            None if closed || self.ids >= WORTHWHILE => None,
+            None if closed || self.ids >= ENOUGH_TO_ACK => None,
             None => gathered,
         };
         let at = at.filter(|at| *at > now);
@@ -202,9 +202,9 @@ impl Acker {
                 None => {
                     let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
                     let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
-                    let (source, lease) = (&batch.source, self.shared.lease);
+                    let (source, lease) = (&batch.source, self.shared.identity.lease);
                     self.shared.recent_acks.acknowledged(source, marked, lease);
-                    self.shared.acknowledged(batch, slots());
+                    self.shared.inflight.acknowledge(batch, slots());
                 }
                 Some(met) if met.is_lasting() => {
                     self.complaint.warn(met.error().to_string());
@@ -224,7 +224,7 @@ impl Acker {
             None => self.pause.reset(),
             Some(trouble) => {
                 if matches!(trouble, Trouble::Broken(_)) {
-                    self.shared.settle_link_broke(&link).await;
+                    self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);
             }
@@ -234,7 +234,7 @@ impl Acker {
     /// Nothing is sent for a while; what was not acknowledged stays here.
     fn wait(&mut self, trouble: &Trouble) {
         if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.rejoin();
+            self.shared.signals.rejoin();
         }
         self.complaint.warn(trouble.error().to_string());
         self.not_before = Some(Instant::now() + self.pause.next());
@@ -312,13 +312,9 @@ impl<'a> Lot<'a> {
             scripted: Vec::new(),
             fenced: Vec::new(),
         };
-        let all_fenced = shared.is_fenced();
+        let all_fenced = shared.links.is_fenced();
         for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
-            let consumer = if batch.alone {
-                &shared.alone
-            } else {
-                &shared.consumer
-            };
+            let consumer = shared.identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
                 let (id, count) = (slot.id, slot.count);

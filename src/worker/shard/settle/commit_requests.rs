@@ -62,11 +62,7 @@ impl Job {
         let events = events.filter(|event| link.reaches(stream, &event.stream));
         Commit {
             id: slot.id,
-            consumer: if self.batch.alone {
-                &shared.alone
-            } else {
-                &shared.consumer
-            },
+            consumer: shared.identity.consumer(self.batch.alone),
             count: slot.count,
             nobodys_until: self.nobodys_until(shared),
             recorded: slot.recorded,
@@ -81,7 +77,7 @@ impl Job {
     fn nobodys_until(&self, shared: &Shared) -> u64 {
         let left = self.batch.ours_to_end_for(self.slot());
         let left = left.filter(|_| self.nobodys);
-        left.map_or(0, |left| shared.by_the_server_in(left))
+        left.map_or(0, |left| shared.clock.shows_in(left))
     }
 
     /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
@@ -136,7 +132,11 @@ pub(crate) async fn commit(
         .iter()
         .map(|job| job.commit(shared, windows, &link))
         .collect();
-    let (keys, group, me) = (&source.keys, &source.surroundings.group, &shared.consumer);
+    let (keys, group, me) = (
+        &source.keys,
+        &source.surroundings.group,
+        &shared.identity.name,
+    );
     let mut sending = link.clone();
     let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
     let (outcomes, met) = match sent.await {

@@ -15,6 +15,7 @@ use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
 use crate::outbox::Known;
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{CommitOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
@@ -27,7 +28,7 @@ use crate::worker::run::report::report;
 use crate::worker::run::verdict::{self, Verdict};
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::{About, tell};
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -89,7 +90,7 @@ impl Committer {
         mut returned: mpsc::UnboundedReceiver<Committing>,
         mut asked: mpsc::UnboundedReceiver<Ask>,
     ) {
-        let abandon = self.shared.abandon.clone();
+        let signals = self.shared.signals.clone();
         let (mut no_more, mut no_more_asked) = (false, false);
         loop {
             self.not_before = self.not_before.filter(|at| *at > Instant::now());
@@ -101,7 +102,7 @@ impl Committer {
             let waits = idle || later.is_some();
             tokio::select! {
                 biased;
-                () = abandon.cancelled() => return,
+                () = signals.abandoned() => return,
                 job = returned.recv(), if !no_more && waits => match job {
                     Some(job) => self.queue.push(Job::new(job)),
                     None => no_more = true,
@@ -123,7 +124,7 @@ impl Committer {
                 tokio::select! {
                     biased;
                     () = self.step() => {}
-                    () = abandon.cancelled() => return,
+                    () = signals.abandoned() => return,
                 }
             }
         }
@@ -156,7 +157,7 @@ impl Committer {
     }
 
     async fn step(&mut self) {
-        let link = match self.shared.settle_link().await {
+        let link = match self.shared.links.settle_link().await {
             Ok(link) => link,
             Err(error) => return self.wait(&Trouble::Broken(error)),
         };
@@ -221,7 +222,7 @@ impl Committer {
             None => self.pause.reset(),
             Some(trouble) => {
                 if matches!(trouble, Trouble::Broken(_)) {
-                    self.shared.settle_link_broke(&link).await;
+                    self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);
             }
@@ -247,7 +248,7 @@ impl Committer {
             }
             // It stayed on its way for long, and was not done.
             Some(CommitOutcome::Late(now)) => {
-                self.shared.server_shows(now);
+                self.shared.clock.shows(now);
                 self.queue.push(job);
                 return None;
             }
@@ -320,7 +321,7 @@ impl Committer {
                     Fate::Refusing(wait) => {
                         let bound = self.shared.routes.of(job.ctx.envelope());
                         bound.gate.put_back(wait);
-                        self.shared.held_back();
+                        self.shared.signals.released();
                         // Its handler has not failed.
                         Failure::later(wait, REFUSING)
                     }
@@ -370,7 +371,7 @@ impl Committer {
     /// Nothing is sent for a while; what was not committed stays here.
     fn wait(&mut self, trouble: &Trouble) {
         if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.rejoin();
+            self.shared.signals.rejoin();
         }
         self.complaint.warn(trouble.error().to_string());
         self.not_before = Some(Instant::now() + self.pause.next());

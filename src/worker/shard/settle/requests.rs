@@ -85,11 +85,7 @@ impl Job {
     }
 
     fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
-        if self.batch.alone {
-            &shared.alone
-        } else {
-            &shared.consumer
-        }
+        shared.identity.consumer(self.batch.alone)
     }
 
     fn fields(&self) -> &Fields {
@@ -198,7 +194,7 @@ pub(crate) async fn park(
                     results[at] = Some(Ok(outcome));
                 }
                 if let Some(delay) = longest_sleep {
-                    shared.due_in(delay);
+                    shared.signals.due_in(delay);
                 }
             }
             Err(trouble) => places
@@ -307,7 +303,7 @@ async fn bury_one(
         count: job.slot().count,
         own_until: job
             .ours_to_bury_for()
-            .map_or(0, |left| shared.by_the_server_in(left)),
+            .map_or(0, |left| shared.clock.shows_in(left)),
         age: job.batch.since.elapsed(),
         reason: reason.as_str(),
         error,

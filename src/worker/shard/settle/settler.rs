@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::requests::{DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Buried, ParkOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
@@ -15,7 +16,7 @@ use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
 use crate::worker::state::inflight::{Batch, Owner, Slot};
-use crate::worker::state::shared::{Shared, sleep_until};
+use crate::worker::state::shared::Shared;
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
@@ -62,7 +63,7 @@ impl Settler {
 
     /// Settles what comes in until nothing more can come and all of it is settled, or the worker gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Settlement>) {
-        let abandon = self.shared.abandon.clone();
+        let signals = self.shared.signals.clone();
         let mut news = Vec::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -81,7 +82,7 @@ impl Settler {
             let later = self.not_before.filter(|_| !idle);
             tokio::select! {
                 biased;
-                () = abandon.cancelled() => return,
+                () = signals.abandoned() => return,
                 count = inbox.recv_many(&mut news, STEP), if !closed && (idle || later.is_some()) => closed = count == 0,
                 () = sleep_until(later), if later.is_some() => self.not_before = None,
                 () = sleep_until(self.stuck_until), if self.stuck_until.is_some() => {}
@@ -102,7 +103,7 @@ impl Settler {
                 tokio::select! {
                     biased;
                     () = self.step() => {}
-                    () = abandon.cancelled() => return,
+                    () = signals.abandoned() => return,
                 }
             }
         }
@@ -121,7 +122,7 @@ impl Settler {
         let step = match (slot.owner(), verdict) {
             (_, Verdict::Ack) => {
                 let slots = vec![index];
-                self.shared.succeeded(slots.len());
+                self.shared.inflight.succeed(slots.len());
                 // The acker ends after the settler.
                 let _ = self.acks.send(Acks { batch, slots });
                 return;
@@ -175,7 +176,7 @@ impl Settler {
         if self.others.is_empty() {
             return;
         }
-        let link = match self.shared.settle_link().await {
+        let link = match self.shared.links.settle_link().await {
             Ok(link) => link,
             Err(error) => return self.wait(&Trouble::Broken(error)),
         };
@@ -239,7 +240,7 @@ impl Settler {
             match result {
                 // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
                 Ok(Buried::Late(now)) => {
-                    shared.server_shows(now);
+                    shared.clock.shows(now);
                     self.others.push(job);
                 }
                 Ok(outcome) => {
@@ -280,7 +281,7 @@ impl Settler {
         match trouble {
             Some(trouble) => {
                 if matches!(trouble, Trouble::Broken(_)) {
-                    self.shared.settle_link_broke(&link).await;
+                    self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);
             }
@@ -305,13 +306,13 @@ impl Settler {
     /// Nothing is sent for a while; what was not settled stays here.
     fn wait(&mut self, trouble: &Trouble) {
         if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.rejoin();
+            self.shared.signals.rejoin();
         }
         self.complaint.warn(trouble.error().to_string());
         self.not_before = Some(Instant::now() + self.pause.next());
     }
 
     fn done<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
-        self.shared.settled(batch, slots);
+        self.shared.inflight.settle(batch, slots);
     }
 }

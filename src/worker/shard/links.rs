@@ -1,0 +1,113 @@
+//! The connections of a worker to one server: how they are made, and what they notice about the server.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::stream::{Connector, Greeting, Link, Reader};
+use crate::sync::lock;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::recent_acks::RecentAcks;
+use crate::worker::state::signals::Signals;
+
+/// How long a settlement may take to be answered.
+const SETTLE_ANSWER: Duration = Duration::from_secs(10);
+/// The least and the most that a third of the lease comes to where the answer to a read is waited for, beyond the time
+/// it blocks. An answer that got lost leaves entries pending with this worker: they are to be found before it is over.
+const READ_ANSWER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Makes connections, and notices when they lead to another server, or to another run of it.
+pub(crate) struct Links {
+    pub connector: Connector,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    inflight: Arc<Inflight>,
+    recent_acks: Arc<RecentAcks>,
+    server: Mutex<Server>,
+    /// What all that settles goes over.
+    settle: tokio::sync::Mutex<Option<Link>>,
+}
+
+#[derive(Default)]
+struct Server {
+    run: Option<String>,
+    /// Until then an acknowledgement makes sure that the id is still the entry's.
+    fenced_until: Option<Instant>,
+}
+
+impl Links {
+    pub fn new(
+        connector: Connector,
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        inflight: Arc<Inflight>,
+        recent_acks: Arc<RecentAcks>,
+    ) -> Self {
+        Links {
+            connector,
+            identity,
+            signals,
+            inflight,
+            recent_acks,
+            server: Mutex::default(),
+            settle: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A connection for one part of the worker.
+    pub async fn connect(&self, part: &str, response_timeout: Duration) -> Result<Link> {
+        let name = format!("streamhand:{}:{part}", self.identity.group);
+        let link = self.connector.connect(&name, response_timeout).await?;
+        self.greeted(&link.greeting);
+        Ok(link)
+    }
+
+    /// The connection that new entries are read on.
+    pub async fn connect_reader(&self) -> Result<Reader> {
+        let name = format!("streamhand:{}:read", self.identity.group);
+        let patience = (self.identity.lease / 3).clamp(READ_ANSWER.0, READ_ANSWER.1);
+        let reader = self.connector.reader(&name, patience).await?;
+        self.greeted(&reader.greeting);
+        Ok(reader)
+    }
+
+    /// The connection that entries are settled on.
+    pub async fn settle_link(&self) -> Result<Link> {
+        let mut known = self.settle.lock().await;
+        match &*known {
+            Some(link) => Ok(link.clone()),
+            None => {
+                let link = self.connect("settle", SETTLE_ANSWER).await?;
+                *known = Some(link.clone());
+                Ok(link)
+            }
+        }
+    }
+
+    /// The connection that entries are settled on is of no more use.
+    pub async fn settle_link_broke(&self, broken: &Link) {
+        let mut known = self.settle.lock().await;
+        known.take_if(|link| link.greeting.client == broken.greeting.client);
+    }
+
+    /// Whether ids may by now be other entries': after a failover, for a lease.
+    pub fn is_fenced(&self) -> bool {
+        let server = lock(&self.server);
+        server
+            .fenced_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    fn greeted(&self, greeting: &Greeting) {
+        let mut server = lock(&self.server);
+        let is_another = |run: &String| *run != greeting.server;
+        if server.run.as_ref().is_some_and(is_another) {
+            server.fenced_until = Some(Instant::now() + self.identity.lease);
+            self.inflight.lapse_all();
+            self.recent_acks.recall();
+            self.signals.renew_soon();
+        }
+        server.run = Some(greeting.server.clone());
+    }
+}
