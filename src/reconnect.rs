@@ -1,6 +1,10 @@
-//! Saying what is wrong without saying it a thousand times.
+//! What a task does while something stays wrong: it says so, but not a thousand times, it waits longer each time, and it
+//! makes its connection anew.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
+
+use crate::retry::Backoff;
 
 /// How long the same complaint is not repeated.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -9,6 +13,13 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct Complaint {
     last: Option<(String, Instant)>,
+}
+
+/// Waits that grow while something stays wrong, so that nothing spins.
+pub(crate) struct Pause {
+    backoff: Backoff,
+    /// How often it has been waited in a row.
+    waits: u32,
 }
 
 impl Complaint {
@@ -24,17 +35,10 @@ impl Complaint {
         }
     }
 
-    /// What was wrong is mended. Answers whether anything was.
+    /// What was wrong is mended. Returns whether anything was.
     pub fn clear(&mut self) -> bool {
         self.last.take().is_some()
     }
-}
-
-/// Waits that grow while something stays wrong, so that nothing spins.
-pub(crate) struct Pause {
-    next: Duration,
-    first: Duration,
-    most: Duration,
 }
 
 impl Pause {
@@ -46,24 +50,56 @@ impl Pause {
         Pause::between(Self::FIRST, Self::MOST)
     }
 
-    /// Waits of this length, to begin with, and at most of that.
+    /// The first wait is `first` long, each further one twice as long, none longer than `most`.
     pub fn between(first: Duration, most: Duration) -> Self {
         Pause {
-            next: first,
-            first,
-            most,
+            backoff: Backoff {
+                initial: first,
+                factor: 2.0,
+                max: most,
+                jitter: 0.2,
+            },
+            waits: 0,
         }
     }
 
-    /// The next wait: twice the last one, up to the longest, less up to a fifth so that a fleet spreads out.
+    /// The next wait, shorter by up to a fifth so that a fleet spreads out.
     pub fn next(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.most);
-        wait.mul_f64(1.0 - 0.2 * fastrand::f64())
+        self.waits = self.waits.saturating_add(1);
+        // The lower half alone: the longest wait is never exceeded.
+        self.backoff.delay(self.waits, fastrand::f64() / 2.0)
     }
 
+    /// What was wrong is mended: the next wait is the first one again.
     pub fn reset(&mut self) {
-        self.next = self.first;
+        self.waits = 0;
+    }
+}
+
+/// The connection in `slot`, made by `connect` if there is none.
+pub(crate) async fn connected<L, E>(
+    slot: &mut Option<L>,
+    connect: impl Future<Output = Result<L, E>>,
+) -> Result<&mut L, E> {
+    match slot {
+        Some(link) => Ok(link),
+        None => Ok(slot.insert(connect.await?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_begin_anew() {
+        let mut pause = Pause::new();
+        for longest in [50, 100, 200, 400, 800, 1600, 2000, 2000] {
+            let (wait, longest) = (pause.next(), Duration::from_millis(longest));
+            assert!(wait <= longest && wait >= longest.mul_f64(0.79), "{wait:?}");
+        }
+        pause.reset();
+        assert!(pause.next() <= Duration::from_millis(50));
     }
 }
 

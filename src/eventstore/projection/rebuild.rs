@@ -11,7 +11,7 @@ use super::runner::{Alone, Runner, acting};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
-use crate::reconnect::Pause;
+use crate::reconnect::{self, Pause};
 use crate::stream::{Begun, Connector, LeaseStep, Link, Switched, Trouble};
 
 /// Who has just looked up where a view is may read it for so long.
@@ -215,14 +215,6 @@ async fn clear(
 }
 
 async fn connected<'a>(runner: &Runner, slot: &'a mut Option<Link>) -> Result<&'a mut Link> {
-    match slot {
-        Some(link) => Ok(link),
-        None => {
-            let link = runner
-                .connector
-                .connect(&runner.me, Duration::from_secs(30))
-                .await?;
-            Ok(slot.insert(link))
-        }
-    }
+    let patience = Duration::from_secs(30);
+    reconnect::connected(slot, runner.connector.connect(&runner.me, patience)).await
 }

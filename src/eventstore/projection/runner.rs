@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::eventstore::PublicStreams;
-use crate::reconnect::{Complaint, Pause};
+use crate::reconnect::{self, Complaint, Pause};
 use crate::stream::{
     Connector, From, LeaseStep, Link, ONE_TOO_LARGE, Pool, StreamKeys, Taken, Trouble,
 };
@@ -154,15 +154,13 @@ impl Runner {
 
     /// Looks after the leases, and applies what there is to apply, or waits for it.
     pub(super) async fn round(&mut self, slot: &mut Option<Link>) -> Result<(), Trouble> {
-        let link = match slot {
-            Some(link) => link,
-            None => {
-                let name = format!("{}:{}", self.me, self.rules.projection.name);
-                let patience = self.lease / 3 + PATIENCE;
-                let link = self.connector.connect(&name, patience).await;
-                slot.insert(link.map_err(Trouble::Broken)?)
-            }
-        };
+        let link = reconnect::connected(slot, async {
+            let name = format!("{}:{}", self.me, self.rules.projection.name);
+            let patience = self.lease / 3 + PATIENCE;
+            let link = self.connector.connect(&name, patience).await;
+            link.map_err(Trouble::Broken)
+        })
+        .await?;
         self.look(link).await?;
         let mut is_busy = false;
         for place in 0..self.partitions.len() {
