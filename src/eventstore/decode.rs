@@ -3,7 +3,7 @@
 use std::sync::RwLock;
 
 use super::aggregate::{Aggregate, AggregateEvent, EventData};
-use super::caught::caught;
+use super::catch_panic::catch_panic;
 use super::events::StoredEvent;
 use super::id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +18,7 @@ pub(super) fn decode<A: Aggregate>(
     stored: &StoredEvent,
 ) -> Result<A::Event> {
     let wrong = |why: String| wrong(id, stored, &why);
-    caught("read,", || decode_one_of(upcasters, &stored.envelope))
+    catch_panic("read,", || decode_one_of(upcasters, &stored.envelope))
         .and_then(|read| read)
         .map_err(wrong)?
         .ok_or_else(|| wrong(format!("{} has no events of this type", A::KIND)))
@@ -29,7 +29,7 @@ pub(super) fn decode<A: Aggregate>(
 /// # Errors
 /// Where that panics. The state is not to be used any more.
 pub(super) fn apply(id: &AggregateId, stored: &StoredEvent, apply: impl FnOnce()) -> Result<()> {
-    caught("applied,", apply).map_err(|why| wrong(id, stored, &why))
+    catch_panic("applied,", apply).map_err(|why| wrong(id, stored, &why))
 }
 
 /// What is wrong with an event.

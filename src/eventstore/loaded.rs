@@ -1,7 +1,7 @@
 //! An aggregate as it was loaded, and what has happened to it since that is not stored yet.
 
 use super::aggregate::{Aggregate, AggregateEvent};
-use super::caught::caught;
+use super::catch_panic::catch_panic;
 use super::id::AggregateId;
 use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +91,7 @@ impl<A: Aggregate> Loaded<A> {
         let envelope = event.encode(self.format)?;
         let event_type = envelope.event_type().to_owned();
         self.uncommitted.push(with_id(envelope));
-        if let Err(why) = caught("applied,", || self.state.apply(event)) {
+        if let Err(why) = catch_panic("applied,", || self.state.apply(event)) {
             self.uncommitted.pop();
             self.broken = Some(format!("{event_type} can't happen to {}: {why}", self.id));
         }

@@ -7,14 +7,13 @@
 //! The order of things: `store.rs` is the contract, `append.rs` has what is asked for and what may become of it, `batch.rs` completes events and
 //! refuses what can't be stored before anything is sent, `public.rs` says which public stream and which key an
 //! aggregate has. `category.rs` reads the aggregates of some kinds in the order in which it all happened, and
-//! `subscription.rs` goes on from there: its sources are in `along.rs`.
+//! `subscription.rs` goes on from there: its sources are in `subscription_source.rs`.
 
 mod aggregate;
-mod along;
 mod append;
 mod batch;
+mod catch_panic;
 mod category;
-mod caught;
 mod decode;
 mod events;
 mod id;
@@ -29,6 +28,7 @@ mod repository;
 mod snapshot;
 mod store;
 mod subscription;
+mod subscription_source;
 pub mod testing;
 mod update;
 mod verify;

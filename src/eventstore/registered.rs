@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::aggregate::{Aggregate, AggregateEvent, EventData, EventKind, assert_sound};
-use super::caught::caught;
+use super::catch_panic::catch_panic;
 use super::decode::{apply, decode};
 use super::events::StoredEvent;
 use super::id::AggregateId;
@@ -239,7 +239,7 @@ where
                 event.and_then(|event| event.encode(Format::default()).map_err(EventError::Failed)),
             )
         };
-        caught("read,", made).unwrap_or_else(|why| {
+        catch_panic("read,", made).unwrap_or_else(|why| {
             let message = format!("{event_type} of {}: {why}", A::KIND);
             Some(Err(EventError::Failed(Error::new(
                 ErrorKind::Codec,
@@ -267,7 +267,7 @@ impl<A: Aggregate + Serialize> Replay for Replaying<A> {
 }
 
 fn as_json<A: Aggregate + Serialize>(state: &A) -> Result<Box<RawValue>> {
-    let written = caught("written,", || serde_json::value::to_raw_value(state));
+    let written = catch_panic("written,", || serde_json::value::to_raw_value(state));
     let written = written.and_then(|written| written.map_err(|error| error.to_string()));
     written.map_err(|why| {
         let kind = A::KIND;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::aggregate::Aggregate;
-use super::caught::caught;
+use super::catch_panic::catch_panic;
 use crate::codec::{self, Format};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,7 +42,7 @@ where
         Snapshots {
             every: every.max(1),
             encode: |state| {
-                caught("written,", || codec::encode(Format::MessagePack, state))
+                catch_panic("written,", || codec::encode(Format::MessagePack, state))
                     .unwrap_or_else(|why| Err(Error::new(ErrorKind::Codec, why)))
             },
             decode: decode::<A>,
@@ -54,5 +54,5 @@ where
 /// The state in a snapshot.
 pub(super) fn decode<A: DeserializeOwned>(state: &[u8]) -> Option<A> {
     let read = || codec::decode(codec::MSGPACK.as_bytes(), state).ok();
-    caught("read,", read).ok().flatten()
+    catch_panic("read,", read).ok().flatten()
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::along::{One, Partition};
 use super::category::{CategoryEvent, check};
 use super::id::AggregateId;
 use super::position::{At, Position};
 use super::redis::RedisEventStore;
+use super::subscription_source::{One, Partition};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::retry::Backoff;

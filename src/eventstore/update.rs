@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent};
 use super::append::{AppendError, Conflict};
-use super::caught::caught;
+use super::catch_panic::catch_panic;
 use super::loaded::Loaded;
 use super::repository::Repository;
 use crate::error::{Error, ErrorKind};
@@ -61,7 +61,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
                     Ok(appended) => {
                         let id = loaded.id().clone();
                         for (version, event) in appended.versions().zip(events) {
-                            let why = caught("applied,", || loaded.apply(version, event));
+                            let why = catch_panic("applied,", || loaded.apply(version, event));
                             why.map_err(|why| {
                                 let message = format!("event {version} of {id} is stored: {why}");
                                 Error::new(ErrorKind::Codec, message)

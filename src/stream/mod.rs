@@ -1,8 +1,6 @@
 //! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
 //! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
 
-mod ahead;
-mod along;
 mod append;
 mod breaker;
 mod call;
@@ -21,6 +19,7 @@ pub(crate) mod instructions;
 mod keys;
 mod letters;
 mod line;
+mod look_ahead;
 mod obstacle;
 mod pause;
 mod projection;
@@ -40,16 +39,13 @@ mod settle;
 mod snapshots;
 mod socket;
 mod status;
+mod tail;
 mod tidy;
 mod tls;
 mod trim_policy;
 mod unheld;
 pub(crate) mod waiting;
 
-#[cfg(test)]
-pub(crate) use ahead::Run;
-pub(crate) use ahead::Seen;
-pub(crate) use along::Waiter;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
@@ -65,6 +61,9 @@ pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
 pub(crate) use line::{Line, ONE_TOO_LARGE};
+#[cfg(test)]
+pub(crate) use look_ahead::Run;
+pub(crate) use look_ahead::Seen;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
 pub(crate) use projection::{
     ActingAs, AppliedBatch, Batch, Deaths, From, Noted, Stand, Standing, Step as LeaseStep, Taken,
@@ -84,6 +83,7 @@ pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
 pub(crate) use status::{GroupStatus, StreamStatus};
+pub(crate) use tail::Waiter;
 pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;
 

@@ -2,15 +2,15 @@
 //!
 //! [`Projection`] is what a user writes, [`View`] what it is given to write to. `registered.rs` is one without its
 //! types; `partition.rs` knows how far one public stream is and makes batches of what comes, `runner.rs` runs the
-//! partitions of a projection within a worker, `care.rs` knows what to do where those who ran one have died.
+//! partitions of a projection within a worker, `quarantine.rs` knows what to do where those who ran one have died.
 //!
 //! A view and how far it is are one in Redis: each batch writes both, in one step that does nothing where another has
 //! been before it. So whatever dies in between, every event is in the view once.
 
 mod batch;
-mod care;
+mod catch_up;
 mod partition;
-mod past;
+mod quarantine;
 mod reading;
 mod rebuild;
 mod registered;

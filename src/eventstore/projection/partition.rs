@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::batch::{Bad, End, Head, Made, Rules, bury};
-use super::care::{Care, Portion};
-use super::past::Past;
+use super::catch_up::CatchUp;
+use super::quarantine::{Portion, Quarantine};
 use crate::config::OnBadEvent;
 use crate::event::{Entry, EntryId};
 use crate::stream::{
@@ -31,7 +31,7 @@ pub(super) struct Partition {
     /// It was found to be another's, or gone.
     pub lost: bool,
     /// Those who ran it before have died.
-    pub care: Option<Care>,
+    pub quarantine: Option<Quarantine>,
     is_first: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum State {
     /// It reads the public stream.
     Live(Stand),
     /// It reads the aggregates, for the public stream does not have it all. None where that is still to begin.
-    Past(Stand, Standing, Option<Box<Past>>),
+    CatchUp(Stand, Standing, Option<Box<CatchUp>>),
 }
 
 impl Partition {
@@ -57,7 +57,7 @@ impl Partition {
             passed: 0,
             halted: None,
             lost: false,
-            care: None,
+            quarantine: None,
             is_first: true,
         }
     }
@@ -65,7 +65,7 @@ impl Partition {
     pub fn stand(&self) -> Option<Stand> {
         match &self.state {
             State::Elsewhere => None,
-            State::Live(stand) | State::Past(stand, ..) => Some(*stand),
+            State::Live(stand) | State::CatchUp(stand, ..) => Some(*stand),
         }
     }
 
@@ -133,7 +133,7 @@ impl Partition {
             } = stand;
             tracing::info!(projection = who.projection, stream, generation, %position, "runs the projection");
             (self.head, self.again) = Default::default();
-            self.care = Care::of(deaths);
+            self.quarantine = Quarantine::of(deaths);
             if let Deaths { count: 1.., at, .. } = deaths {
                 let died = deaths.count;
                 tracing::warn!(
@@ -143,7 +143,8 @@ impl Partition {
             }
         }
         match &self.state {
-            State::Past(at, ..) | State::Live(at) if *at == stand && !(gap && self.is_live()) => {}
+            State::CatchUp(at, ..) | State::Live(at)
+                if *at == stand && !(gap && self.is_live()) => {}
             _ if gap => self.goes_back(stand, public, who),
             _ => self.state = State::Live(stand),
         }
@@ -159,13 +160,13 @@ impl Partition {
             projection = who.projection, stream, %position,
             "the public stream does not have it all: reading from the aggregates"
         );
-        self.state = State::Past(stand, public, None);
+        self.state = State::CatchUp(stand, public, None);
     }
 
     /// How much is to be applied of entries that come next.
     pub fn portion(&self, from: From, entries: &[Entry], rules: &Rules) -> Portion {
-        match &self.care {
-            Some(care) => care.portion(from, entries, rules),
+        match &self.quarantine {
+            Some(quarantine) => quarantine.portion(from, entries, rules),
             None => Portion::whole(entries),
         }
     }
@@ -226,8 +227,8 @@ impl Partition {
                 AppliedBatch::Done(position) => {
                     self.moved_to(stand, position);
                     self.passed += count as u64;
-                    if let Some(care) = &mut self.care {
-                        care.passed(from, count, position);
+                    if let Some(quarantine) = &mut self.quarantine {
+                        quarantine.passed(from, count, position);
                     }
                 }
                 AppliedBatch::Refused(place, why, position) => {
@@ -270,12 +271,12 @@ impl Partition {
         link: &mut Link,
     ) -> Result<(), Trouble> {
         if self
-            .care
+            .quarantine
             .as_ref()
-            .is_some_and(|care| care.is_over(rules, who.lease))
+            .is_some_and(|quarantine| quarantine.is_over(rules, who.lease))
         {
             link.lease_projection(who, LeaseStep::Calm).await?;
-            self.care = None;
+            self.quarantine = None;
         }
         Ok(())
     }
@@ -366,7 +367,7 @@ impl Partition {
 
     /// Everything that is to be read from the aggregates has been: goes on with the public stream.
     pub async fn arrive(&mut self, who: ActingAs<'_>, link: &mut Link) -> Result<(), Trouble> {
-        let State::Past(stand, until, _) = self.state else {
+        let State::CatchUp(stand, until, _) = self.state else {
             return Ok(());
         };
         let taken = link
@@ -383,7 +384,7 @@ impl Partition {
         match &mut self.state {
             State::Elsewhere => {}
             State::Live(at) => *at = stand,
-            State::Past(at, _, past) => {
+            State::CatchUp(at, _, past) => {
                 *at = stand;
                 if let Some(past) = past {
                     past.pass(position);

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Registered;
 use super::batch::{End, Rules};
-use super::care::{Portion, ZONE};
+use super::catch_up::CatchUp;
 use super::partition::{Partition, State};
-use super::past::Past;
+use super::quarantine::{Portion, ZONE};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
@@ -193,7 +193,7 @@ impl Runner {
         link: &mut Link,
     ) -> Result<bool, Trouble> {
         let partition = &mut self.partitions[place];
-        let State::Past(stand, until, past) = &mut partition.state else {
+        let State::CatchUp(stand, until, past) = &mut partition.state else {
             return Ok(false);
         };
         let (after, until) = (stand.position, *until);
@@ -201,7 +201,7 @@ impl Runner {
             Some(past) => past,
             None => {
                 let number = partition.number;
-                let past = Past::new(
+                let past = CatchUp::new(
                     &self.pool,
                     &self.public,
                     &self.rules.projection,
@@ -339,9 +339,9 @@ impl Runner {
         applied
     }
 
-    fn put_back(&mut self, place: usize, past: Box<Past>) {
+    fn put_back(&mut self, place: usize, past: Box<CatchUp>) {
         // Meanwhile it may have been taken from us, and be somewhere else.
-        if let State::Past(_, until, slot) = &mut self.partitions[place].state
+        if let State::CatchUp(_, until, slot) = &mut self.partitions[place].state
             && *until == past.until
         {
             *slot = Some(past);
@@ -431,8 +431,8 @@ impl Runner {
             self.apply(place, from, entries, link).await?;
         }
         for partition in &mut self.partitions {
-            if let Some(care) = &mut partition.care {
-                care.applied(is_all && self.is_at_end);
+            if let Some(quarantine) = &mut partition.quarantine {
+                quarantine.applied(is_all && self.is_at_end);
             }
         }
         Ok(())

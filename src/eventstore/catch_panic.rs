@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::failure::panic_message;
 
 /// What `work` returns, or what it panicked with. What it has left half done is not to be used any more.
-pub(super) fn caught<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn catch_panic<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|panic| format!("{doing} it panicked: {}", panic_message(panic)))
 }

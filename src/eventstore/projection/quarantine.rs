@@ -20,7 +20,7 @@ const UNNOTED: u32 = 2;
 pub(super) const ZONE: usize = 500;
 
 /// How a partition is gone on with where those who ran it before have died.
-pub(super) struct Care {
+pub(super) struct Quarantine {
     deaths: Deaths,
     /// Entries that may be the one, behind where the last one stood.
     left: usize,
@@ -50,10 +50,10 @@ impl Portion {
     }
 }
 
-impl Care {
+impl Quarantine {
     /// None where nobody has died.
     pub fn of(deaths: Deaths) -> Option<Self> {
-        (deaths.count > 0).then(|| Care {
+        (deaths.count > 0).then(|| Quarantine {
             deaths,
             left: ZONE,
             since: Instant::now(),

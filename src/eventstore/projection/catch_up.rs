@@ -17,7 +17,7 @@ const MOST: usize = 500;
 const MOST_BYTES: usize = 1 << 20;
 
 /// The events of one partition's aggregates behind a position, up to where the public stream stood.
-pub(super) struct Past {
+pub(super) struct CatchUp {
     history: History,
     /// Where it stood when this was begun: it is read on from there.
     pub until: Standing,
@@ -26,7 +26,7 @@ pub(super) struct Past {
     is_whole: bool,
 }
 
-impl Past {
+impl CatchUp {
     /// The events behind a position that a projection takes.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Past {
     ) -> Result<Self> {
         let store = RedisEventStore::with_pool(pool.clone(), public.clone());
         let history = store.history(projection.kinds, partition)?;
-        Ok(Past {
+        Ok(CatchUp {
             history: history.after(after).up_to(until.last),
             until,
             entries: VecDeque::new(),
