@@ -4,14 +4,16 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use futures_util::{FutureExt, TryStreamExt};
+use futures_util::{FutureExt, Stream, TryStreamExt};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use streamhand::admin::{Admin, Cancelled, HeldBy, ProjectionState, ScheduledId, Standing, Unread};
 use streamhand::dead_letters::Filter;
+use streamhand::eventstore::{AggregateId, AppendError};
 use streamhand::{EntryId, Envelope, ErrorKind, Publisher, Settings};
 use tokio::sync::mpsc;
 
+use crate::aggregates::ledger;
 use crate::projections::views;
 use crate::support::jobs::{self, Action};
 use crate::support::letters::{AGAIN, DEAD, bury, bury_many, deliver, fields, settings};
@@ -48,6 +50,30 @@ async fn same(cli: &Cli, command: &[&str], called: &impl serde::Serialize) {
         ageless(printed),
         ageless(serde_json::to_value(called).unwrap())
     );
+}
+
+/// Reads a list to its end by waits that are dropped before a page can be there. Returns how many were.
+async fn by_dropped_waits<T>(
+    proxy: &Proxy,
+    list: &mut (impl Stream<Item = streamhand::Result<T>> + Unpin),
+) -> (Vec<T>, u32) {
+    let (mut all, mut dropped) = (Vec::new(), 0);
+    loop {
+        proxy.pause_replies();
+        match list.try_next().now_or_never() {
+            Some(next) => match next.expect("the list") {
+                Some(item) => all.push(item),
+                None => break,
+            },
+            None => {
+                dropped += 1;
+                proxy.resume_replies();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+    proxy.resume_replies();
+    (all, dropped)
 }
 
 on_both_servers! {
@@ -150,18 +176,10 @@ on_both_servers! {
         for event in many {
             publisher.publish_envelope_after("orders", event, hour).await.unwrap();
         }
-        let mut events = admin.scheduled("orders").unwrap();
-        let (mut ids, mut dropped) = (Vec::new(), 0);
-        loop {
-            match events.next().now_or_never() {
-                None => dropped += 1,
-                Some(next) => match next.unwrap() {
-                    Some(event) => ids.push(event.id),
-                    None => break,
-                },
-            }
-            tokio::task::yield_now().await;
-        }
+        let proxy = Proxy::start(server.port()).await;
+        let through = Admin::connect(&proxy.url(), "fulfilment", ["orders"]).unwrap();
+        let (events, dropped) = by_dropped_waits(&proxy, &mut through.scheduled("orders").unwrap()).await;
+        let mut ids: Vec<_> = events.into_iter().map(|event| event.id).collect();
         let listed = ids.len();
         ids.sort_unstable();
         ids.dedup();
@@ -224,6 +242,90 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    async fn aggregates_are_looked_at_and_appended_to_from_code(server: Server) {
+        let registry = ledger::registry();
+        let accounts = admin(&server).aggregates(&registry).unwrap();
+        assert_eq!(accounts.kinds().collect::<Vec<_>>(), ["account"]);
+        let id: AggregateId = "account:a-1".parse().unwrap();
+        assert_eq!(accounts.show(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(accounts.history(&id, 1).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+        let opened = accounts.event("account", "account.opened", r#"{"name":"Ada","currency":"EUR","coulour":"red"}"#).unwrap();
+        assert_eq!(opened.left_out, ["coulour"]);
+        let opened = opened.with_id("e-1").event;
+        for is_new in [true, false] {
+            let appended = accounts.append(&id, opened.clone(), Some(0)).await.unwrap();
+            assert_eq!((appended.version, &appended.id[..], appended.is_new), (1, "e-1", is_new));
+        }
+        let deposited = |cents: u64| accounts.event("account", "account.deposited", &json!({ "cents": cents }).to_string()).unwrap().event;
+        let conflict = accounts.append(&id, deposited(1), Some(7)).await.unwrap_err();
+        assert_eq!(conflict.kind(), ErrorKind::Exists);
+        let source = std::error::Error::source(&conflict).and_then(|source| source.downcast_ref::<AppendError>());
+        assert_eq!(source.and_then(AppendError::conflict).map(|conflict| conflict.actual), Some(1));
+        let refused = accounts.append(&id, deposited(ledger::PANICS), None).await.unwrap_err();
+        assert!(refused.kind() == ErrorKind::Codec && refused.to_string().contains("nothing is stored"), "{refused}");
+        for cents in 1..=200 {
+            accounts.append(&id, deposited(cents), None).await.unwrap();
+        }
+        for (kind, event_type, data) in [("acount", "account.opened", "{}"), ("account", "account.lost", "{}"), ("account", "account.deposited", "{"), ("account", "account.deposited", "{}")] {
+            let refused = accounts.event(kind, event_type, data).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+        }
+
+        let shown = accounts.show(&id).await.unwrap();
+        assert_eq!((shown.version, &serde_json::from_str::<Value>(shown.state.get()).unwrap()["cents"]), (201, &json!(20_100)));
+        let cli = Cli::new(&server, "").of_test("aggregates::program");
+        let printed = cli.run(&["aggregate", "show", id.as_str()]).await.json();
+        assert_eq!(printed, serde_json::to_value(&shown).unwrap());
+        let history = accounts.history(&id, 1).await.unwrap();
+        assert_eq!(history.version, 201);
+        let events: Vec<_> = history.events.try_collect().await.unwrap();
+        let printed = cli.run(&["aggregate", "history", id.as_str(), "--json"]).await.json();
+        assert_eq!(printed, serde_json::to_value(&events).unwrap());
+        assert_eq!((events.len(), events[200].stored.version, events[1].data.as_ref().unwrap().get()), (201, 201, r#"{"cents":1}"#));
+
+        let proxy = Proxy::start(server.port()).await;
+        let through = Admin::connect(&proxy.url(), "fulfilment", ["orders"]).unwrap().aggregates(&registry).unwrap();
+        let mut history = through.history(&id, 2).await.unwrap().events;
+        let (events, dropped) = by_dropped_waits(&proxy, &mut history).await;
+        let versions: Vec<_> = events.iter().map(|event| event.stored.version).collect();
+        assert!(dropped >= 2, "each page was waited for: {dropped}");
+        assert_eq!(versions, (2..=201).collect::<Vec<_>>());
+    }
+
+    async fn what_must_not_be_in_aggregates_is_found_from_code(server: Server) {
+        let mut redis = server.connect().await;
+        let registry = ledger::registry();
+        let accounts = admin(&server).aggregates(&registry).unwrap();
+        for id in ["a-1", "a-2", "a-3"] {
+            let id = format!("account:{id}").parse().unwrap();
+            for cents in 1..=5 {
+                let data = json!({ "cents": cents }).to_string();
+                accounts.append(&id, accounts.event("account", "account.deposited", &data).unwrap().event, None).await.unwrap();
+            }
+        }
+        let mut ids: Vec<_> = accounts.list("account").unwrap().map_ok(|id| id.to_string()).try_collect().await.unwrap();
+        ids.sort_unstable();
+        assert_eq!(ids, ["account:a-1", "account:a-2", "account:a-3"]);
+        let _: u64 = redis::cmd("XDEL").arg(&["{accounts}:account:a-2", "3-0"]).query_async(&mut redis).await.unwrap();
+
+        let mut all: Vec<_> = accounts.verify([""; 0]).unwrap().try_collect().await.unwrap();
+        all.sort_unstable_by_key(|one| one.aggregate.to_string());
+        let found: Vec<_> = all.iter().map(|one| (one.aggregate.id(), one.events, one.problems.len())).collect();
+        assert_eq!(found, [("a-1", 5, 0), ("a-2", 4, 1), ("a-3", 5, 0)]);
+        assert_eq!(all[1].problems[0].version, Some(3));
+        let some: Vec<_> = accounts.verify(["account:a-3", "account:a-9", "account:a-1"]).unwrap().try_collect().await.unwrap();
+        let found: Vec<_> = some.iter().map(|one| (one.aggregate.id(), one.events, one.problems.len())).collect();
+        assert_eq!(found, [("a-3", 5, 0), ("a-9", 0, 1), ("a-1", 5, 0)]);
+        let mut history = accounts.history(&"account:a-2".parse().unwrap(), 1).await.unwrap().events;
+        let seen = [history.next().await.unwrap().unwrap().stored.version, history.next().await.unwrap().unwrap().stored.version];
+        let gap = history.next().await.unwrap_err();
+        assert_eq!((seen, gap.kind()), ([1, 2], ErrorKind::NotFound));
+        assert_eq!(accounts.verify(["acount"]).unwrap_err().kind(), ErrorKind::Invalid);
+        let none = admin(&server).aggregates(&streamhand::Registry::new()).unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::Invalid);
+    }
+
     async fn dead_letters_are_looked_through_from_code(server: Server) {
         let mut redis = server.connect().await;
         let event = fields(&[("type", "order.paid"), ("id", "e-1"), ("source", "shop"), ("data", "{}")]);
@@ -256,19 +358,11 @@ on_both_servers! {
         let mut redis = server.connect().await;
         bury_many(&mut redis, 1100).await;
         let expected: Vec<EntryId> = entries(&mut redis, DEAD).await.iter().map(|letter| letter.id).collect();
-        let dead = admin(&server).dead_letters().unwrap();
-        let mut letters = dead.select(Filter::new()).await.unwrap().letters();
-        let (mut seen, mut dropped) = (Vec::new(), 0);
-        loop {
-            match letters.next().now_or_never() {
-                None => dropped += 1,
-                Some(next) => match next.unwrap() {
-                    Some(letter) => seen.push(letter.id),
-                    None => break,
-                },
-            }
-            tokio::task::yield_now().await;
-        }
+        let proxy = Proxy::start(server.port()).await;
+        let admin = Admin::connect(&proxy.url(), "fulfilment", ["orders"]).unwrap();
+        let mut letters = admin.dead_letters().unwrap().select(Filter::new()).await.unwrap().letters();
+        let (seen, dropped) = by_dropped_waits(&proxy, &mut letters).await;
+        let seen: Vec<EntryId> = seen.iter().map(|letter| letter.id).collect();
         assert!(dropped >= 3, "each page was waited for: {dropped}");
         assert!(seen == expected, "{} in place of {}", seen.len(), expected.len());
     }

@@ -1,6 +1,6 @@
 //! What an operator sees of aggregates and does with them, at a prompt and in scripts.
 
-mod ledger;
+pub mod ledger;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;

@@ -10,6 +10,7 @@
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
+//! | [`Admin::aggregates`] | `aggregate` |
 //!
 //! Every call can be dropped before it has ended, and nothing is lost by that: a replay or a purge that was stopped
 //! half-way goes on where it is begun again. Lists are `Stream`s which keep a page at a time in memory.
@@ -25,12 +26,22 @@
 //! # Ok(()) }
 //! ```
 
+mod aggregates;
+pub(crate) mod data;
+mod history;
+mod known;
+mod list;
 mod pause;
 mod projections;
 mod retention;
 pub(crate) mod scheduled;
 mod status;
+mod verify;
 
+pub use crate::eventstore::Problem;
+pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
+pub use history::{History, HistoryEvent};
+pub use list::List;
 pub use pause::{Paused, Resumed};
 pub use projections::{
     ProjectionResumed, ProjectionState, ProjectionStatus, Projections, RebuildProgress,
@@ -42,6 +53,7 @@ pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
     StreamStatus,
 };
+pub use verify::Verified;
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,12 +66,14 @@ use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::publisher::Publisher;
-use crate::stream::{Connector, Pool};
+use crate::stream::{Connector, Line, Pool};
 
 /// Looks at a group and its streams, and acts on them. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Admin {
     pool: Pool,
+    /// For aggregates, of which many steps go over one connection.
+    line: Line,
     settings: Arc<Settings>,
 }
 
@@ -132,6 +146,7 @@ impl Admin {
 
     fn at(pool: Pool, settings: &Settings) -> Self {
         Admin {
+            line: Line::new(pool.clone()),
             pool,
             settings: Arc::new(settings.clone()),
         }

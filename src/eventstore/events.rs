@@ -67,3 +67,51 @@ impl StoredEvent {
         })
     }
 }
+
+/// How far the pages of an aggregate's events are, and how many entries the next one is to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paging {
+    /// The version that comes next.
+    next: u64,
+    most: usize,
+    is_last_page: bool,
+}
+
+impl Paging {
+    /// Begins at this version.
+    pub fn new(from: u64) -> Self {
+        Paging {
+            next: from.max(1),
+            most: FIRST,
+            is_last_page: false,
+        }
+    }
+
+    /// The version that the next page begins at, and how many entries to ask for; None behind the last page.
+    pub fn ask(&self) -> Option<(u64, usize)> {
+        (!self.is_last_page).then_some((self.next, self.most))
+    }
+
+    /// Takes from a page what lies behind a gap, which is told when its turn comes, and goes on behind the rest.
+    ///
+    /// # Errors
+    /// Where the page begins behind a gap: what would be made of the others is not the aggregate.
+    pub fn take(&mut self, aggregate: &AggregateId, page: &mut Vec<StoredEvent>) -> Result<()> {
+        let follows = |(event, version): &(&StoredEvent, u64)| event.version == *version;
+        let whole = page.iter().zip(self.next..).take_while(follows).count();
+        if whole == 0
+            && let Some(event) = page.first()
+        {
+            let (next, before) = (self.next, event.version - 1);
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{aggregate} lacks its events {next} to {before}"),
+            ));
+        }
+        self.is_last_page = page.len() < self.most && whole == page.len();
+        self.most = next_page(page.iter().map(StoredEvent::size));
+        page.truncate(whole);
+        self.next += whole as u64;
+        Ok(())
+    }
+}

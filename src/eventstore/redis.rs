@@ -50,6 +50,11 @@ impl RedisEventStore {
         }
     }
 
+    /// The same, over a connection that others use as well.
+    pub(crate) fn on_line(line: Line, public: PublicStreams) -> Self {
+        RedisEventStore { line, public }
+    }
+
     /// Entries of an aggregate as they are, from a version on.
     pub(super) async fn entries(
         &self,

@@ -26,7 +26,7 @@ use crate::upcast::Upcasters;
 /// All kinds that are registered, and what is wrong with that.
 #[derive(Default)]
 pub(crate) struct Registered {
-    kinds: BTreeMap<&'static str, Kind>,
+    kinds: BTreeMap<&'static str, Arc<Kind>>,
     problems: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ impl Registered {
         }
         match self.kinds.entry(name) {
             Entry::Vacant(free) => {
-                free.insert(Kind {
+                free.insert(Arc::new(Kind {
                     name,
                     public,
                     events: A::Event::KINDS,
@@ -109,7 +109,7 @@ impl Registered {
                     place,
                     upcasters: upcasters.clone(),
                     typed: Box::new(Of::<A>(PhantomData)),
-                });
+                }));
             }
             Entry::Occupied(taken) => {
                 let first = taken.get().place;
@@ -122,12 +122,17 @@ impl Registered {
 
     /// Those that are registered, by name.
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.values().map(|kind| &**kind)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.kinds.values()
     }
 
     /// The one of this name.
     pub fn kind(&self, name: &str) -> Option<&Kind> {
-        self.kinds.get(name)
+        self.kinds.get(name).map(|kind| &**kind)
     }
 
     /// The version that events of a type have in the first aggregate that has them.

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::future::Future;
 
 use super::append::{Append, AppendError, Appended, Expected};
-use super::events::{FIRST, StoredEvent, next_page};
+use super::events::{Paging, StoredEvent};
 use super::id::AggregateId;
 use super::snapshot::Snapshot;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::event::Envelope;
 
 /// Keeps the events of aggregates. Whoever keeps them, the contract is the same.
@@ -102,10 +102,7 @@ pub struct Events<'a, S> {
     store: &'a S,
     aggregate: AggregateId,
     page: VecDeque<StoredEvent>,
-    /// The version that comes next.
-    next: u64,
-    most: usize,
-    is_last_page: bool,
+    paging: Paging,
 }
 
 impl<'a, S: EventStore> Events<'a, S> {
@@ -114,9 +111,7 @@ impl<'a, S: EventStore> Events<'a, S> {
             store,
             aggregate,
             page: VecDeque::new(),
-            next: from.max(1),
-            most: FIRST,
-            is_last_page: false,
+            paging: Paging::new(from),
         }
     }
 
@@ -126,34 +121,13 @@ impl<'a, S: EventStore> Events<'a, S> {
     /// Where the store can't be read, or an event is missing or unreadable: what would be made of the others is not the
     /// aggregate.
     pub async fn next(&mut self) -> Result<Option<StoredEvent>> {
-        if self.page.is_empty() && !self.is_last_page {
-            self.turn_page().await?;
+        while self.page.is_empty()
+            && let Some((next, most)) = self.paging.ask()
+        {
+            let mut page = self.store.page(&self.aggregate, next, most).await?;
+            self.paging.take(&self.aggregate, &mut page)?;
+            self.page = page.into();
         }
-        let Some(event) = self.page.pop_front() else {
-            return Ok(None);
-        };
-        if event.version != self.next {
-            let (aggregate, next) = (&self.aggregate, self.next);
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{aggregate} lacks its events {next} to {}",
-                    event.version - 1
-                ),
-            ));
-        }
-        self.next += 1;
-        Ok(Some(event))
-    }
-
-    async fn turn_page(&mut self) -> Result<()> {
-        let page = self
-            .store
-            .page(&self.aggregate, self.next, self.most)
-            .await?;
-        self.is_last_page = page.len() < self.most;
-        self.most = next_page(page.iter().map(StoredEvent::size));
-        self.page = page.into();
-        Ok(())
+        Ok(self.page.pop_front())
     }
 }

@@ -12,13 +12,27 @@ use super::snapshot::Snapshot;
 use crate::error::{Result, chain};
 use crate::event::{Entry, EntryId};
 
-/// Something wrong with an aggregate.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Problem {
+/// Something that is wrong with an aggregate.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The aggregate.
     pub aggregate: String,
-    /// None where it is not about one event.
+    /// The version of the event it is about; None where it is not about one.
     pub version: Option<u64>,
+    /// What is wrong.
     pub problem: String,
+}
+
+impl Problem {
+    /// There is no such aggregate.
+    pub(crate) fn missing(aggregate: &AggregateId) -> Self {
+        Problem {
+            aggregate: aggregate.to_string(),
+            version: None,
+            problem: "it does not exist: it has no events".to_owned(),
+        }
+    }
 }
 
 /// What is known of an aggregate so far.

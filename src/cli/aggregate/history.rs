@@ -3,17 +3,12 @@
 use std::io::{BufWriter, Write};
 
 use clap::Args;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::CommandError;
-use super::meant::{IdArgs, failed, kind};
-use super::show::missing;
-use crate::cli::data::{self, on_one_line};
+use super::meant::{IdArgs, failed};
+use crate::admin::{Aggregates, HistoryEvent, List};
 use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, printable_json, table};
-use crate::config::Settings;
-use crate::eventstore::{EventStore, Events, RedisEventStore, Registered, StoredEvent};
 use crate::names::shown;
 use crate::rfc3339;
 
@@ -45,31 +40,23 @@ pub(super) struct HistoryArgs {
     json: bool,
 }
 
-pub(super) async fn run(
-    args: HistoryArgs,
-    settings: &Settings,
-    kinds: &Registered,
-) -> Result<(), CommandError> {
+pub(super) async fn run(args: HistoryArgs, aggregates: &Aggregates) -> Result<(), CommandError> {
     let id = &args.aggregate.id;
-    let kind = kind(kinds, id.kind())?;
-    let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;
-    let version = store.version(id).await.map_err(|error| failed(&error))?;
-    if version == 0 {
-        return Err(missing(id));
-    }
+    let history = aggregates.history(id, args.from).await;
+    let history = history.map_err(|error| failed(&error))?;
     let limit = args.limit.unwrap_or(u64::MAX);
-    let events = store.read(id, args.from);
     match args.json {
-        true => as_json(events, limit).await?,
-        false => as_table(events, limit).await?,
+        true => as_json(history.events, limit).await?,
+        false => as_table(history.events, limit).await?,
     }
+    let version = history.version;
     if args.from > version {
         say(format_args!("{id} is at version {version}"));
     }
     Ok(())
 }
 
-async fn as_table(mut events: Events<'_, RedisEventStore>, limit: u64) -> Result<(), CommandError> {
+async fn as_table(mut events: List<HistoryEvent>, limit: u64) -> Result<(), CommandError> {
     let (mut rows, mut characters, mut left, mut end) = (Vec::new(), 0, limit, Ok(()));
     while left > 0 {
         match events.next().await {
@@ -102,11 +89,11 @@ fn lay_out(rows: &[Vec<String>]) -> String {
     table(&header, &["TYPE", "ID", "DATA"], rows)
 }
 
-fn row(stored: &StoredEvent) -> Vec<String> {
-    let event = &stored.envelope;
-    let data = match data_of(stored) {
-        Some(json) => json,
-        None => String::from_utf8_lossy(event.data()).into_owned(),
+fn row(of: &HistoryEvent) -> Vec<String> {
+    let (stored, event) = (&of.stored, &of.stored.envelope);
+    let data = match &of.data {
+        Some(json) => json.get().into(),
+        None => String::from_utf8_lossy(event.data()),
     };
     let mut start: String = data.chars().take(DATA).collect();
     if start.len() < data.len() {
@@ -127,7 +114,7 @@ fn row(stored: &StoredEvent) -> Vec<String> {
 }
 
 /// The array is written as it is read.
-async fn as_json(mut events: Events<'_, RedisEventStore>, limit: u64) -> Result<(), CommandError> {
+async fn as_json(mut events: List<HistoryEvent>, limit: u64) -> Result<(), CommandError> {
     let mut separator = "[";
     let mut out = BufWriter::new(std::io::stdout());
     let mut left = limit;
@@ -135,7 +122,9 @@ async fn as_json(mut events: Events<'_, RedisEventStore>, limit: u64) -> Result<
         && let Some(event) = events.next().await.map_err(|error| failed(&error))?
     {
         left -= 1;
-        let json = printable_json(&json_of(&event)?);
+        let json = serde_json::to_string(&event);
+        let json = json.map_err(|error| CommandError::failed(error.to_string()))?;
+        let json = printable_json(&json);
         write!(out, "{separator}\n{json}").map_err(closed)?;
         separator = ",";
     }
@@ -143,68 +132,4 @@ async fn as_json(mut events: Events<'_, RedisEventStore>, limit: u64) -> Result<
     writeln!(out, "{end}")
         .and_then(|()| out.flush())
         .map_err(closed)
-}
-
-/// Data as JSON on one line, None where it is not what it says it is.
-fn data_of(stored: &StoredEvent) -> Option<String> {
-    let event = &stored.envelope;
-    if event.data().is_empty() {
-        return Some("null".to_owned());
-    }
-    let (_, json) = data::json(event.content_type(), event.data())?;
-    Some(on_one_line(&json))
-}
-
-#[derive(serde::Serialize)]
-struct AsJson<'a> {
-    version: u64,
-    time: String,
-    #[serde(rename = "type")]
-    event_type: &'a str,
-    schemaversion: u32,
-    id: &'a str,
-    position: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
-    /// None where it can't be read: then it is there undecoded.
-    data: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_hex: Option<String>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    extensions: Map<String, Value>,
-}
-
-fn json_of(stored: &StoredEvent) -> Result<String, CommandError> {
-    let wrong = |error: serde_json::Error| CommandError::failed(error.to_string());
-    let event = &stored.envelope;
-    let data = match data_of(stored) {
-        Some(json) => Some(RawValue::from_string(json).map_err(wrong)?),
-        None => None,
-    };
-    let hex = || {
-        event
-            .data()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    let own = ["position", "subject"];
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let extensions = event
-        .extensions()
-        .map(|(name, value)| (text(name), Value::from(text(value))))
-        .filter(|(name, _)| !own.contains(&&name[..]));
-    serde_json::to_string(&AsJson {
-        version: stored.version,
-        time: rfc3339::millis(event.time()),
-        event_type: event.event_type(),
-        schemaversion: event.version(),
-        id: &event.id(),
-        position: stored.position.to_string(),
-        source: event.source(),
-        data: data.as_deref(),
-        data_hex: data.is_none().then(hex),
-        extensions: extensions.collect(),
-    })
-    .map_err(wrong)
 }

@@ -9,6 +9,7 @@ mod verify;
 use clap::{Args, Subcommand};
 
 use super::CommandError;
+use crate::admin::Admin;
 use crate::config::Settings;
 use crate::handler::Registry;
 
@@ -35,18 +36,11 @@ pub(super) async fn run(
     settings: Settings,
     registry: &Registry,
 ) -> Result<(), CommandError> {
-    registry.check()?;
-    let kinds = registry.aggregates();
-    if kinds.kinds().next().is_none() {
-        return Err(CommandError::usage(
-            "this program knows no aggregates: register them, as in Registry::new().aggregate::<Order>()",
-        ));
-    }
-    kinds.check_group(&settings.worker)?;
+    let aggregates = Admin::new(&settings)?.aggregates(registry)?;
     match args.command {
-        AggregateCommand::Show(args) => show::run(args, &settings, kinds).await,
-        AggregateCommand::History(args) => history::run(args, &settings, kinds).await,
-        AggregateCommand::Append(args) => append::run(args, &settings, kinds).await,
-        AggregateCommand::Verify(args) => verify::run(args, &settings, kinds).await,
+        AggregateCommand::Show(args) => show::run(args, &aggregates).await,
+        AggregateCommand::History(args) => history::run(args, &aggregates).await,
+        AggregateCommand::Append(args) => append::run(args, &aggregates).await,
+        AggregateCommand::Verify(args) => verify::run(args, &aggregates).await,
     }
 }

@@ -1,16 +1,13 @@
 //! `aggregate show`: an aggregate's state, and the version it is of.
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::CommandError;
-use super::meant::{IdArgs, failed, kind};
+use super::meant::{IdArgs, failed};
+use crate::admin::Aggregates;
 use crate::cli::data::laid_out;
 use crate::cli::terminal::print;
 use crate::cli::text::printable_json;
-use crate::config::Settings;
-use crate::eventstore::{AggregateId, EventStore, RedisEventStore, Registered};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -22,41 +19,9 @@ pub(super) struct ShowArgs {
     aggregate: IdArgs,
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    aggregate: &'a str,
-    version: u64,
-    state: &'a RawValue,
-}
-
-pub(super) async fn run(
-    args: ShowArgs,
-    settings: &Settings,
-    kinds: &Registered,
-) -> Result<(), CommandError> {
-    let id = args.aggregate.id;
-    let kind = kind(kinds, id.kind())?;
-    let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;
-    let (mut events, mut replay, mut version) = (store.read(&id, 1), kind.begin(id.clone()), 0);
-    while let Some(event) = events.next().await.map_err(|error| failed(&error))? {
-        replay.apply(&event).map_err(|error| failed(&error))?;
-        version = event.version;
-    }
-    if version == 0 {
-        return Err(missing(&id));
-    }
-    let state = replay.state().map_err(|error| failed(&error))?;
-    let shown = Shown {
-        aggregate: id.as_str(),
-        version,
-        state: &state,
-    };
-    let json =
-        serde_json::to_string(&shown).map_err(|error| CommandError::failed(error.to_string()))?;
+pub(super) async fn run(args: ShowArgs, aggregates: &Aggregates) -> Result<(), CommandError> {
+    let state = aggregates.show(&args.aggregate.id).await;
+    let json = serde_json::to_string(&state.map_err(|error| failed(&error))?);
+    let json = json.map_err(|error| CommandError::failed(error.to_string()))?;
     print(printable_json(&laid_out(&json)))
-}
-
-/// Says that there is no such aggregate.
-pub(super) fn missing(id: &AggregateId) -> CommandError {
-    CommandError::failed(format!("{id} does not exist: it has no events"))
 }

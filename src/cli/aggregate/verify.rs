@@ -5,14 +5,10 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::CommandError;
-use super::meant::{failed, kind};
+use super::meant::failed;
+use crate::admin::{Aggregates, List, Problem, Verified};
 use crate::cli::terminal::{print, print_beside, progress, say};
 use crate::cli::text::{count, printable, printable_json};
-use crate::config::Settings;
-use crate::eventstore::{AggregateId, Kind, Problem, RedisEventStore, Registered, verify};
-
-/// Problems of one aggregate that are told.
-const MOST: usize = 100;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -42,23 +38,9 @@ struct Verifying {
     problems: u64,
 }
 
-pub(super) async fn run(
-    args: VerifyArgs,
-    settings: &Settings,
-    kinds: &Registered,
-) -> Result<(), CommandError> {
-    let mut named: Vec<(&Kind, Option<AggregateId>)> = Vec::new();
-    for which in &args.which {
-        let id = match which.contains(':') {
-            true => Some(which.parse::<AggregateId>()?),
-            false => None,
-        };
-        let name = id.as_ref().map_or(&which[..], AggregateId::kind);
-        named.push((kind(kinds, name)?, id));
-    }
-    if named.is_empty() {
-        named = kinds.kinds().map(|kind| (kind, None)).collect();
-    }
+pub(super) async fn run(args: VerifyArgs, aggregates: &Aggregates) -> Result<(), CommandError> {
+    let all = aggregates.verify(&args.which);
+    let all = all.map_err(|error| failed(&error))?;
     let mut verifying = Verifying {
         json: args.json,
         bar: progress(None, "aggregates"),
@@ -67,7 +49,7 @@ pub(super) async fn run(
         broken: 0,
         problems: 0,
     };
-    let result = verifying.all(named, settings).await;
+    let result = verifying.all(all).await;
     verifying.bar.finish_and_clear();
     result?;
     if args.json {
@@ -97,48 +79,17 @@ pub(super) async fn run(
 }
 
 impl Verifying {
-    async fn all(
-        &mut self,
-        named: Vec<(&Kind, Option<AggregateId>)>,
-        settings: &Settings,
-    ) -> Result<(), CommandError> {
-        for (kind, id) in named {
-            let store = RedisEventStore::new(&settings.redis, kind.public.clone())?;
-            if let Some(id) = id {
-                self.one(&store, kind, &id).await?;
-                continue;
+    async fn all(&mut self, mut all: List<Verified>) -> Result<(), CommandError> {
+        while let Some(one) = all.next().await.map_err(|error| failed(&error))? {
+            self.events += one.events;
+            self.aggregates += 1;
+            self.broken += u64::from(!one.problems.is_empty());
+            self.bar.inc(1);
+            for problem in one.problems {
+                let line = self.line(&problem)?;
+                self.problems += 1;
+                print_beside(&self.bar, line)?;
             }
-            let mut all = store.aggregates(kind.name)?;
-            while let Some(id) = all.next().await.map_err(|error| failed(&error))? {
-                self.one(&store, kind, &id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn one(
-        &mut self,
-        store: &RedisEventStore,
-        kind: &Kind,
-        id: &AggregateId,
-    ) -> Result<(), CommandError> {
-        let mut problems = Vec::new();
-        match verify(store, kind, id, MOST, &mut problems).await {
-            Ok(0) if problems.is_empty() => problems.push(Problem {
-                aggregate: id.to_string(),
-                version: None,
-                problem: "it does not exist: it has no events".to_owned(),
-            }),
-            Ok(events) => self.events += events,
-            Err(error) => return Err(failed(&error)),
-        }
-        self.aggregates += 1;
-        self.broken += u64::from(!problems.is_empty());
-        self.bar.inc(1);
-        for problem in problems {
-            let line = self.line(&problem)?;
-            self.problems += 1;
-            print_beside(&self.bar, line)?;
         }
         Ok(())
     }
