@@ -36,6 +36,7 @@ check: ## Check format, lints, documentation (every warning is an error), licenc
 	{ echo "make check needs clippy: install it with 'rustup component add clippy'" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	scripts/features
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	@if cargo deny --version >/dev/null 2>&1; then \
 	    echo "cargo deny check licenses bans sources"; cargo deny check licenses bans sources; \

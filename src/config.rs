@@ -16,39 +16,61 @@
 //! of strength; the submodules do one step of it each. Unknown keys, wrong types and impossible
 //! values are refused, all of them at once, each with its place and with what would be right.
 
+#[cfg(feature = "config")]
 pub(crate) mod check;
+#[cfg(feature = "config")]
 mod environment;
 mod error;
+#[cfg(feature = "config")]
 mod exposed;
+#[cfg(feature = "config")]
 mod hidden;
+#[cfg(feature = "config")]
 mod keep;
+#[cfg(feature = "config")]
 mod load;
+#[cfg(feature = "config")]
 pub(crate) mod nearest;
+#[cfg(feature = "config")]
 mod read;
 pub(crate) mod redact;
+mod redis;
+#[cfg(feature = "config")]
 mod resilience;
 mod secret;
+#[cfg(feature = "config")]
 mod settings;
+#[cfg(feature = "config")]
 mod show;
+mod stream_name;
 pub(crate) mod tls;
+#[cfg(feature = "config")]
 mod tree;
+#[cfg(feature = "config")]
 mod value;
 
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
+#[cfg(feature = "config")]
 pub use keep::{Keep, Retention};
+#[cfg(feature = "config")]
 pub use load::Sources;
+pub use redis::RedisSettings;
+#[cfg(feature = "config")]
 pub use resilience::{BreakerScope, BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};
+#[cfg(feature = "config")]
 pub use settings::{
     DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, ProjectionSettings,
-    RedisSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
+    RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
 };
+pub(crate) use stream_name::{check_stream, stream_name};
 
-#[cfg(test)]
+#[cfg(all(test, feature = "config"))]
 mod properties;
-#[cfg(test)]
+#[cfg(all(test, feature = "config"))]
 mod tests;
 
+#[cfg(feature = "config")]
 impl Settings {
     /// Reads the settings from `sources` and checks them. A password file is read too; the
     /// password in it is then that of [`RedisSettings::password`]. Certificates and keys are read

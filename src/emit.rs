@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::codec::{self, Encodable, Format};
-use crate::config::check::check_stream;
+use crate::config::check_stream;
 use crate::context::{Ask, Context};
 use crate::effects::{CommitError, Committed, Effect};
 use crate::event::{Envelope, Event, demand, envelope_of};

@@ -14,6 +14,12 @@
 //! - [`admin`]: what the program's commands do, for a dashboard or a tool of your own.
 //! - [`Settings`]: the configuration.
 //!
+//! # Features
+//! `cli`, on by default, has everything: the commands, and with them `worker`, which has handlers and workers. With
+//! `default-features = false` there is what publishes, TLS included. `config` adds [`Settings`] from a file and from the
+//! environment, `eventstore` adds aggregates, projections and subscriptions. Each has the one before it:
+//! `cli` → `worker` → `eventstore` → `config`.
+//!
 //! ```no_run
 //! use streamhand::{Context, Event, Failure, Registry};
 //!
@@ -37,62 +43,87 @@
 //! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// Each feature leaves unused what the next one needs: of what speaks to Redis, a publisher does little.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
+#[cfg(feature = "worker")]
 pub mod admin;
+#[cfg(feature = "worker")]
 mod breaker;
+#[cfg(feature = "worker")]
 mod classify;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;
 pub mod config;
+#[cfg(feature = "worker")]
 mod context;
+#[cfg(feature = "worker")]
 pub mod dead_letters;
 mod delay;
 mod duration;
 mod effects;
+#[cfg(feature = "worker")]
 mod emit;
 mod error;
 mod event;
 mod event_type;
+#[cfg(feature = "eventstore")]
 pub mod eventstore;
 mod failure;
 mod fields;
+#[cfg(feature = "worker")]
 mod handler;
 mod identity;
 #[cfg(test)]
 mod instructions;
+#[cfg(feature = "worker")]
 mod middleware;
 mod names;
+#[cfg(feature = "eventstore")]
 mod outbox;
 mod pages;
+#[cfg(feature = "worker")]
 mod policy;
 mod publisher;
+#[cfg(feature = "eventstore")]
 mod reconnect;
 pub mod retry;
 mod rfc3339;
 mod stream;
 mod sync;
 mod traceparent;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod unstable;
+#[cfg(feature = "eventstore")]
 mod upcast;
+#[cfg(feature = "worker")]
 mod worker;
 
+#[cfg(feature = "worker")]
 pub use breaker::{Breaker, CallError};
 pub use codec::{Decodable, DecodeError, Encodable, Format};
+#[cfg(feature = "config")]
 pub use config::Settings;
+#[cfg(feature = "worker")]
 pub use context::{Cancelled, Context};
 pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Entry, EntryId, Envelope, Event};
 pub use failure::{Failure, FailureExt, FailureKind, FailureReason};
 pub use fields::Fields;
+#[cfg(feature = "worker")]
 pub use handler::Registry;
+#[cfg(feature = "worker")]
 pub use middleware::{Handler, Handling};
+#[cfg(feature = "worker")]
 pub use outbox::Emitted;
 pub use publisher::{
     Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
 };
 pub use stream::PooledConnection;
+#[cfg(feature = "worker")]
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 
 /// The README's code is compiled and run like any other example.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codec::{self, Encodable, Format};
 use crate::config::RedisSettings;
-use crate::config::check::check_stream;
+use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope, Event, demand, envelope_of, with_id};
 use crate::event_type;

@@ -227,7 +227,7 @@ impl fmt::Debug for Admin {
 }
 
 fn check_stream(name: &str) -> Result<()> {
-    check::stream_name(name).map_err(|why| wrong_name("stream", name, &why))
+    crate::config::stream_name(name).map_err(|why| wrong_name("stream", name, &why))
 }
 
 fn wrong_name(what: &str, name: &str, why: &str) -> Error {

@@ -6,7 +6,7 @@ use super::CommandError;
 use super::terminal::{print, say};
 use super::text::whoami;
 use crate::admin::Admin;
-use crate::config::{Settings, check};
+use crate::config::{Settings, stream_name};
 
 #[derive(Args)]
 pub(super) struct PauseArgs {
@@ -54,7 +54,7 @@ pub(super) async fn resume(args: PauseArgs, settings: Settings) -> Result<(), Co
 
 fn admin(args: &PauseArgs, settings: &Settings) -> Result<Admin, CommandError> {
     let stream = &args.stream;
-    check::stream_name(stream)
+    stream_name(stream)
         .map_err(|why| CommandError::usage(format!("the stream name {stream:?} {why}")))?;
     if !settings.worker.streams.contains(stream) {
         say(format_args!("note: worker.streams does not name {stream}"));

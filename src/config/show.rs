@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::hidden::without_secrets;
-use super::settings::{RedisSettings, Settings};
+use super::redis::RedisSettings;
+use super::settings::Settings;
 use super::tls;
 use crate::duration;
 use crate::retry::Backoff;

@@ -7,8 +7,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
-use super::RedisSettings;
 use super::error::ProblemKind;
+use super::redis::RedisSettings;
 
 /// What the files of `[redis]` hold, as PEM.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::letter::WholeLetter;
-use crate::config::{RedisSettings, Settings, check};
+use crate::config::{RedisSettings, Settings, check, stream_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::stream::{Connector, Keys, Pool};
@@ -58,7 +58,7 @@ impl DeadLetters {
         let streams = streams
             .into_iter()
             .map(|stream| {
-                check::stream_name(stream).map_err(|why| invalid("stream", stream, why))?;
+                stream_name(stream).map_err(|why| invalid("stream", stream, why))?;
                 Ok(Keys::new(stream, group))
             })
             .collect::<Result<_>>()?;

@@ -2,7 +2,7 @@
 
 use super::aggregate::Aggregate;
 use super::id::AggregateId;
-use crate::config::check::check_stream;
+use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::StreamKeys;
 

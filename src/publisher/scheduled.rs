@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::Publisher;
 use crate::codec::{self, Encodable};
-use crate::config::check::check_stream;
+use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope, Event, with_id};
 use crate::names::shown;

@@ -4,6 +4,7 @@
 mod append;
 mod breaker;
 mod call;
+#[cfg(feature = "worker")]
 mod claim;
 mod clock;
 mod commit;
@@ -12,6 +13,7 @@ mod deduplication;
 mod error;
 mod events;
 mod eviction;
+#[cfg(feature = "worker")]
 mod group;
 mod history;
 #[cfg(test)]
@@ -25,29 +27,35 @@ mod pause;
 mod projection;
 mod projection_rebuild;
 mod projection_status;
+#[cfg(feature = "worker")]
 mod rate;
 mod read;
 mod read_only;
 mod reader;
+#[cfg(feature = "worker")]
 mod readers;
 mod reply;
 mod resp;
+#[cfg(feature = "worker")]
 mod retention;
 mod schedule;
 mod script;
 mod settle;
 mod snapshots;
 mod socket;
+#[cfg(feature = "worker")]
 mod status;
 mod tail;
 mod tidy;
 mod tls;
+#[cfg(feature = "worker")]
 mod trim_policy;
 mod unheld;
 pub(crate) mod waiting;
 
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
+#[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
@@ -56,6 +64,7 @@ pub(crate) use connection::{Connector, Link, Pool};
 pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
+#[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
@@ -71,10 +80,13 @@ pub(crate) use projection::{
 };
 pub(crate) use projection_rebuild::{Begun, Switched};
 pub(crate) use projection_status::ProjectionStatus;
+#[cfg(feature = "worker")]
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;
 pub(crate) use reader::Reader;
+#[cfg(feature = "worker")]
 pub(crate) use readers::{Adding, Readers};
+#[cfg(feature = "worker")]
 pub(crate) use retention::{
     Expire, Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming,
 };
@@ -82,8 +94,10 @@ pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
+#[cfg(feature = "worker")]
 pub(crate) use status::{GroupStatus, StreamStatus};
 pub(crate) use tail::Waiter;
+#[cfg(feature = "worker")]
 pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;
 

@@ -312,7 +312,7 @@ async fn leave(shared: &Shared) {
 }
 
 /// Linux lets a sleeping thread sleep on for some 50 µs; the one that calls this is woken in time.
-pub(crate) fn wake_in_time() {
+fn wake_in_time() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }

@@ -18,7 +18,7 @@ use super::terminal::{byte_progress, print, progress, say};
 use super::text::time;
 use super::{CommandError, adding, told_to_stop};
 use crate::config::Settings;
-use crate::config::check::check_stream;
+use crate::config::check_stream;
 use crate::error::chain;
 use crate::event::EntryId;
 use crate::event::with_id;

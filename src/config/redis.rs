@@ -1,0 +1,44 @@
+//! Where the server is, and how to log in: all that a publisher needs to know.
+
+use std::path::PathBuf;
+
+use super::secret::{RedisUrl, Secret};
+
+/// `[redis]`: the server, and how to log in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisSettings {
+    /// Where it is; `redis://127.0.0.1:6379`. It may carry a user and a password; `username` and
+    /// `password` win over them.
+    pub url: RedisUrl,
+    /// The user to log in as; none is Redis' `default`. Sent with a password only.
+    pub username: Option<String>,
+    /// The password. Where `password_file` is set, what was in the file.
+    pub password: Option<Secret>,
+    /// The file that holds the password, relative to where the process runs. A newline at its end
+    /// is no part of the password.
+    pub password_file: Option<PathBuf>,
+    /// A PEM file with the certificate of the CA that the server's must be issued by (or several); none trusts those
+    /// that the system does. This and the next two are for `rediss://`.
+    pub tls_ca: Option<PathBuf>,
+    /// A PEM file with the certificate that a server may ask us for, and with those between it and its CA.
+    pub tls_cert: Option<PathBuf>,
+    /// A PEM file with the key of `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// Connections that handlers can borrow at once; 4.
+    pub pool_size: usize,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: RedisUrl::default(),
+            username: None,
+            password: None,
+            password_file: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            pool_size: 4,
+        }
+    }
+}
