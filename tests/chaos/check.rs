@@ -32,6 +32,8 @@ pub struct Findings {
     pub took_over: usize,
     /// Of those: how many came while the earlier one still ran.
     pub beside: usize,
+    /// Runs of which it is known which attempt they had to be.
+    pub exact: usize,
 }
 
 impl Findings {

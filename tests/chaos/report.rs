@@ -59,8 +59,8 @@ pub fn figures(kind: Kind, plan: &Plan, history: &History, findings: &Findings) 
     let _ = writeln!(text, "  faults: {}", list(&faults(plan)));
     let _ = writeln!(
         text,
-        "  {} runs of what another had not given up, {} of them beside it",
-        findings.took_over, findings.beside
+        "  {} runs of what another had not given up, {} of them beside it; {} had to be a certain attempt",
+        findings.took_over, findings.beside, findings.exact
     );
     text
 }

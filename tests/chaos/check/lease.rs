@@ -5,7 +5,7 @@ use crate::chaos::history::{Life, Renewal};
 use crate::chaos::records::How;
 use crate::chaos::rules::{self, DRAIN, LEASE};
 
-const LEASE_NS: u64 = LEASE.as_nanos() as u64;
+pub const LEASE_NS: u64 = LEASE.as_nanos() as u64;
 /// How long a settlement may take where nothing is wrong.
 const SETTLED: u64 = 4_000_000_000;
 /// Between the end of a handler and what becomes of it, where its worker is told to stop in between.
@@ -23,6 +23,20 @@ impl Known<'_> {
 
     fn in_trouble(&self, life: &Life, from: u64, until: u64) -> bool {
         life.troubles.between(from, until) || self.history.server_troubles.between(from, until)
+    }
+
+    /// Whether nothing went wrong with anything between these times.
+    pub fn is_quiet(&self, from: u64, until: u64) -> bool {
+        let ends = |life: &Life| {
+            let at = [life.told_to_stop, life.ended];
+            at.iter().flatten().any(|at| (from..=until).contains(at))
+        };
+        !self.history.server_troubles.between(from, until)
+            && self.history.lives.values().all(|life| {
+                let had_stopped = life.told_to_stop.is_some_and(|told| told < from);
+                let lives_on = life.ended.is_none_or(|ended| ended > from);
+                !(had_stopped && lives_on || ends(life) || life.troubles.between(from, until))
+            })
     }
 
     /// Whether it is known that this run's worker had the lease of its entry from its start until then, or would have it if

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lease::LEASE_NS;
 use super::{Findings, Known};
 use crate::chaos::records::{How, Line, What};
 use crate::chaos::rules::{self, CONCURRENCY};
@@ -112,6 +113,9 @@ pub fn check(known: &Known, findings: &mut Findings) {
                 attempts(known, findings, earlier, run);
             }
         }
+        for next in runs.windows(2) {
+            exact(known, findings, next[0], next[1]);
+        }
         if !rules::of(&runs[0].event_type).deduplicates {
             leases(known, findings, &runs);
         }
@@ -149,6 +153,25 @@ fn attempts(known: &Known, findings: &mut Findings, earlier: &Run, later: &Run) 
     if !is_right {
         let (entry, later, earlier) = (&later.entry, later.name(), earlier.name());
         findings.wrong(entry, format!("{later} behind {earlier}"));
+    }
+}
+
+/// Where nothing goes wrong between two runs every attempt is accounted for: the later one is the attempt behind the
+/// earlier, or the same one where that asked to come back.
+fn exact(known: &Known, findings: &mut Findings, earlier: &Run, later: &Run) {
+    let Some(end) = &earlier.end else { return };
+    // No lease can have run out in between.
+    let is_soon = end.line < later.line && later.began.saturating_sub(end.at) < LEASE_NS;
+    let is_check = earlier.crash_check || later.crash_check;
+    if !is_soon || is_check || !known.is_quiet(earlier.began, later.began) {
+        return;
+    }
+    findings.exact += 1;
+    let expected = earlier.attempt + u32::from(end.how != How::Later);
+    if later.attempt != expected {
+        let (entry, later, earlier) = (&later.entry, later.name(), earlier.name());
+        let what = format!("{later} behind {earlier}, which ended as {:?}", end.how);
+        findings.wrong(entry, what);
     }
 }
 

@@ -529,6 +529,24 @@ fn what_asks_to_come_later_or_was_given_back_uses_up_no_attempt() {
 }
 
 #[test]
+fn no_attempt_is_used_up_by_what_uses_none() {
+    for (how, right, wrong) in [(How::Later, 3, 4), (How::Failed, 4, 5)] {
+        let story = |attempt| {
+            let (mut story, _) = sound();
+            let entry = story.publish("d", "chaos.later", false);
+            story.runs("0.0", &entry, 3, 9.0, how, 9.1);
+            story.runs("1.0", &entry, attempt, 10.0, How::Ok, 10.1);
+            story
+        };
+        story(right).is_right();
+        story(wrong).is_wrong("which ended as");
+        let mut struck = story(wrong);
+        struck.life("1.0").troubles.add(seconds(9.5), seconds(9.6));
+        struck.is_right();
+    }
+}
+
+#[test]
 fn what_runs_once_at_most_does() {
     let (mut story, _) = sound();
     let entry = story.publish("d", "chaos.single", false);
