@@ -9,7 +9,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::history::{History, Published};
+use super::history::{History, Published, Stored};
+use super::plan::Way;
 use super::publishing::is_whole;
 use crate::support::Entry;
 
@@ -52,7 +53,7 @@ struct Known<'a> {
     /// What was published, by event.
     published: BTreeMap<&'a str, Vec<&'a Published>>,
     /// Entries of the stream, by event.
-    entries: BTreeMap<String, Vec<&'a Entry>>,
+    entries: BTreeMap<String, Vec<&'a Stored>>,
     letters: BTreeMap<String, Vec<&'a Entry>>,
 }
 
@@ -93,15 +94,16 @@ pub fn check(history: &History) -> Findings {
         of.push(published);
     }
     for entry in &history.entries {
-        let of = known.entries.entry(field(entry, "id")).or_default();
+        let of = known.entries.entry(field(&entry.entry, "id")).or_default();
         of.push(entry);
     }
     for letter in &history.letters {
-        let of = known
-            .letters
-            .entry(field(letter, "dead.entry"))
-            .or_default();
-        of.push(letter);
+        let of = format!(
+            "{}/{}",
+            field(letter, "dead.stream"),
+            field(letter, "dead.entry")
+        );
+        known.letters.entry(of).or_default().push(letter);
     }
     published_is_there(&known, &mut findings);
     entries::check(&known, &mut findings);
@@ -115,12 +117,19 @@ fn published_is_there(known: &Known, findings: &mut Findings) {
     for (event, published) in &known.published {
         let entries = known.entries.get(*event).map_or(&[][..], |all| all);
         for id in published.iter().filter_map(|one| one.entry.as_ref()) {
-            if !entries.iter().any(|entry| entry.id.to_string() == *id) {
+            if !entries.iter().any(|entry| entry.key() == *id) {
                 findings.wrong(
                     *event,
                     format!("published as {id}, which is not in the stream"),
                 );
             }
+        }
+        let acknowledged = published.iter().filter(|one| one.known).count();
+        if entries.len() < acknowledged {
+            let there = entries.len();
+            let what =
+                format!("acknowledged {acknowledged} times, and {there} times in the stream");
+            findings.wrong(*event, what);
         }
         if entries.len() > published.len() {
             findings.wrong(
@@ -133,14 +142,19 @@ fn published_is_there(known: &Known, findings: &mut Findings) {
             );
         }
         for entry in entries {
-            if !is_whole(&published[0].event, &entry.fields) {
-                findings.wrong(*event, format!("{} is not what was published", entry.id));
+            if !is_whole(&published[0].event, entry) {
+                findings.wrong(*event, format!("{} is not what was published", entry.key()));
+            }
+            if let Way::Later(delay) = published[0].event.way
+                && entry.entry.id.ms < published[0].asked + delay
+            {
+                findings.wrong(*event, format!("{} came before its time", entry.key()));
             }
         }
     }
     for (event, entries) in &known.entries {
         if !known.published.contains_key(&event[..]) {
-            findings.wrong(entries[0].id.to_string(), "published by nobody");
+            findings.wrong(entries[0].key(), "published by nobody");
         }
     }
 }

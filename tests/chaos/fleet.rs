@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::history::{Life, Renewal};
 use super::plan::{Fault, Network, Planned};
 use super::records;
-use super::rules;
+use super::rules::{self, STREAMS};
 use crate::support::{
     Caught, Exchange, ProcessBuilder, Proxy, Watched, WorkerProcess, monotonic, scripts,
 };
@@ -402,17 +402,24 @@ fn exchange(step: &str) -> Exchange {
     }
 }
 
-/// What a network saw of its worker's renewals of the stream, and not of what was replayed.
+/// What a network saw of its worker's renewals of the streams, and not of what was replayed.
 fn renewals(watched: &Watched) -> Vec<Renewal> {
     let has = |head: &[u8], part: &[u8]| head.windows(part.len()).any(|window| window == part);
     let seen = watched.seen().into_iter();
-    seen.filter(|seen| !has(&seen.head, b":again"))
-        .map(|seen| Renewal {
-            asked: seen.asked,
-            answered: seen.answered,
-            alone: has(&seen.head, b"!\r\n"),
+    seen.filter_map(|seen| {
+        // The first key, as a request has it.
+        let is_of = |stream: &&&str| has(&seen.head, format!("\r\n{stream}\r\n").as_bytes());
+        let stream = *STREAMS.iter().find(is_of)?;
+        let (asked, answered) = (seen.asked, seen.answered);
+        let alone = has(&seen.head, b"!\r\n");
+        Some(Renewal {
+            asked,
+            answered,
+            stream,
+            alone,
         })
-        .collect()
+    })
+    .collect()
 }
 
 fn keep_log(dir: &Path, life: &str, log: &str) {

@@ -15,8 +15,8 @@ pub struct History {
     pub lives: BTreeMap<String, Life>,
     /// When the server was away, frozen, or had just come back.
     pub server_troubles: Troubles,
-    /// The stream, which nobody trims.
-    pub entries: Vec<Entry>,
+    /// The streams, which nobody trims.
+    pub entries: Vec<Stored>,
     pub letters: Vec<Entry>,
     /// What effects have counted, by event.
     pub counted: BTreeMap<String, i64>,
@@ -26,12 +26,30 @@ pub struct History {
     pub left: Vec<String>,
 }
 
+/// An entry of a stream.
+#[derive(Clone)]
+pub struct Stored {
+    pub stream: &'static str,
+    pub entry: Entry,
+}
+
+impl Stored {
+    /// Its stream and its id.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.stream, self.entry.id)
+    }
+}
+
 /// What became of one publish.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub event: NewEvent,
-    /// The entry, if the publisher was told that it is in. If not it may be in or not, but not twice.
+    /// Whether it was acknowledged. If not it may be in the stream or not, but not twice.
+    pub known: bool,
+    /// The entry, if the publisher was told which it is: its stream and its id.
     pub entry: Option<String>,
+    /// When it was asked for, in ms since 1970.
+    pub asked: u64,
 }
 
 /// A worker's process, from its start to its end.
@@ -96,6 +114,7 @@ impl Troubles {
 pub struct Renewal {
     pub asked: u64,
     pub answered: u64,
+    pub stream: &'static str,
     /// Of what ran alone, and not of the rest.
     pub alone: bool,
 }

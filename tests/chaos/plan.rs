@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::rules::LEASE;
+use super::rules::{LEASE, MALFORMED, STREAMS};
 
 /// Workers that run at a time.
 pub const WORKERS: usize = 4;
@@ -35,8 +35,20 @@ pub struct Planned<T> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
     pub id: String,
+    pub stream: &'static str,
+    pub way: Way,
     pub event_type: &'static str,
     pub job: Job,
+}
+
+/// How an event is published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    Now,
+    /// So that it comes so many milliseconds later.
+    Later(u64),
+    /// Again and again until it is acknowledged, and only once.
+    Once,
 }
 
 /// What an event asks of its handler.
@@ -276,8 +288,18 @@ fn events(rng: &mut Rng, publisher: usize, length: Duration, rate: f64) -> Vec<P
         let id = format!("{publisher}-{number}");
         number += 1;
         let job = Job { effect, act };
+        let way = match (event_type, rng.u8(0..10)) {
+            // No publisher takes it. And copies are told by who handles them.
+            (MALFORMED | "chaos.once", _) => Way::Now,
+            (_, 0) => Way::Later(rng.u64(1..=2_500)),
+            (_, 1) => Way::Once,
+            _ => Way::Now,
+        };
+        let stream = STREAMS[usize::from(rng.u8(0..4) == 0)];
         let event = NewEvent {
             id,
+            stream,
+            way,
             event_type,
             job,
         };

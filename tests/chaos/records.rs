@@ -33,6 +33,7 @@ pub struct Line {
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
     Start {
+        /// Its stream and its id.
         entry: String,
         event: String,
         event_type: String,
@@ -76,7 +77,7 @@ impl Run {
         write(
             run,
             What::Start {
-                entry: envelope.entry_id().to_string(),
+                entry: format!("{}/{}", ctx.stream(), envelope.entry_id()),
                 event: envelope.id().into_owned(),
                 event_type: envelope.event_type().to_owned(),
                 attempt: ctx.attempt(),

@@ -18,7 +18,7 @@ pub fn figures(kind: Kind, plan: &Plan, history: &History, findings: &Findings) 
     let mut text = String::new();
     let (seconds, seed) = (plan.length.as_secs(), plan.seed);
     let _ = writeln!(text, "chaos on {kind:?}, {seconds} s, SEED={seed}");
-    let known = history.published.iter().filter(|one| one.entry.is_some());
+    let known = history.published.iter().filter(|one| one.known);
     let _ = writeln!(
         text,
         "  {} publishes, {} of them acknowledged; {} entries, {} dead letters, {} effects",
@@ -204,7 +204,12 @@ fn history_of(history: &History, about: &str) -> String {
         let _ = writeln!(text, "    {:8.3}  {what}", since(at));
     }
     for letter in &history.letters {
-        if [field(letter, "dead.entry"), field(letter, "id")].contains(&about.to_owned()) {
+        let entry = format!(
+            "{}/{}",
+            field(letter, "dead.stream"),
+            field(letter, "dead.entry")
+        );
+        if [entry, field(letter, "id")].contains(&about.to_owned()) {
             let fields: Vec<String> = letter
                 .fields
                 .iter()

@@ -9,7 +9,7 @@ pub const CONCURRENCY: usize = 12;
 /// Attempts where a type has no others.
 const MOST_ATTEMPTS: u32 = 8;
 
-pub const STREAM: &str = "jobs";
+pub const STREAMS: [&str; 2] = ["jobs", "more"];
 pub const GROUP: &str = "workers";
 /// Where handlers emit to.
 pub const DONE: &str = "done";
@@ -24,7 +24,7 @@ pub fn config(url: &str) -> String {
 url = "{url}"
 [worker]
 group = "{GROUP}"
-streams = ["{STREAM}"]
+streams = {STREAMS:?}
 lease = "{}s"
 drain = "{}s"
 concurrency = {CONCURRENCY}
@@ -43,7 +43,7 @@ max_attempts = 2
 timeout = "300ms"
 grace = "100ms"
 [handlers."chaos.rated"]
-rate = "20/s"
+rate = "5/s"
 rate_scope = "group"
 [handlers."chaos.narrow"]
 concurrency = 2

@@ -11,11 +11,11 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fleet::{self, Base, Slot};
-use super::history::{History, Life, Troubles};
+use super::history::{History, Life, Stored, Troubles};
 use super::plan::{Plan, Planned, ServerFault, WORKERS};
 use super::publishing;
 use super::records;
-use super::rules::{COUNTED, DONE, GROUP, STREAM};
+use super::rules::{COUNTED, DONE, GROUP, STREAMS};
 use crate::keys;
 use crate::support::{Kind, Proxy, Server, entries, monotonic};
 
@@ -114,7 +114,7 @@ async fn serve(
 async fn rests(redis: &mut MultiplexedConnection) -> Option<String> {
     let end = Instant::now() + REST;
     loop {
-        let left = unsettled(redis).await;
+        let left = all_unsettled(redis).await;
         if left.is_none() || Instant::now() > end {
             return left.map(|left| format!("after {REST:?} without trouble {left}"));
         }
@@ -122,15 +122,32 @@ async fn rests(redis: &mut MultiplexedConnection) -> Option<String> {
     }
 }
 
-/// What is not settled yet, in words.
-async fn unsettled(redis: &mut MultiplexedConnection) -> Option<String> {
+/// What is not settled yet, or still to come, in words.
+async fn all_unsettled(redis: &mut MultiplexedConnection) -> Option<String> {
+    for stream in STREAMS {
+        let scheduled: u64 = redis
+            .zcard(format!("{{{stream}}}:scheduled"))
+            .await
+            .expect("a number");
+        if scheduled > 0 {
+            return Some(format!("{scheduled} are scheduled for {stream}"));
+        }
+        let left = unsettled(redis, stream).await;
+        if let Some(left) = left {
+            return Some(format!("in {stream} {left}"));
+        }
+    }
+    None
+}
+
+async fn unsettled(redis: &mut MultiplexedConnection, stream: &str) -> Option<String> {
     let groups: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO")
-        .arg(&["GROUPS", STREAM])
+        .arg(&["GROUPS", stream])
         .query_async(redis)
         .await
         .expect("the groups");
     let info: redis::streams::StreamInfoStreamReply = redis::cmd("XINFO")
-        .arg(&["STREAM", STREAM])
+        .arg(&["STREAM", stream])
         .query_async(redis)
         .await
         .expect("the stream");
@@ -145,7 +162,7 @@ async fn unsettled(redis: &mut MultiplexedConnection) -> Option<String> {
         return None;
     }
     let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING")
-        .arg(&[STREAM, GROUP, "-", "+", "20"])
+        .arg(&[stream, GROUP, "-", "+", "20"])
         .query_async(redis)
         .await
         .expect("what is pending");
@@ -162,25 +179,21 @@ async fn unsettled(redis: &mut MultiplexedConnection) -> Option<String> {
 
 /// Looks at what the server has in the end.
 async fn look(redis: &mut MultiplexedConnection, url: &str, history: &mut History) {
-    history.entries = entries(redis, STREAM).await;
-    history.letters = entries(redis, &own("dead")).await;
+    for stream in STREAMS {
+        let all = entries(redis, stream).await.into_iter();
+        history
+            .entries
+            .extend(all.map(|entry| Stored { stream, entry }));
+        history
+            .letters
+            .extend(entries(redis, &own(stream, "dead")).await);
+        gone(redis, stream, &mut history.left).await;
+    }
     history.emitted = entries(redis, DONE).await;
     let counted: BTreeMap<String, i64> = redis.hgetall(COUNTED).await.expect("what was counted");
     history.counted = counted;
     let left = &mut history.left;
-    // What says of an entry that it is not settled is gone with the last.
-    for key in ["retry", "waiting", "failures", "again", "paused"] {
-        let key = own(key);
-        let kind: String = redis::cmd("TYPE")
-            .arg(&key)
-            .query_async(redis)
-            .await
-            .expect("a type");
-        if kind != "none" {
-            let what = contents(redis, &key, &kind).await;
-            left.push(format!("{key}, a {kind}: {what}"));
-        }
-    }
+
     let listed = keys::listed();
     let all: Vec<String> = redis.keys("*").await.expect("the keys");
     for key in all {
@@ -189,9 +202,10 @@ async fn look(redis: &mut MultiplexedConnection, url: &str, history: &mut Histor
             .query_async(redis)
             .await
             .expect("a type");
-        let is_ours = [STREAM, DONE, COUNTED].contains(&&key[..]);
+        let is_ours = [DONE, COUNTED].contains(&&key[..]);
+        let as_jobs = key.replace(STREAMS[1], STREAMS[0]);
         let is_listed = |(pattern, of): &(regex::Regex, String)| {
-            pattern.is_match(&key) && (*of == kind || of == "any" || kind == "none")
+            pattern.is_match(&as_jobs) && (*of == kind || of == "any" || kind == "none")
         };
         if !is_ours && !listed.iter().any(is_listed) {
             left.push(format!("{key}, a {kind}, which is not in docs/keys.md"));
@@ -211,6 +225,22 @@ async fn look(redis: &mut MultiplexedConnection, url: &str, history: &mut Histor
     }
 }
 
+/// What says of an entry that it is not settled is gone with the last.
+async fn gone(redis: &mut MultiplexedConnection, stream: &str, left: &mut Vec<String>) {
+    for key in ["retry", "waiting", "failures", "again", "paused"] {
+        let key = own(stream, key);
+        let kind: String = redis::cmd("TYPE")
+            .arg(&key)
+            .query_async(redis)
+            .await
+            .expect("a type");
+        if kind != "none" {
+            let what = contents(redis, &key, &kind).await;
+            left.push(format!("{key}, a {kind}: {what}"));
+        }
+    }
+}
+
 async fn contents(redis: &mut MultiplexedConnection, key: &str, kind: &str) -> String {
     let mut command = match kind {
         "zset" => redis::cmd("ZRANGE"),
@@ -226,6 +256,6 @@ async fn contents(redis: &mut MultiplexedConnection, key: &str, kind: &str) -> S
 }
 
 /// A key of the group.
-fn own(what: &str) -> String {
-    format!("{{{STREAM}}}:{GROUP}:{what}")
+fn own(stream: &str, what: &str) -> String {
+    format!("{{{stream}}}:{GROUP}:{what}")
 }

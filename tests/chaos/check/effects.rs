@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Known, field};
+use crate::chaos::history::Stored;
 use crate::chaos::rules;
 use crate::support::Entry;
 
@@ -51,7 +52,7 @@ fn expected(known: &Known, event: &str) -> i64 {
         return 0;
     }
     let entries = known.entries.get(&event.id).map_or(&[][..], |all| all);
-    let is_alive = |entry: &&&Entry| !known.letters.contains_key(&entry.id.to_string());
+    let is_alive = |entry: &&&Stored| !known.letters.contains_key(&entry.key());
     let alive = entries.iter().filter(is_alive).count() as i64;
     if rules::of(event.event_type).deduplicates {
         alive.min(1)

@@ -1,6 +1,7 @@
 //! Every entry was handled, or stands whole in the dead letters, once and for a reason that it can have.
 
 use super::{Findings, Known, field, runs};
+use crate::chaos::history::Stored;
 use crate::chaos::plan::{Act, NewEvent};
 use crate::chaos::records::How;
 use crate::chaos::rules;
@@ -20,16 +21,16 @@ pub fn check(known: &Known, findings: &mut Findings) {
         }
     }
     for (entry, letters) in &known.letters {
-        let is_there = |all: &Vec<&Entry>| all.iter().any(|one| one.id.to_string() == *entry);
+        let is_there = |all: &Vec<&Stored>| all.iter().any(|one| one.key() == *entry);
         if !known.entries.values().any(is_there) {
             findings.wrong(entry, format!("a letter ({}) of no entry", letters[0].id));
         }
     }
 }
 
-fn one(known: &Known, findings: &mut Findings, event: &NewEvent, entry: &Entry, elsewhere: bool) {
+fn one(known: &Known, findings: &mut Findings, event: &NewEvent, entry: &Stored, elsewhere: bool) {
     let rules = rules::of(event.event_type);
-    let id = entry.id.to_string();
+    let id = entry.key();
     let letters = known.letters.get(&id).map_or(&[][..], |all| all);
     let has_succeeded = has_succeeded(known, entry);
     match letters {
@@ -46,8 +47,8 @@ fn one(known: &Known, findings: &mut Findings, event: &NewEvent, entry: &Entry, 
     }
 }
 
-fn has_succeeded(known: &Known, entry: &Entry) -> bool {
-    let (id, event) = (entry.id.to_string(), field(entry, "id"));
+fn has_succeeded(known: &Known, entry: &Stored) -> bool {
+    let (id, event) = (entry.key(), field(&entry.entry, "id"));
     known.runs_of(&id).any(|run| run.how() == Some(How::Ok)) || has_committed(known, &event)
 }
 
@@ -61,11 +62,11 @@ fn has_committed(known: &Known, event: &str) -> bool {
 fn buried(
     known: &Known,
     findings: &mut Findings,
-    entry: &Entry,
+    stored: &Stored,
     letter: &Entry,
     rules: rules::Rules,
 ) {
-    let id = entry.id.to_string();
+    let (id, entry) = (stored.key(), &stored.entry);
     let original = letter.fields.get(..entry.fields.len());
     let added = letter.fields.get(entry.fields.len()..).unwrap_or_default();
     if original != Some(&entry.fields) || added.iter().any(|(name, _)| !name.starts_with(b"dead."))

@@ -56,7 +56,11 @@ impl Known<'_> {
             return false;
         }
         let of = |alone| {
-            let all = life.renewals.iter().filter(move |one| one.alone == alone);
+            let is_of = |one: &&Renewal| {
+                let rest = run.entry.strip_prefix(one.stream);
+                one.alone == alone && rest.is_some_and(|rest| rest.starts_with('/'))
+            };
+            let all = life.renewals.iter().filter(is_of);
             all.copied().collect::<Vec<Renewal>>()
         };
         let together = of(false);

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::super::history::{History, Life, Published, Renewal};
-use super::super::plan::{Act, Job, NewEvent};
+use super::super::history::{History, Life, Published, Renewal, Stored};
+use super::super::plan::{Act, Job, NewEvent, Way};
 use super::super::publishing::envelope;
 use super::super::records::{How, Line, What};
 use super::check;
@@ -43,10 +43,13 @@ impl Story {
         let act = Act::Succeed;
         let event = NewEvent {
             id: id.to_owned(),
+            stream: "jobs",
+            way: Way::Now,
             event_type,
             job: Job { effect, act },
         };
-        let entry = format!("{}-0", self.history.entries.len() + 1);
+        let id_of_it = format!("{}-0", self.history.entries.len() + 1);
+        let entry = format!("jobs/{id_of_it}");
         let job = serde_json::to_vec(&event.job).unwrap();
         assert_eq!(envelope(&event).data(), job);
         let fields = [
@@ -55,17 +58,20 @@ impl Story {
             ("note", "as it is, \0 and all".as_bytes().to_vec()),
             ("data", job),
         ];
-        self.history.entries.push(Entry {
-            id: entry.parse().unwrap(),
-            fields: fields
-                .into_iter()
-                .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
-                .collect(),
+        let fields = fields
+            .into_iter()
+            .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
+            .collect();
+        let id = id_of_it.parse().unwrap();
+        self.history.entries.push(Stored {
+            stream: "jobs",
+            entry: Entry { id, fields },
         });
-        let known = Some(entry.clone());
         self.history.published.push(Published {
             event,
-            entry: known,
+            known: true,
+            entry: Some(entry.clone()),
+            asked: 0,
         });
         entry
     }
@@ -82,9 +88,12 @@ impl Story {
         at: f64,
         crash_check: bool,
     ) -> Begun {
-        let of = |one: &&Entry| one.id.to_string() == entry;
+        let of = |one: &&Stored| one.key() == entry;
         let of = self.history.entries.iter().find(of).unwrap();
-        let (event, event_type) = (super::field(of, "id"), super::field(of, "type"));
+        let (event, event_type) = (
+            super::field(&of.entry, "id"),
+            super::field(&of.entry, "type"),
+        );
         let entry = entry.to_owned();
         let run = self.runs;
         self.runs += 1;
@@ -160,12 +169,14 @@ impl Story {
     }
 
     fn buries(&mut self, entry: &str, reason: &str, attempts: u32) {
-        let of = |one: &&Entry| one.id.to_string() == entry;
-        let mut fields = self.history.entries.iter().find(of).unwrap().fields.clone();
+        let of = |one: &&Stored| one.key() == entry;
+        let of = self.history.entries.iter().find(of).unwrap();
+        let mut fields = of.entry.fields.clone();
         for (name, value) in [
             ("dead.reason", reason.to_owned()),
             ("dead.attempts", attempts.to_string()),
-            ("dead.entry", entry.to_owned()),
+            ("dead.stream", "jobs".to_owned()),
+            ("dead.entry", of.entry.id.to_string()),
         ] {
             fields.push((Bytes::from(name), Bytes::from(value)));
         }
@@ -209,6 +220,7 @@ fn renewal(at: f64, alone: bool) -> Renewal {
     Renewal {
         asked,
         answered,
+        stream: "jobs",
         alone,
     }
 }
@@ -254,7 +266,8 @@ fn what_only_began_is_lost() {
 fn what_was_acknowledged_is_in_the_stream() {
     let (mut story, _) = sound();
     let mut published = story.history.published[0].clone();
-    published.entry = Some("77-0".to_owned());
+    published.entry = Some("jobs/77-0".to_owned());
+    published.known = false;
     story.history.published.push(published);
     story.is_wrong("77-0, which is not in the stream");
 }
@@ -263,13 +276,14 @@ fn what_was_acknowledged_is_in_the_stream() {
 fn what_was_not_acknowledged_may_be_in_the_stream_once() {
     let (mut story, _) = sound();
     story.history.published[0].entry = None;
+    story.history.published[0].known = false;
     story.is_right();
     let mut again = story.history.published[0].clone();
     again.event.id = "unheard-of".to_owned();
     story.history.published.push(again);
     story.is_right();
     let mut twice = story.history.entries[0].clone();
-    twice.id = "88-0".parse().unwrap();
+    twice.entry.id = "88-0".parse().unwrap();
     story.history.entries.push(twice);
     let wrong = check(&story.history).wrong;
     let words = "published 1 times, and 2 times in the stream";
@@ -277,6 +291,23 @@ fn what_was_not_acknowledged_may_be_in_the_stream_once() {
         wrong.iter().any(|one| one.what.contains(words)),
         "{wrong:?}"
     );
+}
+
+#[test]
+fn what_was_scheduled_is_there_and_not_before_its_time() {
+    let (mut story, _) = sound();
+    story.handles("d", "chaos.plain", false, 9.0);
+    let published = story.history.published.last_mut().unwrap();
+    (published.entry, published.event.way) = (None, Way::Later(4));
+    story.is_right();
+    story.history.published.last_mut().unwrap().event.way = Way::Later(5);
+    story.is_wrong("came before its time");
+    let (mut story, _) = sound();
+    story.handles("d", "chaos.plain", false, 9.0);
+    story.history.published.last_mut().unwrap().entry = None;
+    story.history.lines.truncate(12);
+    story.history.entries.pop();
+    story.is_wrong("acknowledged 1 times, and 0 times in the stream");
 }
 
 #[test]
@@ -290,7 +321,7 @@ fn what_nobody_published_is_seen() {
 #[test]
 fn what_is_not_as_it_was_published_is_seen() {
     let (mut story, _) = sound();
-    story.history.entries[0].fields[2].1 = Bytes::from("changed");
+    story.history.entries[0].entry.fields[2].1 = Bytes::from("changed");
     story.is_wrong("is not what was published");
 }
 
@@ -317,7 +348,7 @@ fn a_letter_is_the_entry_whole_and_there_is_one() {
 #[test]
 fn a_letter_has_its_reason_and_its_attempts() {
     let (mut story, _) = sound();
-    let reason = story.history.letters[0].fields.len() - 3;
+    let reason = story.history.letters[0].fields.len() - 4;
     story.history.letters[0].fields[reason].1 = Bytes::from("permanent");
     story.is_wrong("buried as permanent, which it is not");
     for attempts in ["2", "4"] {
