@@ -3,6 +3,8 @@
 //! [`counted`] runs is counted, and in that not what [`uncounted`] does: callgrind knows
 //! [`callgrind_counts`] and [`callgrind_counts_not`] by their names.
 //!
+//! Why they are counted so, and when no record is compared with, is in `docs/hot-path.md`.
+//!
 //! Everything here is the same each time: ids, data, the pieces a reply comes in, and one thread that does it all.
 
 use std::hint::black_box;

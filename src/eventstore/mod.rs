@@ -4,10 +4,19 @@
 //! [`EventStore`] is the contract; [`RedisEventStore`] and, for tests, [`MemoryEventStore`] keep it. An [`Aggregate`]
 //! is a state made of its events; a [`Repository`] loads, changes and saves one.
 //!
-//! The order of things: `store.rs` is the contract, `append.rs` has what is asked for and what may become of it, `batch.rs` completes events and
-//! refuses what can't be stored before anything is sent, `public.rs` says which public stream and which key an
-//! aggregate has. `category.rs` reads the aggregates of some kinds in the order in which it all happened, and
-//! `subscription.rs` goes on from there: its sources are in `subscription_source.rs`.
+//! The order of things: `store.rs` is the contract, `redis.rs` and `memory.rs` keep it. `append.rs` has what is asked for
+//! and what may become of it, `batch.rs` completes events and refuses what can't be stored before anything is sent,
+//! `public.rs` says which public stream and which key an aggregate has.
+//!
+//! `aggregate.rs`, `loaded.rs`, `repository.rs` and `update.rs` are aggregates as a program sees them. `snapshot.rs` spares
+//! them the events before a snapshot, `decode.rs` brings a stored event to its version of today, `registered.rs` has what
+//! can be done with a kind by its name, `verify.rs` looks for what must not be in an aggregate, and `testing.rs` is for
+//! tests of what aggregates decide.
+//!
+//! `category.rs` reads the aggregates of some kinds in the order in which it all happened, and `subscription.rs` goes on
+//! from there: its sources are in `subscription_source.rs`, a position to go on from in `position.rs`.
+//!
+//! What holds between the steps in Redis is described in `docs/protocol.md`.
 
 mod aggregate;
 mod append;

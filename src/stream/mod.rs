@@ -1,5 +1,10 @@
 //! The only place that speaks Redis for the runtime: connections, the group, reading, claiming and settling. Each
-//! step of an entry's life is one command or one script here; what they mean to a worker is decided above.
+//! step of an entry's life is one command or one script here; what they mean to a worker is decided above. The steps, and
+//! what must hold between them, are described in `docs/protocol.md`.
+//!
+//! `scripts/` has one Lua script a step, `scripts/common/` what several of them share: a script that stands behind some of
+//! it says so in a line `-- Behind:`. New entries are read over a socket of its own (`reader.rs`, decoded by `resp.rs`);
+//! aggregates go over the connection of `line.rs`.
 
 mod append;
 mod breaker;

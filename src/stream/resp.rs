@@ -1,7 +1,7 @@
-//! The answers to XREADGROUP, decoded where they lie: what is in them is copied once, into blocks that a few entries
-//! share. Nothing else is read this way; the client crate's tree of values costs several allocations an entry.
-//! Nor would `redis-protocol` do, the crate kept for decoding without copying: it begins anew with every piece that
-//! comes, and its frames cost an allocation a list and two counters a string; see ARCHITECTURE.md for the figures.
+//! Decodes the replies to XREADGROUP in place: what is in them is copied once, into blocks that a few entries share.
+//! Nothing else is read this way. The client crate's tree of values costs several allocations an entry. Nor would
+//! `redis-protocol` do, the crate kept for decoding without copying: it begins anew with every piece that comes, and its
+//! frames cost an allocation a list and two counters a string. `docs/hot-path.md` has the figures.
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 
 /// The place of a module in the crate: `["worker", "run"]`.
@@ -20,6 +21,8 @@ pub struct Imports {
     pub files: BTreeMap<Module, String>,
     /// One for each pair of files, in their order.
     pub arrows: Vec<Arrow>,
+    /// The files that name the redis client.
+    pub redis: BTreeSet<String>,
     /// What can't be followed: `use` with a star outside tests.
     pub stars: Vec<String>,
 }
@@ -81,6 +84,9 @@ impl Imports {
             let star = |line| format!("{}:{line}", source.file);
             imports.stars.extend(source.stars.iter().map(star));
             for (path, line) in source.needs() {
+                if path[0] == "redis" && !source.children.contains("redis") {
+                    imports.redis.insert(source.file.clone());
+                }
                 let seen = &mut HashSet::new();
                 if let Some(to_module) = target(&sources, module, &path, seen)
                     && to_module != *module
@@ -422,14 +428,26 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
+/// Whether it is compiled for tests only.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let syn::Meta::List(list) = &attribute.meta else {
-            return false;
-        };
-        let said = list.tokens.to_string();
-        list.path.is_ident("cfg") && (said == "test" || said == "doctest")
-    })
+    let conditions = attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("cfg"))
+        .filter_map(|attribute| attribute.parse_args::<syn::Meta>().ok());
+    conditions
+        .into_iter()
+        .any(|condition| needs_tests(&condition))
+}
+
+/// `test`, `doctest`, or one of them in `all(…)`.
+fn needs_tests(condition: &syn::Meta) -> bool {
+    match condition {
+        syn::Meta::Path(path) => path.is_ident("test") || path.is_ident("doctest"),
+        syn::Meta::List(list) if list.path.is_ident("all") => list
+            .parse_args_with(Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated)
+            .is_ok_and(|all| all.iter().any(needs_tests)),
+        _ => false,
+    }
 }
 
 fn name_of(item: &syn::Item) -> Option<String> {

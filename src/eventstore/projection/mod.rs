@@ -1,8 +1,9 @@
 //! Projections: views that are made from the events of aggregates, and can be made anew from them.
 //!
 //! [`Projection`] is what a user writes, [`View`] what it is given to write to. `registered.rs` is one without its
-//! types; `partition.rs` knows how far one public stream is and makes batches of what comes, `runner.rs` runs the
-//! partitions of a projection within a worker, `quarantine.rs` knows what to do where those who ran one have died.
+//! types; `batch.rs` says what entries do to a view and which are bad. `partition.rs` knows how far one public stream is,
+//! `catch_up.rs` reads what that no longer has, and `runner.rs` runs the partitions of a projection within a worker.
+//! `quarantine.rs` knows what to do if those who ran one have died, and `rebuild.rs` builds a view anew.
 //!
 //! A view and how far it is are one in Redis: each batch writes both, in one step that does nothing where another has
 //! been before it. So whatever dies in between, every event is in the view once.
