@@ -38,6 +38,7 @@ mod redis;
 #[cfg(feature = "config")]
 mod resilience;
 mod secret;
+mod setters;
 #[cfg(feature = "config")]
 mod settings;
 #[cfg(feature = "config")]
@@ -64,6 +65,14 @@ pub use settings::{
     RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
 };
 pub(crate) use stream_name::{check_stream, stream_name};
+
+#[cfg(feature = "config")]
+use serde::Serialize;
+#[cfg(feature = "config")]
+use serde::de::DeserializeOwned;
+
+#[cfg(feature = "config")]
+use crate::error::{Error, ErrorKind, Result};
 
 #[cfg(all(test, feature = "config"))]
 mod properties;
@@ -118,6 +127,48 @@ impl Settings {
         } else {
             Err(ConfigError::new(problems))
         }
+    }
+
+    /// `[app]`, the user's own, as a type of theirs.
+    ///
+    /// ```
+    /// # use streamhand::Settings;
+    /// #[derive(serde::Deserialize)]
+    /// struct App {
+    ///     greeting: String,
+    /// }
+    ///
+    /// let settings = Settings::from_toml_str("[app]\ngreeting = \"hello\"").unwrap();
+    /// let app: App = settings.app().unwrap();
+    /// assert_eq!(app.greeting, "hello");
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where it is not what the type wants. Texts are not quoted: they may be secrets.
+    pub fn app<T: DeserializeOwned>(&self) -> Result<T> {
+        let app = toml::Value::Table(self.app.clone());
+        app.try_into().map_err(|error: toml::de::Error| {
+            let message = hidden::without_texts(error.message());
+            Error::new(
+                ErrorKind::Invalid,
+                format!("the settings in [app]: {message}"),
+            )
+        })
+    }
+
+    /// The same settings, with `app` as `[app]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where `app` can't be written as a table of TOML.
+    pub fn with_app<T: Serialize>(mut self, app: &T) -> Result<Self> {
+        self.app = toml::Table::try_from(app).map_err(|error| {
+            let message = hidden::without_texts(&error.to_string());
+            Error::new(
+                ErrorKind::Invalid,
+                format!("what is to be [app] is no table of TOML: {message}"),
+            )
+        })?;
+        Ok(self)
     }
 
     /// What is in force, as TOML, with the secrets hidden: passwords, and every value of `[app]`, where only the user

@@ -180,7 +180,7 @@ impl Block {
 }
 
 /// Names and values of an entry's fields.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Iter<'a> {
     fields: &'a Fields,
     places: Range<usize>,

@@ -46,6 +46,7 @@ use crate::upcast::Upcasters;
 /// # registry(Db);
 /// ```
 #[derive(Default)]
+#[must_use]
 pub struct Registry {
     routes: HashMap<String, Route>,
     ignored: HashMap<String, &'static Location<'static>>,

@@ -20,6 +20,10 @@
 //! environment, `eventstore` adds aggregates, projections and subscriptions. Each has the one before it:
 //! `cli` → `worker` → `eventstore` → `config`.
 //!
+//! The crates whose types appear here are re-exported in the version that is used: [`serde`], [`serde_json`], [`tower`]
+//! for layers, [`redis`] and [`deadpool_redis`] for [`Context::redis`], [`tokio_util`] for [`Context::token`],
+//! [`futures_util`] for lists that are streams, and [`cli::clap`].
+//!
 //! ```no_run
 //! use streamhand::{Context, Event, Failure, Registry};
 //!
@@ -42,7 +46,7 @@
 //! }
 //! ```
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![warn(missing_docs, missing_debug_implementations)]
 // Each feature leaves unused what the next one needs: of what speaks to Redis, a publisher does little.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
@@ -100,6 +104,11 @@ pub mod unstable;
 mod upcast;
 #[cfg(feature = "worker")]
 mod worker;
+
+// Crates that appear in this one's public face, in the version that is used here.
+#[cfg(feature = "worker")]
+pub use tower;
+pub use {deadpool_redis, futures_util, redis, serde, serde_json, tokio_util};
 
 #[cfg(feature = "worker")]
 pub use breaker::{Breaker, CallError};

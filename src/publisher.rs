@@ -10,14 +10,16 @@ pub(crate) use once::once_within;
 pub use scheduled::{Scheduled, ScheduledEvent, ScheduledEvents};
 pub(crate) use scheduled::{after, at_time};
 
+use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::{self, Encodable, Format};
-use crate::config::RedisSettings;
-use crate::config::check_stream;
+use crate::config::{RedisSettings, RedisUrl, check_stream};
+use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope, Event, demand, envelope_of, with_id};
 use crate::event_type;
@@ -30,13 +32,38 @@ use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnec
 /// first, which has its id from then on, and publish a clone of it: a repeat has the same id, which tells handlers that it
 /// is the same event. Of many events the [error](PublishError) has those that are not known to be in.
 #[derive(Clone)]
+#[must_use]
 pub struct Publisher {
     pool: Pool,
     format: Format,
     source: Option<Arc<str>>,
+    timeout: Option<Duration>,
 }
 
 impl Publisher {
+    /// A publisher for the server at `url`, which is asked for its version now.
+    ///
+    /// ```no_run
+    /// # use streamhand::Publisher;
+    /// # async fn example() -> streamhand::Result<()> {
+    /// let publisher = Publisher::connect("redis://127.0.0.1:6379").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where the address is not one (see [`RedisUrl`]), and as [`redis`](Self::redis) where the
+    /// server can't be reached or used.
+    pub async fn connect<U>(url: U) -> Result<Self>
+    where
+        U: TryInto<RedisUrl>,
+        U::Error: Into<Error>,
+    {
+        let url = url.try_into().map_err(Into::into)?;
+        let publisher = Self::new(&RedisSettings::new(url))?;
+        publisher.redis().await?;
+        Ok(publisher)
+    }
+
     /// A publisher with connections of its own, made when they are needed.
     ///
     /// # Errors
@@ -52,12 +79,21 @@ impl Publisher {
             pool,
             format: Format::default(),
             source: None,
+            timeout: None,
         }
     }
 
     /// The same publisher, encoding data as `format` (MessagePack where this is not called).
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
+        self
+    }
+
+    /// The same publisher, whose calls take so long at most, waiting for a connection included; publishing many events is
+    /// one call. Without it a connection is waited for 10 s, and each answer as long. What was sent by then may be done
+    /// all the same: of many events [`PublishError`] has which those are.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -172,9 +208,14 @@ impl Publisher {
             .iter()
             .map(|envelope| Addition::new(envelope, how))
             .collect();
-        self.pool
-            .append(stream, how, &additions, stop, appended)
-            .await;
+        let sent = self.pool.append(stream, how, &additions, stop, appended);
+        let in_time = self.within(async {
+            sent.await;
+            Ok(())
+        });
+        if let Err(late) = in_time.await {
+            appended.broken = Some(late);
+        }
     }
 
     /// The envelope that [`publish`](Self::publish) would make of an event. It has an id, so that publishing it once
@@ -192,7 +233,21 @@ impl Publisher {
     /// # Errors
     /// Where Redis can't be reached.
     pub async fn redis(&self) -> Result<PooledConnection> {
-        self.pool.get().await
+        self.within(self.pool.get()).await
+    }
+
+    /// What comes of a call, if it does in time.
+    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(timeout) = self.timeout else {
+            return call.await;
+        };
+        tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            let timeout = duration::format(timeout);
+            Err(Error::new(
+                ErrorKind::Unreachable,
+                format!("Redis has not done what it was asked for within {timeout}, the publisher's timeout"),
+            ))
+        })
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -220,6 +275,17 @@ impl Publisher {
             (None, Some(source)) => envelope.with("source", &**source),
             _ => envelope,
         }
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("address", &self.pool.address())
+            .field("format", &self.format)
+            .field("source", &self.source)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 

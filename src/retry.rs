@@ -9,6 +9,8 @@ use std::time::Duration;
 ///
 /// [grpc]: https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
+#[non_exhaustive]
 pub struct Backoff {
     /// The wait after the first failed attempt, before the jitter.
     pub initial: Duration,
@@ -33,6 +35,34 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Waits that begin at `initial`, and are else as those of [`default`](Self::default).
+    pub fn new(initial: Duration) -> Self {
+        Backoff {
+            initial,
+            ..Self::default()
+        }
+    }
+
+    /// The same backoff with `initial`.
+    pub fn initial(self, initial: Duration) -> Self {
+        Backoff { initial, ..self }
+    }
+
+    /// The same backoff with `factor`.
+    pub fn factor(self, factor: f64) -> Self {
+        Backoff { factor, ..self }
+    }
+
+    /// The same backoff with `max`.
+    pub fn max(self, max: Duration) -> Self {
+        Backoff { max, ..self }
+    }
+
+    /// The same backoff with `jitter`.
+    pub fn jitter(self, jitter: f64) -> Self {
+        Backoff { jitter, ..self }
+    }
+
     /// The wait after `failed_attempts` attempts have failed, the first one counting 1:
     /// `initial · factor^(failed_attempts − 1)`, at most `max`, times a factor from
     /// `[1 − jitter, 1 + jitter]` picked by `random`, which is uniform in `[0, 1]`.

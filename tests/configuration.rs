@@ -28,12 +28,17 @@ fn worker() {
 }
 
 async fn made(settings: Settings) -> Result<Registry, String> {
-    let greeting = settings.app.get("greeting");
-    if greeting.is_some_and(|greeting| !greeting.is_str()) {
+    #[derive(serde::Deserialize)]
+    struct App {
+        greeting: Option<serde_json::Value>,
+        twice: Option<serde_json::Value>,
+    }
+    let app: App = settings.app().map_err(|error| error.to_string())?;
+    if app.greeting.is_some_and(|greeting| !greeting.is_string()) {
         return Err("app.greeting is no text".to_owned());
     }
     let registry = Registry::new().on(jobs::handle);
-    Ok(match settings.app.contains_key("twice") {
+    Ok(match app.twice.is_some() {
         true => registry.on(jobs::handle),
         false => registry,
     })

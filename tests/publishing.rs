@@ -1,11 +1,12 @@
 //! Events are published in their order and counted from Redis' answers; what is wrong is said before it is sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use streamhand::{Envelope, ErrorKind, Format};
+use streamhand::config::RedisUrl;
+use streamhand::{Envelope, ErrorKind, Format, Published, Publisher};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Cli, Server, entries, eventually, publisher};
+use crate::support::{Cli, Exchange, Proxy, Server, entries, eventually, publisher};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,7 +91,7 @@ on_both_servers! {
     async fn envelopes_keep_what_they_say(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
-        let lines = r#"{"type":"order.created","data":{"a":1},"id":"e-1","source":"crm","subject":"o-1","time":"2026-01-31T12:00:00Z","schemaversion":2,"traceparent":"00-01-02-03","tenant":"t-1"}
+        let lines = r#"{"type":"order.created","data":{"a":1},"id":"e-1","source":"crm","subject":"o-1","time":"2026-01-31T12:00:00Z","schemaversion":2,"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tenant":"t-1"}
 {"type":"order.shipped","data":null,"datacontenttype":"application/json"}"#;
         let told = cli.run_with(&["publish", "orders", "--envelopes", "--source", "shop", "--json"], lines.as_bytes()).await.json();
         assert_eq!(told["published"], 2);
@@ -100,7 +101,7 @@ on_both_servers! {
         let full = &events[0];
         assert_eq!((&full.id()[..], full.source(), full.subject()), ("e-1", Some("crm"), Some("o-1")));
         assert_eq!((full.field("time"), full.version()), (Some("2026-01-31T12:00:00Z"), 2));
-        assert_eq!((full.traceparent(), full.field("tenant")), (Some("00-01-02-03"), Some("t-1")));
+        assert_eq!((full.traceparent(), full.field("tenant")), (Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some("t-1")));
         assert_eq!(full.decode_data::<serde_json::Value>().unwrap(), serde_json::json!({"a": 1}));
         assert_eq!(events[1].event_type(), "order.shipped");
         assert_eq!((events[1].data(), events[1].source()), (&b"null"[..], Some("shop")));
@@ -209,5 +210,42 @@ on_both_servers! {
         child.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
         assert_eq!(out, "published 3\n");
         assert!(child.wait().await.unwrap().success());
+    }
+    async fn a_publisher_is_made_of_an_address_and_says_at_once_that_nobody_is_there(server: Server) {
+        let publisher = Publisher::connect(server.url()).await.unwrap();
+        publisher.publish_envelope("orders", Envelope::new("order.created")).await.unwrap();
+        let url: RedisUrl = server.url().parse().unwrap();
+        assert!(Publisher::connect(url).await.is_ok());
+        let kind = |refused: streamhand::Result<Publisher>| refused.unwrap_err().kind();
+        assert_eq!(kind(Publisher::connect("localhost").await), ErrorKind::Invalid);
+        // Nobody listens at a port that was just given back.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(kind(Publisher::connect(format!("redis://{free}")).await), ErrorKind::Unreachable);
+    }
+
+    async fn a_publisher_with_a_timeout_gives_up_in_time_and_says_what_was_sent(server: Server) {
+        let proxy = Proxy::start(server.port()).await;
+        let publisher = Publisher::connect(proxy.url()).await.unwrap().timeout(Duration::from_millis(300));
+        let events = || [Envelope::new("order.created"), Envelope::new("order.paid")];
+        publisher.publish_envelopes("orders", events()).await.unwrap();
+        // The server does what it is asked, and its answers do not come.
+        let caught = proxy.hold_reply(Exchange::of("XADD"));
+        let began = Instant::now();
+        let late = publisher.publish_envelopes("orders", events()).await.unwrap_err();
+        caught.within(PATIENCE).await;
+        proxy.pause_replies();
+        let scheduled = publisher.cancel_scheduled("orders", "e-1").await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!((late.kind(), scheduled.kind()), (ErrorKind::Unreachable, ErrorKind::Unreachable));
+        assert!(late.to_string().contains("within 300ms, the publisher's timeout"), "{late}");
+        assert!(late.events().all(|(_, fate)| matches!(fate, Published::Unknown)), "{late:?}");
+        assert_eq!(late.into_rest().len(), 2);
+        proxy.resume_replies();
+        let mut redis = server.connect().await;
+        eventually(PATIENCE, "what was sent to be in", async || entries(&mut redis, "orders").await.len() == 4).await;
+        eventually(PATIENCE, "the publisher to be of use again", async || {
+            publisher.publish_envelopes("orders", events()).await.is_ok()
+        })
+        .await;
     }
 }

@@ -51,11 +51,8 @@ impl Rig {
             None => (None, redis),
             Some(program) => {
                 let server = PrivateServer::start(program).await?;
-                let url = RedisUrl::parse(&server.url()).map_err(CommandError::failed)?;
-                let redis = RedisSettings {
-                    url,
-                    ..RedisSettings::default()
-                };
+                let url = RedisUrl::parse(&server.url())?;
+                let redis = RedisSettings::new(url);
                 (Some(server), redis)
             }
         };

@@ -27,6 +27,7 @@ mod stop;
 mod terminal;
 mod text;
 
+pub use clap;
 pub use failure::CommandError;
 pub use private_server::PrivateServer;
 pub use program::{Command, Program};

@@ -4,6 +4,7 @@
 //! A process that is killed drops nothing. So a small shell, the janitor, reads from a pipe that it never gets
 //! anything from: when the pipe ends, this process has, and the janitor takes away what it has left.
 
+use std::fmt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,14 @@ pub struct PrivateServer {
     janitor: Child,
     /// None where it could not be started.
     server: Option<Child>,
+}
+
+impl fmt::Debug for PrivateServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateServer")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PrivateServer {

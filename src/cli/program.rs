@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::config::Settings;
 use crate::handler::Registry;
 
 /// A program: the commands of this library with your handlers, and your own commands beside them.
+#[must_use]
 pub struct Program {
     registry: RegistryMaker,
     commands: Vec<Command>,
@@ -27,9 +29,27 @@ pub struct Program {
 }
 
 /// A command of your own.
+#[must_use]
 pub struct Command {
     clap: clap::Command,
     run: Box<dyn FnOnce(Settings, clap::ArgMatches) -> CommandFuture>,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("name", &self.clap.get_name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program")
+            .field("commands", &self.commands)
+            .field("app_shown", &self.app_shown)
+            .finish_non_exhaustive()
+    }
 }
 
 type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;

@@ -18,6 +18,7 @@ use super::{CommandError, stderr};
 const SAME: Duration = Duration::from_secs(1);
 
 /// Ends when the process is told to stop. Made by [`told_to_stop`].
+#[derive(Debug)]
 pub struct ToldToStop(oneshot::Receiver<()>);
 
 /// Begins to listen to SIGTERM, SIGINT and SIGHUP, for as long as the process lives: the first of them ends what this

@@ -43,6 +43,7 @@ impl std::error::Error for ConfigError {}
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
     pub(super) kind: ProblemKind,
     pub(super) origin: Origin,
@@ -153,6 +154,7 @@ impl fmt::Display for Origin {
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Position {
     /// The line, the first one being 1.
     pub line: usize,

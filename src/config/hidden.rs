@@ -96,3 +96,13 @@ mod tests {
         "#);
     }
 }
+
+/// A message of a parser without the texts it quotes, which may be secrets.
+pub(super) fn without_texts(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}{HIDDEN}{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}

@@ -12,6 +12,7 @@ use crate::duration;
 
 /// What a stream is trimmed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Retention {
     /// `"acked"`: what every group has settled goes.
     Acked,
@@ -21,6 +22,7 @@ pub enum Retention {
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Keep {
     /// `"7d"`: what is not older.
     For(Duration),

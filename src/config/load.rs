@@ -20,6 +20,7 @@ use super::{RedisSettings, Settings, exposed, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sources {
     /// The file that was asked for; an error where it is not there.
     pub file: Option<PathBuf>,

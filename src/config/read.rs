@@ -31,7 +31,7 @@ pub(super) fn known() -> Vec<KeyPath> {
         problems: Vec::new(),
         known: Vec::new(),
     };
-    reader.settings();
+    let _ = reader.settings();
     reader.known
 }
 

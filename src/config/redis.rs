@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use super::secret::{RedisUrl, Secret};
+use super::setters::setters;
 
 /// `[redis]`: the server, and how to log in.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
+#[non_exhaustive]
 pub struct RedisSettings {
     /// Where it is; `redis://127.0.0.1:6379`. It may carry a user and a password; `username` and
     /// `password` win over them.
@@ -42,3 +45,21 @@ impl Default for RedisSettings {
         }
     }
 }
+
+impl RedisSettings {
+    /// The server at `url`, with the defaults.
+    pub fn new(url: RedisUrl) -> Self {
+        Self::default().url(url)
+    }
+}
+
+setters!(RedisSettings {
+    plain url: RedisUrl,
+    some_into username: String,
+    some_into password: Secret,
+    some_into password_file: PathBuf,
+    some_into tls_ca: PathBuf,
+    some_into tls_cert: PathBuf,
+    some_into tls_key: PathBuf,
+    plain pool_size: usize,
+});

@@ -1,14 +1,17 @@
 //! What may be set of a handler so that it, and the services behind it, are not overrun: circuit breakers and rates.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use super::nearest;
+use super::setters::setters;
 use super::value::{Given, Refusal, Setting, invalid, one_of, text};
 use crate::duration;
+use crate::error::{Error, ErrorKind};
 
 /// Most that may start at once, in parts of what may start in a second, or in the rate's own time where that is less:
 /// a burst is a tenth of a second's worth, so that no second has much more than its due.
@@ -16,6 +19,8 @@ const BURST_PART: Duration = Duration::from_millis(100);
 
 /// `circuit_breaker` of a handler, or `[breakers.payments]` for calls to a service: when it opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct BreakerSettings {
     /// Whether there is one; a handler says `false` that is to have none where `[defaults]` has one.
     pub enabled: bool,
@@ -59,6 +64,7 @@ impl Default for BreakerSettings {
 /// Whose breaker it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum BreakerScope {
     /// `"worker"`: each worker's by itself. One that starts takes over what another of the group has left open.
     #[default]
@@ -69,6 +75,8 @@ pub enum BreakerScope {
 
 /// Which failures of a handler its circuit breaker counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
 pub struct Counts {
     /// `"error"`: an error that means a retry.
     pub error: bool,
@@ -90,6 +98,25 @@ impl Default for Counts {
         }
     }
 }
+
+setters!(BreakerSettings {
+    plain enabled: bool,
+    plain failures: u32,
+    plain failure_rate: f64,
+    plain window: Duration,
+    plain minimum: u32,
+    plain open_for: Duration,
+    plain probes: u32,
+    plain scope: BreakerScope,
+    plain counts: Counts,
+});
+
+setters!(Counts {
+    plain error: bool,
+    plain timeout: bool,
+    plain panic: bool,
+    plain permanent: bool,
+});
 
 impl Counts {
     pub(super) const NAMES: [&'static str; 4] = ["error", "timeout", "panic", "permanent"];
@@ -128,6 +155,8 @@ impl Serialize for Counts {
 
 /// How often a handler may start: `"100/s"`, `"30/m"`, `"1000/h"`, `"5/10s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
 pub struct Rate {
     /// So many times,
     pub count: u32,
@@ -136,6 +165,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So many times in so long.
+    pub const fn new(count: u32, per: Duration) -> Self {
+        Rate { count, per }
+    }
+
     /// The time one start takes up.
     pub(crate) fn interval(self) -> Duration {
         (self.per / self.count.max(1)).max(Duration::from_nanos(1))
@@ -167,6 +201,15 @@ impl Rate {
     }
 }
 
+/// As the configuration has it.
+impl FromStr for Rate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse(text).map_err(|why| Error::new(ErrorKind::Invalid, why))
+    }
+}
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per = duration::format(self.per).to_string();
@@ -183,6 +226,7 @@ impl Serialize for Rate {
 /// Whose starts a handler's rate counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RateScope {
     /// `"worker"`: each worker's by itself.
     #[default]

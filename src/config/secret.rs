@@ -1,9 +1,12 @@
 //! Values that are never printed: a password, and a Redis URL that may carry one.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// What stands in the place of a secret.
 pub(super) const HIDDEN: &str = "***";
@@ -21,6 +24,12 @@ impl Secret {
     /// The text itself.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(secret: T) -> Self {
+        Secret::new(secret)
     }
 }
 
@@ -59,8 +68,14 @@ impl RedisUrl {
     /// stand for `redis`. No port means 6379. `?protocol=` is accepted and has no effect: this speaks RESP2.
     ///
     /// # Errors
-    /// What is wrong with the text, without quoting it, since any part may be a misplaced secret.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`ErrorKind::Invalid`]: what is wrong with the text, without quoting it, since any part may be a misplaced secret.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::checked(text)
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("the address of Redis {why}")))
+    }
+
+    /// The same; the error is the end of a sentence about the text.
+    pub(super) fn checked(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| {
             let error = match error {
                 url::ParseError::RelativeUrlWithoutBase => "it has no scheme".to_owned(),
@@ -109,6 +124,42 @@ impl RedisUrl {
     /// Whether it carries a password.
     pub fn has_password(&self) -> bool {
         self.password
+    }
+}
+
+/// As [`RedisUrl::parse`].
+impl FromStr for RedisUrl {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// As [`RedisUrl::parse`].
+impl TryFrom<&str> for RedisUrl {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// As [`RedisUrl::parse`].
+impl TryFrom<&String> for RedisUrl {
+    type Error = Error;
+
+    fn try_from(text: &String) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+/// As [`RedisUrl::parse`].
+impl TryFrom<String> for RedisUrl {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
     }
 }
 
@@ -274,7 +325,7 @@ mod tests {
             "unix:///run/redis.sock",
             "redis+unix:///run/redis.sock?db=2&user=worker&pass=x",
         ] {
-            let url = RedisUrl::parse(text).expect(text);
+            let url = RedisUrl::checked(text).expect(text);
             assert_eq!(url.expose(), text);
         }
     }
@@ -291,7 +342,7 @@ mod tests {
             "redis://host:6379",
         ]
         .map(|text| {
-            let url = RedisUrl::parse(text).expect(text);
+            let url = RedisUrl::checked(text).expect(text);
             assert_eq!(format!("{url:?}"), format!("{:?}", url.to_string()));
             url.to_string()
         })
@@ -333,7 +384,7 @@ mod tests {
             "unix:///run/redis.sock?db=hunter2",
             "unix:///run/redis.sock#hunter2",
         ]
-        .map(|text| RedisUrl::parse(text).expect_err(text))
+        .map(|text| RedisUrl::checked(text).expect_err(text))
         .join("\n");
         assert!(!refusals.contains("hunter2"), "{refusals}");
         insta::assert_snapshot!(refusals, @r#"

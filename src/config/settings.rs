@@ -10,6 +10,7 @@ use super::hidden;
 use super::keep::{Keep, Retention};
 use super::redis::RedisSettings;
 use super::resilience::{BreakerSettings, Rate, RateScope};
+use super::setters::setters;
 use super::value::{Given, Refusal, Setting, one_of};
 use crate::duration;
 use crate::retry::Backoff;
@@ -18,6 +19,8 @@ use crate::retry::Backoff;
 ///
 /// `Debug` and [`Settings::to_toml`] hide the secrets.
 #[derive(Clone, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct Settings {
     /// `[redis]`: the server.
     pub redis: RedisSettings,
@@ -40,12 +43,12 @@ pub struct Settings {
     pub streams: BTreeMap<String, StreamSettings>,
     /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
     pub dead_letters: DeadLetterSettings,
-    /// `[app]`: the user's own, not looked into. Its values are shown by `Debug` and serde as `***`.
+    /// `[app]`: the user's own, not looked into: see [`Settings::app`]. Its values are shown by `Debug` and serde as `***`.
     #[serde(
         serialize_with = "hidden::serialize_app",
         skip_serializing_if = "toml::Table::is_empty"
     )]
-    pub app: toml::Table,
+    pub(crate) app: toml::Table,
 }
 
 impl Settings {
@@ -142,6 +145,8 @@ impl fmt::Debug for Settings {
 
 /// `[worker]`: what a worker reads, and how much of it at once.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct WorkerSettings {
     /// The consumer group whose workers share the entries; `fulfilment`.
     pub group: String,
@@ -187,6 +192,7 @@ impl Default for WorkerSettings {
 /// What becomes of an entry whose type nobody handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Unhandled {
     /// `"bury"`: it goes to the dead letters once `unhandled_after` has passed.
     Bury,
@@ -197,6 +203,7 @@ pub enum Unhandled {
 /// Where a group begins that is new to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Start {
     /// `"beginning"`: with the oldest entry.
     Beginning,
@@ -206,6 +213,8 @@ pub enum Start {
 
 /// `[retry]`: how often and how soon a failed entry is tried again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct RetrySettings {
     /// Attempts at most, the first one counting; 5.
     pub max_attempts: u32,
@@ -218,6 +227,7 @@ pub struct RetrySettings {
 /// What becomes of an entry whose worker dies in its last attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnCrash {
     /// `"run_again"`: it runs once more, with nothing else starting beside it, for something else may have killed its
     /// worker. That run is a crash check and no attempt; whatever comes of it, it is the last one.
@@ -240,6 +250,8 @@ impl Default for RetrySettings {
 
 /// `[handlers."order.created"]` or `[defaults]`: what is unset is inherited.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct HandlerSettings {
     /// How long an attempt may take; 5 min.
     #[serde(serialize_with = "duration::serialize_option")]
@@ -270,6 +282,8 @@ pub struct HandlerSettings {
 
 /// `[streams.orders]`: what is unset is inherited from `[worker]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct StreamSettings {
     /// Where a group begins that is new to this stream.
     pub start: Option<Start>,
@@ -281,6 +295,8 @@ pub struct StreamSettings {
 
 /// `[projections."orders-by-status"]`: one projection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct ProjectionSettings {
     /// What becomes of an event that can't be applied; it is buried.
     pub on_bad_event: Option<OnBadEvent>,
@@ -289,6 +305,7 @@ pub struct ProjectionSettings {
 /// What becomes of an event that a projection can't apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OnBadEvent {
     /// `"bury"`: it goes to the dead letters, and the projection goes on.
     #[default]
@@ -299,6 +316,8 @@ pub enum OnBadEvent {
 
 /// `[dead_letters]`: those of every stream, each for itself.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
 pub struct DeadLetterSettings {
     /// What is kept of them; unset, all are.
     pub keep: Option<Keep>,
@@ -315,8 +334,96 @@ impl Default for DeadLetterSettings {
     }
 }
 
+setters!(Settings {
+    plain redis: RedisSettings,
+    plain worker: WorkerSettings,
+    plain retry: RetrySettings,
+    plain defaults: HandlerSettings,
+    plain dead_letters: DeadLetterSettings,
+});
+
+impl Settings {
+    /// The same settings, with these for the handler of `event_type`.
+    pub fn handler(mut self, event_type: impl Into<String>, settings: HandlerSettings) -> Self {
+        self.handlers.insert(event_type.into(), settings);
+        self
+    }
+
+    /// The same settings, with these for the circuit breaker of that name.
+    pub fn breaker(mut self, name: impl Into<String>, settings: BreakerSettings) -> Self {
+        self.breakers.insert(name.into(), settings);
+        self
+    }
+
+    /// The same settings, with these for the projection of that name.
+    pub fn projection(mut self, name: impl Into<String>, settings: ProjectionSettings) -> Self {
+        self.projections.insert(name.into(), settings);
+        self
+    }
+
+    /// The same settings, with these for the stream of that name.
+    pub fn stream(mut self, name: impl Into<String>, settings: StreamSettings) -> Self {
+        self.streams.insert(name.into(), settings);
+        self
+    }
+}
+
+setters!(WorkerSettings {
+    into group: String,
+    plain concurrency: usize,
+    plain prefetch: usize,
+    plain lease: Duration,
+    plain drain: Duration,
+    plain unhandled: Unhandled,
+    plain unhandled_after: Duration,
+    plain start: Start,
+});
+
+impl WorkerSettings {
+    /// The same settings with `streams`, in place of those that were there.
+    pub fn streams<S: Into<String>>(mut self, streams: impl IntoIterator<Item = S>) -> Self {
+        self.streams = streams.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+setters!(RetrySettings {
+    plain max_attempts: u32,
+    plain backoff: Backoff,
+    plain on_crash: OnCrash,
+});
+
+setters!(HandlerSettings {
+    some timeout: Duration,
+    some grace: Duration,
+    some max_attempts: u32,
+    some backoff: Backoff,
+    some on_crash: OnCrash,
+    some concurrency: usize,
+    some rate: Rate,
+    some rate_scope: RateScope,
+    some circuit_breaker: BreakerSettings,
+    some deduplicate: Duration,
+});
+
+setters!(StreamSettings {
+    some start: Start,
+    some retention: Retention,
+    some force: bool,
+});
+
+setters!(ProjectionSettings {
+    some on_bad_event: OnBadEvent,
+});
+
+setters!(DeadLetterSettings {
+    some keep: Keep,
+    plain warn_at: u64,
+});
+
 /// What holds for one handler, everything inherited. See [`Settings::policy`].
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HandlerPolicy {
     /// How long an attempt may take.
     pub timeout: Duration,

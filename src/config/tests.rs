@@ -1,5 +1,6 @@
 //! Where settings come from, which of them wins, and how they are shown.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -361,4 +362,92 @@ token = "hunter2"
     [app]
     token = "***"
     "#);
+}
+
+#[test]
+fn a_program_makes_settings_as_a_file_does() {
+    let text = "[redis]\nurl = \"redis://redis.internal\"\npassword = \"hunter2\"\npool_size = 8\n\
+                [worker]\ngroup = \"billing\"\nstreams = [\"orders\", \"payments\"]\nlease = \"10s\"\n\
+                [retry]\nmax_attempts = 3\nbackoff = { initial = \"2s\", factor = 3.0 }\n\
+                [handlers.\"order.created\"]\ntimeout = \"5s\"\nrate = \"100/s\"\nmax_attempts = 2\n\
+                [breakers.payments]\nfailures = 9\n[streams.orders]\nretention = \"acked\"\n\
+                [dead_letters]\nwarn_at = 7\n[app]\ngreeting = \"hello\"\n";
+    let file = Settings::from_toml_str(text).expect("right settings");
+    let url: RedisUrl = "redis://redis.internal".parse().expect("a URL");
+    let seconds = Duration::from_secs;
+    let handler = HandlerSettings::default()
+        .timeout(seconds(5))
+        .rate("100/s".parse().expect("a rate"))
+        .max_attempts(2);
+    let made = Settings::default()
+        .redis(RedisSettings::new(url).password("hunter2").pool_size(8))
+        .worker(
+            WorkerSettings::default()
+                .group("billing")
+                .streams(["orders", "payments"])
+                .lease(seconds(10)),
+        )
+        .retry(
+            RetrySettings::default()
+                .max_attempts(3)
+                .backoff(Backoff::new(seconds(2)).factor(3.0)),
+        )
+        .handler("order.created", handler)
+        .breaker("payments", BreakerSettings::default().failures(9))
+        .stream(
+            "orders",
+            StreamSettings::default().retention(Retention::Acked),
+        )
+        .dead_letters(DeadLetterSettings::default().warn_at(7))
+        .with_app(&BTreeMap::from([("greeting", "hello")]))
+        .expect("a table");
+    assert_eq!(made, file);
+    assert_eq!(made.check(), Ok(()));
+}
+
+#[test]
+fn what_the_user_has_set_of_their_own_comes_as_their_type_and_is_not_quoted() {
+    #[derive(Debug, serde::Deserialize)]
+    struct App {
+        port: u16,
+    }
+    let app = |text: &str| {
+        Settings::from_toml_str(text)
+            .expect("right settings")
+            .app::<App>()
+    };
+    assert_eq!(app("[app]\nport = 26").expect("an App").port, 26);
+    let refusals = [
+        app("[app]\nport = \"hunter2\""),
+        app("[app]\nports = \"hunter2\""),
+        app(""),
+    ]
+    .map(|refused| refused.expect_err("no App"));
+    for refused in &refusals {
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+    }
+    let refusals = refusals.map(|refused| refused.to_string()).join("\n");
+    insta::assert_snapshot!(refusals, @r#"
+    the settings in [app]: invalid type: string ***, expected u16
+    the settings in [app]: missing field `port`
+    the settings in [app]: missing field `port`
+    "#);
+    let error = Settings::default().with_app(&17).expect_err("no table");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn an_address_is_read_and_refused_without_quoting_it() {
+    let url: RedisUrl = "redis://:hunter2@redis.internal".parse().expect("a URL");
+    assert_eq!(url.expose(), "redis://:hunter2@redis.internal");
+    for refused in ["hunter2", "http://:hunter2@redis.internal"] {
+        let error = refused.parse::<RedisUrl>().expect_err(refused);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error.to_string().starts_with("the address of Redis "),
+            "{error}"
+        );
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
 }

@@ -60,7 +60,7 @@ impl Setting for PathBuf {
 impl Setting for RedisUrl {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         let text = text(given, "a URL in quotes, as in \"redis://127.0.0.1:6379\"")?;
-        RedisUrl::parse(text).map_err(invalid)
+        RedisUrl::checked(text).map_err(invalid)
     }
 }
 

@@ -8,6 +8,7 @@
 //! their turn are given up, and read again when it comes.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
 
 use super::events::StoredEvent;
 use super::id::{AggregateId, is_kind};
@@ -65,6 +66,17 @@ pub struct History {
     usual: usize,
 }
 
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History")
+            .field("kinds", &self.kinds)
+            .field("partition", &self.partition)
+            .field("after", &self.after)
+            .field("up_to", &self.up_to)
+            .finish_non_exhaustive()
+    }
+}
+
 /// When an aggregate's turn is. An aggregate that SCAN brings twice has the same one.
 type Turn = (EntryId, AggregateId);
 
@@ -76,6 +88,15 @@ pub struct Aggregates {
     scan: Scan,
     seen: HashSet<AggregateId>,
     page: Vec<AggregateId>,
+}
+
+impl fmt::Debug for Aggregates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aggregates")
+            .field("kind", &self.kind)
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedisEventStore {

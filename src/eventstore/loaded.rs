@@ -7,6 +7,7 @@ use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::event::with_id;
+use std::fmt;
 
 /// An aggregate, loaded by a [`Repository`](super::Repository): its state, its version, and events that are not stored
 /// yet. Those stay until a save has succeeded, each with its id: a save that failed, or was not waited for, can be
@@ -23,6 +24,17 @@ pub struct Loaded<A> {
     /// The version of its last snapshot, as far as is known here.
     pub(super) snapshot: u64,
     format: Format,
+}
+
+impl<A: fmt::Debug> fmt::Debug for Loaded<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .field("state", &self.state)
+            .field("uncommitted", &self.uncommitted)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: Aggregate> Loaded<A> {

@@ -1,6 +1,7 @@
 //! Aggregates in this process' memory, for tests: the same contract, no Redis.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::EventStore;
@@ -34,6 +35,14 @@ use crate::sync::lock;
 pub struct MemoryEventStore {
     public: PublicStreams,
     kept: Arc<Mutex<Kept>>,
+}
+
+impl fmt::Debug for MemoryEventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEventStore")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]

@@ -13,12 +13,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
 use crate::publisher::Publisher;
 use crate::stream::{At, Connector, EventsAppended, EventsFor, KeptSnapshot, Line, Pool};
+use std::fmt;
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
 pub struct RedisEventStore {
     pub(super) line: Line,
     public: PublicStreams,
+}
+
+impl fmt::Debug for RedisEventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisEventStore")
+            .field("public", &self.public)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RedisEventStore {

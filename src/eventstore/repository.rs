@@ -1,5 +1,6 @@
 //! Loads aggregates and saves them, with optimistic concurrency.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::atomic::Ordering;
@@ -48,6 +49,17 @@ pub struct Repository<A, S = RedisEventStore> {
     upcasters: Arc<RwLock<Upcasters>>,
     pub(super) snapshots: Option<Arc<Snapshots<A>>>,
     of: PhantomData<fn() -> A>,
+}
+
+impl<A, S: fmt::Debug> fmt::Debug for Repository<A, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository")
+            .field("store", &self.store)
+            .field("format", &self.format)
+            .field("tries", &self.tries)
+            .field("backoff", &self.backoff)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<A: Aggregate, S: EventStore> Repository<A, S> {

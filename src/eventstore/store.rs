@@ -1,6 +1,7 @@
 //! The contract of an event store, and reading an aggregate page by page.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 
 use super::append::{Append, AppendError, Appended, Expected};
@@ -103,6 +104,14 @@ pub struct Events<'a, S> {
     aggregate: AggregateId,
     page: VecDeque<StoredEvent>,
     paging: Paging,
+}
+
+impl<S> fmt::Debug for Events<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("aggregate", &self.aggregate)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a, S: EventStore> Events<'a, S> {

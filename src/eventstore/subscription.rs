@@ -3,6 +3,7 @@
 //! What is there is read, source by source, until none has any; then a connection of its own waits until one has. The
 //! wait brings no events, it only ends: so nothing is lost with it, whoever drops it, and whatever it would have said.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -47,6 +48,15 @@ pub struct Subscription {
     is_live: bool,
     errors: u32,
     pause_until: Option<Instant>,
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("store", &self.store)
+            .field("is_live", &self.is_live)
+            .finish_non_exhaustive()
+    }
 }
 
 enum Sources {

@@ -72,6 +72,7 @@ pub fn given<A: Aggregate>(events: impl IntoIterator<Item = A::Event>) -> Given<
 }
 
 /// An aggregate to which something has happened: see [`given`].
+#[derive(Debug)]
 #[must_use = "say what is asked of it by `when`"]
 pub struct Given<A> {
     state: A,
@@ -79,6 +80,7 @@ pub struct Given<A> {
 }
 
 /// What has come of it: see [`given`].
+#[derive(Debug)]
 pub struct Then<A, E> {
     given: Given<A>,
     outcome: Result<Vec<Envelope>, E>,

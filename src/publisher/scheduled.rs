@@ -194,7 +194,8 @@ impl Publisher {
         events: &[Wanted<'_>],
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
-        self.pool.cancel(&StreamKeys::new(stream), events).await
+        self.within(self.pool.cancel(&StreamKeys::new(stream), events))
+            .await
     }
 
     async fn schedule(&self, stream: &str, envelope: Envelope, how: How) -> Result<Scheduled> {

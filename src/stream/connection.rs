@@ -267,6 +267,11 @@ impl Pool {
         &self.connector
     }
 
+    /// The server's address without its secrets, for messages.
+    pub fn address(&self) -> &str {
+        &self.connector.address
+    }
+
     pub async fn get(&self) -> Result<PooledConnection> {
         use deadpool_redis::{PoolError, TimeoutType};
         self.pool.get().await.map_err(|error| {

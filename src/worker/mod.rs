@@ -16,6 +16,7 @@ mod shard;
 mod state;
 mod watchdog;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +61,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// worker.run(async { tokio::signal::ctrl_c().await.unwrap() }).await?;
 /// # Ok(()) }
 /// ```
+#[must_use]
 pub struct Worker {
     settings: Settings,
     registry: Registry,
@@ -78,6 +80,15 @@ pub struct Summary {
     /// Entries that could not be settled before the end. They stay pending, and other workers take them over when
     /// the lease is over.
     pub unsettled: usize,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("settings", &self.settings)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Worker {

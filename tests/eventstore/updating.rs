@@ -91,10 +91,7 @@ impl EventStore for Contended {
 
 #[tokio::test]
 async fn an_update_decides_anew_after_every_conflict_and_gives_up_in_the_end() {
-    let backoff = Backoff {
-        initial: Duration::from_millis(1),
-        ..Backoff::default()
-    };
+    let backoff = Backoff::new(Duration::from_millis(1));
     let store = Contended(MemoryEventStore::new(orders()), Arc::default());
     let read_from = store.1.clone();
     let repository = Repository::<Order, _>::new(store).tries(4, backoff);
@@ -196,7 +193,7 @@ on_both_servers! {
     async fn sixteen_who_update_one_aggregate_at_once_are_all_done(server: Server) {
         let repository = Repository::<Order>::new(store_of(&server.url(), orders()));
         repository.update("o-1", |_| Ok::<_, String>(vec![Created { cents: 0 }.into()])).await.unwrap();
-        let patient = repository.clone().tries(1_000, Backoff { initial: Duration::from_millis(2), ..quick() });
+        let patient = repository.clone().tries(1_000, quick().initial(Duration::from_millis(2)));
         join_all((0..16).map(|_| async {
             for _ in 0..10 {
                 // Each is right only where nobody has come between.
@@ -232,10 +229,8 @@ on_both_servers! {
 }
 
 fn quick() -> Backoff {
-    Backoff {
-        initial: Duration::from_millis(1),
-        factor: 1.5,
-        max: Duration::from_millis(50),
-        jitter: 1.0,
-    }
+    Backoff::new(Duration::from_millis(1))
+        .factor(1.5)
+        .max(Duration::from_millis(50))
+        .jitter(1.0)
 }

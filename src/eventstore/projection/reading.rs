@@ -5,6 +5,7 @@ use super::Projection;
 use crate::config::RedisSettings;
 use crate::error::Result;
 use crate::stream::{Connector, Pool, ProjectionKeys, StreamKeys};
+use std::fmt;
 
 /// Finds the keys of a projection's view, as it is served. Cheap to clone; clones share their connection.
 ///
@@ -14,6 +15,15 @@ use crate::stream::{Connector, Pool, ProjectionKeys, StreamKeys};
 pub struct ProjectionView {
     pool: Pool,
     partitions: Vec<ProjectionKeys>,
+}
+
+impl fmt::Debug for ProjectionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProjectionView")
+            .field("address", &self.pool.address())
+            .field("partitions", &self.partitions.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ProjectionView {

@@ -22,10 +22,7 @@ impl Event for OrderCreated {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "rediss://127.0.0.1:6379".to_owned());
-    let redis = RedisSettings {
-        url: RedisUrl::parse(&url)?,
-        ..RedisSettings::default()
-    };
+    let redis = RedisSettings::new(RedisUrl::parse(&url)?);
     let publisher = Publisher::new(&redis)?;
     let order = |n: u64| OrderCreated {
         order_id: format!("o-{n}"),
