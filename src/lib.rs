@@ -171,3 +171,8 @@ struct Projections;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/event-sourcing.md")]
 struct EventSourcing;
+
+/// So is that of the page on what the commands do, called from a program.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/operating-from-code.md")]
+struct OperatingFromCode;
