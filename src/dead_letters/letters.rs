@@ -37,6 +37,7 @@ pub(super) enum What {
 }
 
 /// What a page has on it.
+#[expect(clippy::large_enum_variant, reason = "nearly all are letters")]
 enum Found {
     /// A letter, and of which stream.
     Letter(usize, DeadLetter),
