@@ -79,7 +79,7 @@ impl Breaker {
         self.call_counting(call, |_| true).await
     }
 
-    /// As [`call`](Self::call), where only some errors say something about the service: those that `counts`.
+    /// As [`call`](Self::call), if only some errors say something about the service: those that `counts`.
     ///
     /// # Errors
     /// As [`call`](Self::call).

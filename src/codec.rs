@@ -120,7 +120,7 @@ pub(crate) fn find(fields: &Fields) -> Result<Known, DecodeError> {
 }
 
 impl Known {
-    /// Where the field of this name stands, where that is one of those with a text that has a meaning.
+    /// Where the field of this name stands, if that is one of those with a text that has a meaning.
     pub fn slot(&self, name: &str) -> Option<Option<u16>> {
         Some(match name {
             "id" => self.id,
@@ -284,7 +284,7 @@ pub(crate) fn unpack(fields: Fields) -> Result<Fields, (Fields, DecodeError)> {
     Ok(unpacked)
 }
 
-/// The fields that a script has packed; None where it is something else.
+/// The fields that a script has packed; None if it is something else.
 pub(crate) fn packed(packed: Vec<u8>) -> Option<Fields> {
     let mut fields = Fields::new();
     fields.push(PACKED, packed);

@@ -14,7 +14,7 @@ pub(crate) fn bounded(delay: Duration) -> Duration {
     delay.min(LONGEST)
 }
 
-/// What a handler asked for, at most [`LONGEST`]: where that is less, it is said.
+/// What a handler asked for, at most [`LONGEST`]: if that is less, it is said.
 pub(crate) fn asked(delay: Duration) -> Duration {
     if delay > LONGEST {
         let (asked, most) = (

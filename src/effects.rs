@@ -269,7 +269,7 @@ impl Refusal {
         self.current.as_deref()
     }
 
-    /// The number the guard found; 0 where there was nothing.
+    /// The number the guard found; 0 if there was nothing.
     pub fn number(&self) -> Option<i64> {
         match &self.current {
             None => Some(0),

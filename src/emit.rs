@@ -93,7 +93,7 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// Where nothing was written: the event is another worker's by now, or what is to leave can't be written. Where the
+    /// If nothing was written: the event is another worker's by now, or what is to leave can't be written. If the
     /// worker ended before it was known. `?` on any of them ends the handler as it should.
     pub async fn commit(&self) -> Result<Committed, CommitError> {
         let outbox = self.outbox_or_new();
@@ -132,7 +132,7 @@ impl Context {
     }
 
     /// In a test without a worker: the next [`commit`](Self::commit) with a guard is refused by the first one, which
-    /// finds `current`. Where this is not called commits are settled.
+    /// finds `current`. If this is not called commits are settled.
     pub fn refuse_next_commit(&self, current: Option<&str>) {
         self.outbox_or_new().refuse(current.map(str::as_bytes));
     }

@@ -167,7 +167,7 @@ impl Envelope {
     /// to [`try_with`](Self::try_with).
     ///
     /// # Panics
-    /// Where [`try_with`](Self::try_with) returns an error.
+    /// If [`try_with`](Self::try_with) returns an error.
     #[must_use]
     pub fn with(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         match self.try_with(name, value) {
@@ -188,7 +188,7 @@ impl Envelope {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) where the field has a meaning and the value can't have it: a
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the field has a meaning and the value can't have it: a
     /// `schemaversion` that is no whole number from 1, a `time` that is not as RFC 3339 writes it or does not say its
     /// offset from UTC, a `traceparent` that is none by the W3C's trace context, or a text that is not UTF-8. An empty
     /// value says nothing, and is none.
@@ -258,7 +258,7 @@ impl Envelope {
         self.text(self.known.event_type).unwrap_or_default()
     }
 
-    /// The event's id: the field `id`, or the entry's id where there is none, or an empty one.
+    /// The event's id: the field `id`, or the entry's id if there is none, or an empty one.
     pub fn id(&self) -> Cow<'_, str> {
         match self.text(self.known.id) {
             Some(id) => Cow::Borrowed(id),
@@ -271,42 +271,42 @@ impl Envelope {
         self.entry.id
     }
 
-    /// When it happened: the field `time` (RFC 3339, with any offset; in UTC where it says none), or the time in the
-    /// entry's id where there is none or it can't be read.
+    /// When it happened: the field `time` (RFC 3339, with any offset; in UTC if it says none), or the time in the
+    /// entry's id if there is none or it can't be read.
     pub fn time(&self) -> SystemTime {
         self.text(self.known.time)
             .and_then(rfc3339::parse_or_utc)
             .unwrap_or_else(|| self.entry.id.time())
     }
 
-    /// Who published it; none where the field is empty.
+    /// Who published it; none if the field is empty.
     pub fn source(&self) -> Option<&str> {
         self.text(self.known.source)
     }
 
-    /// What it is about: the ordering key, an aggregate's id; none where the field is empty.
+    /// What it is about: the ordering key, an aggregate's id; none if the field is empty.
     pub fn subject(&self) -> Option<&str> {
         self.text(self.known.subject)
     }
 
-    /// The version of the event's schema, 1 where the entry says nothing.
+    /// The version of the event's schema, 1 if the entry says nothing.
     pub fn version(&self) -> u32 {
         self.known.version.unwrap_or(1)
     }
 
-    /// The W3C trace context it was published in; none where the field is no such thing, as the W3C wants it. What it
+    /// The W3C trace context it was published in; none if the field is no such thing, as the W3C wants it. What it
     /// says all the same is its [`field`](Self::field).
     pub fn traceparent(&self) -> Option<&str> {
         self.text(self.known.traceparent)
             .filter(|text| traceparent::is_valid(text.as_bytes()))
     }
 
-    /// The content type of the data, `application/json` where the entry says nothing.
+    /// The content type of the data, `application/json` if the entry says nothing.
     pub fn content_type(&self) -> &str {
         self.text(self.known.content_type).unwrap_or(codec::JSON)
     }
 
-    /// The data, undecoded; empty where there is none.
+    /// The data, undecoded; empty if there is none.
     pub fn data(&self) -> &[u8] {
         self.known.data.map(|at| self.bytes(at)).unwrap_or_default()
     }
@@ -348,7 +348,7 @@ impl Envelope {
         self.known.id.map(|at| self.bytes(at))
     }
 
-    /// The field `source`, likewise; empty where there is none.
+    /// The field `source`, likewise; empty if there is none.
     pub(crate) fn source_bytes(&self) -> &[u8] {
         self.known
             .source
@@ -400,7 +400,7 @@ pub(crate) const fn demand<E: Event>() {
     assert!(E::VERSION > 0, "Event::VERSION counts from 1");
 }
 
-/// The same event with an id where it has none, or an empty one.
+/// The same event with an id if it has none, or an empty one.
 pub(crate) fn with_id(envelope: Envelope) -> Envelope {
     if envelope.says("id") {
         return envelope;

@@ -92,7 +92,7 @@ fn hash(bytes: &[u8]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, bytes)
 }
 
-/// What data says, in one form whatever it is written in; None where it does not decode.
+/// What data says, in one form whatever it is written in; None if it does not decode.
 fn says(content_type: &[u8], data: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match codec::format(&String::from_utf8_lossy(content_type)).ok()? {
         Format::Json => {

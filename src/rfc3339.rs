@@ -89,7 +89,7 @@ fn read(text: &str) -> Option<SystemTime> {
     Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
 }
 
-/// The time, where it can be written by the quick way, which panics at others.
+/// The time, if it can be written by the quick way, which panics at others.
 fn within(time: SystemTime) -> Result<SystemTime, i128> {
     const LAST: u64 = 253_402_300_799;
     match time.duration_since(SystemTime::UNIX_EPOCH) {

@@ -1,8 +1,8 @@
 //! Upcasters: the steps that bring the data of an older version of an event to the version its handler takes.
 //!
 //! A step goes from encoded data to encoded data, in the format the event came in, and its user's types say how it is
-//! read and written between: what MessagePack can hold and JSON can't (bytes, maps by number) survives where they have
-//! room for it, and is refused, not bent, where they have none.
+//! read and written between: what MessagePack can hold and JSON can't (bytes, maps by number) survives if they have
+//! room for it, and is refused, not bent, if they have none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -82,7 +82,7 @@ impl Upcasters {
         }
     }
 
-    /// All that is wrong with them. `handler` answers the version that a type's handler takes, None where there is
+    /// All that is wrong with them. `handler` answers the version that a type's handler takes, None if there is
     /// none, and [`u32::MAX`] where it takes the data undecoded.
     pub fn problems(&self, handler: impl Fn(&str) -> Option<u32>) -> Vec<String> {
         let mut problems = self.problems.clone();
@@ -127,7 +127,7 @@ impl Upcasters {
         self.chains.get(event_type).map(|chain| chain.version)
     }
 
-    /// The event's data as it is in the version its type's upcasters lead to, in its own format; None where it is of
+    /// The event's data as it is in the version its type's upcasters lead to, in its own format; None if it is of
     /// that version, or its type has no upcasters.
     pub fn upcast(&self, envelope: &Envelope) -> Result<Option<Vec<u8>>, Failure> {
         match self.chains.get(envelope.event_type()) {

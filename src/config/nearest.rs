@@ -1,6 +1,6 @@
 //! The nearest valid name to one that is not.
 
-/// The candidate that `word` was most likely meant to be; none where all are too far from it. Case
+/// The candidate that `word` was most likely meant to be; none if all are too far from it. Case
 /// and the choice between `-` and `_` count for nothing.
 pub(crate) fn of<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = normalised(word);

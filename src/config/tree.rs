@@ -30,7 +30,7 @@ struct Place {
 }
 
 impl Tree {
-    /// Parses `text`, which is the contents of `file` or has no name. Where it is not TOML the
+    /// Parses `text`, which is the contents of `file` or has no name. If it is not TOML the
     /// tree holds what could be made out.
     pub(super) fn parse(text: &str, file: Option<&Path>) -> (Self, Vec<Problem>) {
         let (parsed, errors) = DeTable::parse_recoverable(text);
@@ -62,7 +62,7 @@ impl Tree {
         (tree, reader.problems)
     }
 
-    /// Sets one value, making the tables above it where there are none. Where a value stands in
+    /// Sets one value, making the tables above it if there are none. Where a value stands in
     /// the place of such a table nothing is set: that value is wrong and will be reported.
     pub(super) fn set(&mut self, path: &KeyPath, value: Value, origin: &Origin) {
         let Some((last, above)) = path.0.split_last() else {
@@ -250,7 +250,7 @@ impl TextReader<'_> {
         read
     }
 
-    /// None where TOML allows what no program can hold; the problem has been noted.
+    /// None if TOML allows what no program can hold; the problem has been noted.
     fn value(&mut self, path: &KeyPath, value: Spanned<DeValue<'_>>) -> Option<Value> {
         let span = value.span();
         match value.into_inner() {

@@ -30,7 +30,7 @@ impl Selection {
     /// `progress` is told how many there are so far. What is exported stays; see [`Exported::purge`].
     ///
     /// # Errors
-    /// Where Redis can't be reached, or `to` fails.
+    /// If Redis can't be reached, or `to` fails.
     pub async fn export(
         &self,
         to: &mut (dyn Write + Send),
@@ -110,10 +110,10 @@ impl Exported {
 
     /// Deletes these letters and no others. See to it before that what was written lasts ([`std::fs::File::sync_all`]).
     ///
-    /// `progress` is told how many have been deleted so far. Answers how many that were in the end.
+    /// `progress` is told how many have been deleted so far. Returns how many that were in the end.
     ///
     /// # Errors
-    /// Where Redis can't be reached; what had been deleted by then is deleted.
+    /// If Redis can't be reached; what had been deleted by then is deleted.
     pub async fn purge(self, progress: impl FnMut(u64)) -> Result<u64> {
         let mut progress = Progress::new(progress);
         for lot in self.tickets.chunk_by(|(a, _), (b, _)| a == b) {

@@ -21,7 +21,7 @@ pub const REASONS: [&str; 6] = [
     "too_large",
 ];
 
-/// Which dead letters are meant: those that all of it lets through; all of them where nothing is set.
+/// Which dead letters are meant: those that all of it lets through; all of them if nothing is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub(super) stream: Option<String>,
@@ -62,7 +62,7 @@ impl Filter {
     /// Only those in whose error this regular expression is found.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is none.
     pub fn error(mut self, regex: &str) -> Result<Self> {
         let compiled = Regex::new(regex).map_err(|error| {
             Error::new(

@@ -20,7 +20,7 @@ pub struct DeadLetter {
     pub id: EntryId,
     /// The stream the entry was read from.
     pub stream: String,
-    /// The event's type; None where the entry has none.
+    /// The event's type; None if the entry has none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
     /// Why it was buried, one of [`REASONS`](super::REASONS).
@@ -66,14 +66,14 @@ pub struct WholeLetter {
     /// The fields of the entry, byte for byte as they were published.
     #[serde(serialize_with = "serialize_fields")]
     pub fields: Fields,
-    /// The four fields that the last replay put behind them, `replay.entry` to `replay.by`; none where it was never
+    /// The four fields that the last replay put behind them, `replay.entry` to `replay.by`; none if it was never
     /// replayed.
     #[serde(serialize_with = "serialize_fields")]
     pub replay: Fields,
 }
 
 impl DeadLetter {
-    /// None where it does not say what every dead letter says.
+    /// None if it does not say what every dead letter says.
     pub(super) fn new(stream: &str, head: Head) -> Option<Self> {
         let Head {
             id,
@@ -133,7 +133,7 @@ impl DeadLetter {
 }
 
 impl WholeLetter {
-    /// Takes an entry of the dead letters apart; None where it is none. What a worker wrote are the last
+    /// Takes an entry of the dead letters apart; None if it is none. What a worker wrote are the last
     /// fields, whatever the names of those before them.
     pub(super) fn parse(entry: Entry, stream: &str) -> Option<Self> {
         let (id, bytes) = (entry.id, entry.size() as u64);

@@ -22,7 +22,7 @@ impl DeadLetters {
     /// The dead letters of the group and the streams of `[worker]`. Does not connect yet.
     ///
     /// # Errors
-    /// Where `redis.url` is wrong.
+    /// If `redis.url` is wrong.
     pub fn new(settings: &Settings) -> Result<Self> {
         let worker = &settings.worker;
         let streams = worker.streams.iter().map(String::as_str);
@@ -32,7 +32,7 @@ impl DeadLetters {
     /// The dead letters of any group and any of its streams.
     ///
     /// # Errors
-    /// Where `redis.url` is wrong, or a name can't be one.
+    /// If `redis.url` is wrong, or a name can't be one.
     pub fn of<'a>(
         redis: &RedisSettings,
         group: &str,
@@ -83,7 +83,7 @@ impl DeadLetters {
     /// clock of this machine may be wrong.
     ///
     /// # Errors
-    /// Where Redis can't be reached, or refuses to say.
+    /// If Redis can't be reached, or refuses to say.
     pub async fn now(&self) -> Result<SystemTime> {
         self.pool.now().await
     }
@@ -91,7 +91,7 @@ impl DeadLetters {
     /// One letter with all that is in it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is none of this id; where Redis can't be reached.
+    /// [`ErrorKind::NotFound`] if there is none of this id; if Redis can't be reached.
     pub async fn get(&self, stream: &str, id: EntryId) -> Result<WholeLetter> {
         let keys = &self.streams[self.place(stream)?];
         let entry = self.pool.letters(keys, &[id]).await?.pop().flatten();

@@ -70,7 +70,7 @@ pub struct Stats {
 pub struct Tally {
     /// The stream the entries were read from.
     pub stream: String,
-    /// Their event type; None where they have none.
+    /// Their event type; None if they have none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
     /// Why they were buried, one of [`REASONS`](super::REASONS).
@@ -89,7 +89,7 @@ impl DeadLetters {
     /// The letters that `filter` lets through and that are there now: the oldest first, stream by stream.
     ///
     /// # Errors
-    /// Where Redis can't be reached, or the filter names a stream that is none of these.
+    /// If Redis can't be reached, or the filter names a stream that is none of these.
     pub async fn select(&self, filter: Filter) -> Result<Selection> {
         Selection::filtered(self.clone(), filter).await
     }
@@ -97,17 +97,17 @@ impl DeadLetters {
     /// These letters of one stream, in this order.
     ///
     /// # Errors
-    /// Where `stream` is none of these.
+    /// If `stream` is none of these.
     pub fn pick(&self, stream: &str, ids: Vec<EntryId>) -> Result<Selection> {
         let at = self.place(stream)?;
         Ok(Selection::picked(self.clone(), at, ids))
     }
 
-    /// The letter of this id, or, where there is none, those of the entry or the event that has it: what was buried
-    /// under it, replayed copies included. None of them where there is nothing of the kind.
+    /// The letter of this id, or, if there is none, those of the entry or the event that has it: what was buried
+    /// under it, replayed copies included. None of them if there is nothing of the kind.
     ///
     /// # Errors
-    /// Where `stream` is none of these, or Redis can't be reached.
+    /// If `stream` is none of these, or Redis can't be reached.
     pub async fn find(&self, stream: &str, id: &str) -> Result<Vec<DeadLetter>> {
         if let Ok(id) = id.parse()
             && let Some(letter) = self.pick(stream, vec![id])?.letters().next().await?
@@ -158,7 +158,7 @@ impl Selection {
     /// were found so far.
     ///
     /// # Errors
-    /// Where Redis can't be reached.
+    /// If Redis can't be reached.
     pub async fn count(&self, mut progress: impl FnMut(u64)) -> Result<Counted> {
         let (mut letters, mut found) = (self.letters(), 0);
         while letters.next().await?.is_some() {
@@ -175,7 +175,7 @@ impl Selection {
     /// Counts the letters by stream, event type and reason.
     ///
     /// # Errors
-    /// Where Redis can't be reached.
+    /// If Redis can't be reached.
     pub async fn stats(&self) -> Result<Stats> {
         let mut kinds = BTreeMap::new();
         let (mut letters, mut total) = (self.letters(), 0);
@@ -214,7 +214,7 @@ impl Selection {
     /// `progress` is told what has been done so far.
     ///
     /// # Errors
-    /// Where Redis can't be reached or refuses it; what had been replayed by then is replayed.
+    /// If Redis can't be reached or refuses it; what had been replayed by then is replayed.
     pub async fn replay(
         &self,
         by: &str,
@@ -244,11 +244,11 @@ impl Selection {
         Ok(run)
     }
 
-    /// Deletes all the letters for good. `progress` is told how many have been deleted so far. Answers how many that
+    /// Deletes all the letters for good. `progress` is told how many have been deleted so far. Returns how many that
     /// were in the end.
     ///
     /// # Errors
-    /// Where Redis can't be reached; what had been deleted by then is deleted.
+    /// If Redis can't be reached; what had been deleted by then is deleted.
     pub async fn purge(&self, progress: impl FnMut(u64)) -> Result<u64> {
         let mut progress = Progress::new(progress);
         let mut letters = self.letters();

@@ -79,10 +79,10 @@ pub trait AggregateEvent: Send + Sized {
     /// The event as it is stored: its type, its version and its data.
     ///
     /// # Errors
-    /// Where it can't be encoded.
+    /// If it can't be encoded.
     fn encode(&self, format: Format) -> Result<Envelope>;
 
-    /// Reads data of one of the types, in that type's version. None where it is none of them.
+    /// Reads data of one of the types, in that type's version. None if it is none of them.
     fn decode(event_type: &str, data: EventData<'_>) -> Option<Result<Self, DecodeError>>;
 }
 
@@ -116,7 +116,7 @@ impl EventKind {
     /// An event as it is stored.
     ///
     /// # Errors
-    /// Where it can't be encoded.
+    /// If it can't be encoded.
     pub fn encode<E: Event + Encodable>(event: &E, format: Format) -> Result<Envelope> {
         envelope_of(event, format)
     }
@@ -126,7 +126,7 @@ impl EventData<'_> {
     /// Decodes it.
     ///
     /// # Errors
-    /// Where it is not what the type takes.
+    /// If it is not what the type takes.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         codec::decode(self.content_type.as_bytes(), self.data)
     }

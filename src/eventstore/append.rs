@@ -12,7 +12,7 @@ use crate::identity::{self, Identity};
 /// At which version an aggregate is expected when events are appended to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expected {
-    /// At this one: that of its last event, 0 where it has none.
+    /// At this one: that of its last event, 0 if it has none.
     Exact(u64),
     /// It has no events yet.
     NoStream,
@@ -55,7 +55,7 @@ pub struct Appended {
     pub first: u64,
     /// Where each event stands on the public stream.
     pub positions: Vec<EntryId>,
-    /// False where the very same append had been done before, and was not done again.
+    /// False if the very same append had been done before, and was not done again.
     pub is_new: bool,
 }
 

@@ -27,7 +27,7 @@ pub(super) fn decode<A: Aggregate>(
 /// Applies an event, as it is decoded, by what `apply` does with it.
 ///
 /// # Errors
-/// Where that panics. The state is not to be used any more.
+/// If that panics. The state is not to be used any more.
 pub(super) fn apply(id: &AggregateId, stored: &StoredEvent, apply: impl FnOnce()) -> Result<()> {
     catch_panic("applied,", apply).map_err(|why| wrong(id, stored, &why))
 }
@@ -40,10 +40,10 @@ fn wrong(id: &AggregateId, stored: &StoredEvent, why: &str) -> Error {
     Error::new(ErrorKind::Codec, message)
 }
 
-/// The event, upcast where it is of an older version; None where its type is none of the enum's.
+/// The event, upcast where it is of an older version; None if its type is none of the enum's.
 ///
 /// # Errors
-/// Where it can't be read.
+/// If it can't be read.
 pub(super) fn decode_one_of<E: AggregateEvent>(
     upcasters: &RwLock<Upcasters>,
     envelope: &Envelope,

@@ -95,7 +95,7 @@ impl Paging {
     /// Takes from a page what lies behind a gap, which is told when its turn comes, and goes on behind the rest.
     ///
     /// # Errors
-    /// Where the page begins behind a gap: what would be made of the others is not the aggregate.
+    /// If the page begins behind a gap: what would be made of the others is not the aggregate.
     pub fn take(&mut self, aggregate: &AggregateId, page: &mut Vec<StoredEvent>) -> Result<()> {
         let follows = |(event, version): &(&StoredEvent, u64)| event.version == *version;
         let whole = page.iter().zip(self.next..).take_while(follows).count();

@@ -33,8 +33,8 @@ impl AggregateId {
     /// The address of the aggregate `id` of a kind.
     ///
     /// # Errors
-    /// Where the kind is not up to 128 of `a-z`, `0-9`, `_` and `-`, beginning with a letter; where the id is not up to
-    /// 128 printable ASCII characters without `{`, `}`, `:` and spaces; where another key has that name.
+    /// If the kind is not up to 128 of `a-z`, `0-9`, `_` and `-`, beginning with a letter; if the id is not up to
+    /// 128 printable ASCII characters without `{`, `}`, `:` and spaces; if another key has that name.
     pub fn new(kind: &str, id: &str) -> Result<Self> {
         let invalid = |what: &str, why: &str| {
             let message = format!("the aggregate {kind:?}:{id:?}: its {what} {why}");

@@ -31,7 +31,7 @@ impl PublicStreams {
     /// One public stream for all aggregates.
     ///
     /// # Errors
-    /// Where the name can't be a stream's.
+    /// If the name can't be a stream's.
     pub fn new(stream: &str) -> Result<Self> {
         check_stream(stream)?;
         Ok(PublicStreams {
@@ -50,7 +50,7 @@ impl PublicStreams {
     /// The same in so many partitions, from 1 (which is the stream itself) to 16384.
     ///
     /// # Errors
-    /// Where there are too few or too many, or the stream's name has a tag of its own, which binds it to one slot.
+    /// If there are too few or too many, or the stream's name has a tag of its own, which binds it to one slot.
     pub fn partitions(self, partitions: u32) -> Result<Self> {
         let stream = &self.streams[0].stream;
         let invalid = |why: &str| {
@@ -94,7 +94,7 @@ impl PublicStreams {
     /// The stream of a partition.
     ///
     /// # Errors
-    /// Where there is no such partition.
+    /// If there is no such partition.
     pub(super) fn partition_keys(&self, partition: usize) -> Result<&StreamKeys> {
         self.streams.get(partition).ok_or_else(|| {
             let message = format!(
@@ -105,7 +105,7 @@ impl PublicStreams {
         })
     }
 
-    /// The aggregate with this key. None where no aggregate of the partition has it.
+    /// The aggregate with this key. None if no aggregate of the partition has it.
     pub(super) fn aggregate_at(&self, partition: usize, key: &str) -> Option<AggregateId> {
         let prefix = self.streams[partition].aggregates();
         let id: AggregateId = key.strip_prefix(&prefix)?.parse().ok()?;

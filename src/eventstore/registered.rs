@@ -191,7 +191,7 @@ impl Kind {
         self.typed.begin(id, self.upcasters.clone())
     }
 
-    /// The event whose data in today's version is this JSON, as it would be stored; None where there is no such type.
+    /// The event whose data in today's version is this JSON, as it would be stored; None if there is no such type.
     pub fn event(&self, event_type: &str, json: &[u8]) -> Option<Result<Envelope, EventError>> {
         let data = EventData {
             content_type: codec::JSON,
@@ -200,7 +200,7 @@ impl Kind {
         self.typed.event(event_type, data)
     }
 
-    /// The state of a snapshot as JSON; None where it does not decode.
+    /// The state of a snapshot as JSON; None if it does not decode.
     pub fn state(&self, snapshot: &[u8]) -> Option<Result<Box<RawValue>>> {
         self.typed.state(snapshot)
     }

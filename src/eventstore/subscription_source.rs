@@ -28,7 +28,7 @@ pub(super) struct Partition {
     kept: EntryId,
     /// The highest position of an event, as of the last read.
     reached: Option<EntryId>,
-    /// How many entries had been added to the public stream up to the position, where that is known.
+    /// How many entries had been added to the public stream up to the position, if that is known.
     added: Option<u64>,
     /// What has been read: where each entry stands, and the event, where it is one of the category.
     page: VecDeque<(EntryId, Option<CategoryEvent>)>,
@@ -87,7 +87,7 @@ impl Partition {
         !self.page.is_empty() || self.history.is_some()
     }
 
-    /// The next event, None where there is none yet.
+    /// The next event, None if there is none yet.
     pub async fn next(&mut self, store: &RedisEventStore) -> Result<Option<CategoryEvent>> {
         loop {
             if let Some(history) = &mut self.history {
@@ -199,7 +199,7 @@ impl One {
         self.version
     }
 
-    /// The next event, None where there is none yet.
+    /// The next event, None if there is none yet.
     pub async fn next(&mut self, store: &RedisEventStore) -> Result<Option<CategoryEvent>> {
         if self.page.is_empty() {
             let page = store.page(&self.id, self.version + 1, self.most).await?;

@@ -1,4 +1,4 @@
-//! Changing an aggregate: load, decide, save, and once more where somebody else was faster.
+//! Changing an aggregate: load, decide, save, and once more if somebody else was faster.
 
 use std::fmt;
 use std::time::Duration;
@@ -34,11 +34,11 @@ pub enum UpdateError<E> {
 impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// Changes an aggregate: loads it, has `decide` say what happens, and saves that. On a conflict it decides again, on
     /// the state as it is by then, for which only what has come since is read; where the answer to a save got lost the
-    /// save alone is repeated. After a bounded number of tries it gives up with the last error. Answers the aggregate
+    /// save alone is repeated. After a bounded number of tries it gives up with the last error. Returns the aggregate
     /// after its new events.
     ///
     /// # Errors
-    /// Where `decide` refuses, and as [`load`](Self::load) and [`save`](Self::save).
+    /// If `decide` refuses, and as [`load`](Self::load) and [`save`](Self::save).
     pub async fn update<E>(
         &self,
         id: &str,

@@ -18,7 +18,7 @@ use crate::event::{Entry, EntryId};
 pub struct Problem {
     /// The aggregate.
     pub aggregate: String,
-    /// The version of the event it is about; None where it is not about one.
+    /// The version of the event it is about; None if it is not about one.
     pub version: Option<u64>,
     /// What is wrong.
     pub problem: String,
@@ -52,7 +52,7 @@ struct Walk<'a> {
 /// problems of one are not looked for.
 ///
 /// # Errors
-/// Where Redis can't be read.
+/// If Redis can't be read.
 pub(crate) async fn verify(
     store: &RedisEventStore,
     kind: &Kind,

@@ -28,7 +28,7 @@ pub(crate) struct Machine {
     opened: u64,
     /// How often its own probes have closed it.
     closed: u64,
-    /// Where one worker of the group sends the probes: until when that is this one.
+    /// If one worker of the group sends the probes: until when that is this one.
     may_probe_until: Option<Instant>,
 }
 
@@ -156,7 +156,7 @@ impl Machine {
         Ok(Ticket(self.epoch))
     }
 
-    /// What came of a call. Answers whether that changed the state.
+    /// What came of a call. Returns whether that changed the state.
     pub fn record(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) -> bool {
         if ticket.0 != self.epoch {
             return false;
@@ -221,7 +221,7 @@ impl Machine {
         }
     }
 
-    /// Others of the group have it open for so long; zero where it waits for probes.
+    /// Others of the group have it open for so long; zero if it waits for probes.
     pub fn hear_open(&mut self, now: Instant, left: Duration) {
         let until = now + left.min(self.settings.open_for);
         match &mut self.state {

@@ -203,7 +203,7 @@ impl Circuit {
         lock(&self.machine).grant(Instant::now(), lasts);
     }
 
-    /// Others of the group have it open for so long; zero where it waits for probes.
+    /// Others of the group have it open for so long; zero if it waits for probes.
     pub fn hear_open(self: &Arc<Self>, left: Duration) {
         if !left.is_zero() {
             self.asks.store(false, Ordering::Release);

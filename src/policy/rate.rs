@@ -14,7 +14,7 @@ use crate::config::Rate;
 use crate::delay;
 use crate::sync::lock;
 
-/// How long nothing starts where the group's rate can't be counted, at first and at most.
+/// How long nothing starts if the group's rate can't be counted, at first and at most.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// A rate within this process.
@@ -91,7 +91,7 @@ impl Granted {
         }
     }
 
-    /// Redis has granted so many; where it was fewer than asked for, it has no more for so long.
+    /// Redis has granted so many; if it was fewer than asked for, it has no more for so long.
     pub fn grant(&self, granted: u32, dry_for: Option<Duration>) {
         let mut share = lock(&self.share);
         share.left = share.left.saturating_add(granted);

@@ -55,7 +55,7 @@ impl PublishError {
         self.error.kind()
     }
 
-    /// Every event, in the order in which they were given, and what became of it. There are none where an event could
+    /// Every event, in the order in which they were given, and what became of it. There are none if an event could
     /// not be encoded: then nothing was sent.
     pub fn events(&self) -> impl ExactSizeIterator<Item = (&Envelope, &Published)> {
         self.events
@@ -79,7 +79,7 @@ impl PublishError {
     }
 }
 
-/// The ids of all events, or what became of each where they are not all in.
+/// The ids of all events, or what became of each if they are not all in.
 pub(super) fn added(
     events: Vec<Envelope>,
     appended: Appended,

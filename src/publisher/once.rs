@@ -11,9 +11,9 @@ use crate::stream::{Done, How};
 /// What became of an event that is published once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// The id Redis gave the entry; where it is not new, when the event was first published.
+    /// The id Redis gave the entry; if it is not new, when the event was first published.
     pub entry: EntryId,
-    /// False where the event had been published before, and was not published again.
+    /// False if the event had been published before, and was not published again.
     pub is_new: bool,
 }
 
@@ -26,7 +26,7 @@ impl Publisher {
     /// lost included.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), and where the id is empty or the window no millisecond. [`ErrorKind::Exists`] where
+    /// As [`publish`](Self::publish), and if the id is empty or the window no millisecond. [`ErrorKind::Exists`] if
     /// the event was published with other data.
     pub async fn publish_once<E: Event + Encodable>(
         &self,
@@ -42,7 +42,7 @@ impl Publisher {
     /// As [`publish_once`](Self::publish_once), with an event that is ready made and has an id.
     ///
     /// # Errors
-    /// As [`publish_once`](Self::publish_once), and where the event has no id.
+    /// As [`publish_once`](Self::publish_once), and if the event has no id.
     pub async fn publish_envelope_once(
         &self,
         stream: &str,

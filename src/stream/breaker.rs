@@ -26,7 +26,7 @@ pub(crate) enum Probing {
 }
 
 impl Link {
-    /// The breakers of the group that are not closed, and for how long they are open; zero where they wait for probes.
+    /// The breakers of the group that are not closed, and for how long they are open; zero if they wait for probes.
     pub async fn open_breakers(
         &mut self,
         keys: &Keys,

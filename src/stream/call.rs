@@ -1,5 +1,5 @@
 //! Calling a script with all its keys and arguments written into one buffer, the one that is sent. The client crate's
-//! own way gives each of them memory of its own first, and copies it: that tells where there are many.
+//! own way gives each of them memory of its own first, and copies it, which matters if there are many.
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisResult, Script, ServerErrorKind, ToRedisArgs, Value};
@@ -24,7 +24,7 @@ impl Call {
         self
     }
 
-    /// The request, for where the script is known to be loaded.
+    /// The request, if the script is known to be loaded.
     pub fn into_command(self) -> Cmd {
         self.command
     }

@@ -180,7 +180,7 @@ fn entry(value: Value) -> Option<Entry> {
 }
 
 impl EventsFor<'_> {
-    /// The version of the first event, where one can be told.
+    /// The version of the first event, if one can be told.
     fn first(&self) -> Option<u64> {
         match self.at {
             At::Version(version) => version.checked_add(1),
@@ -197,7 +197,7 @@ impl EventsFor<'_> {
     }
 }
 
-/// What the script answered, which was told the version `first` where it could be.
+/// What the script answered, which was told the version `first` if it could be.
 fn appended(answer: Value, first: Option<u64>) -> Option<EventsAppended> {
     if let Value::BulkString(positions) = answer {
         let positions = positions.split(|byte| *byte == b' ').map(EntryId::parse);

@@ -207,7 +207,7 @@ impl Link {
         ConsumerInfo::all(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// Deletes a consumer that has nothing pending. Answers whether it was deleted.
+    /// Deletes a consumer that has nothing pending. Returns whether it was deleted.
     pub async fn forget(
         &mut self,
         keys: &Keys,

@@ -124,7 +124,7 @@ impl Line {
                 if !was_cut(&error) {
                     return Err(error);
                 }
-                // All of them together may be too large an answer: one after the other, each in parts where it has to be.
+                // All of them together may be too large an answer: one after the other, each in parts if it has to be.
                 let mut all = Vec::with_capacity(pages.len());
                 for page in pages {
                     all.push(self.read_events(page.key, page.from, page.most).await?);

@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    /// The first of these needs that is not met. None where all are, as far as can be told.
+    /// The first of these needs that is not met. None if all are, as far as can be told.
     pub async fn obstacle(&mut self, needs: &[Need<'_>]) -> Option<Obstacle> {
         if let Some(obstacle) = self.missing_right(needs).await {
             return Some(obstacle);

@@ -52,7 +52,7 @@ pub(crate) struct Standing {
 /// A step towards running it, or away.
 #[derive(Clone, Copy)]
 pub(crate) enum Step<'a> {
-    /// The first of a process: goes on even where it has stopped.
+    /// The first of a process: goes on even if it has stopped.
     First,
     Take,
     Keep,
@@ -235,7 +235,7 @@ impl Link {
         taken(answer).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
-    /// Waits for entries behind positions, at most so many of each stream. Answers them by the place of the stream.
+    /// Waits for entries behind positions, at most so many of each stream. Returns them by the place of the stream.
     pub async fn read_behind(
         &mut self,
         streams: &[(&str, EntryId)],

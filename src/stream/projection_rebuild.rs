@@ -21,7 +21,7 @@ pub(crate) enum Begun {
     Busy(String, Duration),
     Yours {
         generation: u64,
-        /// The one that is served, 0 where there is none.
+        /// The one that is served, 0 if there is none.
         beside: u64,
         /// How many events are in that.
         passed: u64,
@@ -85,7 +85,7 @@ impl Link {
         }
     }
 
-    /// Deletes keys of views that are neither of these generations nor newer than the last, some at a time. Answers where
+    /// Deletes keys of views that are neither of these generations nor newer than the last, some at a time. Returns where
     /// to go on.
     pub async fn clear_views(
         &mut self,

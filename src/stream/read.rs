@@ -8,7 +8,7 @@ pub(crate) struct Read<'a> {
     pub consumer: &'a str,
     /// At most so many entries of each stream.
     pub count: usize,
-    /// How long to wait where there is none; None does not wait.
+    /// How long to wait if there is none; None does not wait.
     pub block: Option<Duration>,
     pub streams: &'a [&'a str],
 }

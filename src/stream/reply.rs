@@ -51,7 +51,7 @@ pub(super) fn int(value: &Value) -> Option<i64> {
     }
 }
 
-/// How long it is until a due time in ms, as a sorted set tells it; zero where it has come. None where there is none.
+/// How long it is until a due time in ms, as a sorted set tells it; zero if it has come. None if there is none.
 pub(super) fn until(due: Value, now_ms: u64) -> Option<Duration> {
     let due = text(due)?.parse::<f64>().ok()?;
     Some(Duration::from_millis((due as u64).saturating_sub(now_ms)))
@@ -68,7 +68,7 @@ pub(super) fn ids(value: Value) -> Option<Vec<EntryId>> {
     array(value)?.iter().map(id).collect()
 }
 
-/// Names and values of an entry. None where Redis answers nil: the entry is no longer in the stream.
+/// Names and values of an entry. None if Redis answers nil: the entry is no longer in the stream.
 pub(super) fn fields(value: Value) -> Option<Fields> {
     let mut strings = Vec::new();
     for item in array(value)? {

@@ -17,7 +17,7 @@ const LONGEST: i64 = i32::MAX as i64;
 /// One answer to XREADGROUP.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
-    /// Of each stream that has some its name and its entries; nothing where there are none.
+    /// Of each stream that has some its name and its entries; nothing if there are none.
     Entries(Vec<(Vec<u8>, Vec<Entry>)>),
     /// The server's error, without the leading `-`.
     Error(String),

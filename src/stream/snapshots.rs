@@ -18,7 +18,7 @@ pub(crate) struct KeptSnapshot {
 }
 
 impl Line {
-    /// The snapshot in a key; None where there is none, or nothing that can be one.
+    /// The snapshot in a key; None if there is none, or nothing that can be one.
     pub async fn snapshot(&self, key: &str) -> Result<Option<KeptSnapshot>> {
         let doing = format!("reading the snapshot in {key}");
         let mut line = self.get().await?;
@@ -39,7 +39,7 @@ impl Line {
         Ok(snapshot.flatten())
     }
 
-    /// Keeps a snapshot, unless a newer one is there, or the event is not. Answers whether it is kept.
+    /// Keeps a snapshot, unless a newer one is there, or the event is not. Returns whether it is kept.
     pub async fn keep_snapshot(
         &self,
         aggregate: &str,
@@ -60,7 +60,7 @@ impl Line {
     }
 }
 
-/// None where there are no fields at all.
+/// None if there are no fields at all.
 fn parse(fields: Vec<Option<Vec<u8>>>) -> Option<Option<KeptSnapshot>> {
     if fields.iter().all(Option::is_none) {
         return None;

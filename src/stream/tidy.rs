@@ -38,7 +38,7 @@ impl Link {
     }
 
     /// The server's clock was set, so many ms ahead, or back, within `since`: has what is parked wait as long as it was to,
-    /// and what lies in the future now count from now on, a chunk at a time. Answers whether there is more.
+    /// and what lies in the future now count from now on, a chunk at a time. Returns whether there is more.
     pub async fn clock_set(
         &mut self,
         keys: &Keys,
@@ -72,8 +72,8 @@ impl Link {
         Ok(reply::int(&value) == Some(1))
     }
 
-    /// Gives parked entries that no due time names one, a chunk at a time. Answers where to go on, and how many.
-    /// Only a `thorough` look goes through all where nothing seems to be missing.
+    /// Gives parked entries that no due time names one, a chunk at a time. Returns where to go on, and how many.
+    /// Only a `thorough` look goes through all if nothing seems to be missing.
     pub async fn mend(
         &mut self,
         keys: &Keys,
@@ -103,8 +103,8 @@ impl Link {
             .ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// Removes failure records that belong to nothing, a chunk at a time. Answers the next cursor, "0" at the end.
-    /// Only a `thorough` look goes through all where there seem to be none too many.
+    /// Removes failure records that belong to nothing, a chunk at a time. Returns the next cursor, "0" at the end.
+    /// Only a `thorough` look goes through all if there seem to be none too many.
     pub async fn sweep(
         &mut self,
         keys: &Keys,
@@ -136,7 +136,7 @@ impl Link {
             .ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// Forgets what is said to wait for a worker that knows it and does not, a chunk at a time. Answers the next cursor,
+    /// Forgets what is said to wait for a worker that knows it and does not, a chunk at a time. Returns the next cursor,
     /// "0" at the end.
     pub async fn unlist(&mut self, keys: &Keys, cursor: &str) -> Result<String, Trouble> {
         let doing = "sweeping what waits for a worker that can handle it";

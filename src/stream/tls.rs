@@ -81,7 +81,7 @@ pub(super) async fn over(
     connector.connect(name, socket).await
 }
 
-/// The CAs that the system trusts, as PEM. None where it has none: then those count that Mozilla's list has, which
+/// The CAs that the system trusts, as PEM. None if it has none: then those count that Mozilla's list has, which
 /// the redis client brings along.
 ///
 /// The client could look for them itself, but would do so for each connection, and fail where a single one is damaged.

@@ -19,7 +19,7 @@ pub(crate) struct Unheld {
     pub id: EntryId,
     /// How often it has been delivered.
     pub count: u32,
-    /// About how many bytes an answer with it has; none where it is no longer in the stream.
+    /// About how many bytes an answer with it has; none if it is no longer in the stream.
     pub bytes: u64,
 }
 
@@ -57,8 +57,8 @@ impl Link {
             .ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// How many bytes of answers the server keeps for a client before it cuts the connection; `u64::MAX` where it sets no
-    /// limit. None where it does not tell this user.
+    /// How many bytes of answers the server keeps for a client before it cuts the connection; `u64::MAX` if it sets no
+    /// limit. None if it does not tell this user.
     pub async fn output_limit(&mut self) -> Option<u64> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("client-output-buffer-limit");

@@ -30,7 +30,7 @@ impl CatchUp {
     /// The events behind a position that a projection takes.
     ///
     /// # Errors
-    /// Where its kinds or its streams are none.
+    /// If its kinds or its streams are none.
     pub fn new(
         pool: &Pool,
         public: &PublicStreams,
@@ -49,7 +49,7 @@ impl CatchUp {
         })
     }
 
-    /// Reads some, where there are none. It can be dropped before it has ended.
+    /// Reads some, if there are none. It can be dropped before it has ended.
     pub async fn fill(&mut self) -> Result<()> {
         if !self.entries.is_empty() || self.is_whole {
             return Ok(());

@@ -5,7 +5,7 @@
 //! `catch_up.rs` reads what that no longer has, and `runner.rs` runs the partitions of a projection within a worker.
 //! `quarantine.rs` knows what to do if those who ran one have died, and `rebuild.rs` builds a view anew.
 //!
-//! A view and how far it is are one in Redis: each batch writes both, in one step that does nothing where another has
+//! A view and how far it is are one in Redis: each batch writes both, in one step that does nothing if another has
 //! been before it. So whatever dies in between, every event is in the view once.
 
 mod batch;

@@ -41,7 +41,7 @@ pub(super) enum State {
     Elsewhere,
     /// It reads the public stream.
     Live(Stand),
-    /// It reads the aggregates, for the public stream does not have it all. None where that is still to begin.
+    /// It reads the aggregates, for the public stream does not have it all. None if that is still to begin.
     CatchUp(Stand, Standing, Option<Box<CatchUp>>),
 }
 

@@ -51,7 +51,7 @@ impl Portion {
 }
 
 impl Quarantine {
-    /// None where nobody has died.
+    /// None if nobody has died.
     pub fn of(deaths: Deaths) -> Option<Self> {
         (deaths.count > 0).then(|| Quarantine {
             deaths,

@@ -84,7 +84,7 @@ impl Registered {
     /// Its public streams.
     ///
     /// # Errors
-    /// Where there can be none of this name, or not so many.
+    /// If there can be none of this name, or not so many.
     pub fn public(&self) -> Result<PublicStreams> {
         PublicStreams::new(self.stream.0)?.partitions(self.stream.1)
     }
@@ -128,7 +128,7 @@ impl Registered {
             .then_some((aggregate, version))
     }
 
-    /// What an entry of its public stream, at this position, does to the view; None where it is passed over.
+    /// What an entry of its public stream, at this position, does to the view; None if it is passed over.
     pub fn project(
         &self,
         entry: &Entry,
