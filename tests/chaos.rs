@@ -28,10 +28,12 @@ const SHORT: Duration = Duration::from_secs(30);
 const FEW: Rates = Rates {
     events: 20.0,
     pause: Duration::from_millis(3_500),
+    loss: Duration::from_millis(2_500),
 };
 const MANY: Rates = Rates {
     events: 40.0,
     pause: Duration::from_millis(4_000),
+    loss: Duration::from_millis(2_000),
 };
 /// How much longer than its faults a run may take.
 const REST: Duration = Duration::from_secs(240);

@@ -61,9 +61,21 @@ async fn act(envelope: Envelope, ctx: &Context) -> Result<(), Failure> {
             std::thread::sleep(Duration::from_millis(ms));
             Ok(())
         }
+        Act::TakeThenFailFirst(ms, times) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            if ctx.attempt() > times {
+                Ok(())
+            } else {
+                Err("asked to fail".into())
+            }
+        }
         Act::FailFirst(times) if ctx.attempt() > times => Ok(()),
         Act::FailFirst(_) | Act::Fail => Err("asked to fail".into()),
         Act::FailForGood => Err(Failure::permanent("asked to fail for good")),
+        Act::TakeThenFailForGood(ms) => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            Err(Failure::permanent("asked to fail for good"))
+        }
         Act::PanicFirst(times) if ctx.attempt() > times => Ok(()),
         Act::PanicFirst(_) => panic!("asked to panic"),
         Act::HangFirst(times) if ctx.attempt() > times => Ok(()),

@@ -69,8 +69,12 @@ pub enum Act {
     Compute(u64),
     /// Fails in the first so many attempts.
     FailFirst(u32),
+    /// The same, each after so many milliseconds.
+    TakeThenFailFirst(u64, u32),
     Fail,
     FailForGood,
+    /// The same after so many milliseconds.
+    TakeThenFailForGood(u64),
     PanicFirst(u32),
     /// Hangs in the first so many attempts.
     HangFirst(u32),
@@ -157,6 +161,8 @@ pub struct Rates {
     pub events: f64,
     /// Between one fault of a worker and its next one, on average.
     pub pause: Duration,
+    /// The same of single steps of a worker whose exchange gets lost or comes late.
+    pub loss: Duration,
 }
 
 impl Plan {
@@ -167,7 +173,12 @@ impl Plan {
             .map(|n| events(&mut rng.fork(), n, length, rates.events / publishers as f64))
             .collect();
         let workers = (0..WORKERS)
-            .map(|_| times(&mut rng.fork(), length, rates.pause, fault))
+            .map(|_| {
+                let mut all = times(&mut rng.fork(), length, rates.pause, fault);
+                all.extend(times(&mut rng.fork(), length, rates.loss, loss));
+                all.sort_by_key(|planned| planned.at);
+                all
+            })
             .collect();
         let pause = rates.pause * 3;
         // The second publisher has a good network.
@@ -235,8 +246,7 @@ fn fault(rng: &mut Rng) -> Fault {
 }
 
 fn network(rng: &mut Rng) -> Network {
-    let step = STEPS[rng.usize(0..STEPS.len())];
-    match rng.u8(0..20) {
+    match rng.u8(0..14) {
         0..=2 => Network::Cut,
         3..=4 => Network::Refuse(short_or_past_the_lease(rng)),
         5..=6 => Network::Silence(short_or_past_the_lease(rng)),
@@ -245,9 +255,20 @@ fn network(rng: &mut Rng) -> Network {
         10 => Network::HoldReplies(short_or_past_the_lease(rng)),
         11 => Network::HalfCloseToClients,
         12 => Network::HalfCloseToServer,
-        13..=14 => Network::LoseRequest(step),
-        15..=17 => Network::LoseReply(step),
-        18 => Network::NeverAnswer(step),
+        _ => lost(rng),
+    }
+}
+
+fn loss(rng: &mut Rng) -> Fault {
+    Fault::Network(lost(rng))
+}
+
+fn lost(rng: &mut Rng) -> Network {
+    let step = STEPS[rng.usize(0..STEPS.len())];
+    match rng.u8(0..10) {
+        0..=1 => Network::LoseRequest(step),
+        2..=6 => Network::LoseReply(step),
+        7 => Network::NeverAnswer(step),
         _ => Network::AnswerLate(step, short_or_past_the_lease(rng)),
     }
 }
@@ -323,9 +344,17 @@ fn kind(rng: &mut Rng) -> (&'static str, Act) {
         0..=34 => ("chaos.plain", Act::Succeed),
         35..=36 => ("chaos.plain", Act::Compute(rng.u64(1..=60))),
         37..=44 => ("chaos.slow", Act::Take(rng.u64(20..=3_000))),
-        45..=54 => ("chaos.flaky", Act::FailFirst(first)),
+        45..=51 => ("chaos.flaky", Act::FailFirst(first)),
+        52..=54 => (
+            "chaos.flaky",
+            Act::TakeThenFailFirst(rng.u64(100..=2_000), first),
+        ),
         55..=57 => ("chaos.hopeless", Act::Fail),
-        58..=60 => ("chaos.permanent", Act::FailForGood),
+        58..=59 => ("chaos.permanent", Act::FailForGood),
+        60 => (
+            "chaos.permanent",
+            Act::TakeThenFailForGood(rng.u64(100..=2_000)),
+        ),
         61..=63 => ("chaos.panics", Act::PanicFirst(first)),
         64..=67 => ("chaos.hangs", Act::HangFirst(first.min(2))),
         68..=72 => ("chaos.later", Act::LaterFor(rng.u64(50..=1_500))),

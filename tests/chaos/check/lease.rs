@@ -25,18 +25,13 @@ impl Known<'_> {
         life.troubles.between(from, until) || self.history.server_troubles.between(from, until)
     }
 
-    /// Whether nothing went wrong with anything between these times.
-    pub fn is_quiet(&self, from: u64, until: u64) -> bool {
-        let ends = |life: &Life| {
-            let at = [life.told_to_stop, life.ended];
-            at.iter().flatten().any(|at| (from..=until).contains(at))
-        };
-        !self.history.server_troubles.between(from, until)
-            && self.history.lives.values().all(|life| {
-                let had_stopped = life.told_to_stop.is_some_and(|told| told < from);
-                let lives_on = life.ended.is_none_or(|ended| ended > from);
-                !(had_stopped && lives_on || ends(life) || life.troubles.between(from, until))
-            })
+    /// Whether nothing went wrong with the worker of this run, or the server, from a lease before it until then, and the
+    /// worker was not told to stop.
+    pub fn is_quiet(&self, run: &Run, until: u64) -> bool {
+        let life = self.life(run);
+        life.told_to_stop.is_none_or(|told| told > until)
+            && life.ended.is_none_or(|ended| ended > until)
+            && !self.in_trouble(life, run.began.saturating_sub(LEASE_NS), until)
     }
 
     /// Whether it is known that this run's worker had the lease of its entry from its start until then, or would have it if

@@ -160,10 +160,11 @@ fn attempts(known: &Known, findings: &mut Findings, earlier: &Run, later: &Run) 
 /// or the same one where that asked to come back.
 fn exact(known: &Known, findings: &mut Findings, earlier: &Run, later: &Run) {
     let Some(end) = &earlier.end else { return };
-    // No lease can have run out in between.
+    // Whoever else has had it meanwhile cannot have let a lease run out.
     let is_soon = end.line < later.line && later.began.saturating_sub(end.at) < LEASE_NS;
     let is_check = earlier.crash_check || later.crash_check;
-    if !is_soon || is_check || !known.is_quiet(earlier.began, later.began) {
+    if !is_soon || is_check || !known.is_quiet(earlier, later.began) || !known.kept(earlier, end.at)
+    {
         return;
     }
     findings.exact += 1;

@@ -572,7 +572,7 @@ fn no_attempt_is_used_up_by_what_uses_none() {
         story(right).is_right();
         story(wrong).is_wrong("which ended as");
         let mut struck = story(wrong);
-        struck.life("1.0").troubles.add(seconds(9.5), seconds(9.6));
+        struck.life("0.0").troubles.add(seconds(9.5), seconds(9.6));
         struck.is_right();
     }
 }
