@@ -25,7 +25,7 @@ use crate::worker::run::executor::Executor;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
-use crate::worker::shard::fetch::fetcher::Fetcher;
+use crate::worker::shard::fetch::rounds::Rounds;
 use crate::worker::shard::settle::acker::Acker;
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::shared::Shared;
@@ -128,17 +128,17 @@ impl Worker {
         let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
         let executor = Arc::new(executor);
         let (settle, _) = mpsc::unbounded_channel();
-        let mut fetcher = Fetcher::new(self.shared.clone(), dispatcher, settle);
+        let mut rounds = Rounds::new(&self.shared, dispatcher, settle);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
-            fetcher.hand_over(Deliveries {
+            rounds.hand_over(Deliveries {
                 source: self.source.clone(),
                 coming: Coming::InTurn,
                 since: Instant::now(),
                 entries: entries.into_iter().map(Delivery::new).collect(),
             });
             // Then the executor ends once it has worked on what is there.
-            drop(fetcher);
+            drop(rounds);
             self.runtime.block_on(executor.work(at_executor));
         });
         assert_eq!(SEEN.load(Ordering::Relaxed), handled);

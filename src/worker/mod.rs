@@ -198,7 +198,7 @@ impl Worker {
             lanes,
         };
         let inlined = runtime::Inlined {
-            fetcher: Fetcher::new(shared.clone(), dispatcher, settle_unread),
+            fetcher: Fetcher::new(&shared, dispatcher, settle_unread),
             runs: inline,
             hands,
         };

@@ -12,16 +12,20 @@ use crate::event::EntryId;
 use crate::stream::{Link, Trouble};
 use crate::worker::run::verdict::{Reason, Verdict};
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::inflight::Coming;
-use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{Coming, Inflight};
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// Most entries that one request adopts.
 const MOST: usize = 500;
 
 /// Adopts entries.
 pub(crate) struct Adopter {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
     oversized: Oversized,
     refusals: Refusals,
 }
@@ -51,16 +55,24 @@ pub(crate) enum Adopted {
 }
 
 impl Adopter {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        inflight: Arc<Inflight>,
+    ) -> Self {
         Adopter {
-            shared,
+            identity,
+            signals,
+            sources,
+            inflight,
             oversized: Oversized::default(),
             refusals: Refusals::default(),
         }
     }
 
     pub fn begin(&self) -> AdoptLook {
-        let sources = self.shared.sources.active().into_iter();
+        let sources = self.sources.active().into_iter();
         let pending = sources.flat_map(|source| [(source.clone(), false), (source, true)]);
         AdoptLook {
             pending: pending.collect::<Vec<_>>().into_iter(),
@@ -105,7 +117,7 @@ impl Adopter {
 
     /// What this worker holds of a stream.
     fn held(&self, source: &Arc<Source>, alone: bool) -> Vec<EntryId> {
-        let batches = self.shared.inflight.snapshot();
+        let batches = self.inflight.snapshot();
         batches
             .iter()
             .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
@@ -128,9 +140,16 @@ impl Adopter {
         } = adoption;
         let (group, stream) = (&source.surroundings.group, &source.keys.stream);
         let few = alone || is_suspected;
-        let (most, room) = prefetch.most(&self.shared, if few { 1 } else { MOST });
+        let (most, room) = prefetch.most(if few { 1 } else { MOST });
         let adopted = link
-            .adopt(&source.keys, group, self.consumer(alone), most, room, &held)
+            .adopt(
+                &source.keys,
+                group,
+                self.identity.consumer(alone),
+                most,
+                room,
+                &held,
+            )
             .await;
         match &adopted {
             Ok(_) => self.oversized.came(stream, alone),
@@ -148,7 +167,7 @@ impl Adopter {
             tracing::info!(stream, count, "found entries whose delivery had got lost");
         }
         if adopted.more {
-            self.shared.signals.adopt_soon();
+            self.signals.adopt_soon();
         }
         let entries = adopted.entries.into_iter();
         let entries = entries.map(|entry| Delivery::again(entry, adopted.now_ms));
@@ -182,7 +201,12 @@ impl Adopter {
     ) -> Result<Option<Unread>, Trouble> {
         let (source, alone) = (&adoption.source, adoption.alone);
         let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-        let next = link.first_unheld(&source.keys, group, self.consumer(alone), &adoption.held);
+        let next = link.first_unheld(
+            &source.keys,
+            group,
+            self.identity.consumer(alone),
+            &adoption.held,
+        );
         let Some(next) = next.await? else {
             self.oversized.came(stream, alone);
             return Ok(None);
@@ -218,10 +242,6 @@ impl Adopter {
             },
             attempt: 0,
         }))
-    }
-
-    fn consumer(&self, alone: bool) -> &str {
-        self.shared.identity.consumer(alone)
     }
 }
 

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
+use super::clock_steps::ClockSteps;
 use super::delivery::{Begin, Deliveries, Delivery, Taken};
 use super::flow_control::room_to_wake;
 use super::prefetch::Prefetch;
-use super::server_clock::ServerClock;
 use crate::policy::Room;
 use crate::stream::{Link, Trouble};
+use crate::worker::run::routes::Routes;
 use crate::worker::shard::clock::ticks;
 use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Coming;
-use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
 /// second. A server at rest looks at its clock ten times a second only, and may wake it so much later: scheduled events
@@ -26,7 +28,10 @@ pub(super) const LEAST: Duration = Duration::from_millis(5);
 
 /// Takes what is due.
 pub(crate) struct DueRetries {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    routes: Arc<Routes>,
     alarm: Alarm,
     refusals: Refusals,
 }
@@ -58,9 +63,17 @@ pub(crate) struct Woken {
 }
 
 impl DueRetries {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        routes: Arc<Routes>,
+    ) -> Self {
         DueRetries {
-            shared,
+            identity,
+            signals,
+            sources,
+            routes,
             alarm: Alarm::now(),
             refusals: Refusals::default(),
         }
@@ -76,7 +89,7 @@ impl DueRetries {
     pub fn begin(&mut self, most: usize) -> Begin<DueLook> {
         let now = Instant::now();
         // Parked by this worker since the last look; what others parked, the last look has told.
-        let parked_here = self.shared.signals.next_due();
+        let parked_here = self.signals.next_due();
         let at = parked_here.map_or(self.alarm.next, |due| due.min(self.alarm.next));
         let is_bare = most == 0;
         if at > now || (is_bare && self.alarm.bare > now) {
@@ -86,11 +99,11 @@ impl DueRetries {
         if is_bare {
             self.alarm.bare = now + POLL;
         }
-        self.shared.signals.due_looked_for(now);
+        self.signals.due_looked_for(now);
         Begin::Look(DueLook {
             began: now,
             most,
-            sources: self.shared.sources.active().into_iter(),
+            sources: self.sources.active().into_iter(),
             taken: Taken::NONE,
             next: POLL,
             stepped: false,
@@ -102,13 +115,13 @@ impl DueRetries {
         &mut self,
         look: &mut DueLook,
         link: &mut Link,
-        clock: &mut ServerClock,
+        clock: &mut ClockSteps,
         prefetch: &mut Prefetch,
     ) -> Result<Option<Woken>, Trouble> {
         while let Some(source) = look.next_source() {
             let left = look.most - look.taken.entries;
             // If nothing may come it is asked all the same: for what is paused, and for when the next one is due.
-            let (left, wait) = match room_to_wake(&self.shared.routes, &source) {
+            let (left, wait) = match room_to_wake(&self.routes, &source) {
                 Room::Any => (left, Duration::ZERO),
                 Room::Some(room) => (left.min(room), Duration::ZERO),
                 Room::None(wait) => (0, wait),
@@ -116,18 +129,18 @@ impl DueRetries {
             let (since, sent) = (Instant::now(), ticks());
             let expected = clock.expected();
             let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-            let (left, room) = prefetch.most(&self.shared, left);
+            let (left, room) = prefetch.most(left);
             let left = if room == 0 { left.min(1) } else { left };
             if self.refusals.wait(Chore::Wake, stream).is_some() {
                 continue;
             }
-            let me = &self.shared.identity.name;
+            let me = &self.identity.name;
             let woken = link.wake(&source.keys, group, me, left, room, expected);
             let woken = self.refusals.heard(Chore::Wake, stream, woken.await)?;
             let Some(woken) = woken else { continue };
             let step = clock.saw(woken.now_ms, sent, expected);
             if source.schedule.heard(woken.scheduled) {
-                self.shared.signals.scheduled();
+                self.signals.scheduled();
             }
             source.report_trimmed(&woken.trimmed, "while they were parked");
             look.taken.entries += woken.entries.len();
@@ -184,10 +197,10 @@ impl DueRetries {
         if let Some(news) = source.pauses.learn(is_paused, handlers) {
             tracing::info!(stream = source.surroundings.stream, "{news}");
             // What was put back because of a pause comes back when that ends.
-            for bound in self.shared.routes.all() {
+            for bound in self.routes.all() {
                 bound.gate.forget_put_back();
             }
-            self.shared.signals.replan();
+            self.signals.replan();
         }
     }
 
@@ -198,7 +211,7 @@ impl DueRetries {
             return;
         }
         if are_any {
-            self.shared.signals.rejoin();
+            self.signals.rejoin();
         }
         again.set_active(are_any);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::stream::{Link, Trouble};
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::shared::Shared;
+use crate::worker::state::identity::Identity;
 use crate::worker::state::source::Source;
 
 /// How long a worker is on duty.
@@ -125,7 +125,7 @@ impl FleetShift {
 /// Looks who else reads a stream. If nobody may be known, this worker waits for entries by itself.
 pub(crate) async fn crew(
     source: &Source,
-    shared: &Shared,
+    identity: &Identity,
     link: &mut Link,
     refusals: &mut Refusals,
 ) -> Result<Crew, Trouble> {
@@ -137,9 +137,9 @@ pub(crate) async fn crew(
         let is_alive = worker
             .lease_ms()
             .is_some_and(|lease| worker.idle_ms < lease);
-        if is_alive && !worker.is_alone() && !shared.identity.is_me(&worker.name) {
+        if is_alive && !worker.is_alone() && !identity.is_me(&worker.name) {
             crew.others += 1;
-            crew.before += usize::from(worker.name < shared.identity.name);
+            crew.before += usize::from(worker.name < identity.name);
         }
     }
     Ok(crew)

@@ -8,27 +8,29 @@ use super::delivery::Delivery;
 use crate::policy::Granted;
 use crate::reconnect::Complaint;
 use crate::stream::{Link, RateRequest, Trouble};
-use crate::worker::run::routes::Bound;
-use crate::worker::state::shared::Shared;
+use crate::worker::run::routes::{Bound, Routes};
+use crate::worker::state::identity::Identity;
 
 /// Asks for shares of the group's rates.
 pub(crate) struct GroupRates {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    routes: Arc<Routes>,
     /// Rates that can't be counted.
     uncounted: Complaint,
 }
 
 impl GroupRates {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(identity: Arc<Identity>, routes: Arc<Routes>) -> Self {
         GroupRates {
-            shared,
+            identity,
+            routes,
             uncounted: Complaint::default(),
         }
     }
 
     /// Asks for what these entries need, handler by handler, all at once.
     pub async fn ask_for(&mut self, link: &Link, entries: &[Delivery]) -> Result<(), Trouble> {
-        let routes = &self.shared.routes;
+        let routes = &self.routes;
         if !routes.has_group_rates() || entries.is_empty() {
             return Ok(());
         }
@@ -49,7 +51,7 @@ impl GroupRates {
                 let wanted = wanted.saturating_sub(granted.left());
                 Some((
                     granted,
-                    RateRequest::new(&self.shared.identity.group, &gate.name, rate, wanted),
+                    RateRequest::new(&self.identity.group, &gate.name, rate, wanted),
                 ))
             })
             .filter(|(_, request)| request.wanted > 0)
@@ -69,7 +71,7 @@ impl GroupRates {
     ) -> Result<(), Trouble> {
         let gate = &bound.gate;
         if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
-            let request = RateRequest::new(&self.shared.identity.group, &gate.name, rate, wanted);
+            let request = RateRequest::new(&self.identity.group, &gate.name, rate, wanted);
             take(link, granted, &request, &mut self.uncounted).await?;
         }
         Ok(())

@@ -6,36 +6,48 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::delivery::{Deliveries, Delivery, Unread};
+use super::prefetch::Prefetch;
 use crate::event::Entry;
 use crate::fields::Fields;
+use crate::worker::observer::Observer;
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::{Body, Settlement};
 use crate::worker::run::work::Item;
-use crate::worker::state::inflight::Slot;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{Inflight, Slot};
 
 /// Hands entries over.
 pub(crate) struct HandOver {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    inflight: Arc<Inflight>,
+    observer: Option<Arc<dyn Observer>>,
     runs: Dispatcher,
     settle: mpsc::UnboundedSender<Settlement>,
 }
 
 impl HandOver {
     pub fn new(
-        shared: Arc<Shared>,
+        identity: Arc<Identity>,
+        inflight: Arc<Inflight>,
+        observer: Option<Arc<dyn Observer>>,
         runs: Dispatcher,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         HandOver {
-            shared,
+            identity,
+            inflight,
+            observer,
             runs,
             settle,
         }
     }
 
-    /// Gives entries to the executor, from now on held.
-    pub fn deliver(&self, deliveries: Deliveries) {
+    /// Gives entries to the executor, from now on held. The prefetch learns how large they are.
+    pub fn deliver(&self, deliveries: Deliveries, prefetch: &mut Prefetch) {
+        if deliveries.entries.is_empty() {
+            return;
+        }
+        prefetch.came(deliveries.largest());
         let Deliveries {
             source,
             coming,
@@ -43,14 +55,12 @@ impl HandOver {
             entries,
         } = deliveries;
         source.coming(entries.len());
-        if let Some(observer) = &self.shared.observer {
+        if let Some(observer) = &self.observer {
             observer.delivered(&source.surroundings.stream, entries.len());
         }
         let slots = entries.iter().map(Delivery::slot).collect();
-        let batch =
-            self.shared
-                .inflight
-                .add(&source, coming, since, self.shared.identity.lease, slots);
+        let lease = self.identity.lease;
+        let batch = self.inflight.add(&source, coming, since, lease, slots);
         let items = entries.into_iter().enumerate();
         let items = items.map(|(index, delivery)| Item {
             index: index as u32,
@@ -72,11 +82,8 @@ impl HandOver {
         } = unread;
         let slot = |(id, count): &_| Slot::new(*id, *count, false, 0);
         let slots = entries.iter().map(slot).collect();
-        let lease = self.shared.identity.lease;
-        let batch = self
-            .shared
-            .inflight
-            .add(&source, coming, since, lease, slots);
+        let lease = self.identity.lease;
+        let batch = self.inflight.add(&source, coming, since, lease, slots);
         for (index, (id, _)) in entries.into_iter().enumerate() {
             batch.slots[index].finish();
             let _ = self.settle.send(Settlement {

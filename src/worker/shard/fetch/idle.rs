@@ -3,58 +3,63 @@
 use std::time::{Duration, Instant};
 
 use crate::reconnect::sleep_until;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::signals::Signals;
 
 /// How often parked entries are looked for while there is always something new.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
 /// Waits until more may be held.
-pub(crate) async fn until_there_is_room(shared: &Shared) {
-    if shared.inflight.succeeded() > 0 {
-        shared.inflight.ack_now();
+pub(crate) async fn until_there_is_room(signals: &Signals, inflight: &Inflight) {
+    if inflight.succeeded() > 0 {
+        inflight.ack_now();
     }
     tokio::select! {
-        () = shared.inflight.freed() => {}
-        () = shared.signals.nudged() => {}
-        () = shared.signals.stopped() => {}
+        () = inflight.freed() => {}
+        () = signals.nudged() => {}
+        () = signals.stopped() => {}
         () = tokio::time::sleep(BUSY_POLL) => {}
     }
 }
 
 /// Waits until more of some stream may come, but no longer than this, and not beyond the next look.
-pub(crate) async fn until_there_may_be_more(shared: &Shared, wait: Duration, next_look: Instant) {
+pub(crate) async fn until_there_may_be_more(
+    signals: &Signals,
+    inflight: &Inflight,
+    wait: Duration,
+    next_look: Instant,
+) {
     let until = (Instant::now() + wait).min(next_look);
-    let due = shared.signals.next_due();
+    let due = signals.next_due();
     tokio::select! {
-        () = shared.inflight.freed() => {}
-        () = shared.signals.nudged() => {}
-        () = shared.signals.due_sooner() => {}
-        () = shared.signals.stopped() => {}
+        () = inflight.freed() => {}
+        () = signals.nudged() => {}
+        () = signals.due_sooner() => {}
+        () = signals.stopped() => {}
         () = sleep_until(due), if due.is_some() => {}
         () = sleep_until(Some(until)) => {}
     }
 }
 
 /// Waits for a reason to end a read that blocks; the next look is one, if it is given.
-pub(crate) async fn until_something_else(shared: &Shared, next_look: Option<Instant>) {
+pub(crate) async fn until_something_else(signals: &Signals, next_look: Option<Instant>) {
     loop {
         // What was parked here while the read blocked may fall due before the read ends by itself.
-        let due = shared.signals.next_due();
+        let due = signals.next_due();
         tokio::select! {
-            () = shared.signals.stopped() => return,
-            () = shared.signals.nudged() => return,
+            () = signals.stopped() => return,
+            () = signals.nudged() => return,
             () = sleep_until(due), if due.is_some() => return,
             () = sleep_until(next_look) => return,
-            () = shared.signals.due_sooner() => {}
+            () = signals.due_sooner() => {}
         }
     }
 }
 
 /// Whether something is to be done that a read must not keep waiting.
-pub(crate) fn has_else_to_do(shared: &Shared, next_look: Instant) -> bool {
-    let next = shared
-        .signals
+pub(crate) fn has_else_to_do(signals: &Signals, next_look: Instant) -> bool {
+    let next = signals
         .next_due()
         .map_or(next_look, |due| due.min(next_look));
-    shared.signals.is_wanted() || next <= Instant::now()
+    signals.is_wanted() || next <= Instant::now()
 }

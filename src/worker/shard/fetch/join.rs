@@ -4,28 +4,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::policy::Breakers;
 use crate::stream::{Join, Joined, Link, PROTOCOL, Trouble};
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// Joins groups. What refuses to be joined waits by itself.
 pub(crate) struct Joiner {
-    shared: Arc<Shared>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    breakers: Arc<Breakers>,
     refusals: Refusals,
 }
 
 impl Joiner {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(signals: Arc<Signals>, sources: Arc<Sources>, breakers: Arc<Breakers>) -> Self {
         Joiner {
-            shared,
+            signals,
+            sources,
+            breakers,
             refusals: Refusals::default(),
         }
     }
 
     /// Joins the group of every stream.
     pub async fn join_all(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        for source in self.shared.sources.all() {
+        for source in self.sources.all() {
             self.try_to_join(link, &source).await?;
         }
         Ok(())
@@ -33,7 +38,7 @@ impl Joiner {
 
     /// Joins the groups that could not be joined so far.
     pub async fn join_barred(&mut self, link: &mut Link) -> Result<(), Trouble> {
-        for source in self.shared.sources.all() {
+        for source in self.sources.all() {
             if source.is_barred() {
                 self.try_to_join(link, &source).await?;
             }
@@ -95,7 +100,7 @@ impl Joiner {
                     "the group had been deleted, and a worker that could not know it made one that begins at the end: \
                      what came in between comes now"
                 );
-                self.shared.signals.due_in(Duration::ZERO);
+                self.signals.due_in(Duration::ZERO);
             }
             if !more {
                 source.joined(now);
@@ -108,7 +113,7 @@ impl Joiner {
     /// begins without.
     async fn inherit_breakers(&self, link: &mut Link, source: &Source) -> Result<(), Trouble> {
         match link.open_breakers(&source.keys).await {
-            Ok(open) => self.shared.breakers.inherit(&open),
+            Ok(open) => self.breakers.inherit(&open),
             Err(Trouble::Refused(refused)) => {
                 tracing::warn!("{refused}; circuit breakers begin closed");
             }

@@ -6,31 +6,37 @@ use std::time::Instant;
 
 use super::flow_control::{is_limited, rooms};
 use crate::stream::{Link, Trouble};
+use crate::worker::run::routes::Routes;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::look_ahead::LookAhead;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::Sources;
 
 /// Looks ahead on all streams.
 pub(crate) struct LooksAhead {
-    shared: Arc<Shared>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    routes: Arc<Routes>,
     refusals: Refusals,
 }
 
 impl LooksAhead {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(signals: Arc<Signals>, sources: Arc<Sources>, routes: Arc<Routes>) -> Self {
         LooksAhead {
-            shared,
+            signals,
+            sources,
+            routes,
             refusals: Refusals::default(),
         }
     }
 
     /// Looks at the streams of which that has to be known now.
     pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
-        let (shared, routes) = (&self.shared, &self.shared.routes);
-        for source in shared.sources.active() {
+        let routes = &self.routes;
+        for source in self.sources.active() {
             if !is_limited(
                 routes,
-                shared.signals.has_released(),
+                self.signals.has_released(),
                 std::slice::from_ref(&source),
             ) {
                 continue;

@@ -1,7 +1,9 @@
-//! Brings entries: new ones, due ones, and those that dead workers held. [`fetcher`] owns the order; every other file is a
-//! part that it calls, which returns what has come ([`delivery`]) or what may come.
+//! Brings entries: new ones, due ones, and those that dead workers held. [`fetcher`] keeps the connections and
+//! [`rounds`] the order; every other file is a part that is called there, which returns what has come ([`delivery`]) or what
+//! may come.
 
 mod adopt;
+mod clock_steps;
 pub(crate) mod delivery;
 mod due_retries;
 pub(crate) mod fetcher;
@@ -19,7 +21,8 @@ mod read_new;
 mod read_plan;
 mod reading;
 mod reclaim;
-mod server_clock;
+pub(crate) mod rounds;
 mod shares;
 mod stream_rotation;
 mod take_waiting;
+mod takeover;

@@ -1,9 +1,12 @@
 //! How much a worker takes at once: as much as it is likely to finish soon, so that a fast handler gets large batches
 //! and a slow one hoards nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::worker::state::shared::Shared;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::precedence::Precedence;
+use crate::worker::state::slots::Slots;
 use crate::worker::state::throughput::{SPAN, Throughput};
 
 /// Most bytes a single wake, reclaim or adopt brings.
@@ -23,6 +26,11 @@ const PARTS: usize = 7;
 
 /// How fast and how large entries have been of late.
 pub(crate) struct Prefetch {
+    /// `worker.prefetch`: most entries held.
+    most_held: usize,
+    inflight: Arc<Inflight>,
+    slots: Arc<Slots>,
+    precedence: Arc<Precedence>,
     throughput: Throughput,
     /// The largest entry of late.
     size: usize,
@@ -43,8 +51,17 @@ struct Caution {
 }
 
 impl Prefetch {
-    pub fn new() -> Self {
+    pub fn new(
+        most_held: usize,
+        inflight: Arc<Inflight>,
+        slots: Arc<Slots>,
+        precedence: Arc<Precedence>,
+    ) -> Self {
         Prefetch {
+            most_held,
+            inflight,
+            slots,
+            precedence,
             throughput: Throughput::new(Instant::now()),
             size: FIRST_SIZE,
             asked: 0,
@@ -53,14 +70,14 @@ impl Prefetch {
     }
 
     /// How many more bytes may be held.
-    pub fn room(&self, shared: &Shared) -> usize {
-        BYTES.saturating_sub(shared.inflight.bytes())
+    pub fn room(&self) -> usize {
+        BYTES.saturating_sub(self.inflight.bytes())
     }
 
     /// The most entries and bytes that one request other than a read may bring, of so many entries.
-    pub fn most(&mut self, shared: &Shared, entries: usize) -> (usize, usize) {
+    pub fn most(&mut self, entries: usize) -> (usize, usize) {
         self.grow();
-        let room = self.room(shared).min(ROOM);
+        let room = self.room().min(ROOM);
         let (entries, room) = match &self.caution {
             Some(caution) => (entries.min(caution.entries), room.min(caution.bytes)),
             None => (entries, room),
@@ -113,19 +130,19 @@ impl Prefetch {
 
     /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
     /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
-    pub fn entries(&mut self, shared: &Shared, coming: usize) -> usize {
-        let all = shared.inflight.entries() + coming;
+    pub fn entries(&mut self, coming: usize) -> usize {
+        let all = self.inflight.entries() + coming;
         // What the server refuses to settle takes up memory, and is in nobody's way.
-        let held = all - shared.inflight.stuck().min(all);
+        let held = all - self.inflight.stuck().min(all);
         // What only waits to be acknowledged is not in the way of what may be finished next.
-        let open = held - shared.inflight.succeeded().min(held);
-        let (prefetch, free) = (shared.prefetch, shared.slots.free());
-        let settled = shared.inflight.settled();
+        let open = held - self.inflight.succeeded().min(held);
+        let (prefetch, free) = (self.most_held, self.slots.free());
+        let settled = self.inflight.settled();
         let ahead = self.throughput.ahead(Instant::now(), settled).min(prefetch);
-        let bytes = shared.inflight.bytes() + coming * self.size;
+        let bytes = self.inflight.bytes() + coming * self.size;
         let bytes = BYTES.saturating_sub(bytes) / self.size.max(1);
         // What is held and does not run yet takes the free slots first.
-        let waiting = held.saturating_sub(shared.slots.all() - free);
+        let waiting = held.saturating_sub(self.slots.all() - free);
         let by_slots = free.saturating_sub(waiting);
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
@@ -147,21 +164,21 @@ impl Prefetch {
     }
 
     /// How many of the slots that lanes have offered may be taken by what comes first.
-    pub fn offered(&self, shared: &Shared) -> usize {
-        let free = shared.slots.free();
-        let open = shared
+    pub fn offered(&self) -> usize {
+        let free = self.slots.free();
+        let open = self
             .inflight
             .entries()
-            .saturating_sub(shared.inflight.succeeded());
-        let room = shared.prefetch.saturating_sub(open);
-        shared.precedence.take_offered().min(free).min(room)
+            .saturating_sub(self.inflight.succeeded());
+        let room = self.most_held.saturating_sub(open);
+        self.precedence.take_offered().min(free).min(room)
     }
 
     /// How many entries are likely to be settled in so long.
-    pub fn ahead(&mut self, shared: &Shared, time: Duration) -> usize {
+    pub fn ahead(&mut self, time: Duration) -> usize {
         let ahead = self
             .throughput
-            .ahead(Instant::now(), shared.inflight.settled());
+            .ahead(Instant::now(), self.inflight.settled());
         (ahead as f64 * time.as_secs_f64() / SPAN.as_secs_f64()) as usize
     }
 

@@ -14,22 +14,40 @@ use super::reading::{Answer, Reading, Terms};
 use super::stream_rotation::{ROUND, Share, StreamRotation};
 use crate::stream::{Link, Reader, Trouble};
 use crate::worker::shard::refusals::Refusals;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::inline::Inline;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::Sources;
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
 
 /// Reads new entries.
 pub(crate) struct NewReads {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
+    inline: Arc<Inline>,
     flow: Flow,
     refusals: Refusals,
 }
 
 impl NewReads {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        inflight: Arc<Inflight>,
+        inline: Arc<Inline>,
+    ) -> Self {
         NewReads {
-            shared,
+            identity,
+            signals,
+            sources,
+            inflight,
+            inline,
             flow: Flow::new(),
             refusals: Refusals::default(),
         }
@@ -41,11 +59,11 @@ impl NewReads {
         if !self.flow.fleet_shift.wants_to_look(self.flow.coming, now) {
             return Ok(());
         }
-        let sources = self.shared.sources.active();
+        let sources = self.sources.active();
         let [source] = &sources[..] else {
             return Ok(());
         };
-        let crew = crew(source, &self.shared, link, &mut self.refusals).await?;
+        let crew = crew(source, &self.identity, link, &mut self.refusals).await?;
         self.flow.fleet_shift.looked(crew, now);
         Ok(())
     }
@@ -77,7 +95,7 @@ impl NewReads {
         if !blocks {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = until_something_else(&self.shared, Some(terms.next_look)) => return Ok(None),
+                () = until_something_else(&self.signals, Some(terms.next_look)) => return Ok(None),
             }
         } else if !wait.is_zero() {
             // See `Reading::nap`. Renewing can wait that long, and acknowledgements are gathered for longer.
@@ -115,7 +133,7 @@ impl NewReads {
         let delivered = tokio::select! {
             biased;
             delivered = reading.answer(prefetch) => Some(delivered?),
-            () = self.shared.inflight.freed(), if lacks_room => None,
+            () = self.inflight.freed(), if lacks_room => None,
         };
         let answered = delivered.as_ref().and_then(|_| reading.answered());
         let delivered = delivered.unwrap_or_default();
@@ -138,7 +156,7 @@ impl NewReads {
             // The only read: nothing comes before its entries.
             1
         } else {
-            reading.winds_up |= has_else_to_do(&self.shared, reading.terms.next_look);
+            reading.winds_up |= has_else_to_do(&self.signals, reading.terms.next_look);
             self.read_plan(&reading.terms).depth
         };
         if !is_limited {
@@ -156,7 +174,7 @@ impl NewReads {
     ) -> Result<(), Trouble> {
         let (streams, depth) = (reading.terms.sources.len(), reading.depth);
         while !reading.winds_up && depth > 1 && reading.on_the_way() <= depth / 2 {
-            let budget = prefetch.entries(&self.shared, came + reading.coming());
+            let budget = prefetch.entries(came + reading.coming());
             if budget == 0 {
                 reading.lacks_room = true;
                 return Ok(());
@@ -166,7 +184,7 @@ impl NewReads {
             } else {
                 if depth >= OFTEN {
                     // Redis has to look at its sockets now anyway.
-                    self.shared.inflight.ack_now();
+                    self.inflight.ack_now();
                 }
                 depth - reading.on_the_way()
             };
@@ -183,7 +201,7 @@ impl NewReads {
     fn read_plan(&mut self, terms: &Terms<'_>) -> ReadPlan {
         let streams = terms.sources.len();
         let shift = (streams == 1).then(|| Shift {
-            quick: self.shared.inline.handled(),
+            quick: self.inline.handled(),
             // Unless the server has stood still meanwhile: then it is later there.
             server_ms: terms.clock.now(),
         });
@@ -194,7 +212,7 @@ impl NewReads {
     fn next_share(&mut self, all: usize, budget: usize, prefetch: &mut Prefetch) -> Share {
         // If no turns are taken nothing has to be known of them.
         let reads = match self.flow.rotation.is_needed() {
-            true => prefetch.ahead(&self.shared, ROUND) / budget.max(1),
+            true => prefetch.ahead(ROUND) / budget.max(1),
             false => 0,
         };
         self.flow.rotation.next(all, reads)
@@ -209,7 +227,7 @@ impl NewReads {
 
     /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
     fn block(&self) -> Duration {
-        BLOCK.min(self.shared.identity.lease / 3)
+        BLOCK.min(self.identity.lease / 3)
     }
 
     /// The longest each of several reads may block, so that all of them together block no longer than one would.

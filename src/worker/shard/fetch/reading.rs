@@ -14,10 +14,12 @@ use super::stream_rotation::Share;
 use crate::event::Entry;
 use crate::policy::Room;
 use crate::stream::{Link, Read, Reader, Trouble};
+use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::Verdict;
 use crate::worker::shard::clock::Clock;
-use crate::worker::state::inflight::Coming;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{Coming, Inflight};
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
 
 /// The first and the longest wait between two attempts to wake a read.
@@ -26,7 +28,10 @@ const NO_ROOM: &str = "given back: more came at once than there is room for";
 
 /// What a reading goes by as long as it lasts.
 pub(crate) struct Terms<'a> {
-    pub shared: &'a Shared,
+    pub identity: &'a Identity,
+    pub signals: &'a Signals,
+    pub inflight: &'a Inflight,
+    pub routes: &'a Routes,
     pub sources: &'a [Arc<Source>],
     pub limits: &'a Limits,
     /// When it is time to look for something else.
@@ -117,8 +122,8 @@ impl<'a> Reading<'a> {
             }
         };
         let read = Read {
-            group: &self.terms.shared.identity.group,
-            consumer: &self.terms.shared.identity.name,
+            group: &self.terms.identity.group,
+            consumer: &self.terms.identity.name,
             count,
             block,
             streams,
@@ -150,10 +155,10 @@ impl<'a> Reading<'a> {
 
     /// The answer to the oldest read. Ends a read that blocks if something else comes up.
     pub async fn answer(&mut self, prefetch: &Prefetch) -> Result<Delivered, Trouble> {
-        let shared = self.terms.shared;
+        let (signals, inflight) = (self.terms.signals, self.terms.inflight);
         // What comes beyond is passed over, but for an entry that has all the room there is.
-        let is_first = shared.inflight.entries() == 0;
-        let room = prefetch.room(shared).max(usize::from(is_first));
+        let is_first = inflight.entries() == 0;
+        let room = prefetch.room().max(usize::from(is_first));
         let (reader, streams) = (&mut *self.reader, &self.streams);
         let client = reader.greeting.client;
         let Some(block) = self.asked.front().and_then(|read| read.block) else {
@@ -168,7 +173,7 @@ impl<'a> Reading<'a> {
             tokio::select! {
                 biased;
                 delivered = &mut answer => return delivered,
-                () = until_something_else(shared, look), if !self.winds_up => self.winds_up = true,
+                () = until_something_else(signals, look), if !self.winds_up => self.winds_up = true,
                 () = ring(self.link.clone(), client, wait), if self.winds_up => wait = (wait * 2).min(RINGS.1),
             }
         }
@@ -202,7 +207,9 @@ impl<'a> Reading<'a> {
             return Ok(None);
         };
         let Terms {
-            shared,
+            identity,
+            inflight,
+            routes,
             sources,
             limits,
             clock,
@@ -214,7 +221,7 @@ impl<'a> Reading<'a> {
             .first()
             .is_some_and(|entry| entry.id <= source.read_up_to());
         let entries: Vec<Delivery> = if known {
-            let (inflight, me) = (&shared.inflight, &shared.identity.name);
+            let me = &identity.name;
             met_again(source, entries, inflight, me, clock, &mut self.link.clone()).await?
         } else {
             last.into_iter().for_each(|id| source.has_read(id));
@@ -223,7 +230,7 @@ impl<'a> Reading<'a> {
         if let Some(rooms) = &limits.rooms {
             let places = entries.iter().map(|delivery| {
                 let event_type = delivery.entry.fields.value("type")?;
-                shared.routes.place(event_type)
+                routes.place(event_type)
             });
             let mut ahead = source.ahead();
             ahead.read(&rooms[at], places, last);

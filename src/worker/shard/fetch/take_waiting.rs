@@ -12,18 +12,20 @@ use super::group_rates::GroupRates;
 use super::prefetch::Prefetch;
 use crate::policy::Room;
 use crate::stream::{Kind, Link, Trouble};
-use crate::worker::run::routes::Bound;
+use crate::worker::run::routes::{Bound, Routes};
 use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Coming;
-use crate::worker::state::shared::Shared;
-use crate::worker::state::source::Source;
+use crate::worker::state::source::{Source, Sources};
 
 /// What waits is looked for when somebody has told of it.
 const UNTIL_TOLD: Duration = Duration::from_secs(3600);
 
 /// Takes entries that wait.
 pub(crate) struct WaitingEntries {
-    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    sources: Arc<Sources>,
+    routes: Arc<Routes>,
     next: Instant,
     refusals: Refusals,
 }
@@ -45,9 +47,11 @@ struct Wanted<'a> {
 }
 
 impl WaitingEntries {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(identity: Arc<Identity>, sources: Arc<Sources>, routes: Arc<Routes>) -> Self {
         WaitingEntries {
-            shared,
+            identity,
+            sources,
+            routes,
             next: Instant::now(),
             refusals: Refusals::default(),
         }
@@ -71,7 +75,7 @@ impl WaitingEntries {
         }
         Begin::Look(WaitingLook {
             most,
-            sources: self.shared.sources.active().into_iter(),
+            sources: self.sources.active().into_iter(),
             taken: Taken::NONE,
             next: UNTIL_TOLD,
         })
@@ -85,7 +89,6 @@ impl WaitingEntries {
         rates: &mut GroupRates,
         prefetch: &mut Prefetch,
     ) -> Result<Option<Deliveries>, Trouble> {
-        let shared = self.shared.clone();
         while let Some(source) = look.sources.next() {
             let left = look.most - look.taken.entries;
             if left == 0 {
@@ -95,7 +98,7 @@ impl WaitingEntries {
             if source.pauses.stream() || !source.has_waiting() {
                 continue;
             }
-            let wanted = wanted(&shared, look, link, rates, &source, left).await?;
+            let wanted = wanted(&self.routes, look, link, rates, &source, left).await?;
             if wanted.kinds.is_empty() {
                 continue;
             }
@@ -105,8 +108,8 @@ impl WaitingEntries {
                 continue;
             }
             let since = Instant::now();
-            let (left, room) = prefetch.most(&shared, left);
-            let (me, kinds) = (&shared.identity.name, &wanted.kinds);
+            let (left, room) = prefetch.most(left);
+            let (me, kinds) = (&self.identity.name, &wanted.kinds);
             let found = link.take_waiting(&source.keys, group, me, left, room, kinds);
             let found = self
                 .refusals
@@ -157,7 +160,7 @@ impl WaitingLook {
 
 /// What may come of a stream, of `left` entries.
 async fn wanted<'a>(
-    shared: &'a Shared,
+    routes: &'a Routes,
     look: &mut WaitingLook,
     link: &Link,
     rates: &mut GroupRates,
@@ -166,7 +169,7 @@ async fn wanted<'a>(
 ) -> Result<Wanted<'a>, Trouble> {
     let (all, listed) = (source.take_heard_of_waiting(), source.listed());
     let (mut kinds, mut places) = (Vec::new(), Vec::new());
-    for bound in shared.routes.all() {
+    for bound in routes.all() {
         if !all && !listed.contains(&bound.place) {
             continue;
         }
@@ -185,7 +188,7 @@ async fn wanted<'a>(
         places.push(bound.place);
     }
     if all {
-        let unbound = shared.routes.unbound().iter();
+        let unbound = routes.unbound().iter();
         kinds.extend(unbound.map(|range| Kind { range, most: left }));
     }
     Ok(Wanted { kinds, places })

@@ -1,16 +1,20 @@
-//! The server's clock as the fetcher sees it, and what is to be done if somebody sets it: what is parked then waits as
-//! long as it was to, and what lies in the future counts from now on.
+//! Watches the server's clock, and does what is to be done if somebody sets it: what is parked then waits as long as it was
+//! to, and what lies in the future counts from now on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::stream::{Expected, Link, Trouble};
-use crate::worker::shard::clock::{Clock, LEAST as STEP, Step, Way, ticks};
-use crate::worker::state::shared::Shared;
+use crate::worker::shard::clock::{Clock, LEAST as STEP, ServerClock, Step, Way, ticks};
+use crate::worker::shard::health::ServerHealth;
+use crate::worker::state::source::Sources;
 
-/// The server's clock.
-pub(crate) struct ServerClock {
-    shared: Arc<Shared>,
+/// Follows the steps of the server's clock.
+pub(crate) struct ClockSteps {
+    sources: Arc<Sources>,
+    health: Arc<ServerHealth>,
+    /// Where the other parts find it.
+    told: Arc<ServerClock>,
     clock: Clock,
     /// It was set, and what that means is still to be done.
     set: Option<Step>,
@@ -19,10 +23,12 @@ pub(crate) struct ServerClock {
     is_known: bool,
 }
 
-impl ServerClock {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        ServerClock {
-            shared,
+impl ClockSteps {
+    pub fn new(sources: Arc<Sources>, health: Arc<ServerHealth>, told: Arc<ServerClock>) -> Self {
+        ClockSteps {
+            sources,
+            health,
+            told,
             clock: Clock::default(),
             set: None,
             is_known: true,
@@ -43,9 +49,9 @@ impl ServerClock {
     /// It showed `ms`, in the answer to what was sent at `sent` and was to find `expected`. Returns the step if it was
     /// set since the last time.
     pub fn saw(&mut self, ms: u64, sent: Duration, expected: Option<Expected>) -> Option<Step> {
-        self.shared.clock.shows(ms);
+        self.told.shows(ms);
         let step = self.clock.saw(ms, sent, ticks());
-        self.shared.clock.saw(self.clock);
+        self.told.saw(self.clock);
         let is_off = expected.is_some_and(|clock| ms.abs_diff(clock.ms) > STEP.as_millis() as u64);
         self.is_known = step.is_some() || !is_off;
         step
@@ -58,7 +64,7 @@ impl ServerClock {
             Way::Ahead => {
                 tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");
                 // All look old that have not renewed since.
-                self.shared.health.not_renewed();
+                self.health.not_renewed();
             }
             Way::Back => {
                 tracing::warn!(%by, "the clock of Redis was set back: what it noted since counts from now on");
@@ -72,7 +78,7 @@ impl ServerClock {
         let Some(step) = self.set else {
             return Ok(false);
         };
-        for source in self.shared.sources.active() {
+        for source in self.sources.active() {
             let group = &source.surroundings.group;
             loop {
                 // With what the request takes on its way.

@@ -1,0 +1,335 @@
+//! The order in which everything is asked that brings entries: what others left, what is due, what waits, what is new, and
+//! before all of that what was delivered and got lost on the way. Each is a part of its own that returns what has come,
+//! which is handed over here before the next is asked.
+//!
+//! New entries have a connection of their own, on which several reads may be on their way; the rest is asked one after
+//! the other, and only while no read is unanswered. Because nothing else delivers, adopting (which asks what is pending
+//! with us and not held) can never meet a delivery under way.
+//!
+//! How much is taken is decided by the [`Prefetch`], and how much of each kind by the [`Shares`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::adopt::{Adopted, Adopter};
+use super::clock_steps::ClockSteps;
+use super::delivery::{Begin, Deliveries, Taken};
+use super::due_retries::DueRetries;
+use super::flow_control::{FlowControl, MayRead, Readable, is_limited};
+use super::group_rates::GroupRates;
+use super::hand_over::HandOver;
+use super::idle::{until_there_is_room, until_there_may_be_more};
+use super::join::Joiner;
+use super::look_ahead::LooksAhead;
+use super::prefetch::Prefetch;
+use super::read_new::NewReads;
+use super::reading::Terms;
+use super::reclaim::Reclaimer;
+use super::shares::Shares;
+use super::take_waiting::WaitingEntries;
+use super::takeover::Takeover;
+use crate::stream::{Link, Reader, Trouble};
+use crate::worker::run::dispatch::Dispatcher;
+use crate::worker::run::outcome::Settlement;
+use crate::worker::run::routes::Routes;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{Coming, Inflight};
+use crate::worker::state::inline::handle_now;
+use crate::worker::state::precedence::Precedence;
+use crate::worker::state::shared::Shared;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::Sources;
+
+/// Everything that brings entries.
+pub(crate) struct Rounds {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
+    routes: Arc<Routes>,
+    precedence: Arc<Precedence>,
+    joiner: Joiner,
+    adopter: Adopter,
+    /// Something is to be adopted once there is room for it.
+    adopts: bool,
+    reclaimer: Reclaimer,
+    due_retries: DueRetries,
+    clock_steps: ClockSteps,
+    waiting: WaitingEntries,
+    looks_ahead: LooksAhead,
+    new_reads: NewReads,
+    flow_control: FlowControl,
+    group_rates: GroupRates,
+    prefetch: Prefetch,
+    shares: Shares,
+    hand_over: HandOver,
+}
+
+impl Rounds {
+    pub fn new(
+        shared: &Shared,
+        runs: Dispatcher,
+        settle: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
+        let (slots, health) = (&shared.slots, &shared.health);
+        let identity = || shared.identity.clone();
+        let signals = || shared.signals.clone();
+        let sources = || shared.sources.clone();
+        let inflight = || shared.inflight.clone();
+        let routes = || shared.routes.clone();
+        let takeover = Takeover::new(
+            identity(),
+            health.clone(),
+            shared.quarantine.clone(),
+            slots.clone(),
+            shared.least_attempts,
+        );
+        let precedence = shared.precedence.clone();
+        let prefetch = Prefetch::new(shared.prefetch, inflight(), slots.clone(), precedence);
+        let observer = shared.observer.clone();
+        let inline = shared.inline.clone();
+        let clock = shared.clock.clone();
+        Rounds {
+            identity: identity(),
+            signals: signals(),
+            sources: sources(),
+            inflight: inflight(),
+            routes: routes(),
+            precedence: shared.precedence.clone(),
+            joiner: Joiner::new(signals(), sources(), shared.breakers.clone()),
+            adopter: Adopter::new(identity(), signals(), sources(), inflight()),
+            adopts: false,
+            reclaimer: Reclaimer::new(identity(), sources(), health.clone(), takeover),
+            due_retries: DueRetries::new(identity(), signals(), sources(), routes()),
+            clock_steps: ClockSteps::new(sources(), health.clone(), clock),
+            waiting: WaitingEntries::new(identity(), sources(), routes()),
+            looks_ahead: LooksAhead::new(signals(), sources(), routes()),
+            new_reads: NewReads::new(identity(), signals(), sources(), inflight(), inline),
+            flow_control: FlowControl::default(),
+            group_rates: GroupRates::new(identity(), routes()),
+            prefetch,
+            shares: Shares::default(),
+            hand_over: HandOver::new(identity(), inflight(), observer, runs, settle),
+        }
+    }
+
+    /// Joins the groups of all streams; what may be pending with this worker is adopted after that.
+    pub async fn join(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        self.joiner.join_all(link).await?;
+        self.signals.adopt_soon();
+        Ok(())
+    }
+
+    /// The connection broke that an answer was to come on.
+    pub fn cut(&mut self) {
+        self.prefetch.cut();
+    }
+
+    /// One turn of everything that brings entries.
+    pub async fn round(&mut self, reader: &mut Reader, link: &mut Link) -> Result<(), Trouble> {
+        if self.signals.take_rejoin() {
+            self.join(link).await?;
+        }
+        self.joiner.join_barred(link).await?;
+        if self.sources.active().is_empty() {
+            until_there_is_room(&self.signals, &self.inflight).await;
+            return Ok(());
+        }
+        // Whatever has changed, everything below is decided anew.
+        if self.signals.take_replan() {
+            self.waiting.look_at(Instant::now());
+        }
+        self.adopts |= self.signals.take_adopt();
+        // It is part of what may be held, and waits for room like all else.
+        let may_adopt = self.prefetch.room() > 0 || self.inflight.entries() == 0;
+        if self.adopts && may_adopt {
+            self.adopts = false;
+            self.adopt(link).await?;
+        }
+        self.reclaimer.tend_quarantine(self.inflight.entries());
+        let budget = self.prefetch.entries(0);
+        let offered = self.prefetch.offered();
+        let room = self.shares.reclaimed(budget).max(offered);
+        // Without room, too: a suspect has no need of a free slot, it comes when nothing else runs.
+        let reclaimed = self.reclaim(link, room).await;
+        let wanted = reclaimed.as_ref().is_ok_and(|taken| taken.more);
+        self.precedence.answer(wanted);
+        let reclaimed = reclaimed?;
+        let mut left = budget.saturating_sub(reclaimed.entries);
+        self.shares.took(reclaimed.entries, left);
+        if left == 0 {
+            // For what is paused.
+            self.take_due(link, 0).await?;
+            if reclaimed.entries == 0 {
+                until_there_is_room(&self.signals, &self.inflight).await;
+            }
+            return Ok(());
+        }
+        let due = self.shares.due(left);
+        let woken = self.take_due(link, due).await?;
+        let due = due.saturating_sub(woken.entries);
+        let waiting = self.take_waiting(link, due).await?;
+        left = left.saturating_sub(woken.entries + waiting.entries);
+        let more = reclaimed.more || woken.more || waiting.more;
+        // Waking may have found replayed entries, whose group has to be joined before it is read.
+        if left == 0 || self.signals.wants_to_join() {
+            return Ok(());
+        }
+        self.new_reads.look_at_crew(link).await?;
+        self.read(reader, link, left, more).await
+    }
+
+    async fn adopt(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let mut look = self.adopter.begin();
+        while let Some(adopted) = self
+            .adopter
+            .next(&mut look, link, &mut self.prefetch)
+            .await?
+        {
+            match adopted {
+                Adopted::Deliveries(deliveries) => self.hand_over(deliveries),
+                Adopted::TooLarge(unread) => {
+                    if unread.coming == Coming::Alone {
+                        self.reclaimer.entered();
+                    }
+                    self.hand_over.settle_unread(unread);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn reclaim(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.reclaimer.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        let clock = self.clock_steps.last_seen();
+        while let Some(deliveries) = self
+            .reclaimer
+            .next(&mut look, link, &clock, &self.prefetch)
+            .await?
+        {
+            self.hand_over(deliveries);
+        }
+        Ok(self.reclaimer.end(look))
+    }
+
+    async fn take_due(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.due_retries.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        if self.clock_steps.follow(link).await? {
+            // Who looked alive for long is to be looked at when their leases have run out, counted from now.
+            self.reclaimer.look_soon(Instant::now());
+        }
+        while let Some(woken) = self
+            .due_retries
+            .next(&mut look, link, &mut self.clock_steps, &mut self.prefetch)
+            .await?
+        {
+            let entries = &woken.deliveries.entries;
+            self.group_rates.ask_for(link, entries).await?;
+            self.hand_over(woken.deliveries);
+            if woken.tells_of_waiting {
+                self.waiting.look_at(look.began);
+            }
+        }
+        Ok(self.due_retries.end(look))
+    }
+
+    async fn take_waiting(&mut self, link: &mut Link, most: usize) -> Result<Taken, Trouble> {
+        let mut look = match self.waiting.begin(most) {
+            Begin::Look(look) => look,
+            Begin::Not(taken) => return Ok(taken),
+        };
+        while let Some(deliveries) = self
+            .waiting
+            .next(&mut look, link, &mut self.group_rates, &mut self.prefetch)
+            .await?
+        {
+            self.group_rates.ask_for(link, &deliveries.entries).await?;
+            self.hand_over(deliveries);
+        }
+        Ok(self.waiting.end(look))
+    }
+
+    /// Reads new entries as long as they keep coming and nothing else is to be done; waits for some if there is nothing
+    /// else to do now.
+    async fn read(
+        &mut self,
+        reader: &mut Reader,
+        link: &Link,
+        budget: usize,
+        more: bool,
+    ) -> Result<(), Trouble> {
+        self.looks_ahead.look(link).await?;
+        let (sources, next_look) = (self.sources.active(), self.next_look());
+        let Rounds {
+            identity,
+            signals,
+            inflight,
+            routes,
+            new_reads,
+            group_rates,
+            prefetch,
+            hand_over,
+            ..
+        } = self;
+        let is_limited = is_limited(routes, signals.has_released(), &sources);
+        let may_read = self.flow_control.may_read(sources, routes, is_limited);
+        let Readable { sources, limits } = match may_read {
+            MayRead::Streams(readable) => readable,
+            MayRead::NothingFor(wait) => {
+                until_there_may_be_more(signals, inflight, wait, next_look).await;
+                return Ok(());
+            }
+        };
+        let terms = Terms {
+            identity,
+            signals,
+            inflight,
+            routes,
+            sources: &sources,
+            limits: &limits,
+            next_look,
+            clock: self.clock_steps.last_seen(),
+        };
+        let begun = new_reads.begin(terms, (reader, link), budget, more, prefetch);
+        let Some(mut reading) = begun.await? else {
+            return Ok(());
+        };
+        while let Some(mut answer) = new_reads.next(&mut reading, prefetch).await? {
+            while let Some(deliveries) = reading.next_of(&mut answer).await? {
+                group_rates.ask_for(link, &deliveries.entries).await?;
+                hand_over.deliver(deliveries, prefetch);
+            }
+            for unread in reading.take_passed(answer) {
+                hand_over.settle_unread(unread);
+            }
+            if hand_over.waits_here() {
+                // They are handled before anything else is done.
+                handle_now().await;
+            }
+            reading.nap();
+        }
+        Ok(())
+    }
+
+    /// When it is time to look for what is due, for what others left, and for what waits.
+    fn next_look(&self) -> Instant {
+        let looks = self.due_retries.next_look().min(self.reclaimer.next_look());
+        looks.min(self.waiting.next_look())
+    }
+
+    /// Gives entries to the executor, from now on held.
+    pub fn hand_over(&mut self, deliveries: Deliveries) {
+        if deliveries.coming == Coming::Alone && !deliveries.entries.is_empty() {
+            self.reclaimer.entered();
+        }
+        self.hand_over.deliver(deliveries, &mut self.prefetch);
+    }
+}
