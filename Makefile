@@ -11,8 +11,8 @@ help: ## List these targets
 # Not optimised: it builds in half the time, and is fast enough.
 demo: ## Watch the whole story on a private server: a fleet, a crash, retries, dead letters, their replay
 	@server=$$(scripts/servers any) && \
-	cargo build && \
-	exec "$$CARGO_TARGET_DIR/debug/streamhand" demo --server "$$server"
+	cargo build --features shop --bin shop && \
+	exec "$$CARGO_TARGET_DIR/debug/shop" demo --server "$$server"
 
 # Most tests wait rather than compute: more run at once than there are processors on a small machine. With eight at once two
 # processors are busy all the time, and what is to happen by a time no longer does.

@@ -1,4 +1,4 @@
-//! `streamhand demo`: the whole story on a server of its own. Orders come in and a fleet of three workers, processes of
+//! `shop demo`: the whole story on a server of its own. Orders come in and a fleet of three workers, processes of
 //! this very program, handles them; one is killed, one is told to stop; some events can't be handled yet, some never.
 //! What became of every single one is then counted, in Redis and in the workers' logs.
 //!

@@ -1,5 +1,5 @@
-//! The program: every command of streamhand, with the handlers of a small shop and two commands of its own. A crate of
-//! yours looks like this one.
+//! The program `shop`: every command of streamhand, with the handlers of a small shop and two commands of its own. A crate
+//! of yours looks like this one.
 
 #![forbid(unsafe_code)]
 

@@ -219,6 +219,6 @@ fn the_systemd_unit_never_gives_up_and_lets_a_stop_be_graceful() {
     assert!(
         said("Service", "ExecStart")
             .unwrap()
-            .ends_with("/streamhand --config /etc/streamhand/config.toml run")
+            .ends_with("/shipping --config /etc/shipping/config.toml run")
     );
 }

@@ -24,7 +24,7 @@ impl Demo {
         let file = |name: &str| std::fs::File::create(temporary.path().join(name)).expect("a file");
         let (out, err) = (file("out"), file("err"));
         std::fs::create_dir(temporary.path().join("tmp")).expect("a directory");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamhand"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
         command
             .args(["demo", "--server"])
             .arg(kind.program())
@@ -173,7 +173,7 @@ on_both_servers! {
         assert_eq!(dead(&last), BTreeMap::from([("undecodable", 8), ("unhandled", 8)]));
         let replayed: u64 = letters.values().sum();
         assert!(out.contains(&format!("\nreplayed {replayed} dead letters\n")));
-        let status = out.split("$ streamhand status\n").nth(1).expect("the status");
+        let status = out.split("$ shop status\n").nth(1).expect("the status");
         let row = status.lines().find(|line| line.starts_with("orders ")).expect("its row");
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["orders", "1600", "0", "0", "0", "0", "16", "-"]);
 

@@ -94,6 +94,7 @@ fn no_crate_of_ours_may_be_unsafe() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let roots = [
         "src/lib.rs",
+        "src/main.rs",
         "handlers/main.rs",
         "tests/main.rs",
         "tests/protocol_model.rs",

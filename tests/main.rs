@@ -65,6 +65,7 @@ mod lost_replies;
 mod meddling;
 mod mistakes;
 mod old_server;
+mod operating;
 #[cfg(target_os = "linux")]
 mod operator_clock;
 mod outages;

@@ -99,7 +99,7 @@ async fn answers(redis: &mut MultiplexedConnection) -> Vec<(String, String)> {
 }
 
 fn streamhand(server: &Server, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_streamhand"))
+    Command::new(env!("CARGO_BIN_EXE_shop"))
         .args(["--redis", &server.url()])
         .args(args)
         .output()

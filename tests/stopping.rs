@@ -141,7 +141,7 @@ on_both_servers! {
 
     async fn whoever_is_to_outlive_its_terminal_does(server: Server) {
         let cli = Cli::new(&server, "");
-        let program = env!("CARGO_BIN_EXE_streamhand");
+        let program = crate::support::PROGRAM;
         let mut command = tokio::process::Command::new("sh");
         // What `nohup` does.
         command.args(["-c", "trap '' HUP; exec \"$0\" --config \"$1\" run", program])

@@ -62,7 +62,7 @@ impl Program {
 
     /// Runs a command for whoever watches.
     pub async fn show(&self, args: &[&str]) -> Result<(), CommandError> {
-        print(format_args!("\n$ streamhand {}", args.join(" ")))?;
+        print(format_args!("\n$ shop {}", args.join(" ")))?;
         let mut command = tokio::process::Command::from(self.bare_command(args));
         let status = command.kill_on_drop(true).status().await;
         match status.map_err(|error| self.not_started(&error))? {
@@ -73,7 +73,7 @@ impl Program {
 
     /// The same, for those who can't await.
     pub fn show_now(&self, args: &[&str]) -> Result<(), CommandError> {
-        print(format_args!("\n$ streamhand {}", args.join(" ")))?;
+        print(format_args!("\n$ shop {}", args.join(" ")))?;
         match self.bare_command(args).status() {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(args, format_args!("ended with {status}"))),
@@ -116,5 +116,5 @@ impl Program {
 }
 
 fn failed(args: &[&str], why: impl Display) -> CommandError {
-    CommandError::failed(format!("streamhand {}: {why}", args.join(" ")))
+    CommandError::failed(format!("shop {}: {why}", args.join(" ")))
 }

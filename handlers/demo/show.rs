@@ -73,7 +73,7 @@ impl Show {
             sleep(TICK).await;
         }
         self.stage
-            .say("three workers run, each a process: `streamhand run`");
+            .say("three workers run, each a process: `shop run`");
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Show {
             .map_err(|error| CommandError::failed(format!("can't write the orders: {error}")))?;
         self.publishing = Some(tokio::spawn(orders.publish(self.program.clone())));
         self.stage.say(format_args!(
-            "{} events come in: `streamhand publish orders --envelopes --file orders-0.ndjson` …",
+            "{} events come in: `shop publish orders --envelopes --file orders-0.ndjson` …",
             self.events
         ));
 
@@ -179,7 +179,7 @@ impl Show {
         )?;
         print(
             "\nWhat is still dead is malformed, or of a type that nobody handles: no repair of the stock helps.\n\
-             An operator would keep a copy and delete it: streamhand dlq purge --all --export letters.ndjson",
+             An operator would keep a copy and delete it: shop dlq purge --all --export letters.ndjson",
         )
     }
 

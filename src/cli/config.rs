@@ -21,10 +21,11 @@ pub(super) enum ConfigCommand {
     Show,
 }
 
-/// Says everything that `run` would refuse or warn of before it connects. `registry` makes the handlers, as for `run`.
+/// Says everything that `run` would refuse or warn of before it connects. `registry` makes the handlers, as for `run`;
+/// a program that has none can't say whether they fit the configuration.
 pub(super) async fn check<F>(
     globals: &Globals,
-    registry: impl FnOnce(Settings) -> F,
+    registry: Option<impl FnOnce(Settings) -> F>,
 ) -> Result<(), CommandError>
 where
     F: Future<Output = Result<Registry, CommandError>>,
@@ -35,14 +36,16 @@ where
         say(format_args!("warning: {warning}"));
     };
     let settings = Settings::load_noting(globals.sources(), |note| warn(note))?;
-    let registry = registry(settings.clone()).await?;
-    let found = preflight(&settings, &registry);
-    for warning in &found.warnings {
-        warn(warning);
-    }
-    if !found.refused.is_empty() {
-        let refused: Vec<String> = found.refused.iter().map(|error| chain(error)).collect();
-        return Err(CommandError::usage(refused.join("\n")));
+    if let Some(registry) = registry {
+        let registry = registry(settings.clone()).await?;
+        let found = preflight(&settings, &registry);
+        for warning in &found.warnings {
+            warn(warning);
+        }
+        if !found.refused.is_empty() {
+            let refused: Vec<String> = found.refused.iter().map(|error| chain(error)).collect();
+            return Err(CommandError::usage(refused.join("\n")));
+        }
     }
     match warnings {
         0 => print("the configuration is right"),

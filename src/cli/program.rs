@@ -22,7 +22,8 @@ use crate::handler::Registry;
 /// A program: the commands of this library with your handlers, and your own commands beside them.
 #[must_use]
 pub struct Program {
-    registry: RegistryMaker,
+    /// None where there are no handlers, and so nothing to run.
+    registry: Option<RegistryMaker>,
     commands: Vec<Command>,
     /// Keys of `[app]` whose values are no secrets.
     app_shown: Vec<&'static str>,
@@ -107,7 +108,7 @@ impl Program {
     /// A program with these handlers.
     pub fn new(registry: Registry) -> Self {
         Program {
-            registry: Box::new(|_| Box::pin(async { Ok(registry) })),
+            registry: Some(Box::new(|_| Box::pin(async { Ok(registry) }))),
             commands: Vec::new(),
             app_shown: Vec::new(),
         }
@@ -133,7 +134,16 @@ impl Program {
             })
         };
         Program {
-            registry: Box::new(make),
+            registry: Some(Box::new(make)),
+            commands: Vec::new(),
+            app_shown: Vec::new(),
+        }
+    }
+
+    /// A program without handlers: it operates what others run, publishes, and checks configurations.
+    pub fn without_handlers() -> Self {
+        Program {
+            registry: None,
             commands: Vec::new(),
             app_shown: Vec::new(),
         }
@@ -225,7 +235,10 @@ impl Program {
             match cli.command {
                 Builtin::Run(args) => {
                     let settings = globals.settings()?;
-                    let registry = (self.registry)(settings.clone()).await?;
+                    let Some(registry) = self.registry else {
+                        return Err(run::no_handlers());
+                    };
+                    let registry = registry(settings.clone()).await?;
                     run::run(args, settings, registry).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
@@ -233,7 +246,7 @@ impl Program {
                 Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
                 Builtin::Aggregate(args) => {
                     let settings = globals.settings()?;
-                    let registry = (self.registry)(settings.clone()).await?;
+                    let registry = made(self.registry, &settings).await?;
                     aggregate::run(args, settings, &registry).await
                 }
                 Builtin::Status(args) => status::run(args, globals.settings()?).await,
@@ -241,7 +254,7 @@ impl Program {
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
                 Builtin::Projection(command) => {
                     let settings = globals.settings()?;
-                    let registry = (self.registry)(settings.clone()).await?;
+                    let registry = made(self.registry, &settings).await?;
                     projection::run(command, settings, registry).await
                 }
                 Builtin::Config(ConfigCommand::Check) => {
@@ -276,6 +289,17 @@ fn end_with(what: &clap::Error) -> Result<Infallible, CommandError> {
     }
     stderr::flush();
     std::process::exit(what.exit_code())
+}
+
+/// The registry, an empty one where there are no handlers.
+async fn made(
+    registry: Option<RegistryMaker>,
+    settings: &Settings,
+) -> Result<Registry, CommandError> {
+    match registry {
+        Some(registry) => registry(settings.clone()).await,
+        None => Ok(Registry::new()),
+    }
 }
 
 impl Command {

@@ -10,6 +10,15 @@ use crate::worker::Worker;
 #[derive(Args)]
 pub(super) struct RunArgs {}
 
+/// What a program has to say that has nothing to run.
+pub(super) fn no_handlers() -> CommandError {
+    CommandError::usage(
+        "this program has no handlers, so it would take no event: workers are programs of your own, \
+         made with the crate streamhand: `fn main() -> ExitCode { streamhand::cli::run(Registry::new().on(handler)) }`; \
+         its README has one that takes five minutes",
+    )
+}
+
 pub(super) async fn run(
     _: RunArgs,
     settings: Settings,

@@ -25,6 +25,7 @@ const ARGUMENTS: &str = "STREAMHAND_TEST_ARGUMENTS";
 pub struct Cli {
     /// In place of the program: an ignored test of these, which calls [`run_program`].
     test: Option<&'static str>,
+    program: &'static str,
     dir: Arc<TempDir>,
     env: Vec<(String, String)>,
 }
@@ -50,6 +51,7 @@ impl Cli {
         std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
         Cli {
             test: None,
+            program: super::PROGRAM,
             dir: Arc::new(dir),
             env: Vec::new(),
         }
@@ -63,11 +65,20 @@ impl Cli {
         }
     }
 
+    /// The same of another program.
+    pub fn of_program(self, program: &'static str) -> Cli {
+        Cli { program, ..self }
+    }
+
     /// The same with a variable in its environment.
     pub fn with_env(&self, name: &str, value: &str) -> Cli {
-        let (test, dir, mut env) = (self.test, self.dir.clone(), self.env.clone());
+        let mut env = self.env.clone();
         env.push((name.to_owned(), value.to_owned()));
-        Cli { test, dir, env }
+        Cli {
+            dir: self.dir.clone(),
+            env,
+            ..*self
+        }
     }
 
     /// The same on a machine with this clock.
@@ -148,7 +159,7 @@ impl Cli {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.test {
             None => {
-                let mut command = Command::new(super::PROGRAM);
+                let mut command = Command::new(self.program);
                 command.args(args);
                 command
             }

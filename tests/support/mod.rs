@@ -41,8 +41,8 @@ pub use streams::{Entry, Fields, add, entries};
 pub use tls::{Authority, Identity, TlsServer};
 pub use worker::{InProcess, Setup, all_pending, dead, parked, pending, settled};
 
-/// The program that [`Cli`] runs.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_streamhand");
+/// The program that [`Cli`] runs: all commands, with the handlers of the shop.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_shop");
 
 /// The folder of the library.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");

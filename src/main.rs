@@ -1,0 +1,8 @@
+//! The program `streamhand`: operates any group, publishes, and checks a configuration. It has no handlers, and so takes
+//! no events: workers are programs of their own, like the shop in `handlers/`.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    streamhand::cli::Program::without_handlers().main()
+}
