@@ -23,7 +23,7 @@ on_both_servers! {
         insta::allow_duplicates! { insta::assert_snapshot!(help, @r##"
         A Redis Streams worker runtime that loses nothing
 
-        Usage: streamhand [OPTIONS] <COMMAND>
+        Usage: shop [OPTIONS] <COMMAND>
 
         Commands:
           run          Work: read entries, hand them to handlers, settle them, until SIGTERM, SIGINT or SIGHUP
@@ -36,7 +36,6 @@ on_both_servers! {
           resume       Go on with what was paused
           projection   List projections, or build one's view anew
           config       Check the configuration, or show what is in force
-          bench        Measure what this machine and this Redis can do, against the least a worker could do
           completions  Print a shell's completion script
           order        Create, ship or cancel an order of the shop, and count them
           demo         Show the whole story on a server of its own: a fleet, a crash, retries, dead letters
@@ -58,7 +57,7 @@ on_both_servers! {
         insta::allow_duplicates! { insta::assert_snapshot!(publish, @r##"
         Publish an event, or many
 
-        Usage: streamhand publish [OPTIONS] <STREAM> [TYPE] [DATA]
+        Usage: shop publish [OPTIONS] <STREAM> [TYPE] [DATA]
 
         Arguments:
           <STREAM>  The stream
@@ -96,10 +95,10 @@ on_both_servers! {
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
-            "config check", "config show", "bench", "completions", "order create", "order ship", "order cancel", "order counts"] {
+            "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();
-            assert!(help.contains(&format!("Usage: streamhand {command} [OPTIONS]")), "{help}");
+            assert!(help.contains(&format!("Usage: shop {command} [OPTIONS]")), "{help}");
             let mut lines = help.lines().peekable();
             while let Some(line) = lines.next() {
                 assert!(line.chars().count() <= 120, "too long for a terminal: {line}");
@@ -110,9 +109,9 @@ on_both_servers! {
             }
         }
         let script = cli.run(&["completions", "bash"]).await.ok();
-        assert!(script.contains("complete -F _streamhand"), "{script}");
+        assert!(script.contains("complete -F _shop"), "{script}");
         let none = cli.run(&[]).await;
-        assert_eq!((none.code, none.err.contains("Usage: streamhand [OPTIONS] <COMMAND>")), (2, true));
+        assert_eq!((none.code, none.err.contains("Usage: shop [OPTIONS] <COMMAND>")), (2, true));
     }
 
     async fn what_is_wrong_with_data_is_said(server: Server) {
