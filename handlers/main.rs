@@ -14,7 +14,8 @@ fn main() -> std::process::ExitCode {
     let registry = inventory::registry()
         .aggregate::<order::Order>()
         .projection(counts::OrdersByStatus);
-    streamhand::cli::Program::new(registry)
+    streamhand::program!(registry)
+        .about("A small shop: orders, and the stock that is reserved for them")
         .command(orders::command())
         .command(demo::command())
         .main()

@@ -74,9 +74,9 @@ use serde::de::DeserializeOwned;
 #[cfg(feature = "config")]
 use crate::error::{Error, ErrorKind, Result};
 
-#[cfg(all(test, feature = "config"))]
+#[cfg(test)]
 mod properties;
-#[cfg(all(test, feature = "config"))]
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "config")]

@@ -135,6 +135,25 @@ pub use stream::PooledConnection;
 #[cfg(feature = "worker")]
 pub use worker::{Observer, Outcome, Settled, Summary, Worker};
 
+/// A [`Program`](cli::Program) with the name, the version and the description of the crate that writes this.
+///
+/// ```no_run
+/// # use streamhand::Registry;
+/// fn main() -> std::process::ExitCode {
+///     streamhand::program!(Registry::new()).main()
+/// }
+/// ```
+#[cfg(feature = "cli")]
+#[macro_export]
+macro_rules! program {
+    ($registry:expr) => {
+        $crate::cli::Program::new($registry)
+            .name(::core::option_env!("CARGO_BIN_NAME").unwrap_or(::core::env!("CARGO_PKG_NAME")))
+            .version(::core::env!("CARGO_PKG_VERSION"))
+            .about(::core::env!("CARGO_PKG_DESCRIPTION"))
+    };
+}
+
 /// The README's code is compiled and run like any other example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,5 +4,9 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    streamhand::cli::Program::without_handlers().main()
+    streamhand::cli::Program::without_handlers()
+        .name("streamhand")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Operates groups of Redis streams, publishes events, and checks configurations")
+        .main()
 }

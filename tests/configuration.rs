@@ -54,7 +54,9 @@ fn started(setup: &Setup, env: &[(&str, &str)]) -> WorkerProcess {
 }
 
 fn cli(setup: &Setup) -> Cli {
-    let cli = Cli::at("redis://unused", "").of_test("configuration::program");
+    let cli = Cli::at("redis://unused", "")
+        .with_nothing_set()
+        .of_test("configuration::program");
     std::fs::write(cli.file("config.toml"), setup.toml()).unwrap();
     cli
 }

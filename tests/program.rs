@@ -21,7 +21,7 @@ on_both_servers! {
         let cli = Cli::new(&server, "");
         let help = cli.run(&["--help"]).await.ok();
         insta::allow_duplicates! { insta::assert_snapshot!(help, @r##"
-        A Redis Streams worker runtime that loses nothing
+        A small shop: orders, and the stock that is reserved for them
 
         Usage: shop [OPTIONS] <COMMAND>
 
@@ -84,12 +84,12 @@ on_both_servers! {
               --redis <URL>    The server, in place of redis.url [env: STREAMHAND_REDIS]
 
         Examples:
-          streamhand publish orders order.created '{"order_id":"o-1","amount":12}'
-          streamhand publish orders order.created --file orders.ndjson
-          jq -c '.[]' orders.json | streamhand publish orders order.created -
-          streamhand publish orders --envelopes --file events.ndjson
-          streamhand publish orders order.overdue '{"order_id":"o-1"}' --delay 10m
-          streamhand publish orders order.created '{"order_id":"o-1"}' --id o-1-created --once
+          shop publish orders order.created '{"order_id":"o-1","amount":12}'
+          shop publish orders order.created --file orders.ndjson
+          jq -c '.[]' orders.json | shop publish orders order.created -
+          shop publish orders --envelopes --file events.ndjson
+          shop publish orders order.overdue '{"order_id":"o-1"}' --delay 10m
+          shop publish orders order.created '{"order_id":"o-1"}' --id o-1-created --once
 
         A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}

@@ -140,7 +140,7 @@ on_both_servers! {
     }
 
     async fn whoever_is_to_outlive_its_terminal_does(server: Server) {
-        let cli = Cli::new(&server, "");
+        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]");
         let program = crate::support::PROGRAM;
         let mut command = tokio::process::Command::new("sh");
         // What `nohup` does.

@@ -318,6 +318,8 @@ fn config(url: &str) -> String {
 url = "{url}"
 
 [worker]
+group = "fulfilment"
+streams = ["orders"]
 lease = "2s"
 unhandled_after = "2s"
 

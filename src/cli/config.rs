@@ -36,6 +36,7 @@ where
         say(format_args!("warning: {warning}"));
     };
     let settings = Settings::load_noting(globals.sources(), |note| warn(note))?;
+    let settings = globals.in_its_group(settings);
     if let Some(registry) = registry {
         let registry = registry(settings.clone()).await?;
         let found = preflight(&settings, &registry);

@@ -26,6 +26,9 @@ pub(super) struct Globals {
     /// The server, in place of redis.url [env: STREAMHAND_REDIS]
     #[arg(long, global = true, value_name = "URL", help_heading = EVERYWHERE)]
     redis: Option<String>,
+    /// The group where none is set.
+    #[arg(skip)]
+    pub group: Option<&'static str>,
 }
 
 impl Globals {
@@ -45,6 +48,50 @@ impl Globals {
 
     /// The configuration in force.
     pub fn settings(&self) -> Result<Settings, CommandError> {
-        Ok(Settings::load(self.sources())?)
+        self.settings_with(Vec::new())
+    }
+
+    /// The same with these, by their dotted keys.
+    pub fn settings_with(
+        &self,
+        overrides: Vec<(String, String)>,
+    ) -> Result<Settings, CommandError> {
+        let mut sources = self.sources();
+        sources.overrides.extend(overrides);
+        Ok(self.in_its_group(Settings::load(sources)?))
+    }
+
+    /// The configuration in force of a command on a group, which may name it by `group` itself.
+    ///
+    /// # Errors
+    /// Where no group is set, or no stream.
+    pub fn of_a_group(&self, group: Option<&String>) -> Result<Settings, CommandError> {
+        let mut settings = self.settings()?;
+        if let Some(group) = group {
+            settings.worker.group.clone_from(group);
+        }
+        let unset = |key: &str, name: &str, example: &str| {
+            CommandError::usage(format!(
+                "worker.{key} is not set: write `{key} = {example}` in [worker] of config.toml, or set \
+                 STREAMHAND_WORKER__{name}"
+            ))
+        };
+        if settings.worker.group.is_empty() {
+            return Err(unset("group", "GROUP", "\"shipping\""));
+        }
+        if settings.worker.streams.is_empty() {
+            return Err(unset("streams", "STREAMS", "[\"orders\"]"));
+        }
+        Ok(settings)
+    }
+
+    /// The settings with a group, where none is set and the program has one.
+    pub fn in_its_group(&self, mut settings: Settings) -> Settings {
+        if settings.worker.group.is_empty()
+            && let Some(group) = self.group
+        {
+            settings.worker.group = group.to_owned();
+        }
+        settings
     }
 }

@@ -43,7 +43,8 @@ use std::process::ExitCode;
 use crate::config::Settings;
 use crate::handler::Registry;
 
-/// Runs the program with these handlers, by the arguments of the process.
+/// Runs the program with these handlers, by the arguments of the process. It is called like its file, and so is its group
+/// where none is set; [`program!`](crate::program) gives it the name, the version and the description of your crate.
 ///
 /// ```no_run
 /// # use streamhand::{Context, Event, Failure, Registry};

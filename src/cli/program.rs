@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -22,6 +23,9 @@ use crate::handler::Registry;
 /// A program: the commands of this library with your handlers, and your own commands beside them.
 #[must_use]
 pub struct Program {
+    name: &'static str,
+    version: Option<&'static str>,
+    about: Option<&'static str>,
     /// None where there are no handlers, and so nothing to run.
     registry: Option<RegistryMaker>,
     commands: Vec<Command>,
@@ -58,11 +62,6 @@ type RegistryFuture = Pin<Box<dyn Future<Output = Result<Registry, CommandError>
 type RegistryMaker = Box<dyn FnOnce(Settings) -> RegistryFuture + Send>;
 
 #[derive(Parser)]
-#[command(
-    name = "streamhand",
-    version,
-    about = "A Redis Streams worker runtime that loses nothing"
-)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Settings come from config.toml, from the environment (STREAMHAND_WORKER__LEASE=10s is worker.lease) and
@@ -106,12 +105,39 @@ enum Builtin {
 
 impl Program {
     /// A program with these handlers.
+    ///
+    /// It is called like its file, and has no version: [`program!`](crate::program) gives it those of your crate.
     pub fn new(registry: Registry) -> Self {
+        Self::made_by(Some(Box::new(|_| Box::pin(async { Ok(registry) }))))
+    }
+
+    fn made_by(registry: Option<RegistryMaker>) -> Self {
         Program {
-            registry: Some(Box::new(|_| Box::pin(async { Ok(registry) }))),
+            name: own_name(),
+            version: None,
+            about: None,
+            registry,
             commands: Vec::new(),
             app_shown: Vec::new(),
         }
+    }
+
+    /// The same program with a name. It is also that of its group, where no other is set.
+    pub fn name(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The same program with a version, for `-V`.
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// The same program with a description, for `--help`. An empty one is none.
+    pub fn about(mut self, about: &'static str) -> Self {
+        self.about = Some(about).filter(|about| !about.is_empty());
+        self
     }
 
     /// A program whose registry is made when a command needs it, from the configuration.
@@ -133,20 +159,12 @@ impl Program {
                 })
             })
         };
-        Program {
-            registry: Some(Box::new(make)),
-            commands: Vec::new(),
-            app_shown: Vec::new(),
-        }
+        Self::made_by(Some(Box::new(make)))
     }
 
     /// A program without handlers: it operates what others run, publishes, and checks configurations.
     pub fn without_handlers() -> Self {
-        Program {
-            registry: None,
-            commands: Vec::new(),
-            app_shown: Vec::new(),
-        }
+        Self::made_by(None)
     }
 
     /// The same program with a command of your own.
@@ -207,8 +225,9 @@ impl Program {
             Ok(matches) => matches,
             Err(help) => match end_with(&help)? {},
         };
-        let globals = Globals::from_arg_matches(&matches)
+        let mut globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
+        globals.group = self.registry.is_some().then_some(self.name);
         logging::set_up()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -234,22 +253,28 @@ impl Program {
         let result = runtime.block_on(async {
             match cli.command {
                 Builtin::Run(args) => {
-                    let settings = globals.settings()?;
+                    let settings = globals.settings_with(args.settings())?;
                     let Some(registry) = self.registry else {
                         return Err(run::no_handlers());
                     };
                     let registry = registry(settings.clone()).await?;
-                    run::run(args, settings, registry).await
+                    run::run(settings, registry).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
-                Builtin::Dlq(args) => dlq::run(args, globals.settings()?).await,
+                Builtin::Dlq(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    dlq::run(args, settings).await
+                }
                 Builtin::Aggregate(args) => {
                     let settings = globals.settings()?;
                     let registry = made(self.registry, &settings).await?;
                     aggregate::run(args, settings, &registry).await
                 }
-                Builtin::Status(args) => status::run(args, globals.settings()?).await,
+                Builtin::Status(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    status::run(args, settings).await
+                }
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
                 Builtin::Projection(command) => {
@@ -270,10 +295,36 @@ impl Program {
     }
 
     fn tree(&self) -> clap::Command {
-        self.commands.iter().fold(Cli::command(), |tree, command| {
-            tree.subcommand(command.clap.clone())
-        })
+        // The examples of the library's commands are those of this program.
+        let named = |command: clap::Command| match command.get_after_help() {
+            Some(help) => {
+                let help = help
+                    .to_string()
+                    .replace("streamhand ", &format!("{} ", self.name));
+                command.after_help(help)
+            }
+            None => command,
+        };
+        let tree = Cli::command()
+            .name(self.name)
+            .about(self.about.unwrap_or("Works on the streams of a Redis"))
+            .mut_subcommands(named);
+        let tree = match self.version {
+            Some(version) => tree.version(version),
+            None => tree,
+        };
+        self.commands
+            .iter()
+            .fold(tree, |tree, command| tree.subcommand(command.clap.clone()))
     }
+}
+
+/// What the file of this process is called.
+fn own_name() -> &'static str {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let stem = called.as_deref().and_then(Path::file_stem);
+    let name = stem.map(|stem| stem.to_string_lossy().into_owned());
+    name.map_or("worker", |name| String::leak(name))
 }
 
 /// Says what clap has to say, help or a refusal, and ends the process.

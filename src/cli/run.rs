@@ -8,7 +8,29 @@ use crate::handler::Registry;
 use crate::worker::Worker;
 
 #[derive(Args)]
-pub(super) struct RunArgs {}
+pub(super) struct RunArgs {
+    /// The group to work in, in place of worker.group
+    #[arg(long)]
+    group: Option<String>,
+    /// A stream to read, in place of worker.streams; may be given several times
+    #[arg(long, value_name = "STREAM")]
+    stream: Vec<String>,
+}
+
+impl RunArgs {
+    /// What is set by them.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let mut set = Vec::new();
+        if let Some(group) = &self.group {
+            set.push(("worker.group".to_owned(), group.clone()));
+        }
+        if !self.stream.is_empty() {
+            let streams = toml::Value::from(self.stream.clone());
+            set.push(("worker.streams".to_owned(), streams.to_string()));
+        }
+        set
+    }
+}
 
 /// What a program has to say that has nothing to run.
 pub(super) fn no_handlers() -> CommandError {
@@ -19,11 +41,7 @@ pub(super) fn no_handlers() -> CommandError {
     )
 }
 
-pub(super) async fn run(
-    _: RunArgs,
-    settings: Settings,
-    registry: Registry,
-) -> Result<(), CommandError> {
+pub(super) async fn run(settings: Settings, registry: Registry) -> Result<(), CommandError> {
     let worker = Worker::new(settings, registry)?;
     let stop = told_to_stop("; other workers take over what was running")?;
     let summary = worker.run(stop).await?;

@@ -18,7 +18,7 @@ use crate::names::shown;
 pub(super) struct StatusArgs {
     /// The group that is meant [default: worker.group]
     #[arg(long)]
-    group: Option<String>,
+    pub(super) group: Option<String>,
     /// Print one JSON value
     #[arg(long)]
     json: bool,

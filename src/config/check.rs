@@ -216,7 +216,10 @@ fn tls(redis: &RedisSettings, findings: &mut Findings) {
 
 fn worker(worker: &WorkerSettings, findings: &mut Findings) {
     let at = |key| KeyPath::plain("worker").key(key);
-    if let Err(refusal) = group_name(&worker.group) {
+    // Unset is for a worker to refuse.
+    if !worker.group.is_empty()
+        && let Err(refusal) = group_name(&worker.group)
+    {
         findings.add(at("group"), format!("the group name {refusal}"));
     }
     streams(&worker.streams, &worker.group, findings);
@@ -230,9 +233,6 @@ fn worker(worker: &WorkerSettings, findings: &mut Findings) {
 
 fn streams(names: &[String], group: &str, findings: &mut Findings) {
     let path = KeyPath::plain("worker.streams");
-    if names.is_empty() {
-        findings.add(path.clone(), "has no stream in it; name at least one");
-    }
     for (index, name) in names.iter().enumerate() {
         let at = path.index(index);
         if let Err(refusal) = stream_name(name) {

@@ -148,9 +148,10 @@ impl fmt::Debug for Settings {
 #[must_use]
 #[non_exhaustive]
 pub struct WorkerSettings {
-    /// The consumer group whose workers share the entries; `fulfilment`.
+    /// The consumer group whose workers share the entries. Empty is unset: a program of [`cli`](crate::cli) takes its own
+    /// name, and a [`Worker`](crate::Worker) is refused.
     pub group: String,
-    /// The streams to read; `["orders"]`.
+    /// The streams to read. Empty is unset, and a worker is refused.
     pub streams: Vec<String>,
     /// Handlers running at once in this process; 64.
     pub concurrency: usize,
@@ -176,8 +177,8 @@ pub struct WorkerSettings {
 impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
-            group: "fulfilment".to_owned(),
-            streams: vec!["orders".to_owned()],
+            group: String::new(),
+            streams: Vec::new(),
             concurrency: 64,
             prefetch: 1000,
             lease: Duration::from_secs(30),

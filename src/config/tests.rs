@@ -122,7 +122,7 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
     );
     assert_eq!(worker.streams, ["orders", "invoices"]);
     assert_eq!(worker.unhandled, Unhandled::Ack);
-    assert_eq!(worker.group, "fulfilment");
+    assert_eq!(worker.group, "", "unset");
     assert_eq!(settings.retry.backoff.factor, 3.0);
     assert_eq!(settings.policy("order.created").timeout.as_secs(), 31);
 }
@@ -317,8 +317,8 @@ token = "hunter2"
     pool_size = 4
 
     [worker]
-    group = "fulfilment"
-    streams = ["orders"]
+    group = ""
+    streams = []
     concurrency = 64
     prefetch = 1000
     lease = "30s"

@@ -19,6 +19,12 @@ pub(crate) struct Preflight {
 pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
     let projections = registry.projections();
     let checks = [
+        is_set("group", settings.worker.group.is_empty(), "\"shipping\""),
+        is_set(
+            "streams",
+            settings.worker.streams.is_empty(),
+            "[\"orders\"]",
+        ),
         registry.check(),
         registry.aggregates().check_group(&settings.worker),
         Connector::new(&settings.redis).map(drop),
@@ -50,6 +56,19 @@ impl Preflight {
         let message = format!("{first}\n{}", rest.join("\n"));
         Err(Error::new(first.kind(), message))
     }
+}
+
+/// Refuses what has no default, for nobody but the user knows it.
+fn is_set(key: &str, is_unset: bool, example: &str) -> Result<()> {
+    if !is_unset {
+        return Ok(());
+    }
+    let (flag, variable) = (key.trim_end_matches('s'), key.to_uppercase());
+    let message = format!(
+        "worker.{key} is not set: write `{key} = {example}` in [worker] of config.toml, set STREAMHAND_WORKER__{variable}, \
+         or give run a --{flag}"
+    );
+    Err(Error::new(ErrorKind::Invalid, message))
 }
 
 fn check_projection(projection: &Registered, group: &str) -> Result<()> {

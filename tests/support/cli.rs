@@ -48,12 +48,30 @@ impl Cli {
     pub fn at(url: &str, config: &str) -> Cli {
         let dir = scratch_dir();
         let config = format!("[redis]\nurl = \"{url}\"\n{config}");
-        std::fs::write(dir.path().join("config.toml"), config).expect("a configuration");
+        std::fs::write(dir.path().join("config.toml"), &config).expect("a configuration");
+        // Most tests are of this group and this stream, and say nothing of it.
+        let unset = [
+            ("group", "GROUP", "fulfilment"),
+            ("streams", "STREAMS", "orders"),
+        ];
+        let env = unset
+            .into_iter()
+            .filter(|(key, ..)| !config.contains(&format!("{key} = ")))
+            .map(|(_, name, value)| (format!("STREAMHAND_WORKER__{name}"), value.to_owned()))
+            .collect();
         Cli {
             test: None,
             program: super::PROGRAM,
             dir: Arc::new(dir),
+            env,
+        }
+    }
+
+    /// The same, where neither the group nor a stream is set but by its configuration.
+    pub fn with_nothing_set(self) -> Cli {
+        Cli {
             env: Vec::new(),
+            ..self
         }
     }
 

@@ -24,10 +24,18 @@ const BURY: &str = concat!(
     include_str!("../../src/stream/scripts/bury.lua")
 );
 
-/// The default settings for a server, with further lines.
+/// The default settings for a server, with further lines; the group `fulfilment` of the stream `orders`, unless they say
+/// something else.
 pub fn settings(server: &Server, toml: &str) -> Settings {
     let text = format!("[redis]\nurl = \"{}\"\n{toml}", server.url());
-    Settings::from_toml_str(&text).expect("a right configuration")
+    let mut settings = Settings::from_toml_str(&text).expect("a right configuration");
+    if settings.worker.group.is_empty() {
+        settings.worker.group = "fulfilment".to_owned();
+    }
+    if settings.worker.streams.is_empty() {
+        settings.worker.streams = vec!["orders".to_owned()];
+    }
+    settings
 }
 
 /// The dead letters of the default settings.

@@ -17,7 +17,7 @@ use crate::config::Settings;
 pub(super) struct DlqArgs {
     /// The group whose dead letters are meant [default: worker.group]
     #[arg(long, global = true)]
-    group: Option<String>,
+    pub(super) group: Option<String>,
     #[command(subcommand)]
     command: DlqCommand,
 }

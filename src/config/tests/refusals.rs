@@ -338,11 +338,9 @@ fn settings_made_by_a_program_are_checked_too() {
     settings.worker.prefetch = 1;
     assert_eq!(settings.check(), Ok(()), "both are upper limits");
     settings.worker.concurrency = usize::MAX;
-    settings.worker.streams.clear();
     settings.defaults.backoff = Some(Backoff::default());
     insta::assert_snapshot!(settings.check().unwrap_err(), @"
-    3 problems in the configuration:
-      worker.streams: has no stream in it; name at least one
+    2 problems in the configuration:
       worker.concurrency: 18446744073709551615 is too many; at most 1000000
       defaults.backoff: has no effect here; set retry.backoff
     ");

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
-use streamhand::cli::{self, Command, CommandError, Program};
+use streamhand::cli::{self, Command, CommandError};
 use streamhand::{Context, Event, Failure, FailureExt, Publisher, Registry, Settings, Worker};
 
 #[derive(Serialize, Deserialize)]
@@ -92,7 +92,7 @@ async fn serve() -> Result<(), CommandError> {
 }
 
 fn main() -> ExitCode {
-    Program::new(registry())
+    streamhand::program!(registry())
         .command(order())
         .command(beside())
         .main()
