@@ -24,6 +24,7 @@ mod filter;
 mod letter;
 mod letters;
 mod of_group;
+mod reason;
 mod selection;
 
 pub use export::Exported;
@@ -31,4 +32,5 @@ pub use filter::{Filter, REASONS};
 pub use letter::{DeadLetter, WholeLetter};
 pub use letters::Letters;
 pub use of_group::DeadLetters;
+pub use reason::Reason;
 pub use selection::{Counted, Replayed, Selection, Stats, Tally};

@@ -133,7 +133,7 @@ pub use publisher::{
 };
 pub use stream::PooledConnection;
 #[cfg(feature = "worker")]
-pub use worker::{Observer, Outcome, Settled, Summary, Worker};
+pub use worker::{Observer, Outcome, Settled, Summary, Unstarted, Worker};
 
 /// A [`Program`](cli::Program) with the name, the version and the description of the crate that writes this.
 ///

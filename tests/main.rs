@@ -64,6 +64,7 @@ mod long_names;
 mod lost_replies;
 mod meddling;
 mod mistakes;
+mod observing;
 mod old_server;
 mod operating;
 #[cfg(target_os = "linux")]

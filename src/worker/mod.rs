@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 
-pub use observer::{Observer, Outcome, Settled};
+pub use observer::{Observer, Outcome, Settled, Unstarted};
 
 use crate::config::Settings;
 use crate::context::{Cancelled, Surroundings};

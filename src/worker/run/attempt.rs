@@ -135,10 +135,8 @@ impl Executor {
             }
             None => {
                 bound.gate.give_back(pass);
-                batch.slots[index as usize].finish();
-                let number = ctx.attempt();
-                let verdict = verdict::of_cut_off(number, &bound.policy);
-                self.settle(&batch, index, verdict, Body::Event(ctx), number);
+                let verdict = verdict::of_cut_off(ctx.attempt(), &bound.policy);
+                self.settle_cut_off(&batch, index, verdict, ctx, since);
             }
         }
         self.leave(bound, &mut permit);

@@ -9,8 +9,7 @@ use super::outcome::Body;
 use super::outcome::Committing;
 use super::outcome::Settlement;
 use super::outcome::Who;
-use super::report::ended;
-use super::report::report;
+use super::report::{ended, report, settled};
 use super::verdict;
 use crate::config::HandlerPolicy;
 use crate::context::Ask;
@@ -108,12 +107,13 @@ impl CommitHandle {
         }
     }
 
-    /// A verdict that no handler's result led to: answers it where no commit decides.
-    pub fn unless_committed(&self, settlement: Settlement) -> Option<Settlement> {
-        let Body::Event(ctx) = &settlement.body else {
-            return Some(settlement);
-        };
-        let ctx = ctx.clone();
+    /// What is to become of a handler that was dropped: answers it where no commit decides.
+    pub fn unless_committed(
+        &self,
+        settlement: Settlement,
+        ctx: &Context,
+        started: Instant,
+    ) -> Option<Settlement> {
         let Some(outbox) = ctx.outbox() else {
             return Some(settlement);
         };
@@ -125,16 +125,19 @@ impl CommitHandle {
             let (batch, ctx) = (settlement.batch.clone(), ctx.clone());
             Box::new(move |known| {
                 if let Known::Refused(_) = known {
+                    let (verdict, owner) =
+                        (&settlement.verdict, batch.slots[index as usize].owner());
+                    settled(&shared, &batch, &ctx, verdict, owner, Some(started));
                     let _ = settle.send(settlement);
                 } else {
                     let is_ours = matches!(known, Known::Settled);
-                    ended(&shared, &batch, index, &ctx, is_ours, None);
+                    ended(&shared, &batch, index, &ctx, is_ours, Some(started));
                 }
             })
         });
         if let End::Settled | End::Lost = end {
             let is_ours = matches!(end, End::Settled);
-            ended(&self.shared, &batch, index, &ctx, is_ours, None);
+            ended(&self.shared, &batch, index, ctx, is_ours, Some(started));
             return None;
         }
         settlement

@@ -12,6 +12,7 @@ use super::dispatch::{Arrivals, Dispatcher};
 use super::outcome::Acks;
 use super::outcome::Body;
 use super::outcome::Settlement;
+use super::report::unstarted;
 use super::verdict::Verdict;
 use super::work::Item;
 use super::work::RUN;
@@ -205,8 +206,8 @@ impl Deduplicator {
         let mut lot: Option<(Arc<Batch>, Vec<Item>)> = None;
         for (Asked { batch, item, .. }, answer) in asked.into_iter().zip(answers) {
             match answer {
-                Some(Answer::Is(Claimed::Done)) => self.is_done(&batch, &item, false),
-                Some(Answer::Is(Claimed::DoneDiffers)) => self.is_done(&batch, &item, true),
+                Some(Answer::Is(Claimed::Done)) => self.is_done(&batch, item, false),
+                Some(Answer::Is(Claimed::DoneDiffers)) => self.is_done(&batch, item, true),
                 Some(Answer::Is(Claimed::Wait)) => {
                     let age = item.past.as_ref().map_or(Duration::ZERO, |past| past.age);
                     let why = "given back while another copy of its event is handled";
@@ -235,7 +236,7 @@ impl Deduplicator {
     }
 
     /// Its event has succeeded: acknowledged.
-    fn is_done(&self, batch: &Arc<Batch>, item: &Item, differs: bool) {
+    fn is_done(&self, batch: &Arc<Batch>, item: Item, differs: bool) {
         let which = identity::named(&item.entry.fields);
         let about = About::raw(&item.entry, &batch.source);
         if differs {
@@ -253,8 +254,10 @@ impl Deduplicator {
             );
         }
         let slot = &batch.slots[item.index as usize];
-        slot.finish();
+        let owner = slot.finish();
         batch.source.arrived();
+        let body = Body::Raw(item.entry);
+        unstarted(&self.shared, batch, &body, &Verdict::Ack, owner);
         self.shared.inflight.succeed(1);
         let _ = self.acks.send(Acks {
             batch: batch.clone(),
@@ -275,18 +278,20 @@ impl Deduplicator {
     fn waits(&self, batch: &Arc<Batch>, item: Item, delay: Duration, why: &str) {
         let record = item.past.and_then(|past| past.record);
         let slot = &batch.slots[item.index as usize];
-        slot.finish();
+        let owner = slot.finish();
         batch.source.arrived();
         let given_back = record.map_or(0, |record| record.given_back);
         let verdict = Verdict::give_back(delay, why);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tell!(debug, About::raw(&item.entry, &batch.source), "{why}");
         }
+        let body = Body::Raw(item.entry);
+        unstarted(&self.shared, batch, &body, &verdict, owner);
         let _ = self.settle.send(Settlement {
             batch: batch.clone(),
             index: item.index,
             verdict,
-            body: Body::Raw(item.entry),
+            body,
             attempt: slot.count.saturating_sub(given_back).max(1),
         });
     }

@@ -2,7 +2,7 @@
 //! the handlers' own limits allow. What becomes of a handler that has been started is in [`super::attempt`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
@@ -15,8 +15,7 @@ use super::outcome::Acks;
 use super::outcome::Body;
 use super::outcome::Settlement;
 use super::queue::Receiver;
-use super::report::log;
-use super::report::report;
+use super::report::{log, settled, unstarted};
 use super::routes::{Admission, Bound};
 use super::verdict::Verdict;
 use super::work::Item;
@@ -25,7 +24,7 @@ use crate::context::Context;
 use crate::middleware::kept_its_thread;
 use crate::policy::Why;
 use crate::worker::state::about::About;
-use crate::worker::state::inflight::Batch;
+use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::recent_acks;
 use crate::worker::state::shared::Shared;
 
@@ -262,6 +261,14 @@ impl Executor {
         }
         if !slot.start() {
             // Taken over by another worker while it waited here.
+            let verdict = Verdict::give_back(Duration::ZERO, "another worker has taken it over");
+            unstarted(
+                &self.shared,
+                batch,
+                &Body::Raw(item.entry),
+                &verdict,
+                Owner::Another,
+            );
             self.shared.inflight.settle(batch, [slot]);
             return None;
         }
@@ -278,20 +285,23 @@ impl Executor {
                 if let Body::Event(ctx) = &body {
                     slot.succeeded(recent_acks::mark(ctx.envelope()));
                 }
-                slot.finish();
+                let owner = slot.finish();
+                unstarted(&self.shared, batch, &body, &Verdict::Ack, owner);
                 acks.push(index);
             }
             Admission::Settle(verdict, body, attempt) => {
                 let owner = slot.finish();
                 match &body {
                     Body::Event(ctx) => {
-                        report(&self.shared, batch, ctx, &verdict, owner, None);
+                        let about = About::of(ctx, &batch.source);
+                        log(&verdict, owner, &about, ctx.attempt());
                     }
                     Body::Raw(entry) => {
                         let about = About::raw(entry, &batch.source);
                         log(&verdict, owner, &about, attempt);
                     }
                 }
+                unstarted(&self.shared, batch, &body, &verdict, owner);
                 self.settle(batch, index, verdict, body, attempt);
             }
         }
@@ -464,20 +474,24 @@ impl Executor {
     /// What comes while the worker stops, or its stream is paused.
     #[cold]
     fn give_back_raw(&self, batch: &Arc<Batch>, item: Item) {
-        batch.slots[item.index as usize].finish();
+        let owner = batch.slots[item.index as usize].finish();
         let why = if self.shared.signals.is_stopping() {
             UNSTARTED
         } else {
             "given back unstarted: the stream is paused"
         };
         let verdict = Verdict::give_back(Duration::ZERO, why);
-        self.settle(batch, item.index, verdict, Body::Raw(item.entry), 0);
+        let body = Body::Raw(item.entry);
+        unstarted(&self.shared, batch, &body, &verdict, owner);
+        self.settle(batch, item.index, verdict, body, 0);
     }
 
     fn give_back_unstarted(&self, batch: &Arc<Batch>, index: u32, ctx: Context) {
-        batch.slots[index as usize].finish();
+        let owner = batch.slots[index as usize].finish();
         let verdict = Verdict::give_back(Duration::ZERO, UNSTARTED);
-        self.settle(batch, index, verdict, Body::Event(ctx), 0);
+        let body = Body::Event(ctx);
+        unstarted(&self.shared, batch, &body, &verdict, owner);
+        self.settle(batch, index, verdict, body, 0);
     }
 
     /// An entry that its handler's limits let not through goes back to Redis, and uses up no attempt.
@@ -485,13 +499,15 @@ impl Executor {
     pub fn hold_back(&self, attempt: Attempt<'_>, ctx: Context, why: Why) {
         let Attempt { batch, index, .. } = attempt;
         self.shared.signals.released();
-        batch.slots[index as usize].finish();
+        let owner = batch.slots[index as usize].finish();
         let verdict = Verdict::Wait {
             delay: HELD_BACK,
             error: format!("held back: {why}"),
         };
         let number = ctx.attempt();
-        self.settle(batch, index, verdict, Body::Event(ctx), number);
+        let body = Body::Event(ctx);
+        unstarted(&self.shared, batch, &body, &verdict, owner);
+        self.settle(batch, index, verdict, body, number);
     }
 
     pub fn acknowledge(&self, batch: &Arc<Batch>, acks: &mut Vec<u32>) {
@@ -522,7 +538,32 @@ impl Executor {
             body,
             attempt,
         };
-        if let Some(settlement) = self.commit_handle.unless_committed(settlement) {
+        let _ = self.settle.send(settlement);
+    }
+
+    /// A handler that has started is dropped: it is settled by its commit, if that is on its way, or as this says.
+    pub fn settle_cut_off(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        verdict: Verdict,
+        ctx: Context,
+        started: Instant,
+    ) {
+        let owner = batch.slots[index as usize].finish();
+        let settlement = Settlement {
+            batch: batch.clone(),
+            index,
+            verdict,
+            attempt: ctx.attempt(),
+            body: Body::Event(ctx.clone()),
+        };
+        let left = self
+            .commit_handle
+            .unless_committed(settlement, &ctx, started);
+        if let Some(settlement) = left {
+            let verdict = &settlement.verdict;
+            settled(&self.shared, batch, &ctx, verdict, owner, Some(started));
             let _ = self.settle.send(settlement);
         }
     }

@@ -1,11 +1,14 @@
 //! Says what has become of an entry: in the log, and to the observer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::verdict::Verdict;
+use super::outcome::Body;
+use super::verdict::{Reason, Verdict};
 use crate::context::Context;
 use crate::duration;
-use crate::worker::observer::{Outcome, Settled};
+use crate::event::EntryId;
+use crate::fields::Fields;
+use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::shared::Shared;
@@ -28,25 +31,110 @@ pub(crate) fn report(
             ctx.attempt(),
         );
     }
+    settled(shared, batch, ctx, verdict, owner, started);
+}
+
+/// Tells the observer of a handler that is over.
+#[inline]
+pub(crate) fn settled(
+    shared: &Shared,
+    batch: &Batch,
+    ctx: &Context,
+    verdict: &Verdict,
+    owner: Owner,
+    started: Option<Instant>,
+) {
     if let Some(observer) = &shared.observer {
-        let outcome = match verdict {
-            Verdict::Ack => Outcome::Succeeded,
-            Verdict::Retry { .. } => Outcome::Retried,
-            Verdict::Release { .. } | Verdict::Wait { .. } => Outcome::Released,
-            Verdict::Bury { .. } => Outcome::Buried,
-        };
-        let (started, lost) = (
-            started.unwrap_or_else(Instant::now),
-            owner == Owner::Another,
-        );
-        let queued = started.saturating_duration_since(batch.since);
+        let (outcome, error, reason, delay) = told(verdict);
+        let started = started.unwrap_or_else(Instant::now);
         observer.settled(&Settled {
             context: ctx,
             outcome,
-            lost,
-            queued,
+            error,
+            reason,
+            delay,
+            lost: owner == Owner::Another,
+            queued: started.saturating_duration_since(batch.since),
             ran: started.elapsed(),
         });
+    }
+}
+
+/// Tells the observer of an entry that leaves without its handler having started.
+#[inline]
+pub(crate) fn unstarted(
+    shared: &Shared,
+    batch: &Batch,
+    body: &Body,
+    verdict: &Verdict,
+    owner: Owner,
+) {
+    let Some(observer) = &shared.observer else {
+        return;
+    };
+    let is_handled = |event_type: &[u8]| shared.routes.find(event_type).is_some();
+    match verdict {
+        Verdict::Ack => {
+            let of = fields(body).1.value("type");
+            let outcome = match of.is_some_and(is_handled) {
+                true => Outcome::Duplicate,
+                false => Outcome::Ignored,
+            };
+            let told = (outcome, None, None, None);
+            tell_observer(&**observer, batch, body, told, owner);
+        }
+        verdict => tell_unstarted(&**observer, batch, body, verdict, owner),
+    }
+}
+
+/// The same of one that is not acknowledged.
+pub(crate) fn tell_unstarted(
+    observer: &dyn Observer,
+    batch: &Batch,
+    body: &Body,
+    verdict: &Verdict,
+    owner: Owner,
+) {
+    tell_observer(observer, batch, body, told(verdict), owner);
+}
+
+fn tell_observer(
+    observer: &dyn Observer,
+    batch: &Batch,
+    body: &Body,
+    told: Told<'_>,
+    owner: Owner,
+) {
+    let ((entry, fields), (outcome, error, reason, delay)) = (fields(body), told);
+    observer.unstarted(&Unstarted {
+        stream: &batch.source.surroundings.stream,
+        entry,
+        fields,
+        outcome,
+        error,
+        reason,
+        delay,
+        lost: owner == Owner::Another,
+    });
+}
+
+fn fields(body: &Body) -> (EntryId, &Fields) {
+    match body {
+        Body::Event(ctx) => (ctx.envelope().entry_id(), ctx.envelope().fields()),
+        Body::Raw(entry) => (entry.id, &entry.fields),
+    }
+}
+
+type Told<'a> = (Outcome, Option<&'a str>, Option<Reason>, Option<Duration>);
+
+fn told(verdict: &Verdict) -> Told<'_> {
+    match verdict {
+        Verdict::Ack => (Outcome::Succeeded, None, None, None),
+        Verdict::Retry { delay, error } => (Outcome::Retried, Some(error), None, Some(*delay)),
+        Verdict::Release { delay, error } | Verdict::Wait { delay, error } => {
+            (Outcome::Released, Some(error), None, Some(*delay))
+        }
+        Verdict::Bury { reason, error } => (Outcome::Buried, Some(error), Some(*reason), None),
     }
 }
 

@@ -162,7 +162,7 @@ impl Routes {
             record.and_then(|record| Some((record.doomed?, record.error)))
         {
             let verdict = Verdict::Bury {
-                reason: Reason::parse(&reason),
+                reason: reason.parse().unwrap_or(Reason::Failed),
                 error,
             };
             return Admission::Settle(verdict, Body::Raw(entry), attempt);

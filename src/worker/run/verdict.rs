@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{HandlerPolicy, OnCrash};
 use crate::context::{Cancelled, Context};
+pub(crate) use crate::dead_letters::Reason;
 use crate::delay;
 use crate::failure::{Failure, FailureVerdict};
 use crate::stream::Died;
@@ -34,43 +35,6 @@ impl Verdict {
             delay,
             error: why.into(),
         }
-    }
-}
-
-/// Why an entry is in the dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    Failed,
-    Permanent,
-    Crashed,
-    Undecodable,
-    Unhandled,
-    TooLarge,
-}
-
-impl Reason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Failed => "failed",
-            Reason::Permanent => "permanent",
-            Reason::Crashed => "crashed",
-            Reason::Undecodable => "undecodable",
-            Reason::Unhandled => "unhandled",
-            Reason::TooLarge => "too_large",
-        }
-    }
-
-    pub fn parse(text: &str) -> Self {
-        [
-            Reason::Permanent,
-            Reason::Crashed,
-            Reason::Undecodable,
-            Reason::Unhandled,
-            Reason::TooLarge,
-        ]
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .unwrap_or(Reason::Failed)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fields::Fields;
 use crate::worker::observer::Observer;
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::{Body, Settlement};
+use crate::worker::run::report::tell_unstarted;
 use crate::worker::run::work::Item;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Inflight, Slot};
@@ -84,16 +85,21 @@ impl HandOver {
         let slots = entries.iter().map(slot).collect();
         let lease = self.identity.lease;
         let batch = self.inflight.add(&source, coming, since, lease, slots);
+        if let Some(observer) = &self.observer {
+            observer.delivered(&source.surroundings.stream, entries.len());
+        }
         for (index, (id, _)) in entries.into_iter().enumerate() {
-            batch.slots[index].finish();
+            let owner = batch.slots[index].finish();
+            let fields = Fields::new();
+            let body = Body::Raw(Entry { id, fields });
+            if let Some(observer) = &self.observer {
+                tell_unstarted(&**observer, &batch, &body, &verdict, owner);
+            }
             let _ = self.settle.send(Settlement {
                 batch: batch.clone(),
                 index: index as u32,
                 verdict: verdict.clone(),
-                body: Body::Raw(Entry {
-                    id,
-                    fields: Fields::new(),
-                }),
+                body,
                 attempt,
             });
         }
