@@ -47,12 +47,12 @@ fn worker_under_chaos() {
 
 #[test]
 fn half_a_minute_on_redis() {
-    play(Kind::Redis, SHORT, FEW);
+    play_shortly(Kind::Redis);
 }
 
 #[test]
 fn half_a_minute_on_valkey() {
-    play(Kind::Valkey, SHORT, FEW);
+    play_shortly(Kind::Valkey);
 }
 
 /// What `make chaos` runs, for as long as it is told.
@@ -68,9 +68,19 @@ fn at_length_on_valkey() {
     play_at_length(Kind::Valkey);
 }
 
+fn play_shortly(kind: Kind) {
+    play(kind, SHORT, FEW, |seed| {
+        let server = name(kind);
+        format!("STREAMHAND_CHAOS_SEED={seed} make test ARGS=half_a_minute_on_{server}")
+    });
+}
+
 fn play_at_length(kind: Kind) {
     let seconds = asked("STREAMHAND_CHAOS_SECONDS").unwrap_or(600);
-    play(kind, Duration::from_secs(seconds), MANY);
+    play(kind, Duration::from_secs(seconds), MANY, |seed| {
+        let server = name(kind);
+        format!("make chaos SECONDS={seconds} SEED={seed} SERVER={server}")
+    });
 }
 
 fn asked(variable: &str) -> Option<u64> {
@@ -81,7 +91,12 @@ fn asked(variable: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{variable}={asked} is no whole number")))
 }
 
-fn play(kind: Kind, length: Duration, rates: Rates) {
+fn name(kind: Kind) -> String {
+    format!("{kind:?}").to_lowercase()
+}
+
+/// Plays a run and looks at it. `again` is the command that plays the same plan.
+fn play(kind: Kind, length: Duration, rates: Rates, again: impl Fn(u64) -> String) {
     let seed = asked("STREAMHAND_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(0..1 << 32));
     let plan = Plan::new(seed, length, rates);
     println!("chaos on {kind:?}: SEED={seed}");
@@ -105,7 +120,7 @@ fn play(kind: Kind, length: Duration, rates: Rates) {
         let dir = dir.keep();
         panic!(
             "{}",
-            report::complaint(kind, &plan, &history, &findings, &dir)
+            report::complaint(kind, &plan, &history, &findings, &dir, &again(seed))
         );
     }
     assert!(

@@ -121,6 +121,7 @@ pub fn complaint(
     history: &History,
     findings: &Findings,
     dir: &Path,
+    again: &str,
 ) -> String {
     let mut text = figures(kind, plan, history, findings);
     let _ = writeln!(text, "\nthe schedule of faults:\n{plan}");
@@ -132,13 +133,8 @@ pub fn complaint(
     if findings.wrong.len() > MOST {
         let _ = writeln!(text, "\nand {} more", findings.wrong.len() - MOST);
     }
-    let (seconds, seed) = (plan.length.as_secs(), plan.seed);
-    let server = format!("{kind:?}").to_lowercase();
     let _ = writeln!(text, "\nrecords and logs: {}", dir.display());
-    let _ = writeln!(
-        text,
-        "the same plan again: make chaos SECONDS={seconds} SEED={seed} SERVER={server}"
-    );
+    let _ = writeln!(text, "the same plan again: {again}");
     text
 }
 
