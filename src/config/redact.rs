@@ -2,9 +2,10 @@
 //! with.
 
 use std::borrow::Cow;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use super::secret::HIDDEN;
+use crate::sync::{read, write};
 
 /// A shorter one may be a part of any word; who has such a password hides nothing.
 const SHORTEST: usize = 4;
@@ -18,7 +19,7 @@ static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 /// From now on `secret` is hidden in what servers say.
 pub(crate) fn remember(secret: &str) {
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    let mut known = write(&KNOWN);
     if secret.len() >= SHORTEST && !known.iter().any(|one| one == secret) {
         known.push(secret.to_owned());
         known.sort_by_key(|one| std::cmp::Reverse(one.len()));
@@ -31,7 +32,7 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     if let Some(at) = text.find(QUOTED) {
         text = Cow::Owned(text[..at].to_owned());
     }
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let known = read(&KNOWN);
     for secret in known.iter() {
         if text.contains(secret) {
             text = Cow::Owned(text.replace(secret, HIDDEN));

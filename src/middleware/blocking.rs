@@ -2,8 +2,10 @@
 //! there. What helps against that is told once for each type.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// The types that were told of, in this process.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -11,7 +13,7 @@ static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// A handler of this type has kept its thread for so long, and had so long in all.
 #[cold]
 pub(crate) fn kept_its_thread(event_type: &str, kept: Duration, timeout: Duration) {
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = lock(&TOLD);
     if !told.insert(event_type.to_owned()) {
         return;
     }

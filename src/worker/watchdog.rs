@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
+
 /// How often the second thread looks. Who works on the same thing for so long is held up.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// After so many looks at nothing new it sleeps until there is something to look at.
@@ -100,7 +102,7 @@ impl Watchdog {
     }
 
     fn standby(&self) -> std::sync::MutexGuard<'_, Option<Thread>> {
-        self.standby.lock().expect("no panic while it is locked")
+        lock(&self.standby)
     }
 }
 

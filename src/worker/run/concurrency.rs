@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::policy::Room;
+use crate::sync::lock;
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::throughput::Throughput;
 
@@ -103,7 +104,7 @@ impl ConcurrencyLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic while it is locked")
+        lock(&self.state)
     }
 }
 

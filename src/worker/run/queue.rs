@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
+use crate::sync::lock;
+
 /// So many entries that dead workers held come in a row before one of another kind has its turn.
 pub(crate) const IN_A_ROW: usize = 7;
 
@@ -48,7 +50,7 @@ pub(crate) fn queue<T>() -> (Sender<T>, Receiver<T>) {
 
 impl<T> Queue<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.inner.lock().expect("no panic while it is locked")
+        lock(&self.inner)
     }
 }
 

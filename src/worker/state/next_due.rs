@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
+
 /// After so long without a wake this looks by itself: longer than a worker at rest is between two.
 pub(crate) const SILENCE: Duration = Duration::from_millis(1100);
 
@@ -35,7 +37,7 @@ impl Schedule {
     }
 
     pub fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic while it is locked")
+        lock(&self.0)
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::sync::lock;
+
 const STREAM: u8 = 1;
 const HANDLERS: u8 = 2;
 
@@ -29,18 +31,14 @@ impl Pauses {
     /// The handler of this type is. Costs one load where none is.
     pub fn handler(&self, event_type: &str) -> bool {
         self.flags.load(Ordering::Relaxed) & HANDLERS != 0
-            && self
-                .handlers
-                .lock()
-                .expect("no panic while it is locked")
-                .contains(event_type)
+            && lock(&self.handlers).contains(event_type)
     }
 
     /// What Redis says. Answers what is to be told of it, if anything has changed.
     pub fn learn(&self, stream: bool, handlers: BTreeSet<String>) -> Option<String> {
         let flags =
             if stream { STREAM } else { 0 } | if handlers.is_empty() { 0 } else { HANDLERS };
-        let mut known = self.handlers.lock().expect("no panic while it is locked");
+        let mut known = lock(&self.handlers);
         if self.flags.load(Ordering::Relaxed) == flags && *known == handlers {
             return None;
         }

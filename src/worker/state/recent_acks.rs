@@ -12,6 +12,7 @@ use rustc_hash::FxHasher;
 
 use super::source::Source;
 use crate::event::{EntryId, Envelope};
+use crate::sync::lock;
 
 /// Most acknowledgements that are remembered. A replica is behind by milliseconds, seldom by more than this many.
 const MOST: usize = 1 << 16;
@@ -48,7 +49,7 @@ impl RecentAcks {
         lease: Duration,
     ) {
         let (at, source) = (Instant::now(), source.clone());
-        let mut inner = self.inner.lock().expect("no panic while it is locked");
+        let mut inner = lock(&self.inner);
         inner.entries += entries.len();
         inner.recent.push_back(Lot {
             at,
@@ -72,7 +73,7 @@ impl RecentAcks {
 
     /// Another server answers from now on, which may know less.
     pub fn recall(&self) {
-        let mut inner = self.inner.lock().expect("no panic while it is locked");
+        let mut inner = lock(&self.inner);
         inner.recalled_at = Some(Instant::now());
         let Inner {
             recent, recalled, ..
@@ -101,7 +102,7 @@ impl RecentAcks {
             return false;
         }
         let mark = mark(event);
-        let inner = self.inner.lock().expect("no panic while it is locked");
+        let inner = lock(&self.inner);
         inner
             .recalled
             .iter()
