@@ -18,7 +18,7 @@ pub(crate) struct ClockSteps {
     clock: Clock,
     /// It was set, and what that means is still to be done.
     set: Option<Step>,
-    /// Whether the last look found the clock where it should be, or learnt that it was set: if only the answer took long,
+    /// Whether the last look found the clock as it should be, or learnt that it was set: if only the answer took long,
     /// the next one is not to be put off for that.
     is_known: bool,
 }

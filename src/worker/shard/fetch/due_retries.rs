@@ -245,3 +245,53 @@ impl Alarm {
         self.next = Instant::now() + wait.clamp(LEAST, POLL);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Registry;
+    use crate::config::Settings;
+    use crate::policy::Breakers;
+
+    fn due_retries() -> DueRetries {
+        let settings = Settings::default();
+        let routes = Routes::new(&settings, Registry::new(), &Breakers::default());
+        DueRetries::new(
+            Arc::new(Identity::new(&settings)),
+            Arc::default(),
+            Arc::new(Sources::new(Vec::new())),
+            Arc::new(routes),
+        )
+    }
+
+    /// Looks, and finds that more is due, or not; returns what there is if it is not time to look.
+    fn look(due_retries: &mut DueRetries, most: usize, more: bool) -> Option<Taken> {
+        match due_retries.begin(most) {
+            Begin::Look(mut look) => {
+                look.taken.more = more;
+                due_retries.end(look);
+                None
+            }
+            Begin::Not(taken) => Some(taken),
+        }
+    }
+
+    #[test]
+    fn it_looks_at_once_then_when_something_falls_due_here() {
+        let mut due_retries = due_retries();
+        assert!(look(&mut due_retries, 1, false).is_none());
+        assert!(look(&mut due_retries, 1, false).is_some_and(|taken| !taken.more));
+        due_retries.signals.due_in(Duration::ZERO);
+        assert!(look(&mut due_retries, 1, false).is_none());
+        assert!(look(&mut due_retries, 1, true).is_some_and(|taken| !taken.more));
+    }
+
+    #[test]
+    fn without_room_it_looks_now_and_then_and_leaves_what_is_due() {
+        let mut due_retries = due_retries();
+        assert!(look(&mut due_retries, 1, true).is_none());
+        assert!(look(&mut due_retries, 0, true).is_none());
+        assert!(look(&mut due_retries, 0, true).is_some_and(|taken| taken.more));
+        assert!(look(&mut due_retries, 1, false).is_none());
+    }
+}

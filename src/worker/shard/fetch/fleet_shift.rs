@@ -1,5 +1,5 @@
-//! Whose turn it is to wait for entries. Where many workers block on a stream, Redis wakes another one for every entry,
-//! which costs it more than the entry does, and one of them would do where handlers are quick. So where entries come
+//! Whose turn it is to wait for entries. If many workers block on a stream, Redis wakes another one for every entry,
+//! which costs it more than the entry does, and one of them would do if handlers are quick. So if entries come
 //! often the workers are on duty in turns, by Redis' clock and in the order of their names. The others only look now and
 //! then whether something has been left: then those on duty do not cope, and who has found that waits like everyone.
 
@@ -20,7 +20,7 @@ const LOOKS: Duration = Duration::from_millis(6);
 const LEFT: (usize, usize) = (8, 25);
 const REST: Duration = Duration::from_secs(1);
 
-/// Where so many entries come to a worker in the pace's span, it looks who else there is: again after so long, which
+/// If so many entries come to a worker in the pace's span, it looks who else there is: again after so long, which
 /// grows from look to look, for those of a fleet are often started together, up to so long.
 const WORTH_A_LOOK: usize = 5;
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -60,7 +60,7 @@ pub(crate) struct FleetShift {
 }
 
 impl FleetShift {
-    /// What to do `now`, which is `server_ms` by Redis' clock, where `coming` entries of late have come to this worker in
+    /// What to do `now`, which is `server_ms` by Redis' clock, if `coming` entries of late have come to this worker in
     /// the pace's span, and `often` are enough to take turns.
     pub fn role(&mut self, coming: usize, often: usize, server_ms: u64, now: Instant) -> Role {
         let Crew { others, before } = self.crew;
@@ -97,7 +97,7 @@ impl FleetShift {
         }
     }
 
-    /// Whether it is time to look who there is, where so many entries come in the pace's span.
+    /// Whether it is time to look who there is, if so many entries come in the pace's span.
     pub fn wants_to_look(&self, coming: usize, now: Instant) -> bool {
         coming >= WORTH_A_LOOK && self.look_at.is_none_or(|at| at <= now)
     }
@@ -154,43 +154,49 @@ mod tests {
     /// A crew whose members each come to know how many entries come to them.
     struct Fleet {
         start: Instant,
-        duties: Vec<FleetShift>,
+        shifts: Vec<FleetShift>,
     }
 
     impl Fleet {
         fn of(workers: usize) -> Self {
             Fleet {
                 start: Instant::now(),
-                duties: (0..workers).map(|_| FleetShift::default()).collect(),
+                shifts: (0..workers).map(|_| FleetShift::default()).collect(),
             }
         }
 
-        /// What each does, where so many entries come in all.
+        /// What each does, if so many entries come in all.
         fn at(&mut self, ms: u64, coming: usize) -> Vec<Role> {
-            let (all, now) = (self.duties.len(), self.start + Duration::from_millis(ms));
-            let waits = |duty: &FleetShift| duty.turns.is_none();
-            let share = coming / self.duties.iter().filter(|duty| waits(duty)).count().max(1);
-            let each = self.duties.iter_mut().enumerate().map(|(before, duty)| {
-                duty.crew = Crew {
+            let (all, now) = (self.shifts.len(), self.start + Duration::from_millis(ms));
+            let waits = |shift: &FleetShift| shift.turns.is_none();
+            let share = coming
+                / self
+                    .shifts
+                    .iter()
+                    .filter(|shift| waits(shift))
+                    .count()
+                    .max(1);
+            let each = self.shifts.iter_mut().enumerate().map(|(before, shift)| {
+                shift.crew = Crew {
                     others: all - 1,
                     before,
                 };
                 let is_mine = ms / 500 % all as u64 == before as u64;
-                let mine = if duty.turns.is_none() {
+                let mine = if shift.turns.is_none() {
                     share
                 } else if is_mine {
                     coming
                 } else {
                     0
                 };
-                duty.role(mine, OFTEN, ms, now)
+                shift.role(mine, OFTEN, ms, now)
             });
             each.collect()
         }
     }
 
     #[test]
-    fn they_take_equal_turns_where_entries_come_often() {
+    fn they_take_equal_turns_if_entries_come_often() {
         let mut fleet = Fleet::of(4);
         let mut turns = [0; 4];
         for ms in 0..4_000 {
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn all_wait_where_few_come_or_one_is_alone_or_some_were_left() {
+    fn all_wait_if_few_come_or_one_is_alone_or_some_were_left() {
         assert_eq!(Fleet::of(4).at(0, OFTEN / 2), [Role::Everyone; 4]);
         assert_eq!(Fleet::of(1).at(0, 100 * OFTEN), [Role::Everyone]);
         let mut fleet = Fleet::of(4);
@@ -237,15 +243,15 @@ mod tests {
         fleet.at(0, 4 * OFTEN);
         let (start, few) = (fleet.start, LEFT.0.max(4 * OFTEN / LEFT.1));
         for left in [few, few + 1, few, few + 1] {
-            fleet.duties[1].found(left, start);
+            fleet.shifts[1].found(left, start);
             assert_ne!(fleet.at(1, 4 * OFTEN)[1], Role::Everyone);
         }
-        fleet.duties[1].found(few + 1, start);
+        fleet.shifts[1].found(few + 1, start);
         assert_eq!(fleet.at(2, 4 * OFTEN)[1], Role::Everyone);
         // What was found before that does not count any more, nor what was before a turn of its own.
         for ms in [1_001, 2_001] {
             assert_ne!(fleet.at(ms, 4 * OFTEN)[1], Role::Everyone);
-            fleet.duties[1].found(10 * few, start + Duration::from_millis(ms));
+            fleet.shifts[1].found(10 * few, start + Duration::from_millis(ms));
             assert_ne!(fleet.at(ms + 1, 4 * OFTEN)[1], Role::Everyone);
             // In the second half of its turn it sees that as many come as before.
             for into in [500, 800] {

@@ -1,13 +1,13 @@
 //! Entries that are larger than what the server lets through to a client: it cuts the connection at each, however little
-//! is asked for. They must not be in the way of the others. So where adopting is cut, the next one asks for a single
-//! entry, and first looks which one that is and how large: where the server tells its limit, that decides; where it
+//! is asked for. They must not be in the way of the others. So if adopting is cut, the next one asks for a single
+//! entry, and first looks which one that is and how large: if the server tells its limit, that decides; if it
 //! doesn't, the same entry has to be cut off a few times alone. Then the server buries it, whole: nothing of it has to
 //! come here for that.
 
 use crate::event::EntryId;
 use crate::stream::Unheld;
 
-/// So often in a row an entry that was asked for alone is cut off before it is taken to be too large, where the server
+/// So often in a row an entry that was asked for alone is cut off before it is taken to be too large, if the server
 /// tells no limit.
 const CUTS: u32 = 3;
 /// What a server lets through in any case: the part of a client's buffer that no limit counts.
@@ -57,7 +57,7 @@ impl Oversized {
         }
     }
 
-    /// Whether the entry that is next can't come, going by the server's limit where that is known.
+    /// Whether the entry that is next can't come, going by the server's limit if that is known.
     pub fn is_too_large(&mut self, next: &Unheld, limit: Option<u64>) -> bool {
         let Some(suspect) = &mut self.0 else {
             return false;
@@ -93,7 +93,7 @@ mod tests {
         assert!(!oversized.is_suspected("a", true) && !oversized.is_suspected("b", false));
         assert!(oversized.is_too_large(&next(1, 8 << 20), Some(4 << 20)));
         assert!(!oversized.is_too_large(&next(1, 1 << 20), Some(4 << 20)));
-        // Where the limit is not told the same one has to be cut off alone.
+        // If the limit is not told the same one has to be cut off alone.
         for _ in 0..CUTS {
             assert!(!oversized.is_too_large(&next(2, 8 << 20), None));
             oversized.cut("a", false);

@@ -15,7 +15,7 @@ pub(super) const ROOM: usize = 4 << 20;
 pub(crate) const BYTES: usize = 16 << 20;
 /// What an entry is taken to have in bytes before the first has been seen: a first look is at few.
 const FIRST_SIZE: usize = 1 << 20;
-/// A limit that grew out of a cut is doubled after so long, and after at most so long where it is met again and again.
+/// A limit that grew out of a cut is doubled after so long, and after at most so long if it is met again and again.
 const GROW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
@@ -186,5 +186,63 @@ impl Prefetch {
     /// entries cost a round trip, too many cost memory.
     pub fn came(&mut self, largest: usize) {
         self.size = (largest + OVERHEAD).max(self.size / 4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With nothing held, room for 100 entries, and four slots.
+    fn prefetch() -> Prefetch {
+        let inflight = Arc::new(Inflight::new(Arc::default(), Arc::default()));
+        Prefetch::new(100, inflight, Arc::new(Slots::new(4)), Arc::default())
+    }
+
+    #[test]
+    fn before_anything_is_known_as_many_are_taken_as_slots_are_free() {
+        let mut prefetch = prefetch();
+        assert_eq!(
+            [0, 1, 3, 4, 5].map(|coming| prefetch.entries(coming)),
+            [4, 3, 1, 0, 0]
+        );
+        let _slot = prefetch.slots.try_take().expect("one of four");
+        assert_eq!(prefetch.entries(0), 3);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_are_bytes_for_but_one_alone() {
+        let mut prefetch = prefetch();
+        prefetch.came(BYTES / 2 - OVERHEAD);
+        assert_eq!([0, 1, 2].map(|coming| prefetch.entries(coming)), [2, 1, 0]);
+        prefetch.came(2 * BYTES);
+        assert_eq!([0, 1].map(|coming| prefetch.entries(coming)), [1, 0]);
+        // The size falls within a few reads.
+        for _ in 0..20 {
+            prefetch.came(100);
+        }
+        assert_eq!(prefetch.size, 100 + OVERHEAD);
+    }
+
+    #[test]
+    fn after_a_cut_half_of_what_was_asked_for_is_the_most_and_slowly_more_again() {
+        let mut prefetch = prefetch();
+        assert_eq!(prefetch.most(64), (64, ROOM));
+        prefetch.cut();
+        assert_eq!(prefetch.most(64), (32, ROOM / 2));
+        prefetch.cut();
+        assert_eq!(prefetch.most(64), (16, ROOM / 4));
+        prefetch.asks(4);
+        prefetch.cut();
+        assert_eq!(prefetch.entries(0), 2);
+        for most in [4, 8, 16] {
+            let caution = prefetch.caution.as_mut().expect("it was cut");
+            caution.grow_at = Instant::now();
+            assert_eq!(prefetch.most(64).0, most);
+        }
+        // A limit that was met again is doubled later.
+        let before = prefetch.caution.expect("it was cut").wait;
+        prefetch.cut();
+        assert_eq!(prefetch.caution.expect("it was cut").wait, 2 * before);
     }
 }

@@ -1,5 +1,5 @@
-//! Reading new entries. Redis is to be kept waiting as little as this worker: where there is a backlog, the next
-//! entries are asked for before those that came are worked on; where entries come one by one but often, several reads
+//! Reading new entries. Redis is to be kept waiting as little as this worker: if there is a backlog, the next
+//! entries are asked for before those that came are worked on; if entries come one by one but often, several reads
 //! that block are sent at once. Redis then delivers what comes without having to be asked each time, and to look at its
 //! sockets once more for that, which costs it more than the entry does. How many, and when, says [`super::read_plan`].
 

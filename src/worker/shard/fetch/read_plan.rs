@@ -8,15 +8,15 @@ use super::stream_rotation::{Share, StreamRotation};
 use crate::event::Entry;
 use crate::worker::state::throughput::{SPAN, Throughput};
 
-/// Reads on their way where there is a backlog: while one answer is received, Redis works on the next.
+/// Reads on their way if there is a backlog: while one answer is received, Redis works on the next.
 const AHEAD: usize = 2;
-/// Most reads on their way where entries come one by one, and the part of the pace's span they are to last for.
+/// Most reads on their way if entries come one by one, and the part of the pace's span they are to last for.
 pub(crate) const DEPTH: (usize, usize) = (32, 20);
 /// With so many reads on their way the thread is let sleep for a little between answers: Redis, which would have to wake
 /// it for every entry, then does not, and several are handed over at once.
 pub(crate) const OFTEN: usize = 16;
 pub(crate) const NAP: Duration = Duration::from_micros(80);
-/// A read of many streams costs Redis about a third of a microsecond for each, more if it blocks. So where that many
+/// A read of many streams costs Redis about a third of a microsecond for each, more if it blocks. So if that many
 /// entries come meanwhile there is one read at a time, and a wait before each of this for every stream, but no longer.
 const GATHERED: usize = 2;
 const GATHERING: (Duration, Duration) = (Duration::from_micros(40), Duration::from_millis(1));
@@ -32,7 +32,7 @@ pub(crate) struct Flow {
     pub coming: usize,
     /// Redis has more than was asked for, as far as the last answers told.
     pub is_backlog: bool,
-    /// No more than this come at once where there is no backlog.
+    /// No more than this come at once if there is no backlog.
     few: usize,
     streaks: Streaks,
     pub rotation: StreamRotation,
@@ -82,7 +82,7 @@ impl Flow {
         }
     }
 
-    /// Takes note of the answer to a read of these streams, for `count` entries of each. Answers how many came.
+    /// Takes note of the answer to a read of these streams, for `count` entries of each. Returns how many came.
     pub fn came(&mut self, of: &Share, count: usize, delivered: &[(usize, Vec<Entry>)]) -> usize {
         let came: usize = delivered.iter().map(|(_, entries)| entries.len()).sum();
         self.came += came as u64;
@@ -145,7 +145,7 @@ impl Flow {
 }
 
 impl Streaks {
-    /// This one gave all that was asked in the current answer. Answers how often in a row it has.
+    /// This one gave all that was asked in the current answer. Returns how often in a row it has.
     fn full(&mut self, at: usize) -> usize {
         if at >= self.of.len() {
             self.of.resize(at + 1, (0, 0));
@@ -160,7 +160,7 @@ impl Streaks {
         *times
     }
 
-    /// How often in a row it has, with the current answer; 0 where it has not there.
+    /// How often in a row it has, with the current answer; 0 if it has not there.
     fn in_a_row(&self, at: usize) -> usize {
         match self.of.get(at) {
             Some((last, times)) if *last == self.answers => *times,
@@ -182,8 +182,8 @@ mod tests {
     use super::*;
     use crate::{EntryId, Fields};
 
-    /// What is done where so many entries have come each millisecond.
-    fn gait_at(each_ms: u64, streams: usize) -> (usize, u128) {
+    /// What is done if so many entries have come each millisecond.
+    fn plan_at(each_ms: u64, streams: usize) -> (usize, u128) {
         let (mut flow, start) = (Flow::new(), Instant::now());
         let mut plan = ReadPlan::ONE;
         for ms in 1..=200 {
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn of_one_stream_several_reads_are_on_their_way_and_of_many_one_that_gathers() {
-        assert_eq!([1, 10].map(|streams| gait_at(0, streams)), [(1, 0); 2]);
-        assert_eq!([1, 10].map(|streams| gait_at(2, streams)), [(10, 0); 2]);
-        let often = [1, 2, 10, 100].map(|streams| gait_at(10, streams));
+        assert_eq!([1, 10].map(|streams| plan_at(0, streams)), [(1, 0); 2]);
+        assert_eq!([1, 10].map(|streams| plan_at(2, streams)), [(10, 0); 2]);
+        let often = [1, 2, 10, 100].map(|streams| plan_at(10, streams));
         assert_eq!(often, [(32, 0), (32, 0), (1, 400), (1, 1000)]);
-        assert_eq!(gait_at(50, 2), (1, 80));
+        assert_eq!(plan_at(50, 2), (1, 80));
     }
 
     /// Takes note of a read of all streams for one entry of each, that brought one of each of these.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_a_backlog_where_it_gives_all_that_was_asked_again_and_again() {
+    fn a_stream_has_a_backlog_if_it_gives_all_that_was_asked_again_and_again() {
         let mut flow = Flow::new();
         flow.rotation.next(100, 0);
         for n in 0..10 * FEW {

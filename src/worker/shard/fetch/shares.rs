@@ -1,12 +1,12 @@
 //! Who has the room there is: what dead workers held, what is due, what is new.
 //!
 //! What a dead worker held comes first, for it has waited for a lease already and there is an end to it. Of eight entries
-//! seven are of that; the eighth, and all of them where there is nothing of it, due and new ones have in equal parts. Who
+//! seven are of that; the eighth, and all of them if there is nothing of it, due and new ones have in equal parts. Who
 //! has nothing leaves its part to the others.
 
 use crate::worker::run::queue::IN_A_ROW;
 
-/// Whose turn it is where there is not room for all.
+/// Whose turn it is if there is not room for all.
 #[derive(Default)]
 pub(crate) struct Shares {
     /// So many reclaimed entries were taken since others could have been.
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_reclaimed_the_others_have_all_of_it() {
+    fn if_nothing_is_reclaimed_the_others_have_all_of_it() {
         let mut shares = Shares::default();
         shares.took(0, 1);
         assert_eq!([1; 4].map(|left| shares.due(left)), [1, 0, 1, 0]);

@@ -1,6 +1,6 @@
-//! Which streams a read asks of. COUNT is per stream: where there are many, a read of all of them brings little of each,
+//! Which streams a read asks of. COUNT is per stream: if there are many, a read of all of them brings little of each,
 //! and each costs Redis an acknowledgement of its own. So those that have a backlog take turns, with large counts: one
-//! for some reads in a row where entries are handled fast, else a few at a time. The others are looked at in between.
+//! for some reads in a row if entries are handled fast, else a few at a time. The others are looked at in between.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use std::time::Duration;
 const TOGETHER: usize = 8;
 /// For so long a stream with a backlog may have to wait for its turn.
 pub(crate) const ROUND: Duration = Duration::from_millis(500);
-/// Entries are handled fast where a round has time for as many reads as this.
+/// Entries are handled fast if a round has time for as many reads as this.
 const FAST: usize = 128;
-/// In every so-manieth read those are asked that had no backlog.
+/// Every fourth read asks those that had no backlog.
 const OTHERS: u32 = 4;
 
 /// The streams of a worker, by their places.
@@ -20,7 +20,7 @@ pub(crate) struct StreamRotation {
     /// Those that gave as much as was asked, the next one first.
     busy: Vec<usize>,
     reads: u32,
-    /// The stream whose turn it is, and how many reads it has had, where they are asked one by one.
+    /// The stream whose turn it is, and how many reads it has had, if they are asked one by one.
     turn: Option<(usize, usize)>,
 }
 
@@ -38,7 +38,7 @@ impl StreamRotation {
         !self.busy.is_empty() && (self.busy.len() < self.all || self.all > TOGETHER)
     }
 
-    /// Whom to ask next, with so many streams, where what so many reads bring is handled in a [`ROUND`].
+    /// Whom to ask next, with so many streams, if what so many reads bring is handled in a [`ROUND`].
     pub fn next(&mut self, all: usize, reads: usize) -> Share {
         if self.all != all {
             *self = StreamRotation {
@@ -119,26 +119,26 @@ mod tests {
 
     #[test]
     fn a_few_streams_that_are_all_alike_are_asked_together() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(8, 0), Share::All);
-        turns.learn(&Share::All, |_| true);
-        assert_eq!(turns.next(8, 0), Share::All);
-        turns.learn(&Share::All, |_| false);
-        assert!(!turns.is_needed());
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(8, 0), Share::All);
+        rotation.learn(&Share::All, |_| true);
+        assert_eq!(rotation.next(8, 0), Share::All);
+        rotation.learn(&Share::All, |_| false);
+        assert!(!rotation.is_needed());
     }
 
     #[test]
     fn many_streams_with_a_backlog_have_equal_turns() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(100, 0), Share::All);
-        turns.learn(&Share::All, |_| true);
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(100, 0), Share::All);
+        rotation.learn(&Share::All, |_| true);
         let mut asked = vec![0; 100];
         for _ in 0..13 * 8 {
-            let share = turns.next(100, 0);
+            let share = rotation.next(100, 0);
             let some = places(share.clone());
             assert!(some.len() <= TOGETHER);
             some.iter().for_each(|at| asked[*at] += 1);
-            turns.learn(&share, |_| true);
+            rotation.learn(&share, |_| true);
         }
         assert!(
             asked.iter().all(|times| (8..=9).contains(times)),
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn where_handlers_are_fast_a_turn_is_some_reads_of_one_stream() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(20, READS), Share::All);
-        turns.learn(&Share::All, |at| at != 7);
+    fn if_handlers_are_fast_a_turn_is_some_reads_of_one_stream() {
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(20, READS), Share::All);
+        rotation.learn(&Share::All, |at| at != 7);
         let mut asked = Vec::new();
         while asked.len() < 19 * IN_A_ROW {
-            let some = places(turns.next(20, READS));
-            turns.learn(&Share::Some(some.clone()), |at| at != 7);
+            let some = places(rotation.next(20, READS));
+            rotation.learn(&Share::Some(some.clone()), |at| at != 7);
             asked.extend(some.into_iter().filter(|at| *at != 7));
         }
         let turns_of = asked
@@ -168,20 +168,20 @@ mod tests {
 
     #[test]
     fn a_turn_of_several_reads_ends_with_its_backlog() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(20, READS), Share::All);
-        turns.learn(&Share::All, |_| true);
-        let first = places(turns.next(20, READS));
-        turns.learn(&Share::Some(first.clone()), |_| false);
-        assert_ne!(places(turns.next(20, READS)), first);
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(20, READS), Share::All);
+        rotation.learn(&Share::All, |_| true);
+        let first = places(rotation.next(20, READS));
+        rotation.learn(&Share::Some(first.clone()), |_| false);
+        assert_ne!(places(rotation.next(20, READS)), first);
     }
 
     #[test]
     fn those_without_a_backlog_are_looked_at_in_between() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(20, 0), Share::All);
-        turns.learn(&Share::All, |at| at == 3);
-        let shares: Vec<Vec<usize>> = (0..8).map(|_| places(turns.next(20, 0))).collect();
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(20, 0), Share::All);
+        rotation.learn(&Share::All, |at| at == 3);
+        let shares: Vec<Vec<usize>> = (0..8).map(|_| places(rotation.next(20, 0))).collect();
         assert_eq!(shares.iter().filter(|some| **some == [3]).count(), 6);
         let others: Vec<usize> = (0..20).filter(|at| *at != 3).collect();
         assert_eq!(shares.iter().filter(|some| **some == others).count(), 2);
@@ -189,14 +189,14 @@ mod tests {
 
     #[test]
     fn a_stream_whose_backlog_ends_is_one_of_the_others_and_may_come_back() {
-        let mut turns = StreamRotation::default();
-        assert_eq!(turns.next(3, 0), Share::All);
-        turns.learn(&Share::All, |at| at < 2);
-        turns.learn(&Share::Some(vec![0]), |_| false);
-        assert_eq!(places(turns.next(3, 0)), [1]);
-        turns.learn(&Share::Some(vec![2]), |_| true);
-        assert_eq!(places(turns.next(3, 0)).len(), 2);
-        turns.learn(&Share::Some(vec![1, 2]), |_| false);
-        assert_eq!(turns.next(3, 0), Share::All);
+        let mut rotation = StreamRotation::default();
+        assert_eq!(rotation.next(3, 0), Share::All);
+        rotation.learn(&Share::All, |at| at < 2);
+        rotation.learn(&Share::Some(vec![0]), |_| false);
+        assert_eq!(places(rotation.next(3, 0)), [1]);
+        rotation.learn(&Share::Some(vec![2]), |_| true);
+        assert_eq!(places(rotation.next(3, 0)).len(), 2);
+        rotation.learn(&Share::Some(vec![1, 2]), |_| false);
+        assert_eq!(rotation.next(3, 0), Share::All);
     }
 }
