@@ -56,6 +56,7 @@ pub use keep::{Keep, Retention};
 #[cfg(feature = "config")]
 pub use load::Sources;
 pub use redis::RedisSettings;
+pub(crate) use redis::password_in;
 #[cfg(feature = "config")]
 pub use resilience::{BreakerScope, BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};

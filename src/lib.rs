@@ -21,7 +21,7 @@
 //! `cli` → `worker` → `eventstore` → `config`.
 //!
 //! The crates whose types appear here are re-exported in the version that is used: [`serde`], [`serde_json`], [`tower`]
-//! for layers, [`redis`] and [`deadpool_redis`] for [`Context::redis`], [`tokio_util`] for [`Context::token`],
+//! for layers, [`redis`] for [`Context::redis`], [`tokio_util`] for [`Context::token`],
 //! [`futures_util`] for lists that are streams, and [`cli::clap`].
 //!
 //! ```no_run
@@ -108,7 +108,7 @@ mod worker;
 // Crates that appear in this one's public face, in the version that is used here.
 #[cfg(feature = "worker")]
 pub use tower;
-pub use {deadpool_redis, futures_util, redis, serde, serde_json, tokio_util};
+pub use {futures_util, redis, serde, serde_json, tokio_util};
 
 #[cfg(feature = "worker")]
 pub use breaker::{Breaker, CallError};

@@ -66,6 +66,7 @@ mod meddling;
 mod mistakes;
 mod observing;
 mod old_server;
+mod one_server;
 mod operating;
 #[cfg(target_os = "linux")]
 mod operator_clock;

@@ -141,7 +141,7 @@ on_both_servers! {
         follow(&mut redis, &other).await;
         let said = worker.wait_for_log("read-only replica", PATIENCE).await;
         assert!(said.contains("redis.url must name the primary"), "{said}");
-        worker.wait_for_log("writing a dead letter", PATIENCE).await;
+        worker.wait_for_log("to the dead letters", PATIENCE).await;
         let sent = proxy.traffic_during(WHILE).await;
         println!("in {WHILE:?}: {sent:?}");
         assert!(sent.requests() <= CALM, "in {WHILE:?}: {sent:?}");

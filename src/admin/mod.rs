@@ -51,7 +51,7 @@ pub use retention::{Held, HeldBy, RetentionStatus};
 pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
 pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
-    StreamStatus,
+    StreamStatus, StreamTrouble,
 };
 pub use verify::Verified;
 

@@ -10,7 +10,7 @@ use super::projections::ProjectionStatus;
 use super::retention::RetentionStatus;
 use super::scheduled::{UnreadSchedule, unread};
 use super::{Admin, check_stream, in_ms, since_1970, text};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::event::EntryId;
 use crate::stream::{self, BreakerNote, ConsumerInfo, Keys, PARKED, Pausable, PauseNote};
 
@@ -23,8 +23,11 @@ pub const PROTOCOL: u32 = stream::PROTOCOL;
 pub struct Status {
     /// The group.
     pub group: String,
-    /// Each of its streams.
+    /// Each of its streams that can be looked at.
     pub streams: Vec<StreamStatus>,
+    /// Those that can't, because the server refuses it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_trouble: Vec<StreamTrouble>,
     /// Projections that read these streams, whatever program they are of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub projections: Vec<ProjectionStatus>,
@@ -35,6 +38,16 @@ pub struct Status {
     /// What is wrong with that, and what would be right.
     #[serde(skip)]
     pub eviction_warning: Option<String>,
+}
+
+/// A stream that can't be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StreamTrouble {
+    /// The stream.
+    pub stream: String,
+    /// What the server says.
+    pub error: String,
 }
 
 /// How a stream and its group are doing, by [`Admin::stream_status`].
@@ -190,8 +203,8 @@ impl Admin {
     /// How the group is doing with all of its streams.
     ///
     /// # Errors
-    /// Where Redis can't be reached or refuses to say. A key that holds something else than it should is no error: it is
-    /// told of.
+    /// Where Redis can't be reached, or refuses to say anything of any of them. One stream that can't be looked at is no
+    /// error, and neither is a key that holds something else than it should: both are told of.
     ///
     /// ```no_run
     /// # async fn example(admin: &streamhand::admin::Admin) -> streamhand::Result<()> {
@@ -202,16 +215,31 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     pub async fn status(&self) -> Result<Status> {
-        let mut streams = Vec::new();
+        let (mut streams, mut in_trouble, mut refused) = (Vec::new(), Vec::new(), None);
         for stream in self.streams() {
-            streams.push(self.stream_status(stream).await?);
+            match self.stream_status(stream).await {
+                Ok(status) => streams.push(status),
+                Err(error) if error.kind() == ErrorKind::Redis => {
+                    in_trouble.push(StreamTrouble {
+                        stream: stream.clone(),
+                        error: error.to_string(),
+                    });
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let projections = self.projections_on(self.streams()).await?;
+        if let Some(error) = refused.filter(|_| streams.is_empty()) {
+            return Err(error);
+        }
+        let seen: Vec<String> = streams.iter().map(|seen| seen.stream.clone()).collect();
+        let projections = self.projections_on(&seen).await?;
         let eviction = self.pool.eviction().await?;
         let policy = eviction.policy();
         Ok(Status {
             group: self.group().to_owned(),
             streams,
+            in_trouble,
             projections,
             maxmemory_policy: policy.map(str::to_owned),
             evicts: policy.map(|policy| policy != "noeviction"),

@@ -36,6 +36,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     let Status {
         group,
         streams,
+        in_trouble,
         projections,
         eviction_warning,
         ..
@@ -82,16 +83,20 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         let unread = status.scheduled_unread?;
         Some(adding::line(&status.stream, unread))
     });
-    let notes: Vec<String> = streams
-        .iter()
-        .flat_map(|status| {
-            let kept = retention::notes(status, &settings.dead_letters);
-            [notes(&group, status), kept].concat()
-        })
-        .chain(unread)
-        .chain(projections.iter().flat_map(projection::notes))
-        .chain(eviction_warning)
-        .collect();
+    let notes: Vec<String> =
+        streams
+            .iter()
+            .flat_map(|status| {
+                let kept = retention::notes(status, &settings.dead_letters);
+                [notes(&group, status), kept].concat()
+            })
+            .chain(in_trouble.into_iter().map(|trouble| {
+                format!("{}: can't be looked at: {}", trouble.stream, trouble.error)
+            }))
+            .chain(unread)
+            .chain(projections.iter().flat_map(projection::notes))
+            .chain(eviction_warning)
+            .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;
     }

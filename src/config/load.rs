@@ -13,7 +13,7 @@ use toml::Value;
 use super::check::{Finding, check};
 use super::environment::{self, Meaning};
 use super::error::{ConfigError, Origin, Problem, ProblemKind};
-use super::secret::Secret;
+use super::redis::password_in;
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
 use super::{RedisSettings, Settings, exposed, read, tls};
@@ -347,18 +347,4 @@ impl Loading {
             message,
         });
     }
-}
-
-/// The password in a file, without the newline at its end.
-fn password_in(path: &Path) -> Result<Secret, (ProblemKind, String)> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let message = format!("cannot read {}: {error}", path.display());
-        (ProblemKind::Unreadable, message)
-    })?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        let message = format!("{} is empty; write the password into it", path.display());
-        return Err((ProblemKind::Invalid, message));
-    }
-    Ok(Secret::new(password))
 }

@@ -1,7 +1,8 @@
 //! Where the server is, and how to log in: all that a publisher needs to know.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
 use super::setters::setters;
 
@@ -63,3 +64,17 @@ setters!(RedisSettings {
     some_into tls_key: PathBuf,
     plain pool_size: usize,
 });
+
+/// The password in a file, without the newline at its end.
+pub(crate) fn password_in(path: &Path) -> Result<Secret, (ProblemKind, String)> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read {}: {error}", path.display());
+        (ProblemKind::Unreadable, message)
+    })?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        let message = format!("{} is empty; write the password into it", path.display());
+        return Err((ProblemKind::Invalid, message));
+    }
+    Ok(Secret::new(password))
+}

@@ -11,7 +11,7 @@ use super::error::ProblemKind;
 use super::redis::RedisSettings;
 
 /// What the files of `[redis]` hold, as PEM.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Certificates {
     /// Who is trusted to issue the server's certificate; None is for those that the system trusts.
     pub(crate) ca: Option<Vec<u8>>,

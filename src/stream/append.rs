@@ -10,9 +10,9 @@ use redis::{Cmd, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
-use super::connection::Pool;
-use super::error::{Trouble, Who, refusal};
+use super::error::{Trouble, Who, elsewhere, refusal};
 use super::keys::StreamKeys;
+use super::pool::{Pool, PooledConnection};
 use super::reply;
 use super::schedule::time;
 use super::script::script;
@@ -101,7 +101,8 @@ struct Queue {
 impl Pool {
     /// Gives entries of `stream` to Redis in their order, until one is refused, the connection breaks, or `stop` says
     /// so. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
-    /// what was on its way meanwhile.
+    /// what was on its way meanwhile. So is, once and to the server there is by then, what was refused because the server
+    /// was not the one to ask any more.
     pub async fn append(
         &self,
         stream: &str,
@@ -110,98 +111,132 @@ impl Pool {
         stop: &CancellationToken,
         appended: &mut Appended,
     ) {
-        let doing = how.doing(stream);
-        let keys = StreamKeys::new(stream);
         appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
-        let conn = match self.get().await {
-            Ok(conn) => conn,
-            Err(error) => {
-                appended.broken = Some(error);
-                return;
-            }
-        };
-        let mut queue = Queue {
-            next: 0,
-            all: entries.len(),
-            again: VecDeque::new(),
-            refused: None,
-        };
-        let send = |queue: &mut Queue, fates: &mut Vec<Fate>| {
-            if stop.is_cancelled() {
-                return None;
-            }
-            let (pipe, places) = pipeline(&keys, how, entries, queue)?;
-            for place in &places {
-                fates[*place] = Fate::InDoubt;
-            }
-            let mut conn = (*conn).clone();
-            let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
-            Some((places, Box::pin(answers)))
-        };
-        let mut unknown = 0;
-        let mut older = send(&mut queue, &mut appended.fates);
-        while let Some((places, mut answers)) = older {
-            let mut newer = send(&mut queue, &mut appended.fates);
-            // The older one is polled first, and so sent first.
-            poll_fn(|cx| match answers.as_mut().poll(cx) {
-                Poll::Pending => {
-                    if let Some((_, newer)) = &mut newer {
-                        let _ = newer.as_mut().poll(cx);
-                    }
-                    Poll::Pending
-                }
-                ready => ready,
-            })
-            .await;
-            let answers: Answers = answers
-                .as_mut()
-                .take_output()
-                .expect("it has been polled to its end");
-            let mut answers = match answers {
-                Ok(answers) => answers.into_iter(),
+        let mut queue = Queue::of(0, entries.len(), VecDeque::new());
+        for is_last in [false, true] {
+            let conn = match self.get().await {
+                Ok(conn) => conn,
                 Err(error) => {
-                    appended.broken = Some(refusal(how.who(), &doing, error));
+                    appended.broken = Some(error);
                     return;
                 }
             };
-            let mut loaded = how
-                .script()
-                .and_then(|_| answers.next())
-                .unwrap_or(Ok(Value::Nil));
-            let count = places.len();
-            let mut again = VecDeque::new();
-            for (place, answer) in places.into_iter().zip(answers) {
-                let fate = match answer {
-                    Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
-                        // Where the server does not take the script at all, that is why.
-                        let why = std::mem::replace(&mut loaded, Ok(Value::Nil)).err();
-                        if why.is_none() && unknown < PATIENCE {
-                            again.push_back(place);
-                            appended.fates[place] = Fate::NotSent;
-                            continue;
-                        }
-                        Fate::Refused(refusal(how.who(), &doing, why.unwrap_or(error)))
-                    }
-                    Err(error) => Fate::Refused(refusal(how.who(), &doing, error)),
-                    Ok(answer) => match how.done(answer, &entries[place], &doing) {
-                        Ok(done) => Fate::Done(done),
-                        Err(error) => Fate::Refused(error),
-                    },
-                };
-                if matches!(fate, Fate::Refused(_)) {
-                    queue.refused = queue.refused.min(Some(place)).or(Some(place));
-                }
-                appended.fates[place] = fate;
+            let all = (stream, how, entries);
+            let is_elsewhere = send_all(&conn, all, queue, stop, appended, is_last).await;
+            let is_refused = |fate: &Fate| matches!(fate, Fate::Refused(_) | Fate::InDoubt);
+            if !is_elsewhere || appended.fates.iter().any(is_refused) {
+                return;
             }
-            unknown = if again.len() == count { unknown + 1 } else { 0 };
-            again.append(&mut queue.again);
-            queue.again = again;
-            older = newer.or_else(|| send(&mut queue, &mut appended.fates));
+            let rest = (0..entries.len())
+                .filter(|place| matches!(appended.fates[*place], Fate::NotSent))
+                .collect();
+            queue = Queue::of(entries.len(), entries.len(), rest);
         }
     }
 }
 
+/// Sends what is queued of entries of a stream. Answers whether the server is not the one to ask any more: then what is
+/// not sent can be sent to another, unless this was the last try.
+async fn send_all(
+    conn: &PooledConnection,
+    (stream, how, entries): (&str, &How, &[Addition<'_>]),
+    mut queue: Queue,
+    stop: &CancellationToken,
+    appended: &mut Appended,
+    is_last: bool,
+) -> bool {
+    let doing = how.doing(stream);
+    let keys = StreamKeys::new(stream);
+    let mut is_elsewhere = false;
+    let send = |queue: &mut Queue, fates: &mut Vec<Fate>| {
+        if stop.is_cancelled() {
+            return None;
+        }
+        let (pipe, places) = pipeline(&keys, how, entries, queue)?;
+        for place in &places {
+            fates[*place] = Fate::InDoubt;
+        }
+        let mut conn = conn.wire();
+        let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
+        Some((places, Box::pin(answers)))
+    };
+    let mut unknown = 0;
+    let mut older = send(&mut queue, &mut appended.fates);
+    while let Some((places, mut answers)) = older {
+        let mut newer = send(&mut queue, &mut appended.fates);
+        // The older one is polled first, and so sent first.
+        poll_fn(|cx| match answers.as_mut().poll(cx) {
+            Poll::Pending => {
+                if let Some((_, newer)) = &mut newer {
+                    let _ = newer.as_mut().poll(cx);
+                }
+                Poll::Pending
+            }
+            ready => ready,
+        })
+        .await;
+        let answers: Answers = answers
+            .as_mut()
+            .take_output()
+            .expect("it has been polled to its end");
+        let mut answers = match answers {
+            Ok(answers) => answers.into_iter(),
+            Err(error) => {
+                appended.broken = Some(refusal(how.who(), &doing, error));
+                return false;
+            }
+        };
+        let mut loaded = how
+            .script()
+            .and_then(|_| answers.next())
+            .unwrap_or(Ok(Value::Nil));
+        let count = places.len();
+        let mut again = VecDeque::new();
+        for (place, answer) in places.into_iter().zip(answers) {
+            let fate = match answer {
+                Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                    // Where the server does not take the script at all, that is why.
+                    let why = std::mem::replace(&mut loaded, Ok(Value::Nil)).err();
+                    if why.is_none() && unknown < PATIENCE {
+                        again.push_back(place);
+                        appended.fates[place] = Fate::NotSent;
+                        continue;
+                    }
+                    Fate::Refused(refusal(how.who(), &doing, why.unwrap_or(error)))
+                }
+                Err(error) if !is_last && elsewhere(&error).is_some() => {
+                    is_elsewhere = true;
+                    Fate::NotSent
+                }
+                Err(error) => Fate::Refused(refusal(how.who(), &doing, error)),
+                Ok(answer) => match how.done(answer, &entries[place], &doing) {
+                    Ok(done) => Fate::Done(done),
+                    Err(error) => Fate::Refused(error),
+                },
+            };
+            if matches!(fate, Fate::Refused(_) | Fate::NotSent) {
+                queue.refused = queue.refused.min(Some(place)).or(Some(place));
+            }
+            appended.fates[place] = fate;
+        }
+        unknown = if again.len() == count { unknown + 1 } else { 0 };
+        again.append(&mut queue.again);
+        queue.again = again;
+        older = newer.or_else(|| send(&mut queue, &mut appended.fates));
+    }
+    is_elsewhere
+}
+
 impl Queue {
+    fn of(next: usize, all: usize, again: VecDeque<usize>) -> Self {
+        Queue {
+            next,
+            all,
+            again,
+            refused: None,
+        }
+    }
+
     /// The next place; what has to be sent again comes first.
     fn pop(&mut self) -> Option<usize> {
         let is_sent = |place: usize| self.refused.is_none_or(|refused| place < refused);

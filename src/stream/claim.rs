@@ -471,11 +471,15 @@ impl Link {
                     .collect::<Option<_>>()?,
                 unheld: reply::int(&unheld)? as u64,
                 protocol: reply::int(&protocol).map(|number| number as u32),
-                unnoted: reply::text(unnoted)
-                    .filter(|why| !is_for_now(why.split(' ').next().unwrap_or_default())),
+                unnoted: reply::text(unnoted),
             })
         };
-        parse(value).ok_or_else(|| Trouble::garbled(doing))
+        let renewed: Option<Renewed> = parse(value);
+        let mut renewed = renewed.ok_or_else(|| Trouble::garbled(doing))?;
+        // With nothing to renew it is the only thing that is written.
+        renewed.unnoted.iter().for_each(|why| self.conn.caught(why));
+        renewed.unnoted = renewed.unnoted.filter(|why| !is_for_now(why));
+        Ok(renewed)
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
+use super::pool::Pool;
 use crate::error::Result;
 
 /// What the server's clock should show, and how far it may be off: what goes by ages is not done where it is further off.

@@ -164,7 +164,13 @@ impl Link {
         let outcomes: Option<Vec<_>> = reply::array(value)
             .filter(|answers| answers.len() == commits.len())
             .and_then(|answers| answers.into_iter().map(outcome).collect());
-        outcomes.ok_or_else(|| Trouble::garbled(&doing()))
+        let outcomes = outcomes.ok_or_else(|| Trouble::garbled(&doing()))?;
+        for outcome in &outcomes {
+            if let CommitOutcome::NotNow(why) = outcome {
+                self.conn.caught(why);
+            }
+        }
+        Ok(outcomes)
     }
 
     /// Adds events to streams, one after the other.
@@ -201,11 +207,10 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
         }
         b"failed" => {
             let why = reply::text(parts.next()?)?;
-            let code = why.split(' ').next().unwrap_or_default();
             // Nothing was written, and it has nothing to do with what was to be.
-            match code {
-                code if is_for_now(code) => CommitOutcome::NotNow(why),
-                _ => CommitOutcome::Failed(why),
+            match is_for_now(&why) {
+                true => CommitOutcome::NotNow(why),
+                false => CommitOutcome::Failed(why),
             }
         }
         _ => return None,

@@ -22,15 +22,46 @@ pub(super) enum Who {
     Operator,
 }
 
-/// What an error of Redis means to the one who waits for an answer.
+/// What an error of Redis means to the one who waits for an answer. Whatever speaks to a server goes by it.
 #[derive(Debug)]
 pub(crate) enum Trouble {
     /// No answer will come on this connection; whether the step was done is unknown.
     Broken(Error),
+    /// This server is not the one to ask any more, or not as who we are: nothing was done. All connections to it end, and
+    /// where it is, and what to log in with, is looked up anew; then it is the same step again.
+    Elsewhere(Error),
+    /// The server will do it later: nothing was done. A pause, and never an attempt.
+    Wait(Error),
     /// The group or the stream is gone.
     NoGroup(Error),
     /// The server answered, with an error: nothing was done.
     Refused(Error),
+}
+
+/// What the server means by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Elsewhere,
+    Wait,
+    NoGroup,
+    Refused,
+}
+
+/// The one place that decides what kind of trouble a server's error is, by its code and its words.
+fn kind_of(code: &str, text: &str) -> Kind {
+    match code {
+        "READONLY" | "MOVED" | "NOAUTH" | "WRONGPASS" => Kind::Elsewhere,
+        // `… instance state changed (master -> replica?)`, which ends what blocks where a primary steps down.
+        "UNBLOCKED" if text.contains("state changed") => Kind::Elsewhere,
+        "UNBLOCKED" if text.contains("no longer exists") => Kind::NoGroup,
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" | "NOREPLICAS" => {
+            Kind::Wait
+        }
+        _ if text.contains("NOGROUP") || text.contains("requires the key to exist") => {
+            Kind::NoGroup
+        }
+        _ => Kind::Refused,
+    }
 }
 
 /// What was last found to be in the way: many of the same requests are often refused for the same.
@@ -64,12 +95,23 @@ impl Trouble {
             return Trouble::Broken(error);
         };
         let message = format!("{doing}: {}{}", answer.text, hint(&answer.code, who));
-        let no_group =
-            answer.text.contains("NOGROUP") || answer.text.contains("requires the key to exist");
-        if no_group {
-            Trouble::NoGroup(Error::new(ErrorKind::NotFound, message).with_source(cause(error)))
-        } else {
-            Trouble::Refused(Error::new(ErrorKind::Redis, message).with_source(cause(error)))
+        Self::of_kind(answer.kind(), message, Some(error))
+    }
+
+    fn of_kind(kind: Kind, message: String, error: Option<RedisError>) -> Self {
+        let ours = match kind {
+            Kind::NoGroup => ErrorKind::NotFound,
+            _ => ErrorKind::Redis,
+        };
+        let mut ours = Error::new(ours, message);
+        if let Some(error) = error {
+            ours = ours.with_source(cause(error));
+        }
+        match kind {
+            Kind::Elsewhere => Trouble::Elsewhere(ours),
+            Kind::Wait => Trouble::Wait(ours),
+            Kind::NoGroup => Trouble::NoGroup(ours),
+            Kind::Refused => Trouble::Refused(ours),
         }
     }
 
@@ -85,6 +127,8 @@ impl Trouble {
         };
         match self {
             Trouble::Broken(error) => Trouble::Broken(copy(error)),
+            Trouble::Elsewhere(error) => Trouble::Elsewhere(copy(error)),
+            Trouble::Wait(error) => Trouble::Wait(copy(error)),
             Trouble::NoGroup(error) => Trouble::NoGroup(copy(error)),
             Trouble::Refused(error) => Trouble::Refused(copy(error)),
         }
@@ -129,22 +173,44 @@ impl Trouble {
 
     /// Whether the server refuses whatever would change something, for now: waiting helps, and nothing else does.
     pub fn is_for_now(&self) -> bool {
-        let code = code_of(self.error());
-        code.is_some_and(|code| is_for_now(&code))
+        match self {
+            Trouble::Elsewhere(_) | Trouble::Wait(_) => true,
+            Trouble::Refused(error) => code_of(error).is_some_and(|code| is_full(&code)),
+            Trouble::Broken(_) | Trouble::NoGroup(_) => false,
+        }
+    }
+
+    /// Whether nothing more can be had over the connection that it was met on.
+    pub fn ends_the_link(&self) -> bool {
+        matches!(self, Trouble::Broken(_) | Trouble::Elsewhere(_))
+    }
+
+    /// Whether it stands in the way of the one thing that was asked for, and may not of others.
+    pub fn is_a_refusal(&self) -> bool {
+        matches!(
+            self,
+            Trouble::Elsewhere(_) | Trouble::Wait(_) | Trouble::Refused(_)
+        ) && !self.is_final()
+    }
+
+    /// Whether waiting can't help.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self.error().kind(),
+            ErrorKind::Unsupported | ErrorKind::Protocol
+        )
     }
 
     /// Whether this was refused by itself, and will be until somebody mends it: others need not wait for that.
     pub fn is_lasting(&self) -> bool {
-        let is_ours = matches!(
-            self.error().kind(),
-            ErrorKind::Unsupported | ErrorKind::Protocol
-        );
-        matches!(self, Trouble::Refused(_)) && !is_ours && !self.is_for_now()
+        matches!(self, Trouble::Refused(_)) && !self.is_final() && !self.is_for_now()
     }
 
     /// What a script answers of an error that it has caught, nothing having been done.
-    pub fn refused(doing: &str, error: &str) -> Self {
-        Trouble::Refused(refusal_in(Who::Worker, doing, error))
+    pub fn caught(doing: &str, error: &str) -> Self {
+        let code = error.split(' ').next().unwrap_or_default();
+        let message = caught(Who::Worker, doing, error);
+        Self::of_kind(kind_of(code, error), message, None)
     }
 
     /// An answer that is not of the form the step has.
@@ -157,38 +223,45 @@ impl Trouble {
 
     pub fn error(&self) -> &Error {
         match self {
-            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+            Trouble::Broken(error)
+            | Trouble::Elsewhere(error)
+            | Trouble::Wait(error)
+            | Trouble::NoGroup(error)
+            | Trouble::Refused(error) => error,
         }
     }
 
     pub fn into_error(self) -> Error {
         match self {
-            Trouble::Broken(error) | Trouble::NoGroup(error) | Trouble::Refused(error) => error,
+            Trouble::Broken(error)
+            | Trouble::Elsewhere(error)
+            | Trouble::Wait(error)
+            | Trouble::NoGroup(error)
+            | Trouble::Refused(error) => error,
         }
-    }
-
-    /// Whether waiting can't help.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            self.error().kind(),
-            ErrorKind::Unsupported | ErrorKind::Protocol
-        )
     }
 }
 
-/// Whether a server says by this that it takes no writes at all now.
-pub(super) fn is_for_now(code: &str) -> bool {
-    [
-        "OOM",
-        "MISCONF",
-        "READONLY",
-        "NOREPLICAS",
-        "MASTERDOWN",
-        "LOADING",
-        "BUSY",
-        "NOAUTH",
-    ]
-    .contains(&code)
+/// Whether a server says by this that it takes no writes at all now, be it caught by a script.
+pub(super) fn is_for_now(error: &str) -> bool {
+    let code = error.split(' ').next().unwrap_or_default();
+    is_full(code) || matches!(kind_of(code, error), Kind::Elsewhere | Kind::Wait)
+}
+
+/// The server takes no writes until somebody gives it memory, or mends its disk.
+fn is_full(code: &str) -> bool {
+    ["OOM", "MISCONF"].contains(&code)
+}
+
+/// Why a server is not the one to ask any more, if this error says so.
+pub(super) fn elsewhere(error: &RedisError) -> Option<Answer> {
+    Answer::of(error).filter(|answer| answer.kind() == Kind::Elsewhere)
+}
+
+/// The same of an error that a script has caught.
+pub(super) fn is_elsewhere(error: &str) -> bool {
+    let code = error.split(' ').next().unwrap_or_default();
+    kind_of(code, error) == Kind::Elsewhere
 }
 
 /// The code of the server's error behind this one.
@@ -205,9 +278,12 @@ pub(super) fn refusal(who: Who, doing: &str, error: RedisError) -> Error {
 
 /// The same of an error that a script has caught, as the server words it.
 pub(super) fn refusal_in(who: Who, doing: &str, error: &str) -> Error {
+    Error::new(ErrorKind::Redis, caught(who, doing, error))
+}
+
+fn caught(who: Who, doing: &str, error: &str) -> String {
     let code = error.split(' ').next().unwrap_or_default();
-    let message = format!("{doing}: {}{}", redacted(error), hint(code, who));
-    Error::new(ErrorKind::Redis, message)
+    format!("{doing}: {}{}", redacted(error), hint(code, who))
 }
 
 /// What the server answered instead of what was asked for.
@@ -237,6 +313,15 @@ impl Answer {
         }
         let text = redacted(&text).into_owned();
         Some(Answer { code, text })
+    }
+
+    fn kind(&self) -> Kind {
+        kind_of(&self.code, &self.text)
+    }
+
+    /// Whether the server does not let us in as who we say we are.
+    pub fn is_about_the_login(&self) -> bool {
+        ["NOAUTH", "WRONGPASS"].contains(&&self.code[..])
     }
 }
 
@@ -278,5 +363,60 @@ pub(super) fn hint(code: &str, who: Who) -> &'static str {
         ("MISCONF", _) => " (the server can't save to its disk and takes no writes until it can)",
         ("LOADING", _) => " (the server is loading its data)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_of_the_kind_that_says_what_to_do() {
+        let kind = |text: &str| kind_of(text.split(' ').next().unwrap(), text);
+        for text in [
+            "READONLY You can't write against a read only replica. script: abc, on @user_script:3.",
+            "MOVED 3999 127.0.0.1:6381",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ] {
+            assert_eq!(kind(text), Kind::Elsewhere, "{text}");
+        }
+        for text in [
+            "LOADING Redis is loading the dataset in memory",
+            "BUSY Redis is busy running a script.",
+            "MASTERDOWN Link with MASTER is down",
+            "CLUSTERDOWN The cluster is down",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "NOREPLICAS Not enough good replicas to write.",
+        ] {
+            assert_eq!(kind(text), Kind::Wait, "{text}");
+        }
+        for text in [
+            "NOGROUP No such key 'a'",
+            "UNBLOCKED the stream key no longer exists",
+            "ERR The XGROUP subcommand requires the key to exist.",
+        ] {
+            assert_eq!(kind(text), Kind::NoGroup, "{text}");
+        }
+        for text in [
+            "OOM command not allowed",
+            "NOPERM this user",
+            "ERR what",
+            "BUSYGROUP there",
+        ] {
+            assert_eq!(kind(text), Kind::Refused, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_waits_uses_no_attempt_up_and_lasts_no_longer() {
+        for text in ["LOADING it", "READONLY it", "OOM it"] {
+            assert!(is_for_now(text), "{text}");
+        }
+        let trouble = Trouble::caught("committing", "BUSY it");
+        assert!(matches!(trouble, Trouble::Wait(_)) && !trouble.is_lasting());
+        assert!(Trouble::caught("committing", "NOPERM it").is_lasting());
+        assert!(!is_for_now("NOPERM it"));
     }
 }

@@ -4,8 +4,9 @@
 use redis::RedisResult;
 use redis::aio::ConnectionLike;
 
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
+use super::pool::Pool;
 use crate::error::Result;
 
 /// What is known of it.

@@ -3,9 +3,9 @@
 use redis::Value;
 use redis::aio::ConnectionLike;
 
-use super::connection::Pool;
 use super::error::{Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
+use super::pool::Pool;
 use super::read_only::ReadOnly;
 use super::script::script;
 use super::{PROTOCOL, reply};

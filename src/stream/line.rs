@@ -1,18 +1,19 @@
 //! One connection for all who share it, replaced when it breaks. A pool asks a connection whether it is still there
 //! before every use, which would cost each step a second round trip; this one is asked where it has been idle.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
 use tokio::sync::Mutex;
 
 use super::call::Call;
-use super::connection::{Pool, PooledConnection};
-use super::error::{Trouble, Who, was_cut};
+use super::error::{Trouble, Who, elsewhere, was_cut};
+use super::pool::{Pool, is_there};
 use super::read_only::ReadOnly;
+use super::wire::Wire;
 use crate::error::{Error, Result};
 
 /// After so long without use a connection may have been closed unnoticed.
@@ -33,7 +34,7 @@ pub(crate) struct Line {
 
 #[derive(Default)]
 struct Current {
-    conn: Option<(MultiplexedConnection, Instant)>,
+    conn: Option<(Wire, Instant)>,
     /// How many there have been.
     number: u64,
 }
@@ -41,7 +42,7 @@ struct Current {
 /// The connection of a line, for one request.
 pub(super) struct OnLine<'a> {
     line: &'a Line,
-    pub conn: MultiplexedConnection,
+    pub conn: Wire,
     pub number: u64,
 }
 
@@ -90,6 +91,7 @@ impl Line {
     pub(super) async fn get(&self) -> Result<OnLine<'_>> {
         let mut current = self.current.lock().await;
         if let Some((conn, used)) = &mut current.conn
+            && !conn.life().is_over()
             && (used.elapsed() < IDLE || is_there(conn).await)
         {
             *used = Instant::now();
@@ -102,7 +104,7 @@ impl Line {
             });
         }
         current.conn = None;
-        let conn = PooledConnection::take(self.pool.get().await?);
+        let conn = self.pool.get().await?.take();
         current.number += 1;
         current.conn = Some((conn.clone(), Instant::now()));
         let number = current.number;
@@ -117,26 +119,51 @@ impl Line {
 impl OnLine<'_> {
     /// The answer to a command.
     pub async fn query<T: FromRedisValue>(&mut self, doing: &str, command: &Cmd) -> Result<T> {
-        let answer = command.query_async(&mut self.conn).await;
+        let answer = self
+            .ask(|mut conn| async move { command.query_async(&mut conn).await })
+            .await;
         self.answered(doing, answer).await
     }
 
     /// The answer of a script.
     pub async fn invoke(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
-        let answer = call.invoke_async(&mut self.conn).await;
+        let answer = self
+            .ask(|mut conn| async move { call.invoke_async(&mut conn).await })
+            .await;
         self.answered(doing, answer).await
     }
 
     /// The same of a script that only reads.
     pub async fn read(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
-        let answer = call.invoke_async(&mut ReadOnly(&mut self.conn)).await;
+        let answer = self
+            .ask(|mut conn| async move { call.invoke_async(&mut ReadOnly(&mut conn)).await })
+            .await;
         self.answered(doing, answer).await
     }
 
     /// The same, of a call with many arguments.
     pub async fn call(&mut self, doing: &str, call: &Call) -> Result<Value> {
-        let answer = call.invoke(&mut self.conn).await;
+        let answer = self
+            .ask(|mut conn| async move { call.invoke(&mut conn).await })
+            .await;
         self.answered(doing, answer).await
+    }
+
+    /// What the server answers; where it is not the one to ask any more and has done nothing, the one that is.
+    async fn ask<T, F>(&mut self, ask: impl Fn(Wire) -> F) -> RedisResult<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let answer = ask(self.conn.clone()).await;
+        let is_elsewhere = matches!(&answer, Err(error) if elsewhere(error).is_some());
+        if !is_elsewhere {
+            return answer;
+        }
+        let Ok(next) = self.line.get().await else {
+            return answer;
+        };
+        (self.conn, self.number) = (next.conn, next.number);
+        ask(self.conn.clone()).await
     }
 
     async fn answered<T>(&self, doing: &str, answer: RedisResult<T>) -> Result<T> {
@@ -149,7 +176,7 @@ impl OnLine<'_> {
     /// What an error of its request means. Where the connection broke, the next request has another.
     pub async fn failed(&self, doing: &str, error: RedisError) -> Error {
         let trouble = Trouble::met_by(Who::Publisher, doing, error);
-        if let Trouble::Broken(_) = trouble {
+        if trouble.ends_the_link() {
             let mut current = self.line.current.lock().await;
             if current.number == self.number {
                 current.conn = None;
@@ -157,8 +184,4 @@ impl OnLine<'_> {
         }
         trouble.into_error()
     }
-}
-
-async fn is_there(conn: &mut MultiplexedConnection) -> bool {
-    redis::cmd("PING").query_async::<()>(conn).await.is_ok()
 }

@@ -6,6 +6,7 @@
 //! it says so in a line `-- Behind:`. New entries are read over a socket of its own (`reader.rs`, decoded by `resp.rs`);
 //! aggregates go over the connection of `line.rs`.
 
+mod access;
 mod append;
 mod breaker;
 mod call;
@@ -25,10 +26,13 @@ mod history;
 pub(crate) mod instructions;
 mod keys;
 mod letters;
+mod life;
 mod line;
 mod look_ahead;
 mod obstacle;
+mod outage;
 mod pause;
+mod pool;
 mod projection;
 mod projection_rebuild;
 mod projection_status;
@@ -57,6 +61,7 @@ mod tls;
 mod trim_policy;
 mod unheld;
 pub(crate) mod waiting;
+mod wire;
 
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 pub(crate) use breaker::Probing;
@@ -64,8 +69,7 @@ pub(crate) use breaker::Probing;
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
-pub use connection::PooledConnection;
-pub(crate) use connection::{Connector, Link, Pool};
+pub(crate) use connection::{Connector, Link};
 pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
@@ -74,11 +78,14 @@ pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
+pub(crate) use life::ServerIdentity;
 pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
 pub(crate) use look_ahead::Run;
 pub(crate) use look_ahead::Seen;
 pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
+pub(crate) use pool::Pool;
+pub use pool::PooledConnection;
 pub(crate) use projection::{
     ActingAs, AppliedBatch, Batch, Deaths, From, Noted, Stand, Standing, Step as LeaseStep, Taken,
     Told, What,

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use redis::{AsyncCommands, Value};
 use serde::{Deserialize, Serialize};
 
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
+use super::pool::Pool;
 use super::reply;
 use super::script::script;
 use crate::error::Result;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use redis::Value;
 
-use super::connection::Pool;
 use super::error::{Trouble, Who, refusal};
 use super::keys::{ProjectionKeys, StreamKeys};
 use super::letters::newest;
+use super::pool::Pool;
 use super::reply;
 use crate::error::Result;
 use crate::event::EntryId;

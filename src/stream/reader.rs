@@ -8,6 +8,7 @@ use redis::RedisError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::error::Trouble;
+use super::life::Life;
 use super::read::Read;
 use super::resp::{Decoder, Reply};
 use super::socket::{Greeting, Socket};
@@ -35,10 +36,16 @@ pub(crate) struct Reader {
     /// How long an answer may take, beyond what the read may block.
     patience: Duration,
     pub greeting: Greeting,
+    life: Life,
 }
 
 impl Reader {
-    pub(super) fn new(socket: Box<dyn Socket>, greeting: Greeting, patience: Duration) -> Self {
+    pub(super) fn new(
+        socket: Box<dyn Socket>,
+        greeting: Greeting,
+        patience: Duration,
+        life: Life,
+    ) -> Self {
         Reader {
             socket,
             decoder: Decoder::default(),
@@ -49,6 +56,7 @@ impl Reader {
             passed: Vec::new(),
             patience,
             greeting,
+            life,
         }
     }
 
@@ -70,6 +78,9 @@ impl Reader {
     /// Asks for new entries, so many times: each is worked on once the one before it has been answered. More may be
     /// asked before that.
     pub async fn send(&mut self, read: &Read<'_>, times: usize) -> Result<(), Trouble> {
+        if self.life.is_over() {
+            return Err(self.left());
+        }
         self.request.clear();
         let command = read.command();
         for _ in 0..times {
@@ -99,9 +110,14 @@ impl Reader {
     ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
         self.decoder.room = Some(room);
         let patience = self.patience + block;
-        let reply = match tokio::time::timeout(patience, self.reply()).await {
-            Ok(reply) => reply?,
-            Err(_) => return Err(broken(io::ErrorKind::TimedOut.into())),
+        let life = self.life.clone();
+        let reply = tokio::select! {
+            biased;
+            reply = tokio::time::timeout(patience, self.reply()) => match reply {
+                Ok(reply) => reply?,
+                Err(_) => return Err(broken(io::ErrorKind::TimedOut.into())),
+            },
+            () = life.ended() => return Err(self.left()),
         };
         self.outstanding -= 1;
         // They come in the order in which they were asked for, most often that of `streams`.
@@ -122,8 +138,19 @@ impl Reader {
                 let delivered: Option<_> = of.into_iter().map(streams_of).collect();
                 delivered.ok_or_else(|| Trouble::garbled(DOING))
             }
-            Reply::Error(error) => Err(Trouble::of(DOING, server_error(&error))),
+            Reply::Error(error) => {
+                let trouble = Trouble::of(DOING, server_error(&error));
+                if let Trouble::Elsewhere(_) = trouble {
+                    self.life.end(&error);
+                }
+                Err(trouble)
+            }
         }
+    }
+
+    /// The connection has ended with all others to its server.
+    fn left(&self) -> Trouble {
+        broken(io::ErrorKind::NotConnected.into())
     }
 
     async fn reply(&mut self) -> Result<Reply, Trouble> {

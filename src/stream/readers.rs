@@ -5,10 +5,11 @@ use std::time::Duration;
 use redis::Value;
 
 use super::PARKED;
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::{Keys, StreamKeys};
+use super::pool::Pool;
 use super::reply;
 use crate::error::Result;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use redis::{ScriptInvocation, Value};
 
 use super::clock::Expected;
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
+use super::pool::Pool;
 use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use redis::Value;
 
-use super::connection::{Link, Pool};
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::obstacle::need;
+use super::pool::Pool;
 use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::connection::Pool;
 use super::error::{Trouble, Who, refusal};
 use super::group::ConsumerInfo;
 use super::keys::Keys;
 use super::pause::{self, BreakerNote, Pausable, PauseNote};
+use super::pool::Pool;
 use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;

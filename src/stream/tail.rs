@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 
+use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::events;
 use super::keys::StreamKeys;
@@ -47,7 +47,7 @@ pub(crate) struct Along {
 
 /// A connection for waiting.
 #[derive(Clone)]
-pub(crate) struct Waiter(MultiplexedConnection);
+pub(crate) struct Waiter(Link);
 
 impl Line {
     /// Reads entries behind a position, up to which `known` had been added, as far as is known.
@@ -100,8 +100,10 @@ impl Line {
     pub async fn waiter(&self) -> Result<Waiter> {
         let patience = BLOCK + Duration::from_secs(3);
         let connector = self.pool().connector();
-        let link = connector.connect("streamhand:subscription", patience).await;
-        link.map(|link| Waiter(link.into_inner()))
+        let link = connector
+            .connect_to_any("streamhand:subscription", patience)
+            .await;
+        link.map(Waiter)
     }
 }
 
@@ -118,7 +120,7 @@ impl Waiter {
         for (_, after) in &streams {
             command.arg(after.to_string());
         }
-        let waited: redis::RedisResult<Value> = command.query_async(&mut self.0).await;
+        let waited: redis::RedisResult<Value> = command.query_async(&mut self.0.conn).await;
         waited
             .map(|_| ())
             .map_err(|error| refusal(Who::Publisher, "waiting for events", error))

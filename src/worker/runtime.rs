@@ -297,7 +297,7 @@ async fn leave(shared: &Shared) {
                     .forget(&source.keys, &shared.identity.group, consumer, None)
                     .await
                 {
-                    Err(broken @ Trouble::Broken(_)) => return Err(broken),
+                    Err(trouble) if trouble.ends_the_link() => return Err(trouble),
                     Err(trouble) => tracing::debug!("{}", trouble.error()),
                     Ok(_) => {}
                 }

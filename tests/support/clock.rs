@@ -65,21 +65,26 @@ impl Clock {
 /// Where it was built, once for each run of the tests.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let dir = scratch_dir();
-        let built = dir.path().join("clock.so");
-        let source = Path::new(super::ROOT).join("tests/support/clock.c");
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let ran = Command::new(&compiler)
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&built, &source])
-            .output()
-            .unwrap_or_else(|error| panic!("no C compiler ({}): {error}", compiler.display()));
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success(), "{said}");
-        // Whole at once: another run of the tests may be at it.
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock.so");
-        std::fs::rename(&built, &place).expect("a place for it");
-        place
-    })
+    LIBRARY.get_or_init(|| preloaded("clock"))
+}
+
+/// Builds `<name>.c` to be preloaded.
+pub fn preloaded(name: &str) -> PathBuf {
+    let dir = scratch_dir();
+    let built = dir.path().join(format!("{name}.so"));
+    let source = format!("tests/support/{name}.c");
+    let source = Path::new(super::ROOT).join(source);
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let ran = Command::new(&compiler)
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&built, &source])
+        .arg("-ldl")
+        .output()
+        .unwrap_or_else(|error| panic!("no C compiler ({}): {error}", compiler.display()));
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    // Whole at once: another run of the tests may be at it.
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
+    std::fs::rename(&built, &place).expect("a place for it");
+    place
 }

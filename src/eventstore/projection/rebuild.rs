@@ -114,7 +114,9 @@ async fn build(
         match done {
             Ok(true) => return Ok(generation),
             Ok(false) => failed = 0,
-            Err(Trouble::Broken(_)) if failed < TRIES && !stop.is_cancelled() => {
+            Err(Trouble::Broken(_) | Trouble::Elsewhere(_) | Trouble::Wait(_))
+                if failed < TRIES && !stop.is_cancelled() =>
+            {
                 failed += 1;
                 *slot = None;
                 tokio::time::sleep(pause.next()).await;

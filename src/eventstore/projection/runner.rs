@@ -133,7 +133,7 @@ impl Runner {
                     }
                     Err(trouble) => {
                         complaint.warn(trouble.error().to_string());
-                        if let Trouble::Broken(_) = trouble {
+                        if trouble.ends_the_link() {
                             link = None;
                         }
                         pause.next()

@@ -164,7 +164,12 @@ impl Deduplicator {
                     () = signals.stopped() => break None,
                     answer = self.claim(&source, &claims) => answer,
                 };
-                match self.refusals.heard(Chore::Claim, stream, answer) {
+                let answer = match answer {
+                    // It concerns the server, and no entry has to go back for it.
+                    Err(trouble @ (Trouble::Elsewhere(_) | Trouble::Wait(_))) => Err(trouble),
+                    answer => self.refusals.heard(Chore::Claim, stream, answer),
+                };
+                match answer {
                     Ok(Some(answers)) => break Some(answers.into_iter().map(Answer::Is).collect()),
                     // The others that come here have nothing to do with it.
                     Ok(None) => {}
@@ -195,7 +200,7 @@ impl Deduplicator {
         let claimed = link
             .claim(&source.keys, &source.surroundings.group, claims)
             .await;
-        if let Err(Trouble::Broken(_)) = claimed {
+        if claimed.as_ref().is_err_and(Trouble::ends_the_link) {
             self.shared.links.settle_link_broke(&link).await;
         }
         claimed

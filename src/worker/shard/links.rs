@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::stream::{Connector, Greeting, Link, Reader};
+use crate::stream::{Connector, Greeting, Link, Reader, ServerIdentity};
 use crate::sync::lock;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
@@ -31,7 +31,7 @@ pub(crate) struct Links {
 
 #[derive(Default)]
 struct Server {
-    run: Option<String>,
+    met: Option<ServerIdentity>,
     /// Until then an acknowledgement makes sure that the id is still the entry's.
     fenced_until: Option<Instant>,
 }
@@ -76,8 +76,8 @@ impl Links {
     pub async fn settle_link(&self) -> Result<Link> {
         let mut known = self.settle.lock().await;
         match &*known {
-            Some(link) => Ok(link.clone()),
-            None => {
+            Some(link) if !link.is_over() => Ok(link.clone()),
+            _ => {
                 let link = self.connect("settle", SETTLE_ANSWER).await?;
                 *known = Some(link.clone());
                 Ok(link)
@@ -101,13 +101,16 @@ impl Links {
 
     fn greeted(&self, greeting: &Greeting) {
         let mut server = lock(&self.server);
-        let is_another = |run: &String| *run != greeting.server;
-        if server.run.as_ref().is_some_and(is_another) {
+        // Of one that does not say who it is nobody knows.
+        let is_another = |before: &ServerIdentity| {
+            greeting.server.is_another_than(before) || !greeting.server.is_known()
+        };
+        if server.met.as_ref().is_some_and(is_another) {
             server.fenced_until = Some(Instant::now() + self.identity.lease);
             self.inflight.lapse_all();
             self.recent_acks.recall();
             self.signals.renew_soon();
         }
-        server.run = Some(greeting.server.clone());
+        server.met = Some(greeting.server.clone());
     }
 }

@@ -13,6 +13,7 @@ const ENTRIES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chore {
     Join,
+    Renew,
     Adopt,
     Reclaim,
     Wake,
@@ -63,7 +64,7 @@ impl Refusals {
                 self.0.retain(|refused| !refused.is(chore, stream));
                 Ok(Some(answer))
             }
-            Err(trouble @ Trouble::Refused(_)) if !trouble.is_final() => {
+            Err(trouble) if trouble.is_a_refusal() => {
                 self.refused(chore, stream, &trouble);
                 Ok(None)
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use super::look_ahead::LookAhead;
 use super::next_due::Schedule;
@@ -37,6 +38,8 @@ pub(crate) struct Source {
     pub pauses: Arc<Pauses>,
     /// The places of handlers whose entries wait in Redis.
     listed: Mutex<BTreeSet<usize>>,
+    /// When a renewal of what is held of it was last refused: others' renewals were, too.
+    unrenewed: Mutex<Option<Instant>>,
     /// What is known of its next new entries.
     ahead: Mutex<LookAhead>,
     /// Entries that have come and are on their way to their handlers; kept where handlers have limits.
@@ -68,6 +71,7 @@ impl Source {
             heard_of_waiting: AtomicBool::new(false),
             pauses: pauses.clone(),
             listed: Mutex::default(),
+            unrenewed: Mutex::default(),
             ahead: Mutex::default(),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
@@ -86,6 +90,7 @@ impl Source {
             heard_of_waiting: AtomicBool::new(false),
             pauses,
             listed: Mutex::default(),
+            unrenewed: Mutex::default(),
             ahead: Mutex::default(),
             on_the_way: AtomicUsize::new(0),
             known: Mutex::default(),
@@ -202,6 +207,16 @@ impl Source {
 
     fn set_waiting(&self, waiting: bool) {
         self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// What is held of it could not be renewed, because the server refused it.
+    pub fn renewal_refused(&self) {
+        *lock(&self.unrenewed) = Some(Instant::now());
+    }
+
+    /// Whether renewals have not been refused for so long: before that the ages of others' entries say nothing.
+    pub fn is_renewed_for(&self, lease: Duration) -> bool {
+        lock(&self.unrenewed).is_none_or(|refused| refused.elapsed() >= lease)
     }
 
     /// Whether its group could not be joined when that was last tried.

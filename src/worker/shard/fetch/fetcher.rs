@@ -69,7 +69,7 @@ impl Fetcher {
                     }
                     // After a broken connection, or if an answer is still to come, new ones begin by adopting what
                     // may have been lost.
-                    let usable = !matches!(result, Err(Trouble::Broken(_)));
+                    let usable = !result.as_ref().is_err_and(Trouble::ends_the_link);
                     self.lines = (usable && !lines.reader.is_waiting()).then_some(lines);
                     result
                 }

@@ -195,6 +195,10 @@ impl Reclaimer {
         if source.pauses.stream() || self.refusals.wait(Chore::Reclaim, stream).is_some() {
             return Ok(None);
         }
+        if !source.is_renewed_for(self.identity.lease) {
+            // What looks old may only be unrenewed.
+            return Ok(None);
+        }
         let holders = link.consumers(&source.keys, group).await;
         let holders = self.refusals.heard(Chore::Reclaim, stream, holders)?;
         Ok(holders.map(|holders| (source, holders.into_iter())))

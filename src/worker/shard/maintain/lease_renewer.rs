@@ -9,6 +9,7 @@ use crate::event::EntryId;
 use crate::names::shown;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
+use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::about::About;
 use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::shared::Shared;
@@ -23,6 +24,8 @@ pub(crate) struct LeaseRenewer {
     link: Option<Link>,
     complaint: Complaint,
     unnoted: Complaint,
+    gone: Complaint,
+    refusals: Refusals,
     pause: Pause,
     /// When the last renewal was sent that was answered.
     last: Option<Instant>,
@@ -35,6 +38,8 @@ impl LeaseRenewer {
             link: None,
             complaint: Complaint::default(),
             unnoted: Complaint::default(),
+            gone: Complaint::default(),
+            refusals: Refusals::default(),
             pause: Pause::new(),
             last: None,
         }
@@ -45,20 +50,22 @@ impl LeaseRenewer {
         self.shared.signals.joined().await;
         loop {
             let wait = match self.round().await {
-                Ok(()) => {
+                Ok(all) => {
                     if self.complaint.clear() {
                         tracing::info!("leases are renewed again");
                     }
-                    self.pause.reset();
-                    self.shared.identity.lease / 3
+                    let wait = self.shared.identity.lease / 3;
+                    if all {
+                        self.pause.reset();
+                        wait
+                    } else {
+                        self.pause.next().min(wait)
+                    }
                 }
                 Err(trouble) => {
                     self.shared.health.not_renewed();
                     if trouble.is_final() {
                         return self.shared.signals.fail(trouble.into_error());
-                    }
-                    if let Trouble::NoGroup(_) = trouble {
-                        self.shared.signals.rejoin();
                     }
                     self.complaint.warn(trouble.error().to_string());
                     self.pause.next().min(self.shared.identity.lease / 3)
@@ -73,8 +80,8 @@ impl LeaseRenewer {
         }
     }
 
-    /// One renewal of everything.
-    async fn round(&mut self) -> Result<(), Trouble> {
+    /// One renewal of everything. Answers whether it was of all streams.
+    async fn round(&mut self) -> Result<bool, Trouble> {
         let mut link = match self.link.take() {
             Some(link) => link,
             None => {
@@ -89,35 +96,46 @@ impl LeaseRenewer {
         // Taken before anything is sent: the answers say nothing about what came later.
         let sent = Instant::now();
         let batches = self.shared.inflight.snapshot();
-        let mut refused = Vec::new();
+        let mut unrenewed = Vec::new();
         for source in self.shared.sources.joined() {
-            match self.renew_all(&mut link, &source, &batches).await {
-                Ok(()) => {}
-                Err(trouble @ Trouble::Broken(_)) => return Err(trouble),
-                Err(trouble) if trouble.is_final() => return Err(trouble),
-                // Those of other streams are renewed all the same.
-                Err(trouble) => refused.push((source, trouble)),
+            let stream = &source.keys.stream;
+            if self.refusals.wait(Chore::Renew, stream).is_some() {
+                source.renewal_refused();
+                unrenewed.push(source);
+                continue;
+            }
+            let renewed = match self.renew_all(&mut link, &source, &batches).await {
+                // The group will be made again; the entries of other streams are renewed all the same.
+                Err(gone @ Trouble::NoGroup(_)) => {
+                    self.shared.signals.rejoin();
+                    self.gone.warn(gone.error().to_string());
+                    None
+                }
+                Err(trouble) if link.is_over() => return Err(trouble),
+                // So they are where one stream is in trouble, which waits by itself.
+                renewed => self.refusals.heard(Chore::Renew, stream, renewed)?,
+            };
+            if renewed.is_none() {
+                source.renewal_refused();
+                unrenewed.push(source);
             }
         }
         self.link = Some(link);
-        let is_refused = |batch: &Batch| {
-            let mut of = refused.iter().map(|(source, _)| source);
-            of.any(|source| Arc::ptr_eq(source, &batch.source))
+        let is_renewed = |batch: &Batch| {
+            let mut of = unrenewed.iter();
+            !of.any(|source| Arc::ptr_eq(source, &batch.source))
         };
-        for batch in batches.iter().filter(|batch| !is_refused(batch)) {
+        for batch in batches.iter().filter(|batch| is_renewed(batch)) {
             batch.renew(sent, self.shared.identity.lease);
         }
         self.shared.inflight.renewed();
-        if let Some((_, trouble)) = refused.pop() {
-            return Err(trouble);
-        }
         // In time is: before the lease that the previous answer granted was over.
         let in_time = self
             .last
             .is_some_and(|last| last.elapsed() < self.shared.identity.lease);
         self.shared.health.renewed(sent, in_time);
         self.last = Some(sent);
-        Ok(())
+        Ok(unrenewed.is_empty())
     }
 
     async fn renew_all(

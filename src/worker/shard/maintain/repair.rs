@@ -44,7 +44,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
         };
         if let Err(trouble) = done {
             tracing::debug!("{}", trouble.error());
-            if let Trouble::Broken(_) = trouble {
+            if trouble.ends_the_link() {
                 link = None;
                 // The others say what is wrong with the server; here nothing is in a hurry.
                 tokio::time::sleep(Duration::from_secs(2)).await;

@@ -102,7 +102,7 @@ impl Stream {
         let stream = &self.keys.stream;
         let due = match link.add_due(&self.keys).await {
             Ok(due) => due,
-            Err(broken @ Trouble::Broken(_)) => return Err(broken),
+            Err(trouble) if trouble.ends_the_link() => return Err(trouble),
             Err(refused) => {
                 self.complaint.warn(refused.error().to_string());
                 let mut known = self.source.schedule.known();

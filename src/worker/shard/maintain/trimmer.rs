@@ -110,12 +110,12 @@ impl Kept {
     async fn turn(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
         match self.trim(shared, link).await {
             Err(Trouble::Broken(error)) => Err(Trouble::Broken(error)),
-            Err(Trouble::Refused(error)) => {
-                self.complaint.warn(error.to_string());
+            Err(refused) if !matches!(refused, Trouble::NoGroup(_)) => {
+                self.complaint.warn(refused.error().to_string());
                 Ok(())
             }
             // The group will be made anew, and until then nothing is trimmed.
-            Ok(()) | Err(Trouble::NoGroup(_)) => {
+            Ok(()) | Err(_) => {
                 self.complaint.clear();
                 Ok(())
             }

@@ -223,7 +223,7 @@ impl Acker {
         match trouble {
             None => self.pause.reset(),
             Some(trouble) => {
-                if matches!(trouble, Trouble::Broken(_)) {
+                if trouble.ends_the_link() {
                     self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);

@@ -221,7 +221,7 @@ impl Committer {
         match trouble {
             None => self.pause.reset(),
             Some(trouble) => {
-                if matches!(trouble, Trouble::Broken(_)) {
+                if trouble.ends_the_link() {
                     self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);
@@ -238,7 +238,7 @@ impl Committer {
             }
             Some(CommitOutcome::NotNow(why)) => {
                 self.queue.push(job);
-                return Some(Trouble::refused("committing entries", &why));
+                return Some(Trouble::caught("committing entries", &why));
             }
             Some(CommitOutcome::Nobody) if !job.nobodys && job.batch.is_ours_to_end(job.slot()) => {
                 job.slot().is_nobodys();

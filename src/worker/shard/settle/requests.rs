@@ -279,7 +279,7 @@ pub(crate) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Troub
     let mut why = None;
     for (_, result) in tried {
         match result {
-            Err(refused @ Trouble::Refused(_)) => why = Some(refused.again()),
+            Err(refused) if refused.is_a_refusal() => why = Some(refused.again()),
             _ => return None,
         }
     }

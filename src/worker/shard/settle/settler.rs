@@ -231,7 +231,7 @@ impl Settler {
                 }
             }
         }
-        if hopeless(&buried).is_some() {
+        if let Some(Trouble::Refused(_)) = hopeless(&buried) {
             // At random, so that no entry is always one of those that are not tried.
             let wait = DOOMED_WAIT.mul_f64(0.2 + 0.6 * fastrand::f64());
             self.no_burial_before = Some(Instant::now() + wait);
@@ -280,7 +280,7 @@ impl Settler {
         }
         match trouble {
             Some(trouble) => {
-                if matches!(trouble, Trouble::Broken(_)) {
+                if trouble.ends_the_link() {
                     self.shared.links.settle_link_broke(&link).await;
                 }
                 self.wait(&trouble);

@@ -1,0 +1,86 @@
+//! A server that can't be had: one of a worker's links at a time asks whether it is back, and the others go by what that
+//! one was told. However many there are, the server is asked no more often.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
+
+/// The first and the longest time between two questions.
+const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Since when a server can't be had, and why.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Option<Known>>);
+
+struct Known {
+    kind: ErrorKind,
+    message: String,
+    /// When the next one may ask.
+    next: Instant,
+    wait: Duration,
+}
+
+impl Outage {
+    /// Whether a connection may be tried now.
+    ///
+    /// # Errors
+    /// What the last one was told, where that was a moment ago.
+    pub fn lets_try(&self) -> Result<()> {
+        let mut outage = lock(&self.0);
+        let Some(known) = &mut *outage else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if now < known.next {
+            return Err(Error::new(known.kind, known.message.clone()));
+        }
+        known.next = now + known.wait;
+        Ok(())
+    }
+
+    /// What became of a try.
+    pub fn heard<T>(&self, tried: Result<T>) -> Result<T> {
+        let mut outage = lock(&self.0);
+        match &tried {
+            Ok(_) => *outage = None,
+            Err(error) => {
+                let wait = outage
+                    .as_ref()
+                    .map_or(WAITS.0, |known| (known.wait * 2).min(WAITS.1));
+                *outage = Some(Known {
+                    kind: error.kind(),
+                    message: error.to_string(),
+                    next: Instant::now() + wait,
+                    wait,
+                });
+            }
+        }
+        tried
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_it_lasts_one_asks_and_the_others_hear_what_it_was_told() {
+        let outage = Outage::default();
+        let away = || Err::<(), _>(Error::new(ErrorKind::Unreachable, "away"));
+        assert!(outage.lets_try().is_ok() && outage.lets_try().is_ok());
+        for _ in 0..10 {
+            let _ = outage.heard(away());
+        }
+        let said = outage.lets_try().unwrap_err();
+        assert_eq!(
+            (said.kind(), said.to_string()),
+            (ErrorKind::Unreachable, "away".to_owned())
+        );
+        lock(&outage.0).as_mut().unwrap().next = Instant::now();
+        // One, and nobody beside it.
+        assert!(outage.lets_try().is_ok() && outage.lets_try().is_err());
+        assert!(outage.heard(Ok(())).is_ok() && outage.lets_try().is_ok());
+    }
+}

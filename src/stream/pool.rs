@@ -1,0 +1,266 @@
+//! Connections that come and go: for the publisher, for commands and for handlers.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, TimeoutType};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+
+use super::connection::{CONNECT_TIMEOUT, Connector, OLDEST};
+use super::error::{Answer, Who};
+use super::reply;
+use super::wire::Wire;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to tell that a connection is still there.
+const ALIVE: Duration = Duration::from_secs(1);
+
+/// Connections that come and go. Cheap to clone; clones share them.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    pool: managed::Pool<Manager>,
+    connector: Connector,
+}
+
+/// A connection from the worker's pool, for a handler's own use. It is a connection of the `redis` crate, and goes back
+/// when it is dropped.
+pub struct PooledConnection(Object<Manager>);
+
+/// Makes the connections of a pool, and says whether one can be used again.
+struct Manager {
+    connector: Connector,
+    /// A connection was found dead without a word: those that have not been used since may be, too.
+    silent: Mutex<Option<Instant>>,
+}
+
+/// Why there is no new connection.
+enum Failed {
+    Redis(RedisError),
+    TooOld((u32, u32)),
+}
+
+/// What a server says to HELLO, which every user may say who may log in.
+#[derive(Default)]
+struct Hello {
+    version: Option<(u32, u32)>,
+    is_replica: bool,
+}
+
+impl Connector {
+    /// A pool of at most `size` connections.
+    pub fn pool(&self, size: usize) -> Result<Pool> {
+        let manager = Manager {
+            connector: self.clone(),
+            silent: Mutex::default(),
+        };
+        let pool = managed::Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(ANSWER))
+            // The client's own timeout comes first: it says more.
+            .create_timeout(Some(2 * CONNECT_TIMEOUT))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, error.to_string()).with_source(error)
+            })?;
+        Ok(Pool {
+            pool,
+            connector: self.clone(),
+        })
+    }
+}
+
+impl Pool {
+    /// Makes connections to the same server.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// The server's address without its secrets, for messages.
+    pub fn address(&self) -> &str {
+        &self.connector.address
+    }
+
+    pub async fn get(&self) -> Result<PooledConnection> {
+        self.pool
+            .get()
+            .await
+            .map(PooledConnection)
+            .map_err(|error| {
+                let address = &self.connector.address;
+                let message = match error {
+                    PoolError::Backend(Failed::Redis(error)) => {
+                        return self.connector.explain(error, Who::Publisher);
+                    }
+                    PoolError::Backend(Failed::TooOld(version)) => {
+                        return self.connector.too_old(version);
+                    }
+                    PoolError::Timeout(TimeoutType::Wait) => format!(
+                        "all connections to Redis at {address} are in use: raise redis.pool_size"
+                    ),
+                    PoolError::Timeout(_) => format!(
+                        "can't reach Redis at {address}: no connection within {} s",
+                        2 * CONNECT_TIMEOUT.as_secs()
+                    ),
+                    PoolError::Closed
+                    | PoolError::NoRuntimeSpecified
+                    | PoolError::PostCreateHook(_) => {
+                        format!("no connection to Redis at {address}")
+                    }
+                };
+                Error::new(ErrorKind::Unreachable, message)
+            })
+    }
+}
+
+impl PooledConnection {
+    /// Takes it from its pool for good.
+    pub(super) fn take(self) -> Wire {
+        Object::take(self.0)
+    }
+
+    pub(super) fn wire(&self) -> Wire {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for PooledConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledConnection").finish_non_exhaustive()
+    }
+}
+
+impl ConnectionLike for PooledConnection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.0.req_packed_command(cmd)
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(cmd, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Wire;
+    type Error = Failed;
+
+    async fn create(&self) -> Result<Wire, Failed> {
+        let life = self.connector.lives().current();
+        // It is not taken along where its life ends: it may still have answers to give. It is not used again.
+        let (mut conn, _) = self.connector.login(ANSWER).await?;
+        is_let_in(&mut conn).await?;
+        let hello = hello(&mut conn).await.unwrap_or_default();
+        match hello.version {
+            Some(version) if version < OLDEST => Err(Failed::TooOld(version)),
+            _ => Ok(Wire::new(conn, life, hello.is_replica)),
+        }
+    }
+
+    async fn recycle(&self, wire: &mut Wire, metrics: &Metrics) -> managed::RecycleResult<Failed> {
+        // A replica will do as long as no primary is known.
+        if wire.life().is_over() || wire.was_replica() && wire.life().has_met_one() {
+            return Err(RecycleError::message(
+                "the server is not the one to ask any more",
+            ));
+        }
+        let used = metrics.recycled.unwrap_or(metrics.created);
+        if lock(&self.silent).is_some_and(|silent| used < silent) {
+            return Err(RecycleError::message("another one was found dead"));
+        }
+        match tokio::time::timeout(ALIVE, can_be_used_again(wire)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(RecycleError::message("its server is a replica now")),
+            Ok(Err(error)) => Err(Failed::Redis(error).into()),
+            Err(_) => {
+                *lock(&self.silent) = Some(Instant::now());
+                Err(RecycleError::message("it does not answer"))
+            }
+        }
+    }
+}
+
+/// Whether a connection can be used again, as if nobody had used it before.
+async fn can_be_used_again(wire: &mut Wire) -> RedisResult<bool> {
+    let mut pipe = redis::Pipeline::with_capacity(2);
+    pipe.cmd("UNWATCH").cmd("HELLO").ignore_errors();
+    let answers: Vec<RedisResult<Value>> = pipe.query_async(wire).await?;
+    let mut answers = answers.into_iter();
+    answers.next().transpose()?;
+    // Who does not know HELLO answers as well.
+    let hello = answers.next().and_then(Result::ok).and_then(Hello::of);
+    Ok(is_still_what_it_was(wire, &hello.unwrap_or_default()))
+}
+
+/// Whether a connection that nobody has used for a while is still there, and leads to the server to ask.
+pub(super) async fn is_there(wire: &mut Wire) -> bool {
+    let hello = tokio::time::timeout(ALIVE, hello(wire)).await;
+    matches!(hello, Ok(Ok(hello)) if is_still_what_it_was(wire, &hello))
+}
+
+/// A primary that has become a replica is not the one to ask any more.
+fn is_still_what_it_was(wire: &Wire, hello: &Hello) -> bool {
+    if hello.is_replica && !wire.was_replica() {
+        wire.life().end("it is a read-only replica now");
+    }
+    !wire.life().is_over()
+}
+
+async fn hello(conn: &mut impl ConnectionLike) -> RedisResult<Hello> {
+    match redis::cmd("HELLO").query_async::<Value>(conn).await {
+        Ok(hello) => Ok(Hello::of(hello).unwrap_or_default()),
+        // It is there, and does not say.
+        Err(error) if Answer::of(&error).is_some() => Ok(Hello::default()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Hello {
+    fn of(answer: Value) -> Option<Self> {
+        let (mut items, mut hello) = (reply::array(answer)?.into_iter(), Hello::default());
+        while let (Some(name), Some(value)) = (items.next(), items.next()) {
+            match reply::bytes(name).as_deref() {
+                Some(b"version") => hello.version = version(&reply::text(value)?),
+                Some(b"role") => {
+                    hello.is_replica = matches!(&reply::text(value)?[..], "replica" | "slave");
+                }
+                _ => {}
+            }
+        }
+        Some(hello)
+    }
+}
+
+fn version(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    Some((parts.next()?, parts.next()?))
+}
+
+/// Whether a server that asks for a password has been told it. One that has not is deaf to all but short commands, and
+/// closes the connection on a longer one, which says nothing of a password.
+async fn is_let_in(conn: &mut MultiplexedConnection) -> RedisResult<()> {
+    match redis::cmd("PING").query_async::<()>(conn).await {
+        Err(error) if Answer::of(&error).is_none_or(|answer| answer.code == "NOAUTH") => Err(error),
+        // Who may not PING may do other things.
+        _ => Ok(()),
+    }
+}
+
+impl From<RedisError> for Failed {
+    fn from(error: RedisError) -> Self {
+        Failed::Redis(error)
+    }
+}
