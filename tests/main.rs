@@ -49,6 +49,7 @@ mod fleet;
 mod forgetting;
 mod groups;
 mod half_done;
+mod hooks;
 mod identity;
 mod idle;
 mod ids;

@@ -50,30 +50,46 @@ impl fmt::Display for CommandError {
     }
 }
 
-impl std::error::Error for CommandError {}
-
-impl From<Error> for CommandError {
-    fn from(error: Error) -> Self {
-        let code = if error.kind() == ErrorKind::Invalid {
-            2
-        } else {
-            1
+/// Any error ends a command: a wrong configuration, argument or name ([`ErrorKind::Invalid`]) with exit code 2, all others
+/// with 1. `CommandError` is no error itself, so that it can be made of all of them.
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if error.is::<ConfigError>() {
+            return CommandError::usage(error.to_string());
+        }
+        let is_invalid = match error.downcast_ref::<Error>() {
+            Some(error) => error.kind() == ErrorKind::Invalid,
+            None => error
+                .downcast_ref::<PublishError>()
+                .is_some_and(|error| error.kind() == ErrorKind::Invalid),
         };
         CommandError {
-            message: chain(&error),
-            code,
+            message: chain(&*error),
+            code: if is_invalid { 2 } else { 1 },
         }
     }
 }
 
-impl From<PublishError> for CommandError {
-    fn from(error: PublishError) -> Self {
-        Error::from(error).into()
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<ConfigError> for CommandError {
-    fn from(error: ConfigError) -> Self {
-        CommandError::usage(error.to_string())
+    #[test]
+    fn any_error_ends_a_command_with_the_code_that_fits_it() {
+        fn question_mark() -> Result<u8, CommandError> {
+            Ok("300".parse::<u8>()?)
+        }
+        let error = question_mark().unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string()),
+            (1, "number too large to fit in target type".to_owned())
+        );
+        let of = |error: CommandError| error.code();
+        assert_eq!(of("no".into()), 1);
+        assert_eq!(of(Error::new(ErrorKind::Redis, "no").into()), 1);
+        assert_eq!(of(Error::new(ErrorKind::Invalid, "no").into()), 2);
+        let wrong = crate::config::Settings::from_toml_str("[wrong]").unwrap_err();
+        assert_eq!(of(wrong.into()), 2);
     }
 }

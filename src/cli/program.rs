@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::config::Settings;
 use crate::handler::Registry;
+use crate::worker::{Observer, Summary};
 
 /// A program: the commands of this library with your handlers, and your own commands beside them.
 #[must_use]
@@ -31,14 +33,30 @@ pub struct Program {
     commands: Vec<Command>,
     /// Keys of `[app]` whose values are no secrets.
     app_shown: Vec<&'static str>,
+    hooks: Hooks,
 }
 
 /// A command of your own.
 #[must_use]
 pub struct Command {
     clap: clap::Command,
-    run: Box<dyn FnOnce(Settings, clap::ArgMatches) -> CommandFuture>,
+    run: RunCommand,
 }
+
+enum RunCommand {
+    WithSettings(Box<dyn FnOnce(Settings, clap::ArgMatches) -> CommandFuture>),
+    WithRegistry(Box<dyn FnOnce(Settings, Registry, clap::ArgMatches) -> CommandFuture>),
+}
+
+/// What `run` does besides: who watches it, and what goes before and after its work.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub observer: Option<Arc<dyn Observer>>,
+    pub on_start: Vec<Hook<Settings>>,
+    pub on_stop: Vec<Hook<Summary>>,
+}
+
+pub(super) type Hook<T> = Box<dyn FnOnce(T) -> CommandFuture>;
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +75,7 @@ impl fmt::Debug for Program {
     }
 }
 
-type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
+pub(super) type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
 type RegistryFuture = Pin<Box<dyn Future<Output = Result<Registry, CommandError>> + Send>>;
 type RegistryMaker = Box<dyn FnOnce(Settings) -> RegistryFuture + Send>;
 
@@ -119,6 +137,7 @@ impl Program {
             registry,
             commands: Vec::new(),
             app_shown: Vec::new(),
+            hooks: Hooks::default(),
         }
     }
 
@@ -189,6 +208,53 @@ impl Program {
         self
     }
 
+    /// The same program, whose `run` is watched by `observer`.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.hooks.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The same program, whose `run` does this before its worker begins: start an exporter of metrics, migrate a
+    /// database. Several are done one after the other; an error ends `run`, and its worker does not begin.
+    ///
+    /// ```
+    /// # use streamhand::{Registry, Settings, Summary, cli::Program};
+    /// let program = Program::new(Registry::new())
+    ///     .on_start(async |settings: Settings| {
+    ///         println!("works for {}", settings.worker.group);
+    ///         Ok(())
+    ///     })
+    ///     .on_stop(async |summary: Summary| {
+    ///         println!("{} settled", summary.settled);
+    ///         Ok(())
+    ///     });
+    /// # let _ = program;
+    /// ```
+    pub fn on_start<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(Settings) -> Fut + 'static,
+        Fut: Future<Output = Result<(), CommandError>> + 'static,
+    {
+        self.hooks
+            .on_start
+            .push(Box::new(|settings| Box::pin(hook(settings))));
+        self
+    }
+
+    /// The same program, whose `run` does this when its worker has stopped: flush what is to be sent, close what was
+    /// opened. Several are done one after the other, each also after another's error; the first error is that of `run`.
+    /// Nothing is done where the worker ended with an error.
+    pub fn on_stop<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(Summary) -> Fut + 'static,
+        Fut: Future<Output = Result<(), CommandError>> + 'static,
+    {
+        self.hooks
+            .on_stop
+            .push(Box::new(|summary| Box::pin(hook(summary))));
+        self
+    }
+
     /// Runs it by the arguments of the process.
     pub fn main(self) -> ExitCode {
         match self.run_from(std::env::args_os()) {
@@ -242,7 +308,19 @@ impl Program {
         {
             let command = self.commands.swap_remove(at);
             let settings = globals.settings()?;
-            let result = runtime.block_on((command.run)(settings, arguments.clone()));
+            let arguments = arguments.clone();
+            let result = runtime.block_on(async {
+                match command.run {
+                    RunCommand::WithSettings(run) => run(settings, arguments).await,
+                    RunCommand::WithRegistry(run) => {
+                        let registry = match self.registry {
+                            Some(make) => make(settings.clone()).await?,
+                            None => Registry::new(),
+                        };
+                        run(settings, registry, arguments).await
+                    }
+                }
+            });
             runtime.shutdown_background();
             return result;
         }
@@ -258,7 +336,7 @@ impl Program {
                         return Err(run::no_handlers());
                     };
                     let registry = registry(settings.clone()).await?;
-                    run::run(settings, registry).await
+                    run::run(settings, registry, self.hooks).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
@@ -354,7 +432,8 @@ async fn made(
 }
 
 impl Command {
-    /// A command described by `clap`, such as `clap::Command::new("order")` or a derived `Args` type's.
+    /// A command described by `clap`, such as `clap::Command::new("order")` or a derived `Args` type's. `?` ends it with
+    /// any error.
     pub fn new<F, Fut>(clap: clap::Command, run: F) -> Self
     where
         F: FnOnce(Settings, clap::ArgMatches) -> Fut + 'static,
@@ -362,7 +441,24 @@ impl Command {
     {
         Command {
             clap,
-            run: Box::new(|settings, arguments| Box::pin(run(settings, arguments))),
+            run: RunCommand::WithSettings(Box::new(|settings, arguments| {
+                Box::pin(run(settings, arguments))
+            })),
+        }
+    }
+
+    /// As [`new`](Self::new), with the program's registry: for a command that runs a worker beside something else, or
+    /// hands events to handlers.
+    pub fn with_registry<F, Fut>(clap: clap::Command, run: F) -> Self
+    where
+        F: FnOnce(Settings, Registry, clap::ArgMatches) -> Fut + 'static,
+        Fut: Future<Output = Result<(), CommandError>> + 'static,
+    {
+        Command {
+            clap,
+            run: RunCommand::WithRegistry(Box::new(|settings, registry, arguments| {
+                Box::pin(run(settings, registry, arguments))
+            })),
         }
     }
 }

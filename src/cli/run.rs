@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::program::Hooks;
 use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -41,10 +42,28 @@ pub(super) fn no_handlers() -> CommandError {
     )
 }
 
-pub(super) async fn run(settings: Settings, registry: Registry) -> Result<(), CommandError> {
-    let worker = Worker::new(settings, registry)?;
+pub(super) async fn run(
+    settings: Settings,
+    registry: Registry,
+    hooks: Hooks,
+) -> Result<(), CommandError> {
+    let Hooks {
+        observer,
+        on_start,
+        on_stop,
+    } = hooks;
+    let worker = Worker::new(settings.clone(), registry)?.watched_by(observer);
     let stop = told_to_stop("; other workers take over what was running")?;
+    for hook in on_start {
+        hook(settings.clone()).await?;
+    }
     let summary = worker.run(stop).await?;
+    let mut ended = Ok(());
+    for hook in on_stop {
+        let result = hook(summary).await;
+        ended = ended.and(result);
+    }
+    ended?;
     match summary.unsettled {
         0 => Ok(()),
         unsettled => Err(CommandError::failed(format!(

@@ -109,8 +109,12 @@ impl Worker {
     }
 
     /// The same worker, watched by `observer`.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
+    pub fn observer(self, observer: impl Observer) -> Self {
+        self.watched_by(Some(Arc::new(observer)))
+    }
+
+    pub(crate) fn watched_by(mut self, observer: Option<Arc<dyn Observer>>) -> Self {
+        self.observer = observer;
         self
     }
 
