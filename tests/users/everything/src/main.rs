@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use clap::{Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 use streamhand::cli::{self, Command, CommandError};
-use streamhand::{Context, Event, Failure, FailureExt, Publisher, Registry, Settings, Worker};
+use streamhand::{
+    Context, Event, Failure, FailureExt, FailureKind, Observer, Publisher, Registry, Settings,
+    Settled, Summary, Unstarted, Worker,
+};
 
 #[derive(Serialize, Deserialize)]
 struct OrderCreated {
@@ -33,8 +36,53 @@ async fn ship(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
     Ok(())
 }
 
+#[derive(Serialize, Deserialize)]
+struct OrderPaid {
+    amount: u64,
+}
+
+impl Event for OrderPaid {
+    const TYPE: &'static str = "order.paid";
+}
+
+/// An error of its own, which says once what it means.
+#[derive(Debug)]
+struct TooMuch(u64);
+
+impl std::fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is too much", self.0)
+    }
+}
+
+impl std::error::Error for TooMuch {}
+
+async fn book(paid: OrderPaid, _: Context) -> Result<(), TooMuch> {
+    match paid.amount {
+        amount if amount > 1_000 => Err(TooMuch(amount)),
+        _ => Ok(()),
+    }
+}
+
 fn registry() -> Registry {
-    Registry::new().on(ship)
+    Registry::new()
+        .on(ship)
+        .on_typed(book)
+        .classify(|_: &TooMuch| FailureKind::Permanent)
+}
+
+/// Says what becomes of each entry.
+#[derive(Debug)]
+struct Says;
+
+impl Observer for Says {
+    fn settled(&self, settled: &Settled<'_>) {
+        cli::say(format_args!("{:?} {:?}", settled.outcome, settled.error));
+    }
+
+    fn unstarted(&self, left: &Unstarted<'_>) {
+        cli::say(format_args!("{} {:?}", left.entry, left.outcome));
+    }
 }
 
 /// Creates an order.
@@ -93,6 +141,17 @@ async fn serve() -> Result<(), CommandError> {
 
 fn main() -> ExitCode {
     streamhand::program!(registry())
+        .observer(Says)
+        .on_start(async |settings: Settings| {
+            // Whether the server is there is known before the work begins.
+            let publisher = Publisher::connect(settings.redis.url.clone()).await?;
+            cli::say(format_args!("{publisher:?}"));
+            Ok(())
+        })
+        .on_stop(async |summary: Summary| {
+            cli::say(format_args!("{} settled", summary.settled));
+            Ok(())
+        })
         .command(order())
         .command(beside())
         .main()
