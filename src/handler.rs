@@ -173,9 +173,8 @@ impl Registry {
     ///     Err(PaymentError::Declined)
     /// }
     ///
-    /// let registry = Registry::new().on_typed(charge).classify(PaymentError::kind);
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// # let registry = Registry::new().on_typed(charge).classify(PaymentError::kind);
+    /// let registry = Registry::new().on_typed(charge).classify(PaymentError::kind);
     /// # let order = OrderCreated { order_id: "o-1".into() };
     /// # let event = streamhand::Envelope::new("order.created").json(&order).unwrap();
     /// # assert_eq!(registry.dispatch(event).await.unwrap_err().kind(), FailureKind::Permanent);
