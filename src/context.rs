@@ -51,10 +51,10 @@ pub(crate) struct Ask {
     pub reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
-/// Where a worker holds the entry: which batch, by its address, and the place in it.
+/// Where a worker holds the entry: which batch, by its serial number, which is 0 for none, and the place in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub batch: usize,
+    pub batch: u64,
     pub index: u32,
 }
 

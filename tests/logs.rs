@@ -197,10 +197,10 @@ on_both_servers! {
             ("e-fine", "test.job", job(Action::Succeed), "handled"),
             ("e-fine", "test.job", job(Action::Succeed), "a copy of an event"),
             ("e-again", "test.job", job(Action::Fail(1)), "failed: asked to fail"),
-            ("e-later", "test.job", job(Action::Later(1)), "given back: "),
+            ("e-later", "test.job", job(Action::Later(1)), "released: "),
             ("e-bad", "test.job", job(Action::FailForGood), "to the dead letters: asked to fail"),
             ("e-garbled", "test.job", "{".to_owned(), "to the dead letters: "),
-            ("e-unknown", "test.unknown", "{}".to_owned(), "given back: "),
+            ("e-unknown", "test.unknown", "{}".to_owned(), "released: "),
         ] {
             let fields = ["type", event_type, "id", id, "data", &data];
             let entry: String = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields).query_async(&mut redis).await.unwrap();

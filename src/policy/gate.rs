@@ -1,5 +1,5 @@
 //! What a handler's entries pass before it runs: its circuit breaker and its rate. Says beforehand how many would pass,
-//! so that what would not stays unread; and counts what had to be put back into Redis, so that there is an end to that.
+//! so that what would not stays unread; and counts what had to be released to Redis, so that there is an end to that.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 /// Most entries of one handler that wait in Redis because it found a service's breaker open. Where there are so many, no
 /// more of its are read until some of them are due.
-const PUT_BACK: usize = 1000;
+const RELEASED: usize = 1000;
 
 /// What a handler's entries pass before it runs.
 pub(crate) struct Gate {
@@ -25,8 +25,8 @@ pub(crate) struct Gate {
     breaker: Option<Arc<Circuit>>,
     rate: Option<Limit>,
     pub rate_setting: Option<Rate>,
-    /// When each of those falls due that wait in Redis because they were put back.
-    put_back: Mutex<BinaryHeap<Reverse<Instant>>>,
+    /// When each of those falls due that wait in Redis because they were released.
+    released: Mutex<BinaryHeap<Reverse<Instant>>>,
 }
 
 enum Limit {
@@ -63,7 +63,7 @@ impl Gate {
             breaker,
             rate,
             rate_setting: policy.rate,
-            put_back: Mutex::default(),
+            released: Mutex::default(),
         }
     }
 
@@ -139,32 +139,32 @@ impl Gate {
         breaker.and(rate)
     }
 
-    /// An entry was put back into Redis, for so long.
-    pub fn put_back(&self, delay: Duration) {
-        let mut due = lock(&self.put_back);
-        if due.len() < PUT_BACK * 2 {
+    /// An entry was released to Redis, for so long.
+    pub fn released(&self, delay: Duration) {
+        let mut due = lock(&self.released);
+        if due.len() < RELEASED * 2 {
             due.push(Reverse(delay::after(Instant::now(), delay)));
         }
     }
 
-    /// What was put back comes back before it was due.
-    pub fn forget_put_back(&self) {
-        lock(&self.put_back).clear();
+    /// What was released comes back before it was due.
+    pub fn forget_released(&self) {
+        lock(&self.released).clear();
     }
 
-    /// Where as many were put back as may be: how long until some of them are due.
+    /// Where as many were released as may be: how long until some of them are due.
     pub fn is_overfull(&self) -> Option<Duration> {
-        if self.waiting() < PUT_BACK {
+        if self.waiting() < RELEASED {
             return None;
         }
-        let due = lock(&self.put_back);
+        let due = lock(&self.released);
         let Reverse(first) = due.peek()?;
         Some(first.saturating_duration_since(Instant::now()))
     }
 
-    /// How many wait in Redis because they were put back.
+    /// How many wait in Redis because they were released.
     pub fn waiting(&self) -> usize {
-        let mut due = lock(&self.put_back);
+        let mut due = lock(&self.released);
         let now = Instant::now();
         while due.peek().is_some_and(|Reverse(at)| *at <= now) {
             due.pop();

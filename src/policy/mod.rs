@@ -1,4 +1,4 @@
-//! What holds an entry back before its handler is called: circuit breakers and rates. What they hold back stays in
+//! What keeps an entry from its handler: circuit breakers and rates. What they let not through stays in
 //! Redis.
 
 mod breaker;

@@ -31,14 +31,14 @@ pub(crate) struct Delivered {
     pub record: Option<Record>,
 }
 
-/// What the group remembers of an entry that has failed, been given back or been reclaimed.
+/// What the group remembers of an entry that has failed, been released or been reclaimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// When it was first delivered, in the server's milliseconds since 1970.
     pub first_ms: u64,
     /// Deliveries that used up no attempt.
-    pub given_back: u32,
-    /// How its last worker died, if it did: what was given back since is still on that attempt.
+    pub released: u32,
+    /// How its last worker died, if it did: what was released since is still on that attempt.
     pub died: Option<Died>,
     /// It is to be buried for this reason, and could not be.
     pub doomed: Option<String>,
@@ -511,14 +511,14 @@ fn delivered(value: Value) -> Option<Vec<Delivered>> {
 }
 
 impl Record {
-    /// As `park.lua` writes it: first delivery, attempts given back, delivery count, `!` for a lone death and `+` for
+    /// As `park.lua` writes it: first delivery, attempts released, delivery count, `!` for a lone death and `+` for
     /// one in company, `-` or the reason to bury or `?` for what waits for a worker that can handle it, the last error.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let mut parts = text.splitn(6, ' ');
         Some(Record {
             first_ms: parts.next()?.parse().ok()?,
-            given_back: parts.next()?.parse().ok()?,
+            released: parts.next()?.parse().ok()?,
             died: match parts.next().and_then(|_| parts.next()) {
                 Some("!") => Some(Died::Alone),
                 Some("+") => Some(Died::InCompany),
@@ -541,7 +541,7 @@ mod tests {
     fn a_record_is_read_as_the_script_writes_it() {
         let record = Record::parse(b"1732360000000 2 4 - - no stock: a b").unwrap();
         assert_eq!(
-            (record.first_ms, record.given_back, record.doomed),
+            (record.first_ms, record.released, record.doomed),
             (1_732_360_000_000, 2, None)
         );
         assert_eq!(

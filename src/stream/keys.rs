@@ -28,7 +28,7 @@ pub(crate) struct Keys {
     pub dead: String,
     /// Replayed entries, for this group alone.
     pub again: String,
-    /// What is known of entries that have failed or been given back.
+    /// What is known of entries that have failed or been released.
     pub failures: String,
     /// Parked ids that wait for a worker that knows them, or whose handler may run, by type and version.
     pub waiting: String,

@@ -43,7 +43,7 @@ pub(crate) struct Parking<'a> {
     pub count: u32,
     pub delay: Duration,
     /// A release: this delivery uses up no attempt.
-    pub given_back: bool,
+    pub released: bool,
     /// How long ago it was delivered.
     pub age: Duration,
     /// The reason it is to be buried for once it can be.
@@ -192,7 +192,7 @@ impl Link {
                     .arg(parking.consumer)
                     .arg(parking.count)
                     .arg(delay::millis(parking.delay))
-                    .arg(u8::from(parking.given_back))
+                    .arg(u8::from(parking.released))
                     .arg(parking.age.as_millis() as u64)
                     .arg(parking.doomed.unwrap_or("-"))
                     .arg(parking.error)

@@ -1,5 +1,5 @@
 //! How entries are listed that wait for a worker that can handle them, and what a worker looks for there: they are of a
-//! type or version that others do not know, or their handler was held back.
+//! type or version that others do not know, or they were released because of a limit.
 //!
 //! All have the same score, so that Redis keeps them by their names: `<bytes of the type>:<type>:<version>:<id>`. What is
 //! of one type stands together, by version.

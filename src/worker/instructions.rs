@@ -19,16 +19,16 @@ use crate::instructions::{ENTRIES, REPLIES, STREAM, Sample, WARM_UP, counted, re
 use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::stream::instructions::entries;
-use crate::worker::run::commit_handle::CommitHandle;
 use crate::worker::run::dispatch::Dispatcher;
-use crate::worker::run::executor::Executor;
 use crate::worker::run::outcome::Acks;
+use crate::worker::run::outcome::Outcomes;
+use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
 use crate::worker::shard::fetch::rounds::Rounds;
 use crate::worker::shard::settle::acker::Acker;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::Coming;
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::Sources;
 
@@ -72,7 +72,7 @@ fn settle() {
         let acks = worker.dispatch(entries(nth), false);
         worker.settle(acks, nth >= WARM_UP);
         assert_eq!(
-            worker.shared.inflight.settled() as usize,
+            worker.shard.inflight.settled() as usize,
             (nth + 1) * ENTRIES
         );
     }
@@ -81,7 +81,7 @@ fn settle() {
 
 /// The parts of a worker, on one thread.
 struct Worker {
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     source: Arc<Source>,
     runtime: Runtime,
 }
@@ -106,9 +106,9 @@ impl Worker {
         };
         let source = Source::new(surroundings, Start::Beginning, routes.is_limited());
         let sources = Sources::new(vec![source.clone()]);
-        let shared = Shared::new(&settings, connector, sources, None, routes, breakers);
+        let shard = Shard::new(&settings, connector, sources, None, routes, breakers);
         Worker {
-            shared: Arc::new(shared),
+            shard: Arc::new(shard),
             source,
             runtime: Builder::new_current_thread()
                 .enable_all()
@@ -121,14 +121,18 @@ impl Worker {
     fn dispatch(&self, entries: Vec<Entry>, counts: bool) -> mpsc::UnboundedReceiver<Acks> {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, _settlements) = mpsc::unbounded_channel();
-        let (dispatcher, at_executor, _inline) = Dispatcher::to_executor(self.shared.clone());
+        let (dispatcher, at_executor, _inline) = Dispatcher::to_executor(self.shard.inline.clone());
         let (commit, _jobs) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();
-        let commits = CommitHandle::new(self.shared.clone(), commit, ask, settle.clone());
-        let executor = Executor::new(self.shared.clone(), acknowledge, settle, commits);
-        let executor = Arc::new(executor);
+        let reporter = Arc::new(Reporter::new(
+            None,
+            self.shard.routes.clone(),
+            self.shard.inflight.clone(),
+        ));
+        let outcomes = Outcomes::new(self.shard.inflight.clone(), acknowledge, settle);
+        let executor = super::executor(&self.shard, reporter, outcomes, commit, ask);
         let (settle, _) = mpsc::unbounded_channel();
-        let mut rounds = Rounds::new(&self.shared, dispatcher, settle);
+        let mut rounds = Rounds::new(&self.shard, dispatcher, settle);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
             rounds.hand_over(Deliveries {
@@ -147,7 +151,7 @@ impl Worker {
 
     /// Acknowledges what has succeeded, all at once.
     fn settle(&self, acks: mpsc::UnboundedReceiver<Acks>, counts: bool) {
-        let acker = Acker::new(self.shared.clone());
+        let acker = Acker::new(self.shard.clone());
         counted(counts, || self.runtime.block_on(acker.run(acks)));
     }
 }

@@ -27,26 +27,32 @@ use tokio::sync::mpsc;
 pub use observer::{Observer, Outcome, Settled, Unstarted};
 
 use crate::config::Settings;
-use crate::context::{Cancelled, Surroundings};
+use crate::context::{Ask, Cancelled, Surroundings};
 use crate::error::Result;
 use crate::handler::Registry;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
 use crate::worker::run::dedup_windows::Windows;
+use crate::worker::run::outcome::Committing;
+use crate::worker::run::outcome::Outcomes;
+use crate::worker::run::report::Reporter;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Sources;
 use preflight::preflight;
+use run::attempt::Attempts;
 use run::commit_handle::CommitHandle;
 use run::dedup::Deduplicator;
 use run::dispatch::Dispatcher;
 use run::executor::Executor;
+use run::executor::Limits;
 use run::routes::Routes;
+use shard::claims::Claims;
 use shard::fetch::fetcher::Fetcher;
 use shard::maintain::projections::Projections;
 use shard::maintain::trimmer::Trimmer;
 use shard::settle::committer::Committer;
 use shard::settle::settler::Settler;
-use state::shared::Shared;
 use state::source::Source;
 
 /// How long after the drain time what is finished may still take to be settled.
@@ -75,7 +81,7 @@ pub struct Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Entries that were acknowledged, parked, given back or buried.
+    /// Entries that were acknowledged, parked, released or buried.
     pub settled: u64,
     /// Entries that could not be settled before the end. They stay pending, and other workers take them over when
     /// the lease is over.
@@ -118,7 +124,7 @@ impl Worker {
         self
     }
 
-    /// Works until `shutdown` ends; then gives back what has not started, waits for running handlers up to
+    /// Works until `shutdown` ends; then releases what has not started, waits for running handlers up to
     /// `worker.drain`, and settles what they did. Waits for a Redis that can't be reached.
     ///
     /// # Errors
@@ -154,45 +160,63 @@ impl Worker {
             Source::new(surroundings(stream), start, routes.is_limited())
         };
         let sources = Sources::new(settings.worker.streams.iter().map(source).collect());
-        let shared = Shared::new(&settings, connector, sources, observer, routes, breakers);
-        let shared = Arc::new(shared);
+        let shard = Shard::new(&settings, connector, sources, observer, routes, breakers);
+        let shard = Arc::new(shard);
         tracing::info!(
-            group = shared.identity.group,
+            group = shard.identity.group,
             streams = settings.worker.streams.join(", "),
             handles = types,
-            consumer = shared.identity.name,
-            redis = shared.links.connector.address,
+            consumer = shard.identity.name,
+            redis = shard.links.connector.address,
             "worker starts"
         );
 
-        let projections = Projections::run(projections, &settings, &shared)?;
+        let projections = Projections::run(projections, &settings, &shard)?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
-        let settler = Settler::new(shared.clone(), windows.clone(), acknowledge.clone());
-        let committer = Committer::new(shared.clone(), windows.clone(), settle.clone());
+        let outcomes = Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
+        let reporter = Reporter::new(
+            shard.observer.clone(),
+            shard.routes.clone(),
+            shard.inflight.clone(),
+        );
+        let reporter = Arc::new(reporter);
+        let settler = Settler::new(shard.clone(), windows.clone(), acknowledge);
+        let committer = Committer::new(
+            shard.clone(),
+            windows.clone(),
+            reporter.clone(),
+            settle.clone(),
+        );
         let committing = committer.run(jobs, asks);
-        let (to_executor, at_executor, inline) = Dispatcher::to_executor(shared.clone());
+        let (to_executor, at_executor, inline) = Dispatcher::to_executor(shard.inline.clone());
         let lanes = to_executor.lanes();
         // Where no handler deduplicates, nobody stands between the fetcher and the executor.
         let (dispatcher, door) = if windows.is_empty() {
             (to_executor, None)
         } else {
-            let (to_doorman, at_doorman) = Dispatcher::to_doorman();
-            let (acks, settle) = (acknowledge.clone(), settle.clone());
-            let deduplicator =
-                Deduplicator::new(shared.clone(), windows, to_executor, acks, settle);
-            (to_doorman, Some(deduplicator.run(at_doorman)))
+            let (to_deduplicator, at_deduplicator) = Dispatcher::to_deduplicator();
+            let claims = Claims::new(shard.links.clone(), shard.signals.clone());
+            let (routes, signals) = (shard.routes.clone(), shard.signals.clone());
+            let (outcomes, reporter) = (outcomes.clone(), reporter.clone());
+            let deduplicator = Deduplicator::new(
+                claims,
+                windows,
+                routes,
+                signals,
+                to_executor,
+                outcomes,
+                reporter,
+            );
+            (to_deduplicator, Some(deduplicator.run(at_deduplicator)))
         };
-        let settle_unread = settle.clone();
-        let commit_handle = CommitHandle::new(shared.clone(), commit, ask, settle.clone());
-        let executor = Executor::new(shared.clone(), acknowledge, settle, commit_handle);
-        let executor = Arc::new(executor);
+        let executor = executor(&shard, reporter, outcomes, commit, ask);
         let parts = runtime::Parts {
             acks,
             settler,
             settlements,
-            trimmer: Trimmer::new(&shared, &settings),
+            trimmer: Trimmer::new(&shard, &settings),
             committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));
             },
@@ -200,33 +224,34 @@ impl Worker {
         let hands = runtime::Hands {
             executor: executor.clone(),
             lanes,
+            inline: shard.inline.clone(),
         };
         let inlined = runtime::Inlined {
-            fetcher: Fetcher::new(&shared, dispatcher, settle_unread),
+            fetcher: Fetcher::new(&shard, dispatcher, settle),
             runs: inline,
             hands,
         };
-        let io = runtime::spawn(shared.clone(), parts, inlined)?;
+        let io = runtime::spawn(shard.clone(), parts, inlined)?;
         let mut work = tokio::spawn(executor.work(at_executor));
 
         tokio::select! {
-            () = shutdown => tracing::info!("stopping: what has not started is given back"),
-            () = shared.signals.stopped() => {}
+            () = shutdown => tracing::info!("stopping: what has not started is released"),
+            () = shard.signals.stopped() => {}
         }
         let drain = Instant::now() + settings.worker.drain;
-        shared.signals.stop();
+        shard.signals.stop();
         projections.stop();
-        shared.inflight.cancel_all(Cancelled::Stopping);
+        shard.inflight.cancel_all(Cancelled::Stopping);
         if tokio::time::timeout_at(drain.into(), &mut work)
             .await
             .is_err()
         {
-            let running = shared.slots.running();
+            let running = shard.slots.running();
             tracing::warn!(
                 running,
                 "the drain time is over: handlers that still run are cut off"
             );
-            shared.signals.give_up();
+            shard.signals.give_up();
             // A handler that blocks its thread can't be cut off: it dies with the process.
             let _ = tokio::time::timeout(Duration::from_millis(500), &mut work).await;
         }
@@ -235,15 +260,15 @@ impl Worker {
             .await
             .is_err()
         {
-            shared.signals.abandon();
+            shard.signals.abandon();
         }
         projections.ended().await;
-        if let Some(error) = shared.signals.take_failure() {
+        if let Some(error) = shard.signals.take_failure() {
             return Err(error);
         }
         let summary = Summary {
-            settled: shared.inflight.settled(),
-            unsettled: shared.inflight.entries(),
+            settled: shard.inflight.settled(),
+            unsettled: shard.inflight.entries(),
         };
         if summary.unsettled > 0 {
             tracing::error!(
@@ -255,4 +280,30 @@ impl Worker {
         }
         Ok(summary)
     }
+}
+
+/// What starts handlers, made of what it needs.
+fn executor(
+    shard: &Shard,
+    reporter: Arc<Reporter>,
+    outcomes: Outcomes,
+    commit: mpsc::UnboundedSender<Committing>,
+    asks: mpsc::UnboundedSender<Ask>,
+) -> Arc<Executor> {
+    let routes = shard.routes.clone();
+    let (reports, leaves) = (reporter.clone(), outcomes.clone());
+    let attempts = Attempts {
+        signals: shard.signals.clone(),
+        inflight: shard.inflight.clone(),
+        reporter,
+        outcomes,
+        commit_handle: CommitHandle::new(routes.clone(), reports, leaves, commit, asks),
+    };
+    let limits = Limits {
+        slots: shard.slots.clone(),
+        quarantine: shard.quarantine.clone(),
+        precedence: shard.precedence.clone(),
+    };
+    let (recent_acks, inline) = (shard.recent_acks.clone(), shard.inline.clone());
+    Arc::new(Executor::new(attempts, routes, recent_acks, limits, inline))
 }

@@ -34,7 +34,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// An entry leaves without its handler having started: it is no event, nobody handles it, it is a copy of what was
-    /// done, or it is given back.
+    /// done, or it is released.
     fn unstarted(&self, unstarted: &Unstarted<'_>) {
         let _ = unstarted;
     }
@@ -78,7 +78,7 @@ pub struct Unstarted<'a> {
     pub error: Option<&'a str>,
     /// Why it is in the dead letters, if it goes there.
     pub reason: Option<Reason>,
-    /// When it comes back, if it is given back: at once, or when its handler is free, and then no later than this.
+    /// When it comes back, if it is released: at once, or when its handler is free, and then no later than this.
     pub delay: Option<Duration>,
     /// Another worker has taken the entry over meanwhile; what was decided here does not count.
     pub lost: bool,
@@ -92,7 +92,7 @@ pub enum Outcome {
     Succeeded,
     /// Parked for a retry.
     Retried,
-    /// Given back without using up an attempt.
+    /// Released without using up an attempt.
     Released,
     /// Moved to the dead letters.
     Buried,

@@ -17,19 +17,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::watchdog::Watchdog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::stream::Trouble;
-use crate::worker::run::executor::Executor;
-use crate::worker::run::outcome::Acks;
-use crate::worker::run::outcome::Settlement;
+use crate::worker::run::executor::{Executor, RunInline};
+use crate::worker::run::outcome::{Acks, Settlement};
 use crate::worker::run::queue::{Receiver, Sender};
 use crate::worker::run::work::Run;
 use crate::worker::shard::fetch::fetcher::Fetcher;
+use crate::worker::shard::leave::leave;
 use crate::worker::shard::maintain::lease_renewer::LeaseRenewer;
 use crate::worker::shard::maintain::trimmer::Trimmer;
 use crate::worker::shard::maintain::{breaker_report, repair, scheduler};
 use crate::worker::shard::settle::acker::Acker;
 use crate::worker::shard::settle::settler::Settler;
-use crate::worker::state::shared::Shared;
+use crate::worker::shard::unit::Shard;
+use crate::worker::state::inline::Inline;
+use crate::worker::state::signals::Signals;
 
 /// What runs on that thread, beside the fetcher.
 pub(crate) struct Parts<C> {
@@ -37,7 +38,7 @@ pub(crate) struct Parts<C> {
     pub settler: Settler,
     pub settlements: mpsc::UnboundedReceiver<Settlement>,
     pub trimmer: Trimmer,
-    /// The committer, and the doorman if there is one.
+    /// The committer, and the deduplicator if there is one.
     pub committing: C,
 }
 
@@ -53,11 +54,12 @@ pub(crate) struct Inlined {
 pub(crate) struct Hands {
     pub executor: Arc<Executor>,
     pub lanes: Sender<Run>,
+    pub inline: Arc<Inline>,
 }
 
 impl Hands {
     fn leave_to_a_lane(&self, run: Run) {
-        self.executor.shared.inline.left();
+        self.inline.left();
         self.lanes.send(run);
     }
 }
@@ -69,7 +71,7 @@ pub(crate) struct Io {
 
 /// What it has in common with the one that stands by.
 struct Threads {
-    shared: Arc<Shared>,
+    signals: Arc<Signals>,
     runtime: Runtime,
     callers: Handle,
     watchdog: Watchdog,
@@ -91,7 +93,7 @@ impl Io {
 
 /// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
 pub(crate) fn spawn(
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     parts: Parts<impl Future<Output = ()> + Send + 'static>,
     inlined: Inlined,
 ) -> Result<Io> {
@@ -108,23 +110,27 @@ pub(crate) fn spawn(
     let (end, ended) = oneshot::channel();
     let all_ended = CancellationToken::new();
     let threads = Arc::new(Threads {
-        shared: shared.clone(),
+        signals: shard.signals.clone(),
         runtime,
         callers: Handle::current(),
         watchdog: Watchdog::default(),
-        fetching: Mutex::new(Some(fetch(shared.clone(), inlined.fetcher))),
+        fetching: Mutex::new(Some(fetch(shard.signals.clone(), inlined.fetcher))),
         runs: inlined.runs,
         hands: Mutex::new(Some(inlined.hands)),
         ended: all_ended.clone(),
     });
     // Dropped in a panic as well: the worker then ends instead of waiting for ever.
-    let guards = (StopsAtLast(shared.clone()), all_ended.drop_guard(), end);
-    threads.runtime.spawn(run(shared, parts, guards));
+    let guards = (
+        StopsAtLast(shard.signals.clone()),
+        all_ended.drop_guard(),
+        end,
+    );
+    threads.runtime.spawn(run(shard, parts, guards));
     let start = |name: &str, begin: fn(&Threads)| {
         let threads = threads.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
-            let _stop = StopsAtLast(threads.shared.clone());
+            let _stop = StopsAtLast(threads.signals.clone());
             begin(&threads);
         })
     };
@@ -139,9 +145,9 @@ pub(crate) fn spawn(
 }
 
 /// Brings entries until the worker stops. A panic stops it, too.
-fn fetch(shared: Arc<Shared>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
+fn fetch(signals: Arc<Signals>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
     let fetching = async move {
-        let _stop = StopsAtLast(shared);
+        let _stop = StopsAtLast(signals);
         fetcher.run().await;
     };
     AssertUnwindSafe(fetching)
@@ -151,7 +157,7 @@ fn fetch(shared: Arc<Shared>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
 }
 
 /// Everything else that speaks to Redis, until the worker ends.
-async fn run<C: Future<Output = ()>, G>(shared: Arc<Shared>, parts: Parts<C>, _guards: G) {
+async fn run<C: Future<Output = ()>, G>(shard: Arc<Shard>, parts: Parts<C>, _guards: G) {
     let Parts {
         acks,
         settler,
@@ -159,19 +165,19 @@ async fn run<C: Future<Output = ()>, G>(shared: Arc<Shared>, parts: Parts<C>, _g
         trimmer,
         committing,
     } = parts;
-    let renewing = tokio::spawn(LeaseRenewer::new(shared.clone()).run());
-    let tidying = tokio::spawn(repair::run(shared.clone(), trimmer));
-    let telling = tokio::spawn(breaker_report::run(shared.clone()));
-    let scheduling = tokio::spawn(scheduler::run(shared.clone()));
+    let renewing = tokio::spawn(LeaseRenewer::new(shard.clone()).run());
+    let tidying = tokio::spawn(repair::run(shard.clone(), trimmer));
+    let telling = tokio::spawn(breaker_report::run(shard.clone()));
+    let scheduling = tokio::spawn(scheduler::run(shard.clone()));
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
-    let acking = Acker::new(shared.clone()).run(acks);
+    let acking = Acker::new(shard.clone()).run(acks);
     tokio::join!(committing, settler.run(settlements), acking);
     renewing.abort();
     tidying.abort();
     telling.abort();
     scheduling.abort();
-    if !shared.signals.is_abandoned() {
-        leave(&shared).await;
+    if !shard.signals.is_abandoned() {
+        leave(&shard).await;
     }
 }
 
@@ -236,7 +242,7 @@ impl Threads {
     }
 
     fn handle(&self, hands: &Hands, run: Run) -> Handled {
-        let (inline, entries) = (&self.shared.inline, run.items.len());
+        let (inline, entries) = (&hands.inline, run.items.len());
         let work = match inline.may_run() {
             true => self.watchdog.begin(),
             false => None,
@@ -247,7 +253,7 @@ impl Threads {
             return Handled::Here(None);
         };
         let since = Instant::now();
-        let (acks, rest) = hands.executor.run_inline(run);
+        let RunInline { acks, rest } = hands.executor.run_inline(run);
         match rest {
             Some(rest) => hands.leave_to_a_lane(rest),
             None => inline.handled_one(),
@@ -275,39 +281,11 @@ enum Handled {
 }
 
 /// Stops the worker when it is dropped, in a panic too.
-struct StopsAtLast(Arc<Shared>);
+struct StopsAtLast(Arc<Signals>);
 
 impl Drop for StopsAtLast {
     fn drop(&mut self) {
-        self.0.signals.stop();
-    }
-}
-
-/// A stopping worker takes its consumers along, where they hold nothing.
-async fn leave(shared: &Shared) {
-    let leave = async {
-        let mut link = shared
-            .links
-            .connect("leave", Duration::from_secs(2))
-            .await
-            .map_err(Trouble::Broken)?;
-        for source in shared.sources.active() {
-            for consumer in [false, true].map(|alone| shared.identity.consumer(alone)) {
-                match link
-                    .forget(&source.keys, &shared.identity.group, consumer, None)
-                    .await
-                {
-                    Err(trouble) if trouble.ends_the_link() => return Err(trouble),
-                    Err(trouble) => tracing::debug!("{}", trouble.error()),
-                    Ok(_) => {}
-                }
-            }
-            link.note_leaving(&source.keys).await?;
-        }
-        Ok::<(), Trouble>(())
-    };
-    if let Err(trouble) = leave.await {
-        tracing::debug!("{}", trouble.error());
+        self.0.stop();
     }
 }
 

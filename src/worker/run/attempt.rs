@@ -1,23 +1,37 @@
-//! One attempt: a handler is called, polled once where it stands, and becomes a task of its own only if it waits; what
-//! comes of it is a verdict.
+//! One attempt: a handler is called and polled once where it stands; only if it waits it becomes a task of its own, which
+//! is for whoever called it to start. What comes of it is a verdict.
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::executor::Executor;
-use super::outcome::Body;
-use super::report::report;
+use super::commit_handle::CommitHandle;
+use super::outcome::{Body, Outcomes, Settlement};
+use super::report::Reporter;
 use super::routes::{Bound, RunFuture};
 use super::verdict::{self, Verdict};
+use crate::classify::Classifiers;
 use crate::context::{Cancelled, Context};
 use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::policy::{Pass, Why};
-use crate::worker::state::inflight::Batch;
+use crate::worker::state::inflight::{Batch, Inflight};
 use crate::worker::state::recent_acks;
+use crate::worker::state::signals::Signals;
+
+/// What is released at a limit waits in Redis until its handler is free for it. If it has been forgotten there it comes
+/// back after this, once.
+const AT_A_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Makes attempts.
+pub(crate) struct Attempts {
+    pub signals: Arc<Signals>,
+    pub inflight: Arc<Inflight>,
+    pub reporter: Arc<Reporter>,
+    pub outcomes: Outcomes,
+    pub commit_handle: CommitHandle,
+}
 
 /// An entry on its way to its handler.
 #[derive(Clone, Copy)]
@@ -27,8 +41,25 @@ pub(crate) struct Attempt<'a> {
     pub bound: &'a Bound,
 }
 
-/// A handler that has been called.
-struct Started {
+/// What calling a handler came to.
+pub(crate) enum Launched {
+    Done(Done),
+    /// It waits for something: the rest of it is to be run.
+    Waiting(Started),
+}
+
+/// What an attempt that is over came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Its entry is to be acknowledged.
+    Succeeded,
+    /// Whatever else becomes of it is on its way.
+    HandedOver,
+}
+
+/// A handler that has been called, and waits.
+pub(crate) struct Started {
+    pub ctx: Context,
     future: RunFuture,
     /// It has ended, and whose its failure is is not known yet.
     ended: Option<Result<(), Failure>>,
@@ -36,74 +67,70 @@ struct Started {
     at: Option<Instant>,
 }
 
-impl Executor {
-    /// Calls the handler, unless its limits hold the entry back, and polls it once. Answers whether it is over.
+impl Attempts {
+    /// Calls the handler, unless its limits release the entry, and polls it once.
     pub fn launch(
-        self: &Arc<Self>,
+        &self,
         attempt: Attempt<'_>,
         ctx: Context,
-        permit: &mut Option<OwnedSemaphorePermit>,
-        acks: &mut Vec<u32>,
-    ) -> bool {
+        classifiers: &Classifiers,
+    ) -> Launched {
         let Attempt {
             batch,
             index,
             bound,
         } = attempt;
-        let slot = &batch.slots[index as usize];
         if batch.source.pauses.handler(&bound.gate.name) {
-            self.hold_back(attempt, ctx, Why::Paused);
-            return true;
+            self.release_at_limit(batch, index, ctx, Why::Paused);
+            return Launched::Done(Done::HandedOver);
         }
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
-            Err(held) => {
-                self.hold_back(attempt, ctx, held.why);
-                return true;
+            Err(closed) => {
+                self.release_at_limit(batch, index, ctx, closed.why);
+                return Launched::Done(Done::HandedOver);
             }
         };
-        let at = self.observe_start(&ctx);
+        let at = self.reporter.started(&ctx);
         let mut future = bound.call(&ctx);
         let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
         let mut ended = None;
         if let Poll::Ready(result) = future.poll_unpin(&mut nobody) {
             if result.is_ok() || !batch.is_lapsed() {
-                self.finish(attempt, &ctx, pass, result, at, acks);
-                return true;
+                return Launched::Done(self.finish(attempt, &ctx, pass, result, at, classifiers));
             }
             // Its lease ran out meanwhile: whose the failure is has to be waited for.
             ended = Some(result);
         }
-        slot.running(&ctx);
-        let started = Started {
+        batch.slots[index as usize].running(&ctx);
+        Launched::Waiting(Started {
+            ctx,
             future,
             ended,
             pass,
             at,
-        };
-        let task = self
-            .clone()
-            .wait(batch.clone(), index, ctx, started, permit.take());
-        self.tasks.spawn(task);
-        false
+        })
     }
 
-    /// A handler that waits: until it ends, or the worker gives up on it.
-    async fn wait(
-        self: Arc<Self>,
-        batch: Arc<Batch>,
-        index: u32,
-        ctx: Context,
+    /// The rest of a handler that waits: until it ends, or the worker gives up on it.
+    pub async fn wait(
+        &self,
+        attempt: Attempt<'_>,
         started: Started,
-        mut permit: Option<OwnedSemaphorePermit>,
-    ) {
+        classifiers: &Classifiers,
+    ) -> Done {
         let Started {
+            ctx,
             future,
             ended,
             pass,
             at,
         } = started;
-        let bound = self.shared.routes.of(ctx.envelope());
+        let Attempt {
+            batch,
+            index,
+            bound,
+        } = attempt;
         let since = at.unwrap_or_else(Instant::now);
         // In a block of its own: what it returns with, the handler's future is dropped by then.
         let result = match ended {
@@ -115,42 +142,97 @@ impl Executor {
                 tokio::select! {
                     biased;
                     result = future => Some(result),
-                    () = self.shared.signals.given_up() => None,
+                    () = self.signals.given_up() => None,
                 }
             }
         };
-        let attempt = Attempt {
-            batch: &batch,
-            index,
-            bound,
-        };
-        let mut acks = Vec::new();
         match result {
             Some(result) => {
                 if result.is_err() {
-                    self.until_it_is_known_whose(&batch).await;
+                    self.until_it_is_known_whose(batch).await;
                 }
-                self.finish(attempt, &ctx, pass, result, Some(since), &mut acks);
-                self.acknowledge(&batch, &mut acks);
+                self.finish(attempt, &ctx, pass, result, Some(since), classifiers)
             }
             None => {
                 bound.gate.give_back(pass);
                 let verdict = verdict::of_cut_off(ctx.attempt(), &bound.policy);
-                self.settle_cut_off(&batch, index, verdict, ctx, since);
+                self.settle_cut_off(batch, index, verdict, ctx, since);
+                Done::HandedOver
             }
         }
-        self.leave(bound, &mut permit);
+    }
+
+    /// An entry that its handler's limits let not through is released to Redis, and uses up no attempt.
+    #[cold]
+    pub fn release_at_limit(&self, batch: &Arc<Batch>, index: u32, ctx: Context, why: Why) {
+        self.signals.released();
+        let owner = batch.slots[index as usize].finish();
+        let verdict = Verdict::Wait {
+            delay: AT_A_LIMIT,
+            error: why.to_string(),
+        };
+        let number = ctx.attempt();
+        let body = Body::Event(ctx);
+        self.reporter.unstarted(batch, &body, &verdict, owner);
+        self.settle(batch, index, verdict, body, number);
+    }
+
+    /// Hands over what becomes of an entry.
+    pub fn settle(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        verdict: Verdict,
+        body: Body,
+        attempt: u32,
+    ) {
+        let settlement = Settlement {
+            batch: batch.clone(),
+            index,
+            verdict,
+            body,
+            attempt,
+        };
+        self.outcomes.settle(settlement);
+    }
+
+    /// A handler that has started is dropped: it is settled by its commit, if that is on its way, or as this says.
+    fn settle_cut_off(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        verdict: Verdict,
+        ctx: Context,
+        started: Instant,
+    ) {
+        let owner = batch.slots[index as usize].finish();
+        let settlement = Settlement {
+            batch: batch.clone(),
+            index,
+            verdict,
+            attempt: ctx.attempt(),
+            body: Body::Event(ctx.clone()),
+        };
+        let left = self
+            .commit_handle
+            .unless_committed(settlement, &ctx, started);
+        if let Some(settlement) = left {
+            let verdict = &settlement.verdict;
+            self.reporter
+                .settled(batch, &ctx, verdict, owner, Some(started));
+            self.outcomes.settle(settlement);
+        }
     }
 
     /// Waits for a renewal of a lease that has run out: a failure is reported as this worker's only if it is.
     async fn until_it_is_known_whose(&self, batch: &Batch) {
         while batch.is_lapsed() {
-            let renewed = self.shared.inflight.renewal();
-            self.shared.signals.renew_soon();
+            let renewed = self.inflight.renewal();
+            self.signals.renew_soon();
             tokio::select! {
                 () = renewed => {}
-                () = self.shared.signals.given_up() => return,
-                () = self.shared.signals.abandoned() => return,
+                () = self.signals.given_up() => return,
+                () = self.signals.abandoned() => return,
             }
         }
     }
@@ -163,15 +245,15 @@ impl Executor {
         pass: Pass,
         mut result: Result<(), Failure>,
         started: Option<Instant>,
-        acks: &mut Vec<u32>,
-    ) {
+        classifiers: &Classifiers,
+    ) -> Done {
         let Attempt {
             batch,
             index,
             bound,
         } = attempt;
         if let Err(failure) = &mut result {
-            self.shared.routes.classifiers.apply(failure);
+            classifiers.apply(failure);
         }
         match &result {
             Err(_) if ctx.cancellation() == Some(Cancelled::Stopping) => bound.gate.give_back(pass),
@@ -182,37 +264,32 @@ impl Executor {
                 (failure.cause, failure.verdict)
         {
             // A million entries are not to find out one by one that the service they need is away.
-            bound.gate.put_back(delay);
-            self.shared.signals.released();
+            bound.gate.released(delay);
+            self.signals.released();
         }
         let taken = self
             .commit_handle
             .take(batch, index, ctx, &bound.policy, result, started);
-        let Some(result) = taken else { return };
+        let Some(result) = taken else {
+            return Done::HandedOver;
+        };
         let verdict = match &result {
             Ok(()) => Verdict::Ack,
             Err(failure) => verdict::of_end(failure, ctx, &bound.policy),
         };
-        let owner = batch.slots[index as usize].finish();
-        report(&self.shared, batch, ctx, &verdict, owner, started);
+        let slot = &batch.slots[index as usize];
+        let owner = slot.finish();
+        self.reporter.handled(batch, ctx, &verdict, owner, started);
         match verdict {
             Verdict::Ack => {
-                batch.slots[index as usize].succeeded(recent_acks::mark(ctx.envelope()));
-                acks.push(index);
+                slot.succeeded(recent_acks::mark(ctx.envelope()));
+                Done::Succeeded
             }
-            verdict => self.settle(
-                batch,
-                index,
-                verdict,
-                Body::Event(ctx.clone()),
-                ctx.attempt(),
-            ),
+            verdict => {
+                let body = Body::Event(ctx.clone());
+                self.settle(batch, index, verdict, body, ctx.attempt());
+                Done::HandedOver
+            }
         }
-    }
-
-    fn observe_start(&self, ctx: &Context) -> Option<Instant> {
-        let observer = self.shared.observer.as_ref()?;
-        observer.started(ctx);
-        Some(Instant::now())
     }
 }

@@ -5,11 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::outcome::Body;
-use super::outcome::Committing;
-use super::outcome::Settlement;
-use super::outcome::Who;
-use super::report::{ended, report, settled};
+use super::outcome::{Body, Committing, Outcomes, Settlement, Who};
+use super::report::Reporter;
+use super::routes::Routes;
 use super::verdict;
 use crate::config::HandlerPolicy;
 use crate::context::Ask;
@@ -18,28 +16,30 @@ use crate::failure::Failure;
 use crate::outbox::{Deferred, End, Known};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
-use crate::worker::state::shared::Shared;
 
-/// The executor's way to the committer.
+/// The way to the committer of those who make attempts.
 pub(crate) struct CommitHandle {
-    shared: Arc<Shared>,
+    routes: Arc<Routes>,
+    reporter: Arc<Reporter>,
+    outcomes: Outcomes,
     jobs: mpsc::UnboundedSender<Committing>,
-    settle: mpsc::UnboundedSender<Settlement>,
     /// While it is there handlers can ask.
     _asks: mpsc::UnboundedSender<Ask>,
 }
 
 impl CommitHandle {
     pub fn new(
-        shared: Arc<Shared>,
+        routes: Arc<Routes>,
+        reporter: Arc<Reporter>,
+        outcomes: Outcomes,
         jobs: mpsc::UnboundedSender<Committing>,
         asks: mpsc::UnboundedSender<Ask>,
-        settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         CommitHandle {
-            shared,
+            routes,
+            reporter,
+            outcomes,
             jobs,
-            settle,
             _asks: asks,
         }
     }
@@ -97,7 +97,7 @@ impl CommitHandle {
                     );
                 }
                 let is_ours = matches!(end, End::Settled);
-                ended(&self.shared, batch, index, ctx, is_ours, started);
+                self.reporter.ended(batch, index, ctx, is_ours, started);
                 None
             }
             (End::Waits, _) => {
@@ -107,7 +107,7 @@ impl CommitHandle {
         }
     }
 
-    /// What is to become of a handler that was dropped: answers it where no commit decides.
+    /// What is to become of a handler that was dropped: returns it if no commit decides.
     pub fn unless_committed(
         &self,
         settlement: Settlement,
@@ -121,23 +121,23 @@ impl CommitHandle {
         let mut settlement = Some(settlement);
         let end = outbox.end(|| {
             let settlement = settlement.take().expect("it is there once");
-            let (shared, settle) = (self.shared.clone(), self.settle.clone());
+            let (reporter, outcomes) = (self.reporter.clone(), self.outcomes.clone());
             let (batch, ctx) = (settlement.batch.clone(), ctx.clone());
             Box::new(move |known| {
                 if let Known::Refused(_) = known {
-                    let (verdict, owner) =
-                        (&settlement.verdict, batch.slots[index as usize].owner());
-                    settled(&shared, &batch, &ctx, verdict, owner, Some(started));
-                    let _ = settle.send(settlement);
+                    let owner = batch.slots[index as usize].owner();
+                    reporter.settled(&batch, &ctx, &settlement.verdict, owner, Some(started));
+                    outcomes.settle(settlement);
                 } else {
                     let is_ours = matches!(known, Known::Settled);
-                    ended(&shared, &batch, index, &ctx, is_ours, Some(started));
+                    reporter.ended(&batch, index, &ctx, is_ours, Some(started));
                 }
             })
         });
         if let End::Settled | End::Lost = end {
             let is_ours = matches!(end, End::Settled);
-            ended(&self.shared, &batch, index, ctx, is_ours, Some(started));
+            self.reporter
+                .ended(&batch, index, ctx, is_ours, Some(started));
             return None;
         }
         settlement
@@ -152,19 +152,19 @@ impl CommitHandle {
         result: Result<(), Failure>,
         started: Option<Instant>,
     ) -> Deferred {
-        let (shared, settle) = (self.shared.clone(), self.settle.clone());
-        let (batch, ctx) = (batch.clone(), ctx.clone());
+        let (reporter, outcomes) = (self.reporter.clone(), self.outcomes.clone());
+        let (routes, batch, ctx) = (self.routes.clone(), batch.clone(), ctx.clone());
         Box::new(move |known| {
             let Known::Refused(refused) = known else {
                 let is_ours = matches!(known, Known::Settled);
-                return ended(&shared, &batch, index, &ctx, is_ours, started);
+                return reporter.ended(&batch, index, &ctx, is_ours, started);
             };
             let failure = result.err().unwrap_or_else(|| Failure::retry(refused));
-            let verdict = verdict::of_end(&failure, &ctx, shared.routes.policy(&ctx));
+            let verdict = verdict::of_end(&failure, &ctx, routes.policy(&ctx));
             let owner = batch.slots[index as usize].owner();
-            report(&shared, &batch, &ctx, &verdict, owner, started);
+            reporter.handled(&batch, &ctx, &verdict, owner, started);
             let attempt = ctx.attempt();
-            let _ = settle.send(Settlement {
+            outcomes.settle(Settlement {
                 batch,
                 index,
                 verdict,

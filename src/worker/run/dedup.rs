@@ -1,30 +1,23 @@
-//! The doorman: where handlers deduplicate it stands between the fetcher and the executor. It asks Redis of all entries
-//! that have come meanwhile at once whether their events are done, or with another entry. What is done is acknowledged
-//! without running; what another copy is being handled of is given back for a while.
+//! The deduplicator: where handlers deduplicate it stands between the fetcher and the executor. It has asked of all
+//! entries that have come meanwhile at once whether their events are done, or with another entry. What is done is acknowledged
+//! without running; what another copy is being handled of is released for a while.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::mpsc;
+use std::time::Duration;
 
 use super::dedup_windows::Windows;
 use super::dispatch::{Arrivals, Dispatcher};
-use super::outcome::Acks;
-use super::outcome::Body;
-use super::outcome::Settlement;
-use super::report::unstarted;
+use super::outcome::{Body, Outcomes, Settlement};
+use super::report::Reporter;
+use super::routes::Routes;
 use super::verdict::Verdict;
-use super::work::Item;
-use super::work::RUN;
-use super::work::Run;
+use super::work::{Item, RUN, Run};
 use crate::identity::{self, Identity};
-use crate::reconnect::sleep_until;
-use crate::reconnect::{Complaint, Pause};
-use crate::stream::{Claim, Claimed, Trouble};
-use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::stream::{Claim, Claimed};
 use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -34,20 +27,29 @@ const RUNS: usize = 64;
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// Lets entries in.
-pub(crate) struct Deduplicator {
-    shared: Arc<Shared>,
+pub(crate) struct Deduplicator<C> {
+    copies: C,
     windows: Arc<Windows>,
+    routes: Arc<Routes>,
+    signals: Arc<Signals>,
     to_executor: Dispatcher,
-    acks: mpsc::UnboundedSender<Acks>,
-    settle: mpsc::UnboundedSender<Settlement>,
-    complaint: Complaint,
-    pause: Pause,
-    refusals: Refusals,
+    outcomes: Outcomes,
+    reporter: Arc<Reporter>,
+}
+
+/// Who is asked which entries are copies of others.
+pub(crate) trait Copies: Send {
+    /// Asks until there is an answer, about entries of one stream. Returns nothing if the worker stops before.
+    fn ask(
+        &mut self,
+        source: &Source,
+        claims: &[Claim<'_>],
+    ) -> impl Future<Output = Option<Vec<Answer>>> + Send;
 }
 
 /// What is known of one.
 #[derive(Clone)]
-enum Answer {
+pub(crate) enum Answer {
     Is(Claimed),
     /// It can't be known, for so long.
     Refused(Duration),
@@ -61,23 +63,24 @@ struct Asked {
     lasts: Duration,
 }
 
-impl Deduplicator {
+impl<C: Copies> Deduplicator<C> {
     pub fn new(
-        shared: Arc<Shared>,
+        copies: C,
         windows: Arc<Windows>,
+        routes: Arc<Routes>,
+        signals: Arc<Signals>,
         to_executor: Dispatcher,
-        acks: mpsc::UnboundedSender<Acks>,
-        settle: mpsc::UnboundedSender<Settlement>,
+        outcomes: Outcomes,
+        reporter: Arc<Reporter>,
     ) -> Self {
         Deduplicator {
-            shared,
+            copies,
             windows,
+            routes,
+            signals,
             to_executor,
-            acks,
-            settle,
-            complaint: Complaint::default(),
-            pause: Pause::new(),
-            refusals: Refusals::default(),
+            outcomes,
+            reporter,
         }
     }
 
@@ -147,63 +150,17 @@ impl Deduplicator {
         self.to_executor.send(batch, items.into_iter());
     }
 
-    /// Asks until there is an answer. A worker that stops lets all in: it gives back what has not started.
+    /// A worker that stops lets in what it has no answer for: it releases what has not started.
     async fn ask(&mut self, asked: Vec<Asked>) {
-        let signals = self.shared.signals.clone();
-        let lots = by_source(&asked, |asked| &asked.batch.source);
         let mut answers: Vec<Option<Answer>> = vec![None; asked.len()];
-        for (source, places) in lots {
+        for (source, places) in by_source(&asked, |asked| &asked.batch.source) {
             let claims: Vec<Claim> = places.iter().map(|at| asked[*at].claim()).collect();
-            let stream = &source.keys.stream;
-            let answered = loop {
-                if let Some(wait) = self.refusals.wait(Chore::Claim, stream) {
-                    break Some(vec![Answer::Refused(wait); claims.len()]);
-                }
-                let answer = tokio::select! {
-                    biased;
-                    () = signals.stopped() => break None,
-                    answer = self.claim(&source, &claims) => answer,
-                };
-                let answer = match answer {
-                    // It concerns the server, and no entry has to go back for it.
-                    Err(trouble @ (Trouble::Elsewhere(_) | Trouble::Wait(_))) => Err(trouble),
-                    answer => self.refusals.heard(Chore::Claim, stream, answer),
-                };
-                match answer {
-                    Ok(Some(answers)) => break Some(answers.into_iter().map(Answer::Is).collect()),
-                    // The others that come here have nothing to do with it.
-                    Ok(None) => {}
-                    Err(trouble) => {
-                        if matches!(trouble, Trouble::NoGroup(_)) {
-                            self.shared.signals.rejoin();
-                        }
-                        self.complaint.warn(trouble.error().to_string());
-                        let later = Instant::now() + self.pause.next();
-                        tokio::select! {
-                            () = sleep_until(Some(later)) => {}
-                            () = signals.stopped() => break None,
-                        }
-                    }
-                }
-            };
+            let answered = self.copies.ask(&source, &claims).await;
             for (at, answer) in places.into_iter().zip(answered.unwrap_or_default()) {
                 answers[at] = Some(answer);
             }
         }
-        self.pause.reset();
         self.answered(asked, answers);
-    }
-
-    async fn claim(&self, source: &Source, claims: &[Claim<'_>]) -> Result<Vec<Claimed>, Trouble> {
-        let link = self.shared.links.settle_link().await;
-        let mut link = link.map_err(Trouble::Broken)?;
-        let claimed = link
-            .claim(&source.keys, &source.surroundings.group, claims)
-            .await;
-        if claimed.as_ref().is_err_and(Trouble::ends_the_link) {
-            self.shared.links.settle_link_broke(&link).await;
-        }
-        claimed
     }
 
     /// Does with each what its answer says. What comes from one batch is let in together, in its order.
@@ -215,12 +172,12 @@ impl Deduplicator {
                 Some(Answer::Is(Claimed::DoneDiffers)) => self.is_done(&batch, item, true),
                 Some(Answer::Is(Claimed::Wait)) => {
                     let age = item.past.as_ref().map_or(Duration::ZERO, |past| past.age);
-                    let why = "given back while another copy of its event is handled";
+                    let why = "released while another copy of its event is handled";
                     self.waits(&batch, item, age.clamp(WAIT.0, WAIT.1), why);
                 }
                 Some(Answer::Refused(wait)) => {
-                    self.hold_back(&item, wait);
-                    let why = "held back: the server refuses to look for copies of its event (the log says why)";
+                    self.released(&item, wait);
+                    let why = "released: the server refuses to look for copies of its event (the log says why)";
                     self.waits(&batch, item, wait, why);
                 }
                 Some(Answer::Is(Claimed::Run)) | None => match &mut lot {
@@ -261,21 +218,17 @@ impl Deduplicator {
         let slot = &batch.slots[item.index as usize];
         let owner = slot.finish();
         batch.source.arrived();
-        let body = Body::Raw(item.entry);
-        unstarted(&self.shared, batch, &body, &Verdict::Ack, owner);
-        self.shared.inflight.succeed(1);
-        let _ = self.acks.send(Acks {
-            batch: batch.clone(),
-            slots: vec![item.index],
-        });
+        let (index, body) = (item.index, Body::Raw(item.entry));
+        self.reporter.unstarted(batch, &body, &Verdict::Ack, owner);
+        self.outcomes.acknowledge(batch, vec![index]);
     }
 
-    /// It is one of those that its handler's limits hold back, of which there are only so many at a time.
-    fn hold_back(&self, item: &Item, wait: Duration) {
+    /// It is one of those that are released because of its handler's limits, of which there are only so many at a time.
+    fn released(&self, item: &Item, wait: Duration) {
         let event_type = item.entry.fields.value("type").unwrap_or_default();
-        if let Some(bound) = self.shared.routes.find(event_type) {
-            bound.gate.put_back(wait);
-            self.shared.signals.released();
+        if let Some(bound) = self.routes.find(event_type) {
+            bound.gate.released(wait);
+            self.signals.released();
         }
     }
 
@@ -285,19 +238,19 @@ impl Deduplicator {
         let slot = &batch.slots[item.index as usize];
         let owner = slot.finish();
         batch.source.arrived();
-        let given_back = record.map_or(0, |record| record.given_back);
-        let verdict = Verdict::give_back(delay, why);
+        let released = record.map_or(0, |record| record.released);
+        let verdict = Verdict::release(delay, why);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tell!(debug, About::raw(&item.entry, &batch.source), "{why}");
         }
         let body = Body::Raw(item.entry);
-        unstarted(&self.shared, batch, &body, &verdict, owner);
-        let _ = self.settle.send(Settlement {
+        self.reporter.unstarted(batch, &body, &verdict, owner);
+        self.outcomes.settle(Settlement {
             batch: batch.clone(),
             index: item.index,
             verdict,
             body,
-            attempt: slot.count.saturating_sub(given_back).max(1),
+            attempt: slot.count.saturating_sub(released).max(1),
         });
     }
 }

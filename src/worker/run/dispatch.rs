@@ -6,17 +6,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::queue::{Receiver, Sender, queue};
-use super::work::Item;
-use super::work::RUN;
-use super::work::Run;
+use super::work::{Item, RUN, Run};
 use crate::worker::state::inflight::Batch;
-use crate::worker::state::shared::Shared;
+use crate::worker::state::inline::Inline;
 
 /// Hands entries on, in runs.
 pub(crate) struct Dispatcher {
     lanes: Sender<Run>,
     quarantine: mpsc::UnboundedSender<Run>,
-    inline: Option<(Sender<Run>, Arc<Shared>)>,
+    inline: Option<(Sender<Run>, Arc<Inline>)>,
 }
 
 /// Where runs arrive. Nothing bounds how many.
@@ -27,9 +25,9 @@ pub(crate) struct Arrivals {
 
 impl Dispatcher {
     /// To whoever looks at all entries first.
-    pub fn to_doorman() -> (Self, Arrivals) {
+    pub fn to_deduplicator() -> (Self, Arrivals) {
         let (lanes, at_lanes) = queue();
-        let (quarantine, at_ward) = mpsc::unbounded_channel();
+        let (quarantine, at_quarantine) = mpsc::unbounded_channel();
         let dispatcher = Dispatcher {
             lanes,
             quarantine,
@@ -37,16 +35,16 @@ impl Dispatcher {
         };
         let arrivals = Arrivals {
             lanes: at_lanes,
-            quarantine: at_ward,
+            quarantine: at_quarantine,
         };
         (dispatcher, arrivals)
     }
 
     /// To the executor: its lanes and its quarantine, or, what comes out at the last, where they were read.
-    pub fn to_executor(shared: Arc<Shared>) -> (Self, Arrivals, Receiver<Run>) {
-        let (mut dispatcher, arrivals) = Self::to_doorman();
-        let (inline, runs) = queue();
-        dispatcher.inline = Some((inline, shared));
+    pub fn to_executor(inline: Arc<Inline>) -> (Self, Arrivals, Receiver<Run>) {
+        let (mut dispatcher, arrivals) = Self::to_deduplicator();
+        let (here, runs) = queue();
+        dispatcher.inline = Some((here, inline));
         (dispatcher, arrivals, runs)
     }
 
@@ -65,7 +63,7 @@ impl Dispatcher {
     /// Hands on entries of a batch.
     pub fn send(&self, batch: &Arc<Batch>, mut items: impl ExactSizeIterator<Item = Item>) {
         let inline = self.inline.as_ref();
-        let here = inline.filter(|(_, shared)| !batch.alone && shared.inline.admits(items.len()));
+        let here = inline.filter(|(_, inline)| !batch.alone && inline.admits(items.len()));
         // What comes first goes one by one: whichever lane has the next free slot takes the next.
         let length = if batch.first { 1 } else { RUN };
         while items.len() > 0 {
@@ -78,8 +76,8 @@ impl Dispatcher {
                 (Some((here, _)), _) => here.send(run),
                 (None, true) => drop(self.quarantine.send(run)),
                 (None, false) => {
-                    if let Some((_, shared)) = inline {
-                        shared.inline.left();
+                    if let Some((_, inline)) = inline {
+                        inline.left();
                     }
                     if batch.first {
                         self.lanes.send_first(run);

@@ -1,16 +1,16 @@
-//! What has become of an entry, on its way to those who carry it out.
+//! What has become of an entry, and the ways out to those who carry it out in Redis.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::verdict::Verdict;
 use crate::context::Context;
 use crate::effects::{CommitError, Committed};
 use crate::event::Entry;
 use crate::outbox::Items;
-use crate::worker::state::inflight::Batch;
+use crate::worker::state::inflight::{Batch, Inflight};
 
 /// Entries of one batch that have succeeded.
 pub(crate) struct Acks {
@@ -18,7 +18,7 @@ pub(crate) struct Acks {
     pub slots: Vec<u32>,
 }
 
-/// What has become of an entry, on its way to Redis.
+/// What has become of an entry that has not succeeded.
 pub(crate) struct Settlement {
     pub batch: Arc<Batch>,
     pub index: u32,
@@ -48,4 +48,49 @@ pub(crate) enum Who {
     Returned(Option<Instant>),
     /// A handler that waits for it.
     Asked(oneshot::Sender<Result<Committed, CommitError>>),
+}
+
+/// The ways out. Who carries out ends once all of these are gone; if that has ended before, the worker ends with an
+/// error, and what is sent goes nowhere.
+#[derive(Clone)]
+pub(crate) struct Outcomes {
+    inflight: Arc<Inflight>,
+    acks: mpsc::UnboundedSender<Acks>,
+    settlements: mpsc::UnboundedSender<Settlement>,
+}
+
+impl Outcomes {
+    pub fn new(
+        inflight: Arc<Inflight>,
+        acks: mpsc::UnboundedSender<Acks>,
+        settlements: mpsc::UnboundedSender<Settlement>,
+    ) -> Self {
+        Outcomes {
+            inflight,
+            acks,
+            settlements,
+        }
+    }
+
+    /// Entries of a batch have succeeded.
+    pub fn acknowledge(&self, batch: &Arc<Batch>, slots: Vec<u32>) {
+        if !slots.is_empty() {
+            let batch = batch.clone();
+            self.send(self.succeeded(Acks { batch, slots }));
+        }
+    }
+
+    /// The same, to be [sent](Self::send) by somebody else.
+    pub fn succeeded(&self, acks: Acks) -> Acks {
+        self.inflight.succeed(acks.slots.len());
+        acks
+    }
+
+    pub fn send(&self, acks: Acks) {
+        let _ = self.acks.send(acks);
+    }
+
+    pub fn settle(&self, settlement: Settlement) {
+        let _ = self.settlements.send(settlement);
+    }
 }

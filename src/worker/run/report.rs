@@ -1,8 +1,10 @@
 //! Says what has become of an entry: in the log, and to the observer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::outcome::Body;
+use super::routes::Routes;
 use super::verdict::{Reason, Verdict};
 use crate::context::Context;
 use crate::duration;
@@ -10,80 +12,126 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
 use crate::worker::state::about::{About, tell};
-use crate::worker::state::inflight::{Batch, Owner};
-use crate::worker::state::shared::Shared;
+use crate::worker::state::inflight::{Batch, Inflight, Owner};
 
-/// Says what has become of an entry that was handled.
-#[inline]
-pub(crate) fn report(
-    shared: &Shared,
-    batch: &Batch,
-    ctx: &Context,
-    verdict: &Verdict,
-    owner: Owner,
-    started: Option<Instant>,
-) {
-    if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
-        log(
-            verdict,
-            owner,
-            &About::of(ctx, &batch.source),
-            ctx.attempt(),
-        );
-    }
-    settled(shared, batch, ctx, verdict, owner, started);
+/// Tells of entries.
+pub(crate) struct Reporter {
+    observer: Option<Arc<dyn Observer>>,
+    routes: Arc<Routes>,
+    inflight: Arc<Inflight>,
 }
 
-/// Tells the observer of a handler that is over.
-#[inline]
-pub(crate) fn settled(
-    shared: &Shared,
-    batch: &Batch,
-    ctx: &Context,
-    verdict: &Verdict,
-    owner: Owner,
-    started: Option<Instant>,
-) {
-    if let Some(observer) = &shared.observer {
-        let (outcome, error, reason, delay) = told(verdict);
-        let started = started.unwrap_or_else(Instant::now);
-        observer.settled(&Settled {
-            context: ctx,
-            outcome,
-            error,
-            reason,
-            delay,
-            lost: owner == Owner::Another,
-            queued: started.saturating_duration_since(batch.since),
-            ran: started.elapsed(),
-        });
-    }
-}
-
-/// Tells the observer of an entry that leaves without its handler having started.
-#[inline]
-pub(crate) fn unstarted(
-    shared: &Shared,
-    batch: &Batch,
-    body: &Body,
-    verdict: &Verdict,
-    owner: Owner,
-) {
-    let Some(observer) = &shared.observer else {
-        return;
-    };
-    let is_handled = |event_type: &[u8]| shared.routes.find(event_type).is_some();
-    match verdict {
-        Verdict::Ack => {
-            let of = fields(body).1.value("type");
-            let outcome = match of.is_some_and(is_handled) {
-                true => Outcome::Duplicate,
-                false => Outcome::Ignored,
-            };
-            let told = (outcome, None, None, None);
-            tell_observer(&**observer, batch, body, told, owner);
+impl Reporter {
+    pub fn new(
+        observer: Option<Arc<dyn Observer>>,
+        routes: Arc<Routes>,
+        inflight: Arc<Inflight>,
+    ) -> Self {
+        Reporter {
+            observer,
+            routes,
+            inflight,
         }
-        verdict => tell_unstarted(&**observer, batch, body, verdict, owner),
+    }
+
+    /// A handler starts. Returns when, if anybody watches.
+    #[inline]
+    pub fn started(&self, ctx: &Context) -> Option<Instant> {
+        let observer = self.observer.as_ref()?;
+        observer.started(ctx);
+        Some(Instant::now())
+    }
+
+    /// An entry was handled, and this becomes of it.
+    #[inline]
+    pub fn handled(
+        &self,
+        batch: &Batch,
+        ctx: &Context,
+        verdict: &Verdict,
+        owner: Owner,
+        started: Option<Instant>,
+    ) {
+        if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
+            log(
+                verdict,
+                owner,
+                &About::of(ctx, &batch.source),
+                ctx.attempt(),
+            );
+        }
+        self.settled(batch, ctx, verdict, owner, started);
+    }
+
+    /// Tells the observer of a handler that is over.
+    #[inline]
+    pub fn settled(
+        &self,
+        batch: &Batch,
+        ctx: &Context,
+        verdict: &Verdict,
+        owner: Owner,
+        started: Option<Instant>,
+    ) {
+        if let Some(observer) = &self.observer {
+            let (outcome, error, reason, delay) = told(verdict);
+            let started = started.unwrap_or_else(Instant::now);
+            observer.settled(&Settled {
+                context: ctx,
+                outcome,
+                error,
+                reason,
+                delay,
+                lost: owner == Owner::Another,
+                queued: started.saturating_duration_since(batch.since),
+                ran: started.elapsed(),
+            });
+        }
+    }
+
+    /// Tells the observer of an entry that leaves without its handler having started.
+    #[inline]
+    pub fn unstarted(&self, batch: &Batch, body: &Body, verdict: &Verdict, owner: Owner) {
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        match verdict {
+            Verdict::Ack => {
+                let of = fields(body).1.value("type");
+                let is_handled = of.is_some_and(|of| self.routes.find(of).is_some());
+                let outcome = match is_handled {
+                    true => Outcome::Duplicate,
+                    false => Outcome::Ignored,
+                };
+                let told = (outcome, None, None, None);
+                tell_observer(&**observer, batch, body, told, owner);
+            }
+            verdict => tell_unstarted(&**observer, batch, body, verdict, owner),
+        }
+    }
+
+    /// The handler of an entry that is settled, or another's, has ended.
+    pub fn ended(
+        &self,
+        batch: &Batch,
+        index: u32,
+        ctx: &Context,
+        is_ours: bool,
+        started: Option<Instant>,
+    ) {
+        let slot = &batch.slots[index as usize];
+        slot.finish();
+        if !is_ours {
+            tell!(
+                warn,
+                About::of(ctx, &batch.source),
+                attempt = ctx.attempt(),
+                "handled, but another worker has taken it over: nothing was committed here"
+            );
+        }
+        let owner = if is_ours { Owner::Us } else { Owner::Another };
+        self.handled(batch, ctx, &Verdict::Ack, owner, started);
+        self.inflight.settle(batch, [slot]);
     }
 }
 
@@ -138,30 +186,6 @@ fn told(verdict: &Verdict) -> Told<'_> {
     }
 }
 
-/// The handler of an entry that is settled, or another's, has ended.
-pub(crate) fn ended(
-    shared: &Shared,
-    batch: &Batch,
-    index: u32,
-    ctx: &Context,
-    is_ours: bool,
-    started: Option<Instant>,
-) {
-    let slot = &batch.slots[index as usize];
-    slot.finish();
-    if !is_ours {
-        tell!(
-            warn,
-            About::of(ctx, &batch.source),
-            attempt = ctx.attempt(),
-            "handled, but another worker has taken it over: nothing was committed here"
-        );
-    }
-    let owner = if is_ours { Owner::Us } else { Owner::Another };
-    report(shared, batch, ctx, &Verdict::Ack, owner, started);
-    shared.inflight.settle(batch, [slot]);
-}
-
 /// Says what became of an entry; of a success only to those who listen closely.
 pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u32) {
     match verdict {
@@ -180,10 +204,10 @@ pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u
         }
         Verdict::Release { delay, error } => {
             let delay = duration::rounded(*delay);
-            tell!(info, about, attempt, %delay, "given back: {error}");
+            tell!(info, about, attempt, %delay, "released: {error}");
         }
         Verdict::Wait { error, .. } => {
-            tell!(info, about, attempt, "given back: {error}");
+            tell!(info, about, attempt, "released: {error}");
         }
         Verdict::Bury { reason, error } => {
             let reason = reason.as_str();

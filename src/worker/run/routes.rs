@@ -156,8 +156,8 @@ impl Routes {
             None => (None, Duration::ZERO),
         };
         let died = record.as_ref().and_then(|record| record.died);
-        let given_back = record.as_ref().map_or(0, |record| record.given_back);
-        let attempt = slot.count.saturating_sub(given_back).max(1);
+        let released = record.as_ref().map_or(0, |record| record.released);
+        let attempt = slot.count.saturating_sub(released).max(1);
         if let Some((reason, error)) =
             record.and_then(|record| Some((record.doomed?, record.error)))
         {

@@ -20,17 +20,17 @@ pub(crate) enum Verdict {
     Ack,
     /// It failed and is tried again after `delay`.
     Retry { delay: Duration, error: String },
-    /// It is given back, to be taken after `delay`; no attempt is used up.
+    /// It is released, to be taken after `delay`; no attempt is used up.
     Release { delay: Duration, error: String },
-    /// It is given back for a worker that can handle it; if none has taken it after `delay` it comes back.
+    /// It is released for a worker that can handle it; if none has taken it after `delay` it comes back.
     Wait { delay: Duration, error: String },
     /// It goes to the dead letters.
     Bury { reason: Reason, error: String },
 }
 
 impl Verdict {
-    /// It is given back, to be taken after `delay`, for this reason.
-    pub fn give_back(delay: Duration, why: impl Into<String>) -> Self {
+    /// It is released, to be taken after `delay`, for this reason.
+    pub fn release(delay: Duration, why: impl Into<String>) -> Self {
         Verdict::Release {
             delay,
             error: why.into(),
@@ -81,7 +81,7 @@ pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -
     if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() && may_run_again {
         return Verdict::Release {
             delay: Duration::ZERO,
-            error: "given back by a handler that was told to stop".to_owned(),
+            error: "its handler was told to stop".to_owned(),
         };
     }
     of_failure(failure, ctx.attempt(), policy, fastrand::f64())
@@ -92,7 +92,7 @@ pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -
 pub(crate) fn of_cut_off(attempt: u32, policy: &HandlerPolicy) -> Verdict {
     let error = "cut off when the worker's drain time was over".to_owned();
     match policy.on_crash {
-        OnCrash::RunAgain => Verdict::give_back(Duration::ZERO, error),
+        OnCrash::RunAgain => Verdict::release(Duration::ZERO, error),
         OnCrash::Bury if attempt >= policy.max_attempts => Verdict::Bury {
             reason: Reason::Crashed,
             error,
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_run_again_is_not_given_back_by_a_worker_that_stops() {
+    fn what_must_not_run_again_is_not_released_by_a_worker_that_stops() {
         let mut policy = Settings::default().policy("order.created");
         policy.max_attempts = 2;
         assert!(matches!(of_cut_off(2, &policy), Verdict::Release { .. }));

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
-use crate::stream::{Connector, Greeting, Link, Reader, ServerIdentity};
+use futures_util::TryFutureExt;
+
+use crate::error;
+use crate::reconnect::connected;
+use crate::stream::{Connector, Greeting, Link, Reader, ServerIdentity, Trouble};
 use crate::sync::lock;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
@@ -56,7 +59,7 @@ impl Links {
     }
 
     /// A connection for one part of the worker.
-    pub async fn connect(&self, part: &str, response_timeout: Duration) -> Result<Link> {
+    pub async fn connect(&self, part: &str, response_timeout: Duration) -> error::Result<Link> {
         let name = format!("streamhand:{}:{part}", self.identity.group);
         let link = self.connector.connect(&name, response_timeout).await?;
         self.greeted(&link.greeting);
@@ -64,7 +67,7 @@ impl Links {
     }
 
     /// The connection that new entries are read on.
-    pub async fn connect_reader(&self) -> Result<Reader> {
+    pub async fn connect_reader(&self) -> error::Result<Reader> {
         let name = format!("streamhand:{}:read", self.identity.group);
         let patience = (self.identity.lease / 3).clamp(READ_ANSWER.0, READ_ANSWER.1);
         let reader = self.connector.reader(&name, patience).await?;
@@ -73,7 +76,7 @@ impl Links {
     }
 
     /// The connection that entries are settled on.
-    pub async fn settle_link(&self) -> Result<Link> {
+    pub async fn settle_link(&self) -> error::Result<Link> {
         let mut known = self.settle.lock().await;
         match &*known {
             Some(link) if !link.is_over() => Ok(link.clone()),
@@ -112,5 +115,41 @@ impl Links {
             self.signals.renew_soon();
         }
         server.met = Some(greeting.server.clone());
+    }
+}
+
+/// The connection of one part: made when it is needed, and gone once it is of no more use.
+pub(crate) struct KeptLink {
+    links: Arc<Links>,
+    part: &'static str,
+    answer: Duration,
+    link: Option<Link>,
+}
+
+impl KeptLink {
+    /// An answer on it may take as long as `answer`.
+    pub fn new(links: Arc<Links>, part: &'static str, answer: Duration) -> Self {
+        KeptLink {
+            links,
+            part,
+            answer,
+            link: None,
+        }
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// The connection, made if there is none.
+    pub async fn get(&mut self) -> Result<&mut Link, Trouble> {
+        self.link.take_if(|link| link.is_over());
+        let connecting = self.links.connect(self.part, self.answer);
+        connected(&mut self.link, connecting.map_err(Trouble::Broken)).await
+    }
+
+    /// It is of no more use.
+    pub fn broke(&mut self) {
+        self.link = None;
     }
 }

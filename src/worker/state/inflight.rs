@@ -42,6 +42,8 @@ pub(crate) const ENOUGH_TO_ACK: usize = 256;
 /// Everything this worker holds.
 pub(crate) struct Inflight {
     batches: Mutex<Vec<Arc<Batch>>>,
+    /// Of the next batch.
+    next_serial: AtomicU64,
     entries: AtomicUsize,
     /// Those of them that have succeeded and wait to be acknowledged.
     succeeded: AtomicUsize,
@@ -75,6 +77,8 @@ pub(crate) enum Coming {
 
 /// Entries that came in one reply and have one lease.
 pub(crate) struct Batch {
+    /// By which it is found again: no other batch of this worker has it.
+    serial: u64,
     pub source: Arc<Source>,
     /// They were reclaimed under this worker's consumer for entries that may kill their worker.
     pub alone: bool,
@@ -247,8 +251,10 @@ impl Batch {
 
     /// Where an entry of it is found again: see [`Inflight::at`].
     pub fn place(&self, index: u32) -> Place {
-        let batch = std::ptr::from_ref(self) as usize;
-        Place { batch, index }
+        Place {
+            batch: self.serial,
+            index,
+        }
     }
 
     /// Should an entry of it be pending with nobody: whether nobody else can have had it since it was ours. What has
@@ -309,6 +315,7 @@ impl Inflight {
     pub fn new(quarantine: Arc<Quarantine>, signals: Arc<Signals>) -> Self {
         Inflight {
             batches: Mutex::new(Vec::new()),
+            next_serial: AtomicU64::new(1),
             entries: AtomicUsize::new(0),
             succeeded: AtomicUsize::new(0),
             stuck: AtomicUsize::new(0),
@@ -340,6 +347,7 @@ impl Inflight {
         );
         let until = since.saturating_duration_since(self.epoch) + lease;
         let batch = Arc::new(Batch {
+            serial: self.next_serial.fetch_add(1, Ordering::Relaxed),
             source: source.clone(),
             alone: coming == Coming::Alone,
             first: coming == Coming::First,
@@ -363,11 +371,11 @@ impl Inflight {
         batches.clone()
     }
 
-    /// The batch at a place, as long as something of it is not settled: nothing else can be at its address until then.
+    /// The batch of a place, as long as something of it is not settled.
     pub fn at(&self, place: Place) -> Option<Arc<Batch>> {
         let batches = lock(&self.batches);
-        let at = |batch: &&Arc<Batch>| Arc::as_ptr(batch) as usize == place.batch;
-        batches.iter().find(at).cloned()
+        let mut batches = batches.iter();
+        batches.find(|batch| batch.serial == place.batch).cloned()
     }
 
     /// Redis has settled these entries, or they are no longer ours to settle.

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::worker::watchdog::LOOK;
-
 /// Most entries that wait at once to be handled on the thread that read them.
 const FEW: usize = 8;
 /// Handlers that took longer than this were not quick: nothing is handled there for so many times as long as they took,
@@ -23,6 +21,8 @@ pub(crate) struct Inline {
     /// Runs that are with lanes, or on their way to them.
     elsewhere: AtomicUsize,
     handled: AtomicU64,
+    /// After so long it is noticed that a handler takes long.
+    noticed: Duration,
     /// Nothing is handled there before, in ns since it began.
     not_before: AtomicU64,
 }
@@ -31,8 +31,10 @@ pub(crate) struct Inline {
 pub(crate) struct Opened<'a>(&'a Inline);
 
 impl Inline {
-    pub fn new() -> Self {
+    /// A handler that takes long is noticed after `noticed`.
+    pub fn new(noticed: Duration) -> Self {
         Inline {
+            noticed,
             began: Instant::now(),
             is_open: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -81,7 +83,7 @@ impl Inline {
     pub fn took(&self, entries: usize, time: Duration) {
         self.waiting.fetch_sub(entries, Ordering::Relaxed);
         if time > QUICK {
-            let until = self.began.elapsed() + time.min(2 * LOOK) * REST;
+            let until = self.began.elapsed() + time.min(self.noticed) * REST;
             self.not_before
                 .store(until.as_nanos() as u64, Ordering::Relaxed);
         }
@@ -118,9 +120,11 @@ pub(crate) async fn handle_now() {
 mod tests {
     use super::*;
 
+    const NOTICED: Duration = Duration::from_millis(40);
+
     #[test]
     fn few_are_admitted_while_lanes_have_nothing_and_handlers_are_quick() {
-        let inline = Inline::new();
+        let inline = Inline::new(NOTICED);
         assert!(!inline.admits(1), "nobody is there");
         let opened = inline.open();
         assert!(!inline.admits(FEW + 1));

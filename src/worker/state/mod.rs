@@ -11,7 +11,6 @@ pub(super) mod pauses;
 pub(super) mod precedence;
 pub(super) mod quarantine;
 pub(super) mod recent_acks;
-pub(super) mod shared;
 pub(super) mod signals;
 pub(super) mod slots;
 pub(super) mod source;

@@ -196,9 +196,9 @@ impl DueRetries {
         let is_paused = paused.iter().any(|what| what == "stream");
         if let Some(news) = source.pauses.learn(is_paused, handlers) {
             tracing::info!(stream = source.surroundings.stream, "{news}");
-            // What was put back because of a pause comes back when that ends.
+            // What was released because of a pause comes back when that ends.
             for bound in self.routes.all() {
-                bound.gate.forget_put_back();
+                bound.gate.forget_released();
             }
             self.signals.replan();
         }

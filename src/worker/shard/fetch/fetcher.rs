@@ -11,8 +11,8 @@ use crate::stream::{Link, Reader, Trouble};
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::shard::links::Links;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::precedence::Precedence;
-use crate::worker::state::shared::Shared;
 use crate::worker::state::signals::Signals;
 
 /// How long anything but a read may take.
@@ -39,19 +39,15 @@ struct Lines {
 }
 
 impl Fetcher {
-    pub fn new(
-        shared: &Shared,
-        runs: Dispatcher,
-        settle: mpsc::UnboundedSender<Settlement>,
-    ) -> Self {
+    pub fn new(shard: &Shard, runs: Dispatcher, settle: mpsc::UnboundedSender<Settlement>) -> Self {
         Fetcher {
-            signals: shared.signals.clone(),
-            precedence: shared.precedence.clone(),
-            links: shared.links.clone(),
+            signals: shard.signals.clone(),
+            precedence: shard.precedence.clone(),
+            links: shard.links.clone(),
             lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
-            rounds: Rounds::new(shared, runs, settle),
+            rounds: Rounds::new(shard, runs, settle),
         }
     }
 

@@ -117,7 +117,7 @@ impl Limits {
     }
 }
 
-/// Whether not all entries of these streams may come: a handler has a limit, entries were ever put back because of one,
+/// Whether not all entries of these streams may come: a handler has a limit, entries were ever released because of one,
 /// or something is paused.
 pub(crate) fn is_limited(routes: &Routes, holds_back: bool, sources: &[Arc<Source>]) -> bool {
     routes.is_limited() || holds_back || sources.iter().any(|source| source.pauses.any())

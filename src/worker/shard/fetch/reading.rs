@@ -24,7 +24,7 @@ use crate::worker::state::source::Source;
 
 /// The first and the longest wait between two attempts to wake a read.
 const RINGS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
-const NO_ROOM: &str = "given back: more came at once than there is room for";
+const NO_ROOM: &str = "released: more came at once than there is room for";
 
 /// What a reading goes by as long as it lasts.
 pub(crate) struct Terms<'a> {
@@ -260,7 +260,7 @@ impl<'a> Reading<'a> {
                 coming: Coming::InTurn,
                 since: answer.since,
                 entries: ids.into_iter().map(|id| (id, 1)).collect(),
-                verdict: Verdict::give_back(Duration::ZERO, NO_ROOM),
+                verdict: Verdict::release(Duration::ZERO, NO_ROOM),
                 attempt: 1,
             }
         });

@@ -34,11 +34,11 @@ use crate::stream::{Link, Reader, Trouble};
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::routes::Routes;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Coming, Inflight};
 use crate::worker::state::inline::handle_now;
 use crate::worker::state::precedence::Precedence;
-use crate::worker::state::shared::Shared;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
 
@@ -68,37 +68,33 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(
-        shared: &Shared,
-        runs: Dispatcher,
-        settle: mpsc::UnboundedSender<Settlement>,
-    ) -> Self {
-        let (slots, health) = (&shared.slots, &shared.health);
-        let identity = || shared.identity.clone();
-        let signals = || shared.signals.clone();
-        let sources = || shared.sources.clone();
-        let inflight = || shared.inflight.clone();
-        let routes = || shared.routes.clone();
+    pub fn new(shard: &Shard, runs: Dispatcher, settle: mpsc::UnboundedSender<Settlement>) -> Self {
+        let (slots, health) = (&shard.slots, &shard.health);
+        let identity = || shard.identity.clone();
+        let signals = || shard.signals.clone();
+        let sources = || shard.sources.clone();
+        let inflight = || shard.inflight.clone();
+        let routes = || shard.routes.clone();
         let takeover = Takeover::new(
             identity(),
             health.clone(),
-            shared.quarantine.clone(),
+            shard.quarantine.clone(),
             slots.clone(),
-            shared.least_attempts,
+            shard.least_attempts,
         );
-        let precedence = shared.precedence.clone();
-        let prefetch = Prefetch::new(shared.prefetch, inflight(), slots.clone(), precedence);
-        let observer = shared.observer.clone();
-        let inline = shared.inline.clone();
-        let clock = shared.clock.clone();
+        let precedence = shard.precedence.clone();
+        let prefetch = Prefetch::new(shard.prefetch, inflight(), slots.clone(), precedence);
+        let observer = shard.observer.clone();
+        let inline = shard.inline.clone();
+        let clock = shard.clock.clone();
         Rounds {
             identity: identity(),
             signals: signals(),
             sources: sources(),
             inflight: inflight(),
             routes: routes(),
-            precedence: shared.precedence.clone(),
-            joiner: Joiner::new(signals(), sources(), shared.breakers.clone()),
+            precedence: shard.precedence.clone(),
+            joiner: Joiner::new(signals(), sources(), shard.breakers.clone()),
             adopter: Adopter::new(identity(), signals(), sources(), inflight()),
             adopts: false,
             reclaimer: Reclaimer::new(identity(), sources(), health.clone(), takeover),

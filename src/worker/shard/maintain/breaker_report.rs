@@ -9,31 +9,34 @@ use std::time::{Duration, Instant};
 use crate::policy::{Circuit, State};
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
-use crate::stream::{BreakerNote, Link, Probing, Trouble};
-use crate::worker::state::shared::Shared;
+use crate::stream::{BreakerNote, Probing, Trouble};
+use crate::worker::shard::links::KeptLink;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Source;
 
 /// How often it is looked for what others tell, and asked for what another has.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long others wait for a worker that may send the probes and does not.
 const RIGHT: Duration = Duration::from_secs(5);
 
 /// Tells and hears of breakers until it is dropped. What can't be told is told later.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    shared.signals.joined().await;
-    let (mut bulletin, mut pause) = (BreakerReport::new(shared.clone()), Pause::new());
+pub(crate) async fn run(shard: Arc<Shard>) {
+    shard.signals.joined().await;
+    let (mut report, mut pause) = (BreakerReport::new(shard.clone()), Pause::new());
     let mut complaint = Complaint::default();
-    let news = shared.breakers.news().clone();
+    let news = shard.breakers.news().clone();
     loop {
         let notified = news.notify.notified();
-        match bulletin.turn().await {
+        match report.turn().await {
             Ok(has_changed) => {
                 if has_changed {
                     // What may be read depends on it.
-                    shared.signals.replan();
+                    shard.signals.replan();
                 }
                 pause.reset();
-                let next = bulletin.next_turn();
+                let next = report.next_turn();
                 tokio::select! {
                     () = notified => {}
                     () = sleep_until(next), if next.is_some() => {}
@@ -44,10 +47,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     complaint.warn(format!(
                         "{refused}; circuit breakers are each worker's own meanwhile"
                     ));
-                    bulletin.alone();
+                    report.alone();
                 }
                 tracing::debug!("{}", trouble.error());
-                bulletin.link = None;
+                report.link.broke();
                 tokio::time::sleep(pause.next()).await;
             }
         }
@@ -56,8 +59,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// What has been told and heard.
 struct BreakerReport {
-    shared: Arc<Shared>,
-    link: Option<Link>,
+    shard: Arc<Shard>,
+    link: KeptLink,
     notes: BTreeMap<String, BreakerNote>,
     /// How often each had opened and been closed when that was told last.
     told: HashMap<String, (u64, u64)>,
@@ -67,10 +70,10 @@ struct BreakerReport {
 }
 
 impl BreakerReport {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shard: Arc<Shard>) -> Self {
         BreakerReport {
-            shared,
-            link: None,
+            link: KeptLink::new(shard.links.clone(), "tell", ANSWER),
+            shard,
             notes: BTreeMap::new(),
             told: HashMap::new(),
             ask_at: HashMap::new(),
@@ -81,9 +84,9 @@ impl BreakerReport {
     /// Tells what has changed, asks for what is wanted, and looks at what others tell where it is time to.
     /// Answers whether something has changed here.
     async fn turn(&mut self) -> Result<bool, Trouble> {
-        let changed = self.shared.breakers.news().take();
+        let changed = self.shard.breakers.news().take();
         if let Err(trouble) = self.tell(&changed).await {
-            self.shared.breakers.news().put_back(changed);
+            self.shard.breakers.news().put_back(changed);
             return Err(trouble);
         }
         let of_group = self.of_group();
@@ -104,7 +107,7 @@ impl BreakerReport {
     }
 
     fn of_group(&self) -> Vec<Arc<Circuit>> {
-        let all = self.shared.breakers.all().into_iter();
+        let all = self.shard.breakers.all().into_iter();
         all.filter(|circuit| circuit.is_of_group()).collect()
     }
 
@@ -113,27 +116,27 @@ impl BreakerReport {
             return Ok(());
         }
         // Whoever reads the notes compares them with the server's clock.
-        let now_ms = self.link().await?.now_ms().await?;
+        let now_ms = self.link.get().await?.now_ms().await?;
         for circuit in changed {
             self.notes.remove(&circuit.key);
             let note = note(circuit, now_ms).map(|note| (circuit.key.clone(), note));
             self.notes.extend(note);
         }
         let notes: Vec<BreakerNote> = self.notes.values().cloned().collect();
-        let shared = self.shared.clone();
+        let shard = self.shard.clone();
         for circuit in changed {
             let now = (circuit.opened(), circuit.closed());
             let before = self.told.get(&circuit.key).copied().unwrap_or_default();
-            for source in told(&shared) {
+            for source in told(&shard) {
                 match circuit.state() {
                     // Opened here, and not because another one told so.
                     State::Open { until } if now.0 > before.0 => {
                         let left = until.saturating_duration_since(Instant::now());
-                        let link = self.link().await?;
+                        let link = self.link.get().await?;
                         link.open_breaker(&source.keys, &circuit.key, left).await?;
                     }
                     State::Closed if now.1 > before.1 => {
-                        let link = self.link().await?;
+                        let link = self.link.get().await?;
                         link.close_breaker(&source.keys, &circuit.key).await?;
                     }
                     _ => {}
@@ -141,9 +144,9 @@ impl BreakerReport {
             }
             self.told.insert(circuit.key.clone(), now);
         }
-        for source in told(&shared) {
-            let link = self.link().await?;
-            link.note_breakers(&source.keys, &shared.identity.name, &notes)
+        for source in told(&shard) {
+            let link = self.link.get().await?;
+            link.note_breakers(&source.keys, &shard.identity.name, &notes)
                 .await?;
         }
         Ok(())
@@ -156,12 +159,12 @@ impl BreakerReport {
         if !is_time || !circuit.wants_to_probe() {
             return Ok(false);
         }
-        let (shared, epoch) = (self.shared.clone(), circuit.epoch());
-        let Some(source) = first(shared.sources.named()) else {
+        let (shard, epoch) = (self.shard.clone(), circuit.epoch());
+        let Some(source) = first(shard.sources.named()) else {
             return Ok(false);
         };
-        let link = self.link().await?;
-        let asked = link.probe_breaker(&source.keys, &circuit.key, &shared.identity.name, RIGHT);
+        let link = self.link.get().await?;
+        let asked = link.probe_breaker(&source.keys, &circuit.key, &shard.identity.name, RIGHT);
         let answer = asked.await?;
         match answer {
             Probing::Granted(lasts) => circuit.grant(lasts),
@@ -175,11 +178,11 @@ impl BreakerReport {
 
     /// What others tell. What has changed here meanwhile is told first.
     async fn look(&mut self, of_group: &[Arc<Circuit>]) -> Result<(), Trouble> {
-        let shared = self.shared.clone();
+        let shard = self.shard.clone();
         let epochs: Vec<u64> = of_group.iter().map(|circuit| circuit.epoch()).collect();
         let mut open: HashMap<String, Duration> = HashMap::new();
-        for source in told(&shared) {
-            for (key, left) in self.link().await?.open_breakers(&source.keys).await? {
+        for source in told(&shard) {
+            for (key, left) in self.link.get().await?.open_breakers(&source.keys).await? {
                 let longest = open.entry(key).or_default();
                 *longest = left.max(*longest);
             }
@@ -200,21 +203,11 @@ impl BreakerReport {
             circuit.grant(circuit.open_for().max(RIGHT));
         }
     }
-
-    async fn link(&mut self) -> Result<&mut Link, Trouble> {
-        match &mut self.link {
-            Some(link) => Ok(link),
-            slot => {
-                let connecting = self.shared.links.connect("tell", Duration::from_secs(10));
-                Ok(slot.insert(connecting.await.map_err(Trouble::Broken)?))
-            }
-        }
-    }
 }
 
 /// The streams that it is told by: those whose group can be joined.
-fn told(shared: &Shared) -> impl Iterator<Item = &Arc<Source>> {
-    let all = shared.sources.named().iter();
+fn told(shard: &Shard) -> impl Iterator<Item = &Arc<Source>> {
+    let all = shard.sources.named().iter();
     all.filter(|source| !source.is_barred())
 }
 

@@ -9,10 +9,11 @@ use crate::event::EntryId;
 use crate::names::shown;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
+use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::about::About;
 use crate::worker::state::inflight::{Batch, Owner};
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// Most entries in one renewal.
@@ -20,8 +21,8 @@ const CHUNK: usize = 500;
 
 /// Renews leases.
 pub(crate) struct LeaseRenewer {
-    shared: Arc<Shared>,
-    link: Option<Link>,
+    shard: Arc<Shard>,
+    link: KeptLink,
     complaint: Complaint,
     unnoted: Complaint,
     gone: Complaint,
@@ -32,10 +33,14 @@ pub(crate) struct LeaseRenewer {
 }
 
 impl LeaseRenewer {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shard: Arc<Shard>) -> Self {
         LeaseRenewer {
-            shared,
-            link: None,
+            link: KeptLink::new(
+                shard.links.clone(),
+                "renew",
+                (shard.identity.lease / 2).max(Duration::from_millis(500)),
+            ),
+            shard,
             complaint: Complaint::default(),
             unnoted: Complaint::default(),
             gone: Complaint::default(),
@@ -47,14 +52,14 @@ impl LeaseRenewer {
 
     /// Renews until it is dropped.
     pub async fn run(mut self) {
-        self.shared.signals.joined().await;
+        self.shard.signals.joined().await;
         loop {
             let wait = match self.round().await {
                 Ok(all) => {
                     if self.complaint.clear() {
                         tracing::info!("leases are renewed again");
                     }
-                    let wait = self.shared.identity.lease / 3;
+                    let wait = self.shard.identity.lease / 3;
                     if all {
                         self.pause.reset();
                         wait
@@ -63,41 +68,32 @@ impl LeaseRenewer {
                     }
                 }
                 Err(trouble) => {
-                    self.shared.health.not_renewed();
+                    self.link.broke();
+                    self.shard.health.not_renewed();
                     if trouble.is_final() {
-                        return self.shared.signals.fail(trouble.into_error());
+                        return self.shard.signals.fail(trouble.into_error());
                     }
                     self.complaint.warn(trouble.error().to_string());
-                    self.pause.next().min(self.shared.identity.lease / 3)
+                    self.pause.next().min(self.shard.identity.lease / 3)
                 }
             };
             let soon = tokio::time::sleep(Duration::from_millis(20));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // Asked for by an entry that waits for it; but never in a spin.
-                () = async { self.shared.signals.renewal_wanted().await; soon.await } => {}
+                () = async { self.shard.signals.renewal_wanted().await; soon.await } => {}
             }
         }
     }
 
     /// One renewal of everything. Answers whether it was of all streams.
     async fn round(&mut self) -> Result<bool, Trouble> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => {
-                let timeout = (self.shared.identity.lease / 2).max(Duration::from_millis(500));
-                self.shared
-                    .links
-                    .connect("renew", timeout)
-                    .await
-                    .map_err(Trouble::Broken)?
-            }
-        };
+        let mut link = self.link.get().await?.clone();
         // Taken before anything is sent: the answers say nothing about what came later.
         let sent = Instant::now();
-        let batches = self.shared.inflight.snapshot();
+        let batches = self.shard.inflight.snapshot();
         let mut unrenewed = Vec::new();
-        for source in self.shared.sources.joined() {
+        for source in self.shard.sources.joined() {
             let stream = &source.keys.stream;
             if self.refusals.wait(Chore::Renew, stream).is_some() {
                 source.renewal_refused();
@@ -107,7 +103,7 @@ impl LeaseRenewer {
             let renewed = match self.renew_all(&mut link, &source, &batches).await {
                 // The group will be made again; the entries of other streams are renewed all the same.
                 Err(gone @ Trouble::NoGroup(_)) => {
-                    self.shared.signals.rejoin();
+                    self.shard.signals.rejoin();
                     self.gone.warn(gone.error().to_string());
                     None
                 }
@@ -120,20 +116,19 @@ impl LeaseRenewer {
                 unrenewed.push(source);
             }
         }
-        self.link = Some(link);
         let is_renewed = |batch: &Batch| {
             let mut of = unrenewed.iter();
             !of.any(|source| Arc::ptr_eq(source, &batch.source))
         };
         for batch in batches.iter().filter(|batch| is_renewed(batch)) {
-            batch.renew(sent, self.shared.identity.lease);
+            batch.renew(sent, self.shard.identity.lease);
         }
-        self.shared.inflight.renewed();
+        self.shard.inflight.renewed();
         // In time is: before the lease that the previous answer granted was over.
         let in_time = self
             .last
-            .is_some_and(|last| last.elapsed() < self.shared.identity.lease);
-        self.shared.health.renewed(sent, in_time);
+            .is_some_and(|last| last.elapsed() < self.shard.identity.lease);
+        self.shard.health.renewed(sent, in_time);
         self.last = Some(sent);
         Ok(unrenewed.is_empty())
     }
@@ -158,7 +153,7 @@ impl LeaseRenewer {
         batches: &[Arc<Batch>],
         alone: bool,
     ) -> Result<(), Trouble> {
-        let consumer = self.shared.identity.consumer(alone);
+        let consumer = self.shard.identity.consumer(alone);
         let mut held: Vec<(EntryId, u32)> = batches
             .iter()
             .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
@@ -228,10 +223,10 @@ impl LeaseRenewer {
             }
             if renewed.known.is_some_and(|known| !source.learn(known)) {
                 // Made anew in between, and perhaps by one who did not know that there had been one.
-                self.shared.signals.rejoin();
+                self.shard.signals.rejoin();
             }
             if renewed.unheld > 0 {
-                self.shared.signals.adopt_soon();
+                self.shard.signals.adopt_soon();
             }
             if last {
                 return Ok(());

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::eventstore::projection::{Alone, Registered, Runner};
-use crate::worker::state::shared::Shared;
+use crate::worker::shard::unit::Shard;
 
 /// Projections that run.
 pub(crate) struct Projections {
@@ -24,13 +24,13 @@ impl Projections {
     pub fn run(
         projections: Vec<Arc<Registered>>,
         settings: &Settings,
-        shared: &Shared,
+        shard: &Shard,
     ) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         let alone = Alone::default();
         for projection in projections {
-            let (connector, me) = (&shared.links.connector, &shared.identity.name);
+            let (connector, me) = (&shard.links.connector, &shard.identity.name);
             let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
             running.spawn(runner.run(stop.clone()));
         }

@@ -1,4 +1,4 @@
-//! The housekeeper: once a lease it mends what hands other than ours have broken: parked entries that no due time
+//! Repair: once a lease this mends what hands other than ours have broken: parked entries that no due time
 //! names get one, failure records that belong to nothing go. What is to be trimmed is, in between, over the same
 //! connection.
 
@@ -7,45 +7,49 @@ use std::time::{Duration, Instant};
 
 use super::trimmer::Trimmer;
 use crate::stream::{Link, Trouble};
+use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::shared::Shared;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Source;
 
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Once in so many leases one worker of the group goes through everything, whether something seems to be missing or
 /// not: with a million parked entries that takes Redis seconds.
 const THOROUGH: u32 = 10;
 
 /// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
-pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
-    let (mut link, mut refusals, mut said) = (None, Refusals::default(), None);
-    shared.signals.joined().await;
-    if let Err(trouble) = connected(&shared, &mut link, &mut said).await {
+pub(crate) async fn run(shard: Arc<Shard>, mut trimmer: Trimmer) {
+    let mut link = KeptLink::new(shard.links.clone(), "tidy", ANSWER);
+    let (mut refusals, mut said) = (Refusals::default(), None);
+    shard.signals.joined().await;
+    if let Err(trouble) = connected(&mut link, &mut said).await {
         tracing::debug!("{}", trouble.error());
     }
     // What has come about before a worker began is left alone as long as what comes about later.
-    let mut thorough_at = Instant::now() + shared.identity.lease * THOROUGH;
+    let mut thorough_at = Instant::now() + shard.identity.lease * THOROUGH;
     // Not all workers of a fleet at once.
-    let spread = || shared.identity.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
+    let spread = || shard.identity.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
     let mut tidy_at = Instant::now() + spread();
     loop {
         tokio::time::sleep_until(tidy_at.min(trimmer.next()).into()).await;
-        let done = match connected(&shared, &mut link, &mut said).await {
+        let done = match connected(&mut link, &mut said).await {
             Err(trouble) => Err(trouble),
             Ok(link) if Instant::now() >= tidy_at => {
                 let thorough = Instant::now() >= thorough_at;
                 if thorough {
-                    thorough_at = Instant::now() + shared.identity.lease * THOROUGH;
+                    thorough_at = Instant::now() + shard.identity.lease * THOROUGH;
                 }
-                let done = round(&shared, link, &mut refusals, thorough).await;
+                let done = round(&shard, link, &mut refusals, thorough).await;
                 tidy_at = Instant::now() + spread();
                 done
             }
-            Ok(link) => trimmer.round(&shared, link).await,
+            Ok(link) => trimmer.round(&shard, link).await,
         };
         if let Err(trouble) = done {
             tracing::debug!("{}", trouble.error());
             if trouble.ends_the_link() {
-                link = None;
+                link.broke();
                 // The others say what is wrong with the server; here nothing is in a hurry.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
@@ -55,41 +59,42 @@ pub(crate) async fn run(shared: Arc<Shared>, mut trimmer: Trimmer) {
 
 /// The connection, made where there is none. Of each server it is said once if it may delete what is needed.
 async fn connected<'a>(
-    shared: &Shared,
-    slot: &'a mut Option<Link>,
+    kept: &'a mut KeptLink,
     said: &mut Option<String>,
 ) -> Result<&'a mut Link, Trouble> {
-    match slot {
-        Some(link) => Ok(link),
-        None => {
-            let connecting = shared.links.connect("tidy", Duration::from_secs(10));
-            let mut link = connecting.await.map_err(Trouble::Broken)?;
-            let warning = link.eviction().await?.warning();
-            if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
-                tracing::warn!("{warning}");
+    if !kept.is_there() {
+        let warning = kept.get().await?.eviction().await;
+        let warning = match warning {
+            Ok(eviction) => eviction.warning(),
+            Err(trouble) => {
+                kept.broke();
+                return Err(trouble);
             }
-            *said = warning;
-            Ok(slot.insert(link))
+        };
+        if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
+            tracing::warn!("{warning}");
         }
+        *said = warning;
     }
+    kept.get().await
 }
 
 async fn round(
-    shared: &Shared,
+    shard: &Shard,
     link: &mut Link,
     refusals: &mut Refusals,
     wants: bool,
 ) -> Result<(), Trouble> {
-    for source in shared.sources.active() {
+    for source in shard.sources.active() {
         let stream = &source.keys.stream;
         let thorough = wants && {
-            let rest = shared.identity.lease * (THOROUGH - 1);
+            let rest = shard.identity.lease * (THOROUGH - 1);
             let taken = link
-                .takes_turn(&source.keys, &shared.identity.name, rest)
+                .takes_turn(&source.keys, &shard.identity.name, rest)
                 .await;
             refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
         };
-        let mended = mend(shared, link, &source, thorough).await;
+        let mended = mend(shard, link, &source, thorough).await;
         refusals.heard(Chore::Mend, stream, mended)?;
         let swept = sweep(link, &source, thorough).await;
         refusals.heard(Chore::Sweep, stream, swept)?;
@@ -100,7 +105,7 @@ async fn round(
 }
 
 async fn mend(
-    shared: &Shared,
+    shard: &Shard,
     link: &mut Link,
     source: &Source,
     thorough: bool,
@@ -117,7 +122,7 @@ async fn mend(
             mended,
             "parked entries had lost their due time: they are due now"
         );
-        shared.signals.due_in(Duration::ZERO);
+        shard.signals.due_in(Duration::ZERO);
     }
     Ok(())
 }

@@ -12,8 +12,9 @@ use crate::names::shown;
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, StreamKeys, Trouble};
+use crate::worker::shard::links::KeptLink;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::next_due::SILENCE;
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// How long an answer may take.
@@ -36,24 +37,25 @@ struct Stream {
 }
 
 /// Adds what is due until it is dropped.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    shared.signals.joined().await;
-    let mut streams: Vec<Stream> = shared.sources.named().iter().map(Stream::new).collect();
-    let (mut link, mut pause) = (None, Pause::new());
+pub(crate) async fn run(shard: Arc<Shard>) {
+    shard.signals.joined().await;
+    let mut streams: Vec<Stream> = shard.sources.named().iter().map(Stream::new).collect();
+    let mut link = KeptLink::new(shard.links.clone(), "schedule", ANSWER);
+    let mut pause = Pause::new();
     loop {
         let next = streams
             .iter()
             .filter_map(|stream| stream.source.schedule.next());
         tokio::select! {
             () = sleep_until(next.min()) => {}
-            () = shared.signals.scheduled_sooner() => continue,
+            () = shard.signals.scheduled_sooner() => continue,
         }
-        match round(&shared, &mut link, &mut streams).await {
+        match round(&mut link, &mut streams).await {
             Ok(()) => pause.reset(),
             Err(trouble) => {
                 // The fetcher says that Redis is away.
                 tracing::debug!("{}", trouble.error());
-                link = None;
+                link.broke();
                 tokio::time::sleep(pause.next().min(PATIENCE)).await;
             }
         }
@@ -61,26 +63,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 /// Looks at every stream whose time it is. Fails where the connection is of no more use.
-async fn round(
-    shared: &Shared,
-    slot: &mut Option<Link>,
-    streams: &mut [Stream],
-) -> Result<(), Trouble> {
+async fn round(link: &mut KeptLink, streams: &mut [Stream]) -> Result<(), Trouble> {
     for stream in streams {
         if stream.source.schedule.next() > Some(Instant::now()) {
             continue;
         }
-        let link = match slot {
-            Some(link) => link,
-            None => slot.insert(
-                shared
-                    .links
-                    .connect("schedule", ANSWER)
-                    .await
-                    .map_err(Trouble::Broken)?,
-            ),
-        };
-        stream.look(link).await?;
+        stream.look(link.get().await?).await?;
     }
     Ok(())
 }

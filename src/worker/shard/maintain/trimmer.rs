@@ -14,7 +14,7 @@ use crate::stream::{
     Expire, Expired, Hold, Link, Policy, Rhythm, Step, TRIM_EVERY, Trim, Trimmed, Trimming,
     Trouble, trim_policy, trim_rhythm,
 };
-use crate::worker::state::shared::Shared;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Source;
 
 /// Between two looks at the dead letters: they grow slowly, and are kept for days.
@@ -45,18 +45,18 @@ struct Kept {
 }
 
 impl Trimmer {
-    pub fn new(shared: &Shared, settings: &Settings) -> Self {
+    pub fn new(shard: &Shard, settings: &Settings) -> Self {
         let kept = |source: &Arc<Source>| {
             Some(Kept {
                 source: source.clone(),
                 policy: trim_policy(settings, &source.keys.stream)?,
-                groups: vec![shared.identity.group.clone().into_bytes()],
+                groups: vec![shard.identity.group.clone().into_bytes()],
                 complaint: Complaint::default(),
             })
         };
         let now = Instant::now();
         Trimmer {
-            streams: shared.sources.named().iter().filter_map(kept).collect(),
+            streams: shard.sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + spread(TRIM_EVERY),
             // A worker that has just come may be one of many that have; where nothing is dropped, a look is for a
@@ -64,7 +64,7 @@ impl Trimmer {
             expire_at: now
                 + spread(match settings.dead_letters.keep {
                     Some(_) => TRIM_EVERY,
-                    None => EXPIRE_EVERY.min(shared.identity.lease),
+                    None => EXPIRE_EVERY.min(shard.identity.lease),
                 }),
         }
     }
@@ -79,22 +79,22 @@ impl Trimmer {
     }
 
     /// Does what there is to do. What is refused is tried again at the next turn: nothing waits for it.
-    pub async fn round(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
+    pub async fn round(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
         let now = Instant::now();
         if now >= self.trim_at {
             self.trim_at = now + spread(TRIM_EVERY);
             // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
-            let grace = trim_rhythm(shared.identity.lease).grace;
-            if !shared.clock.get().was_set_within(grace) {
+            let grace = trim_rhythm(shard.identity.lease).grace;
+            if !shard.clock.get().was_set_within(grace) {
                 for stream in &mut self.streams {
-                    stream.turn(shared, link).await?;
+                    stream.turn(shard, link).await?;
                 }
             }
         }
         if now >= self.expire_at {
             self.expire_at = now + spread(EXPIRE_EVERY);
-            for source in shared.sources.named() {
-                match expire(shared, source, &self.dead, link).await {
+            for source in shard.sources.named() {
+                match expire(shard, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
                     Ok(false) => self.expire_at = now + spread(TRIM_EVERY),
@@ -107,8 +107,8 @@ impl Trimmer {
 }
 
 impl Kept {
-    async fn turn(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
-        match self.trim(shared, link).await {
+    async fn turn(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
+        match self.trim(shard, link).await {
             Err(Trouble::Broken(error)) => Err(Trouble::Broken(error)),
             Err(refused) if !matches!(refused, Trouble::NoGroup(_)) => {
                 self.complaint.warn(refused.error().to_string());
@@ -122,14 +122,14 @@ impl Kept {
         }
     }
 
-    async fn trim(&mut self, shared: &Shared, link: &mut Link) -> Result<(), Trouble> {
+    async fn trim(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
         let mut step = Step::Turn;
         let (mut entries, mut forced) = (0, 0);
         for _ in 0..STEPS {
-            let clock = shared.clock.get();
+            let clock = shard.clock.get();
             let of = Trimming {
                 keys: &self.source.keys,
-                group: &shared.identity.group,
+                group: &shard.identity.group,
                 policy: Policy {
                     retention: match self.policy.retention {
                         Retention::Beyond(Keep::For(age)) => {
@@ -139,10 +139,10 @@ impl Kept {
                     },
                     ..self.policy
                 },
-                consumer: &shared.identity.name,
+                consumer: &shard.identity.name,
                 rhythm: Rhythm {
                     clock: Some(clock.expected(LEEWAY)),
-                    ..trim_rhythm(shared.identity.lease)
+                    ..trim_rhythm(shard.identity.lease)
                 },
                 groups: &self.groups,
             };
@@ -152,7 +152,7 @@ impl Kept {
                 Trim::Done(done) => {
                     (entries, forced) = (entries + done.entries, forced + done.forced);
                     self.say_what_holds(&done);
-                    if !done.more || shared.signals.is_stopping() {
+                    if !done.more || shard.signals.is_stopping() {
                         break;
                     }
                     step = Step::On;
@@ -203,7 +203,7 @@ impl Kept {
 
 /// Answers false where it is to be tried again soon.
 async fn expire(
-    shared: &Shared,
+    shard: &Shard,
     source: &Source,
     settings: &DeadLetterSettings,
     link: &mut Link,
@@ -212,11 +212,11 @@ async fn expire(
     let mut step = Step::Turn;
     let (mut dropped, mut range) = (0, None);
     loop {
-        let clock = shared.clock.get();
+        let clock = shard.clock.get();
         let rhythm = Rhythm {
             every: EXPIRE_EVERY,
             clock: Some(clock.expected(LEEWAY)),
-            ..trim_rhythm(shared.identity.lease)
+            ..trim_rhythm(shard.identity.lease)
         };
         let done = link
             .expire(
@@ -227,7 +227,7 @@ async fn expire(
                 },
                 settings.warn_at,
                 step,
-                &shared.identity.name,
+                &shard.identity.name,
                 rhythm,
             )
             .await?;
@@ -255,7 +255,7 @@ async fn expire(
                 "many dead letters: streamhand dlq stats says of what kind; replay or purge them"
             );
         }
-        if !done.more || shared.signals.is_stopping() {
+        if !done.more || shard.signals.is_stopping() {
             break;
         }
         step = Step::On;

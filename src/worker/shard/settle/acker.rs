@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::event::EntryId;
 use crate::reconnect::sleep_until;
-use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Ack, Link, Plain, Trouble};
 use crate::worker::run::outcome::Acks;
+use crate::worker::shard::hold_up::HoldUp;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::ENOUGH_TO_ACK;
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -33,16 +33,13 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// Acknowledges entries.
 pub(crate) struct Acker {
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     waiting: Vec<Acks>,
     ids: usize,
     sent: Option<Instant>,
     /// Since when some have been waiting that were left out of a lot.
     left_out: Option<Instant>,
-    complaint: Complaint,
-    pause: Pause,
-    /// Something got no answer: nothing is sent before.
-    not_before: Option<Instant>,
+    hold_up: HoldUp,
     /// What was refused by itself, and when it is tried again.
     refused: Vec<Acks>,
     refused_until: Option<Instant>,
@@ -55,16 +52,14 @@ struct Answer {
 }
 
 impl Acker {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shard: Arc<Shard>) -> Self {
         Acker {
-            shared,
             waiting: Vec::new(),
             ids: 0,
             sent: None,
             left_out: None,
-            complaint: Complaint::default(),
-            pause: Pause::new(),
-            not_before: None,
+            hold_up: HoldUp::new(shard.signals.clone()),
+            shard,
             refused: Vec::new(),
             refused_until: None,
         }
@@ -73,7 +68,7 @@ impl Acker {
     /// Acknowledges what comes in until nothing more can come and all of it is known to be acknowledged, or the worker
     /// gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
-        let signals = self.shared.signals.clone();
+        let signals = self.shard.signals.clone();
         let mut flights = FuturesUnordered::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -92,15 +87,15 @@ impl Acker {
             let send_at = self.send_at(closed);
             if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
                 let link = tokio::select! {
-                    link = self.shared.links.settle_link() => link,
+                    link = self.shard.links.settle_link() => link,
                     () = signals.abandoned() => return,
                 };
                 match link {
                     Ok(link) => {
                         let lot = self.next_lot(closed);
-                        flights.push(acknowledge(self.shared.clone(), link, lot));
+                        flights.push(acknowledge(self.shard.clone(), link, lot));
                     }
-                    Err(error) => self.wait(&Trouble::Broken(error)),
+                    Err(error) => self.hold_up.begin(&Trouble::Broken(error)),
                 }
                 continue;
             }
@@ -111,7 +106,7 @@ impl Acker {
                 biased;
                 () = signals.abandoned() => return,
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
-                () = self.shared.inflight.ack_wanted(), if gathers => self.sent = None,
+                () = self.shard.inflight.ack_wanted(), if gathers => self.sent = None,
                 () = sleep_until(send_at), if gathers => {}
                 () = sleep_until(self.refused_until), if self.refused_until.is_some() => {}
                 first = inbox.recv(), if !gathers && !closed => match first {
@@ -138,12 +133,12 @@ impl Acker {
         self.refused_until = None;
         let ids = self.refused.iter().map(|acks| acks.slots.len()).sum();
         self.ids += ids;
-        self.shared.inflight.is_tried_again(ids);
+        self.shard.inflight.is_tried_again(ids);
         self.waiting.append(&mut self.refused);
     }
 
     fn add(&mut self, acks: Acks) {
-        self.shared.inflight.taken_in(acks.slots.len());
+        self.shard.inflight.taken_in(acks.slots.len());
         self.ids += acks.slots.len();
         self.waiting.push(acks);
     }
@@ -182,16 +177,12 @@ impl Acker {
     fn send_at(&mut self, closed: bool) -> Option<Instant> {
         let now = Instant::now();
         let gathered = self.sent.map(|at| at + GATHER);
-        let at = match self.not_before {
+        let at = match self.hold_up.until() {
             Some(at) => Some(at),
             None if closed || self.ids >= ENOUGH_TO_ACK => None,
             None => gathered,
         };
-        let at = at.filter(|at| *at > now);
-        if at.is_none() {
-            self.not_before = None;
-        }
-        at
+        at.filter(|at| *at > now)
     }
 
     async fn answered(&mut self, Answer { link, acks }: Answer) {
@@ -202,13 +193,13 @@ impl Acker {
                 None => {
                     let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
                     let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
-                    let (source, lease) = (&batch.source, self.shared.identity.lease);
-                    self.shared.recent_acks.acknowledged(source, marked, lease);
-                    self.shared.inflight.acknowledge(batch, slots());
+                    let (source, lease) = (&batch.source, self.shard.identity.lease);
+                    self.shard.recent_acks.acknowledged(source, marked, lease);
+                    self.shard.inflight.acknowledge(batch, slots());
                 }
                 Some(met) if met.is_lasting() => {
-                    self.complaint.warn(met.error().to_string());
-                    self.shared.inflight.is_refused(slots.len());
+                    self.hold_up.warn(met.error().to_string());
+                    self.shard.inflight.is_refused(slots.len());
                     self.refused.push(acks);
                     self.refused_until
                         .get_or_insert(Instant::now() + REFUSED_WAIT);
@@ -221,23 +212,14 @@ impl Acker {
             }
         }
         match trouble {
-            None => self.pause.reset(),
+            None => self.hold_up.is_over(),
             Some(trouble) => {
                 if trouble.ends_the_link() {
-                    self.shared.links.settle_link_broke(&link).await;
+                    self.shard.links.settle_link_broke(&link).await;
                 }
-                self.wait(&trouble);
+                self.hold_up.begin(&trouble);
             }
         }
-    }
-
-    /// Nothing is sent for a while; what was not acknowledged stays here.
-    fn wait(&mut self, trouble: &Trouble) {
-        if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.signals.rejoin();
-        }
-        self.complaint.warn(trouble.error().to_string());
-        self.not_before = Some(Instant::now() + self.pause.next());
     }
 }
 
@@ -255,10 +237,10 @@ struct Lot<'a> {
 }
 
 /// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
-async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> Answer {
+async fn acknowledge(shard: Arc<Shard>, mut link: Link, acks: Vec<Acks>) -> Answer {
     let lots: Vec<Lot> = by_source(&acks, |acks| &acks.batch.source)
         .into_iter()
-        .map(|(source, places)| Lot::new(&shared, &acks, source, places))
+        .map(|(source, places)| Lot::new(&shard, &acks, source, places))
         .collect();
     let mut troubles: Vec<Option<Trouble>> = Vec::new();
     troubles.resize_with(acks.len(), || None);
@@ -303,7 +285,7 @@ async fn acknowledge(shared: Arc<Shared>, mut link: Link, acks: Vec<Acks>) -> An
 }
 
 impl<'a> Lot<'a> {
-    fn new(shared: &'a Shared, acks: &'a [Acks], source: Arc<Source>, places: Vec<usize>) -> Self {
+    fn new(shard: &'a Shard, acks: &'a [Acks], source: Arc<Source>, places: Vec<usize>) -> Self {
         let ids = places.iter().map(|at| acks[*at].slots.len()).sum();
         let mut lot = Lot {
             source,
@@ -312,9 +294,9 @@ impl<'a> Lot<'a> {
             scripted: Vec::new(),
             fenced: Vec::new(),
         };
-        let all_fenced = shared.links.is_fenced();
+        let all_fenced = shard.links.is_fenced();
         for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
-            let consumer = shared.identity.consumer(batch.alone);
+            let consumer = shard.identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
                 let (id, count) = (slot.id, slot.count);

@@ -11,8 +11,8 @@ use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Who;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::{Batch, Slot};
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 
 /// An entry to be committed.
@@ -55,16 +55,16 @@ impl Job {
         &self.batch.slots[self.index as usize]
     }
 
-    pub fn commit<'a>(&'a self, shared: &'a Shared, windows: &Windows, link: &Link) -> Commit<'a> {
+    pub fn commit<'a>(&'a self, shard: &'a Shard, windows: &Windows, link: &Link) -> Commit<'a> {
         let slot = self.slot();
         let stream = &self.batch.source.keys.stream;
         let events = self.items.events.iter();
         let events = events.filter(|event| link.reaches(stream, &event.stream));
         Commit {
             id: slot.id,
-            consumer: shared.identity.consumer(self.batch.alone),
+            consumer: shard.identity.consumer(self.batch.alone),
             count: slot.count,
-            nobodys_until: self.nobodys_until(shared),
+            nobodys_until: self.nobodys_until(shard),
             recorded: slot.recorded,
             mark: self.mark(windows),
             events: events
@@ -74,10 +74,10 @@ impl Job {
         }
     }
 
-    fn nobodys_until(&self, shared: &Shared) -> u64 {
+    fn nobodys_until(&self, shard: &Shard) -> u64 {
         let left = self.batch.ours_to_end_for(self.slot());
         let left = left.filter(|_| self.nobodys);
-        left.map_or(0, |left| shared.clock.shows_in(left))
+        left.map_or(0, |left| shard.clock.shows_in(left))
     }
 
     /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
@@ -103,7 +103,7 @@ impl Job {
 
 /// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
 pub(crate) async fn commit(
-    shared: &Shared,
+    shard: &Shard,
     windows: &Windows,
     mut link: Link,
     source: Arc<Source>,
@@ -130,12 +130,12 @@ pub(crate) async fn commit(
     }
     let commits: Vec<Commit> = lot
         .iter()
-        .map(|job| job.commit(shared, windows, &link))
+        .map(|job| job.commit(shard, windows, &link))
         .collect();
     let (keys, group, me) = (
         &source.keys,
         &source.surroundings.group,
-        &shared.identity.name,
+        &shard.identity.name,
     );
     let mut sending = link.clone();
     let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);

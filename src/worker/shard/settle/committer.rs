@@ -4,7 +4,7 @@
 //! is known; until then the entry stays held, and is renewed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -16,19 +16,18 @@ use crate::failure::Failure;
 use crate::identity;
 use crate::outbox::Known;
 use crate::reconnect::sleep_until;
-use crate::reconnect::{Complaint, Pause};
 use crate::stream::{CommitOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::outcome::Who;
-use crate::worker::run::report::ended;
-use crate::worker::run::report::report;
+use crate::worker::run::report::Reporter;
 use crate::worker::run::verdict::{self, Verdict};
+use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::about::{About, tell};
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -36,22 +35,19 @@ use crate::worker::state::source::by_source;
 const LOT: usize = 100;
 const LOT_BYTES: usize = 256 << 10;
 /// What is told of entries that wait because nothing can be committed.
-const REFUSING: &str =
-    "held back: the server refuses to commit anything of this stream (the log says why)";
+const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
 
 /// Commits entries.
 pub(crate) struct Committer {
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     windows: Arc<Windows>,
+    reporter: Arc<Reporter>,
     settle: mpsc::UnboundedSender<Settlement>,
     queue: Vec<Job>,
     /// Of the last request.
     number: u64,
-    complaint: Complaint,
-    pause: Pause,
+    hold_up: HoldUp,
     refusals: Refusals,
-    /// Something got no answer: nothing is sent before.
-    not_before: Option<Instant>,
 }
 
 /// What became of it.
@@ -67,20 +63,20 @@ enum Fate {
 
 impl Committer {
     pub fn new(
-        shared: Arc<Shared>,
+        shard: Arc<Shard>,
         windows: Arc<Windows>,
+        reporter: Arc<Reporter>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         Committer {
-            shared,
             windows,
+            reporter,
             settle,
             queue: Vec::new(),
             number: 0,
-            complaint: Complaint::default(),
-            pause: Pause::new(),
+            hold_up: HoldUp::new(shard.signals.clone()),
+            shard,
             refusals: Refusals::default(),
-            not_before: None,
         }
     }
 
@@ -90,15 +86,14 @@ impl Committer {
         mut returned: mpsc::UnboundedReceiver<Committing>,
         mut asked: mpsc::UnboundedReceiver<Ask>,
     ) {
-        let signals = self.shared.signals.clone();
+        let signals = self.shard.signals.clone();
         let (mut no_more, mut no_more_asked) = (false, false);
         loop {
-            self.not_before = self.not_before.filter(|at| *at > Instant::now());
             let idle = self.queue.is_empty();
             if idle && no_more && no_more_asked {
                 return;
             }
-            let later = self.not_before.filter(|_| !idle);
+            let later = self.hold_up.until().filter(|_| !idle);
             let waits = idle || later.is_some();
             tokio::select! {
                 biased;
@@ -120,7 +115,7 @@ impl Committer {
             while let Ok(ask) = asked.try_recv() {
                 self.asked(ask);
             }
-            if self.not_before.is_none() && !self.queue.is_empty() {
+            if self.hold_up.until().is_none() && !self.queue.is_empty() {
                 tokio::select! {
                     biased;
                     () = self.step() => {}
@@ -134,7 +129,7 @@ impl Committer {
     fn asked(&mut self, ask: Ask) {
         let Ask { ctx, items, reply } = ask;
         let place = ctx.place();
-        let batch = self.shared.inflight.at(place).filter(|batch| {
+        let batch = self.shard.inflight.at(place).filter(|batch| {
             let slot = batch.slots.get(place.index as usize);
             slot.is_some_and(|slot| slot.is_running() && slot.id == ctx.envelope().entry_id())
         });
@@ -157,9 +152,9 @@ impl Committer {
     }
 
     async fn step(&mut self) {
-        let link = match self.shared.links.settle_link().await {
+        let link = match self.shard.links.settle_link().await {
             Ok(link) => link,
-            Err(error) => return self.wait(&Trouble::Broken(error)),
+            Err(error) => return self.hold_up.begin(&Trouble::Broken(error)),
         };
         let queue = std::mem::take(&mut self.queue);
         let mut trouble = None;
@@ -184,17 +179,17 @@ impl Committer {
                     continue;
                 }
                 let job = rest[at].take().expect("each has one place");
-                bytes += job.commit(&self.shared, &self.windows, &link).size();
+                bytes += job.commit(&self.shard, &self.windows, &link).size();
                 lot.push(job);
             }
             self.number += 1;
             lots.push((source, lot, self.number));
         }
         self.queue.extend(rest.into_iter().flatten());
-        let (shared, windows) = (self.shared.clone(), self.windows.clone());
+        let (shard, windows) = (self.shard.clone(), self.windows.clone());
         let steps = lots.into_iter().map(async |(source, lot, number)| {
             let of = source.clone();
-            let (lot, met) = commit(&shared, &windows, link.clone(), source, lot, number).await;
+            let (lot, met) = commit(&shard, &windows, link.clone(), source, lot, number).await;
             (of, lot, met)
         });
         for (source, lot, met) in join_all(steps).await {
@@ -219,12 +214,12 @@ impl Committer {
             trouble = trouble.or(met);
         }
         match trouble {
-            None => self.pause.reset(),
+            None => self.hold_up.is_over(),
             Some(trouble) => {
                 if trouble.ends_the_link() {
-                    self.shared.links.settle_link_broke(&link).await;
+                    self.shard.links.settle_link_broke(&link).await;
                 }
-                self.wait(&trouble);
+                self.hold_up.begin(&trouble);
             }
         }
     }
@@ -248,7 +243,7 @@ impl Committer {
             }
             // It stayed on its way for long, and was not done.
             Some(CommitOutcome::Late(now)) => {
-                self.shared.clock.shows(now);
+                self.shard.clock.shows(now);
                 self.queue.push(job);
                 return None;
             }
@@ -314,25 +309,26 @@ impl Committer {
                     Fate::Settled | Fate::Lost => {
                         let is_ours = matches!(fate, Fate::Settled);
                         let (batch, ctx) = (&job.batch, &job.ctx);
-                        return ended(&self.shared, batch, job.index, ctx, is_ours, started);
+                        return self.reporter.ended(batch, job.index, ctx, is_ours, started);
                     }
                     Fate::Refused(refusal) => Failure::retry(refusal),
                     Fate::Failed(why) => Failure::retry(why),
                     Fate::Refusing(wait) => {
-                        let bound = self.shared.routes.of(job.ctx.envelope());
-                        bound.gate.put_back(wait);
-                        self.shared.signals.released();
+                        let bound = self.shard.routes.of(job.ctx.envelope());
+                        bound.gate.released(wait);
+                        self.shard.signals.released();
                         // Its handler has not failed.
                         Failure::later(wait, REFUSING)
                     }
                 };
                 let mut verdict =
-                    verdict::of_end(&failure, &job.ctx, self.shared.routes.policy(&job.ctx));
+                    verdict::of_end(&failure, &job.ctx, self.shard.routes.policy(&job.ctx));
                 if let Some(wait) = refusing {
-                    verdict = Verdict::give_back(wait, REFUSING);
+                    verdict = Verdict::release(wait, REFUSING);
                 }
                 let owner = slot.owner();
-                report(&self.shared, &job.batch, &job.ctx, &verdict, owner, started);
+                self.reporter
+                    .handled(&job.batch, &job.ctx, &verdict, owner, started);
                 let attempt = job.ctx.attempt();
                 let _ = self.settle.send(Settlement {
                     batch: job.batch,
@@ -366,14 +362,5 @@ impl Committer {
                 let _ = reply.send(answer);
             }
         }
-    }
-
-    /// Nothing is sent for a while; what was not committed stays here.
-    fn wait(&mut self, trouble: &Trouble) {
-        if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.signals.rejoin();
-        }
-        self.complaint.warn(trouble.error().to_string());
-        self.not_before = Some(Instant::now() + self.pause.next());
     }
 }

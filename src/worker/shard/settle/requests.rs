@@ -12,8 +12,8 @@ use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
 use crate::worker::run::verdict::Reason;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
-use crate::worker::state::shared::Shared;
 use crate::worker::state::source::by_source;
 
 /// Most burials under way at once.
@@ -38,7 +38,7 @@ pub(crate) struct Job {
 pub(crate) enum Step {
     Park {
         delay: Duration,
-        given_back: bool,
+        released: bool,
         /// It waits for a worker that can handle it.
         listed: bool,
         doomed: Option<Reason>,
@@ -84,8 +84,8 @@ impl Job {
         self.fields().is_empty()
     }
 
-    fn consumer<'a>(&self, shared: &'a Shared) -> &'a str {
-        shared.identity.consumer(self.batch.alone)
+    fn consumer<'a>(&self, shard: &'a Shard) -> &'a str {
+        shard.identity.consumer(self.batch.alone)
     }
 
     fn fields(&self) -> &Fields {
@@ -96,13 +96,13 @@ impl Job {
     }
 
     /// How many attempts it had, and how many runs behind the last one.
-    fn attempts(&self, shared: &Shared) -> (u32, u32) {
+    fn attempts(&self, shard: &Shard) -> (u32, u32) {
         let most = match &self.body {
             Body::Event(ctx) => return (ctx.attempt(), ctx.crash_checks()),
             Body::Raw(entry) => entry
                 .fields
                 .value("type")
-                .and_then(|event_type| shared.routes.find(event_type))
+                .and_then(|event_type| shard.routes.find(event_type))
                 .map_or(self.attempt, |bound| bound.policy.max_attempts),
         };
         (self.attempt.min(most), self.attempt.saturating_sub(most))
@@ -147,7 +147,7 @@ impl Job {
             Step::Bury { nobodys: true, .. } => return Err(self),
             Step::Bury { reason, error, .. } => Step::Park {
                 delay: DOOMED_WAIT,
-                given_back: true,
+                released: true,
                 listed: false,
                 doomed: Some(reason),
                 error,
@@ -172,7 +172,7 @@ pub(crate) fn nobodys(reason: Reason, error: String) -> Step {
 
 /// Parks entries; answers for each what became of it.
 pub(crate) async fn park(
-    shared: &Shared,
+    shard: &Shard,
     mut link: Link,
     jobs: Vec<Job>,
 ) -> Vec<(Job, Result<ParkOutcome, Trouble>)> {
@@ -181,7 +181,7 @@ pub(crate) async fn park(
     for (source, places) in by_source(&jobs, |job| &job.batch.source) {
         let parkings: Vec<Parking> = places
             .iter()
-            .filter_map(|at| parking(shared, &jobs[*at]))
+            .filter_map(|at| parking(shard, &jobs[*at]))
             .collect();
         let longest_sleep = parkings.iter().map(|parking| parking.delay).min();
         match link
@@ -190,11 +190,11 @@ pub(crate) async fn park(
         {
             Ok(outcomes) => {
                 for (at, outcome) in places.into_iter().zip(outcomes) {
-                    note_that_it_waits(shared, &jobs[at], &outcome);
+                    note_that_it_waits(shard, &jobs[at], &outcome);
                     results[at] = Some(Ok(outcome));
                 }
                 if let Some(delay) = longest_sleep {
-                    shared.signals.due_in(delay);
+                    shard.signals.due_in(delay);
                 }
             }
             Err(trouble) => places
@@ -210,12 +210,12 @@ pub(crate) async fn park(
 }
 
 /// What waits for its handler comes before new entries of its type.
-fn note_that_it_waits(shared: &Shared, job: &Job, outcome: &ParkOutcome) {
+fn note_that_it_waits(shard: &Shard, job: &Job, outcome: &ParkOutcome) {
     if let (Step::Park { listed: true, .. }, ParkOutcome::Parked) = (&job.step, outcome)
         && let Some(bound) = job
             .fields()
             .value("type")
-            .and_then(|name| shared.routes.find(name))
+            .and_then(|name| shard.routes.find(name))
         && let Body::Event(ctx) = &job.body
         && bound.takes(ctx.envelope().version())
     {
@@ -223,10 +223,10 @@ fn note_that_it_waits(shared: &Shared, job: &Job, outcome: &ParkOutcome) {
     }
 }
 
-fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
+fn parking<'a>(shard: &'a Shard, job: &'a Job) -> Option<Parking<'a>> {
     let Step::Park {
         delay,
-        given_back,
+        released,
         listed,
         doomed,
         error,
@@ -236,10 +236,10 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
     };
     Some(Parking {
         id: job.slot().id,
-        consumer: job.consumer(shared),
+        consumer: job.consumer(shard),
         count: job.slot().count,
         delay: *delay,
-        given_back: *given_back,
+        released: *released,
         age: job.batch.since.elapsed(),
         doomed: doomed.map(Reason::as_str),
         listed: listed.then(|| job.listed()).flatten(),
@@ -249,7 +249,7 @@ fn parking<'a>(shared: &'a Shared, job: &'a Job) -> Option<Parking<'a>> {
 
 /// Moves entries to the dead letters; answers for each what became of it.
 pub(crate) async fn bury(
-    shared: &Shared,
+    shard: &Shard,
     windows: &Windows,
     link: Link,
     jobs: Vec<Job>,
@@ -260,7 +260,7 @@ pub(crate) async fn bury(
         let lot = jobs.by_ref().take(BURIALS).map(|job| {
             let mut link = link.clone();
             async move {
-                let result = bury_one(shared, windows, &mut link, &job).await;
+                let result = bury_one(shard, windows, &mut link, &job).await;
                 (job, result)
             }
         });
@@ -287,7 +287,7 @@ pub(crate) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Troub
 }
 
 async fn bury_one(
-    shared: &Shared,
+    shard: &Shard,
     windows: &Windows,
     link: &mut Link,
     job: &Job,
@@ -296,14 +296,14 @@ async fn bury_one(
         return Err(Trouble::garbled("writing a dead letter"));
     };
     let source = &job.batch.source;
-    let (attempts, crash_checks) = job.attempts(shared);
+    let (attempts, crash_checks) = job.attempts(shard);
     let burial = Burial {
         id: job.slot().id,
-        consumer: job.consumer(shared),
+        consumer: job.consumer(shard),
         count: job.slot().count,
         own_until: job
             .ours_to_bury_for()
-            .map_or(0, |left| shared.clock.shows_in(left)),
+            .map_or(0, |left| shard.clock.shows_in(left)),
         age: job.batch.since.elapsed(),
         reason: reason.as_str(),
         error,

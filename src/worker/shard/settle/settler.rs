@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use super::requests::{DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
 use crate::reconnect::sleep_until;
-use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Buried, ParkOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
+use crate::worker::shard::hold_up::HoldUp;
+use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::{Batch, Owner, Slot};
-use crate::worker::state::shared::Shared;
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
@@ -26,14 +26,11 @@ const STUCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Carries verdicts out.
 pub(crate) struct Settler {
-    shared: Arc<Shared>,
+    shard: Arc<Shard>,
     windows: Arc<Windows>,
     acks: mpsc::UnboundedSender<Acks>,
     others: Vec<Job>,
-    complaint: Complaint,
-    pause: Pause,
-    /// Something was refused or got no answer: nothing is sent before.
-    not_before: Option<Instant>,
+    hold_up: HoldUp,
     /// The dead letters can't be written: no burial is tried before.
     no_burial_before: Option<Instant>,
     /// What was refused and can't wait in Redis either, and when it is tried again.
@@ -43,18 +40,16 @@ pub(crate) struct Settler {
 
 impl Settler {
     pub fn new(
-        shared: Arc<Shared>,
+        shard: Arc<Shard>,
         windows: Arc<Windows>,
         acks: mpsc::UnboundedSender<Acks>,
     ) -> Self {
         Settler {
-            shared,
             windows,
             acks,
             others: Vec::new(),
-            complaint: Complaint::default(),
-            pause: Pause::new(),
-            not_before: None,
+            hold_up: HoldUp::new(shard.signals.clone()),
+            shard,
             no_burial_before: None,
             stuck: Vec::new(),
             stuck_until: None,
@@ -63,7 +58,7 @@ impl Settler {
 
     /// Settles what comes in until nothing more can come and all of it is settled, or the worker gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Settlement>) {
-        let signals = self.shared.signals.clone();
+        let signals = self.shard.signals.clone();
         let mut news = Vec::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -79,12 +74,12 @@ impl Settler {
                 self.try_again();
             }
             let idle = self.others.is_empty();
-            let later = self.not_before.filter(|_| !idle);
+            let later = self.hold_up.until().filter(|_| !idle);
             tokio::select! {
                 biased;
                 () = signals.abandoned() => return,
                 count = inbox.recv_many(&mut news, STEP), if !closed && (idle || later.is_some()) => closed = count == 0,
-                () = sleep_until(later), if later.is_some() => self.not_before = None,
+                () = sleep_until(later), if later.is_some() => {}
                 () = sleep_until(self.stuck_until), if self.stuck_until.is_some() => {}
                 // Nothing to wait for: on with what is here.
                 () = std::future::ready(()), if !idle && later.is_none() => {}
@@ -98,8 +93,7 @@ impl Settler {
             for settlement in news.drain(..) {
                 self.sort(settlement);
             }
-            if self.not_before.is_none_or(|at| at <= Instant::now()) {
-                self.not_before = None;
+            if self.hold_up.until().is_none() {
                 tokio::select! {
                     biased;
                     () = self.step() => {}
@@ -122,7 +116,7 @@ impl Settler {
         let step = match (slot.owner(), verdict) {
             (_, Verdict::Ack) => {
                 let slots = vec![index];
-                self.shared.inflight.succeed(slots.len());
+                self.shard.inflight.succeed(slots.len());
                 // The acker ends after the settler.
                 let _ = self.acks.send(Acks { batch, slots });
                 return;
@@ -142,21 +136,21 @@ impl Settler {
             ) => nobodys(Reason::Failed, error),
             (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
-                given_back: false,
+                released: false,
                 listed: false,
                 doomed: None,
                 error,
             },
             (Owner::Us, Verdict::Release { delay, error }) => Step::Park {
                 delay,
-                given_back: true,
+                released: true,
                 listed: false,
                 doomed: None,
                 error,
             },
             (Owner::Us, Verdict::Wait { delay, error }) => Step::Park {
                 delay,
-                given_back: true,
+                released: true,
                 listed: true,
                 doomed: None,
                 error,
@@ -176,9 +170,9 @@ impl Settler {
         if self.others.is_empty() {
             return;
         }
-        let link = match self.shared.links.settle_link().await {
+        let link = match self.shard.links.settle_link().await {
             Ok(link) => link,
-            Err(error) => return self.wait(&Trouble::Broken(error)),
+            Err(error) => return self.hold_up.begin(&Trouble::Broken(error)),
         };
         let too_soon = self.no_burial_before.is_some_and(|at| at > Instant::now());
         let (parks, burials) = std::mem::take(&mut self.others)
@@ -192,10 +186,10 @@ impl Settler {
             })
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
         // Both at once on one connection: none waits for the others' answers.
-        let (shared, sent) = (self.shared.clone(), Instant::now());
+        let (shard, sent) = (self.shard.clone(), Instant::now());
         let (parked, buried) = tokio::join!(
-            park(&shared, link.clone(), parks),
-            bury(&shared, &self.windows, link.clone(), burials),
+            park(&shard, link.clone(), parks),
+            bury(&shard, &self.windows, link.clone(), burials),
         );
         let mut trouble = None;
         for (job, result) in parked {
@@ -221,7 +215,7 @@ impl Settler {
                 }
                 Ok(_) => self.done(&job.batch, [job.slot()]),
                 Err(met) if met.is_lasting() => {
-                    self.complaint
+                    self.hold_up
                         .warn(format!("{}; its entries are kept", met.error()));
                     self.is_stuck(job, STUCK_WAIT);
                 }
@@ -240,7 +234,7 @@ impl Settler {
             match result {
                 // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
                 Ok(Buried::Late(now)) => {
-                    shared.clock.shows(now);
+                    shard.clock.shows(now);
                     self.others.push(job);
                 }
                 Ok(outcome) => {
@@ -252,7 +246,7 @@ impl Settler {
                     }
                     if outcome == Buried::Nobody && job.asked.is_some() {
                         let id = job.slot().id;
-                        self.complaint.warn(format!(
+                        self.hold_up.warn(format!(
                             "{} {id} is no longer pending, and answers to its settling were lost for long: it has been \
                              settled, or was trimmed, acknowledged or deleted by hand",
                             job.batch.source.keys.stream
@@ -262,7 +256,7 @@ impl Settler {
                 }
                 // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
                 Err(Trouble::Refused(met)) => {
-                    self.complaint.warn(format!(
+                    self.hold_up.warn(format!(
                         "{met}; the entry is kept and will be buried when this is mended"
                     ));
                     match job.doomed() {
@@ -281,38 +275,29 @@ impl Settler {
         match trouble {
             Some(trouble) => {
                 if trouble.ends_the_link() {
-                    self.shared.links.settle_link_broke(&link).await;
+                    self.shard.links.settle_link_broke(&link).await;
                 }
-                self.wait(&trouble);
+                self.hold_up.begin(&trouble);
             }
-            None if self.others.is_empty() => self.pause.reset(),
+            None if self.others.is_empty() => self.hold_up.is_over(),
             None => {}
         }
     }
 
     /// The server refuses it; it stays here, in nobody's way.
     fn is_stuck(&mut self, job: Job, wait: Duration) {
-        self.shared.inflight.is_refused(1);
+        self.shard.inflight.is_refused(1);
         self.stuck.push(job);
         self.stuck_until.get_or_insert(Instant::now() + wait);
     }
 
     fn try_again(&mut self) {
-        self.shared.inflight.is_tried_again(self.stuck.len());
+        self.shard.inflight.is_tried_again(self.stuck.len());
         self.others.append(&mut self.stuck);
         self.stuck_until = None;
     }
 
-    /// Nothing is sent for a while; what was not settled stays here.
-    fn wait(&mut self, trouble: &Trouble) {
-        if matches!(trouble, Trouble::NoGroup(_)) {
-            self.shared.signals.rejoin();
-        }
-        self.complaint.warn(trouble.error().to_string());
-        self.not_before = Some(Instant::now() + self.pause.next());
-    }
-
     fn done<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
-        self.shared.inflight.settle(batch, slots);
+        self.shard.inflight.settle(batch, slots);
     }
 }

@@ -1,27 +1,28 @@
-//! What is still handed to every part of a worker together. Goes once each takes what it uses.
+//! What the parts that speak to one server are made from.
 
 use std::sync::Arc;
 
-use super::identity::Identity;
-use super::inflight::Inflight;
-use super::inline::Inline;
-use super::precedence::Precedence;
-use super::quarantine::Quarantine;
-use super::recent_acks::RecentAcks;
-use super::signals::Signals;
-use super::slots::Slots;
-use super::source::Sources;
+use super::clock::ServerClock;
+use super::health::ServerHealth;
+use super::links::Links;
 use crate::config::Settings;
 use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::worker::observer::Observer;
 use crate::worker::run::routes::Routes;
-use crate::worker::shard::clock::ServerClock;
-use crate::worker::shard::health::ServerHealth;
-use crate::worker::shard::links::Links;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::inline::Inline;
+use crate::worker::state::precedence::Precedence;
+use crate::worker::state::quarantine::Quarantine;
+use crate::worker::state::recent_acks::RecentAcks;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::slots::Slots;
+use crate::worker::state::source::Sources;
+use crate::worker::watchdog::LOOK;
 
-/// The parts' parts.
-pub(crate) struct Shared {
+/// The state of a worker, and what it has of one server. Each part takes what it uses.
+pub(crate) struct Shard {
     pub identity: Arc<Identity>,
     pub signals: Arc<Signals>,
     pub sources: Arc<Sources>,
@@ -42,7 +43,7 @@ pub(crate) struct Shared {
     pub least_attempts: u32,
 }
 
-impl Shared {
+impl Shard {
     pub fn new(
         settings: &Settings,
         connector: Connector,
@@ -63,7 +64,7 @@ impl Shared {
         let quarantine = Arc::<Quarantine>::default();
         let inflight = Arc::new(Inflight::new(quarantine.clone(), signals.clone()));
         let recent_acks = Arc::<RecentAcks>::default();
-        Shared {
+        Shard {
             links: Arc::new(Links::new(
                 connector,
                 identity.clone(),
@@ -80,7 +81,7 @@ impl Shared {
             recent_acks,
             quarantine,
             precedence: Arc::default(),
-            inline: Arc::new(Inline::new()),
+            inline: Arc::new(Inline::new(2 * LOOK)),
             slots: Arc::new(Slots::new(settings.worker.concurrency)),
             routes: Arc::new(routes),
             breakers,
