@@ -226,6 +226,27 @@ fn the_map_is_short_and_names_what_is_there() {
     assert!(missing.is_empty(), "ARCHITECTURE.md names {missing:?}");
 }
 
+#[test]
+fn every_dependency_has_a_reason() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let text = text();
+    let (_, table) = text.split_once("## Crates").expect("a table of crates");
+    let reasons: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split([' ', ',']))
+        .collect();
+    let tables = ["dependencies", "dev-dependencies"].map(|name| manifest[name].as_table());
+    let unexplained: Vec<&String> = tables
+        .into_iter()
+        .flatten()
+        .flat_map(|table| table.keys())
+        .filter(|name| *name != env!("CARGO_PKG_NAME") && !reasons.contains(&name[..]))
+        .collect();
+    assert!(unexplained.is_empty(), "why is there {unexplained:?}?");
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
