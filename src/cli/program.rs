@@ -13,6 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::config::ConfigCommand;
 use super::globals::Globals;
+use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, completions, config, dlq, logging, pause, projection, publish, run,
@@ -48,16 +49,6 @@ enum RunCommand {
     WithRegistry(Box<dyn FnOnce(Settings, Registry, clap::ArgMatches) -> CommandFuture>),
 }
 
-/// What `run` does besides: who watches it, and what goes before and after its work.
-#[derive(Default)]
-pub(super) struct Hooks {
-    pub observer: Option<Arc<dyn Observer>>,
-    pub on_start: Vec<Hook<Settings>>,
-    pub on_stop: Vec<Hook<Summary>>,
-}
-
-pub(super) type Hook<T> = Box<dyn FnOnce(T) -> CommandFuture>;
-
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Command")
@@ -75,7 +66,6 @@ impl fmt::Debug for Program {
     }
 }
 
-pub(super) type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
 type RegistryFuture = Pin<Box<dyn Future<Output = Result<Registry, CommandError>> + Send>>;
 type RegistryMaker = Box<dyn FnOnce(Settings) -> RegistryFuture + Send>;
 

@@ -1,12 +1,27 @@
 //! `run`: works until it is told to stop.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use clap::Args;
 
-use super::program::Hooks;
 use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::handler::Registry;
-use crate::worker::Worker;
+use crate::worker::{Observer, Summary, Worker};
+
+/// What `run` does besides: who watches it, and what goes before and after its work.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub observer: Option<Arc<dyn Observer>>,
+    pub on_start: Vec<Hook<Settings>>,
+    pub on_stop: Vec<Hook<Summary>>,
+}
+
+pub(super) type Hook<T> = Box<dyn FnOnce(T) -> CommandFuture>;
+
+pub(super) type CommandFuture = Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
