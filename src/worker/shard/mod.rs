@@ -1,4 +1,9 @@
-//! Everything that speaks to one server.
+//! Everything that speaks to one server: one unit with one life. Its connections are made by [`links`] alone, through one
+//! connector: whichever of them hears that the server is not the one to ask, or leads to another server, ends all of them,
+//! those of handlers, publishers and projections among them, and the next ones look everything up anew.
+//!
+//! A worker has one shard. What belongs to a server is here: links, health, clock and refusals. What many servers would
+//! share (who this worker is, what is in flight, the handlers) is in `state` and `run`.
 
 pub(super) mod claims;
 pub(super) mod clock;
