@@ -1,6 +1,6 @@
 //! An entry that kills its worker is found out and buried; those that were held beside it are not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::jobs::{self, Action, Job, many};
 use crate::support::{Server, Setup, WorkerProcess, eventually};
@@ -8,6 +8,17 @@ use crate::support::{Server, Setup, WorkerProcess, eventually};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 on_both_servers! {
+    /// A handler that may run once has its entries go alone when their worker dies. All others still come at once.
+    async fn what_goes_alone_early_sends_no_other_type_alone(server: Server) {
+        let single = "[handlers.\"test.single\"]\nmax_attempts = 1\n";
+        those_that_were_held_run_side_by_side(Setup::new(&server).more(single), &server).await;
+    }
+
+    async fn where_most_go_alone_early_a_type_with_more_attempts_does_not(server: Server) {
+        let setup = Setup::new(&server).retry("max_attempts = 1").handler("max_attempts = 5");
+        those_that_were_held_run_side_by_side(setup, &server).await;
+    }
+
     async fn with_five_attempts_the_culprit_is_buried_and_no_bystander(server: Server) {
         the_culprit_is_buried_and_no_bystander(server, 5).await;
     }
@@ -73,6 +84,28 @@ on_both_servers! {
         let dead = until_all_is_done(&mut redis, &setup, std::slice::from_mut(&mut worker), &all).await;
         assert_eq!(dead, ["culprit-beside", "culprit-first", "culprit-there"]);
     }
+}
+
+/// Thirty are held when their worker dies. One after the other they would take half a minute.
+async fn those_that_were_held_run_side_by_side(setup: Setup, server: &Server) {
+    let mut redis = server.connect().await;
+    let setup = setup.worker("lease = \"1s\"");
+    let all = many("held", 30, &Action::TakeOrLess(60_000, 1_000));
+    jobs::publish(&mut redis, "jobs", &all).await;
+    let mut worker = setup.process();
+    eventually(PATIENCE, "all to be held", async || {
+        jobs::started(&mut redis).await.len() == all.len()
+    })
+    .await;
+    worker.kill();
+    let died = Instant::now();
+    let _worker = setup.process();
+    eventually(PATIENCE, "all to be handled", async || {
+        jobs::ended(&mut redis).await.len() == all.len()
+    })
+    .await;
+    let took = died.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 async fn the_culprit_is_buried_and_no_bystander(server: Server, max_attempts: u32) {

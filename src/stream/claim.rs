@@ -79,8 +79,10 @@ pub(crate) struct Reclaim<'a> {
     pub lease_ms: u64,
     pub most: usize,
     pub most_bytes: usize,
-    /// From this attempt on an entry goes alone.
+    /// From this attempt on an entry goes alone,
     pub alone_from: u32,
+    /// but those of these types from another one on.
+    pub alone_from_of: &'a [(String, u32)],
     pub room_alone: bool,
     pub from: &'a str,
     pub clock: Expected,
@@ -312,11 +314,12 @@ impl Link {
             .arg(u8::from(reclaim.room_alone))
             .arg(reclaim.from)
             .arg(&Expected::args(Some(reclaim.clock)))
+            .arg(reclaim.alone_from_of)
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {
             vec![
-                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.stream, "stream", "XPENDING XCLAIM XRANGE"),
                 need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
             ]
         };

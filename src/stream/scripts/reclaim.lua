@@ -1,11 +1,13 @@
 -- Takes over what one holder let lapse. An entry on its third attempt or on its last may be what killed its
--- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it.
+-- workers: it goes alone to the consumer `<me>!`, one at a time, and only when the caller has room for it. Which attempt is
+-- the last is a matter of its type.
 -- Behind: common/ids, common/rights, common/known, common/clock
 -- KEYS: stream, failures, retry
 -- ARGV: group, me, holder, the holder's lease in ms, most entries, most bytes, attempt from which an entry
 --       goes alone, room for one alone (0|1), id to begin at, what the clock should show (ms) and how far it may be
 --       off: nothing is taken where it is further off, for then it was set, or the server stood still on the way, and
---       what looks old may only be unrenewed
+--       what looks old may only be unrenewed; then types for which it is another attempt, each
+--       followed by that
 -- Answers: entries {id, count, fields, record}, the one that goes alone (a list of none or one), ids lost to
 --          trimming, how many wait to go alone, id to continue at or false, now (ms)
 local stream, failures, group, me, holder, lease = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -17,6 +19,23 @@ local now = clock_ms()
 local out, alone, trimmed, waiting, bytes = {}, {}, {}, 0, 0
 
 if is_off(now, ARGV[10], ARGV[11]) then return { {}, {}, {}, 0, false, string.format('%.0f', now) } end
+
+-- An entry's type is looked at only if that decides.
+local from_of, lowest, highest = {}, from, from
+for i = 12, #ARGV, 2 do
+  local attempt = tonumber(ARGV[i + 1])
+  from_of[ARGV[i]], lowest, highest = attempt, math.min(lowest, attempt), math.max(highest, attempt)
+end
+local function goes_alone(id, attempt)
+  if attempt >= highest then return true end
+  if attempt < lowest then return false end
+  local entry = redis.call('XRANGE', stream, id, id)[1]
+  local fields = entry and entry[2] or {}
+  for i = 1, #fields, 2 do
+    if fields[i] == 'type' then return attempt >= (from_of[fields[i + 1]] or from) end
+  end
+  return attempt >= from
+end
 
 local died = string.sub(holder, -1) == '!' and '!' or '+'
 local function take(id, idle, count, consumer, list)
@@ -54,7 +73,7 @@ for _, p in ipairs(pending) do
   end
   if is_parked then
     -- It waits for its due time.
-  elseif count - given + 1 >= from then
+  elseif goes_alone(id, count - given + 1) then
     if alone_room and #alone == 0 then
       take(id, idle, count, me .. '!', alone)
     else

@@ -39,8 +39,10 @@ pub(crate) struct Shard {
     pub health: Arc<ServerHealth>,
     pub clock: Arc<ServerClock>,
     pub prefetch: usize,
-    /// The fewest attempts any handler has.
-    pub least_attempts: u32,
+    /// How many attempts there are at most,
+    pub attempts: u32,
+    /// and of the types that have a number of their own.
+    pub attempts_of: Vec<(String, u32)>,
 }
 
 impl Shard {
@@ -52,13 +54,10 @@ impl Shard {
         routes: Routes,
         breakers: Arc<Breakers>,
     ) -> Self {
-        let policies = settings
-            .handlers
-            .keys()
-            .map(|event_type| settings.policy(event_type));
-        let least_attempts = policies
-            .map(|policy| policy.max_attempts)
-            .fold(settings.retry.max_attempts, u32::min);
+        let attempts_of = settings.handlers.keys().map(|event_type| {
+            let policy = settings.policy(event_type);
+            (event_type.clone(), policy.max_attempts)
+        });
         let identity = Arc::new(Identity::new(settings));
         let signals = Arc::<Signals>::default();
         let quarantine = Arc::<Quarantine>::default();
@@ -87,7 +86,8 @@ impl Shard {
             breakers,
             observer,
             prefetch: settings.worker.prefetch,
-            least_attempts,
+            attempts: settings.retry.max_attempts,
+            attempts_of: attempts_of.collect(),
         }
     }
 }

@@ -80,7 +80,8 @@ impl Rounds {
             health.clone(),
             shard.quarantine.clone(),
             slots.clone(),
-            shard.least_attempts,
+            shard.attempts,
+            shard.attempts_of.clone(),
         );
         let precedence = shard.precedence.clone();
         let prefetch = Prefetch::new(shard.prefetch, inflight(), slots.clone(), precedence);

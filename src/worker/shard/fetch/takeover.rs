@@ -26,7 +26,10 @@ pub(crate) struct Takeover {
     health: Arc<ServerHealth>,
     quarantine: Arc<Quarantine>,
     slots: Arc<Slots>,
+    /// From which attempt on an entry goes alone: the third, or the last if that comes first,
     alone_from: u32,
+    /// which is another one for these types.
+    alone_from_of: Vec<(String, u32)>,
     visits: Visits,
 }
 
@@ -55,20 +58,27 @@ struct Page {
 }
 
 impl Takeover {
-    /// `least_attempts` are the fewest that any handler has.
+    /// `attempts` says how many there are at most, `attempts_of` of which types there may be more or fewer.
     pub fn new(
         identity: Arc<Identity>,
         health: Arc<ServerHealth>,
         quarantine: Arc<Quarantine>,
         slots: Arc<Slots>,
-        least_attempts: u32,
+        attempts: u32,
+        attempts_of: impl IntoIterator<Item = (String, u32)>,
     ) -> Self {
+        let alone_from = ALONE_FROM.min(attempts);
         Takeover {
             identity,
             health,
             quarantine,
             slots,
-            alone_from: ALONE_FROM.min(least_attempts),
+            alone_from,
+            alone_from_of: attempts_of
+                .into_iter()
+                .map(|(of, most)| (of, ALONE_FROM.min(most)))
+                .filter(|&(_, from)| from != alone_from)
+                .collect(),
             visits: Visits::new(),
         }
     }
@@ -179,6 +189,7 @@ impl Takeover {
             most,
             most_bytes: prefetch.room().clamp(1, ROOM),
             alone_from: self.alone_from,
+            alone_from_of: &self.alone_from_of,
             room_alone: alone,
             from: &holder.from,
             clock: clock.expected(self.identity.lease / 2),

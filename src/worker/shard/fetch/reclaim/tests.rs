@@ -2,7 +2,7 @@ use super::*;
 use crate::config::Settings;
 use crate::worker::state::slots::Slots;
 
-const LEAST_ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 5;
 
 /// Of a worker whose renewals have been answered for a lease, or have not.
 fn reclaimer(is_healthy: bool) -> Reclaimer {
@@ -20,7 +20,8 @@ fn reclaimer(is_healthy: bool) -> Reclaimer {
         health.clone(),
         Arc::default(),
         slots,
-        LEAST_ATTEMPTS,
+        ATTEMPTS,
+        [],
     );
     let sources = Arc::new(Sources::new(Vec::new()));
     Reclaimer::new(identity, sources, health, takeover)
