@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check instructions instructions-renew fuzz audit bench peers servers clean
+.PHONY: help demo test chaos check docs instructions instructions-renew fuzz audit bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,12 @@ check: ## Check format, lints, documentation (every warning is an error), licenc
 	    echo "cargo-deny is not installed: licences are looked at by 'make test' alone, bans and sources by nothing" >&2; \
 	fi
 	scripts/instructions check
+
+docs: ## Build the book into target/book and the documentation of the library into target/doc
+	@mdbook --version >/dev/null 2>&1 || \
+	{ echo "make docs needs mdbook: install it with 'cargo install --locked mdbook'" >&2; exit 1; }
+	mdbook build
+	cargo doc --no-deps
 
 instructions: ## Compare the instructions an entry costs with those on record: half a minute, the first build two
 	@scripts/instructions check

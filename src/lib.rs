@@ -154,44 +154,29 @@ macro_rules! program {
     };
 }
 
-/// The README's code is compiled and run like any other example.
+/// The code of the README and of every page of the book is compiled, and run like any other example.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
-/// And so is that of the other pages.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/resilience.md")]
-struct Resilience;
-
-/// And so is the page on events that are published later, or once.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/scheduling.md")]
-struct Scheduling;
-
-/// So is that of the page on versions.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/versions.md")]
-struct Versions;
-
-/// So is the code of the pages on single subjects.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/effects.md")]
-struct EffectsPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/deduplication.md")]
-struct DeduplicationPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/projections.md")]
-struct Projections;
-
-#[cfg(doctest)]
-#[doc = include_str!("../docs/event-sourcing.md")]
-struct EventSourcing;
-
-/// So is that of the page on what the commands do, called from a program.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/operating-from-code.md")]
-struct OperatingFromCode;
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $file:literal),* $(,)?) => {
+            $(#[doc = include_str!($file)] struct $name;)*
+        };
+    }
+    pages! {
+        Readme: "../README.md",
+        Axum: "../docs/axum.md",
+        Deduplication: "../docs/deduplication.md",
+        Effects: "../docs/effects.md",
+        EventSourcing: "../docs/event-sourcing.md",
+        GettingStarted: "../docs/getting-started.md",
+        Observing: "../docs/observing.md",
+        OperatingFromCode: "../docs/operating-from-code.md",
+        OwnCommands: "../docs/own-commands.md",
+        Projections: "../docs/projections.md",
+        Resilience: "../docs/resilience.md",
+        Scheduling: "../docs/scheduling.md",
+        Testing: "../docs/testing.md",
+        Upgrading: "../docs/upgrading.md",
+        Versions: "../docs/versions.md",
+    }
+}

@@ -24,6 +24,7 @@ mod at_most_once;
 mod bad_input;
 mod batches;
 mod begins_again;
+mod book;
 mod breakers;
 mod broken_keys;
 mod busy;
