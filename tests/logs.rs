@@ -40,7 +40,9 @@ fn program() {
 
 /// A worker that logs to `errors`.
 fn worker(setup: &Setup, errors: impl Into<Stdio>) -> (Cli, Child) {
-    let cli = Cli::at("redis://unused", "").of_test("logs::program");
+    let cli = Cli::at("redis://unused", "")
+        .with_nothing_set()
+        .of_test("logs::program");
     std::fs::write(cli.file("config.toml"), setup.toml()).unwrap();
     let mut command = cli.command(&["run"]);
     let child = started(
