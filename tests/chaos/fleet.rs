@@ -110,7 +110,10 @@ impl Slot {
         if self.now.is_some() {
             self.stop().await;
             let life = self.lives.last().expect("a life");
-            if life.ending != "0" {
+            // An answer that never comes may still be waited for, or its trap be sprung by the stop itself.
+            let stopping = life.told_to_stop.expect("it was told");
+            let was_in_trouble = life.troubles.between(stopping, monotonic());
+            if life.ending != "0" && !was_in_trouble {
                 let ending = format!("it ended with {} where nothing was wrong", life.ending);
                 self.lives.last_mut().expect("a life").wrong.push(ending);
             }
