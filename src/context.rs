@@ -191,10 +191,10 @@ impl Context {
     /// Why this handler should stop, if it should.
     pub fn cancellation(&self) -> Option<Cancelled> {
         match self.inner.cancelled.load(Ordering::SeqCst) {
-            0 => None,
             1 => Some(Cancelled::Stopping),
             2 => Some(Cancelled::LeaseLost),
-            _ => Some(Cancelled::TimedOut),
+            3 => Some(Cancelled::TimedOut),
+            _ => None,
         }
     }
 
@@ -208,7 +208,7 @@ impl Context {
     pub fn token(&self) -> &CancellationToken {
         let token = self.inner.token.get_or_init(CancellationToken::new);
         // `cancel` notes the reason first and looks for a token then: one of the two sees the other.
-        if self.inner.cancelled.load(Ordering::SeqCst) != 0 {
+        if self.cancellation().is_some() {
             token.cancel();
         }
         token
@@ -258,6 +258,12 @@ impl Context {
         self.inner.place
     }
 
+    /// Its handler has ended: what it is told from now on is not why it ended so.
+    pub(crate) fn has_ended(&self) {
+        let cancelled = &self.inner.cancelled;
+        let _ = cancelled.compare_exchange(0, ENDED, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     pub(crate) fn cancel(&self, why: Cancelled) {
         let number = match why {
             Cancelled::Stopping => 1,
@@ -276,6 +282,9 @@ impl Context {
         }
     }
 }
+
+/// In place of a reason to stop: the handler has ended without one.
+const ENDED: u8 = 4;
 
 fn without_redis() -> Error {
     Error::new(
@@ -311,5 +320,11 @@ mod tests {
         let late = Context::for_test();
         late.cancel(Cancelled::TimedOut);
         assert!(late.token().is_cancelled());
+
+        let ended = Context::for_test();
+        ended.has_ended();
+        ended.cancel(Cancelled::Stopping);
+        assert_eq!(ended.cancellation(), None);
+        assert!(!ended.token().is_cancelled());
     }
 }

@@ -100,6 +100,7 @@ impl Attempts {
                 return Launched::Done(self.finish(attempt, &ctx, pass, result, at, classifiers));
             }
             // Its lease ran out meanwhile: whose the failure is has to be waited for.
+            ctx.has_ended();
             ended = Some(result);
         }
         batch.slots[index as usize].running(&ctx);
@@ -149,6 +150,8 @@ impl Attempts {
         match result {
             Some(result) => {
                 if result.is_err() {
+                    // A stop that comes while it waits is not why it has failed.
+                    ctx.has_ended();
                     self.until_it_is_known_whose(batch).await;
                 }
                 self.finish(attempt, &ctx, pass, result, Some(since), classifiers)

@@ -63,6 +63,8 @@ impl CommitHandle {
             }
             _ => return Some(result),
         };
+        // What its commit comes to is known later: a stop that comes before that is not why it is refused.
+        ctx.has_ended();
         let is_noted = policy.deduplicate.is_some() && ctx.envelope().id_bytes().is_some();
         let mut result = Some(result);
         let end = outbox.end(|| {
