@@ -87,6 +87,14 @@ pub(crate) async fn connected<L, E>(
     }
 }
 
+/// Waits until `at`, or for ever.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,13 +108,5 @@ mod tests {
         }
         pause.reset();
         assert!(pause.next() <= Duration::from_millis(50));
-    }
-}
-
-/// Waits until `at`, or for ever.
-pub(crate) async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

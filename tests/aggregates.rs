@@ -319,7 +319,7 @@ on_both_servers! {
 
         // A program's own repository returns an error with the event's name, and saves nothing that panicked.
         let accounts = Repository::<Account>::new(store.clone()).upcasters_of(&ledger::registry());
-        let error = accounts.load("bad").await.err().expect("an error");
+        let error = accounts.load("bad").await.expect_err("an error");
         assert!(error.to_string().contains("event 4 of account:bad"), "{error}");
         let mut good = accounts.load("good").await.unwrap();
         let before = good.version();

@@ -55,6 +55,16 @@ pub(super) fn is_secret_key(key: &str) -> bool {
         || PARTS.iter().any(|part| word.contains(part))
 }
 
+/// A message of a parser without the texts it quotes, which may be secrets.
+pub(super) fn without_texts(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}{HIDDEN}{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,15 +104,5 @@ mod tests {
         [smtp.tls]
         min = "1.2"
         "#);
-    }
-}
-
-/// A message of a parser without the texts it quotes, which may be secrets.
-pub(super) fn without_texts(message: &str) -> String {
-    match (message.find('"'), message.rfind('"')) {
-        (Some(first), Some(last)) if first < last => {
-            format!("{}{HIDDEN}{}", &message[..first], &message[last + 1..])
-        }
-        _ => message.to_owned(),
     }
 }

@@ -157,7 +157,7 @@ fn a_program_that_connects_hears_of_a_certificate_that_is_not_there() {
         tls_ca: Some(PathBuf::from("/nowhere/ca.pem")),
         ..RedisSettings::default()
     };
-    let error = Publisher::new(&redis).err().expect("no such file");
+    let error = Publisher::new(&redis).expect_err("no such file");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     insta::assert_snapshot!(error, @"redis.tls_ca: cannot read /nowhere/ca.pem: No such file or directory (os error 2)");
 }
