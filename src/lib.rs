@@ -156,7 +156,7 @@ macro_rules! program {
 
 /// The code of the README and of every page of the book is compiled, and run like any other example.
 #[cfg(doctest)]
-mod pages {
+mod book {
     macro_rules! pages {
         ($($name:ident: $file:literal),* $(,)?) => {
             $(#[doc = include_str!($file)] struct $name;)*

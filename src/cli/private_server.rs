@@ -30,7 +30,7 @@ const JANITOR: &str = r#"trap '' HUP INT TERM; read -r _; rm -rf -- "$1"; kill -
 /// [`process_group`](Self::process_group) with them.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example() -> Result<(), streamhand::cli::CommandError> {
 /// let server = streamhand::cli::PrivateServer::start("redis-server").await?;
 /// let settings = streamhand::Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url()))?;
 /// # Ok(()) }

@@ -62,7 +62,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 ///
 /// ```no_run
 /// # use streamhand::{Registry, Settings, Worker};
-/// # async fn example(registry: Registry) -> streamhand::Result<()> {
+/// # async fn example(settings: Settings, registry: Registry) -> streamhand::Result<()> {
 /// let worker = Worker::new(settings, registry)?;
 /// worker.run(async { tokio::signal::ctrl_c().await.unwrap() }).await?;
 /// # Ok(()) }
