@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::links::Links;
 use crate::reconnect::{Complaint, Pause};
-use crate::stream::Trouble;
+use crate::stream::{Link, Trouble};
 use crate::worker::state::signals::Signals;
 
 /// Waits that grow while something stays wrong.
@@ -33,6 +34,14 @@ impl HoldUp {
         }
         self.complaint.warn(trouble.error().to_string());
         self.until = Some(Instant::now() + self.pause.next());
+    }
+
+    /// The same of what was met on the connection that entries are settled on, which is of no more use if that says so.
+    pub async fn begin_on(&mut self, trouble: &Trouble, link: &Link, links: &Links) {
+        if trouble.ends_the_link() {
+            links.settle_link_broke(link).await;
+        }
+        self.begin(trouble);
     }
 
     /// Until when nothing is sent; None if something may be.

@@ -58,14 +58,14 @@ impl Source {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
         let pauses = Arc::<Pauses>::default();
-        let again = Source {
-            keys: keys.again(&surroundings.group),
+        let source = |keys, start, again, is_active| Source {
+            keys,
             surroundings: surroundings.clone(),
-            start: Start::Beginning,
+            start,
             is_limited,
-            again: None,
+            again,
             schedule: Schedule::default(),
-            active: AtomicBool::new(false),
+            active: AtomicBool::new(is_active),
             barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             heard_of_waiting: AtomicBool::new(false),
@@ -77,25 +77,9 @@ impl Source {
             known: Mutex::default(),
             read: Default::default(),
         };
-        Arc::new(Source {
-            keys,
-            surroundings,
-            start,
-            is_limited,
-            again: Some(Arc::new(again)),
-            schedule: Schedule::default(),
-            active: AtomicBool::new(true),
-            barred: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
-            heard_of_waiting: AtomicBool::new(false),
-            pauses,
-            listed: Mutex::default(),
-            unrenewed: Mutex::default(),
-            ahead: Mutex::default(),
-            on_the_way: AtomicUsize::new(0),
-            known: Mutex::default(),
-            read: Default::default(),
-        })
+        let keys_again = keys.again(&surroundings.group);
+        let again = Arc::new(source(keys_again, Start::Beginning, None, false));
+        Arc::new(source(keys, start, Some(again), true))
     }
 
     /// What is known of the group since it was joined.

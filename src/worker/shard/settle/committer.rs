@@ -216,10 +216,9 @@ impl Committer {
         match trouble {
             None => self.hold_up.is_over(),
             Some(trouble) => {
-                if trouble.ends_the_link() {
-                    self.shard.links.settle_link_broke(&link).await;
-                }
-                self.hold_up.begin(&trouble);
+                self.hold_up
+                    .begin_on(&trouble, &link, &self.shard.links)
+                    .await
             }
         }
     }

@@ -274,10 +274,9 @@ impl Settler {
         }
         match trouble {
             Some(trouble) => {
-                if trouble.ends_the_link() {
-                    self.shard.links.settle_link_broke(&link).await;
-                }
-                self.hold_up.begin(&trouble);
+                self.hold_up
+                    .begin_on(&trouble, &link, &self.shard.links)
+                    .await
             }
             None if self.others.is_empty() => self.hold_up.is_over(),
             None => {}
