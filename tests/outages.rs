@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 
 use crate::support::jobs::{self, Action, many};
+use crate::support::replication::{a_primary, follow, lead};
 use crate::support::{Kind, Proxy, Server, Setup, all_pending, dead, eventually, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -150,43 +151,6 @@ on_both_servers! {
         settled(&mut redis, "jobs", PATIENCE).await;
         assert_eq!((jobs::started(&mut redis).await.len(), dead(&mut redis).await), (25, 5), "none ran again");
     }
-}
-
-/// A server that is quick to give its data to a replica.
-async fn a_primary(kind: Kind) -> Server {
-    let args = ["--repl-diskless-sync-delay", "0"];
-    Server::builder(kind).args(args).start().await
-}
-
-/// Makes a server a replica, and waits until it has all that the other has.
-async fn follow(redis: &mut MultiplexedConnection, primary: &Server) {
-    replicaof(redis, &["127.0.0.1", &primary.port().to_string()]).await;
-    eventually(PATIENCE, "the replica to have everything", async || {
-        let info: redis::InfoDict = redis::cmd("INFO")
-            .arg("replication")
-            .query_async(redis)
-            .await
-            .ok()?;
-        let (link, sync): (String, u8) = (
-            info.get("master_link_status")?,
-            info.get("master_sync_in_progress")?,
-        );
-        (link == "up" && sync == 0).then_some(())
-    })
-    .await;
-}
-
-/// Makes a replica a primary.
-async fn lead(redis: &mut MultiplexedConnection) {
-    replicaof(redis, &["NO", "ONE"]).await;
-}
-
-async fn replicaof(redis: &mut MultiplexedConnection, of: &[&str]) {
-    let _: () = redis::cmd("REPLICAOF")
-        .arg(of)
-        .query_async(redis)
-        .await
-        .unwrap();
 }
 
 async fn set(redis: &mut MultiplexedConnection, setting: &str, value: &str) {

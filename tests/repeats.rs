@@ -166,7 +166,8 @@ on_both_servers! {
             assert_eq!(bury_until(&mut redis, &id, &(now + 60_000).to_string()).await, "ok");
             assert_eq!(entries(&mut redis, &key("dead")).await.len(), 1);
         }
-        // A guard is there for an hour where it was nobody's, else for a lease and a bit; and what is older does not count, and goes.
+        // A guard stays for an hour if the entry was nobody's, otherwise for a little more than a lease. An older one does not count, and is
+        // removed.
         let left: i64 = redis::cmd("PTTL").arg(key("guards")).query_async(&mut redis).await.unwrap();
         assert!((3_500_000..=3_600_000).contains(&left), "{left}");
         let mut old = redis::cmd("ZADD");

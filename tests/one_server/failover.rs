@@ -11,9 +11,8 @@ use crate::eventstore::orders::{Added, OrderEvent};
 use crate::eventstore::shelf::{order, orders, stored};
 use crate::eventstore::store_of;
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{
-    Cli, Kind, Server, Setup, Switch, dead, eventually, parked, publisher, settled,
-};
+use crate::support::replication::{a_primary, follow, lead};
+use crate::support::{Cli, Kind, Setup, Switch, dead, eventually, parked, publisher, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long anything may take once the address leads elsewhere, on a busy machine.
@@ -190,41 +189,4 @@ async fn ours(redis: &mut MultiplexedConnection) -> Vec<String> {
         .lines()
         .filter(|line| line.contains("name=streamhand") || line.contains(":cents"));
     ours.map(str::to_owned).collect()
-}
-
-/// A server that is quick to give its data to a replica.
-pub async fn a_primary(kind: Kind) -> Server {
-    let args = ["--repl-diskless-sync-delay", "0"];
-    Server::builder(kind).args(args).start().await
-}
-
-/// Makes a server a replica, and waits until it has all that the other has.
-pub async fn follow(redis: &mut MultiplexedConnection, primary: &Server) {
-    replicaof(redis, &["127.0.0.1", &primary.port().to_string()]).await;
-    eventually(PATIENCE, "the replica to have everything", async || {
-        let info: redis::InfoDict = redis::cmd("INFO")
-            .arg("replication")
-            .query_async(redis)
-            .await
-            .ok()?;
-        let (link, sync): (String, u8) = (
-            info.get("master_link_status")?,
-            info.get("master_sync_in_progress")?,
-        );
-        (link == "up" && sync == 0).then_some(())
-    })
-    .await;
-}
-
-/// Makes a replica a primary.
-pub async fn lead(redis: &mut MultiplexedConnection) {
-    replicaof(redis, &["NO", "ONE"]).await;
-}
-
-async fn replicaof(redis: &mut MultiplexedConnection, of: &[&str]) {
-    let _: () = redis::cmd("REPLICAOF")
-        .arg(of)
-        .query_async(redis)
-        .await
-        .unwrap();
 }

@@ -12,6 +12,7 @@ mod names;
 mod port;
 mod process;
 mod publisher;
+pub mod replication;
 mod resp;
 mod resp_proxy;
 mod resp_traps;
