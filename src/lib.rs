@@ -81,6 +81,7 @@ mod handler;
 mod identity;
 #[cfg(test)]
 mod instructions;
+mod metrics;
 #[cfg(feature = "worker")]
 mod middleware;
 mod names;
