@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Proxy, Server, Setup, eventually, pending, settled};
+use crate::support::{Proxy, Server, Setup, entries, eventually, pending, settled};
 
 const LEASE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -147,6 +147,38 @@ on_both_servers! {
         let log = frozen.log();
         assert!(!log.contains("failed: ") && !log.contains("to the dead letters"), "reported as its own:\n{log}");
         drop(heir);
+    }
+
+    /// The woken worker's success makes it nobody's while it runs here, and a stop cuts that run off: it can't be released any
+    /// more. It has succeeded, and is no dead letter.
+    async fn what_a_late_success_settles_is_not_buried_by_whoever_took_it_over(server: Server) {
+        let mut redis = server.connect().await;
+        let mut frozen = Setup::new(&server).process();
+        frozen.wait_for_log("the group is new", PATIENCE).await;
+        let all = [Job::new("late", Action::SleepQuietly(1_500)), Job::new("by-hand", Action::UntilTold)];
+        let ids = jobs::publish(&mut redis, "jobs", &all).await;
+        eventually(PATIENCE, "the worker to run them", async || jobs::started(&mut redis).await.len() == 1).await;
+        frozen.freeze();
+        let heir = Setup::new(&server).worker("drain = \"300ms\"").start_with(jobs::holding_registry());
+        eventually(PATIENCE, "the other worker to run them", async || jobs::started(&mut redis).await.len() == 3).await;
+        frozen.thaw();
+        eventually(PATIENCE, "the late one to be acknowledged", async || {
+            pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum::<u64>() == 1
+        })
+        .await;
+        let _: i64 = redis::cmd("XACK").arg("jobs").arg("workers").arg(&ids[1]).query_async(&mut redis).await.unwrap();
+        let stopped = heir.stop().await;
+        assert_eq!(stopped.unsettled, 0);
+        // Of the other one nothing is known, and it says so.
+        let letters = entries(&mut redis, "{jobs}:workers:dead").await;
+        let field = |letter: &crate::support::Entry, name: &str| {
+            let of = letter.fields.iter().find(|(field, _)| field == name.as_bytes());
+            String::from_utf8_lossy(&of.unwrap().1).into_owned()
+        };
+        let buried: Vec<String> = letters.iter().map(|letter| field(letter, "dead.entry")).collect();
+        assert_eq!(buried, [ids[1].clone()]);
+        let error = field(&letters[0], "dead.error");
+        assert!(error.contains("cut off") && error.contains("it may have been handled"), "{error}");
     }
 
     /// What it held and had not begun is the other worker's as well.

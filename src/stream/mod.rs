@@ -103,7 +103,7 @@ pub(crate) use retention::{
     Expire, Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming,
 };
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
-pub(crate) use settle::{Ack, Burial, Buried, ParkOutcome, Parking, Plain};
+pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]

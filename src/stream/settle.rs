@@ -35,6 +35,17 @@ pub(crate) struct Ack<'a> {
     pub count: u32,
 }
 
+/// What is asked of an entry before it is acknowledged by the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fence {
+    /// Nothing: success is success, whoever reports it.
+    None,
+    /// That it is still this worker's, for its id may by now be another entry's.
+    Mine,
+    /// Nothing, but if another worker has taken it over, that one learns that it succeeded.
+    Late,
+}
+
 /// One entry to be parked.
 #[derive(Clone)]
 pub(crate) struct Parking<'a> {
@@ -140,19 +151,24 @@ impl Link {
         Ok(troubles)
     }
 
-    /// Acknowledges entries along with their records; fenced where their ids may by now be other entries'.
+    /// Acknowledges entries along with their records.
     pub async fn ack_with_records(
         &mut self,
         keys: &Keys,
         group: &str,
-        fenced: bool,
+        fence: Fence,
         delete: bool,
         acks: &[Ack<'_>],
     ) -> Result<(), Trouble> {
         for chunk in acks.chunks(CHUNK) {
             let mut call = ACK.key(&keys.stream);
             call.key(&keys.retry).key(&keys.failures).key(&keys.guards);
-            call.arg(group).arg(u8::from(fenced)).arg(u8::from(delete));
+            let which = match fence {
+                Fence::None => "0",
+                Fence::Mine => "1",
+                Fence::Late => "late",
+            };
+            call.arg(group).arg(which).arg(u8::from(delete));
             for ack in chunk {
                 call.arg(ack.id.to_string())
                     .arg(ack.consumer)

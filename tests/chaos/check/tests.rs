@@ -399,6 +399,26 @@ fn what_has_surely_succeeded_is_not_buried() {
     );
 }
 
+/// Its acknowledgement was on its way when another worker took it over: whoever has it now cannot know. One that was sent
+/// later tells.
+#[test]
+fn what_succeeds_late_is_not_buried_by_whoever_a_stop_cuts_off() {
+    let cut_off = |ends: f64| {
+        let (mut story, _) = sound();
+        let entry = story.publish("d", "chaos.plain", false);
+        story.is_silent("0.0", 4.5, 12.0);
+        let first = story.begins("0.0", &entry, 1, 4.4);
+        let second = story.begins("1.0", &entry, 2, 6.8);
+        story.ends(&first, How::Ok, ends);
+        story.ends(&second, How::Dropped, 9.5);
+        story.life("1.0").told_to_stop = Some(seconds(8.5));
+        story.buries(&entry, "failed", 2);
+        story
+    };
+    cut_off(5.0).is_right();
+    cut_off(7.5).is_wrong("buried as failed after 2 of 8 attempts");
+}
+
 #[test]
 fn effects_take_place_once() {
     let (mut story, _) = sound();

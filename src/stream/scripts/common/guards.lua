@@ -1,7 +1,7 @@
 -- Guards: which entries came to an end of late, and until when that is to be known, so that what is repeated of a step
 -- before, or comes late, finds it where the entry is with nobody and there is no delivery count to tell. Whoever speaks
 -- of an entry that is nobody's has it under a lease that ran then, or repeats for 30 s after the first request whose
--- answer it missed (OWN_FOR in held.rs), and each request says until when it may. So a guard lasts for a lease and 30 s,
+-- answer it missed (OWN_FOR in inflight.rs), and each request says until when it may. So a guard lasts for a lease and 30 s,
 -- and a minute at least; and for an hour where what came to its end was nobody's, which is rare: its handler may run
 -- elsewhere as well, for as long as it takes, and has no lease there. What is older goes with the next ones, and in the
 -- end with the key.

@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::event::EntryId;
 use crate::reconnect::sleep_until;
-use crate::stream::{Ack, Link, Plain, Trouble};
+use crate::stream::{Ack, Fence, Link, Plain, Trouble};
 use crate::worker::run::outcome::Acks;
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::ENOUGH_TO_ACK;
+use crate::worker::state::inflight::{ENOUGH_TO_ACK, Owner};
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -231,8 +231,10 @@ struct Lot<'a> {
     plain: Vec<EntryId>,
     /// Those that have records go with them by a script.
     scripted: Vec<Ack<'a>>,
-    /// So do those whose ids may by now be others'.
+    /// So do those whose ids may by now be others',
     fenced: Vec<Ack<'a>>,
+    /// and those that another worker may have taken over.
+    late: Vec<Ack<'a>>,
 }
 
 /// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
@@ -264,11 +266,15 @@ async fn acknowledge(shard: Arc<Shard>, mut link: Link, acks: Vec<Acks>) -> Answ
         }
     }
     for lot in &lots {
-        for (acks, is_fenced) in [(&lot.scripted, false), (&lot.fenced, true)] {
+        for (acks, fence) in [
+            (&lot.scripted, Fence::None),
+            (&lot.fenced, Fence::Mine),
+            (&lot.late, Fence::Late),
+        ] {
             if !acks.is_empty() {
                 let (keys, group, deletes) = (&lot.source.keys, lot.group(), lot.source.deletes());
                 let acked = link
-                    .ack_with_records(keys, group, is_fenced, deletes, acks)
+                    .ack_with_records(keys, group, fence, deletes, acks)
                     .await;
                 if let Err(trouble) = acked {
                     met(lot, &trouble);
@@ -292,11 +298,14 @@ impl<'a> Lot<'a> {
             plain: Vec::with_capacity(ids),
             scripted: Vec::new(),
             fenced: Vec::new(),
+            late: Vec::new(),
         };
+        let now = places.first().map_or(0, |at| acks[*at].batch.now());
         let all_fenced = shard.links.is_fenced();
         for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
             let consumer = shard.identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
+            let is_lapsed = batch.is_lapsed_at(now);
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
                 let (id, count) = (slot.id, slot.count);
                 let ack = Ack {
@@ -306,6 +315,8 @@ impl<'a> Lot<'a> {
                 };
                 if is_fenced {
                     lot.fenced.push(ack);
+                } else if is_lapsed || slot.owner() == Owner::Another {
+                    lot.late.push(ack);
                 } else if slot.recorded || lot.source.deletes() {
                     lot.scripted.push(ack);
                 } else {

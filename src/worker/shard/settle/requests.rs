@@ -161,7 +161,8 @@ impl Job {
 /// The burial of what is no longer pending.
 pub(crate) fn nobodys(reason: Reason, error: String) -> Step {
     let error = format!(
-        "{error} (and it was no longer pending: trimmed, or acknowledged or deleted by hand)"
+        "{error} (and it was no longer pending: acknowledged, deleted or trimmed while it ran, or its group was destroyed; \
+         it may have been handled)"
     );
     Step::Bury {
         reason,
