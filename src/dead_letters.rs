@@ -26,6 +26,7 @@ mod letters;
 mod of_group;
 mod reason;
 mod selection;
+mod undo;
 
 pub use export::Exported;
 pub use filter::{Filter, REASONS};
@@ -34,3 +35,4 @@ pub use letters::Letters;
 pub use of_group::DeadLetters;
 pub use reason::Reason;
 pub use selection::{Counted, Replayed, Selection, Stats, Tally};
+pub use undo::{PurgeRun, Undone};

@@ -109,6 +109,41 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    /// With nobody there to resume it. A longer end can be given meanwhile, and it survives with who paused it.
+    async fn a_pause_with_an_end_is_over_by_itself(server: Server) {
+        let mut redis = server.connect().await;
+        let (cli, setup) = (program(&server), Setup::new(&server));
+        let said = cli.run(&["pause", "jobs", "--for", "50ms", "--by", "alice", "--reason", "deploy \"417\""]).await.ok();
+        assert!(said.starts_with("paused: jobs, for all workers of workers, until 2"), "{said}");
+        passes(Duration::from_millis(60)).await;
+        // It is over though no worker has seen it, and can be paused anew.
+        let text = cli.run(&["status"]).await.ok();
+        assert!(!text.contains("paused"), "{text}");
+        cli.run(&["pause", "jobs", "--for", "1h", "--by", "alice", "--reason", "deploy \"417\""]).await.ok();
+        cli.run(&["pause", "jobs", "--handler", "test.other"]).await.ok();
+        jobs::publish(&mut redis, "jobs", &many("job", 300, &Action::Succeed)).await;
+        let workers = [setup.process(), setup.process()];
+        passes(Duration::from_secs(2)).await;
+        assert_eq!(jobs::started(&mut redis).await.len(), 0);
+        let text = cli.run(&["status"]).await.ok();
+        assert!(text.contains("by alice (deploy \"417\"): `streamhand resume jobs` goes on with it; it ends by itself at 2"), "{text}");
+        let said = cli.run(&["pause", "jobs", "--by", "bob"]).await.ok();
+        assert!(said.starts_with("paused already: jobs, until 2"), "{said}");
+        let ends = Instant::now();
+        let said = cli.run(&["pause", "jobs", "--for", "1s", "--by", "bob"]).await.ok();
+        assert!(said.starts_with("paused already: jobs, until 2"), "{said}");
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert!(ends.elapsed() >= Duration::from_secs(1), "after {:?}", ends.elapsed());
+        assert_eq!(done(&mut redis).await, 300);
+        assert!(jobs::started(&mut redis).await.iter().all(|trace| trace.attempt == 1), "no attempt was used up");
+        let left: Vec<String> = redis::cmd("HKEYS").arg("{jobs}:workers:paused").query_async(&mut redis).await.unwrap();
+        assert_eq!(left, ["handler:test.other"]);
+        for wrong in ["0s", "400d", "soon"] {
+            assert_ne!(cli.run(&["pause", "jobs", "--for", wrong]).await.code, 0, "{wrong}");
+        }
+        drop(workers);
+    }
+
     async fn what_is_due_waits_for_a_paused_stream(server: Server) {
         let mut redis = server.connect().await;
         let (cli, setup) = (program(&server), Setup::new(&server));

@@ -1,10 +1,13 @@
 //! What is purged is gone for good: only what was meant, and only what has been exported where that was asked for.
 
 use bytes::Bytes;
-use streamhand::dead_letters::Filter;
+use redis::AsyncCommands;
+use std::time::Duration;
+use streamhand::ErrorKind;
+use streamhand::dead_letters::{Filter, PurgeRun};
 
 use crate::support::letters::{DEAD, bury, bury_many, dead_letters, fields};
-use crate::support::{Fields, Server, entries};
+use crate::support::{Cli, Fields, Server, entries};
 
 on_both_servers! {
     async fn an_export_holds_everything_byte_for_byte(server: Server) {
@@ -87,6 +90,68 @@ on_both_servers! {
         let left = dead_letters(&server).select(Filter::new()).await.unwrap().stats().await.unwrap();
         let counts: Vec<(&str, u64)> = left.kinds.iter().map(|tally| (&tally.reason[..], tally.count)).collect();
         assert_eq!(counts, [("failed", 800)]);
+    }
+
+    async fn a_purge_can_be_undone_for_a_while_and_brings_back_every_byte(server: Server) {
+        let mut redis = server.connect().await;
+        let mut wide = fields(&[("type", "order.wide"), ("id", "w-1")]);
+        wide.extend((0..3480).map(|n| (Bytes::from(format!("f{n}")), Bytes::from(vec![n as u8; 3]))));
+        bury(&mut redis, "orders", &wide, "permanent", "too wide").await;
+        bury_many(&mut redis, 250).await;
+        let before = entries(&mut redis, DEAD).await;
+        let dead = dead_letters(&server);
+        let run = PurgeRun::begin("alice", Duration::from_secs(3600)).unwrap();
+        let all = dead.select(Filter::new()).await.unwrap();
+        assert_eq!(all.purge_undoably(&run, |_| ()).await.unwrap(), 251);
+        assert!(entries(&mut redis, DEAD).await.is_empty());
+        let known = dead.purges().await.unwrap();
+        assert_eq!((known.len(), &known[0].name, &known[0].by[..], known[0].letters), (1, &run.name, "alice", 251));
+        let purged = format!("{{orders}}:fulfilment:purges:{}", run.name);
+        let left: i64 = redis.pttl(&purged).await.unwrap();
+        assert!((3_500_000..=3_600_000).contains(&left), "{left}");
+        bury_many(&mut redis, 1).await;
+        assert_eq!(dead.undo_purge(&run.name, |_| ()).await.unwrap().restored, 251);
+        let after = entries(&mut redis, DEAD).await;
+        let fields_of = |all: &[crate::support::Entry]| all.iter().map(|entry| entry.fields.clone()).collect::<Vec<_>>();
+        assert_eq!(fields_of(&after[1..]), fields_of(&before));
+        let keys: Vec<String> = redis.keys("*purges*").await.unwrap();
+        assert_eq!(keys, Vec::<String>::new());
+        let again = dead.undo_purge(&run.name, |_| ()).await.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::NotFound, "{again}");
+
+        // By the program; what is over is not offered.
+        let cli = Cli::new(&server, "");
+        let said = cli.run(&["dlq", "purge", "--type", "order.wide", "--undo-within", "1h", "--by", "bob", "--yes"]).await.ok();
+        let name = said.split('`').nth(1).and_then(|command| command.rsplit(' ').next()).expect("the command").to_owned();
+        assert_eq!(said, format!("deleted 1 dead letter; within 1h `streamhand dlq undo {name}` brings them back\n"));
+        let listed = cli.run(&["dlq", "undo"]).await.ok();
+        assert!(listed.contains(&name) && listed.contains("bob"), "{listed}");
+        assert_eq!(cli.run(&["dlq", "undo", &name]).await.ok(), "brought back 1 dead letter\n");
+        let said = cli.run(&["dlq", "undo", &name]).await.failed(1);
+        assert!(said.contains("its time is over, or it was undone before"), "{said}");
+        assert_eq!(entries(&mut redis, DEAD).await.len(), 252);
+        cli.run(&["dlq", "purge", "--all", "--undo-within", "50ms", "--yes"]).await.ok();
+        crate::support::eventually(Duration::from_secs(10), "it to be over", async || {
+            dead.purges().await.unwrap().is_empty() && redis.keys::<_, Vec<String>>("*purges*").await.unwrap().is_empty()
+        })
+        .await;
+        for wrong in ["0s", "31d", "soon"] {
+            let said = cli.run(&["dlq", "purge", "--all", "--undo-within", wrong, "--yes"]).await;
+            assert_ne!(said.code, 0, "{wrong}");
+        }
+    }
+
+    async fn a_purge_that_the_server_has_no_room_for_takes_nothing(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 3).await;
+        let dead = dead_letters(&server);
+        let all = dead.select(Filter::new()).await.unwrap();
+        let run = PurgeRun::begin("alice", Duration::from_secs(3600)).unwrap();
+        let () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").query_async(&mut redis).await.unwrap();
+        all.purge_undoably(&run, |_| ()).await.unwrap_err();
+        let () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("0").query_async(&mut redis).await.unwrap();
+        assert_eq!(entries(&mut redis, DEAD).await.len(), 3);
+        assert_eq!(dead.purges().await.unwrap(), []);
     }
 }
 

@@ -6,7 +6,7 @@
 //! | method | command |
 //! |---|---|
 //! | [`Admin::status`], [`Admin::stream_status`], [`Admin::retention`] | `status` |
-//! | [`Admin::pause`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
+//! | [`Admin::pause`], [`Admin::pause_with`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -42,7 +42,7 @@ pub use crate::eventstore::Problem;
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use history::{History, HistoryEvent};
 pub use list::List;
-pub use pause::{Paused, Resumed};
+pub use pause::{PauseRequest, Paused, Resumed};
 pub use projections::{
     ProjectionResumed, ProjectionState, ProjectionStatus, Projections, RebuildProgress,
     RebuildStatus,

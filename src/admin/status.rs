@@ -168,8 +168,18 @@ pub struct Pause {
     /// Since when, by the server's clock.
     #[serde(rename = "since_ms", serialize_with = "since_1970")]
     pub since: SystemTime,
+    /// When it ends by itself, by the server's clock; None where it has to be resumed.
+    #[serde(
+        rename = "until_ms",
+        serialize_with = "some_since_1970",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub until: Option<SystemTime>,
     /// Who paused it.
     pub by: String,
+    /// Why, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A circuit breaker of a worker that is not closed.
@@ -370,7 +380,11 @@ impl Pause {
                 Pausable::Handler(event_type) => Some(event_type),
             },
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(note.since_ms),
+            until: note
+                .until_ms
+                .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
             by: note.by,
+            reason: note.reason,
         }
     }
 }

@@ -1,12 +1,15 @@
 //! `pause` and `resume`: a stream, or one type of its events, for the whole group.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::CommandError;
 use super::terminal::{print, say};
-use super::text::whoami;
-use crate::admin::Admin;
+use super::text::{time, whoami};
+use crate::admin::{Admin, PauseRequest};
 use crate::config::{Settings, stream_name};
+use crate::duration;
 
 #[derive(Args)]
 pub(super) struct PauseArgs {
@@ -23,18 +26,47 @@ pub(super) struct PauseArgs {
     by: Option<String>,
 }
 
-pub(super) async fn pause(args: PauseArgs, settings: Settings) -> Result<(), CommandError> {
+/// What only a pause takes.
+#[derive(Args)]
+pub(super) struct NewPauseArgs {
+    #[command(flatten)]
+    what: PauseArgs,
+    /// It ends by itself after so long (1h); what is paused already then does, too
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+    lasts: Option<Duration>,
+    /// Why, for status to tell
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) async fn pause(args: NewPauseArgs, settings: Settings) -> Result<(), CommandError> {
+    let NewPauseArgs {
+        what: args,
+        lasts,
+        reason,
+    } = args;
     let admin = admin(&args, &settings)?;
-    let (stream, by) = (&args.stream, args.by.clone().unwrap_or_else(whoami));
-    let paused = match &args.handler {
-        None => admin.pause(stream, &by).await?,
-        Some(event_type) => admin.pause_handler(stream, event_type, &by).await?,
-    };
+    let by = args.by.clone().unwrap_or_else(whoami);
+    let mut request = PauseRequest::of(&args.stream, by);
+    if let Some(event_type) = &args.handler {
+        request = request.handler(event_type);
+    }
+    if let Some(lasts) = lasts {
+        request = request.lasts(lasts);
+    }
+    if let Some(reason) = reason {
+        request = request.reason(reason);
+    }
+    let paused = admin.pause_with(request).await?;
     let (name, group) = (args.name(), admin.group());
+    let until = paused
+        .until
+        .map(|until| format!(", until {}", time(until)))
+        .unwrap_or_default();
     print(if paused.is_new {
-        format!("paused: {name}, for all workers of {group}; what runs already runs on")
+        format!("paused: {name}, for all workers of {group}{until}; what runs already runs on")
     } else {
-        format!("paused already: {name}")
+        format!("paused already: {name}{until}")
     })
 }
 

@@ -98,7 +98,7 @@ enum Builtin {
     /// Show how far the group is, what waits, and who works
     Status(status::StatusArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
-    Pause(pause::PauseArgs),
+    Pause(pause::NewPauseArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
     /// List projections, or build one's view anew

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::terminal::{print, print_json};
-use super::text::{rough, table};
+use super::text::{rough, table, time};
 use super::{CommandError, adding, projection, retention};
 use crate::admin::{
     Admin, BreakerStatus, ConsumerStatus, GroupStatus, PROTOCOL, Pause, Standing, Status,
@@ -208,18 +208,21 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
 fn paused(pause: &Pause, status: &StreamStatus) -> String {
     let ago = rough(status.now.duration_since(pause.since).unwrap_or_default());
     let (by, stream) = (shown(&pause.by), &status.stream);
-    match &pause.handler {
-        None => {
-            format!("paused {ago} ago by {by}: `streamhand resume {stream}` goes on with it")
-        }
-        Some(event_type) => {
-            let event_type = shown(event_type);
-            format!(
-                "{event_type} paused {ago} ago by {by}: `streamhand resume {stream} --handler {event_type}` goes on \
-                 with it"
-            )
-        }
-    }
+    let what = pause.handler.as_deref().map(shown);
+    let handler = what.as_ref().map(|what| format!(" --handler {what}"));
+    let (what, handler) = (
+        what.map(|what| format!("{what} ")).unwrap_or_default(),
+        handler.unwrap_or_default(),
+    );
+    let why = pause.reason.as_deref().map(shown);
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let until = pause
+        .until
+        .map(|until| format!("; it ends by itself at {}", time(until)))
+        .unwrap_or_default();
+    format!(
+        "{what}paused {ago} ago by {by}{why}: `streamhand resume {stream}{handler}` goes on with it{until}"
+    )
 }
 
 fn breaker_note(breaker: &BreakerStatus, status: &StreamStatus) -> String {

@@ -18,7 +18,7 @@ use crate::rfc3339;
 use crate::stream::Ticket;
 
 /// Most letters replayed in one step: between two steps other clients have their turn.
-const STEP: usize = 100;
+pub(super) const STEP: usize = 100;
 
 /// Letters that are meant together. It does not hold them: each use goes through Redis anew, and finds no letter
 /// that was buried after the selection was made.
@@ -286,7 +286,7 @@ impl<F: FnMut(u64)> Progress<F> {
         Progress { done: 0, tell }
     }
 
-    fn more(&mut self, count: u64) {
+    pub fn more(&mut self, count: u64) {
         self.done += count;
         (self.tell)(self.done);
     }

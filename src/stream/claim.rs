@@ -210,7 +210,7 @@ impl Link {
                 ),
                 need(&keys.retry, "zset", "EXISTS ZRANGE ZRANGEBYSCORE ZREM"),
                 need(&keys.failures, "hash", "HLEN HGET HDEL"),
-                need(&keys.paused, "hash", "HKEYS"),
+                need(&keys.paused, "hash", "HKEYS HGETALL HDEL"),
                 need(&keys.again, "", "XLEN"),
                 need(&keys.scheduled, "", "ZRANGE"),
             ]

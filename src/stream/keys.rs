@@ -26,6 +26,8 @@ pub(crate) struct Keys {
     pub retry: String,
     /// The dead letters.
     pub dead: String,
+    /// What is known of purges that can be undone.
+    pub purges: String,
     /// Replayed entries, for this group alone.
     pub again: String,
     /// What is known of entries that have failed or been released.
@@ -131,6 +133,7 @@ impl Keys {
     pub fn again(&self, group: &str) -> Self {
         let mut keys = Self::with_base(self.again.clone(), self.again.clone(), group);
         keys.dead = self.dead.clone();
+        keys.purges = self.purges.clone();
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
         keys.seen = self.seen.clone();
@@ -140,6 +143,11 @@ impl Keys {
     /// The due times that another group of the stream keeps.
     pub fn retry_of(&self, group: &[u8]) -> Vec<u8> {
         [self.base.as_bytes(), b":", group, b":retry"].concat()
+    }
+
+    /// The dead letters that a purge has taken, as long as it can be undone.
+    pub fn purged(&self, run: &str) -> String {
+        format!("{}:{run}", self.purges)
     }
 
     /// The key that says of an event that it is done, by its identity.
@@ -156,6 +164,7 @@ impl Keys {
             stream,
             retry: format!("{prefix}:retry"),
             dead: format!("{prefix}:dead"),
+            purges: format!("{prefix}:purges"),
             again: format!("{prefix}:again"),
             failures: format!("{prefix}:failures"),
             waiting: format!("{prefix}:waiting"),

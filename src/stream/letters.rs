@@ -39,8 +39,8 @@ pub(crate) const DEATH: [&str; 12] = [
 const CRASH_CHECKS: &str = "crash_checks";
 
 /// Most letters a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
-const LETTERS: usize = 100;
-const BYTES: usize = 1 << 20;
+pub(super) const LETTERS: usize = 100;
+pub(super) const BYTES: usize = 1 << 20;
 
 /// Bytes of a name in a brief answer: more than are shown of it.
 const BRIEF: &str = "1024";
@@ -283,7 +283,7 @@ fn head(value: Value) -> Option<Head> {
     })
 }
 
-fn newer(protocol: &str) -> Error {
+pub(super) fn newer(protocol: &str) -> Error {
     Error::new(
         ErrorKind::Protocol,
         format!(

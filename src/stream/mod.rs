@@ -36,6 +36,7 @@ mod pool;
 mod projection;
 mod projection_rebuild;
 mod projection_status;
+mod purged;
 #[cfg(feature = "worker")]
 mod rate;
 mod read;
@@ -83,7 +84,7 @@ pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
 pub(crate) use look_ahead::Run;
 pub(crate) use look_ahead::Seen;
-pub(crate) use pause::{BreakerNote, Pausable, PauseNote};
+pub(crate) use pause::{BreakerNote, NewPause, Pausable, PauseNote};
 pub(crate) use pool::Pool;
 pub use pool::PooledConnection;
 pub(crate) use projection::{
@@ -92,6 +93,7 @@ pub(crate) use projection::{
 };
 pub(crate) use projection_rebuild::{Begun, Switched};
 pub(crate) use projection_status::ProjectionStatus;
+pub(crate) use purged::Undoable;
 #[cfg(feature = "worker")]
 pub(crate) use rate::RateRequest;
 pub(crate) use read::Read;

@@ -2,6 +2,7 @@
 //! breakers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::{AsyncCommands, Value};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use super::reply;
 use super::script::script;
 use crate::error::Result;
 
+script!(PAUSE, "pause");
 script!(RESUME, "resume");
 
 /// Failure records looked at in one step of a resume.
@@ -31,7 +33,19 @@ pub(crate) enum Pausable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PauseNote {
     pub since_ms: u64,
+    /// When it ends by itself; None where somebody has to resume it.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
     pub by: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// A pause that is asked for.
+pub(crate) struct NewPause<'a> {
+    pub by: &'a str,
+    pub lasts: Option<Duration>,
+    pub reason: Option<&'a str>,
 }
 
 /// A circuit breaker of a worker that is not closed.
@@ -62,14 +76,35 @@ impl Pausable {
 }
 
 impl Pool {
-    /// Pauses something for the group. Answers whether it was not paused before; what is paused already stays as it is.
-    pub async fn pause(&self, keys: &Keys, what: &Pausable, note: &PauseNote) -> Result<bool> {
+    /// Pauses something for the group. Answers whether it was not paused before, and until when it is, in milliseconds
+    /// since 1970. What is paused already stays as it is, but for its end where one is given.
+    pub async fn pause(
+        &self,
+        keys: &Keys,
+        what: &Pausable,
+        new: &NewPause<'_>,
+    ) -> Result<(bool, Option<u64>)> {
         let doing = format!("pausing in {}", keys.paused);
         let mut conn = self.get().await?;
-        let note = serde_json::to_string(note).unwrap_or_default();
-        conn.hset_nx(&keys.paused, what.field(), note)
+        let json = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        let lasts = new.lasts.map(|lasts| lasts.as_millis().to_string());
+        let value: Value = PAUSE
+            .key(&keys.paused)
+            .arg(what.field())
+            .arg(json(new.by))
+            .arg(lasts.unwrap_or_default())
+            .arg(new.reason.map(json).unwrap_or_default())
+            .invoke_async(&mut conn)
             .await
-            .map_err(|error| refusal(Who::Operator, &doing, error))
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
+        let parse = |value| {
+            let [is_new, until] = reply::tuple(value)?;
+            Some((
+                reply::int(&is_new)? == 1,
+                reply::int(&until).map(|ms| ms as u64),
+            ))
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
     /// Ends a pause. Answers whether there was one.
@@ -120,13 +155,14 @@ impl Link {
     }
 }
 
-/// What is paused, from the hash of that; what can't be read is left out.
-pub(super) fn paused(value: Value) -> Vec<(Pausable, PauseNote)> {
+/// What is paused, from the hash of that; what can't be read is left out, and what has ended by now.
+pub(super) fn paused(value: Value, now_ms: u64) -> Vec<(Pausable, PauseNote)> {
     let mut paused: Vec<_> = pairs(value)
         .into_iter()
         .filter_map(|(field, note)| {
             Some((Pausable::parse(&field)?, serde_json::from_str(&note).ok()?))
         })
+        .filter(|(_, note): &(_, PauseNote)| note.until_ms.is_none_or(|until| until > now_ms))
         .collect();
     paused.sort_by(|(a, _), (b, _)| a.cmp(b));
     paused

@@ -165,7 +165,7 @@ fn status(value: Value) -> Option<StreamStatus> {
                 Some((reply::text(key)?, reply::text(kind)?))
             })
             .collect::<Option<_>>()?,
-        paused: pause::paused(paused),
+        paused: pause::paused(paused, now),
         breakers: pause::breakers(breakers),
         now_ms: now,
     })

@@ -6,6 +6,7 @@ mod replay;
 mod select;
 mod show;
 mod stats;
+mod undo;
 
 use clap::{Args, Subcommand};
 
@@ -34,6 +35,8 @@ enum DlqCommand {
     Replay(replay::ReplayArgs),
     /// Delete dead letters
     Purge(purge::PurgeArgs),
+    /// Bring back what `purge --undo-within` has deleted, or list what can be
+    Undo(undo::UndoArgs),
 }
 
 pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), CommandError> {
@@ -48,5 +51,6 @@ pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), Command
         DlqCommand::Stats(args) => stats::run(args, &dead).await,
         DlqCommand::Replay(args) => replay::run(args, &dead).await,
         DlqCommand::Purge(args) => purge::run(args, &dead).await,
+        DlqCommand::Undo(args) => undo::run(args, &dead).await,
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -11,18 +12,25 @@ use serde::Serialize;
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
 use crate::cli::terminal::{print, print_json, progress};
-use crate::cli::text::count;
+use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;
-use crate::dead_letters::{Counted, DeadLetters};
+use crate::dead_letters::{Counted, DeadLetters, PurgeRun};
+use crate::duration;
 use crate::error::chain;
 
 #[derive(Args)]
 pub(super) struct PurgeArgs {
     #[command(flatten)]
     which: Which,
-    /// Write the letters to this new file first, a line of JSON each; only what is in it is deleted
+    /// Write the letters to this new file first, a line of JSON each; only they are deleted
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
+    /// Keep them for so long (1h) where `dlq undo` brings them back from
+    #[arg(long, value_name = "DURATION", conflicts_with = "export", value_parser = duration::parse)]
+    undo_within: Option<Duration>,
+    /// Who does this, for `dlq undo` to tell [default: user@host]
+    #[arg(long, value_name = "NAME", requires = "undo_within")]
+    by: Option<String>,
     /// Say how many would be deleted, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -41,6 +49,9 @@ struct Done<'a> {
     #[serde(flatten)]
     counted: &'a Counted,
     deleted: u64,
+    /// What brings them back, where that is possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undo: Option<&'a str>,
 }
 
 pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), CommandError> {
@@ -54,13 +65,16 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
     }
     let meant = args.which.resolve(dead, "purge").await?;
     let mut purged = 0;
+    let undo = args.undo_within.filter(|_| !args.dry_run);
+    let by = args.by.clone().unwrap_or_else(whoami);
+    let undo = undo.map(|within| PurgeRun::begin(by, within)).transpose()?;
     if !args.dry_run && meant.counted.found > 0 {
-        if !args.yes && !ask(&meant, args.export.as_deref())? {
+        if !args.yes && !ask(&meant, args.export.as_deref(), args.undo_within)? {
             return Err(CommandError::failed("nothing was deleted"));
         }
         let stop = told_to_stop("; what was deleted so far is")?;
         let result = tokio::select! {
-            result = purge(&meant, args.export.as_deref(), &mut purged) => result,
+            result = purge(&meant, args.export.as_deref(), undo.as_ref(), &mut purged) => result,
             () = stop => Err("stopped".to_owned()),
         };
         if let Err(why) = result {
@@ -75,6 +89,10 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             dry_run: args.dry_run,
             counted: &meant.counted,
             deleted: purged,
+            undo: undo
+                .as_ref()
+                .filter(|_| purged > 0)
+                .map(|run| &run.name[..]),
         })?;
     } else if args.dry_run {
         print(format_args!(
@@ -82,9 +100,14 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             count(meant.counted.found, "dead letter")
         ))?;
     } else if meant.counted.found > 0 {
-        let kept = match &args.export {
-            Some(file) => format!("; they are in {}", file.display()),
-            None => String::new(),
+        let kept = match (&args.export, &undo) {
+            (Some(file), _) => format!("; they are in {}", file.display()),
+            (None, Some(run)) if purged > 0 => format!(
+                "; within {} `streamhand dlq undo {}` brings them back",
+                duration::format(run.within),
+                run.name
+            ),
+            _ => String::new(),
         };
         print(format_args!(
             "deleted {}{kept}",
@@ -94,7 +117,11 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
     meant.all_there()
 }
 
-fn ask(meant: &Meant, export: Option<&Path>) -> Result<bool, CommandError> {
+fn ask(
+    meant: &Meant,
+    export: Option<&Path>,
+    undo_within: Option<Duration>,
+) -> Result<bool, CommandError> {
     let letters = count(meant.counted.found, "dead letter");
     let first = match export {
         Some(file) => format!(
@@ -107,17 +134,33 @@ fn ask(meant: &Meant, export: Option<&Path>) -> Result<bool, CommandError> {
     let unasked = format!(
         "{letters} would be deleted, and there is no terminal to ask on: add --yes to delete"
     );
-    confirm(&format!("{first} delete them for good?"), &unasked)
+    let question = match undo_within {
+        Some(within) => format!(
+            "Delete {letters} of {}? Within {} that can be undone",
+            meant.place,
+            duration::format(within)
+        ),
+        None => format!("{first} delete them for good?"),
+    };
+    confirm(&question, &unasked)
 }
 
-async fn purge(meant: &Meant, export: Option<&Path>, purged: &mut u64) -> Result<(), String> {
+async fn purge(
+    meant: &Meant,
+    export: Option<&Path>,
+    undo: Option<&PurgeRun>,
+    purged: &mut u64,
+) -> Result<(), String> {
     let bar = progress(Some(meant.counted.found), "letters");
     let Some(path) = export else {
         let tell = |done| {
             *purged = done;
             bar.set_position(done);
         };
-        let result = meant.selection.purge(tell).await;
+        let result = match undo {
+            Some(run) => meant.selection.purge_undoably(run, tell).await,
+            None => meant.selection.purge(tell).await,
+        };
         bar.finish_and_clear();
         return result.map(|_| ()).map_err(|error| chain(&error));
     };

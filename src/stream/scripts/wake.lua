@@ -17,7 +17,18 @@ if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is, KEYS[7]) == 0 then
   return { {}, {}, false, string.format('%.0f', now), 0, {}, false, 0 }
 end
 -- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
-local paused = redis.call('HKEYS', KEYS[5])
+local paused, ended = redis.call('HKEYS', KEYS[5]), {}
+if #paused > 0 then
+  local notes = redis.pcall('HGETALL', KEYS[5])
+  if not notes.err then paused = {} end
+  for i = 1, #notes, 2 do
+    local till = string.match(notes[i + 1], '"until_ms":(%d+)')
+    table.insert(till and tonumber(till) <= now and ended or paused, notes[i])
+  end
+  -- The first worker that sees that its time is over takes it away, for those of an earlier release. Where that is
+  -- refused it has ended all the same.
+  if #ended > 0 then redis.pcall('HDEL', KEYS[5], unpack(ended)) end
+end
 local most = math.min(tonumber(ARGV[3]), 500)
 for _, what in ipairs(paused) do if what == 'stream' then most = 0 end end
 if is_off(now, ARGV[5], ARGV[6]) then most = 0 end
