@@ -87,6 +87,8 @@ table! {
         "Most handlers that run at once.";
     LeaseMargin: Process Histogram "lease_margin_seconds" Seconds ["group"]
         "What was left of the lease when it was renewed.";
+    Lease: Process Gauge "lease_seconds" Seconds ["group"]
+        "How long an entry stays its worker's without a renewal.";
     LeaseLapsed: Process Counter "lease_lapsed_total" One ["stream", "group"]
         "Entries whose lease ran out before it was renewed.";
     HeldBack: Process Counter "held_back_total" One ["stream", "group", "type", "by"]
@@ -139,6 +141,8 @@ table! {
         "Age of the oldest dead letter.";
     GroupWorkers: Group Gauge "group_workers" One ["stream", "group", "state"]
         "Workers of the group.";
+    GroupPaused: Group Gauge "group_paused_seconds" Seconds ["stream", "group", "what"]
+        "For how long a type's entries, or all of the `stream`, have been paused.";
     StreamLength: Group Gauge "stream_length" One ["stream"]
         "Entries of the stream.";
     RetentionBlocked: Group Gauge "retention_blocked_seconds" Seconds ["stream", "group"]
@@ -147,6 +151,10 @@ table! {
         "Events that the projection has not seen.";
     ProjectionLag: Group Gauge "projection_lag_seconds" Seconds ["projection"]
         "How far the projection is behind the youngest event.";
+    RedisEvicts: Group Gauge "redis_evicts" One ["policy"]
+        "1 if Redis deletes keys when its memory is full, by its `maxmemory-policy`; 0 if it doesn't.";
+    RedisAppendOnly: Group Gauge "redis_append_only" One []
+        "1 if Redis writes an append-only file; 0 if what was acknowledged may be lost with the server.";
 }
 
 impl Id {
