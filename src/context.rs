@@ -14,6 +14,7 @@ use crate::outbox::{Items, Outbox};
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
+use crate::trace::TraceContext;
 
 /// What a handler is given beside its event. Cheap to clone.
 #[derive(Clone)]
@@ -239,6 +240,11 @@ impl Context {
             .publisher
             .as_ref()
             .ok_or_else(without_redis)
+    }
+
+    /// The trace that the event belongs to, if any is known.
+    pub(crate) fn known_trace(&self) -> Option<TraceContext> {
+        self.envelope().traceparent().and_then(TraceContext::parse)
     }
 
     /// What it emitted and wants to take effect, if there is any.

@@ -14,18 +14,6 @@ pub(crate) fn bounded(delay: Duration) -> Duration {
     delay.min(LONGEST)
 }
 
-/// What a handler asked for, at most [`LONGEST`]: if that is less, it is said.
-pub(crate) fn asked(delay: Duration) -> Duration {
-    if delay > LONGEST {
-        let (asked, most) = (
-            crate::duration::format(delay),
-            crate::duration::format(LONGEST),
-        );
-        tracing::warn!(%asked, "a handler asked for a longer delay than there is: its event comes back in {most}");
-    }
-    bounded(delay)
-}
-
 /// The time after such a delay.
 pub(crate) fn after(now: Instant, delay: Duration) -> Instant {
     now + bounded(delay)

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::about::{About, tell};
 use crate::codec::{self, Encodable, Format};
 use crate::config::check_stream;
 use crate::context::{Ask, Context};
@@ -47,23 +48,27 @@ impl Context {
     /// ```
     pub fn emit<E: Event + Encodable>(&self, stream: &str, event: E) {
         const { demand::<E>() };
-        self.outbox_or_new().emit(stream, |place| {
+        let leaves = self.outbox_or_new().emit(stream, |place| {
             let envelope = envelope_of(&event, Format::default()).map_err(|e| e.to_string())?;
             self.complete(stream, envelope, place)
         });
+        self.tell_unless(leaves);
     }
 
     /// The same with an event that is ready made: with an id, a subject or fields of its own.
     pub fn emit_envelope(&self, stream: &str, envelope: Envelope) {
-        self.outbox_or_new()
+        let leaves = self
+            .outbox_or_new()
             .emit(stream, |place| self.complete(stream, envelope, place));
+        self.tell_unless(leaves);
     }
 
     /// Asks for an effect: it takes place in the step that acknowledges the event being handled, in the order in which
     /// they were asked for, or not at all. If its guard refuses when the handler has returned, the handler has failed;
     /// one that wants to decide then says [`commit`](Self::commit).
     pub fn effect(&self, effect: Effect) {
-        self.outbox_or_new().effect(effect);
+        let leaves = self.outbox_or_new().effect(effect);
+        self.tell_unless(leaves);
     }
 
     /// Commits now: in one step all that was emitted leaves, all effects take place, and the event is acknowledged, if
@@ -135,6 +140,16 @@ impl Context {
     /// finds `current`. If this is not called commits are settled.
     pub fn refuse_next_commit(&self, current: Option<&str>) {
         self.outbox_or_new().refuse(current.map(str::as_bytes));
+    }
+
+    fn tell_unless(&self, leaves: bool) {
+        if !leaves {
+            tell!(
+                error,
+                About::of(self, self.stream()),
+                "emitted, or an effect asked for, after the commit: it never leaves"
+            );
+        }
     }
 
     /// Adds to an event that is emitted at `place` what it has not got itself.

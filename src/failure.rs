@@ -38,6 +38,8 @@ pub struct Failure {
     error: BoxError,
     /// What it means was said where it was made: no classifier is asked.
     is_chosen: bool,
+    /// It asked for a longer delay than there is.
+    pub(crate) is_cut: bool,
 }
 
 /// Any error.
@@ -159,6 +161,7 @@ impl Failure {
             cause,
             error: error.into(),
             is_chosen: true,
+            is_cut: kind != kind.bounded(),
         }
     }
 
@@ -170,16 +173,17 @@ impl Failure {
             Err(error) => error,
         };
         let disguised = with_sources(&*error).find_map(|error| error.downcast_ref::<InDisguise>());
-        let (verdict, cause, is_chosen) = match disguised {
+        let (verdict, cause, is_chosen, is_cut) = match disguised {
             // The layer has added its words to it.
-            Some(InDisguise(inner)) => (inner.verdict, inner.cause, inner.is_chosen),
-            None => (FailureKind::Retry, Cause::Error, false),
+            Some(InDisguise(inner)) => (inner.verdict, inner.cause, inner.is_chosen, inner.is_cut),
+            None => (FailureKind::Retry, Cause::Error, false, false),
         };
         Failure {
             verdict,
             cause,
             error,
             is_chosen,
+            is_cut,
         }
     }
 
@@ -235,6 +239,7 @@ impl Failure {
             && let Some(kind) = meaning(&*self.error)
         {
             self.verdict = kind.bounded();
+            self.is_cut = kind != self.verdict;
             if self.is_later() {
                 self.cause = Cause::Uncounted;
             }
@@ -245,8 +250,8 @@ impl Failure {
 impl FailureKind {
     fn bounded(self) -> Self {
         match self {
-            FailureKind::RetryAfter(delay) => FailureKind::RetryAfter(delay::asked(delay)),
-            FailureKind::Later(delay) => FailureKind::Later(delay::asked(delay)),
+            FailureKind::RetryAfter(delay) => FailureKind::RetryAfter(delay::bounded(delay)),
+            FailureKind::Later(delay) => FailureKind::Later(delay::bounded(delay)),
             kind => kind,
         }
     }

@@ -51,6 +51,8 @@
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "worker")]
+mod about;
+#[cfg(feature = "worker")]
 pub mod admin;
 #[cfg(feature = "worker")]
 mod breaker;
@@ -97,6 +99,7 @@ pub mod retry;
 mod rfc3339;
 mod stream;
 mod sync;
+mod trace;
 mod traceparent;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -133,6 +136,7 @@ pub use publisher::{
     Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
 };
 pub use stream::PooledConnection;
+pub use trace::TraceContext;
 #[cfg(feature = "worker")]
 pub use worker::{Observer, Outcome, Settled, Summary, Unstarted, Worker};
 

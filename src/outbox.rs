@@ -85,28 +85,31 @@ impl Outbox {
         lock(&self.inner)
     }
 
-    /// Adds the event that `make` makes for its place.
-    pub fn emit(&self, stream: &str, make: impl FnOnce(usize) -> Result<Envelope, String>) {
+    /// Adds the event that `make` makes for its place. Returns whether it can still leave.
+    pub fn emit(&self, stream: &str, make: impl FnOnce(usize) -> Result<Envelope, String>) -> bool {
         let mut inner = self.lock();
         let made = make(inner.emitted);
         inner.emitted += 1;
         match made {
-            _ if inner.is_over() => {}
+            _ if inner.is_over() => return false,
             Ok(envelope) => {
                 let stream = stream.to_owned();
                 inner.items.events.push(Emitted { stream, envelope });
             }
             Err(wrong) => inner.goes_wrong(format!("emitting to {stream:?}: {wrong}")),
         }
+        true
     }
 
-    pub fn effect(&self, effect: Effect) {
+    /// The same of an effect.
+    pub fn effect(&self, effect: Effect) -> bool {
         let mut inner = self.lock();
         match effect.check() {
-            _ if inner.is_over() => {}
+            _ if inner.is_over() => return false,
             Ok(()) => inner.items.effects.push(effect),
             Err(wrong) => inner.goes_wrong(wrong),
         }
+        true
     }
 
     /// What has been emitted, and in a test has left.
@@ -196,11 +199,7 @@ impl Outbox {
 impl Inner {
     /// What comes after the commit has nothing to leave with.
     fn is_over(&self) -> bool {
-        let over = matches!(self.phase, Phase::Settled | Phase::Committing(_));
-        if over {
-            tracing::error!("emitted, or an effect asked for, after the commit: it never leaves");
-        }
-        over
+        matches!(self.phase, Phase::Settled | Phase::Committing(_))
     }
 
     fn goes_wrong(&mut self, wrong: String) {

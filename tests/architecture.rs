@@ -121,6 +121,37 @@ fn the_order_alone_forbids_what_must_never_be() {
     }
 }
 
+/// A line about an entry is told by `tell!`, which has all that such a line says; and a duration is written as
+/// `duration.rs` writes it.
+#[test]
+fn lines_of_the_log_say_what_they_have_to() {
+    let call = regex::Regex::new(r"tracing::(trace|debug|info|warn|error)!\(").expect("a pattern");
+    let entry = regex::Regex::new(r"\bentry\s*[=,]|\bid = %").expect("a pattern");
+    let duration =
+        regex::Regex::new(r"as_(millis|secs)|elapsed\(|\w+_(ms|secs)\b").expect("a pattern");
+    let (mut calls, mut wrong) = (0, Vec::new());
+    for (_, file) in &Imports::read(root()).files {
+        let text = std::fs::read_to_string(root().join(file)).expect("a source file");
+        for found in call.find_iter(&text) {
+            let mut depth = 1;
+            let rest = text[found.end()..].char_indices();
+            let end = rest.skip_while(|(_, c)| {
+                depth += i32::from(*c == '(') - i32::from(*c == ')');
+                depth > 0
+            });
+            let length = end.map(|(at, _)| at).next().expect("its end");
+            let line = &text[found.end()..found.end() + length];
+            calls += 1;
+            let is_of_projections = file.starts_with("src/eventstore/");
+            if entry.is_match(line) && !is_of_projections || duration.is_match(line) {
+                wrong.push(format!("{file}: {line}"));
+            }
+        }
+    }
+    assert!(calls > 60, "{calls}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The reader of imports sees what it is there to see, in a crate of its own.
 #[test]
 fn a_wrong_use_is_seen_wherever_it_stands() {

@@ -15,6 +15,9 @@ use crate::support::{Cli, Server, Setup, WorkerProcess, eventually, run_program,
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What entries say of their trace.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// Logs so many lines.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Noise(u64);
@@ -200,11 +203,13 @@ on_both_servers! {
             ("e-fine", "test.job", job(Action::Succeed), "a copy of an event"),
             ("e-again", "test.job", job(Action::Fail(1)), "failed: asked to fail"),
             ("e-later", "test.job", job(Action::Later(1)), "released: "),
+            ("e-long", "test.job", job(Action::LaterThanThereIs), "a handler asked for a longer delay than there is"),
+            ("e-late", "test.job", job(Action::EmitAfterCommit), "emitted, or an effect asked for, after the commit"),
             ("e-bad", "test.job", job(Action::FailForGood), "to the dead letters: asked to fail"),
             ("e-garbled", "test.job", "{".to_owned(), "to the dead letters: "),
             ("e-unknown", "test.unknown", "{}".to_owned(), "released: "),
         ] {
-            let fields = ["type", event_type, "id", id, "data", &data];
+            let fields = ["type", event_type, "id", id, "data", &data, "traceparent", TRACEPARENT];
             let entry: String = redis::cmd("XADD").arg("jobs").arg("*").arg(&fields).query_async(&mut redis).await.unwrap();
             expected.insert((entry.clone(), id.to_owned(), line));
             // A copy is one once the first has succeeded.
@@ -220,7 +225,7 @@ on_both_servers! {
         let (mut found, mut durations) = (expected.clone(), 0);
         for line in log.lines().filter_map(|line| line.find('{').map(|at| &line[at..])) {
             let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            for key in ["retry_in", "delay"] {
+            for key in ["retry_in", "delay", "kept", "timeout", "by"] {
                 if let Some(text) = line.get(key) {
                     assert!(duration.is_match(text.as_str().unwrap()), "{line}");
                     durations += 1;
@@ -230,6 +235,8 @@ on_both_servers! {
             let which = expected.iter().find(|(known, ..)| entry == known).unwrap_or_else(|| panic!("{line}"));
             assert_eq!((&line["stream"], &line["event"]), (&"jobs".into(), &which.1[..].into()), "{line}");
             assert!(line["event_type"].as_str().is_some_and(|name| name.starts_with("test.")), "{line}");
+            assert!(line["attempt"].as_u64().is_some_and(|attempt| attempt == 1 || attempt == 2 && which.1 == "e-again"), "{line}");
+            assert_eq!(line["trace_id"], TRACEPARENT[3..35], "{line}");
             let message = line["message"].as_str().unwrap().to_owned();
             found.retain(|(of, _, begin)| entry != of || !message.starts_with(begin));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::duration;
 use crate::sync::lock;
 
 /// The types that were told of, in this process.
@@ -17,10 +18,7 @@ pub(crate) fn kept_its_thread(event_type: &str, kept: Duration, timeout: Duratio
     if !told.insert(event_type.to_owned()) {
         return;
     }
-    let ms = |time: Duration| {
-        humantime::format_duration(Duration::from_millis(time.as_millis() as u64)).to_string()
-    };
-    let (kept, timeout) = (ms(kept), ms(timeout));
+    let (kept, timeout) = (duration::rounded(kept), duration::rounded(timeout));
     tracing::warn!(
         event_type,
         %kept,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
-use streamhand::{Context, Event, Failure, Registry};
+use streamhand::{Context, Envelope, Event, Failure, Registry};
 
 /// Lists of traces: when a handler starts, and when it has ended by itself.
 const STARTED: &str = "test:started";
@@ -53,6 +53,10 @@ pub enum Action {
     Later(u32),
     /// The same, and then succeeds after so many milliseconds.
     LaterThenTake(u32, u64),
+    /// Asks to come back after two years.
+    LaterThanThereIs,
+    /// Emits an event, commits, and emits another one, which never leaves.
+    EmitAfterCommit,
     Panic,
     /// Kills its process.
     Abort,
@@ -162,6 +166,21 @@ pub async fn handle(job: Job, ctx: Context) -> Result<(), Failure> {
             }
             if let Action::LaterThenTake(_, ms) = job.action {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+        }
+        Action::LaterThanThereIs => {
+            let two_years = Duration::from_secs(2 * 365 * 24 * 60 * 60);
+            return Err(Failure::later(
+                two_years,
+                "asked to come back after two years",
+            ));
+        }
+        Action::EmitAfterCommit => {
+            for _ in 0..2 {
+                ctx.emit_envelope("emitted", Envelope::new("test.emitted"));
+                if !ctx.emitted().is_empty() {
+                    let _ = ctx.commit().await?;
+                }
             }
         }
         Action::Panic => panic!("asked to panic"),

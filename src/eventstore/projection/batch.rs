@@ -155,7 +155,10 @@ impl Rules {
         }
         head.id = id;
         head.met.get_or_insert_with(Instant::now);
-        let error = cut(failure.to_string());
+        let mut error = cut(failure.to_string());
+        if failure.is_cut {
+            error += " (it asked for a longer delay than there is)";
+        }
         // Counted where it is to be tried again only: what is sent to be buried may have to be sent once more.
         let attempts = head.failed + 1;
         let bad = |reason| {

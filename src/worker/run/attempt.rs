@@ -12,8 +12,11 @@ use super::outcome::{Body, Outcomes, Settlement};
 use super::report::Reporter;
 use super::routes::{Bound, RunFuture};
 use super::verdict::{self, Verdict};
+use crate::about::{About, tell};
 use crate::classify::Classifiers;
 use crate::context::{Cancelled, Context};
+use crate::delay;
+use crate::duration;
 use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::policy::{Pass, Why};
 use crate::worker::state::inflight::{Batch, Inflight};
@@ -257,6 +260,14 @@ impl Attempts {
         } = attempt;
         if let Err(failure) = &mut result {
             classifiers.apply(failure);
+            if failure.is_cut {
+                let most = duration::format(delay::LONGEST);
+                tell!(
+                    warn,
+                    About::of(ctx, &batch.source.keys.stream),
+                    "a handler asked for a longer delay than there is: its event comes back in {most}"
+                );
+            }
         }
         match &result {
             Err(_) if ctx.cancellation() == Some(Cancelled::Stopping) => bound.gate.give_back(pass),

@@ -9,12 +9,12 @@ use super::outcome::{Body, Committing, Outcomes, Settlement, Who};
 use super::report::Reporter;
 use super::routes::Routes;
 use super::verdict;
+use crate::about::{About, tell};
 use crate::config::HandlerPolicy;
 use crate::context::Ask;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::outbox::{Deferred, End, Known};
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 
 /// The way to the committer of those who make attempts.
@@ -94,7 +94,7 @@ impl CommitHandle {
                     let error = failure.to_string();
                     tell!(
                         warn,
-                        About::of(ctx, &batch.source),
+                        About::of(ctx, &batch.source.keys.stream),
                         "failed after its commit, which stands: {error}"
                     );
                 }

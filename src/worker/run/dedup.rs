@@ -13,9 +13,9 @@ use super::report::Reporter;
 use super::routes::Routes;
 use super::verdict::Verdict;
 use super::work::{Item, RUN, Run};
+use crate::about::{About, tell};
 use crate::identity::{self, Identity};
 use crate::stream::{Claim, Claimed};
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
@@ -200,7 +200,11 @@ impl<C: Copies> Deduplicator<C> {
     /// Its event has succeeded: acknowledged.
     fn is_done(&self, batch: &Arc<Batch>, item: Item, differs: bool) {
         let which = identity::named(&item.entry.fields);
-        let about = About::raw(&item.entry, &batch.source);
+        let about = About::raw(
+            &item.entry,
+            &batch.source.keys.stream,
+            attempt(batch, &item),
+        );
         if differs {
             tell!(
                 warn,
@@ -234,14 +238,13 @@ impl<C: Copies> Deduplicator<C> {
 
     /// It is looked at again later.
     fn waits(&self, batch: &Arc<Batch>, item: Item, delay: Duration, why: &str) {
-        let record = item.past.and_then(|past| past.record);
-        let slot = &batch.slots[item.index as usize];
-        let owner = slot.finish();
+        let attempt = attempt(batch, &item);
+        let owner = batch.slots[item.index as usize].finish();
         batch.source.arrived();
-        let released = record.map_or(0, |record| record.released);
         let verdict = Verdict::release(delay, why);
         if tracing::enabled!(tracing::Level::DEBUG) {
-            tell!(debug, About::raw(&item.entry, &batch.source), "{why}");
+            let about = About::raw(&item.entry, &batch.source.keys.stream, attempt);
+            tell!(debug, about, "{why}");
         }
         let body = Body::Raw(item.entry);
         self.reporter.unstarted(batch, &body, &verdict, owner);
@@ -250,9 +253,17 @@ impl<C: Copies> Deduplicator<C> {
             index: item.index,
             verdict,
             body,
-            attempt: slot.count.saturating_sub(released).max(1),
+            attempt,
         });
     }
+}
+
+/// Which attempt its delivery is.
+fn attempt(batch: &Batch, item: &Item) -> u32 {
+    let record = item.past.as_ref().and_then(|past| past.record.as_ref());
+    let released = record.map_or(0, |record| record.released);
+    let count = batch.slots[item.index as usize].count;
+    count.saturating_sub(released).max(1)
 }
 
 impl Asked {

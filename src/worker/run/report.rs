@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::outcome::Body;
 use super::routes::Routes;
 use super::verdict::{Reason, Verdict};
+use crate::about::{About, tell};
 use crate::context::Context;
 use crate::duration;
 use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::{Batch, Inflight, Owner};
 
 /// Tells of entries.
@@ -53,12 +53,7 @@ impl Reporter {
         started: Option<Instant>,
     ) {
         if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
-            log(
-                verdict,
-                owner,
-                &About::of(ctx, &batch.source),
-                ctx.attempt(),
-            );
+            log(verdict, owner, &About::of(ctx, &batch.source.keys.stream));
         }
         self.settled(batch, ctx, verdict, owner, started);
     }
@@ -124,8 +119,7 @@ impl Reporter {
         if !is_ours {
             tell!(
                 warn,
-                About::of(ctx, &batch.source),
-                attempt = ctx.attempt(),
+                About::of(ctx, &batch.source.keys.stream),
                 "handled, but another worker has taken it over: nothing was committed here"
             );
         }
@@ -187,37 +181,26 @@ fn told(verdict: &Verdict) -> Told<'_> {
 }
 
 /// Says what became of an entry; of a success only to those who listen closely.
-pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>, attempt: u32) {
+pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>) {
     match verdict {
-        Verdict::Ack => tell!(debug, about, attempt, "handled"),
+        Verdict::Ack => tell!(debug, about, "handled"),
         _ if owner == Owner::Another => {
-            tell!(
-                warn,
-                about,
-                attempt,
-                "failed, but another worker has taken it over"
-            );
+            tell!(warn, about, "failed, but another worker has taken it over");
         }
         Verdict::Retry { delay, error } => {
             let retry_in = duration::rounded(*delay);
-            tell!(warn, about, attempt, %retry_in, "failed: {error}");
+            tell!(warn, about, %retry_in, "failed: {error}");
         }
         Verdict::Release { delay, error } => {
             let delay = duration::rounded(*delay);
-            tell!(info, about, attempt, %delay, "released: {error}");
+            tell!(info, about, %delay, "released: {error}");
         }
         Verdict::Wait { error, .. } => {
-            tell!(info, about, attempt, "released: {error}");
+            tell!(info, about, "released: {error}");
         }
         Verdict::Bury { reason, error } => {
             let reason = reason.as_str();
-            tell!(
-                error,
-                about,
-                attempt,
-                reason,
-                "to the dead letters: {error}"
-            );
+            tell!(error, about, reason, "to the dead letters: {error}");
         }
     }
 }

@@ -9,6 +9,7 @@ use super::concurrency::ConcurrencyLimit;
 use super::outcome::Body;
 use super::verdict::{self, Reason, Verdict};
 use super::work::Item;
+use crate::about::{About, tell};
 use crate::classify::Classifiers;
 use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
@@ -20,7 +21,6 @@ use crate::middleware::{
 use crate::names::shown;
 use crate::policy::{Breakers, Gate, Room};
 use crate::stream::waiting::{self, Range};
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::recent_acks::RecentAcks;
 
@@ -184,7 +184,7 @@ impl Routes {
             if let Body::Event(ctx) = &body {
                 tell!(
                     info,
-                    About::of(ctx, &batch.source),
+                    About::of(ctx, &batch.source.keys.stream),
                     "handled already: its acknowledgement was lost with a server"
                 );
             }

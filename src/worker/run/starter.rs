@@ -12,10 +12,10 @@ use super::report::log;
 use super::routes::{Admission, Bound, Routes};
 use super::verdict::Verdict;
 use super::work::Item;
+use crate::about::About;
 use crate::context::Context;
 use crate::middleware::kept_its_thread;
 use crate::policy::Why;
-use crate::worker::state::about::About;
 use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::quarantine::Quarantine;
 use crate::worker::state::recent_acks::{self, RecentAcks};
@@ -182,12 +182,12 @@ impl<'a> Starter<'a> {
                 let owner = slot.finish();
                 match &body {
                     Body::Event(ctx) => {
-                        let about = About::of(ctx, &batch.source);
-                        log(&verdict, owner, &about, ctx.attempt());
+                        let about = About::of(ctx, &batch.source.keys.stream);
+                        log(&verdict, owner, &about);
                     }
                     Body::Raw(entry) => {
-                        let about = About::raw(entry, &batch.source);
-                        log(&verdict, owner, &about, attempt);
+                        let about = About::raw(entry, &batch.source.keys.stream, attempt);
+                        log(&verdict, owner, &about);
                     }
                 }
                 let reporter = &of.attempts.reporter;

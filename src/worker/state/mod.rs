@@ -1,7 +1,6 @@
 //! What the parts of a worker have in common: names and limits, what is in flight, and how they tell each other what
 //! to do. Imports none of its siblings.
 
-pub(super) mod about;
 pub(super) mod identity;
 pub(super) mod inflight;
 pub(super) mod inline;

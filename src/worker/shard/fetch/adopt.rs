@@ -8,6 +8,7 @@ use std::vec::IntoIter;
 use super::delivery::{Deliveries, Delivery, Unread};
 use super::oversized::Oversized;
 use super::prefetch::Prefetch;
+use crate::about::{About, tell};
 use crate::event::EntryId;
 use crate::stream::{Link, Trouble};
 use crate::worker::run::verdict::{Reason, Verdict};
@@ -224,9 +225,9 @@ impl Adopter {
              {limit}): raise that, then replay it",
             next.bytes
         );
-        tracing::error!(
-            stream,
-            id = %next.id,
+        tell!(
+            error,
+            About::unread(next.id, stream, next.count),
             bytes = next.bytes,
             "an entry can't come through and is buried: {error}"
         );

@@ -59,7 +59,7 @@ impl ClockSteps {
 
     /// It was set: [`follow`](Self::follow) does what that means.
     pub fn stepped(&mut self, step: Step) {
-        let by = crate::duration::format(step.by);
+        let by = crate::duration::rounded(step.by);
         match step.way {
             Way::Ahead => {
                 tracing::warn!(%by, "the clock of Redis was set ahead: for a lease nobody's entries are taken over");

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use super::delivery::{Deliveries, Delivery};
 use super::prefetch::{Prefetch, ROOM};
+use crate::about::{About, tell};
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
 use crate::worker::shard::clock::Clock;
 use crate::worker::shard::health::ServerHealth;
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::quarantine::{Admission, Quarantine, Visits};
@@ -159,10 +159,11 @@ impl Takeover {
         let Some(suspect) = brought.alone else {
             return Ok(None);
         };
+        let released = suspect.record.as_ref().map_or(0, |record| record.released);
+        let attempt = suspect.count.saturating_sub(released).max(1);
         tell!(
             warn,
-            About::raw(&suspect.entry, source),
-            deliveries = suspect.count,
+            About::raw(&suspect.entry, &source.keys.stream, attempt),
             "its workers died: it runs with nothing else starting beside it"
         );
         Ok(Some(Deliveries {

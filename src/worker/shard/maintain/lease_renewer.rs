@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::about::{About, tell};
 use crate::error::{Error, ErrorKind};
 use crate::event::EntryId;
-use crate::names::shown;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::about::About;
 use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::source::Source;
 
@@ -197,29 +196,41 @@ impl LeaseRenewer {
                      known where a new one has to begin"
                 ));
             }
+            let stream = &source.keys.stream;
+            let (mut taken, mut gone) = (Vec::new(), Vec::new());
             for lost in renewed.lost {
                 let known = batches
                     .iter()
                     .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
                     .find_map(|batch| batch.lose(lost.id, lost.count, lost.why));
                 let Some((owner, ctx)) = known else { continue };
-                // Of an entry whose handler does not wait the event is not at hand.
-                let (entry, stream) = (lost.id, &source.keys.stream);
-                let event = ctx.map(|ctx| About::of(ctx, source).event.into_owned());
-                let event = event
-                    .as_deref()
-                    .map(|event| tracing::field::display(shown(event)));
-                match owner {
-                    Owner::Another => {
-                        tracing::warn!(%entry, stream, event, "taken over by another worker")
+                match (owner, ctx) {
+                    (Owner::Another, Some(ctx)) => {
+                        tell!(warn, About::of(ctx, stream), "taken over by another worker");
                     }
-                    Owner::Nobody => tracing::warn!(
-                        %entry, stream, event,
+                    (Owner::Nobody, Some(ctx)) => tell!(
+                        warn,
+                        About::of(ctx, stream),
                         "no longer pending: trimmed, acknowledged by hand, or the group was destroyed"
                     ),
+                    // Of an entry whose handler does not wait the event is not at hand.
+                    (Owner::Another, None) => taken.push(lost.id),
+                    (Owner::Nobody, None) => gone.push(lost.id),
                     // Its handler has ended: it was settled just now, or its settling finds out.
-                    Owner::Us => {}
+                    (Owner::Us, _) => {}
                 }
+            }
+            if let Some(first) = taken.first() {
+                let count = taken.len();
+                tracing::warn!(stream, count, %first, "entries taken over by another worker before they ran here");
+            }
+            if let Some(first) = gone.first() {
+                let count = gone.len();
+                tracing::warn!(
+                    stream, count, %first,
+                    "entries no longer pending before they ran here: trimmed, acknowledged by hand, or the group was \
+                     destroyed"
+                );
             }
             if renewed.known.is_some_and(|known| !source.learn(known)) {
                 // Made anew in between, and perhaps by one who did not know that there had been one.

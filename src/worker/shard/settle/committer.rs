@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::commit_requests::{Job, commit};
+use crate::about::{About, tell};
 use crate::context::Ask;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
@@ -27,7 +28,6 @@ use crate::worker::run::verdict::{self, Verdict};
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::about::{About, tell};
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -248,7 +248,7 @@ impl Committer {
             }
             Some(CommitOutcome::Done) => Fate::Settled,
             Some(CommitOutcome::Duplicate { differs }) => {
-                let about = About::of(&job.ctx, &job.batch.source);
+                let about = About::of(&job.ctx, &job.batch.source.keys.stream);
                 if differs {
                     let which = identity::named(job.ctx.envelope().fields());
                     tell!(
@@ -291,7 +291,7 @@ impl Committer {
             if tracing::enabled!(tracing::Level::DEBUG) {
                 tell!(
                     debug,
-                    About::of(&job.ctx, &job.batch.source),
+                    About::of(&job.ctx, &job.batch.source.keys.stream),
                     events,
                     effects,
                     "committed"

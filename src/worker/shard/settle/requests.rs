@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use crate::about::About;
 use crate::fields::Fields;
 use crate::identity::Identity;
 use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
@@ -55,6 +56,15 @@ pub(crate) enum Step {
 impl Job {
     pub fn slot(&self) -> &Slot {
         &self.batch.slots[self.index as usize]
+    }
+
+    /// The entry, for a line of the log.
+    pub fn about(&self) -> About<'_> {
+        let stream = &self.batch.source.keys.stream;
+        match &self.body {
+            Body::Event(ctx) => About::of(ctx, stream),
+            Body::Raw(entry) => About::raw(entry, stream, self.attempt),
+        }
     }
 
     /// The last field of that name: what a replay adds stands at the end.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::requests::{DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use crate::about::tell;
 use crate::reconnect::sleep_until;
 use crate::stream::{Buried, ParkOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
@@ -245,12 +246,12 @@ impl Settler {
                             .report_trimmed(&[id], "before they were handled");
                     }
                     if outcome == Buried::Nobody && job.asked.is_some() {
-                        let id = job.slot().id;
-                        self.hold_up.warn(format!(
-                            "{} {id} is no longer pending, and answers to its settling were lost for long: it has been \
-                             settled, or was trimmed, acknowledged or deleted by hand",
-                            job.batch.source.keys.stream
-                        ));
+                        tell!(
+                            warn,
+                            job.about(),
+                            "no longer pending, and answers to its settling were lost for long: it has been settled, or \
+                             was trimmed, acknowledged or deleted by hand"
+                        );
                     }
                     self.done(&job.batch, [job.slot()]);
                 }

@@ -1,0 +1,10 @@
+//! Traces: which trace an event belongs to, which spans tell of it, and where they wait until they are sent.
+//!
+//! A run of a handler is a span, and so is each request that adds events to a stream. Ids of a run are derived from what it
+//! is a run of, so that a retry knows the span before it and nothing has to be kept in Redis for that. What is not sampled
+//! makes no span, and nothing but its decision is spent on it.
+
+#[allow(dead_code)] // used by what makes spans, which comes next
+mod context;
+
+pub use context::TraceContext;
