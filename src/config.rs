@@ -28,6 +28,8 @@ mod hidden;
 #[cfg(feature = "config")]
 mod keep;
 #[cfg(feature = "config")]
+mod listen;
+#[cfg(feature = "config")]
 mod load;
 #[cfg(feature = "config")]
 pub(crate) mod nearest;
@@ -44,6 +46,8 @@ mod settings;
 #[cfg(feature = "config")]
 mod show;
 mod stream_name;
+#[cfg(feature = "config")]
+mod telemetry;
 pub(crate) mod tls;
 #[cfg(feature = "config")]
 mod tree;
@@ -53,6 +57,8 @@ mod value;
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
 #[cfg(feature = "config")]
 pub use keep::{Keep, Retention};
+#[cfg(feature = "config")]
+pub use listen::Listen;
 #[cfg(feature = "config")]
 pub use load::Sources;
 pub use redis::RedisSettings;
@@ -66,6 +72,8 @@ pub use settings::{
     RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
 };
 pub(crate) use stream_name::{check_stream, stream_name};
+#[cfg(feature = "config")]
+pub use telemetry::TelemetrySettings;
 
 #[cfg(feature = "config")]
 use serde::Serialize;

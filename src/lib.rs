@@ -80,6 +80,10 @@ mod failure;
 mod fields;
 #[cfg(feature = "worker")]
 mod handler;
+// Who uses it lands after it.
+#[cfg(feature = "telemetry")]
+#[allow(dead_code)]
+mod http_client;
 mod identity;
 #[cfg(test)]
 mod instructions;

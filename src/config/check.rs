@@ -9,7 +9,7 @@ use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
-    StreamSettings, WorkerSettings, tls,
+    StreamSettings, TelemetrySettings, WorkerSettings, tls,
 };
 use crate::delay::LONGEST;
 use crate::duration;
@@ -86,6 +86,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         let path = KeyPath::plain("dead_letters.warn_at");
         findings.add(path, "0 is too few; at least 1");
     }
+    telemetry(&settings.telemetry, &mut findings);
     findings.0
 }
 
@@ -400,6 +401,28 @@ fn stream(path: &KeyPath, settings: &StreamSettings, findings: &mut Findings) {
             vec![path.key("retention")],
             "needs a retention by age or number, which it trims to whatever a group has not settled",
         );
+    }
+}
+
+fn telemetry(telemetry: &TelemetrySettings, findings: &mut Findings) {
+    let at = |key| KeyPath::plain("telemetry").key(key);
+    let token = telemetry.token.as_ref().map(|token| token.expose());
+    let file = telemetry.token_file.as_ref();
+    findings.text(at("token"), token);
+    findings.text(at("token_file"), file.and_then(|path| path.to_str()));
+    if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let message = "has white space or characters beyond ASCII, which no header can carry";
+        findings.add(at("token"), message);
+    }
+    if let Some(address) = telemetry.listen.beyond_this_machine()
+        && token.is_none()
+        && file.is_none()
+    {
+        let message = format!(
+            "{address} would show the metrics to whoever can reach it; set telemetry.token_file, or listen on 127.0.0.1"
+        );
+        let with = vec![at("token"), at("token_file")];
+        findings.add_with(at("listen"), with, message);
     }
 }
 

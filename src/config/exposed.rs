@@ -14,11 +14,13 @@ use super::tree::{KeyPath, Tree};
 /// A note on every such file that `settings` were read from, or name.
 pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
     let redis = &settings.redis;
-    let at = |key: &str| KeyPath::plain("redis").key(key);
+    let at = |key: &str| KeyPath::plain(key);
+    let token = &settings.telemetry.token_file;
     let mut notes = Vec::new();
     for (key, what, file) in [
-        ("password_file", "the password", &redis.password_file),
-        ("tls_key", "the key", &redis.tls_key),
+        ("redis.password_file", "the password", &redis.password_file),
+        ("redis.tls_key", "the key", &redis.tls_key),
+        ("telemetry.token_file", "the token", token),
     ] {
         if let Some(mode) = file.as_deref().and_then(readable_by_all) {
             let message = exposed(what, file.as_deref(), mode);
@@ -40,6 +42,10 @@ fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf
     let own = [
         (KeyPath::plain("redis.password"), redis.password.is_some()),
         (KeyPath::plain("redis.url"), redis.url.has_password()),
+        (
+            KeyPath::plain("telemetry.token"),
+            settings.telemetry.token.is_some(),
+        ),
     ];
     let own = own.into_iter().filter(|(_, is_secret)| *is_secret);
     let app = secret_in(&KeyPath::plain("app"), &settings.app);

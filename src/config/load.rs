@@ -13,10 +13,10 @@ use toml::Value;
 use super::check::{Finding, check};
 use super::environment::{self, Meaning};
 use super::error::{ConfigError, Origin, Problem, ProblemKind};
-use super::redis::password_in;
+use super::redis::{password_in, secret_in};
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Settings, exposed, read, tls};
+use super::{RedisSettings, Settings, TelemetrySettings, exposed, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -200,6 +200,7 @@ impl Loading {
         let judged = |problem: &Problem| whole || problem.origin.is_untyped();
         self.problems.extend(problems.into_iter().filter(judged));
         self.credentials(&mut settings.redis);
+        self.token(&mut settings.telemetry);
         self.certificates(&mut settings.redis);
         for finding in check(&settings) {
             self.finding(finding);
@@ -244,6 +245,28 @@ impl Loading {
         } else if !path.as_os_str().is_empty() {
             match password_in(&path) {
                 Ok(password) => redis.password = Some(password),
+                Err((kind, message)) => self.problem(kind, origin, Some(&place), message),
+            }
+        }
+    }
+
+    /// Lets the token of the stronger source win, and reads its file.
+    fn token(&mut self, telemetry: &mut TelemetrySettings) {
+        let at = |key| KeyPath::plain("telemetry").key(key);
+        let place = at("token_file");
+        let origin = self.tree.value_origin(&place);
+        let (token, file) = (self.tree.value_origin(&at("token")).layer(), origin.layer());
+        let Some(path) = telemetry.token_file.clone() else {
+            return;
+        };
+        if telemetry.token.is_some() && token > file {
+            telemetry.token_file = None;
+        } else if telemetry.token.is_some() && token == file {
+            let message = "stands beside telemetry.token; leave one of them out".to_owned();
+            self.problem(ProblemKind::Invalid, origin, Some(&place), message);
+        } else if !path.as_os_str().is_empty() {
+            match secret_in(&path, "token") {
+                Ok(token) => telemetry.token = Some(token),
                 Err((kind, message)) => self.problem(kind, origin, Some(&place), message),
             }
         }

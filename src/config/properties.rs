@@ -24,6 +24,10 @@ fn print_with_secrets(settings: &Settings) -> String {
         redis.insert("password".to_owned(), password.expose().into());
     }
     table.insert("app".to_owned(), Value::Table(settings.app.clone()));
+    if let Some(token) = &settings.telemetry.token {
+        let telemetry = table["telemetry"].as_table_mut().expect("a table");
+        telemetry.insert("token".to_owned(), token.expose().into());
+    }
     toml::to_string(&table).expect("printable settings")
 }
 
@@ -237,6 +241,22 @@ fn dead_letters() -> impl Strategy<Value = DeadLetterSettings> {
     (kept, warn_at).prop_map(|(keep, warn_at)| DeadLetterSettings { keep, warn_at })
 }
 
+fn telemetry() -> impl Strategy<Value = TelemetrySettings> {
+    let listen = select(vec!["", "127.0.0.1:9464", "[::1]:0", "0.0.0.0:9464"]);
+    let token = prop_oneof![Just(SECRET.to_owned()), "[!-~]{1,12}"];
+    (listen, proptest::option::of(token)).prop_map(|(listen, token)| {
+        let listen: Listen = listen.parse().expect(listen);
+        let is_open = listen.beyond_this_machine().is_some();
+        TelemetrySettings {
+            listen,
+            token: token
+                .or(is_open.then(|| SECRET.to_owned()))
+                .map(Secret::new),
+            ..TelemetrySettings::default()
+        }
+    })
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         any::<bool>().prop_map(Value::Boolean),
@@ -267,7 +287,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
         proptest::collection::btree_map(stream(), stream_settings(), 0..3),
-        dead_letters(),
+        (dead_letters(), telemetry()),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
@@ -280,7 +300,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 breakers,
                 projections,
                 streams,
-                dead_letters,
+                (dead_letters, telemetry),
                 app,
             )| {
                 Settings {
@@ -302,6 +322,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     projections,
                     streams,
                     dead_letters,
+                    telemetry,
                     app: app.into_iter().collect(),
                 }
             },
@@ -337,7 +358,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
         "projections.orders-by-status".to_owned(),
         owned(&["on_bad_event"]),
     );
-    let top = "redis worker retry defaults handlers projections streams dead_letters app";
+    let top = "redis worker retry defaults handlers projections streams dead_letters telemetry app";
     levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
     levels
         .get_mut("retry")
@@ -407,6 +428,7 @@ proptest! {
     fn what_is_shown_reads_back_and_holds_no_secret(mut settings in settings()) {
         settings.app.insert("password".to_owned(), SECRET.into());
         settings.redis.password = settings.redis.password.map(|_| Secret::new(SECRET));
+        settings.telemetry.token = settings.telemetry.token.map(|_| Secret::new(SECRET));
         let shown = settings.to_toml();
         let debug = format!("{settings:?}");
         prop_assert!(!shown.contains(SECRET) && !debug.contains(SECRET), "{}{}", shown, debug);

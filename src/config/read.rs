@@ -113,6 +113,11 @@ impl Reader<'_> {
             dead.setting("keep", &mut read.dead_letters.keep);
             dead.setting("warn_at", &mut read.dead_letters.warn_at);
         });
+        root.section("telemetry", |telemetry| {
+            telemetry.setting("listen", &mut read.telemetry.listen);
+            telemetry.setting("token", &mut read.telemetry.token);
+            telemetry.setting("token_file", &mut read.telemetry.token_file);
+        });
         root.free("app", &mut read.app);
         root.finish();
         read

@@ -67,14 +67,19 @@ setters!(RedisSettings {
 
 /// The password in a file, without the newline at its end.
 pub(crate) fn password_in(path: &Path) -> Result<Secret, (ProblemKind, String)> {
+    secret_in(path, "password")
+}
+
+/// The secret in a file, without the newline at its end; `what` it is.
+pub(super) fn secret_in(path: &Path, what: &str) -> Result<Secret, (ProblemKind, String)> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read {}: {error}", path.display());
         (ProblemKind::Unreadable, message)
     })?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        let message = format!("{} is empty; write the password into it", path.display());
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        let message = format!("{} is empty; write the {what} into it", path.display());
         return Err((ProblemKind::Invalid, message));
     }
-    Ok(Secret::new(password))
+    Ok(Secret::new(secret))
 }

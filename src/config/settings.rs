@@ -11,6 +11,7 @@ use super::keep::{Keep, Retention};
 use super::redis::RedisSettings;
 use super::resilience::{BreakerSettings, Rate, RateScope};
 use super::setters::setters;
+use super::telemetry::TelemetrySettings;
 use super::value::{Given, Refusal, Setting, one_of};
 use crate::duration;
 use crate::retry::Backoff;
@@ -43,6 +44,9 @@ pub struct Settings {
     pub streams: BTreeMap<String, StreamSettings>,
     /// `[dead_letters]`: how many are kept, and from how many on it is warned of.
     pub dead_letters: DeadLetterSettings,
+    /// `[telemetry]`: where a worker tells how it is doing.
+    #[serde(skip_serializing_if = "TelemetrySettings::is_unset")]
+    pub telemetry: TelemetrySettings,
     /// `[app]`: the user's own, not looked into: see [`Settings::app`]. Its values are shown by `Debug` and serde as `***`.
     #[serde(
         serialize_with = "hidden::serialize_app",
@@ -121,6 +125,7 @@ impl Default for Settings {
             projections: BTreeMap::new(),
             streams: BTreeMap::new(),
             dead_letters: DeadLetterSettings::default(),
+            telemetry: TelemetrySettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -138,6 +143,7 @@ impl fmt::Debug for Settings {
             .field("projections", &self.projections)
             .field("streams", &self.streams)
             .field("dead_letters", &self.dead_letters)
+            .field("telemetry", &self.telemetry)
             .field("app", &hidden::without_secrets(&self.app, &[]))
             .finish()
     }
@@ -341,6 +347,7 @@ setters!(Settings {
     plain retry: RetrySettings,
     plain defaults: HandlerSettings,
     plain dead_letters: DeadLetterSettings,
+    plain telemetry: TelemetrySettings,
 });
 
 impl Settings {

@@ -297,7 +297,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, projections, streams, dead_letters, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, projections, streams, dead_letters, telemetry, app
     "#);
 }
 
@@ -408,4 +408,60 @@ streams = ["{orders}:scheduled", "eu:{orders}:scheduled:events", "{orders}:publi
       line 4, column 34: worker.streams[1]: "eu:{orders}:scheduled:events" is a key in which events of another stream are kept
       line 4, column 66: worker.streams[2]: "{orders}:published:e-1" is a key in which events of another stream are kept
     "#);
+}
+
+#[test]
+fn what_shows_data_to_other_machines_needs_a_token() {
+    let refusals = [
+        "[telemetry]\nlisten = \"0.0.0.0:9464\"",
+        "[telemetry]\nlisten = \"[::]:9464\"\ntoken = \"\"",
+        "[telemetry]\nlisten = \"9464\"",
+        "[telemetry]\nlisten = 9464",
+        "[telemetry]\ntoken = \"hunter 2\"",
+        "[telemetry]\ntoken_file = \"/nowhere/token\"",
+        "[telemetry]\ntoken = \"hunter2\"\ntoken_file = \"/nowhere/token\"",
+    ]
+    .map(refusal)
+    .join("\n");
+    assert!(!refusals.contains("hunter"), "{refusals}");
+    insta::assert_snapshot!(refusals, @r#"
+    line 2, column 10: telemetry.listen: 0.0.0.0:9464 would show the metrics to whoever can reach it; set telemetry.token_file, or listen on 127.0.0.1
+    line 3, column 9: telemetry.token: is empty; leave it out where there is none
+    line 2, column 10: telemetry.listen: "9464" is no address to listen on: write an address of this machine and a port, as in "127.0.0.1:9464"; "0.0.0.0:9464" is every address of it, and "" turns it off
+    line 2, column 10: telemetry.listen: expected an address in quotes, as in "127.0.0.1:9464", found a whole number
+    line 2, column 9: telemetry.token: has white space or characters beyond ASCII, which no header can carry
+    line 2, column 14: telemetry.token_file: cannot read /nowhere/token: No such file or directory (os error 2)
+    line 3, column 14: telemetry.token_file: stands beside telemetry.token; leave one of them out
+    "#);
+    for right in [
+        "listen = \"\"",
+        "listen = \"127.0.0.1:9464\"",
+        "listen = \"0.0.0.0:9464\"\ntoken = \"hunter2\"",
+    ] {
+        let text = format!("[telemetry]\n{right}");
+        let settings = Settings::from_toml_str(&text).expect(right);
+        assert!(!settings.to_toml().contains("hunter2"), "{settings:?}");
+        assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+    }
+}
+
+#[test]
+fn a_token_comes_from_a_file_or_from_the_stronger_source() {
+    let (guard, path) = file("hunter2\n");
+    let from_file = format!("[telemetry]\nlisten = \"0.0.0.0:1\"\ntoken_file = {path:?}\n");
+    let settings = Settings::from_toml_str(&from_file).expect("a token");
+    assert_eq!(settings.telemetry.token, Some(Secret::new("hunter2")));
+    assert_eq!(Settings::from_toml_str(&settings.to_toml()), Ok(settings));
+    let (_other, config) = file(&from_file);
+    let sources = Sources {
+        file: Some(config),
+        environment: pairs(&[("STREAMHAND_TELEMETRY__TOKEN", "tr0ub4dor")]),
+        ..Sources::default()
+    };
+    let settings = Settings::load(sources).expect("a token").telemetry;
+    assert_eq!(
+        (settings.token, settings.token_file),
+        (Some(Secret::new("tr0ub4dor")), None)
+    );
+    drop(guard);
 }
