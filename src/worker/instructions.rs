@@ -151,7 +151,7 @@ impl Worker {
 
     /// Acknowledges what has succeeded, all at once.
     fn settle(&self, acks: mpsc::UnboundedReceiver<Acks>, counts: bool) {
-        let acker = Acker::new(self.shard.clone());
+        let acker = Acker::new(&self.shard);
         counted(counts, || self.runtime.block_on(acker.run(acks)));
     }
 }

@@ -182,13 +182,8 @@ impl Worker {
             shard.inflight.clone(),
         );
         let reporter = Arc::new(reporter);
-        let settler = Settler::new(shard.clone(), windows.clone(), acknowledge);
-        let committer = Committer::new(
-            shard.clone(),
-            windows.clone(),
-            reporter.clone(),
-            settle.clone(),
-        );
+        let settler = Settler::new(&shard, windows.clone(), acknowledge);
+        let committer = Committer::new(&shard, windows.clone(), reporter.clone(), settle.clone());
         let committing = committer.run(jobs, asks);
         let (to_executor, at_executor, inline) = Dispatcher::to_executor(shard.inline.clone());
         let lanes = to_executor.lanes();

@@ -170,7 +170,7 @@ async fn run<C: Future<Output = ()>, G>(shard: Arc<Shard>, parts: Parts<C>, _gua
     let telling = tokio::spawn(breaker_report::run(shard.clone()));
     let scheduling = tokio::spawn(scheduler::run(shard.clone()));
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
-    let acking = Acker::new(shard.clone()).run(acks);
+    let acking = Acker::new(&shard).run(acks);
     tokio::join!(committing, settler.run(settlements), acking);
     renewing.abort();
     tidying.abort();

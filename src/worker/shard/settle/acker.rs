@@ -14,8 +14,12 @@ use crate::reconnect::sleep_until;
 use crate::stream::{Ack, Fence, Link, Plain, Trouble};
 use crate::worker::run::outcome::Acks;
 use crate::worker::shard::hold_up::HoldUp;
+use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::{ENOUGH_TO_ACK, Owner};
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{ENOUGH_TO_ACK, Inflight, Owner};
+use crate::worker::state::recent_acks::RecentAcks;
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -33,7 +37,11 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// Acknowledges entries.
 pub(crate) struct Acker {
-    shard: Arc<Shard>,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    inflight: Arc<Inflight>,
+    recent_acks: Arc<RecentAcks>,
+    links: Arc<Links>,
     waiting: Vec<Acks>,
     ids: usize,
     sent: Option<Instant>,
@@ -52,14 +60,18 @@ struct Answer {
 }
 
 impl Acker {
-    pub fn new(shard: Arc<Shard>) -> Self {
+    pub fn new(shard: &Shard) -> Self {
         Acker {
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            inflight: shard.inflight.clone(),
+            recent_acks: shard.recent_acks.clone(),
+            links: shard.links.clone(),
             waiting: Vec::new(),
             ids: 0,
             sent: None,
             left_out: None,
             hold_up: HoldUp::new(shard.signals.clone()),
-            shard,
             refused: Vec::new(),
             refused_until: None,
         }
@@ -68,7 +80,7 @@ impl Acker {
     /// Acknowledges what comes in until nothing more can come and all of it is known to be acknowledged, or the worker
     /// gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Acks>) {
-        let signals = self.shard.signals.clone();
+        let signals = self.signals.clone();
         let mut flights = FuturesUnordered::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -87,13 +99,18 @@ impl Acker {
             let send_at = self.send_at(closed);
             if !self.waiting.is_empty() && flights.len() < FLIGHTS && send_at.is_none() {
                 let link = tokio::select! {
-                    link = self.shard.links.settle_link() => link,
+                    link = self.links.settle_link() => link,
                     () = signals.abandoned() => return,
                 };
                 match link {
                     Ok(link) => {
                         let lot = self.next_lot(closed);
-                        flights.push(acknowledge(self.shard.clone(), link, lot));
+                        flights.push(acknowledge(
+                            self.identity.clone(),
+                            self.links.is_fenced(),
+                            link,
+                            lot,
+                        ));
                     }
                     Err(error) => self.hold_up.begin(&Trouble::Broken(error)),
                 }
@@ -106,7 +123,7 @@ impl Acker {
                 biased;
                 () = signals.abandoned() => return,
                 Some(answer) = flights.next(), if !flights.is_empty() => self.answered(answer).await,
-                () = self.shard.inflight.ack_wanted(), if gathers => self.sent = None,
+                () = self.inflight.ack_wanted(), if gathers => self.sent = None,
                 () = sleep_until(send_at), if gathers => {}
                 () = sleep_until(self.refused_until), if self.refused_until.is_some() => {}
                 first = inbox.recv(), if !gathers && !closed => match first {
@@ -133,12 +150,12 @@ impl Acker {
         self.refused_until = None;
         let ids = self.refused.iter().map(|acks| acks.slots.len()).sum();
         self.ids += ids;
-        self.shard.inflight.is_tried_again(ids);
+        self.inflight.is_tried_again(ids);
         self.waiting.append(&mut self.refused);
     }
 
     fn add(&mut self, acks: Acks) {
-        self.shard.inflight.taken_in(acks.slots.len());
+        self.inflight.taken_in(acks.slots.len());
         self.ids += acks.slots.len();
         self.waiting.push(acks);
     }
@@ -193,13 +210,13 @@ impl Acker {
                 None => {
                     let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
                     let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
-                    let (source, lease) = (&batch.source, self.shard.identity.lease);
-                    self.shard.recent_acks.acknowledged(source, marked, lease);
-                    self.shard.inflight.acknowledge(batch, slots());
+                    let (source, lease) = (&batch.source, self.identity.lease);
+                    self.recent_acks.acknowledged(source, marked, lease);
+                    self.inflight.acknowledge(batch, slots());
                 }
                 Some(met) if met.is_lasting() => {
                     self.hold_up.warn(met.error().to_string());
-                    self.shard.inflight.is_refused(slots.len());
+                    self.inflight.is_refused(slots.len());
                     self.refused.push(acks);
                     self.refused_until
                         .get_or_insert(Instant::now() + REFUSED_WAIT);
@@ -213,11 +230,7 @@ impl Acker {
         }
         match trouble {
             None => self.hold_up.is_over(),
-            Some(trouble) => {
-                self.hold_up
-                    .begin_on(&trouble, &link, &self.shard.links)
-                    .await
-            }
+            Some(trouble) => self.hold_up.begin_on(&trouble, &link, &self.links).await,
         }
     }
 }
@@ -237,11 +250,16 @@ struct Lot<'a> {
     late: Vec<Ack<'a>>,
 }
 
-/// Acknowledges slots of batches. Answers for each what stood in the way, if anything.
-async fn acknowledge(shard: Arc<Shard>, mut link: Link, acks: Vec<Acks>) -> Answer {
+/// Acknowledges slots of batches, fenced if all have to be. Returns for each what stood in the way, if anything.
+async fn acknowledge(
+    identity: Arc<Identity>,
+    all_fenced: bool,
+    mut link: Link,
+    acks: Vec<Acks>,
+) -> Answer {
     let lots: Vec<Lot> = by_source(&acks, |acks| &acks.batch.source)
         .into_iter()
-        .map(|(source, places)| Lot::new(&shard, &acks, source, places))
+        .map(|(source, places)| Lot::new(&identity, all_fenced, &acks, source, places))
         .collect();
     let mut troubles: Vec<Option<Trouble>> = Vec::new();
     troubles.resize_with(acks.len(), || None);
@@ -290,7 +308,13 @@ async fn acknowledge(shard: Arc<Shard>, mut link: Link, acks: Vec<Acks>) -> Answ
 }
 
 impl<'a> Lot<'a> {
-    fn new(shard: &'a Shard, acks: &'a [Acks], source: Arc<Source>, places: Vec<usize>) -> Self {
+    fn new(
+        identity: &'a Identity,
+        all_fenced: bool,
+        acks: &'a [Acks],
+        source: Arc<Source>,
+        places: Vec<usize>,
+    ) -> Self {
         let ids = places.iter().map(|at| acks[*at].slots.len()).sum();
         let mut lot = Lot {
             source,
@@ -301,9 +325,8 @@ impl<'a> Lot<'a> {
             late: Vec::new(),
         };
         let now = places.first().map_or(0, |at| acks[*at].batch.now());
-        let all_fenced = shard.links.is_fenced();
         for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
-            let consumer = shard.identity.consumer(batch.alone);
+            let consumer = identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
             let is_lapsed = batch.is_lapsed_at(now);
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {

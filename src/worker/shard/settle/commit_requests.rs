@@ -11,7 +11,9 @@ use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Who;
+use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::unit::Shard;
+use crate::worker::state::identity::Identity as Worker;
 use crate::worker::state::inflight::{Batch, Slot};
 use crate::worker::state::source::Source;
 
@@ -55,18 +57,18 @@ impl Job {
         &self.batch.slots[self.index as usize]
     }
 
-    pub fn commit<'a>(&'a self, shard: &'a Shard, windows: &Windows, link: &Link) -> Commit<'a> {
+    fn commit<'a>(&'a self, by: &'a CommitRequests, link: &Link) -> Commit<'a> {
         let slot = self.slot();
         let stream = &self.batch.source.keys.stream;
         let events = self.items.events.iter();
         let events = events.filter(|event| link.reaches(stream, &event.stream));
         Commit {
             id: slot.id,
-            consumer: shard.identity.consumer(self.batch.alone),
+            consumer: by.worker.consumer(self.batch.alone),
             count: slot.count,
-            nobodys_until: self.nobodys_until(shard),
+            nobodys_until: self.nobodys_until(&by.clock),
             recorded: slot.recorded,
-            mark: self.mark(windows),
+            mark: self.mark(&by.windows),
             events: events
                 .map(|event| (&event.stream[..], event.envelope.fields()))
                 .collect(),
@@ -74,10 +76,10 @@ impl Job {
         }
     }
 
-    fn nobodys_until(&self, shard: &Shard) -> u64 {
+    fn nobodys_until(&self, clock: &ServerClock) -> u64 {
         let left = self.batch.ours_to_end_for(self.slot());
         let left = left.filter(|_| self.nobodys);
-        left.map_or(0, |left| shard.clock.shows_in(left))
+        left.map_or(0, |left| clock.shows_in(left))
     }
 
     /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
@@ -101,56 +103,70 @@ impl Job {
     }
 }
 
-/// Commits one lot. Answers for each entry what became of it where that is known, and why it is not.
-pub(crate) async fn commit(
-    shard: &Shard,
-    windows: &Windows,
-    mut link: Link,
-    source: Arc<Source>,
-    mut lot: Vec<Job>,
-    number: u64,
-) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
-    let mut answers = Vec::with_capacity(lot.len());
-    if link.greeting.is_cluster {
-        let (near, mut far): (Vec<_>, Vec<_>) =
-            lot.into_iter().partition(|job| is_near(job, &link));
-        lot = near;
-        while let Some(mut job) = far.pop() {
-            match publish_far(&mut link, &mut job).await {
-                Ok(None) => lot.push(job),
-                Ok(Some(failed)) => answers.push((job, Some(failed))),
-                Err(trouble) => {
-                    far.push(job);
-                    far.append(&mut lot);
-                    answers.extend(far.into_iter().map(|job| (job, None)));
-                    return (answers, Some(trouble));
+/// What these requests are made by.
+pub(crate) struct CommitRequests {
+    worker: Arc<Worker>,
+    clock: Arc<ServerClock>,
+    windows: Arc<Windows>,
+}
+
+impl CommitRequests {
+    pub fn new(shard: &Shard, windows: Arc<Windows>) -> Self {
+        CommitRequests {
+            worker: shard.identity.clone(),
+            clock: shard.clock.clone(),
+            windows,
+        }
+    }
+
+    /// About how many bytes the request has that commits this.
+    pub fn size(&self, job: &Job, link: &Link) -> usize {
+        job.commit(self, link).size()
+    }
+
+    /// Commits one lot. Returns for each entry what became of it where that is known, and why it is not.
+    pub async fn commit(
+        &self,
+        mut link: Link,
+        source: Arc<Source>,
+        mut lot: Vec<Job>,
+        number: u64,
+    ) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
+        let mut answers = Vec::with_capacity(lot.len());
+        if link.greeting.is_cluster {
+            let (near, mut far): (Vec<_>, Vec<_>) =
+                lot.into_iter().partition(|job| is_near(job, &link));
+            lot = near;
+            while let Some(mut job) = far.pop() {
+                match publish_far(&mut link, &mut job).await {
+                    Ok(None) => lot.push(job),
+                    Ok(Some(failed)) => answers.push((job, Some(failed))),
+                    Err(trouble) => {
+                        far.push(job);
+                        far.append(&mut lot);
+                        answers.extend(far.into_iter().map(|job| (job, None)));
+                        return (answers, Some(trouble));
+                    }
                 }
             }
         }
+        let commits: Vec<Commit> = lot.iter().map(|job| job.commit(self, &link)).collect();
+        let (keys, group, me) = (&source.keys, &source.surroundings.group, &self.worker.name);
+        let mut sending = link.clone();
+        let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
+        let (outcomes, met) = match sent.await {
+            Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
+            Err(trouble) if trouble.is_lasting() => whose(&mut link, &commits, trouble).await,
+            Err(trouble) => (Vec::new(), Some(trouble)),
+        };
+        drop(commits);
+        if met.is_none() && outcomes.iter().all(Option::is_none) {
+            lot.iter_mut().for_each(|job| job.alone = true);
+        }
+        let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
+        answers.extend(lot.into_iter().zip(outcomes));
+        (answers, met)
     }
-    let commits: Vec<Commit> = lot
-        .iter()
-        .map(|job| job.commit(shard, windows, &link))
-        .collect();
-    let (keys, group, me) = (
-        &source.keys,
-        &source.surroundings.group,
-        &shard.identity.name,
-    );
-    let mut sending = link.clone();
-    let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);
-    let (outcomes, met) = match sent.await {
-        Ok(outcomes) => (outcomes.into_iter().map(Some).collect(), None),
-        Err(trouble) if trouble.is_lasting() => whose(&mut link, &commits, trouble).await,
-        Err(trouble) => (Vec::new(), Some(trouble)),
-    };
-    drop(commits);
-    if met.is_none() && outcomes.iter().all(Option::is_none) {
-        lot.iter_mut().for_each(|job| job.alone = true);
-    }
-    let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
-    answers.extend(lot.into_iter().zip(outcomes));
-    (answers, met)
 }
 
 /// Of a request that was refused, which entries it was refused for: they fail. Where it was for none of them, nothing can

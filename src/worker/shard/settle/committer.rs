@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
-use super::commit_requests::{Job, commit};
+use super::commit_requests::{CommitRequests, Job};
 use crate::about::{About, tell};
 use crate::context::Ask;
 use crate::effects::{CommitError, Committed, Refusal};
@@ -24,10 +24,15 @@ use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::outcome::Who;
 use crate::worker::run::report::Reporter;
+use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::{self, Verdict};
+use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::hold_up::HoldUp;
+use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::by_source;
 
@@ -39,8 +44,12 @@ const REFUSING: &str = "the server refuses to commit anything of this stream (th
 
 /// Commits entries.
 pub(crate) struct Committer {
-    shard: Arc<Shard>,
-    windows: Arc<Windows>,
+    signals: Arc<Signals>,
+    inflight: Arc<Inflight>,
+    routes: Arc<Routes>,
+    links: Arc<Links>,
+    clock: Arc<ServerClock>,
+    requests: CommitRequests,
     reporter: Arc<Reporter>,
     settle: mpsc::UnboundedSender<Settlement>,
     queue: Vec<Job>,
@@ -63,19 +72,23 @@ enum Fate {
 
 impl Committer {
     pub fn new(
-        shard: Arc<Shard>,
+        shard: &Shard,
         windows: Arc<Windows>,
         reporter: Arc<Reporter>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         Committer {
-            windows,
+            signals: shard.signals.clone(),
+            inflight: shard.inflight.clone(),
+            routes: shard.routes.clone(),
+            links: shard.links.clone(),
+            clock: shard.clock.clone(),
+            requests: CommitRequests::new(shard, windows),
             reporter,
             settle,
             queue: Vec::new(),
             number: 0,
             hold_up: HoldUp::new(shard.signals.clone()),
-            shard,
             refusals: Refusals::default(),
         }
     }
@@ -86,7 +99,7 @@ impl Committer {
         mut returned: mpsc::UnboundedReceiver<Committing>,
         mut asked: mpsc::UnboundedReceiver<Ask>,
     ) {
-        let signals = self.shard.signals.clone();
+        let signals = self.signals.clone();
         let (mut no_more, mut no_more_asked) = (false, false);
         loop {
             let idle = self.queue.is_empty();
@@ -129,7 +142,7 @@ impl Committer {
     fn asked(&mut self, ask: Ask) {
         let Ask { ctx, items, reply } = ask;
         let place = ctx.place();
-        let batch = self.shard.inflight.at(place).filter(|batch| {
+        let batch = self.inflight.at(place).filter(|batch| {
             let slot = batch.slots.get(place.index as usize);
             slot.is_some_and(|slot| slot.is_running() && slot.id == ctx.envelope().entry_id())
         });
@@ -152,7 +165,7 @@ impl Committer {
     }
 
     async fn step(&mut self) {
-        let link = match self.shard.links.settle_link().await {
+        let link = match self.links.settle_link().await {
             Ok(link) => link,
             Err(error) => return self.hold_up.begin(&Trouble::Broken(error)),
         };
@@ -179,17 +192,17 @@ impl Committer {
                     continue;
                 }
                 let job = rest[at].take().expect("each has one place");
-                bytes += job.commit(&self.shard, &self.windows, &link).size();
+                bytes += self.requests.size(&job, &link);
                 lot.push(job);
             }
             self.number += 1;
             lots.push((source, lot, self.number));
         }
         self.queue.extend(rest.into_iter().flatten());
-        let (shard, windows) = (self.shard.clone(), self.windows.clone());
+        let requests = &self.requests;
         let steps = lots.into_iter().map(async |(source, lot, number)| {
             let of = source.clone();
-            let (lot, met) = commit(&shard, &windows, link.clone(), source, lot, number).await;
+            let (lot, met) = requests.commit(link.clone(), source, lot, number).await;
             (of, lot, met)
         });
         for (source, lot, met) in join_all(steps).await {
@@ -215,11 +228,7 @@ impl Committer {
         }
         match trouble {
             None => self.hold_up.is_over(),
-            Some(trouble) => {
-                self.hold_up
-                    .begin_on(&trouble, &link, &self.shard.links)
-                    .await
-            }
+            Some(trouble) => self.hold_up.begin_on(&trouble, &link, &self.links).await,
         }
     }
 
@@ -242,7 +251,7 @@ impl Committer {
             }
             // It stayed on its way for long, and was not done.
             Some(CommitOutcome::Late(now)) => {
-                self.shard.clock.shows(now);
+                self.clock.shows(now);
                 self.queue.push(job);
                 return None;
             }
@@ -313,15 +322,14 @@ impl Committer {
                     Fate::Refused(refusal) => Failure::retry(refusal),
                     Fate::Failed(why) => Failure::retry(why),
                     Fate::Refusing(wait) => {
-                        let bound = self.shard.routes.of(job.ctx.envelope());
+                        let bound = self.routes.of(job.ctx.envelope());
                         bound.gate.released(wait);
-                        self.shard.signals.released();
+                        self.signals.released();
                         // Its handler has not failed.
                         Failure::later(wait, REFUSING)
                     }
                 };
-                let mut verdict =
-                    verdict::of_end(&failure, &job.ctx, self.shard.routes.policy(&job.ctx));
+                let mut verdict = verdict::of_end(&failure, &job.ctx, self.routes.policy(&job.ctx));
                 if let Some(wait) = refusing {
                     verdict = Verdict::release(wait, REFUSING);
                 }

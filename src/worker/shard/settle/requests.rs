@@ -12,9 +12,13 @@ use crate::identity::Identity;
 use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
+use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::Reason;
+use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::unit::Shard;
+use crate::worker::state::identity::Identity as Worker;
 use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::by_source;
 
 /// Most burials under way at once.
@@ -94,10 +98,6 @@ impl Job {
         self.fields().is_empty()
     }
 
-    fn consumer<'a>(&self, shard: &'a Shard) -> &'a str {
-        shard.identity.consumer(self.batch.alone)
-    }
-
     fn fields(&self) -> &Fields {
         match &self.body {
             Body::Event(ctx) => ctx.envelope().fields(),
@@ -106,13 +106,13 @@ impl Job {
     }
 
     /// How many attempts it had, and how many runs behind the last one.
-    fn attempts(&self, shard: &Shard) -> (u32, u32) {
+    fn attempts(&self, routes: &Routes) -> (u32, u32) {
         let most = match &self.body {
             Body::Event(ctx) => return (ctx.attempt(), ctx.crash_checks()),
             Body::Raw(entry) => entry
                 .fields
                 .value("type")
-                .and_then(|event_type| shard.routes.find(event_type))
+                .and_then(|event_type| routes.find(event_type))
                 .map_or(self.attempt, |bound| bound.policy.max_attempts),
         };
         (self.attempt.min(most), self.attempt.saturating_sub(most))
@@ -181,108 +181,164 @@ pub(crate) fn nobodys(reason: Reason, error: String) -> Step {
     }
 }
 
-/// Parks entries; answers for each what became of it.
-pub(crate) async fn park(
-    shard: &Shard,
-    mut link: Link,
-    jobs: Vec<Job>,
-) -> Vec<(Job, Result<ParkOutcome, Trouble>)> {
-    let mut results: Vec<Option<Result<ParkOutcome, Trouble>>> =
-        jobs.iter().map(|_| None).collect();
-    for (source, places) in by_source(&jobs, |job| &job.batch.source) {
-        let parkings: Vec<Parking> = places
-            .iter()
-            .filter_map(|at| parking(shard, &jobs[*at]))
-            .collect();
-        let longest_sleep = parkings.iter().map(|parking| parking.delay).min();
-        match link
-            .park(&source.keys, &source.surroundings.group, &parkings)
-            .await
+/// What these requests are made by.
+pub(crate) struct Requests {
+    worker: Arc<Worker>,
+    signals: Arc<Signals>,
+    routes: Arc<Routes>,
+    clock: Arc<ServerClock>,
+    windows: Arc<Windows>,
+}
+
+impl Requests {
+    pub fn new(shard: &Shard, windows: Arc<Windows>) -> Self {
+        Requests {
+            worker: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            routes: shard.routes.clone(),
+            clock: shard.clock.clone(),
+            windows,
+        }
+    }
+
+    /// Parks entries; returns for each what became of it.
+    pub async fn park(
+        &self,
+        mut link: Link,
+        jobs: Vec<Job>,
+    ) -> Vec<(Job, Result<ParkOutcome, Trouble>)> {
+        let mut results: Vec<Option<Result<ParkOutcome, Trouble>>> =
+            jobs.iter().map(|_| None).collect();
+        for (source, places) in by_source(&jobs, |job| &job.batch.source) {
+            let parkings: Vec<Parking> = places
+                .iter()
+                .filter_map(|at| self.parking(&jobs[*at]))
+                .collect();
+            let longest_sleep = parkings.iter().map(|parking| parking.delay).min();
+            match link
+                .park(&source.keys, &source.surroundings.group, &parkings)
+                .await
+            {
+                Ok(outcomes) => {
+                    for (at, outcome) in places.into_iter().zip(outcomes) {
+                        self.note_that_it_waits(&jobs[at], &outcome);
+                        results[at] = Some(Ok(outcome));
+                    }
+                    if let Some(delay) = longest_sleep {
+                        self.signals.due_in(delay);
+                    }
+                }
+                Err(trouble) => places
+                    .into_iter()
+                    .for_each(|at| results[at] = Some(Err(trouble.again()))),
+            }
+        }
+        let missing = || Err(Trouble::garbled("parking entries"));
+        jobs.into_iter()
+            .zip(results)
+            .map(|(job, result)| (job, result.unwrap_or_else(missing)))
+            .collect()
+    }
+
+    /// Moves entries to the dead letters; returns for each what became of it.
+    pub async fn bury(&self, link: Link, jobs: Vec<Job>) -> Vec<(Job, Result<Buried, Trouble>)> {
+        let mut out = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.into_iter().peekable();
+        while jobs.peek().is_some() {
+            let lot = jobs.by_ref().take(BURIALS).map(|job| {
+                let mut link = link.clone();
+                async move {
+                    let result = self.bury_one(&mut link, &job).await;
+                    (job, result)
+                }
+            });
+            let lot = join_all(lot).await;
+            let hopeless = hopeless(&lot);
+            out.extend(lot);
+            if let Some(refused) = hopeless {
+                out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
+            }
+        }
+        out
+    }
+
+    /// What waits for its handler comes before new entries of its type.
+    fn note_that_it_waits(&self, job: &Job, outcome: &ParkOutcome) {
+        if let (Step::Park { listed: true, .. }, ParkOutcome::Parked) = (&job.step, outcome)
+            && let Some(bound) = job
+                .fields()
+                .value("type")
+                .and_then(|name| self.routes.find(name))
+            && let Body::Event(ctx) = &job.body
+            && bound.takes(ctx.envelope().version())
         {
-            Ok(outcomes) => {
-                for (at, outcome) in places.into_iter().zip(outcomes) {
-                    note_that_it_waits(shard, &jobs[at], &outcome);
-                    results[at] = Some(Ok(outcome));
-                }
-                if let Some(delay) = longest_sleep {
-                    shard.signals.due_in(delay);
-                }
-            }
-            Err(trouble) => places
-                .into_iter()
-                .for_each(|at| results[at] = Some(Err(trouble.again()))),
+            job.batch.source.list(bound.place);
         }
     }
-    let missing = || Err(Trouble::garbled("parking entries"));
-    jobs.into_iter()
-        .zip(results)
-        .map(|(job, result)| (job, result.unwrap_or_else(missing)))
-        .collect()
-}
 
-/// What waits for its handler comes before new entries of its type.
-fn note_that_it_waits(shard: &Shard, job: &Job, outcome: &ParkOutcome) {
-    if let (Step::Park { listed: true, .. }, ParkOutcome::Parked) = (&job.step, outcome)
-        && let Some(bound) = job
-            .fields()
-            .value("type")
-            .and_then(|name| shard.routes.find(name))
-        && let Body::Event(ctx) = &job.body
-        && bound.takes(ctx.envelope().version())
-    {
-        job.batch.source.list(bound.place);
+    fn parking<'a>(&'a self, job: &'a Job) -> Option<Parking<'a>> {
+        let Step::Park {
+            delay,
+            released,
+            listed,
+            doomed,
+            error,
+        } = &job.step
+        else {
+            return None;
+        };
+        Some(Parking {
+            id: job.slot().id,
+            consumer: self.worker.consumer(job.batch.alone),
+            count: job.slot().count,
+            delay: *delay,
+            released: *released,
+            age: job.batch.since.elapsed(),
+            doomed: doomed.map(Reason::as_str),
+            listed: listed.then(|| job.listed()).flatten(),
+            error,
+        })
     }
-}
 
-fn parking<'a>(shard: &'a Shard, job: &'a Job) -> Option<Parking<'a>> {
-    let Step::Park {
-        delay,
-        released,
-        listed,
-        doomed,
-        error,
-    } = &job.step
-    else {
-        return None;
-    };
-    Some(Parking {
-        id: job.slot().id,
-        consumer: job.consumer(shard),
-        count: job.slot().count,
-        delay: *delay,
-        released: *released,
-        age: job.batch.since.elapsed(),
-        doomed: doomed.map(Reason::as_str),
-        listed: listed.then(|| job.listed()).flatten(),
-        error,
-    })
-}
-
-/// Moves entries to the dead letters; answers for each what became of it.
-pub(crate) async fn bury(
-    shard: &Shard,
-    windows: &Windows,
-    link: Link,
-    jobs: Vec<Job>,
-) -> Vec<(Job, Result<Buried, Trouble>)> {
-    let mut out = Vec::with_capacity(jobs.len());
-    let mut jobs = jobs.into_iter().peekable();
-    while jobs.peek().is_some() {
-        let lot = jobs.by_ref().take(BURIALS).map(|job| {
-            let mut link = link.clone();
-            async move {
-                let result = bury_one(shard, windows, &mut link, &job).await;
-                (job, result)
-            }
-        });
-        let lot = join_all(lot).await;
-        let hopeless = hopeless(&lot);
-        out.extend(lot);
-        if let Some(refused) = hopeless {
-            out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
-        }
+    async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+        let Step::Bury { reason, error, .. } = &job.step else {
+            return Err(Trouble::garbled("writing a dead letter"));
+        };
+        let source = &job.batch.source;
+        let (attempts, crash_checks) = job.attempts(&self.routes);
+        let burial = Burial {
+            id: job.slot().id,
+            consumer: self.worker.consumer(job.batch.alone),
+            count: job.slot().count,
+            own_until: job
+                .ours_to_bury_for()
+                .map_or(0, |left| self.clock.shows_in(left)),
+            age: job.batch.since.elapsed(),
+            reason: reason.as_str(),
+            error,
+            attempts,
+            crash_checks,
+            handler: job.text("type").unwrap_or(""),
+            stream: &source.surroundings.stream,
+            // Only a replayed copy has been replayed, whatever an event's own fields are called.
+            replays: if source.deletes() {
+                job.last_text("replay.count")
+                    .and_then(|count| count.parse().ok())
+                    .unwrap_or(0)
+            } else {
+                0
+            },
+            fields: job.fields(),
+            mark: job.mark(&self.windows),
+        };
+        link.bury(
+            &source.keys,
+            &source.surroundings.group,
+            source.deletes(),
+            &burial,
+        )
+        .await
     }
-    out
 }
 
 /// What stood in the way of every burial, where there were enough to tell.
@@ -295,49 +351,4 @@ pub(crate) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Troub
         }
     }
     why.filter(|_| tried.len() >= HOPELESS)
-}
-
-async fn bury_one(
-    shard: &Shard,
-    windows: &Windows,
-    link: &mut Link,
-    job: &Job,
-) -> Result<Buried, Trouble> {
-    let Step::Bury { reason, error, .. } = &job.step else {
-        return Err(Trouble::garbled("writing a dead letter"));
-    };
-    let source = &job.batch.source;
-    let (attempts, crash_checks) = job.attempts(shard);
-    let burial = Burial {
-        id: job.slot().id,
-        consumer: job.consumer(shard),
-        count: job.slot().count,
-        own_until: job
-            .ours_to_bury_for()
-            .map_or(0, |left| shard.clock.shows_in(left)),
-        age: job.batch.since.elapsed(),
-        reason: reason.as_str(),
-        error,
-        attempts,
-        crash_checks,
-        handler: job.text("type").unwrap_or(""),
-        stream: &source.surroundings.stream,
-        // Only a replayed copy has been replayed, whatever an event's own fields are called.
-        replays: if source.deletes() {
-            job.last_text("replay.count")
-                .and_then(|count| count.parse().ok())
-                .unwrap_or(0)
-        } else {
-            0
-        },
-        fields: job.fields(),
-        mark: job.mark(windows),
-    };
-    link.bury(
-        &source.keys,
-        &source.surroundings.group,
-        source.deletes(),
-        &burial,
-    )
-    .await
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::requests::{DOOMED_WAIT, Job, Step, bury, hopeless, nobodys, park};
+use super::requests::{DOOMED_WAIT, Job, Requests, Step, hopeless, nobodys};
 use crate::about::tell;
 use crate::reconnect::sleep_until;
 use crate::stream::{Buried, ParkOutcome, Trouble};
@@ -15,9 +15,12 @@ use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
+use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::hold_up::HoldUp;
+use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::{Batch, Owner, Slot};
+use crate::worker::state::inflight::{Batch, Inflight, Owner, Slot};
+use crate::worker::state::signals::Signals;
 
 /// Most settlements in one step.
 const STEP: usize = 4096;
@@ -27,8 +30,11 @@ const STUCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Carries verdicts out.
 pub(crate) struct Settler {
-    shard: Arc<Shard>,
-    windows: Arc<Windows>,
+    signals: Arc<Signals>,
+    inflight: Arc<Inflight>,
+    links: Arc<Links>,
+    clock: Arc<ServerClock>,
+    requests: Requests,
     acks: mpsc::UnboundedSender<Acks>,
     others: Vec<Job>,
     hold_up: HoldUp,
@@ -40,17 +46,16 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub fn new(
-        shard: Arc<Shard>,
-        windows: Arc<Windows>,
-        acks: mpsc::UnboundedSender<Acks>,
-    ) -> Self {
+    pub fn new(shard: &Shard, windows: Arc<Windows>, acks: mpsc::UnboundedSender<Acks>) -> Self {
         Settler {
-            windows,
+            signals: shard.signals.clone(),
+            inflight: shard.inflight.clone(),
+            links: shard.links.clone(),
+            clock: shard.clock.clone(),
+            requests: Requests::new(shard, windows),
             acks,
             others: Vec::new(),
             hold_up: HoldUp::new(shard.signals.clone()),
-            shard,
             no_burial_before: None,
             stuck: Vec::new(),
             stuck_until: None,
@@ -59,7 +64,7 @@ impl Settler {
 
     /// Settles what comes in until nothing more can come and all of it is settled, or the worker gives up.
     pub async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Settlement>) {
-        let signals = self.shard.signals.clone();
+        let signals = self.signals.clone();
         let mut news = Vec::new();
         let (mut closed, mut last_try) = (false, false);
         loop {
@@ -117,7 +122,7 @@ impl Settler {
         let step = match (slot.owner(), verdict) {
             (_, Verdict::Ack) => {
                 let slots = vec![index];
-                self.shard.inflight.succeed(slots.len());
+                self.inflight.succeed(slots.len());
                 // The acker ends after the settler.
                 let _ = self.acks.send(Acks { batch, slots });
                 return;
@@ -171,7 +176,7 @@ impl Settler {
         if self.others.is_empty() {
             return;
         }
-        let link = match self.shard.links.settle_link().await {
+        let link = match self.links.settle_link().await {
             Ok(link) => link,
             Err(error) => return self.hold_up.begin(&Trouble::Broken(error)),
         };
@@ -187,10 +192,10 @@ impl Settler {
             })
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
         // Both at once on one connection: none waits for the others' answers.
-        let (shard, sent) = (self.shard.clone(), Instant::now());
+        let sent = Instant::now();
         let (parked, buried) = tokio::join!(
-            park(&shard, link.clone(), parks),
-            bury(&shard, &self.windows, link.clone(), burials),
+            self.requests.park(link.clone(), parks),
+            self.requests.bury(link.clone(), burials),
         );
         let mut trouble = None;
         for (job, result) in parked {
@@ -235,7 +240,7 @@ impl Settler {
             match result {
                 // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
                 Ok(Buried::Late(now)) => {
-                    shard.clock.shows(now);
+                    self.clock.shows(now);
                     self.others.push(job);
                 }
                 Ok(outcome) => {
@@ -274,11 +279,7 @@ impl Settler {
             }
         }
         match trouble {
-            Some(trouble) => {
-                self.hold_up
-                    .begin_on(&trouble, &link, &self.shard.links)
-                    .await
-            }
+            Some(trouble) => self.hold_up.begin_on(&trouble, &link, &self.links).await,
             None if self.others.is_empty() => self.hold_up.is_over(),
             None => {}
         }
@@ -286,18 +287,18 @@ impl Settler {
 
     /// The server refuses it; it stays here, in nobody's way.
     fn is_stuck(&mut self, job: Job, wait: Duration) {
-        self.shard.inflight.is_refused(1);
+        self.inflight.is_refused(1);
         self.stuck.push(job);
         self.stuck_until.get_or_insert(Instant::now() + wait);
     }
 
     fn try_again(&mut self) {
-        self.shard.inflight.is_tried_again(self.stuck.len());
+        self.inflight.is_tried_again(self.stuck.len());
         self.others.append(&mut self.stuck);
         self.stuck_until = None;
     }
 
     fn done<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
-        self.shard.inflight.settle(batch, slots);
+        self.inflight.settle(batch, slots);
     }
 }
