@@ -45,6 +45,7 @@ mod effects;
 mod eventstore;
 mod eviction;
 mod failover;
+mod find;
 mod fixture;
 mod fleet;
 mod forgetting;

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::codec;
+use crate::codec::{self, Format};
+use crate::fields::Fields;
 
 /// The data of an event of this content type as JSON, and what it was; None where it is not what it says it is.
 pub(crate) fn json<'a>(content_type: &str, data: &'a [u8]) -> Option<(&'static str, Cow<'a, str>)> {
@@ -19,6 +21,46 @@ pub(crate) fn json<'a>(content_type: &str, data: &'a [u8]) -> Option<(&'static s
         return Some(("MessagePack", serde_json::to_string(&value).ok()?.into()));
     }
     None
+}
+
+/// An entry as one JSON object: the fields of its event by their names, its data decoded, what is no text as
+/// `{"base64": "…"}`. Without its data where that is not asked for.
+pub(crate) fn event(fields: &Fields, with_data: bool) -> serde_json::Map<String, Value> {
+    let mut event = serde_json::Map::new();
+    for (name, value) in fields {
+        let name = String::from_utf8_lossy(name);
+        if name == "data" && !with_data || event.contains_key(&*name) {
+            continue;
+        }
+        let value = match &*name {
+            "data" => data_of(fields, value),
+            _ => text(value),
+        };
+        event.insert(name.into_owned(), value);
+    }
+    event
+}
+
+fn data_of(fields: &Fields, data: &[u8]) -> Value {
+    let content_type = fields.value("datacontenttype").unwrap_or_default();
+    let decoded = match content_type {
+        b"" => serde_json::from_slice(data).ok(),
+        kind => match codec::format(&String::from_utf8_lossy(kind)) {
+            Ok(Format::Json) => serde_json::from_slice(data).ok(),
+            Ok(Format::MessagePack) => codec::decode(codec::MSGPACK.as_bytes(), data)
+                .ok()
+                .map(|Any(value)| value),
+            Err(_) => None,
+        },
+    };
+    decoded.unwrap_or_else(|| text(data))
+}
+
+fn text(value: &[u8]) -> Value {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => serde_json::json!({ "base64": BASE64_STANDARD.encode(value) }),
+    }
 }
 
 /// JSON on one line, its numbers and strings as they were written.

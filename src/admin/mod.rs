@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Admin::status`], [`Admin::stream_status`], [`Admin::retention`] | `status` |
 //! | [`Admin::pause`], [`Admin::pause_with`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
+//! | [`Admin::search`] | `find` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -33,8 +34,10 @@ mod known;
 mod list;
 mod pause;
 mod projections;
+mod query;
 mod retention;
 pub(crate) mod scheduled;
+mod search;
 mod status;
 mod verify;
 
@@ -47,8 +50,10 @@ pub use projections::{
     ProjectionResumed, ProjectionState, ProjectionStatus, Projections, RebuildProgress,
     RebuildStatus,
 };
+pub use query::Query;
 pub use retention::{Held, HeldBy, RetentionStatus};
 pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
+pub use search::{Budget, Covered, Hit, Place, Search, SearchPage};
 pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
     StreamStatus, StreamTrouble,

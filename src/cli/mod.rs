@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod dlq;
 mod failure;
+mod find;
 mod globals;
 mod logging;
 mod moment;

@@ -16,8 +16,8 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, completions, config, dlq, logging, pause, projection, publish, run,
-    scheduled, status, stderr,
+    CommandError, aggregate, completions, config, dlq, find, logging, pause, projection, publish,
+    run, scheduled, status, stderr,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -82,6 +82,14 @@ struct Cli {
     command: Builtin,
 }
 
+const FIND_HELP: &str = "\
+Words that stand side by side must all be met:
+  o-1                     an event's or entry's id, its subject, type, source, or the id of its cause
+  subject:o-1             a field of the event, id:, type:, tenant: and the like; error:, reason: of a dead letter
+  data.items.sku:a-7      a value in its data, in any item of the lists on the way
+  data.amount:>100        numbers compared by > >= < <=
+  type:order.* \"a b\"     any text in place of *, spaces between quotation marks";
+
 #[derive(Subcommand)]
 enum Builtin {
     /// Work: read entries, hand them to handlers, settle them, until SIGTERM, SIGINT or SIGHUP
@@ -91,6 +99,9 @@ enum Builtin {
     /// List events that are to be published later, or cancel them
     #[command(subcommand)]
     Scheduled(scheduled::ScheduledCommand),
+    /// Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
+    #[command(after_help = FIND_HELP)]
+    Find(find::FindArgs),
     /// Look through dead letters, replay or delete them
     Dlq(dlq::DlqArgs),
     /// Show aggregates and their history, append to them, verify them
@@ -330,6 +341,10 @@ impl Program {
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
+                Builtin::Find(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    find::run(args, settings).await
+                }
                 Builtin::Dlq(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     dlq::run(args, settings).await

@@ -135,7 +135,7 @@ impl DeadLetter {
 impl WholeLetter {
     /// Takes an entry of the dead letters apart; None if it is none. What a worker wrote are the last
     /// fields, whatever the names of those before them.
-    pub(super) fn parse(entry: Entry, stream: &str) -> Option<Self> {
+    pub(crate) fn parse(entry: Entry, stream: &str) -> Option<Self> {
         let (id, bytes) = (entry.id, entry.size() as u64);
         let mut fields = entry.fields;
         let death = split_death(&mut fields)?;

@@ -50,6 +50,8 @@ mod resp;
 mod retention;
 mod schedule;
 mod script;
+#[cfg(feature = "worker")]
+mod search;
 mod settle;
 mod snapshots;
 mod socket;
@@ -105,6 +107,8 @@ pub(crate) use retention::{
     Expire, Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming,
 };
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
+#[cfg(feature = "worker")]
+pub(crate) use search::{Sizes, Slice};
 pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
