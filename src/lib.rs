@@ -87,7 +87,7 @@ mod http_client;
 mod identity;
 #[cfg(test)]
 mod instructions;
-mod metrics;
+pub mod metrics;
 #[cfg(feature = "worker")]
 mod middleware;
 mod names;

@@ -13,7 +13,7 @@ pub(crate) use scheduled::{after, at_time};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,9 @@ use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope, Event, demand, envelope_of, with_id};
 use crate::event_type;
-use crate::stream::{Addition, Appended, Connector, Done, How, Pool, PooledConnection};
+use crate::metrics::Metrics;
+use crate::metrics::published::Status;
+use crate::stream::{Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
 ///
@@ -38,6 +40,7 @@ pub struct Publisher {
     format: Format,
     source: Option<Arc<str>>,
     timeout: Option<Duration>,
+    metrics: Option<Metrics>,
 }
 
 impl Publisher {
@@ -80,6 +83,7 @@ impl Publisher {
             format: Format::default(),
             source: None,
             timeout: None,
+            metrics: None,
         }
     }
 
@@ -100,6 +104,17 @@ impl Publisher {
     /// The same publisher, naming `source` as where events come from.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into().into());
+        self
+    }
+
+    /// The same publisher, which counts what it publishes in `metrics`.
+    pub fn metrics(self, metrics: &Metrics) -> Self {
+        self.pool.counted_in(metrics);
+        self.counts_in(Some(metrics.clone()))
+    }
+
+    pub(crate) fn counts_in(mut self, metrics: Option<Metrics>) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -208,6 +223,10 @@ impl Publisher {
             .iter()
             .map(|envelope| Addition::new(envelope, how))
             .collect();
+        let since = self
+            .metrics
+            .as_ref()
+            .map(|metrics| (metrics, Instant::now()));
         let sent = self.pool.append(stream, how, &additions, stop, appended);
         let in_time = self.within(async {
             sent.await;
@@ -215,6 +234,14 @@ impl Publisher {
         });
         if let Err(late) = in_time.await {
             appended.broken = Some(late);
+        }
+        if let Some((metrics, since)) = since {
+            let fates = appended.fates.iter().map(status);
+            // What did not come to be asked for has no fate yet.
+            let fates = fates.chain(std::iter::repeat(Status::Error));
+            let types = envelopes.iter().map(Envelope::event_type);
+            let publishing = metrics.publishing();
+            publishing.published(stream, types.zip(fates), since.elapsed());
         }
     }
 
@@ -286,6 +313,18 @@ impl fmt::Debug for Publisher {
             .field("source", &self.source)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+/// What an event counts as.
+fn status(fate: &Fate) -> Status {
+    match fate {
+        Fate::Done(Done::Added(_)) => Status::Ok,
+        Fate::Done(Done::AddedBefore(_) | Done::Scheduled { is_new: false, .. }) => {
+            Status::Duplicate
+        }
+        Fate::Done(Done::Scheduled { is_new: true, .. }) => Status::Scheduled,
+        Fate::Refused(_) | Fate::InDoubt | Fate::NotSent => Status::Error,
     }
 }
 

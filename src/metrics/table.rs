@@ -1,6 +1,8 @@
 //! The table of everything that is counted: name, kind, unit, labels and what it means. What is served, sent, documented,
 //! drawn and alerted upon is made from it.
 
+use std::ops::RangeInclusive;
+
 /// What all names begin with.
 pub const PREFIX: &str = "streamhand_";
 
@@ -101,7 +103,7 @@ table! {
         "From a request to Redis to its reply; one that waits for entries is not counted.";
     RedisErrors: Process Counter "redis_errors_total" One ["request", "kind"]
         "Requests to Redis that failed.";
-    RedisReconnects: Process Counter "redis_reconnects_total" One ["request"]
+    RedisReconnects: Process Counter "redis_reconnects_total" One ["connection"]
         "Connections to Redis that were made anew.";
     Published: Process Counter "published_total" One ["stream", "type", "status"]
         "Events that were given to a publisher: `ok`, `duplicate` (published before), `scheduled`, or `error`.";
@@ -163,6 +165,21 @@ impl Id {
         &TABLE[self as usize].1
     }
 
+    /// The octaves, as powers of two, by which its buckets are shown where only few can be: of a histogram.
+    pub fn octaves(self) -> RangeInclusive<i32> {
+        match self {
+            // From 61 µs to 17 min.
+            Id::ProcessDuration => -14..=10,
+            // From 1 ms to a day and a half.
+            Id::Wait | Id::EndToEnd => -10..=17,
+            Id::Attempts => 0..=8,
+            // From 31 ms to 4 min.
+            Id::LeaseMargin => -5..=8,
+            // From 61 µs to 16 s.
+            _ => -14..=4,
+        }
+    }
+
     /// The metric of this name, with or without [`PREFIX`].
     pub fn of(name: &str) -> Option<Id> {
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
@@ -204,7 +221,10 @@ mod tests {
                 Unit::Bytes => "_bytes",
             };
             assert!(metric.family().ends_with(unit), "{name}");
-            assert!(metric.help.ends_with('.'), "{name}");
+            assert!(
+                metric.help.ends_with('.') && !metric.help.contains(['\\', '\n']),
+                "{name}"
+            );
             let mut labels = HashSet::new();
             assert!(
                 metric

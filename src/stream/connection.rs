@@ -22,6 +22,7 @@ use super::wire::Wire;
 use crate::config::RedisSettings;
 use crate::config::redact::redacted;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
 
 /// How long making a connection may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,11 @@ impl Connector {
         })
     }
 
+    /// Requests are counted there, on all connections there are and will be.
+    pub fn counted_in(&self, metrics: &Metrics) {
+        self.lives.counted_in(metrics);
+    }
+
     /// A new connection to a primary, whose answers are waited for at most `response_timeout`.
     pub async fn connect(&self, name: &str, response_timeout: Duration) -> Result<Link> {
         self.meet(|life: Life| async move {
@@ -99,6 +105,7 @@ impl Connector {
             is_replica,
             ..
         } = self.greet(&mut conn, name).await?;
+        life.connected(name);
         Ok(Link {
             conn: Wire::new(conn, life, is_replica),
             greeting,
@@ -208,6 +215,7 @@ impl Connector {
             () = driver => return Err(unreachable(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
         };
         self.needs_a_primary(is_replica)?;
+        life.connected(name);
         // Everything asked so far has been answered: nothing that belongs to the client is on its way.
         let socket = lent.take_back().expect("it is taken once");
         Ok(Reader::new(socket, greeting, patience, life))

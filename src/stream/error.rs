@@ -253,6 +253,18 @@ fn is_full(code: &str) -> bool {
     ["OOM", "MISCONF"].contains(&code)
 }
 
+/// What an error counts as.
+pub(super) fn what_failed(error: &RedisError) -> &'static str {
+    match Answer::of(error).map(|answer| answer.kind()) {
+        None if error.is_timeout() => "timeout",
+        None => "broken",
+        Some(Kind::Elsewhere) => "elsewhere",
+        Some(Kind::Wait) => "wait",
+        Some(Kind::NoGroup) => "no_group",
+        Some(Kind::Refused) => "refused",
+    }
+}
+
 /// Why a server is not the one to ask any more, if this error says so.
 pub(super) fn elsewhere(error: &RedisError) -> Option<Answer> {
     Answer::of(error).filter(|answer| answer.kind() == Kind::Elsewhere)

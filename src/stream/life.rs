@@ -1,13 +1,14 @@
 //! What all connections to one server have in common: they begin under one life, and end with it. A server that is no
 //! longer the one to ask, or turns out to be another than before, is left by all of them at once.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::redact::redacted;
+use crate::metrics::Metrics;
 use crate::sync::lock;
 
 /// How long a life lasts at least before its connections end for a `MOVED`, where the one before ended for one, too:
@@ -34,6 +35,8 @@ struct Inner {
     moves: u32,
     ended: CancellationToken,
     state: Mutex<State>,
+    /// Where requests are counted, if they are.
+    metrics: Arc<OnceLock<Metrics>>,
 }
 
 #[derive(Default)]
@@ -63,18 +66,32 @@ impl ServerIdentity {
 }
 
 impl Life {
-    fn begin(address: String, moves: u32) -> Self {
+    fn begin(address: String, moves: u32, metrics: Arc<OnceLock<Metrics>>) -> Self {
         Life(Arc::new(Inner {
             address,
             begun: Instant::now(),
             moves,
             ended: CancellationToken::new(),
             state: Mutex::default(),
+            metrics,
         }))
     }
 
     pub fn is_over(&self) -> bool {
         self.0.ended.is_cancelled()
+    }
+
+    /// Where requests are counted, if they are.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.0.metrics.get()
+    }
+
+    /// A connection was made that is called `name`, which ends in what it is for.
+    pub fn connected(&self, name: &str) {
+        if let Some(metrics) = self.metrics() {
+            let part = name.rsplit(':').next().unwrap_or_default();
+            metrics.requests().connected(part);
+        }
     }
 
     /// Waits for its end.
@@ -141,7 +158,16 @@ impl Life {
 
 impl Lives {
     pub fn at(address: &str) -> Self {
-        Lives(Mutex::new(Life::begin(address.to_owned(), 0)))
+        Lives(Mutex::new(Life::begin(
+            address.to_owned(),
+            0,
+            Arc::default(),
+        )))
+    }
+
+    /// Requests are counted there from now on.
+    pub fn counted_in(&self, metrics: &Metrics) {
+        let _ = lock(&self.0).0.metrics.set(metrics.clone());
     }
 
     /// The life that a new connection belongs to.
@@ -152,7 +178,7 @@ impl Lives {
                 true => life.0.moves.saturating_add(1),
                 false => 0,
             };
-            *life = Life::begin(life.0.address.clone(), moves);
+            *life = Life::begin(life.0.address.clone(), moves, life.0.metrics.clone());
         }
         life.clone()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, TimeoutType};
+use deadpool::managed::{self, Object, PoolError, RecycleError, TimeoutType};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
@@ -13,6 +13,7 @@ use super::error::{Answer, Who};
 use super::reply;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
 use crate::sync::lock;
 
 /// How long an answer may take.
@@ -79,6 +80,11 @@ impl Pool {
     /// Makes connections to the same server.
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
+    }
+
+    /// Requests of its connections are counted there, and of all others to the same server.
+    pub fn counted_in(&self, metrics: &Metrics) {
+        self.connector.counted_in(metrics);
     }
 
     /// The server's address without its secrets, for messages.
@@ -170,7 +176,11 @@ impl managed::Manager for Manager {
         }
     }
 
-    async fn recycle(&self, wire: &mut Wire, metrics: &Metrics) -> managed::RecycleResult<Failed> {
+    async fn recycle(
+        &self,
+        wire: &mut Wire,
+        metrics: &managed::Metrics,
+    ) -> managed::RecycleResult<Failed> {
         // A replica will do as long as no primary is known.
         if wire.life().is_over() || wire.was_replica() && wire.life().has_met_one() {
             return Err(RecycleError::message(

@@ -30,6 +30,7 @@ use crate::config::Settings;
 use crate::context::{Ask, Cancelled, Surroundings};
 use crate::error::Result;
 use crate::handler::Registry;
+use crate::metrics::Metrics;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
@@ -75,6 +76,7 @@ pub struct Worker {
     /// What is set up for nothing.
     warnings: Vec<String>,
     observer: Option<Arc<dyn Observer>>,
+    metrics: Option<Metrics>,
 }
 
 /// What a worker did.
@@ -111,12 +113,20 @@ impl Worker {
             connector,
             warnings,
             observer: None,
+            metrics: None,
         })
     }
 
     /// The same worker, watched by `observer`.
     pub fn observer(self, observer: impl Observer) -> Self {
         self.watched_by(Some(Arc::new(observer)))
+    }
+
+    /// The same worker, which counts what it does in `metrics`, along with what others count there. Without this nothing
+    /// is counted.
+    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     pub(crate) fn watched_by(mut self, observer: Option<Arc<dyn Observer>>) -> Self {
@@ -136,7 +146,11 @@ impl Worker {
             connector,
             warnings,
             observer,
+            metrics,
         } = self;
+        if let Some(metrics) = &metrics {
+            connector.counted_in(metrics);
+        }
         let pool = connector.pool(settings.redis.pool_size)?;
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
         let (ask, asks) = mpsc::unbounded_channel();
@@ -144,7 +158,7 @@ impl Worker {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
-            publisher: Some(Publisher::with_pool(pool.clone())),
+            publisher: Some(Publisher::with_pool(pool.clone()).counts_in(metrics.clone())),
             breakers: breakers.clone(),
             commits: Some(ask.downgrade()),
         };
