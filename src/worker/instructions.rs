@@ -25,12 +25,14 @@ use crate::worker::run::outcome::Outcomes;
 use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
-use crate::worker::shard::fetch::rounds::Rounds;
+use crate::worker::shard::fetch::rounds::{Downstream, Rounds};
 use crate::worker::shard::settle::acker::Acker;
 use crate::worker::shard::unit::Shard;
+use crate::worker::state::capacity::Capacity;
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::Sources;
+use crate::worker::watchdog::LOOK;
 
 #[test]
 #[ignore = "counted by scripts/instructions"]
@@ -81,7 +83,9 @@ fn settle() {
 
 /// The parts of a worker, on one thread.
 struct Worker {
-    shard: Arc<Shard>,
+    settings: Settings,
+    shard: Shard,
+    capacity: Capacity,
     source: Arc<Source>,
     runtime: Runtime,
 }
@@ -106,9 +110,12 @@ impl Worker {
         };
         let source = Source::new(surroundings, Start::Beginning, routes.is_limited());
         let sources = Sources::new(vec![source.clone()]);
-        let shard = Shard::new(&settings, connector, sources, None, routes, breakers);
+        let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
+        let suspects = capacity.quarantine.clone();
         Worker {
-            shard: Arc::new(shard),
+            shard: Shard::new(&settings, connector, sources, routes, suspects),
+            settings,
+            capacity,
             source,
             runtime: Builder::new_current_thread()
                 .enable_all()
@@ -121,7 +128,8 @@ impl Worker {
     fn dispatch(&self, entries: Vec<Entry>, counts: bool) -> mpsc::UnboundedReceiver<Acks> {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, _settlements) = mpsc::unbounded_channel();
-        let (dispatcher, at_executor, _inline) = Dispatcher::to_executor(self.shard.inline.clone());
+        let (dispatcher, at_executor, _inline) =
+            Dispatcher::to_executor(self.capacity.inline.clone());
         let (commit, _jobs) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();
         let reporter = Arc::new(Reporter::new(
@@ -130,9 +138,23 @@ impl Worker {
             self.shard.inflight.clone(),
         ));
         let outcomes = Outcomes::new(self.shard.inflight.clone(), acknowledge, settle);
-        let executor = super::executor(&self.shard, reporter, outcomes, commit, ask);
+        let executor = super::executor(
+            &self.shard,
+            self.capacity.clone(),
+            reporter,
+            outcomes,
+            commit,
+            ask,
+        );
         let (settle, _) = mpsc::unbounded_channel();
-        let mut rounds = Rounds::new(&self.shard, dispatcher, settle);
+        let downstream = Downstream {
+            capacity: self.capacity.clone(),
+            breakers: Arc::default(),
+            observer: None,
+            runs: dispatcher,
+            settle,
+        };
+        let mut rounds = Rounds::new(&self.shard, &self.settings, downstream);
         let handled = SEEN.load(Ordering::Relaxed) + entries.len();
         counted(counts, || {
             rounds.hand_over(Deliveries {

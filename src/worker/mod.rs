@@ -46,15 +46,19 @@ use run::commit_handle::CommitHandle;
 use run::dedup::Deduplicator;
 use run::dispatch::Dispatcher;
 use run::executor::Executor;
-use run::executor::Limits;
 use run::routes::Routes;
 use shard::claims::Claims;
 use shard::fetch::fetcher::Fetcher;
+use shard::fetch::rounds::Downstream;
+use shard::leave::Leaving;
+use shard::maintain::Maintenance;
 use shard::maintain::projections::Projections;
-use shard::maintain::trimmer::Trimmer;
+use shard::settle::acker::Acker;
 use shard::settle::committer::Committer;
 use shard::settle::settler::Settler;
+use state::capacity::Capacity;
 use state::source::Source;
+use watchdog::LOOK;
 
 /// How long after the drain time what is finished may still take to be settled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -174,8 +178,9 @@ impl Worker {
             Source::new(surroundings(stream), start, routes.is_limited())
         };
         let sources = Sources::new(settings.worker.streams.iter().map(source).collect());
-        let shard = Shard::new(&settings, connector, sources, observer, routes, breakers);
-        let shard = Arc::new(shard);
+        let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
+        let suspects = capacity.quarantine.clone();
+        let shard = Shard::new(&settings, connector, sources, routes, suspects);
         tracing::info!(
             group = shard.identity.group,
             streams = settings.worker.streams.join(", "),
@@ -185,13 +190,18 @@ impl Worker {
             "worker starts"
         );
 
-        let projections = Projections::run(projections, &settings, &shard)?;
+        let projections = Projections::run(
+            projections,
+            &settings,
+            &shard.links.connector,
+            &shard.identity.name,
+        )?;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let outcomes = Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
         let reporter = Reporter::new(
-            shard.observer.clone(),
+            observer.clone(),
             shard.routes.clone(),
             shard.inflight.clone(),
         );
@@ -199,7 +209,7 @@ impl Worker {
         let settler = Settler::new(&shard, windows.clone(), acknowledge);
         let committer = Committer::new(&shard, windows.clone(), reporter.clone(), settle.clone());
         let committing = committer.run(jobs, asks);
-        let (to_executor, at_executor, inline) = Dispatcher::to_executor(shard.inline.clone());
+        let (to_executor, at_executor, inline) = Dispatcher::to_executor(capacity.inline.clone());
         let lanes = to_executor.lanes();
         // Where no handler deduplicates, nobody stands between the fetcher and the executor.
         let (dispatcher, door) = if windows.is_empty() {
@@ -220,12 +230,14 @@ impl Worker {
             );
             (to_deduplicator, Some(deduplicator.run(at_deduplicator)))
         };
-        let executor = executor(&shard, reporter, outcomes, commit, ask);
+        let executor = executor(&shard, capacity.clone(), reporter, outcomes, commit, ask);
         let parts = runtime::Parts {
+            acker: Acker::new(&shard),
             acks,
             settler,
             settlements,
-            trimmer: Trimmer::new(&shard, &settings),
+            maintenance: Maintenance::new(&shard, &settings, breakers.clone()),
+            leaving: Leaving::new(&shard),
             committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));
             },
@@ -233,14 +245,22 @@ impl Worker {
         let hands = runtime::Hands {
             executor: executor.clone(),
             lanes,
-            inline: shard.inline.clone(),
+            inline: capacity.inline.clone(),
+        };
+        let slots = capacity.slots.clone();
+        let downstream = Downstream {
+            capacity,
+            breakers,
+            observer,
+            runs: dispatcher,
+            settle,
         };
         let inlined = runtime::Inlined {
-            fetcher: Fetcher::new(&shard, dispatcher, settle),
+            fetcher: Fetcher::new(&shard, &settings, downstream),
             runs: inline,
             hands,
         };
-        let io = runtime::spawn(shard.clone(), parts, inlined)?;
+        let io = runtime::spawn(shard.signals.clone(), parts, inlined)?;
         let mut work = tokio::spawn(executor.work(at_executor));
 
         tokio::select! {
@@ -255,7 +275,7 @@ impl Worker {
             .await
             .is_err()
         {
-            let running = shard.slots.running();
+            let running = slots.running();
             tracing::warn!(
                 running,
                 "the drain time is over: handlers that still run are cut off"
@@ -294,6 +314,7 @@ impl Worker {
 /// What starts handlers, made of what it needs.
 fn executor(
     shard: &Shard,
+    capacity: Capacity,
     reporter: Arc<Reporter>,
     outcomes: Outcomes,
     commit: mpsc::UnboundedSender<Committing>,
@@ -308,11 +329,6 @@ fn executor(
         outcomes,
         commit_handle: CommitHandle::new(routes.clone(), reports, leaves, commit, asks),
     };
-    let limits = Limits {
-        slots: shard.slots.clone(),
-        quarantine: shard.quarantine.clone(),
-        precedence: shard.precedence.clone(),
-    };
-    let (recent_acks, inline) = (shard.recent_acks.clone(), shard.inline.clone());
-    Arc::new(Executor::new(attempts, routes, recent_acks, limits, inline))
+    let recent_acks = shard.recent_acks.clone();
+    Arc::new(Executor::new(attempts, routes, recent_acks, capacity))
 }

@@ -22,22 +22,21 @@ use crate::worker::run::outcome::{Acks, Settlement};
 use crate::worker::run::queue::{Receiver, Sender};
 use crate::worker::run::work::Run;
 use crate::worker::shard::fetch::fetcher::Fetcher;
-use crate::worker::shard::leave::leave;
-use crate::worker::shard::maintain::lease_renewer::LeaseRenewer;
-use crate::worker::shard::maintain::trimmer::Trimmer;
-use crate::worker::shard::maintain::{breaker_report, repair, scheduler};
+use crate::worker::shard::leave::Leaving;
+use crate::worker::shard::maintain::Maintenance;
 use crate::worker::shard::settle::acker::Acker;
 use crate::worker::shard::settle::settler::Settler;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::inline::Inline;
 use crate::worker::state::signals::Signals;
 
 /// What runs on that thread, beside the fetcher.
 pub(crate) struct Parts<C> {
+    pub acker: Acker,
     pub acks: mpsc::UnboundedReceiver<Acks>,
     pub settler: Settler,
     pub settlements: mpsc::UnboundedReceiver<Settlement>,
-    pub trimmer: Trimmer,
+    pub maintenance: Maintenance,
+    pub leaving: Leaving,
     /// The committer, and the deduplicator if there is one.
     pub committing: C,
 }
@@ -93,7 +92,7 @@ impl Io {
 
 /// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
 pub(crate) fn spawn(
-    shard: Arc<Shard>,
+    signals: Arc<Signals>,
     parts: Parts<impl Future<Output = ()> + Send + 'static>,
     inlined: Inlined,
 ) -> Result<Io> {
@@ -110,22 +109,18 @@ pub(crate) fn spawn(
     let (end, ended) = oneshot::channel();
     let all_ended = CancellationToken::new();
     let threads = Arc::new(Threads {
-        signals: shard.signals.clone(),
+        signals: signals.clone(),
         runtime,
         callers: Handle::current(),
         watchdog: Watchdog::default(),
-        fetching: Mutex::new(Some(fetch(shard.signals.clone(), inlined.fetcher))),
+        fetching: Mutex::new(Some(fetch(signals.clone(), inlined.fetcher))),
         runs: inlined.runs,
         hands: Mutex::new(Some(inlined.hands)),
         ended: all_ended.clone(),
     });
     // Dropped in a panic as well: the worker then ends instead of waiting for ever.
-    let guards = (
-        StopsAtLast(shard.signals.clone()),
-        all_ended.drop_guard(),
-        end,
-    );
-    threads.runtime.spawn(run(shard, parts, guards));
+    let guards = (StopsAtLast(signals.clone()), all_ended.drop_guard(), end);
+    threads.runtime.spawn(run(signals, parts, guards));
     let start = |name: &str, begin: fn(&Threads)| {
         let threads = threads.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
@@ -157,27 +152,22 @@ fn fetch(signals: Arc<Signals>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
 }
 
 /// Everything else that speaks to Redis, until the worker ends.
-async fn run<C: Future<Output = ()>, G>(shard: Arc<Shard>, parts: Parts<C>, _guards: G) {
+async fn run<C: Future<Output = ()>, G>(signals: Arc<Signals>, parts: Parts<C>, _guards: G) {
     let Parts {
+        acker,
         acks,
         settler,
         settlements,
-        trimmer,
+        maintenance,
+        leaving,
         committing,
     } = parts;
-    let renewing = tokio::spawn(LeaseRenewer::new(shard.clone()).run());
-    let tidying = tokio::spawn(repair::run(shard.clone(), trimmer));
-    let telling = tokio::spawn(breaker_report::run(shard.clone()));
-    let scheduling = tokio::spawn(scheduler::run(shard.clone()));
+    let maintenance = maintenance.spawn();
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
-    let acking = Acker::new(&shard).run(acks);
-    tokio::join!(committing, settler.run(settlements), acking);
-    renewing.abort();
-    tidying.abort();
-    telling.abort();
-    scheduling.abort();
-    if !shard.signals.is_abandoned() {
-        leave(&shard).await;
+    tokio::join!(committing, settler.run(settlements), acker.run(acks));
+    drop(maintenance);
+    if !signals.is_abandoned() {
+        leaving.leave().await;
     }
 }
 

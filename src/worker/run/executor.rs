@@ -13,24 +13,16 @@ use super::queue::Receiver;
 use super::routes::Routes;
 use super::starter::{Handlers, Starter};
 use super::work::Run;
+use crate::worker::state::capacity::Capacity;
 use crate::worker::state::inline::Inline;
 use crate::worker::state::precedence::Precedence;
-use crate::worker::state::quarantine::Quarantine;
 use crate::worker::state::recent_acks::RecentAcks;
-use crate::worker::state::slots::Slots;
 
 /// Starts handlers. Lives on the caller's runtime, apart from everything that speaks to Redis.
 pub(crate) struct Executor {
     handlers: Arc<Handlers>,
     inline: Arc<Inline>,
     precedence: Arc<Precedence>,
-}
-
-/// What says when a handler may start.
-pub(crate) struct Limits {
-    pub slots: Arc<Slots>,
-    pub quarantine: Arc<Quarantine>,
-    pub precedence: Arc<Precedence>,
 }
 
 /// What became of a run that was handled where it was read.
@@ -46,14 +38,14 @@ impl Executor {
         attempts: Attempts,
         routes: Arc<Routes>,
         recent_acks: Arc<RecentAcks>,
-        limits: Limits,
-        inline: Arc<Inline>,
+        capacity: Capacity,
     ) -> Self {
-        let Limits {
+        let Capacity {
             slots,
             quarantine,
             precedence,
-        } = limits;
+            inline,
+        } = capacity;
         Executor {
             handlers: Arc::new(Handlers {
                 routes,

@@ -1,22 +1,47 @@
 //! How a worker leaves its groups.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::links::Links;
 use super::unit::Shard;
 use crate::stream::Trouble;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::source::Sources;
 
-/// A stopping worker takes its consumers along, where they hold nothing.
-pub(crate) async fn leave(shard: &Shard) {
-    let leave = async {
-        let mut link = shard
+/// Takes the consumers of a worker along when it stops.
+pub(crate) struct Leaving {
+    identity: Arc<Identity>,
+    sources: Arc<Sources>,
+    links: Arc<Links>,
+}
+
+impl Leaving {
+    pub fn new(shard: &Shard) -> Self {
+        Leaving {
+            identity: shard.identity.clone(),
+            sources: shard.sources.clone(),
+            links: shard.links.clone(),
+        }
+    }
+
+    /// Leaves the groups. Consumers that still hold something stay.
+    pub async fn leave(self) {
+        if let Err(trouble) = self.try_to_leave().await {
+            tracing::debug!("{}", trouble.error());
+        }
+    }
+
+    async fn try_to_leave(&self) -> Result<(), Trouble> {
+        let mut link = self
             .links
             .connect("leave", Duration::from_secs(2))
             .await
             .map_err(Trouble::Broken)?;
-        for source in shard.sources.active() {
-            for consumer in [false, true].map(|alone| shard.identity.consumer(alone)) {
+        for source in self.sources.active() {
+            for consumer in [false, true].map(|alone| self.identity.consumer(alone)) {
                 match link
-                    .forget(&source.keys, &shard.identity.group, consumer, None)
+                    .forget(&source.keys, &self.identity.group, consumer, None)
                     .await
                 {
                     Err(trouble) if trouble.ends_the_link() => return Err(trouble),
@@ -26,9 +51,6 @@ pub(crate) async fn leave(shard: &Shard) {
             }
             link.note_leaving(&source.keys).await?;
         }
-        Ok::<(), Trouble>(())
-    };
-    if let Err(trouble) = leave.await {
-        tracing::debug!("{}", trouble.error());
+        Ok(())
     }
 }

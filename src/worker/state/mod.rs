@@ -1,6 +1,7 @@
 //! What the parts of a worker have in common: names and limits, what is in flight, and how they tell each other what
 //! to do. Imports none of its siblings.
 
+pub(super) mod capacity;
 pub(super) mod identity;
 pub(super) mod inflight;
 pub(super) mod inline;

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use super::rounds::Rounds;
+use super::rounds::{Downstream, Rounds};
+use crate::config::Settings;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, Reader, Trouble};
-use crate::worker::run::dispatch::Dispatcher;
-use crate::worker::run::outcome::Settlement;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::precedence::Precedence;
@@ -39,15 +36,15 @@ struct Lines {
 }
 
 impl Fetcher {
-    pub fn new(shard: &Shard, runs: Dispatcher, settle: mpsc::UnboundedSender<Settlement>) -> Self {
+    pub fn new(shard: &Shard, settings: &Settings, downstream: Downstream) -> Self {
         Fetcher {
             signals: shard.signals.clone(),
-            precedence: shard.precedence.clone(),
+            precedence: downstream.capacity.precedence.clone(),
             links: shard.links.clone(),
             lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
-            rounds: Rounds::new(shard, runs, settle),
+            rounds: Rounds::new(shard, settings, downstream),
         }
     }
 

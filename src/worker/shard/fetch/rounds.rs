@@ -30,17 +30,31 @@ use super::reclaim::Reclaimer;
 use super::shares::Shares;
 use super::take_waiting::WaitingEntries;
 use super::takeover::Takeover;
+use crate::config::Settings;
+use crate::policy::Breakers;
 use crate::stream::{Link, Reader, Trouble};
+use crate::worker::observer::Observer;
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::unit::Shard;
+use crate::worker::state::capacity::Capacity;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Coming, Inflight};
 use crate::worker::state::inline::handle_now;
 use crate::worker::state::precedence::Precedence;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
+
+/// What comes after the fetch: where entries go, and what they are held back for.
+pub(crate) struct Downstream {
+    pub capacity: Capacity,
+    pub breakers: Arc<Breakers>,
+    pub observer: Option<Arc<dyn Observer>>,
+    pub runs: Dispatcher,
+    /// For what is settled without being handled.
+    pub settle: mpsc::UnboundedSender<Settlement>,
+}
 
 /// Everything that brings entries.
 pub(crate) struct Rounds {
@@ -68,8 +82,21 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(shard: &Shard, runs: Dispatcher, settle: mpsc::UnboundedSender<Settlement>) -> Self {
-        let (slots, health) = (&shard.slots, &shard.health);
+    pub fn new(shard: &Shard, settings: &Settings, downstream: Downstream) -> Self {
+        let Downstream {
+            capacity,
+            breakers,
+            observer,
+            runs,
+            settle,
+        } = downstream;
+        let Capacity {
+            slots,
+            quarantine,
+            precedence,
+            inline,
+        } = capacity;
+        let health = &shard.health;
         let identity = || shard.identity.clone();
         let signals = || shard.signals.clone();
         let sources = || shard.sources.clone();
@@ -78,15 +105,13 @@ impl Rounds {
         let takeover = Takeover::new(
             identity(),
             health.clone(),
-            shard.quarantine.clone(),
+            quarantine,
             slots.clone(),
-            shard.attempts,
-            shard.attempts_of.clone(),
+            settings.retry.max_attempts,
+            attempts_of(settings),
         );
-        let precedence = shard.precedence.clone();
-        let prefetch = Prefetch::new(shard.prefetch, inflight(), slots.clone(), precedence);
-        let observer = shard.observer.clone();
-        let inline = shard.inline.clone();
+        let (most, precede) = (settings.worker.prefetch, precedence.clone());
+        let prefetch = Prefetch::new(most, inflight(), slots, precede);
         let clock = shard.clock.clone();
         Rounds {
             identity: identity(),
@@ -94,8 +119,8 @@ impl Rounds {
             sources: sources(),
             inflight: inflight(),
             routes: routes(),
-            precedence: shard.precedence.clone(),
-            joiner: Joiner::new(signals(), sources(), shard.breakers.clone()),
+            precedence,
+            joiner: Joiner::new(signals(), sources(), breakers),
             adopter: Adopter::new(identity(), signals(), sources(), inflight()),
             adopts: false,
             reclaimer: Reclaimer::new(identity(), sources(), health.clone(), takeover),
@@ -329,4 +354,12 @@ impl Rounds {
         }
         self.hand_over.deliver(deliveries, &mut self.prefetch);
     }
+}
+
+/// How many attempts there are at most of the types that have a number of their own.
+fn attempts_of(settings: &Settings) -> impl Iterator<Item = (String, u32)> {
+    settings.handlers.keys().map(|event_type| {
+        let policy = settings.policy(event_type);
+        (event_type.clone(), policy.max_attempts)
+    })
 }

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::policy::{Circuit, State};
+use crate::policy::{Breakers, Circuit, State};
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{BreakerNote, Probing, Trouble};
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::source::Source;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// How often it is looked for what others tell, and asked for what another has.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,45 +23,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long others wait for a worker that may send the probes and does not.
 const RIGHT: Duration = Duration::from_secs(5);
 
-/// Tells and hears of breakers until it is dropped. What can't be told is told later.
-pub(crate) async fn run(shard: Arc<Shard>) {
-    shard.signals.joined().await;
-    let (mut report, mut pause) = (BreakerReport::new(shard.clone()), Pause::new());
-    let mut complaint = Complaint::default();
-    let news = shard.breakers.news().clone();
-    loop {
-        let notified = news.notify.notified();
-        match report.turn().await {
-            Ok(has_changed) => {
-                if has_changed {
-                    // What may be read depends on it.
-                    shard.signals.replan();
-                }
-                pause.reset();
-                let next = report.next_turn();
-                tokio::select! {
-                    () = notified => {}
-                    () = sleep_until(next), if next.is_some() => {}
-                }
-            }
-            Err(trouble) => {
-                if let Trouble::Refused(refused) = &trouble {
-                    complaint.warn(format!(
-                        "{refused}; circuit breakers are each worker's own meanwhile"
-                    ));
-                    report.alone();
-                }
-                tracing::debug!("{}", trouble.error());
-                report.link.broke();
-                tokio::time::sleep(pause.next()).await;
-            }
-        }
-    }
-}
-
 /// What has been told and heard.
-struct BreakerReport {
-    shard: Arc<Shard>,
+pub(crate) struct BreakerReport {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    breakers: Arc<Breakers>,
     link: KeptLink,
     notes: BTreeMap<String, BreakerNote>,
     /// How often each had opened and been closed when that was told last.
@@ -70,10 +39,13 @@ struct BreakerReport {
 }
 
 impl BreakerReport {
-    fn new(shard: Arc<Shard>) -> Self {
+    pub fn new(shard: &Shard, breakers: Arc<Breakers>) -> Self {
         BreakerReport {
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            breakers,
             link: KeptLink::new(shard.links.clone(), "tell", ANSWER),
-            shard,
             notes: BTreeMap::new(),
             told: HashMap::new(),
             ask_at: HashMap::new(),
@@ -81,12 +53,47 @@ impl BreakerReport {
         }
     }
 
+    /// Tells and hears of breakers until it is dropped. What can't be told is told later.
+    pub async fn run(mut self) {
+        self.signals.joined().await;
+        let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
+        let news = self.breakers.news().clone();
+        loop {
+            let notified = news.notify.notified();
+            match self.turn().await {
+                Ok(has_changed) => {
+                    if has_changed {
+                        // What may be read depends on it.
+                        self.signals.replan();
+                    }
+                    pause.reset();
+                    let next = self.next_turn();
+                    tokio::select! {
+                        () = notified => {}
+                        () = sleep_until(next), if next.is_some() => {}
+                    }
+                }
+                Err(trouble) => {
+                    if let Trouble::Refused(refused) = &trouble {
+                        complaint.warn(format!(
+                            "{refused}; circuit breakers are each worker's own meanwhile"
+                        ));
+                        self.alone();
+                    }
+                    tracing::debug!("{}", trouble.error());
+                    self.link.broke();
+                    tokio::time::sleep(pause.next()).await;
+                }
+            }
+        }
+    }
+
     /// Tells what has changed, asks for what is wanted, and looks at what others tell where it is time to.
     /// Answers whether something has changed here.
     async fn turn(&mut self) -> Result<bool, Trouble> {
-        let changed = self.shard.breakers.news().take();
+        let changed = self.breakers.news().take();
         if let Err(trouble) = self.tell(&changed).await {
-            self.shard.breakers.news().put_back(changed);
+            self.breakers.news().put_back(changed);
             return Err(trouble);
         }
         let of_group = self.of_group();
@@ -107,7 +114,7 @@ impl BreakerReport {
     }
 
     fn of_group(&self) -> Vec<Arc<Circuit>> {
-        let all = self.shard.breakers.all().into_iter();
+        let all = self.breakers.all().into_iter();
         all.filter(|circuit| circuit.is_of_group()).collect()
     }
 
@@ -123,11 +130,11 @@ impl BreakerReport {
             self.notes.extend(note);
         }
         let notes: Vec<BreakerNote> = self.notes.values().cloned().collect();
-        let shard = self.shard.clone();
+        let sources = self.sources.clone();
         for circuit in changed {
             let now = (circuit.opened(), circuit.closed());
             let before = self.told.get(&circuit.key).copied().unwrap_or_default();
-            for source in told(&shard) {
+            for source in told(&sources) {
                 match circuit.state() {
                     // Opened here, and not because another one told so.
                     State::Open { until } if now.0 > before.0 => {
@@ -144,9 +151,9 @@ impl BreakerReport {
             }
             self.told.insert(circuit.key.clone(), now);
         }
-        for source in told(&shard) {
+        for source in told(&sources) {
             let link = self.link.get().await?;
-            link.note_breakers(&source.keys, &shard.identity.name, &notes)
+            link.note_breakers(&source.keys, &self.identity.name, &notes)
                 .await?;
         }
         Ok(())
@@ -159,12 +166,12 @@ impl BreakerReport {
         if !is_time || !circuit.wants_to_probe() {
             return Ok(false);
         }
-        let (shard, epoch) = (self.shard.clone(), circuit.epoch());
-        let Some(source) = first(shard.sources.named()) else {
+        let epoch = circuit.epoch();
+        let Some(source) = first(self.sources.named()) else {
             return Ok(false);
         };
         let link = self.link.get().await?;
-        let asked = link.probe_breaker(&source.keys, &circuit.key, &shard.identity.name, RIGHT);
+        let asked = link.probe_breaker(&source.keys, &circuit.key, &self.identity.name, RIGHT);
         let answer = asked.await?;
         match answer {
             Probing::Granted(lasts) => circuit.grant(lasts),
@@ -178,10 +185,10 @@ impl BreakerReport {
 
     /// What others tell. What has changed here meanwhile is told first.
     async fn look(&mut self, of_group: &[Arc<Circuit>]) -> Result<(), Trouble> {
-        let shard = self.shard.clone();
+        let sources = self.sources.clone();
         let epochs: Vec<u64> = of_group.iter().map(|circuit| circuit.epoch()).collect();
         let mut open: HashMap<String, Duration> = HashMap::new();
-        for source in told(&shard) {
+        for source in told(&sources) {
             for (key, left) in self.link.get().await?.open_breakers(&source.keys).await? {
                 let longest = open.entry(key).or_default();
                 *longest = left.max(*longest);
@@ -206,8 +213,8 @@ impl BreakerReport {
 }
 
 /// The streams that it is told by: those whose group can be joined.
-fn told(shard: &Shard) -> impl Iterator<Item = &Arc<Source>> {
-    let all = shard.sources.named().iter();
+fn told(sources: &Sources) -> impl Iterator<Item = &Arc<Source>> {
+    let all = sources.named().iter();
     all.filter(|source| !source.is_barred())
 }
 

@@ -9,18 +9,25 @@ use crate::error::{Error, ErrorKind};
 use crate::event::EntryId;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
+use crate::worker::shard::health::ServerHealth;
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::{Batch, Owner};
-use crate::worker::state::source::Source;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::{Batch, Inflight, Owner};
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// Most entries in one renewal.
 const CHUNK: usize = 500;
 
 /// Renews leases.
 pub(crate) struct LeaseRenewer {
-    shard: Arc<Shard>,
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
+    health: Arc<ServerHealth>,
     link: KeptLink,
     complaint: Complaint,
     unnoted: Complaint,
@@ -32,14 +39,18 @@ pub(crate) struct LeaseRenewer {
 }
 
 impl LeaseRenewer {
-    pub fn new(shard: Arc<Shard>) -> Self {
+    pub fn new(shard: &Shard) -> Self {
         LeaseRenewer {
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            inflight: shard.inflight.clone(),
+            health: shard.health.clone(),
             link: KeptLink::new(
                 shard.links.clone(),
                 "renew",
                 (shard.identity.lease / 2).max(Duration::from_millis(500)),
             ),
-            shard,
             complaint: Complaint::default(),
             unnoted: Complaint::default(),
             gone: Complaint::default(),
@@ -51,14 +62,14 @@ impl LeaseRenewer {
 
     /// Renews until it is dropped.
     pub async fn run(mut self) {
-        self.shard.signals.joined().await;
+        self.signals.joined().await;
         loop {
             let wait = match self.round().await {
                 Ok(all) => {
                     if self.complaint.clear() {
                         tracing::info!("leases are renewed again");
                     }
-                    let wait = self.shard.identity.lease / 3;
+                    let wait = self.identity.lease / 3;
                     if all {
                         self.pause.reset();
                         wait
@@ -68,19 +79,19 @@ impl LeaseRenewer {
                 }
                 Err(trouble) => {
                     self.link.broke();
-                    self.shard.health.not_renewed();
+                    self.health.not_renewed();
                     if trouble.is_final() {
-                        return self.shard.signals.fail(trouble.into_error());
+                        return self.signals.fail(trouble.into_error());
                     }
                     self.complaint.warn(trouble.error().to_string());
-                    self.pause.next().min(self.shard.identity.lease / 3)
+                    self.pause.next().min(self.identity.lease / 3)
                 }
             };
             let soon = tokio::time::sleep(Duration::from_millis(20));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // Asked for by an entry that waits for it; but never in a spin.
-                () = async { self.shard.signals.renewal_wanted().await; soon.await } => {}
+                () = async { self.signals.renewal_wanted().await; soon.await } => {}
             }
         }
     }
@@ -90,9 +101,9 @@ impl LeaseRenewer {
         let mut link = self.link.get().await?.clone();
         // Taken before anything is sent: the answers say nothing about what came later.
         let sent = Instant::now();
-        let batches = self.shard.inflight.snapshot();
+        let batches = self.inflight.snapshot();
         let mut unrenewed = Vec::new();
-        for source in self.shard.sources.joined() {
+        for source in self.sources.joined() {
             let stream = &source.keys.stream;
             if self.refusals.wait(Chore::Renew, stream).is_some() {
                 source.renewal_refused();
@@ -102,7 +113,7 @@ impl LeaseRenewer {
             let renewed = match self.renew_all(&mut link, &source, &batches).await {
                 // The group will be made again; the entries of other streams are renewed all the same.
                 Err(gone @ Trouble::NoGroup(_)) => {
-                    self.shard.signals.rejoin();
+                    self.signals.rejoin();
                     self.gone.warn(gone.error().to_string());
                     None
                 }
@@ -120,14 +131,14 @@ impl LeaseRenewer {
             !of.any(|source| Arc::ptr_eq(source, &batch.source))
         };
         for batch in batches.iter().filter(|batch| is_renewed(batch)) {
-            batch.renew(sent, self.shard.identity.lease);
+            batch.renew(sent, self.identity.lease);
         }
-        self.shard.inflight.renewed();
+        self.inflight.renewed();
         // In time is: before the lease that the previous answer granted was over.
         let in_time = self
             .last
-            .is_some_and(|last| last.elapsed() < self.shard.identity.lease);
-        self.shard.health.renewed(sent, in_time);
+            .is_some_and(|last| last.elapsed() < self.identity.lease);
+        self.health.renewed(sent, in_time);
         self.last = Some(sent);
         Ok(unrenewed.is_empty())
     }
@@ -152,7 +163,7 @@ impl LeaseRenewer {
         batches: &[Arc<Batch>],
         alone: bool,
     ) -> Result<(), Trouble> {
-        let consumer = self.shard.identity.consumer(alone);
+        let consumer = self.identity.consumer(alone);
         let mut held: Vec<(EntryId, u32)> = batches
             .iter()
             .filter(|batch| batch.alone == alone && Arc::ptr_eq(&batch.source, source))
@@ -234,10 +245,10 @@ impl LeaseRenewer {
             }
             if renewed.known.is_some_and(|known| !source.learn(known)) {
                 // Made anew in between, and perhaps by one who did not know that there had been one.
-                self.shard.signals.rejoin();
+                self.signals.rejoin();
             }
             if renewed.unheld > 0 {
-                self.shard.signals.adopt_soon();
+                self.signals.adopt_soon();
             }
             if last {
                 return Ok(());

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::eventstore::projection::{Alone, Registered, Runner};
-use crate::worker::shard::unit::Shard;
+use crate::stream::Connector;
 
 /// Projections that run.
 pub(crate) struct Projections {
@@ -17,20 +17,20 @@ pub(crate) struct Projections {
 }
 
 impl Projections {
-    /// Begins to run these projections, on the caller's runtime.
+    /// Begins to run these projections for the worker `me`, on the caller's runtime.
     ///
     /// # Errors
-    /// Where the streams of one can be none.
+    /// If the streams of one can be none.
     pub fn run(
         projections: Vec<Arc<Registered>>,
         settings: &Settings,
-        shard: &Shard,
+        connector: &Connector,
+        me: &str,
     ) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         let alone = Alone::default();
         for projection in projections {
-            let (connector, me) = (&shard.links.connector, &shard.identity.name);
             let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
             running.spawn(runner.run(stop.clone()));
         }

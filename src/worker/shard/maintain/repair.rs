@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::trimmer::Trimmer;
+use crate::config::Settings;
 use crate::stream::{Link, Trouble};
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::source::Source;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -18,46 +21,93 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// not: with a million parked entries that takes Redis seconds.
 const THOROUGH: u32 = 10;
 
-/// Tidies until it is dropped. What fails is tried again at the next round: nothing waits for it.
-pub(crate) async fn run(shard: Arc<Shard>, mut trimmer: Trimmer) {
-    let mut link = KeptLink::new(shard.links.clone(), "tidy", ANSWER);
-    let (mut refusals, mut said) = (Refusals::default(), None);
-    shard.signals.joined().await;
-    if let Err(trouble) = connected(&mut link, &mut said).await {
-        tracing::debug!("{}", trouble.error());
+/// Mends, and trims in between.
+pub(crate) struct Repair {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    trimmer: Trimmer,
+    link: KeptLink,
+    refusals: Refusals,
+    /// What was said last of a server that may delete what is needed.
+    said: Option<String>,
+}
+
+impl Repair {
+    pub fn new(shard: &Shard, settings: &Settings) -> Self {
+        Repair {
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            trimmer: Trimmer::new(shard, settings),
+            link: KeptLink::new(shard.links.clone(), "tidy", ANSWER),
+            refusals: Refusals::default(),
+            said: None,
+        }
     }
-    // What has come about before a worker began is left alone as long as what comes about later.
-    let mut thorough_at = Instant::now() + shard.identity.lease * THOROUGH;
-    // Not all workers of a fleet at once.
-    let spread = || shard.identity.lease.mul_f64(0.75 + 0.5 * fastrand::f64());
-    let mut tidy_at = Instant::now() + spread();
-    loop {
-        tokio::time::sleep_until(tidy_at.min(trimmer.next()).into()).await;
-        let done = match connected(&mut link, &mut said).await {
-            Err(trouble) => Err(trouble),
-            Ok(link) if Instant::now() >= tidy_at => {
-                let thorough = Instant::now() >= thorough_at;
-                if thorough {
-                    thorough_at = Instant::now() + shard.identity.lease * THOROUGH;
-                }
-                let done = round(&shard, link, &mut refusals, thorough).await;
-                tidy_at = Instant::now() + spread();
-                done
-            }
-            Ok(link) => trimmer.round(&shard, link).await,
-        };
-        if let Err(trouble) = done {
+
+    /// Mends until it is dropped. What fails is tried again at the next round: nothing waits for it.
+    pub async fn run(mut self) {
+        self.signals.joined().await;
+        if let Err(trouble) = connected(&mut self.link, &mut self.said).await {
             tracing::debug!("{}", trouble.error());
-            if trouble.ends_the_link() {
-                link.broke();
-                // The others say what is wrong with the server; here nothing is in a hurry.
-                tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let lease = self.identity.lease;
+        // What has come about before a worker began is left alone as long as what comes about later.
+        let mut thorough_at = Instant::now() + lease * THOROUGH;
+        // Not all workers of a fleet at once.
+        let spread = || lease.mul_f64(0.75 + 0.5 * fastrand::f64());
+        let mut tidy_at = Instant::now() + spread();
+        loop {
+            tokio::time::sleep_until(tidy_at.min(self.trimmer.next()).into()).await;
+            let done = match connected(&mut self.link, &mut self.said).await {
+                Err(trouble) => Err(trouble),
+                Ok(_) if Instant::now() >= tidy_at => {
+                    let thorough = Instant::now() >= thorough_at;
+                    if thorough {
+                        thorough_at = Instant::now() + lease * THOROUGH;
+                    }
+                    let done = self.round(thorough).await;
+                    tidy_at = Instant::now() + spread();
+                    done
+                }
+                Ok(link) => self.trimmer.round(link).await,
+            };
+            if let Err(trouble) = done {
+                tracing::debug!("{}", trouble.error());
+                if trouble.ends_the_link() {
+                    self.link.broke();
+                    // The others say what is wrong with the server; here nothing is in a hurry.
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
             }
         }
     }
+
+    async fn round(&mut self, wants: bool) -> Result<(), Trouble> {
+        let link = self.link.get().await?;
+        let refusals = &mut self.refusals;
+        for source in self.sources.active() {
+            let stream = &source.keys.stream;
+            let thorough = wants && {
+                let rest = self.identity.lease * (THOROUGH - 1);
+                let taken = link
+                    .takes_turn(&source.keys, &self.identity.name, rest)
+                    .await;
+                refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
+            };
+            let mended = mend(&self.signals, link, &source, thorough).await;
+            refusals.heard(Chore::Mend, stream, mended)?;
+            let swept = sweep(link, &source, thorough).await;
+            refusals.heard(Chore::Sweep, stream, swept)?;
+            let unlisted = unlist(link, &source).await;
+            refusals.heard(Chore::Unlist, stream, unlisted)?;
+        }
+        Ok(())
+    }
 }
 
-/// The connection, made where there is none. Of each server it is said once if it may delete what is needed.
+/// The connection, made if there is none. Of each server it is said once if it may delete what is needed.
 async fn connected<'a>(
     kept: &'a mut KeptLink,
     said: &mut Option<String>,
@@ -79,33 +129,8 @@ async fn connected<'a>(
     kept.get().await
 }
 
-async fn round(
-    shard: &Shard,
-    link: &mut Link,
-    refusals: &mut Refusals,
-    wants: bool,
-) -> Result<(), Trouble> {
-    for source in shard.sources.active() {
-        let stream = &source.keys.stream;
-        let thorough = wants && {
-            let rest = shard.identity.lease * (THOROUGH - 1);
-            let taken = link
-                .takes_turn(&source.keys, &shard.identity.name, rest)
-                .await;
-            refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
-        };
-        let mended = mend(shard, link, &source, thorough).await;
-        refusals.heard(Chore::Mend, stream, mended)?;
-        let swept = sweep(link, &source, thorough).await;
-        refusals.heard(Chore::Sweep, stream, swept)?;
-        let unlisted = unlist(link, &source).await;
-        refusals.heard(Chore::Unlist, stream, unlisted)?;
-    }
-    Ok(())
-}
-
 async fn mend(
-    shard: &Shard,
+    signals: &Signals,
     link: &mut Link,
     source: &Source,
     thorough: bool,
@@ -122,7 +147,7 @@ async fn mend(
             mended,
             "parked entries had lost their due time: they are due now"
         );
-        shard.signals.due_in(Duration::ZERO);
+        signals.due_in(Duration::ZERO);
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use crate::stream::{Link, StreamKeys, Trouble};
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::next_due::SILENCE;
-use crate::worker::state::source::Source;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -36,27 +37,43 @@ struct Stream {
     complaint: Complaint,
 }
 
-/// Adds what is due until it is dropped.
-pub(crate) async fn run(shard: Arc<Shard>) {
-    shard.signals.joined().await;
-    let mut streams: Vec<Stream> = shard.sources.named().iter().map(Stream::new).collect();
-    let mut link = KeptLink::new(shard.links.clone(), "schedule", ANSWER);
-    let mut pause = Pause::new();
-    loop {
-        let next = streams
-            .iter()
-            .filter_map(|stream| stream.source.schedule.next());
-        tokio::select! {
-            () = sleep_until(next.min()) => {}
-            () = shard.signals.scheduled_sooner() => continue,
+/// Adds events when they are due.
+pub(crate) struct Scheduler {
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    link: KeptLink,
+}
+
+impl Scheduler {
+    pub fn new(shard: &Shard) -> Self {
+        Scheduler {
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            link: KeptLink::new(shard.links.clone(), "schedule", ANSWER),
         }
-        match round(&mut link, &mut streams).await {
-            Ok(()) => pause.reset(),
-            Err(trouble) => {
-                // The fetcher says that Redis is away.
-                tracing::debug!("{}", trouble.error());
-                link.broke();
-                tokio::time::sleep(pause.next().min(PATIENCE)).await;
+    }
+
+    /// Adds what is due until it is dropped.
+    pub async fn run(mut self) {
+        self.signals.joined().await;
+        let mut streams: Vec<Stream> = self.sources.named().iter().map(Stream::new).collect();
+        let mut pause = Pause::new();
+        loop {
+            let next = streams
+                .iter()
+                .filter_map(|stream| stream.source.schedule.next());
+            tokio::select! {
+                () = sleep_until(next.min()) => {}
+                () = self.signals.scheduled_sooner() => continue,
+            }
+            match round(&mut self.link, &mut streams).await {
+                Ok(()) => pause.reset(),
+                Err(trouble) => {
+                    // The fetcher says that Redis is away.
+                    tracing::debug!("{}", trouble.error());
+                    self.link.broke();
+                    tokio::time::sleep(pause.next().min(PATIENCE)).await;
+                }
             }
         }
     }

@@ -14,8 +14,11 @@ use crate::stream::{
     Expire, Expired, Hold, Link, Policy, Rhythm, Step, TRIM_EVERY, Trim, Trimmed, Trimming,
     Trouble, trim_policy, trim_rhythm,
 };
+use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::source::Source;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::source::{Source, Sources};
 
 /// Between two looks at the dead letters: they grow slowly, and are kept for days.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -29,10 +32,19 @@ const BREATH: Duration = Duration::from_millis(2);
 
 /// Keeps streams and dead letters short.
 pub(crate) struct Trimmer {
+    by: TrimsBy,
     streams: Vec<Kept>,
     dead: DeadLetterSettings,
     trim_at: Instant,
     expire_at: Instant,
+}
+
+/// What the steps are made by.
+struct TrimsBy {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    clock: Arc<ServerClock>,
 }
 
 /// A stream that is trimmed.
@@ -56,6 +68,12 @@ impl Trimmer {
         };
         let now = Instant::now();
         Trimmer {
+            by: TrimsBy {
+                identity: shard.identity.clone(),
+                signals: shard.signals.clone(),
+                sources: shard.sources.clone(),
+                clock: shard.clock.clone(),
+            },
             streams: shard.sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + spread(TRIM_EVERY),
@@ -79,22 +97,23 @@ impl Trimmer {
     }
 
     /// Does what there is to do. What is refused is tried again at the next turn: nothing waits for it.
-    pub async fn round(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
+    pub async fn round(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        let by = &self.by;
         let now = Instant::now();
         if now >= self.trim_at {
             self.trim_at = now + spread(TRIM_EVERY);
             // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
-            let grace = trim_rhythm(shard.identity.lease).grace;
-            if !shard.clock.get().was_set_within(grace) {
+            let grace = trim_rhythm(by.identity.lease).grace;
+            if !by.clock.get().was_set_within(grace) {
                 for stream in &mut self.streams {
-                    stream.turn(shard, link).await?;
+                    stream.turn(by, link).await?;
                 }
             }
         }
         if now >= self.expire_at {
             self.expire_at = now + spread(EXPIRE_EVERY);
-            for source in shard.sources.named() {
-                match expire(shard, source, &self.dead, link).await {
+            for source in by.sources.named() {
+                match expire(by, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
                     Ok(false) => self.expire_at = now + spread(TRIM_EVERY),
@@ -107,8 +126,8 @@ impl Trimmer {
 }
 
 impl Kept {
-    async fn turn(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
-        match self.trim(shard, link).await {
+    async fn turn(&mut self, by: &TrimsBy, link: &mut Link) -> Result<(), Trouble> {
+        match self.trim(by, link).await {
             Err(Trouble::Broken(error)) => Err(Trouble::Broken(error)),
             Err(refused) if !matches!(refused, Trouble::NoGroup(_)) => {
                 self.complaint.warn(refused.error().to_string());
@@ -122,14 +141,14 @@ impl Kept {
         }
     }
 
-    async fn trim(&mut self, shard: &Shard, link: &mut Link) -> Result<(), Trouble> {
+    async fn trim(&mut self, by: &TrimsBy, link: &mut Link) -> Result<(), Trouble> {
         let mut step = Step::Turn;
         let (mut entries, mut forced) = (0, 0);
         for _ in 0..STEPS {
-            let clock = shard.clock.get();
+            let clock = by.clock.get();
             let of = Trimming {
                 keys: &self.source.keys,
-                group: &shard.identity.group,
+                group: &by.identity.group,
                 policy: Policy {
                     retention: match self.policy.retention {
                         Retention::Beyond(Keep::For(age)) => {
@@ -139,10 +158,10 @@ impl Kept {
                     },
                     ..self.policy
                 },
-                consumer: &shard.identity.name,
+                consumer: &by.identity.name,
                 rhythm: Rhythm {
                     clock: Some(clock.expected(LEEWAY)),
-                    ..trim_rhythm(shard.identity.lease)
+                    ..trim_rhythm(by.identity.lease)
                 },
                 groups: &self.groups,
             };
@@ -152,7 +171,7 @@ impl Kept {
                 Trim::Done(done) => {
                     (entries, forced) = (entries + done.entries, forced + done.forced);
                     self.say_what_holds(&done);
-                    if !done.more || shard.signals.is_stopping() {
+                    if !done.more || by.signals.is_stopping() {
                         break;
                     }
                     step = Step::On;
@@ -201,9 +220,9 @@ impl Kept {
     }
 }
 
-/// Answers false where it is to be tried again soon.
+/// Returns false if it is to be tried again soon.
 async fn expire(
-    shard: &Shard,
+    by: &TrimsBy,
     source: &Source,
     settings: &DeadLetterSettings,
     link: &mut Link,
@@ -212,11 +231,11 @@ async fn expire(
     let mut step = Step::Turn;
     let (mut dropped, mut range) = (0, None);
     loop {
-        let clock = shard.clock.get();
+        let clock = by.clock.get();
         let rhythm = Rhythm {
             every: EXPIRE_EVERY,
             clock: Some(clock.expected(LEEWAY)),
-            ..trim_rhythm(shard.identity.lease)
+            ..trim_rhythm(by.identity.lease)
         };
         let done = link
             .expire(
@@ -227,7 +246,7 @@ async fn expire(
                 },
                 settings.warn_at,
                 step,
-                &shard.identity.name,
+                &by.identity.name,
                 rhythm,
             )
             .await?;
@@ -255,7 +274,7 @@ async fn expire(
                 "many dead letters: streamhand dlq stats says of what kind; replay or purge them"
             );
         }
-        if !done.more || shard.signals.is_stopping() {
+        if !done.more || by.signals.is_stopping() {
             break;
         }
         step = Step::On;
