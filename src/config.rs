@@ -53,6 +53,8 @@ pub(crate) mod tls;
 mod tree;
 #[cfg(feature = "config")]
 mod value;
+#[cfg(feature = "config")]
+pub(crate) mod web;
 
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
 #[cfg(feature = "config")]
@@ -74,6 +76,7 @@ pub use settings::{
 pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;
+pub use web::{Network, Role, WebRedisSettings, WebSettings, WebUser};
 
 #[cfg(feature = "config")]
 use serde::Serialize;

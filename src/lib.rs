@@ -110,6 +110,8 @@ mod traceparent;
 pub mod unstable;
 #[cfg(feature = "eventstore")]
 mod upcast;
+#[cfg(feature = "web")]
+pub mod web;
 #[cfg(feature = "worker")]
 mod worker;
 

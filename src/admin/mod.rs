@@ -12,6 +12,7 @@
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
 //! | [`Admin::aggregates`] | `aggregate` |
+//! | [`Admin::audit`], [`Admin::audited`] | what `web` writes down of who did what |
 //!
 //! Every call can be dropped before it has ended, and nothing is lost by that: a replay or a purge that was stopped
 //! half-way goes on where it is begun again. Lists are `Stream`s which keep a page at a time in memory.
@@ -28,6 +29,7 @@
 //! ```
 
 mod aggregates;
+mod audit;
 pub(crate) mod data;
 mod history;
 mod known;
@@ -43,6 +45,7 @@ mod verify;
 
 pub use crate::eventstore::Problem;
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
+pub use audit::Audited;
 pub use history::{History, HistoryEvent};
 pub use list::List;
 pub use pause::{PauseRequest, Paused, Resumed};

@@ -27,6 +27,7 @@ mod stderr;
 mod stop;
 mod terminal;
 mod text;
+mod web;
 
 pub use clap;
 pub use failure::CommandError;

@@ -17,7 +17,7 @@ use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, completions, config, dlq, find, logging, pause, projection, publish,
-    run, scheduled, status, stderr,
+    run, scheduled, status, stderr, web,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -108,6 +108,8 @@ enum Builtin {
     Aggregate(aggregate::AggregateArgs),
     /// Show how far the group is, what waits, and who works
     Status(status::StatusArgs),
+    /// Serve the pages to watch and operate a group by
+    Web(web::WebArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
@@ -353,6 +355,11 @@ impl Program {
                     let settings = globals.settings()?;
                     let registry = made(self.registry, &settings).await?;
                     aggregate::run(args, settings, &registry).await
+                }
+                Builtin::Web(args) if args.command.is_some() => web::print_hash(),
+                Builtin::Web(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    web::run(args, settings).await
                 }
                 Builtin::Status(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;

@@ -5,10 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use clap::Args;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::{CommandError, told_to_stop};
 use crate::config::Settings;
 use crate::handler::Registry;
+use crate::web::Web;
 use crate::worker::{Observer, Summary, Worker};
 
 /// What `run` does besides: who watches it, and what goes before and after its work.
@@ -69,10 +72,20 @@ pub(super) async fn run(
     } = hooks;
     let worker = Worker::new(settings.clone(), registry)?.watched_by(observer);
     let stop = told_to_stop("; other workers take over what was running")?;
+    let pages = settings
+        .web
+        .listen
+        .map(|_| Web::new(&settings))
+        .transpose()?;
     for hook in on_start {
         hook(settings.clone()).await?;
     }
-    let summary = worker.run(stop).await?;
+    let pages = pages.map(Pages::serve);
+    let summary = worker.run(stop).await;
+    if let Some(pages) = pages {
+        pages.stop().await;
+    }
+    let summary = summary?;
     let mut ended = Ok(());
     for hook in on_stop {
         let result = hook(summary).await;
@@ -84,5 +97,31 @@ pub(super) async fn run(
         unsettled => Err(CommandError::failed(format!(
             "{unsettled} entries could not be settled before the end; other workers take them over"
         ))),
+    }
+}
+
+/// The pages that are served beside the work.
+struct Pages {
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<crate::Result<()>>,
+}
+
+impl Pages {
+    fn serve(web: Web) -> Self {
+        tracing::info!(address = %web.address(), "serving the pages to watch and operate the group by");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(web.run(async {
+            let _ = stopped.await;
+        }));
+        Pages { stop, served }
+    }
+
+    /// They are there until the worker has ended: one sees it drain.
+    async fn stop(self) {
+        drop(self.stop);
+        // The worker is what this program is for.
+        if let Ok(Err(error)) = self.served.await {
+            tracing::warn!("the pages are gone: {error}");
+        }
     }
 }

@@ -87,6 +87,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         findings.add(path, "0 is too few; at least 1");
     }
     telemetry(&settings.telemetry, &mut findings);
+    settings.web.check(&mut findings);
     findings.0
 }
 
@@ -109,14 +110,19 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
     }
 }
 
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, path: KeyPath, message: impl Into<String>) {
+    pub(super) fn add(&mut self, path: KeyPath, message: impl Into<String>) {
         self.add_with(path, Vec::new(), message);
     }
 
-    fn add_with(&mut self, path: KeyPath, with: Vec<KeyPath>, message: impl Into<String>) {
+    pub(super) fn add_with(
+        &mut self,
+        path: KeyPath,
+        with: Vec<KeyPath>,
+        message: impl Into<String>,
+    ) {
         self.0.push(Finding {
             path,
             with,

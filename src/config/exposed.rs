@@ -13,18 +13,42 @@ use super::tree::{KeyPath, Tree};
 
 /// A note on every such file that `settings` were read from, or name.
 pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
-    let redis = &settings.redis;
+    let (redis, web) = (&settings.redis, &settings.web);
     let at = |key: &str| KeyPath::plain(key);
-    let token = &settings.telemetry.token_file;
+    let user_at = |name: &str| KeyPath::plain("web.users").key(name);
+    let tokens = web.users.iter();
+    let tokens = tokens.map(|(name, user)| {
+        (
+            user_at(name).key("token_file"),
+            "the token",
+            &user.token_file,
+        )
+    });
     let mut notes = Vec::new();
     for (key, what, file) in [
-        ("redis.password_file", "the password", &redis.password_file),
-        ("redis.tls_key", "the key", &redis.tls_key),
-        ("telemetry.token_file", "the token", token),
-    ] {
+        (
+            at("redis.password_file"),
+            "the password",
+            &redis.password_file,
+        ),
+        (at("redis.tls_key"), "the key", &redis.tls_key),
+        (
+            at("telemetry.token_file"),
+            "the token",
+            &settings.telemetry.token_file,
+        ),
+        (
+            at("web.redis.password_file"),
+            "the password",
+            &web.redis.password_file,
+        ),
+    ]
+    .into_iter()
+    .chain(tokens)
+    {
         if let Some(mode) = file.as_deref().and_then(readable_by_all) {
             let message = exposed(what, file.as_deref(), mode);
-            notes.push(note(tree.value_origin(&at(key)), Some(at(key)), message));
+            notes.push(note(tree.value_origin(&key), Some(key), message));
         }
     }
     if let Some((file, key)) = configuration(settings, tree)
@@ -47,7 +71,29 @@ fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf
             settings.telemetry.token.is_some(),
         ),
     ];
-    let own = own.into_iter().filter(|(_, is_secret)| *is_secret);
+    let web = &settings.web;
+    let of_web = [
+        (
+            KeyPath::plain("web.redis.password"),
+            web.redis.password.is_some(),
+        ),
+        (
+            KeyPath::plain("web.redis.url"),
+            web.redis.url.as_ref().is_some_and(|url| url.has_password()),
+        ),
+    ];
+    let users = web.users.iter().flat_map(|(name, user)| {
+        let at = KeyPath::plain("web.users").key(name);
+        [
+            (at.key("token"), user.token.is_some()),
+            (at.key("password_hash"), user.password_hash.is_some()),
+        ]
+    });
+    let own = own
+        .into_iter()
+        .chain(of_web)
+        .chain(users)
+        .filter(|(_, is_secret)| *is_secret);
     let app = secret_in(&KeyPath::plain("app"), &settings.app);
     own.map(|(path, _)| path).chain(app).find_map(|path| {
         // What only the environment says is in no file.

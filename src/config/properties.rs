@@ -323,6 +323,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     streams,
                     dead_letters,
                     telemetry,
+                    web: WebSettings::default(),
                     app: app.into_iter().collect(),
                 }
             },

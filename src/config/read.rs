@@ -118,6 +118,7 @@ impl Reader<'_> {
             telemetry.setting("token", &mut read.telemetry.token);
             telemetry.setting("token_file", &mut read.telemetry.token_file);
         });
+        root.section("web", |web| read.web.read(web));
         root.free("app", &mut read.app);
         root.finish();
         read
@@ -125,7 +126,7 @@ impl Reader<'_> {
 }
 
 /// One table of the configuration while it is read.
-struct Section<'r, 't> {
+pub(super) struct Section<'r, 't> {
     reader: &'r mut Reader<'t>,
     path: KeyPath,
     table: Option<&'t Table>,
@@ -135,7 +136,7 @@ struct Section<'r, 't> {
 
 impl<'t> Section<'_, 't> {
     /// Reads the value of `key` into `into`, which stays as it is where there is none.
-    fn setting<T: Setting>(&mut self, key: &'static str, into: &mut T) {
+    pub(super) fn setting<T: Setting>(&mut self, key: &'static str, into: &mut T) {
         let path = self.path.key(key);
         if let Some(value) = self.value(key) {
             let untyped = self.reader.tree.value_origin(&path).is_untyped();
@@ -213,13 +214,17 @@ impl<'t> Section<'_, 't> {
     }
 
     /// Reads a table within this one, or none.
-    fn section(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 't>)) {
+    pub(super) fn section(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 't>)) {
         let value = self.value(key);
         self.inner(key, value, read);
     }
 
     /// Reads a table of tables, whose keys are the user's names for something.
-    fn sections(&mut self, key: &'static str, mut read: impl FnMut(&str, &mut Section<'_, 't>)) {
+    pub(super) fn sections(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&str, &mut Section<'_, 't>),
+    ) {
         self.section(key, |tables| {
             for (name, value) in tables.table.into_iter().flatten() {
                 if tables.is_unquoted(name, value) {
@@ -231,10 +236,26 @@ impl<'t> Section<'_, 't> {
         });
     }
 
+    /// Reads a table of values, whose keys are the user's names for something.
+    pub(super) fn values<T: Setting>(&mut self, key: &'static str, mut read: impl FnMut(&str, T)) {
+        self.section(key, |values| {
+            for (name, value) in values.table.take().into_iter().flatten() {
+                let path = values.path.key(name);
+                match T::read(Given::Toml(value)) {
+                    Ok(value) => read(name, value),
+                    Err(refusal) => {
+                        let origin = values.reader.tree.value_origin(&path);
+                        values.problem(refusal.kind, origin, &path, refusal.message);
+                    }
+                }
+            }
+        });
+    }
+
     /// Catches `[handlers.order.created]`, which TOML takes for `created` within `order`.
     fn is_unquoted(&mut self, name: &str, value: &Value) -> bool {
         let within = value.as_table().into_iter().flatten();
-        let of_its_own = |key: &str| matches!(key, "backoff" | "circuit_breaker");
+        let of_its_own = |key: &str| matches!(key, "backoff" | "circuit_breaker" | "streams");
         let mut inner = within.filter(|(key, value)| value.is_table() && !of_its_own(key));
         let Some((inner, _)) = inner.next().filter(|_| !name.contains('.')) else {
             return false;

@@ -13,6 +13,7 @@ use super::resilience::{BreakerSettings, Rate, RateScope};
 use super::setters::setters;
 use super::telemetry::TelemetrySettings;
 use super::value::{Given, Refusal, Setting, one_of};
+use super::web::WebSettings;
 use crate::duration;
 use crate::retry::Backoff;
 
@@ -47,6 +48,9 @@ pub struct Settings {
     /// `[telemetry]`: where a worker tells how it is doing.
     #[serde(skip_serializing_if = "TelemetrySettings::is_unset")]
     pub telemetry: TelemetrySettings,
+    /// `[web]`: the pages to watch and operate the group by.
+    #[serde(skip_serializing_if = "WebSettings::is_default")]
+    pub web: WebSettings,
     /// `[app]`: the user's own, not looked into: see [`Settings::app`]. Its values are shown by `Debug` and serde as `***`.
     #[serde(
         serialize_with = "hidden::serialize_app",
@@ -126,6 +130,7 @@ impl Default for Settings {
             streams: BTreeMap::new(),
             dead_letters: DeadLetterSettings::default(),
             telemetry: TelemetrySettings::default(),
+            web: WebSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -144,6 +149,7 @@ impl fmt::Debug for Settings {
             .field("streams", &self.streams)
             .field("dead_letters", &self.dead_letters)
             .field("telemetry", &self.telemetry)
+            .field("web", &self.web)
             .field("app", &hidden::without_secrets(&self.app, &[]))
             .finish()
     }
@@ -348,6 +354,7 @@ setters!(Settings {
     plain defaults: HandlerSettings,
     plain dead_letters: DeadLetterSettings,
     plain telemetry: TelemetrySettings,
+    plain web: WebSettings,
 });
 
 impl Settings {

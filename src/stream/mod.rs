@@ -8,6 +8,8 @@
 
 mod access;
 mod append;
+#[cfg(feature = "worker")]
+mod audit;
 mod breaker;
 mod call;
 #[cfg(feature = "worker")]
@@ -67,6 +69,8 @@ pub(crate) mod waiting;
 mod wire;
 
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
+#[cfg(feature = "worker")]
+pub(crate) use audit::AuditNote;
 pub(crate) use breaker::Probing;
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
