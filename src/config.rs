@@ -17,6 +17,8 @@
 //! values are refused, all of them at once, each with its place and with what would be right.
 
 #[cfg(feature = "config")]
+pub(crate) mod alerts;
+#[cfg(feature = "config")]
 pub(crate) mod check;
 #[cfg(feature = "config")]
 mod environment;
@@ -56,6 +58,8 @@ mod value;
 #[cfg(feature = "config")]
 pub(crate) mod web;
 
+#[cfg(feature = "config")]
+pub use alerts::AlertSettings;
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
 #[cfg(feature = "config")]
 pub use keep::{Keep, Retention};

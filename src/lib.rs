@@ -54,6 +54,8 @@
 mod about;
 #[cfg(feature = "worker")]
 pub mod admin;
+#[cfg(feature = "telemetry")]
+mod alerts;
 #[cfg(feature = "worker")]
 mod breaker;
 #[cfg(feature = "worker")]

@@ -5,6 +5,7 @@
 
 mod adding;
 mod aggregate;
+mod alerts;
 mod completions;
 mod config;
 mod data;

@@ -16,8 +16,8 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, completions, config, dlq, find, logging, pause, projection, publish,
-    run, scheduled, status, stderr, web,
+    CommandError, aggregate, alerts, completions, config, dlq, find, logging, pause, projection,
+    publish, run, scheduled, status, stderr, web,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -110,6 +110,9 @@ enum Builtin {
     Status(status::StatusArgs),
     /// Serve the pages to watch and operate a group by
     Web(web::WebArgs),
+    /// Print the rules by which workers tell what is wrong, for Prometheus and Grafana
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
@@ -365,6 +368,7 @@ impl Program {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     status::run(args, settings).await
                 }
+                Builtin::Alerts(command) => alerts::alerts(command, &globals).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
                 Builtin::Projection(command) => {

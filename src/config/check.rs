@@ -88,6 +88,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     }
     telemetry(&settings.telemetry, &mut findings);
     settings.web.check(&mut findings);
+    settings.alerts.check(&mut findings);
     findings.0
 }
 
@@ -147,7 +148,13 @@ impl Findings {
         }
     }
 
-    fn duration(&mut self, path: KeyPath, value: Duration, least: Duration, most: Duration) {
+    pub(super) fn duration(
+        &mut self,
+        path: KeyPath,
+        value: Duration,
+        least: Duration,
+        most: Duration,
+    ) {
         let (what, bound) = if value < least {
             ("is too short; at least", least)
         } else if value > most {
@@ -159,7 +166,7 @@ impl Findings {
         self.add(path, format!("{value} {what} {bound}"));
     }
 
-    fn text(&mut self, path: KeyPath, value: Option<&str>) {
+    pub(super) fn text(&mut self, path: KeyPath, value: Option<&str>) {
         if value == Some("") {
             self.add(path, "is empty; leave it out where there is none");
         }

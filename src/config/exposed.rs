@@ -38,6 +38,11 @@ pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
             &settings.telemetry.token_file,
         ),
         (
+            at("alerts.webhook_file"),
+            "the webhook",
+            &settings.alerts.webhook_file,
+        ),
+        (
             at("web.redis.password_file"),
             "the password",
             &web.redis.password_file,
@@ -69,6 +74,10 @@ fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf
         (
             KeyPath::plain("telemetry.token"),
             settings.telemetry.token.is_some(),
+        ),
+        (
+            KeyPath::plain("alerts.webhook"),
+            settings.alerts.webhook.is_some(),
         ),
     ];
     let web = &settings.web;

@@ -16,7 +16,7 @@ use super::error::{ConfigError, Origin, Problem, ProblemKind};
 use super::redis::{password_in, secret_in};
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Settings, TelemetrySettings, exposed, read, tls};
+use super::{RedisSettings, Secret, Settings, exposed, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -200,7 +200,12 @@ impl Loading {
         let judged = |problem: &Problem| whole || problem.origin.is_untyped();
         self.problems.extend(problems.into_iter().filter(judged));
         self.credentials(&mut settings.redis);
-        self.token(&mut settings.telemetry);
+        let telemetry = &mut settings.telemetry;
+        let (token, file) = (&mut telemetry.token, &mut telemetry.token_file);
+        self.secret("telemetry", "token", token, file);
+        let alerts = &mut settings.alerts;
+        let (webhook, file) = (&mut alerts.webhook, &mut alerts.webhook_file);
+        self.secret("alerts", "webhook", webhook, file);
         self.certificates(&mut settings.redis);
         for finding in check(&settings) {
             self.finding(finding);
@@ -250,23 +255,30 @@ impl Loading {
         }
     }
 
-    /// Lets the token of the stronger source win, and reads its file.
-    fn token(&mut self, telemetry: &mut TelemetrySettings) {
-        let at = |key| KeyPath::plain("telemetry").key(key);
-        let place = at("token_file");
+    /// Lets the stronger source of a secret win, itself or the file that holds it, and reads the file. `what` it is called
+    /// is its key as well, and that of its file with `_file` behind it.
+    fn secret(
+        &mut self,
+        section: &str,
+        what: &str,
+        secret: &mut Option<Secret>,
+        named: &mut Option<PathBuf>,
+    ) {
+        let itself = KeyPath::plain(section).key(what);
+        let place = KeyPath::plain(section).key(&format!("{what}_file"));
         let origin = self.tree.value_origin(&place);
-        let (token, file) = (self.tree.value_origin(&at("token")).layer(), origin.layer());
-        let Some(path) = telemetry.token_file.clone() else {
+        let (layer, file) = (self.tree.value_origin(&itself).layer(), origin.layer());
+        let Some(path) = named.clone() else {
             return;
         };
-        if telemetry.token.is_some() && token > file {
-            telemetry.token_file = None;
-        } else if telemetry.token.is_some() && token == file {
-            let message = "stands beside telemetry.token; leave one of them out".to_owned();
+        if secret.is_some() && layer > file {
+            *named = None;
+        } else if secret.is_some() && layer == file {
+            let message = format!("stands beside {itself}; leave one of them out");
             self.problem(ProblemKind::Invalid, origin, Some(&place), message);
         } else if !path.as_os_str().is_empty() {
-            match secret_in(&path, "token") {
-                Ok(token) => telemetry.token = Some(token),
+            match secret_in(&path, what) {
+                Ok(read) => *secret = Some(read),
                 Err((kind, message)) => self.problem(kind, origin, Some(&place), message),
             }
         }

@@ -28,6 +28,10 @@ fn print_with_secrets(settings: &Settings) -> String {
         let telemetry = table["telemetry"].as_table_mut().expect("a table");
         telemetry.insert("token".to_owned(), token.expose().into());
     }
+    if let Some(webhook) = &settings.alerts.webhook {
+        let alerts = table["alerts"].as_table_mut().expect("a table");
+        alerts.insert("webhook".to_owned(), webhook.expose().into());
+    }
     toml::to_string(&table).expect("printable settings")
 }
 
@@ -257,6 +261,25 @@ fn telemetry() -> impl Strategy<Value = TelemetrySettings> {
     })
 }
 
+fn alerts() -> impl Strategy<Value = AlertSettings> {
+    let webhook = proptest::option::of(Just(Secret::new("https://hooks.example.com/a")));
+    let off = select(vec![vec![], vec!["paused".to_owned()]]);
+    (webhook, any::<bool>(), 1..=100_u64, off).prop_map(|(webhook, all, seconds, off)| {
+        let within = Duration::from_secs(seconds);
+        AlertSettings {
+            webhook,
+            webhook_file: None,
+            alertmanager: all.then(|| "http://127.0.0.1:9093".to_owned()),
+            oldest: within,
+            end_to_end: all.then_some(within),
+            budget: seconds as f64 / 200.0,
+            every: within,
+            repeat: within * 60,
+            off,
+        }
+    })
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         any::<bool>().prop_map(Value::Boolean),
@@ -287,7 +310,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
         proptest::collection::btree_map(stream(), stream_settings(), 0..3),
-        (dead_letters(), telemetry()),
+        (dead_letters(), telemetry(), alerts()),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
@@ -300,7 +323,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 breakers,
                 projections,
                 streams,
-                (dead_letters, telemetry),
+                (dead_letters, telemetry, alerts),
                 app,
             )| {
                 Settings {
@@ -324,6 +347,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     dead_letters,
                     telemetry,
                     web: WebSettings::default(),
+                    alerts,
                     app: app.into_iter().collect(),
                 }
             },
@@ -359,7 +383,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
         "projections.orders-by-status".to_owned(),
         owned(&["on_bad_event"]),
     );
-    let top = "redis worker retry defaults handlers projections streams dead_letters telemetry app";
+    let top = "redis worker retry defaults handlers projections streams dead_letters telemetry web alerts app";
     levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
     levels
         .get_mut("retry")
@@ -430,6 +454,7 @@ proptest! {
         settings.app.insert("password".to_owned(), SECRET.into());
         settings.redis.password = settings.redis.password.map(|_| Secret::new(SECRET));
         settings.telemetry.token = settings.telemetry.token.map(|_| Secret::new(SECRET));
+        settings.alerts.webhook = settings.alerts.webhook.map(|_| Secret::new(SECRET));
         let shown = settings.to_toml();
         let debug = format!("{settings:?}");
         prop_assert!(!shown.contains(SECRET) && !debug.contains(SECRET), "{}{}", shown, debug);

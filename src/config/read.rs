@@ -119,6 +119,7 @@ impl Reader<'_> {
             telemetry.setting("token_file", &mut read.telemetry.token_file);
         });
         root.section("web", |web| read.web.read(web));
+        root.section("alerts", |alerts| read.alerts.read(alerts));
         root.free("app", &mut read.app);
         root.finish();
         read

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::alerts::AlertSettings;
 use super::hidden;
 use super::keep::{Keep, Retention};
 use super::redis::RedisSettings;
@@ -51,6 +52,9 @@ pub struct Settings {
     /// `[web]`: the pages to watch and operate the group by.
     #[serde(skip_serializing_if = "WebSettings::is_default")]
     pub web: WebSettings,
+    /// `[alerts]`: who is told what is wrong, and what counts as wrong.
+    #[serde(skip_serializing_if = "AlertSettings::is_unset")]
+    pub alerts: AlertSettings,
     /// `[app]`: the user's own, not looked into: see [`Settings::app`]. Its values are shown by `Debug` and serde as `***`.
     #[serde(
         serialize_with = "hidden::serialize_app",
@@ -131,6 +135,7 @@ impl Default for Settings {
             dead_letters: DeadLetterSettings::default(),
             telemetry: TelemetrySettings::default(),
             web: WebSettings::default(),
+            alerts: AlertSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -150,6 +155,7 @@ impl fmt::Debug for Settings {
             .field("dead_letters", &self.dead_letters)
             .field("telemetry", &self.telemetry)
             .field("web", &self.web)
+            .field("alerts", &self.alerts)
             .field("app", &hidden::without_secrets(&self.app, &[]))
             .finish()
     }
@@ -353,6 +359,7 @@ setters!(Settings {
     plain retry: RetrySettings,
     plain defaults: HandlerSettings,
     plain dead_letters: DeadLetterSettings,
+    plain alerts: AlertSettings,
     plain telemetry: TelemetrySettings,
     plain web: WebSettings,
 });

@@ -297,7 +297,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, projections, streams, dead_letters, telemetry, web, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, projections, streams, dead_letters, telemetry, web, alerts, app
     "#);
 }
 
@@ -464,4 +464,21 @@ fn a_token_comes_from_a_file_or_from_the_stronger_source() {
         (Some(Secret::new("tr0ub4dor")), None)
     );
     drop(guard);
+}
+
+#[test]
+fn alerts_that_nobody_could_be_told_are_refused_without_telling_the_address() {
+    let text = "[alerts]\nwebhook = \"hooks.example.com/secret\"\nalertmanager = \"ftp://x\"\noldest = \"1ms\"\n\
+                budget = 1\nrepeat = \"1s\"\noff = [\"pausd\", \"everything\"]";
+    insta::assert_snapshot!(refusal(text), @r#"
+    6 problems in the configuration:
+      line 2, column 11: alerts.webhook: is no address; write "https://host/path"
+      line 3, column 16: alerts.alertmanager: is no address; write "https://host/path"
+      line 4, column 10: alerts.oldest: 1ms is too short; at least 1s
+      line 5, column 10: alerts.budget: 1 is no share that may be late; above 0, at most 0.5
+      line 6, column 10: alerts.repeat: 1s is too short; at least 1m
+      line 7, column 7: alerts.off: "pausd" is no alert; did you mean "paused"?
+    "#);
+    let missing = "[alerts]\nwebhook = \"http://x/y\"\nwebhook_file = \"/run/missing\"";
+    insta::assert_snapshot!(refusal(missing), @"line 3, column 16: alerts.webhook_file: stands beside alerts.webhook; leave one of them out");
 }
