@@ -105,6 +105,8 @@ pub mod retry;
 mod rfc3339;
 mod stream;
 mod sync;
+#[cfg(feature = "telemetry")]
+mod telemetry;
 mod trace;
 mod traceparent;
 #[cfg(feature = "cli")]

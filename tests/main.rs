@@ -92,6 +92,8 @@ mod secrets;
 mod shop;
 mod status;
 mod stopping;
+#[cfg(target_os = "linux")]
+mod telemetry;
 mod timeouts;
 mod tls;
 mod trimming;

@@ -29,12 +29,15 @@ on_both_servers! {
           run          Work: read entries, hand them to handlers, settle them, until SIGTERM, SIGINT or SIGHUP
           publish      Publish an event, or many
           scheduled    List events that are to be published later, or cancel them
+          find         Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
           dlq          Look through dead letters, replay or delete them
           aggregate    Show aggregates and their history, append to them, verify them
           status       Show how far the group is, what waits, and who works
+          web          Serve the pages to watch and operate a group by
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
           projection   List projections, or build one's view anew
+          health       Say whether the workers of this machine live, for a probe
           config       Check the configuration, or show what is in force
           completions  Print a shell's completion script
           order        Create, ship or cancel an order of the shop, and count them
@@ -95,7 +98,7 @@ on_both_servers! {
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
-            "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
+            "health", "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();
             assert!(help.contains(&format!("Usage: shop {command} [OPTIONS]")), "{help}");

@@ -13,6 +13,7 @@ mod dlq;
 mod failure;
 mod find;
 mod globals;
+mod health;
 mod logging;
 mod moment;
 mod pause;

@@ -16,8 +16,8 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, completions, config, dlq, find, logging, pause, projection,
-    publish, run, scheduled, status, stderr, web,
+    CommandError, aggregate, alerts, completions, config, dlq, find, health, logging, pause,
+    projection, publish, run, scheduled, status, stderr, web,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -120,6 +120,8 @@ enum Builtin {
     /// List projections, or build one's view anew
     #[command(subcommand)]
     Projection(projection::ProjectionCommand),
+    /// Say whether the workers of this machine live, for a probe
+    Health(health::HealthArgs),
     /// Check the configuration, or show what is in force
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -376,6 +378,7 @@ impl Program {
                     let registry = made(self.registry, &settings).await?;
                     projection::run(command, settings, registry).await
                 }
+                Builtin::Health(args) => health::run(args).await,
                 Builtin::Config(ConfigCommand::Check) => {
                     config::check(&globals, self.registry).await
                 }

@@ -70,7 +70,9 @@ pub(super) async fn run(
         on_start,
         on_stop,
     } = hooks;
-    let worker = Worker::new(settings.clone(), registry)?.watched_by(observer);
+    let worker = Worker::new(settings.clone(), registry)?
+        .watched_by(observer)
+        .telling_systemd();
     let stop = told_to_stop("; other workers take over what was running")?;
     let pages = settings
         .web

@@ -14,6 +14,8 @@ mod run;
 mod runtime;
 mod shard;
 mod state;
+#[cfg(feature = "telemetry")]
+mod vitals;
 mod watchdog;
 
 use std::fmt;
@@ -81,6 +83,9 @@ pub struct Worker {
     warnings: Vec<String>,
     observer: Option<Arc<dyn Observer>>,
     metrics: Option<Metrics>,
+    /// Who is told how it is, if somebody started it who wants to know.
+    #[cfg(feature = "telemetry")]
+    systemd: Option<crate::telemetry::systemd::Systemd>,
 }
 
 /// What a worker did.
@@ -118,6 +123,8 @@ impl Worker {
             warnings,
             observer: None,
             metrics: None,
+            #[cfg(feature = "telemetry")]
+            systemd: None,
         })
     }
 
@@ -138,6 +145,13 @@ impl Worker {
         self
     }
 
+    /// The same worker, which tells systemd how it is, or whoever else waits for that at `NOTIFY_SOCKET`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn telling_systemd(mut self) -> Self {
+        self.systemd = crate::telemetry::systemd::Systemd::from_env();
+        self
+    }
+
     /// Works until `shutdown` ends; then releases what has not started, waits for running handlers up to
     /// `worker.drain`, and settles what they did. Waits for a Redis that can't be reached.
     ///
@@ -151,7 +165,14 @@ impl Worker {
             warnings,
             observer,
             metrics,
+            #[cfg(feature = "telemetry")]
+            systemd,
         } = self;
+        #[cfg(feature = "telemetry")]
+        let port = vitals::port(&settings)?;
+        // Whoever serves them wants them counted.
+        #[cfg(feature = "telemetry")]
+        let metrics = metrics.or_else(|| port.as_ref().map(|_| Metrics::new()));
         if let Some(metrics) = &metrics {
             connector.counted_in(metrics);
         }
@@ -181,6 +202,14 @@ impl Worker {
         let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
         let suspects = capacity.quarantine.clone();
         let shard = Shard::new(&settings, connector, sources, routes, suspects);
+        #[cfg(feature = "telemetry")]
+        let vitals = vitals::Vitals::new(&shard, capacity.slots.clone());
+        #[cfg(feature = "telemetry")]
+        let server = vitals.serve(port, metrics, settings.telemetry.token.as_ref())?;
+        #[cfg(feature = "telemetry")]
+        let beside = vitals.tasks(systemd);
+        #[cfg(not(feature = "telemetry"))]
+        let beside = Vec::new();
         tracing::info!(
             group = shard.identity.group,
             streams = settings.worker.streams.join(", "),
@@ -241,6 +270,7 @@ impl Worker {
             committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));
             },
+            beside,
         };
         let hands = runtime::Hands {
             executor: executor.clone(),
@@ -292,6 +322,9 @@ impl Worker {
             shard.signals.abandon();
         }
         projections.ended().await;
+        // Until here probes are told that it stops; whoever is connected holds it up no longer.
+        #[cfg(feature = "telemetry")]
+        OptionFuture::from(server.map(|server| server.stop())).await;
         if let Some(error) = shard.signals.take_failure() {
             return Err(error);
         }

@@ -27,6 +27,7 @@ pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
         ),
         registry.check(),
         registry.aggregates().check_group(&settings.worker),
+        can_tell(settings),
         Connector::new(&settings.redis).map(drop),
     ];
     let of_projections = projections
@@ -68,6 +69,16 @@ fn is_set(key: &str, is_unset: bool, example: &str) -> Result<()> {
         "worker.{key} is not set: write `{key} = {example}` in [worker] of config.toml, set STREAMHAND_WORKER__{variable}, \
          or give run a --{flag}"
     );
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// Refuses to be silent where it was asked to tell.
+fn can_tell(settings: &Settings) -> Result<()> {
+    let is_asked = settings.telemetry.listen.address().is_some();
+    if !is_asked || cfg!(feature = "telemetry") {
+        return Ok(());
+    }
+    let message = "telemetry.listen is set, and this program was built without the feature `telemetry` of streamhand";
     Err(Error::new(ErrorKind::Invalid, message))
 }
 

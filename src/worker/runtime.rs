@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::watchdog::Watchdog;
@@ -39,6 +40,8 @@ pub(crate) struct Parts<C> {
     pub leaving: Leaving,
     /// The committer, and the deduplicator if there is one.
     pub committing: C,
+    /// What else goes on there until it ends.
+    pub beside: Vec<BoxFuture<'static, ()>>,
 }
 
 /// What brings runs there, and what takes them.
@@ -161,14 +164,18 @@ async fn run<C: Future<Output = ()>, G>(signals: Arc<Signals>, parts: Parts<C>, 
         maintenance,
         leaving,
         committing,
+        beside,
     } = parts;
     let maintenance = maintenance.spawn();
+    // What is dropped is aborted.
+    let beside = JoinSet::from_iter(beside);
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
     tokio::join!(committing, settler.run(settlements), acker.run(acks));
     drop(maintenance);
     if !signals.is_abandoned() {
         leaving.leave().await;
     }
+    drop(beside);
 }
 
 impl Threads {

@@ -4,6 +4,7 @@ mod cli;
 mod clock;
 mod eventually;
 mod guarded;
+pub mod http;
 pub mod jobs;
 mod kind;
 pub mod letters;
@@ -27,7 +28,7 @@ mod tls;
 pub mod trim;
 mod worker;
 
-pub use cli::{Cli, masked, run_program};
+pub use cli::{Cli, Ran, masked, run_program};
 pub use clock::Clock;
 pub use eventually::eventually;
 pub use guarded::Guarded;

@@ -40,6 +40,11 @@ impl ServerHealth {
         lock(&self.answers).since = None;
     }
 
+    /// When the last renewal was sent that was answered.
+    pub fn last_answer(&self) -> Option<Instant> {
+        lock(&self.answers).last
+    }
+
     /// Whether renewals have been answered in time for a whole lease: only then do the ages of others' entries mean
     /// that they, and not Redis, were away.
     pub fn is_healthy(&self) -> bool {

@@ -112,6 +112,11 @@ impl Signals {
         self.joined.cancel();
     }
 
+    /// Whether they have been.
+    pub fn has_joined(&self) -> bool {
+        self.joined.is_cancelled()
+    }
+
     /// Waits until they are.
     pub fn joined(&self) -> WaitForCancellationFuture<'_> {
         self.joined.cancelled()

@@ -1,0 +1,270 @@
+//! What a worker tells of whether it lives and is ready: to probes over HTTP, to `health`, and to systemd.
+//!
+//! It lives as long as the thread that speaks to Redis turns: a task there notes each second that it does, answers
+//! `health`, and feeds the watchdog of systemd. Whether Redis answers does not count for that: to start a worker again
+//! because Redis is away would make things worse. It is ready as long as it has joined its groups, does not stop, and
+//! Redis has answered within a lease.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use sd_notify::NotifyState;
+
+use crate::config::{Secret, Settings};
+use crate::duration;
+use crate::error::Result;
+use crate::metrics::Metrics;
+use crate::telemetry::health::Verdict;
+use crate::telemetry::routes::{Probe, Scraped, behind, metrics, probes};
+use crate::telemetry::server::{Bound, Limits, Server};
+use crate::telemetry::systemd::Systemd;
+use crate::worker::shard::health::ServerHealth;
+use crate::worker::shard::links::Links;
+use crate::worker::shard::unit::Shard;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::slots::Slots;
+use crate::worker::state::source::Sources;
+
+/// A thread that has not turned for so long is stopped.
+const STOPPED: Duration = Duration::from_secs(10);
+/// How often it notes that it turns.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often systemd is told of it at least,
+const TELL: Duration = Duration::from_secs(5);
+/// and how much longer than it says in the unit's timeouts a start or a stop may take after each time.
+const LONGER: Duration = Duration::from_secs(30);
+
+/// What is known of whether a worker lives and is ready.
+pub(crate) struct Vitals {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
+    slots: Arc<Slots>,
+    health: Arc<ServerHealth>,
+    links: Arc<Links>,
+    began: Instant,
+    /// When the thread that speaks to Redis last turned, in milliseconds since it began.
+    turned: AtomicU64,
+    /// When it had joined, plus one; 0 before.
+    joined: AtomicU64,
+}
+
+/// Takes the port of `[telemetry] listen`, if there is one: before a worker does anything else, so that it fails at once
+/// where that can't be had.
+pub(crate) fn port(settings: &Settings) -> Result<Option<Bound>> {
+    let listen = settings.telemetry.listen.address();
+    let port = listen.map(|address| Bound::to(address, "telemetry.listen"));
+    port.transpose()
+}
+
+impl Vitals {
+    pub fn new(shard: &Shard, slots: Arc<Slots>) -> Arc<Self> {
+        Arc::new(Vitals {
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            inflight: shard.inflight.clone(),
+            slots,
+            health: shard.health.clone(),
+            links: shard.links.clone(),
+            began: Instant::now(),
+            turned: AtomicU64::new(0),
+            joined: AtomicU64::new(0),
+        })
+    }
+
+    /// Serves the probes, and the metrics for who shows the token if there is one. The server ends when it is dropped.
+    pub fn serve(
+        self: &Arc<Self>,
+        port: Option<Bound>,
+        counted: Option<Metrics>,
+        token: Option<&Secret>,
+    ) -> Result<Option<Server>> {
+        let (Some(port), Some(counted)) = (port, counted) else {
+            return Ok(None);
+        };
+        let scraped: Scraped = Arc::new(move |accept| counted.render(accept));
+        let probe = |look: fn(&Vitals) -> Verdict| -> Probe {
+            let vitals = self.clone();
+            Arc::new(move || look(&vitals))
+        };
+        let router = probes(probe(Vitals::lives), probe(Vitals::is_ready))
+            .merge(behind(token, metrics(scraped)));
+        tracing::info!(address = %port.address, "telemetry is served");
+        port.serve(router, Limits::default(), "streamhand-telemetry")
+            .map(Some)
+    }
+
+    /// What the thread that speaks to Redis does for it, beside its work, until it is dropped.
+    pub fn tasks(self: &Arc<Self>, systemd: Option<Systemd>) -> Vec<BoxFuture<'static, ()>> {
+        let mut tasks: Vec<BoxFuture<'static, ()>> = vec![Box::pin(self.clone().beat())];
+        #[cfg(target_os = "linux")]
+        tasks.extend(self.answering());
+        tasks.extend(systemd.map(|systemd| Box::pin(self.clone().report(systemd)) as _));
+        tasks
+    }
+
+    async fn beat(self: Arc<Self>) {
+        loop {
+            self.turned.store(self.now(), Ordering::Relaxed);
+            let joins = async {
+                match self.joined.load(Ordering::Relaxed) {
+                    0 => self.signals.joined().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(BEAT) => {}
+                () = joins => self.joined.store(self.now() + 1, Ordering::Relaxed),
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn answering(&self) -> Option<BoxFuture<'static, ()>> {
+        use crate::telemetry::ask::{Answer, answer, listen};
+        let identity = &self.identity;
+        let listener = match listen(&identity.group) {
+            Ok(listener) => listener,
+            // Where sockets are forbidden, a worker works all the same.
+            Err(error) => {
+                tracing::debug!("`health` can't ask this worker: {error}");
+                return None;
+            }
+        };
+        let answered = Answer {
+            group: identity.group.clone(),
+            consumer: identity.name.clone(),
+            streams: self.streams(|_| true),
+        };
+        Some(Box::pin(answer(listener, answered)))
+    }
+
+    /// Tells systemd how it is, and that the thread turns.
+    async fn report(self: Arc<Self>, systemd: Systemd) {
+        let signals = &self.signals;
+        let every = systemd.watchdog.map_or(TELL, |limit| (limit / 2).min(TELL));
+        let longer = NotifyState::ExtendTimeoutUsec(LONGER.as_micros() as u32);
+        let (mut is_ready, mut is_stopping) = (false, false);
+        loop {
+            let mut states = vec![NotifyState::Watchdog];
+            if self.has_joined() && !is_ready {
+                is_ready = true;
+                states.push(NotifyState::Ready);
+            }
+            if signals.is_stopping() && !is_stopping {
+                is_stopping = true;
+                states.push(NotifyState::Stopping);
+            }
+            // Who waits for Redis, or for handlers, is not stuck: a thread that is would not say so.
+            if is_stopping || !is_ready {
+                states.push(longer.clone());
+            }
+            let status = self.status();
+            states.push(NotifyState::Status(&status));
+            systemd.tell(&states);
+            let changes = async {
+                match (is_ready, is_stopping) {
+                    (_, true) => std::future::pending().await,
+                    (true, false) => signals.stopped().await,
+                    (false, false) => tokio::select! {
+                        () = signals.joined() => {}
+                        () = signals.stopped() => {}
+                    },
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = changes => {}
+            }
+        }
+    }
+
+    /// Whether the thread that speaks to Redis turns.
+    fn lives(&self) -> Verdict {
+        let turned = self.turned.load(Ordering::Relaxed);
+        let since = Duration::from_millis(self.now().saturating_sub(turned));
+        let why = (since >= STOPPED).then(|| {
+            let since = seconds(since);
+            format!(
+                "the thread that speaks to Redis has not turned for {since}: something blocks it"
+            )
+        });
+        Verdict::of(why.into_iter().collect())
+    }
+
+    /// Whether it takes entries.
+    fn is_ready(&self) -> Verdict {
+        let mut why = Vec::new();
+        if self.signals.is_stopping() {
+            why.push("the worker stops".to_owned());
+        }
+        if !self.has_joined() {
+            why.push("the groups have not been joined yet".to_owned());
+        } else if let Some(silent) = self.silent() {
+            let lease = duration::format(self.identity.lease);
+            let silent = seconds(silent);
+            why.push(format!(
+                "Redis has not answered for {silent}, longer than the lease of {lease}"
+            ));
+        }
+        // One that is left alone waits by itself, and others are worked on.
+        let left = self.streams(|is_barred| is_barred);
+        let left = left.iter().map(|stream| {
+            format!("the group of {stream:?} can't be joined: the log says why; its other streams are worked on")
+        });
+        Verdict::of(why).noting(left.collect())
+    }
+
+    fn has_joined(&self) -> bool {
+        self.signals.has_joined()
+    }
+
+    /// For how long Redis has not answered, if that is longer than a lease.
+    fn silent(&self) -> Option<Duration> {
+        let joined = self.joined.load(Ordering::Relaxed);
+        let joined = (joined > 0).then(|| self.began + Duration::from_millis(joined - 1));
+        let answered = self.health.last_answer().max(joined)?;
+        let silent = answered.elapsed();
+        (silent > self.identity.lease).then_some(silent)
+    }
+
+    /// How it is, in a line.
+    fn status(&self) -> String {
+        let address = &self.links.connector.address;
+        if self.signals.is_stopping() {
+            let (running, held) = (self.slots.running(), self.inflight.entries());
+            return format!("stops: {running} handlers run, {held} entries are not settled yet");
+        }
+        if !self.has_joined() {
+            return format!("waits for Redis at {address}");
+        }
+        if let Some(silent) = self.silent() {
+            let silent = seconds(silent);
+            return format!("Redis at {address} has not answered for {silent}");
+        }
+        let streams = self.streams(|is_barred| !is_barred).join(", ");
+        format!("works on {streams} for the group {}", self.identity.group)
+    }
+
+    /// Its streams, by whether their group can't be joined.
+    fn streams(&self, is_wanted: impl Fn(bool) -> bool) -> Vec<String> {
+        let named = self.sources.named().iter();
+        let wanted = named.filter(|source| is_wanted(source.is_barred()));
+        wanted.map(|source| source.keys.stream.clone()).collect()
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+}
+
+/// In whole seconds.
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs())
+}
