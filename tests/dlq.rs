@@ -234,7 +234,7 @@ on_both_servers! {
         // One of these is gone by now.
         let ran = cli.run(&["dlq", "replay", &ids[0], &ids[1], "--stream", "orders"]).await;
         assert_eq!((ran.code, ran.out.as_str()), (1, "replayed 1 dead letter\n"));
-        insta::allow_duplicates! { insta::assert_snapshot!(masked(&ran.err), @"error: no dead letter of orders has the id ID: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an entry's or an event's id)") };
+        insta::allow_duplicates! { insta::assert_snapshot!(masked(&ran.err), @"error: no dead letter of orders has the id ID: it was replayed or purged, or never was one (shop dlq show finds the letter of an entry's or an event's id)") };
         let by = entries(&mut redis, AGAIN).await.pop().unwrap().fields.pop().unwrap().1;
         assert!(str::from_utf8(&by).unwrap().contains('@'), "{by:?}");
 
@@ -344,11 +344,11 @@ on_both_servers! {
         $ dlq show 17 --stream orders
         error: no dead letter of orders in the group fulfilment has the id 17, and none is of an entry or an event that has it: it was replayed or purged, or never buried
         $ dlq replay
-        error: nothing to replay: name letters by their ids (streamhand dlq list), filter them (--type, --reason, --since …), or write --all
+        error: nothing to replay: name letters by their ids (shop dlq list), filter them (--type, --reason, --since …), or write --all
         $ dlq replay 1-1
         error: ids are a stream's own, and the worker reads 2: add --stream orders or --stream payments
         $ dlq replay 1-1 2-2 --stream orders
-        error: no dead letter of orders has the id 1-1 or 2-2: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an entry's or an event's id)
+        error: no dead letter of orders has the id 1-1 or 2-2: it was replayed or purged, or never was one (shop dlq show finds the letter of an entry's or an event's id)
         $ dlq replay 1-1 --type order.created
         error: the argument '[ID]...' cannot be used with '--type <TYPE>'
         $ dlq replay --all --reason failed
@@ -356,7 +356,7 @@ on_both_servers! {
         $ dlq replay --all --rate 0
         error: invalid value '0' for '--rate <NUMBER>': 0 is not in 1..=4294967295
         $ dlq purge --yes
-        error: nothing to purge: name letters by their ids (streamhand dlq list), filter them (--type, --reason, --since …), or write --all
+        error: nothing to purge: name letters by their ids (shop dlq list), filter them (--type, --reason, --since …), or write --all
         $ dlq list --stream ordres
         error: the stream "ordres" is none of those that the group "fulfilment" reads: "orders", "payments"
         $ dlq list --reason broken

@@ -43,7 +43,7 @@ on_both_servers! {
         passes(Duration::from_secs(2)).await;
         assert_eq!(jobs::started(&mut redis).await.len(), so_far, "started while paused");
         let text = cli.run(&["status"]).await.ok();
-        assert!(text.contains("ago by alice: `streamhand resume jobs`"), "{text}");
+        assert!(text.contains("ago by alice: `shop resume jobs`"), "{text}");
 
         // It survives a restart of workers, and a second pause changes nothing.
         for worker in &mut workers {
@@ -126,7 +126,7 @@ on_both_servers! {
         passes(Duration::from_secs(2)).await;
         assert_eq!(jobs::started(&mut redis).await.len(), 0);
         let text = cli.run(&["status"]).await.ok();
-        assert!(text.contains("by alice (deploy \"417\"): `streamhand resume jobs` goes on with it; it ends by itself at 2"), "{text}");
+        assert!(text.contains("by alice (deploy \"417\"): `shop resume jobs` goes on with it; it ends by itself at 2"), "{text}");
         let said = cli.run(&["pause", "jobs", "--by", "bob"]).await.ok();
         assert!(said.starts_with("paused already: jobs, until 2"), "{said}");
         let ends = Instant::now();

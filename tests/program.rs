@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::jobs::{self, Action, Job};
 use crate::support::letters::{DEAD, bury_many};
-use crate::support::{Cli, Kind, Server, Setup, eventually};
+use crate::support::{Cli, Kind, Server, Setup, eventually, run_program};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -16,7 +16,37 @@ async fn run(redis: &mut redis::aio::MultiplexedConnection, command: &str) -> re
     answer.expect(command)
 }
 
+/// A user's program, called as they like.
+#[test]
+#[ignore = "run by other tests"]
+fn warehouse() {
+    let program = streamhand::cli::Program::new(jobs::registry()).name("warehouse");
+    run_program(program);
+}
+
 on_both_servers! {
+    /// What it says is to be typed can be typed.
+    async fn a_program_of_another_name_tells_of_its_own_commands(server: Server) {
+        let cli = Cli::new(&server, "").of_test("program::warehouse");
+        let mut redis = server.connect().await;
+        run(&mut redis, "XGROUP CREATE orders fulfilment 0 MKSTREAM").await;
+        let mut said = vec![cli.run(&["status"]).await.ok(), cli.run(&["dlq", "purge"]).await.failed(2)];
+        let resumed = cli.run(&["resume", "orders"]).await.ok();
+        said.extend([resumed, cli.run(&["dlq", "replay", "1-1"]).await.failed(1)]);
+        let _ = cli.run(&["pause", "orders"]).await.ok();
+        said.push(cli.run(&["status"]).await.ok());
+        let told = ["warehouse run", "warehouse dlq list", "warehouse status", "warehouse dlq show", "warehouse resume orders"];
+        for (said, told) in said.iter().zip(told) {
+            assert!(said.contains(told) && !said.contains("streamhand "), "no {told:?} in {said}");
+        }
+        for command in ["aggregate history", "aggregate append", "publish"] {
+            let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+            let help = cli.run(&args).await.ok();
+            let (_, examples) = help.split_once("Examples:").expect("examples");
+            assert!(examples.contains(&format!("  warehouse {command} ")) && !examples.contains("streamhand "), "{help}");
+        }
+    }
+
     async fn help_is_complete(server: Server) {
         let cli = Cli::new(&server, "");
         let help = cli.run(&["--help"]).await.ok();
@@ -233,7 +263,7 @@ on_both_servers! {
         run(&mut redis, &format!("DEL {DEAD}")).await;
         run(&mut redis, &format!("SET {DEAD} x")).await;
         let said = cli.run(&["dlq", "list"]).await.failed(1);
-        assert!(said.contains("streamhand status says which"), "{said}");
+        assert!(said.contains("the command `status` says which"), "{said}");
         let status = cli.run(&["status"]).await.ok();
         assert!(status.contains(&format!("{DEAD} is a string that is in the way of the group")), "{status}");
     }

@@ -123,7 +123,7 @@ on_both_servers! {
         let cli = Cli::new(&server, "");
         let said = cli.run(&["dlq", "purge", "--type", "order.wide", "--undo-within", "1h", "--by", "bob", "--yes"]).await.ok();
         let name = said.split('`').nth(1).and_then(|command| command.rsplit(' ').next()).expect("the command").to_owned();
-        assert_eq!(said, format!("deleted 1 dead letter; within 1h `streamhand dlq undo {name}` brings them back\n"));
+        assert_eq!(said, format!("deleted 1 dead letter; within 1h `shop dlq undo {name}` brings them back\n"));
         let listed = cli.run(&["dlq", "undo"]).await.ok();
         assert!(listed.contains(&name) && listed.contains("bob"), "{listed}");
         assert_eq!(cli.run(&["dlq", "undo", &name]).await.ok(), "brought back 1 dead letter\n");

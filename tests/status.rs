@@ -105,7 +105,7 @@ on_both_servers! {
         assert_eq!(json["group"]["consumers"].as_array().unwrap().len(), 4);
         run(&mut redis, "XGROUP DELCONSUMER orders fulfilment sh1-30000-test-1-a").await;
         let out = cli.run(&["status"]).await.ok();
-        assert!(out.ends_with("orders: nobody works on it: streamhand run starts a worker\n"), "{out}");
+        assert!(out.ends_with("orders: nobody works on it: shop run starts a worker\n"), "{out}");
     }
 
     async fn parked_entries_are_counted_and_the_next_is_announced(server: Server) {

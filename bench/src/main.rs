@@ -29,8 +29,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use streamhand::cli::{CommandError, Program, print, say, told_to_stop};
-use streamhand::config::Sources;
+use streamhand::cli::{CommandError, Globals, Program, print, say, told_to_stop};
 use streamhand::unstable::flush;
 use streamhand::{Registry, Settings};
 
@@ -48,18 +47,8 @@ use worker::BenchWorkerArgs;
 struct Cli {
     #[command(flatten)]
     bench: BenchArgs,
-    /// The configuration [default: config.toml, where there is one]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "STREAMHAND_CONFIG",
-        hide_env_values = true
-    )]
-    config: Option<PathBuf>,
-    /// The server, in place of redis.url [env: STREAMHAND_REDIS]
-    #[arg(long, global = true, value_name = "URL")]
-    redis: Option<String>,
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     own: Option<Own>,
 }
@@ -106,12 +95,12 @@ fn start(cli: Cli) -> Result<(), CommandError> {
         }
         Some(Own::BenchWorker(args)) => {
             log("info");
-            runtime()?.block_on(worker::run(args, cli.settings()?))
+            runtime()?.block_on(worker::run(args, cli.globals.settings()?))
         }
         None => {
             // Its workers' comings and goings are not what is asked for.
             log("warn");
-            runtime()?.block_on(run(&cli.bench, cli.settings()?))
+            runtime()?.block_on(run(&cli.bench, cli.globals.settings()?))
         }
     }
 }
@@ -125,20 +114,6 @@ fn log(default: &str) {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-}
-
-impl Cli {
-    fn settings(&self) -> Result<Settings, CommandError> {
-        let mut sources = Sources::from_process();
-        if self.config.is_some() {
-            sources.file.clone_from(&self.config);
-        }
-        if let Some(url) = &self.redis {
-            let url = ("redis.url".to_owned(), url.clone());
-            sources.overrides.push(url);
-        }
-        Ok(Settings::load(sources)?)
-    }
 }
 
 #[derive(Args)]

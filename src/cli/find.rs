@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::CommandError;
+use super::called;
 use super::moment::Moment;
 use super::terminal::{print, print_json, progress, say};
 use super::text::{table, time};
@@ -88,7 +89,8 @@ pub(super) async fn run(args: FindArgs, settings: Settings) -> Result<(), Comman
     say(format_args!("{found}looked at {}", covered.join("; ")));
     if let Some(cursor) = &page.cursor {
         say(format_args!(
-            "there is more: streamhand find --from {cursor}"
+            "there is more: {}",
+            called::command(format_args!("find --from {cursor}"))
         ));
     }
     Ok(())

@@ -12,7 +12,7 @@ const EVERYWHERE: &str = "Options of every command";
 
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
-pub(super) struct Globals {
+pub struct Globals {
     /// The configuration [default: config.toml, where there is one]
     #[arg(
         long,
@@ -26,14 +26,14 @@ pub(super) struct Globals {
     /// The server, in place of redis.url [env: STREAMHAND_REDIS]
     #[arg(long, global = true, value_name = "URL", help_heading = EVERYWHERE)]
     redis: Option<String>,
-    /// The group where none is set.
+    /// The group if none is set.
     #[arg(skip)]
-    pub group: Option<&'static str>,
+    pub(super) group: Option<&'static str>,
 }
 
 impl Globals {
     /// Where the configuration comes from.
-    pub fn sources(&self) -> Sources {
+    pub(super) fn sources(&self) -> Sources {
         let mut sources = Sources::from_process();
         if self.config.is_some() {
             sources.file.clone_from(&self.config);
@@ -47,12 +47,15 @@ impl Globals {
     }
 
     /// The configuration in force.
+    ///
+    /// # Errors
+    /// If it is wrong.
     pub fn settings(&self) -> Result<Settings, CommandError> {
         self.settings_with(Vec::new())
     }
 
     /// The same with these, by their dotted keys.
-    pub fn settings_with(
+    pub(super) fn settings_with(
         &self,
         overrides: Vec<(String, String)>,
     ) -> Result<Settings, CommandError> {
@@ -64,8 +67,8 @@ impl Globals {
     /// The configuration in force of a command on a group, which may name it by `group` itself.
     ///
     /// # Errors
-    /// Where no group is set, or no stream.
-    pub fn of_a_group(&self, group: Option<&String>) -> Result<Settings, CommandError> {
+    /// If no group is set, or no stream.
+    pub(super) fn of_a_group(&self, group: Option<&String>) -> Result<Settings, CommandError> {
         let mut settings = self.settings()?;
         if let Some(group) = group {
             settings.worker.group.clone_from(group);
@@ -85,8 +88,8 @@ impl Globals {
         Ok(settings)
     }
 
-    /// The settings with a group, where none is set and the program has one.
-    pub fn in_its_group(&self, mut settings: Settings) -> Settings {
+    /// The settings with a group, if none is set and the program has one.
+    pub(super) fn in_its_group(&self, mut settings: Settings) -> Settings {
         if settings.worker.group.is_empty()
             && let Some(group) = self.group
         {

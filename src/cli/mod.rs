@@ -6,6 +6,7 @@
 mod adding;
 mod aggregate;
 mod alerts;
+mod called;
 mod completions;
 mod config;
 mod data;
@@ -33,6 +34,8 @@ mod web;
 
 pub use clap;
 pub use failure::CommandError;
+#[doc(hidden)]
+pub use globals::Globals;
 pub use private_server::PrivateServer;
 pub use program::{Command, Program};
 #[doc(hidden)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
+use super::called;
 use super::terminal::{print, say};
 use super::text::{time, whoami};
 use crate::admin::{Admin, PauseRequest};
@@ -80,7 +81,10 @@ pub(super) async fn resume(args: PauseArgs, settings: Settings) -> Result<(), Co
     print(if resumed.was_paused {
         format!("resumed: {name}, for all workers of {group}")
     } else {
-        format!("not paused: {name}; streamhand status shows what is")
+        format!(
+            "not paused: {name}; {} shows what is",
+            called::command("status")
+        )
     })
 }
 

@@ -16,8 +16,8 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, completions, config, dlq, find, health, logging, pause,
-    projection, publish, run, scheduled, status, stderr, web,
+    CommandError, aggregate, alerts, called, completions, config, dlq, find, health, logging,
+    pause, projection, publish, run, scheduled, status, stderr, web,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -302,6 +302,7 @@ impl Program {
         let mut globals = Globals::from_arg_matches(&matches)
             .map_err(|error| CommandError::usage(error.to_string()))?;
         globals.group = self.registry.is_some().then_some(self.name);
+        called::is(self.name);
         logging::set_up()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -393,19 +394,10 @@ impl Program {
 
     fn tree(&self) -> clap::Command {
         // The examples of the library's commands are those of this program.
-        let named = |command: clap::Command| match command.get_after_help() {
-            Some(help) => {
-                let help = help
-                    .to_string()
-                    .replace("streamhand ", &format!("{} ", self.name));
-                command.after_help(help)
-            }
-            None => command,
-        };
         let tree = Cli::command()
             .name(self.name)
             .about(self.about.unwrap_or("Works on the streams of a Redis"))
-            .mut_subcommands(named);
+            .mut_subcommands(|command| named(command, self.name));
         let tree = match self.version {
             Some(version) => tree.version(version),
             None => tree,
@@ -413,6 +405,18 @@ impl Program {
         self.commands
             .iter()
             .fold(tree, |tree, command| tree.subcommand(command.clap.clone()))
+    }
+}
+
+/// The command, and those below it, with examples of the program of this name.
+fn named(command: clap::Command, name: &str) -> clap::Command {
+    let command = command.mut_subcommands(|below| named(below, name));
+    match command.get_after_help() {
+        Some(help) => {
+            let help = help.to_string();
+            command.after_help(help.replace("streamhand ", &format!("{name} ")))
+        }
+        None => command,
     }
 }
 

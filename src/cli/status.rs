@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::terminal::{print, print_json};
 use super::text::{rough, table, time};
-use super::{CommandError, adding, projection, retention};
+use super::{CommandError, adding, called, projection, retention};
 use crate::admin::{
     Admin, BreakerStatus, ConsumerStatus, GroupStatus, PROTOCOL, Pause, Standing, Status,
     StreamStatus,
@@ -180,9 +180,10 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
         ("stream", None, _) => Some(format!(
             "there is no group {group} yet; its first worker makes it"
         )),
-        ("stream", Some(_), _) if !status.is_worked_on() => {
-            Some("nobody works on it: streamhand run starts a worker".to_owned())
-        }
+        ("stream", Some(_), _) if !status.is_worked_on() => Some(format!(
+            "nobody works on it: {} starts a worker",
+            called::command("run")
+        )),
         ("stream", ..) => None,
         (kind, ..) => Some(format!(
             "this key is a {kind}, not a stream: rename or delete it"
@@ -220,9 +221,8 @@ fn paused(pause: &Pause, status: &StreamStatus) -> String {
         .until
         .map(|until| format!("; it ends by itself at {}", time(until)))
         .unwrap_or_default();
-    format!(
-        "{what}paused {ago} ago by {by}{why}: `streamhand resume {stream}{handler}` goes on with it{until}"
-    )
+    let resume = called::command(format_args!("resume {stream}{handler}"));
+    format!("{what}paused {ago} ago by {by}{why}: `{resume}` goes on with it{until}")
 }
 
 fn breaker_note(breaker: &BreakerStatus, status: &StreamStatus) -> String {

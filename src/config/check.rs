@@ -349,7 +349,7 @@ fn handler(path: &KeyPath, settings: &HandlerSettings, findings: &mut Findings) 
         let path = path.key("rate");
         if rate.count == 0 {
             let message =
-                "0 would let nothing start; leave it out for no limit, and see `streamhand pause`";
+                "0 would let nothing start; leave it out for no limit, and see the command `pause`";
             findings.add(path, message);
         } else {
             findings.duration(path, rate.per, SHORTEST_WAIT, LONGEST);

@@ -362,7 +362,7 @@ pub(super) fn hint(code: &str, who: Who) -> &'static str {
         ("OOM", _) => " (the server's maxmemory is reached: give it memory, or take data away)",
         ("WRONGTYPE", Who::Publisher) => " (this key is no stream: rename or delete it)",
         ("WRONGTYPE", _) => {
-            " (a key of this stream or group holds something else; streamhand status says which: rename or delete it)"
+            " (a key of this stream or group holds something else; the command `status` says which: rename or delete it)"
         }
         ("NOPERM", Who::Worker | Who::Operator) => {
             " (the server's ACL must allow this user more: README.md has the rule)"

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
+use crate::cli::called;
 use crate::cli::terminal::{print, print_json, progress};
 use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;
@@ -103,9 +104,9 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
         let kept = match (&args.export, &undo) {
             (Some(file), _) => format!("; they are in {}", file.display()),
             (None, Some(run)) if purged > 0 => format!(
-                "; within {} `streamhand dlq undo {}` brings them back",
+                "; within {} `{}` brings them back",
                 duration::format(run.within),
-                run.name
+                called::command(format_args!("dlq undo {}", run.name))
             ),
             _ => String::new(),
         };

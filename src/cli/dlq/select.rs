@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
+use crate::cli::called;
 use crate::cli::moment::Moment;
 use crate::cli::terminal::{ask, progress, say};
 use crate::dead_letters::{Counted, DeadLetters, Filter, Selection};
@@ -148,8 +149,9 @@ impl Which {
             dead.select(self.filter.filter(dead).await?).await?
         } else {
             return Err(CommandError::usage(format!(
-                "nothing to {verb}: name letters by their ids (streamhand dlq list), filter them (--type, --reason, \
-                 --since …), or write --all"
+                "nothing to {verb}: name letters by their ids ({}), filter them (--type, --reason, --since …), or \
+                 write --all",
+                called::command("dlq list")
             )));
         };
         let bar = progress(None, "letters looked at");
@@ -176,10 +178,11 @@ impl Meant {
         }
         let ids: Vec<String> = missing.iter().map(EntryId::to_string).collect();
         Err(CommandError::failed(format!(
-            "no dead letter of {} has the id {}: it was replayed or purged, or never was one (streamhand dlq show finds the letter of an \
-             entry's or an event's id)",
+            "no dead letter of {} has the id {}: it was replayed or purged, or never was one ({} finds the letter of an entry's or \
+             an event's id)",
             self.place,
-            ids.join(" or ")
+            ids.join(" or "),
+            called::command("dlq show")
         )))
     }
 }

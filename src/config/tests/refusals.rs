@@ -360,7 +360,7 @@ fn limits_that_cannot_work_are_told_with_what_would() {
       line 6, column 12: defaults.circuit_breaker.failures: 0 without a failure_rate would never open it; set one of them, or enabled = false
       line 7, column 10: defaults.circuit_breaker.probes: 0 is too few; at least 1
       line 8, column 10: defaults.circuit_breaker.counts: "panics" is no kind of failure; did you mean "panic"?; there are "error", "timeout", "panic", "permanent"
-      line 10, column 8: handlers."a.b".rate: 0 would let nothing start; leave it out for no limit, and see `streamhand pause`
+      line 10, column 8: handlers."a.b".rate: 0 would let nothing start; leave it out for no limit, and see the command `pause`
       line 11, column 36: handlers."a.b".circuit_breaker.failure_rate: 1.5 is no part of the calls; from 0, which looks at none, to 1
       line 11, column 50: handlers."a.b".circuit_breaker.window: 0s is too short; at least 1ms
       line 13, column 1: breakers.payments.open: unknown key; known here: enabled, failures, failure_rate, window, minimum, open_for, probes, scope, counts

@@ -271,7 +271,7 @@ async fn expire(
                 stream,
                 letters,
                 warn_at,
-                "many dead letters: streamhand dlq stats says of what kind; replay or purge them"
+                "many dead letters: the command `dlq stats` says of what kind; replay or purge them"
             );
         }
         if !done.more || by.signals.is_stopping() {
