@@ -16,9 +16,11 @@ demo: ## Watch the whole story on a private server: a fleet, a crash, retries, d
 
 # Most tests wait rather than compute: more run at once than there are processors on a small machine. With eight at once two
 # processors are busy all the time, and what is to happen by a time no longer does.
-test: ## Run every test on a real Redis and a real Valkey; ARGS="name" runs the tests of that name
+test: ## Run every test on a real Redis and a real Valkey, pages in a real browser; ARGS="name" runs the tests of that name
 	@servers=$$(scripts/servers both) && eval "$$servers" && \
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
+	browser=$$(scripts/browser) && eval "$$browser" && \
+	export STREAMHAND_TEST_CHROMIUM="$$chromium" STREAMHAND_TEST_CHROMEDRIVER="$$chromedriver" && \
 	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-5}" && \
 	cargo test --workspace --no-fail-fast $(ARGS)
 
@@ -79,8 +81,9 @@ peers: ## Measure the same work done by other crates; the first build takes abou
 	CARGO_TARGET_DIR=benches/peers/target cargo build --release --manifest-path benches/peers/Cargo.toml && \
 	exec benches/peers/target/release/peers all --server "$$server" $(ARGS)
 
-servers: ## Find or fetch the Redis and the Valkey the tests run on, and print where they are
+servers: ## Find or fetch what the tests run on, Redis, Valkey and a browser, and print where they are
 	@scripts/servers both
+	@scripts/browser
 
 clean: ## Remove what was built and the servers that were fetched
 	cargo clean
