@@ -21,10 +21,14 @@ pub(crate) mod alerts;
 #[cfg(feature = "config")]
 pub(crate) mod check;
 #[cfg(feature = "config")]
+mod check_web;
+#[cfg(feature = "config")]
 mod environment;
 mod error;
 #[cfg(feature = "config")]
 mod exposed;
+#[cfg(feature = "config")]
+mod findings;
 #[cfg(feature = "config")]
 mod hidden;
 #[cfg(feature = "config")]
@@ -42,6 +46,8 @@ mod redis;
 #[cfg(feature = "config")]
 mod resilience;
 mod secret;
+#[cfg(feature = "config")]
+mod section;
 mod setters;
 #[cfg(feature = "config")]
 mod settings;

@@ -27,6 +27,7 @@ mod begins_again;
 mod book;
 mod breakers;
 mod broken_keys;
+mod browser;
 mod busy;
 mod chain;
 mod chaos;

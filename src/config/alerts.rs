@@ -7,10 +7,10 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use url::Url;
 
-use super::check::Findings;
+use super::findings::Findings;
 use super::nearest;
-use super::read::Section;
 use super::secret::{HIDDEN, Secret};
+use super::section::Section;
 use super::setters::setters;
 use super::tree::KeyPath;
 use crate::delay::LONGEST;

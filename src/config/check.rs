@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::check_web;
+use super::findings::{Finding, Findings};
 use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
@@ -33,18 +35,9 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 /// Beyond a century an age is a slip.
 const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
-/// A setting that cannot work.
-pub(super) struct Finding {
-    pub(super) path: KeyPath,
-    /// The other settings it cannot work with.
-    pub(super) with: Vec<KeyPath>,
-    /// What is wrong, after the setting's name.
-    pub(super) message: String,
-}
-
 /// Everything in `settings` that cannot work.
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Findings(Vec::new());
+    let mut findings = Findings::default();
     redis(&settings.redis, &mut findings);
     worker(&settings.worker, &mut findings);
     let retry = KeyPath::plain("retry");
@@ -87,7 +80,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         findings.add(path, "0 is too few; at least 1");
     }
     telemetry(&settings.telemetry, &mut findings);
-    settings.web.check(&mut findings);
+    check_web::check(&settings.web, &mut findings);
     settings.alerts.check(&mut findings);
     findings.0
 }
@@ -108,68 +101,6 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
             Err("is what keys of the streams themselves are called".to_owned())
         }
         None => Ok(()),
-    }
-}
-
-pub(super) struct Findings(Vec<Finding>);
-
-impl Findings {
-    pub(super) fn add(&mut self, path: KeyPath, message: impl Into<String>) {
-        self.add_with(path, Vec::new(), message);
-    }
-
-    pub(super) fn add_with(
-        &mut self,
-        path: KeyPath,
-        with: Vec<KeyPath>,
-        message: impl Into<String>,
-    ) {
-        self.0.push(Finding {
-            path,
-            with,
-            message: message.into(),
-        });
-    }
-
-    fn count(&mut self, path: KeyPath, value: usize, most: usize) {
-        if value < 1 {
-            self.add(path, format!("{value} is too few; at least 1"));
-        } else if value > most {
-            self.add(path, format!("{value} is too many; at most {most}"));
-        }
-    }
-
-    fn attempts(&mut self, path: KeyPath, value: u32) {
-        if value == 0 {
-            self.add(
-                path,
-                "0 attempts would bury every entry unseen; write 1 for no retries",
-            );
-        }
-    }
-
-    pub(super) fn duration(
-        &mut self,
-        path: KeyPath,
-        value: Duration,
-        least: Duration,
-        most: Duration,
-    ) {
-        let (what, bound) = if value < least {
-            ("is too short; at least", least)
-        } else if value > most {
-            ("is too long; at most", most)
-        } else {
-            return;
-        };
-        let (value, bound) = (duration::format(value), duration::format(bound));
-        self.add(path, format!("{value} {what} {bound}"));
-    }
-
-    pub(super) fn text(&mut self, path: KeyPath, value: Option<&str>) {
-        if value == Some("") {
-            self.add(path, "is empty; leave it out where there is none");
-        }
     }
 }
 

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::check::{Finding, check};
+use super::check::check;
 use super::environment::{self, Meaning};
 use super::error::{ConfigError, Origin, Problem, ProblemKind};
+use super::findings::Finding;
 use super::redis::{password_in, secret_in};
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;

@@ -1,13 +1,12 @@
 //! The schema: which settings there are and where they stand. Reads a tree into [`Settings`] and
 //! notes everything in it that is no setting or no value of one.
 
-use toml::{Table, Value};
-
-use super::error::{Origin, Problem, ProblemKind};
+use super::error::Problem;
+use super::section::{Reader, Section};
 use super::tree::{KeyPath, Tree};
-use super::value::{Given, Setting, type_name};
 use super::{
-    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, nearest,
+    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, WebSettings,
+    WebUser,
 };
 use crate::retry::Backoff;
 
@@ -17,6 +16,7 @@ pub(super) fn settings(tree: &Tree) -> (Settings, Vec<Problem>) {
         tree,
         problems: Vec::new(),
         known: Vec::new(),
+        all: known,
     };
     let settings = reader.settings();
     (settings, reader.problems)
@@ -30,15 +30,10 @@ pub(super) fn known() -> Vec<KeyPath> {
         tree: &tree,
         problems: Vec::new(),
         known: Vec::new(),
+        all: known,
     };
     let _ = reader.settings();
     reader.known
-}
-
-struct Reader<'t> {
-    tree: &'t Tree,
-    problems: Vec<Problem>,
-    known: Vec<KeyPath>,
 }
 
 impl Reader<'_> {
@@ -118,7 +113,7 @@ impl Reader<'_> {
             telemetry.setting("token", &mut read.telemetry.token);
             telemetry.setting("token_file", &mut read.telemetry.token_file);
         });
-        root.section("web", |web| read.web.read(web));
+        root.section("web", |web| web.web(&mut read.web));
         root.section("alerts", |alerts| read.alerts.read(alerts));
         root.free("app", &mut read.app);
         root.finish();
@@ -126,36 +121,7 @@ impl Reader<'_> {
     }
 }
 
-/// One table of the configuration while it is read.
-pub(super) struct Section<'r, 't> {
-    reader: &'r mut Reader<'t>,
-    path: KeyPath,
-    table: Option<&'t Table>,
-    /// The keys that it may have, as far as they have been asked for.
-    keys: Vec<&'static str>,
-}
-
-impl<'t> Section<'_, 't> {
-    /// Reads the value of `key` into `into`, which stays as it is where there is none.
-    pub(super) fn setting<T: Setting>(&mut self, key: &'static str, into: &mut T) {
-        let path = self.path.key(key);
-        if let Some(value) = self.value(key) {
-            let untyped = self.reader.tree.value_origin(&path).is_untyped();
-            let given = match value {
-                Value::String(text) if untyped => Given::Text(text),
-                value => Given::Toml(value),
-            };
-            match T::read(given) {
-                Ok(value) => *into = value,
-                Err(refusal) => {
-                    let origin = self.reader.tree.value_origin(&path);
-                    self.problem(refusal.kind, origin, &path, refusal.message);
-                }
-            }
-        }
-        self.reader.known.push(path);
-    }
-
+impl Section<'_, '_> {
     /// Reads a backoff; what it does not say stays as it is.
     fn backoff(&mut self, into: &mut Backoff) {
         self.section("backoff", |section| {
@@ -185,6 +151,33 @@ impl<'t> Section<'_, 't> {
         self.setting("rate_scope", &mut into.rate_scope);
     }
 
+    fn web(&mut self, into: &mut WebSettings) {
+        self.setting("listen", &mut into.listen);
+        self.setting("prefix", &mut into.prefix);
+        self.setting("hosts", &mut into.hosts);
+        self.setting("proxies", &mut into.proxies);
+        self.setting("identity_header", &mut into.identity_header);
+        self.setting("role", &mut into.role);
+        self.setting("redact", &mut into.redact);
+        self.section("redis", |redis| {
+            redis.setting("url", &mut into.redis.url);
+            redis.setting("username", &mut into.redis.username);
+            redis.setting("password", &mut into.redis.password);
+            redis.setting("password_file", &mut into.redis.password_file);
+        });
+        self.sections("users", |name, section| {
+            let mut user = WebUser::default();
+            section.setting("role", &mut user.role);
+            section.setting("password_hash", &mut user.password_hash);
+            section.setting("token", &mut user.token);
+            section.setting("token_file", &mut user.token_file);
+            section.values("streams", |stream, role| {
+                user.streams.insert(stream.to_owned(), role);
+            });
+            into.users.insert(name.to_owned(), user);
+        });
+    }
+
     fn handler(&mut self, inherited: (Backoff, Option<BreakerSettings>)) -> HandlerSettings {
         let mut handler = HandlerSettings::default();
         self.setting("timeout", &mut handler.timeout);
@@ -208,133 +201,5 @@ impl<'t> Section<'_, 't> {
             self.keys.push("circuit_breaker");
         }
         handler
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
-    }
-
-    /// Reads a table within this one, or none.
-    pub(super) fn section(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 't>)) {
-        let value = self.value(key);
-        self.inner(key, value, read);
-    }
-
-    /// Reads a table of tables, whose keys are the user's names for something.
-    pub(super) fn sections(
-        &mut self,
-        key: &'static str,
-        mut read: impl FnMut(&str, &mut Section<'_, 't>),
-    ) {
-        self.section(key, |tables| {
-            for (name, value) in tables.table.into_iter().flatten() {
-                if tables.is_unquoted(name, value) {
-                    continue;
-                }
-                tables.inner(name, Some(value), |section| read(name, section));
-            }
-            tables.table = None;
-        });
-    }
-
-    /// Reads a table of values, whose keys are the user's names for something.
-    pub(super) fn values<T: Setting>(&mut self, key: &'static str, mut read: impl FnMut(&str, T)) {
-        self.section(key, |values| {
-            for (name, value) in values.table.take().into_iter().flatten() {
-                let path = values.path.key(name);
-                match T::read(Given::Toml(value)) {
-                    Ok(value) => read(name, value),
-                    Err(refusal) => {
-                        let origin = values.reader.tree.value_origin(&path);
-                        values.problem(refusal.kind, origin, &path, refusal.message);
-                    }
-                }
-            }
-        });
-    }
-
-    /// Catches `[handlers.order.created]`, which TOML takes for `created` within `order`.
-    fn is_unquoted(&mut self, name: &str, value: &Value) -> bool {
-        let within = value.as_table().into_iter().flatten();
-        let of_its_own = |key: &str| matches!(key, "backoff" | "circuit_breaker" | "streams");
-        let mut inner = within.filter(|(key, value)| value.is_table() && !of_its_own(key));
-        let Some((inner, _)) = inner.next().filter(|_| !name.contains('.')) else {
-            return false;
-        };
-        let quoted = self.path.key(&format!("{name}.{inner}"));
-        let message = format!("a name with dots needs quotes; write [{quoted}]");
-        let path = self.path.key(name).key(inner);
-        let origin = self.reader.tree.key_origin(&path);
-        self.problem(ProblemKind::UnknownKey, origin, &path, message);
-        true
-    }
-
-    /// Takes a table as it is.
-    fn free(&mut self, key: &'static str, into: &mut Table) {
-        self.section(key, |section| {
-            *into = section.table.take().cloned().unwrap_or_default();
-        });
-    }
-
-    fn inner(
-        &mut self,
-        key: &str,
-        value: Option<&'t Value>,
-        read: impl FnOnce(&mut Section<'_, 't>),
-    ) {
-        let path = self.path.key(key);
-        let table = value.and_then(Value::as_table);
-        if let (Some(value), None) = (value, table) {
-            let origin = self.reader.tree.value_origin(&path);
-            let found = type_name(value);
-            let message = format!("expected a section, [{path}], found {found}");
-            self.problem(ProblemKind::WrongType, origin, &path, message);
-        }
-        let mut section = Section {
-            reader: self.reader,
-            path,
-            table,
-            keys: Vec::new(),
-        };
-        read(&mut section);
-        section.finish();
-    }
-
-    fn value(&mut self, key: &'static str) -> Option<&'t Value> {
-        self.keys.push(key);
-        self.table.and_then(|table| table.get(key))
-    }
-
-    /// Notes the keys that nothing has asked for.
-    fn finish(&mut self) {
-        for key in self.table.into_iter().flat_map(Table::keys) {
-            if self.keys.contains(&key.as_str()) {
-                continue;
-            }
-            let path = self.path.key(key);
-            let message = format!("unknown key{}", self.advice(key));
-            let origin = self.reader.tree.key_origin(&path);
-            self.problem(ProblemKind::UnknownKey, origin, &path, message);
-        }
-    }
-
-    fn advice(&self, key: &str) -> String {
-        if let Some(meant) = nearest::of(key, self.keys.iter().copied()) {
-            return format!("; did you mean `{}`?", self.path.key(meant));
-        }
-        let elsewhere = known().into_iter().find(|known| known.last() == Some(key));
-        if let Some(elsewhere) = elsewhere {
-            return format!("; did you mean `{elsewhere}`?");
-        }
-        format!("; known here: {}", self.keys.join(", "))
-    }
-
-    fn problem(&mut self, kind: ProblemKind, origin: Origin, path: &KeyPath, message: String) {
-        self.reader.problems.push(Problem {
-            kind,
-            origin,
-            key: Some(path.to_string()),
-            message,
-        });
     }
 }

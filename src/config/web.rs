@@ -8,13 +8,10 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::check::Findings;
-use super::read::Section;
+use super::redis::RedisSettings;
 use super::secret::{RedisUrl, Secret};
 use super::setters::setters;
-use super::tree::KeyPath;
 use super::value::{Given, Refusal, Setting, invalid, one_of, text};
-use super::{RedisSettings, stream_name};
 use crate::error::{Error, ErrorKind};
 
 /// `[web]`: the pages to watch and operate a group by.
@@ -147,86 +144,6 @@ impl WebSettings {
     pub(crate) fn is_default(&self) -> bool {
         *self == WebSettings::default()
     }
-
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
-        section.setting("listen", &mut self.listen);
-        section.setting("prefix", &mut self.prefix);
-        section.setting("hosts", &mut self.hosts);
-        section.setting("proxies", &mut self.proxies);
-        section.setting("identity_header", &mut self.identity_header);
-        section.setting("role", &mut self.role);
-        section.setting("redact", &mut self.redact);
-        section.section("redis", |redis| {
-            redis.setting("url", &mut self.redis.url);
-            redis.setting("username", &mut self.redis.username);
-            redis.setting("password", &mut self.redis.password);
-            redis.setting("password_file", &mut self.redis.password_file);
-        });
-        section.sections("users", |name, section| {
-            let mut user = WebUser::default();
-            section.setting("role", &mut user.role);
-            section.setting("password_hash", &mut user.password_hash);
-            section.setting("token", &mut user.token);
-            section.setting("token_file", &mut user.token_file);
-            section.values("streams", |stream, role| {
-                user.streams.insert(stream.to_owned(), role);
-            });
-            self.users.insert(name.to_owned(), user);
-        });
-    }
-
-    pub(super) fn check(&self, findings: &mut Findings) {
-        let path = KeyPath::plain("web");
-        if let Some(prefix) = &self.prefix
-            && let Err(why) = prefix_of(prefix)
-        {
-            findings.add(path.key("prefix"), why);
-        }
-        for (index, host) in self.hosts.iter().enumerate() {
-            if !is_host(host) {
-                let message =
-                    format!("{host:?} is not a host; write a name, as in \"streams.example.com\"");
-                findings.add(path.key("hosts").index(index), message);
-            }
-        }
-        for (index, rule) in self.redact.iter().enumerate() {
-            if rule.split('.').any(str::is_empty) {
-                let message = format!("{rule:?} is no path of a field; write \"data.card\"");
-                findings.add(path.key("redact").index(index), message);
-            }
-        }
-        let header = self.identity_header.as_deref();
-        if let Some(header) = header.filter(|header| !is_header(header)) {
-            let message =
-                format!("{header:?} is not the name of a header; write \"X-Forwarded-User\"");
-            findings.add(path.key("identity_header"), message);
-        }
-        if header.is_some() && self.proxies.is_empty() {
-            findings.add_with(
-                path.key("identity_header"),
-                vec![path.key("proxies")],
-                "would be believed of nobody; name the proxies that send it in web.proxies",
-            );
-        }
-        let any = self.authenticates();
-        if let Some(listen) = self
-            .listen
-            .filter(|listen| !listen.ip().is_loopback() && !any)
-        {
-            findings.add_with(
-                path.key("listen"),
-                vec![path.key("users")],
-                refused_without(listen),
-            );
-        }
-        for (name, user) in &self.users {
-            user.check(&path.key("users").key(name), findings);
-        }
-        if self.redis.password.is_some() && self.redis.password_file.is_some() {
-            let message = "stands beside web.redis.password; leave one of them out";
-            findings.add(path.key("redis").key("password_file"), message);
-        }
-    }
 }
 
 /// Why the pages are not served at an address beyond this machine; the end of a sentence about it.
@@ -247,43 +164,6 @@ impl WebUser {
     pub fn stream(mut self, stream: impl Into<String>, role: Role) -> Self {
         self.streams.insert(stream.into(), role);
         self
-    }
-
-    fn check(&self, path: &KeyPath, findings: &mut Findings) {
-        if self.role.is_none() && self.streams.is_empty() {
-            findings.add(
-                path.key("role"),
-                "is not set, so that they may do nothing; write \"view\", \"operate\" or \"admin\"",
-            );
-        }
-        for stream in self.streams.keys() {
-            if let Err(why) = stream_name(stream) {
-                findings.add(
-                    path.key("streams").key(stream),
-                    format!("the stream name {why}"),
-                );
-            }
-        }
-        let hash = self.password_hash.as_ref().map(Secret::expose);
-        if hash.is_some_and(|hash| !hash.starts_with("$argon2")) {
-            findings.add(
-                path.key("password_hash"),
-                "is not the hash of a password; make one with `streamhand web hash`",
-            );
-        }
-        if self
-            .token
-            .as_ref()
-            .is_some_and(|token| token.expose().len() < SHORTEST_TOKEN)
-        {
-            findings.add(path.key("token"), too_short());
-        }
-        if self.token.is_some() && self.token_file.is_some() {
-            findings.add(
-                path.key("token_file"),
-                "stands beside token; leave one of them out",
-            );
-        }
     }
 }
 
@@ -465,12 +345,12 @@ pub(crate) fn prefix_of(text: &str) -> Result<String, String> {
     Ok(segments.iter().map(|part| format!("/{part}")).collect())
 }
 
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     !text.is_empty() && text.chars().all(plain)
 }
 
-fn is_header(text: &str) -> bool {
+pub(super) fn is_header(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     !text.is_empty() && text.chars().all(plain)
 }

@@ -1,0 +1,152 @@
+//! The pages in a real browser: every page narrow and wide, dark and light, by mouse and by keyboard, read without
+//! JavaScript; and axe has nothing against any of them.
+
+#[path = "browser/driver.rs"]
+pub mod driver;
+#[path = "browser/site.rs"]
+pub mod site;
+
+use driver::{Browser, LOOKS, Look};
+use fantoccini::key::Key;
+use site::{Site, publish};
+
+use crate::support::{Server, eventually};
+
+/// Every page, by its path; what is on it if all is well.
+pub const PAGES: &[(&str, &str)] = &[("/", "Now")];
+
+on_both_servers! {
+    async fn every_page_is_one_to_look_at(server: Server) {
+        let site = Site::start(&server).await;
+        site.fill().await;
+        let browser = Browser::start().await;
+        for (path, title) in PAGES {
+            for look in LOOKS {
+                browser.look(look).await;
+                browser.goto(&site.at(path)).await;
+                browser.shows(title).await;
+                let Look { width, dark, .. } = look;
+                let name = format!("{}-{width}{}", name_of(path), if dark { "-dark" } else { "" });
+                browser.picture(&name).await;
+                let complaints = browser.complaints().await;
+                assert!(complaints.is_empty(), "{path} {look:?}: {complaints:#?}");
+                assert_eq!(browser.overflow().await, 0, "{path} {look:?} is wider than its window");
+            }
+        }
+        browser.close().await;
+    }
+
+    async fn every_page_can_be_read_without_javascript(server: Server) {
+        let site = Site::start(&server).await;
+        site.fill().await;
+        let browser = Browser::start().await;
+        browser.look(Look { width: 1440, dark: false, script: false }).await;
+        for (path, title) in PAGES {
+            browser.goto(&site.at(path)).await;
+            browser.shows(title).await;
+            let text = browser.text().await;
+            assert!(text.contains("fulfilment"), "{path}: {text}");
+            assert!(!text.contains("Live"), "{path} promises what it can't keep: {text}");
+        }
+        // A form works as well.
+        browser.goto(&site.at("/")).await;
+        act(&browser, "/streams/pause?stream=orders", "no script").await;
+        browser.shows("orders is paused").await;
+        browser.close().await;
+    }
+
+    async fn a_page_lives(server: Server) {
+        let site = Site::start(&server).await;
+        let browser = Browser::start().await;
+        browser.look(LOOKS[0]).await;
+        browser.goto(&site.at("/")).await;
+        browser.shows("no worker has been here yet").await;
+        // What somebody has opened and typed stays.
+        browser.click("details.act > summary").await;
+        browser.fill("details[open] input[name=reason]", "half a wo").await;
+        let mut redis = server.connect().await;
+        for _ in 0..7 {
+            publish(&mut redis, "orders", "{}").await;
+        }
+        browser.shows("7 wait").await;
+        let typed = browser.run("return document.querySelector('details[open] input[name=reason]').value").await;
+        assert_eq!(typed, "half a wo");
+        browser.close().await;
+    }
+
+    async fn everything_can_be_done_by_keyboard(server: Server) {
+        let site = Site::start(&server).await;
+        site.fill().await;
+        let browser = Browser::start().await;
+        browser.look(LOOKS[0]).await;
+        browser.goto(&site.at("/")).await;
+        browser.press(&Key::Tab.to_string()).await;
+        let focused = "return document.activeElement.textContent.trim()";
+        assert_eq!(browser.run(focused).await, "Skip to the page");
+        browser.press(&Key::Enter.to_string()).await;
+        eventually(driver::SOON, "the focus on the page", async || {
+            browser.run("return document.activeElement.id").await == "main"
+        })
+        .await;
+        // From there to the first action, open it, say why, do it.
+        let is_action = "return document.activeElement.matches('details.act > summary')";
+        let mut steps = 0;
+        while browser.run(is_action).await != true {
+            browser.press(&Key::Tab.to_string()).await;
+            let outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle").await;
+            assert_ne!(outline, "none", "the focus can't be seen");
+            steps += 1;
+            assert!(steps < 40, "no action can be reached");
+        }
+        browser.press(&Key::Enter.to_string()).await;
+        browser.press(&Key::Tab.to_string()).await;
+        browser.press("by keyboard").await;
+        browser.press(&Key::Enter.to_string()).await;
+        browser.shows("is paused").await;
+        let noted = site.audited().await;
+        assert!(noted.iter().any(|note| note.contains("by keyboard")), "{noted:?}");
+        browser.close().await;
+    }
+}
+
+/// Opens the form of an action, says why, and sends it.
+pub async fn act(browser: &Browser, action: &str, reason: &str) {
+    let form = format!("form[action$='{action}']");
+    browser
+        .click(&format!("details.act:has({form}) > summary"))
+        .await;
+    browser
+        .fill(&format!("{form} input[name=reason]"), reason)
+        .await;
+    browser.click(&format!("{form} button")).await;
+}
+
+fn name_of(path: &str) -> String {
+    let name = path.trim_matches('/').replace(['/', '?', '=', '&'], "-");
+    if name.is_empty() {
+        "now".to_owned()
+    } else {
+        name
+    }
+}
+
+#[test]
+fn what_was_vendored_is_what_it_was() {
+    let sums = include_str!("browser/checksums");
+    for line in sums.lines() {
+        let (sum, file) = line.split_once("  ").expect("a sum and a file");
+        let bytes =
+            std::fs::read(std::path::Path::new(crate::support::ROOT).join(file)).expect(file);
+        assert_eq!(sha256(&bytes), sum, "{file}");
+    }
+    assert!(sums.lines().count() >= 3);
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
