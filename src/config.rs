@@ -81,7 +81,7 @@ pub use secret::{RedisUrl, Secret};
 #[cfg(feature = "config")]
 pub use settings::{
     DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, ProjectionSettings,
-    RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
+    PulseSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
 };
 pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]

@@ -1,7 +1,7 @@
 //! What a handler is given beside its event: the envelope, the attempt, a way to hear that it should stop, and Redis.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
@@ -67,6 +67,8 @@ struct Inner {
     place: Place,
     /// 0, or a [`Cancelled`] as a number.
     cancelled: AtomicU8,
+    /// Since when its handler waits, if it does: milliseconds since the worker began.
+    waits_since: AtomicU64,
     /// Made when somebody asks for it: most handlers never do.
     token: OnceLock<CancellationToken>,
     /// Made when something is emitted, or an effect asked for: most handlers never do.
@@ -97,7 +99,8 @@ impl Context {
         surroundings: Arc<Surroundings>,
         place: Place,
     ) -> Self {
-        let (cancelled, token, outbox) = (AtomicU8::new(0), OnceLock::new(), OnceLock::new());
+        let (cancelled, waits_since) = (AtomicU8::new(0), AtomicU64::new(0));
+        let (token, outbox) = (OnceLock::new(), OnceLock::new());
         Context {
             inner: Arc::new(Inner {
                 envelope,
@@ -106,6 +109,7 @@ impl Context {
                 surroundings,
                 place,
                 cancelled,
+                waits_since,
                 token,
                 outbox,
             }),
@@ -262,6 +266,15 @@ impl Context {
 
     pub(crate) fn place(&self) -> Place {
         self.inner.place
+    }
+
+    /// Its handler has started and waits, at this time of the worker's.
+    pub(crate) fn waits(&self, since_ms: u64) {
+        self.inner.waits_since.store(since_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waits_since(&self) -> u64 {
+        self.inner.waits_since.load(Ordering::Relaxed)
     }
 
     /// Its handler has ended: what it is told from now on is not why it ended so.

@@ -66,6 +66,17 @@ impl EntryId {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.ms.min(LAST_MS))
     }
 
+    /// The least id behind this one.
+    pub(crate) fn next(self) -> Self {
+        match self.seq.checked_add(1) {
+            Some(seq) => EntryId { seq, ..self },
+            None => EntryId {
+                ms: self.ms.saturating_add(1),
+                seq: 0,
+            },
+        }
+    }
+
     /// Reads an id as Redis writes it.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         std::str::from_utf8(bytes).ok()?.parse().ok()

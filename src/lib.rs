@@ -99,6 +99,8 @@ mod pages;
 #[cfg(feature = "worker")]
 mod policy;
 mod publisher;
+#[cfg(feature = "worker")]
+mod pulse;
 #[cfg(feature = "eventstore")]
 mod reconnect;
 pub mod retry;

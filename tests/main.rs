@@ -81,6 +81,7 @@ mod program;
 mod projections;
 mod publish_once;
 mod publishing;
+mod pulse;
 mod purge;
 mod refusals;
 mod repeats;

@@ -8,6 +8,8 @@
 //! | [`Admin::status`], [`Admin::stream_status`], [`Admin::retention`] | `status` |
 //! | [`Admin::pause`], [`Admin::pause_with`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
 //! | [`Admin::search`] | `find` |
+//! | [`Admin::fleet`], [`Admin::order`], [`Admin::orders`], [`Admin::take_back`] | `worker` |
+//! | [`Admin::history`] | `top` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -31,9 +33,12 @@
 mod aggregates;
 mod audit;
 pub(crate) mod data;
+mod fleet;
+mod flow;
 mod history;
 mod known;
 mod list;
+mod orders;
 mod pause;
 mod projections;
 mod query;
@@ -46,8 +51,11 @@ mod verify;
 pub use crate::eventstore::Problem;
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
+pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};
+pub use flow::{Deploy, GroupHistory, HistorySlot, Resolution};
 pub use history::{History, HistoryEvent};
 pub use list::List;
+pub use orders::{StandingOrder, WorkerOrder};
 pub use pause::{PauseRequest, Paused, Resumed};
 pub use projections::{
     ProjectionResumed, ProjectionState, ProjectionStatus, Projections, RebuildProgress,

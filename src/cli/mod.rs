@@ -31,6 +31,7 @@ mod stop;
 mod terminal;
 mod text;
 mod web;
+mod worker;
 
 pub use clap;
 pub use failure::CommandError;

@@ -17,7 +17,7 @@ use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, alerts, called, completions, config, dlq, find, health, logging,
-    pause, projection, publish, run, scheduled, status, stderr, web,
+    pause, projection, publish, run, scheduled, status, stderr, web, worker,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -117,6 +117,8 @@ enum Builtin {
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
+    /// List workers and what they run; quiet or stop them, have them log more, or run more at once
+    Worker(worker::WorkerArgs),
     /// List projections, or build one's view anew
     #[command(subcommand)]
     Projection(projection::ProjectionCommand),
@@ -345,7 +347,7 @@ impl Program {
                         return Err(run::no_handlers());
                     };
                     let registry = registry(settings.clone()).await?;
-                    run::run(settings, registry, self.hooks).await
+                    run::run(settings, registry, self.version, self.hooks).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
@@ -374,6 +376,10 @@ impl Program {
                 Builtin::Alerts(command) => alerts::alerts(command, &globals).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
+                Builtin::Worker(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    worker::run(args, settings).await
+                }
                 Builtin::Projection(command) => {
                     let settings = globals.settings()?;
                     let registry = made(self.registry, &settings).await?;

@@ -63,6 +63,7 @@ pub(super) fn no_handlers() -> CommandError {
 pub(super) async fn run(
     settings: Settings,
     registry: Registry,
+    version: Option<&str>,
     hooks: Hooks,
 ) -> Result<(), CommandError> {
     let Hooks {
@@ -70,9 +71,12 @@ pub(super) async fn run(
         on_start,
         on_stop,
     } = hooks;
-    let worker = Worker::new(settings.clone(), registry)?
+    let mut worker = Worker::new(settings.clone(), registry)?
         .watched_by(observer)
         .telling_systemd();
+    if let Some(version) = version {
+        worker = worker.version(version);
+    }
     let stop = told_to_stop("; other workers take over what was running")?;
     let pages = settings
         .web

@@ -35,6 +35,9 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 /// Beyond a century an age is a slip.
 const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
+/// More often a pulse is not worth its cost; less often its worker is taken for gone.
+const PULSE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// Everything in `settings` that cannot work.
 pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
@@ -82,6 +85,8 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     telemetry(&settings.telemetry, &mut findings);
     check_web::check(&settings.web, &mut findings);
     settings.alerts.check(&mut findings);
+    let every = KeyPath::plain("pulse.every");
+    findings.duration(every, settings.pulse.every, PULSE_EVERY.0, PULSE_EVERY.1);
     findings.0
 }
 

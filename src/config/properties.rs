@@ -280,6 +280,13 @@ fn alerts() -> impl Strategy<Value = AlertSettings> {
     })
 }
 
+fn pulse() -> impl Strategy<Value = PulseSettings> {
+    (any::<bool>(), 1000..=60_000u64).prop_map(|(enabled, every)| PulseSettings {
+        enabled,
+        every: Duration::from_millis(every),
+    })
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         any::<bool>().prop_map(Value::Boolean),
@@ -310,7 +317,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
         proptest::collection::btree_map(stream(), stream_settings(), 0..3),
-        (dead_letters(), telemetry(), alerts()),
+        (dead_letters(), telemetry(), alerts(), pulse()),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
         .prop_map(
@@ -323,7 +330,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 breakers,
                 projections,
                 streams,
-                (dead_letters, telemetry, alerts),
+                (dead_letters, telemetry, alerts, pulse),
                 app,
             )| {
                 Settings {
@@ -348,6 +355,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     telemetry,
                     web: WebSettings::default(),
                     alerts,
+                    pulse,
                     app: app.into_iter().collect(),
                 }
             },
@@ -383,7 +391,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
         "projections.orders-by-status".to_owned(),
         owned(&["on_bad_event"]),
     );
-    let top = "redis worker retry defaults handlers projections streams dead_letters telemetry web alerts app";
+    let top = "redis worker retry defaults handlers projections streams dead_letters telemetry web alerts pulse app";
     levels.insert(String::new(), top.split(' ').map(str::to_owned).collect());
     levels
         .get_mut("retry")

@@ -115,6 +115,10 @@ impl Reader<'_> {
         });
         root.section("web", |web| web.web(&mut read.web));
         root.section("alerts", |alerts| read.alerts.read(alerts));
+        root.section("pulse", |pulse| {
+            pulse.setting("enabled", &mut read.pulse.enabled);
+            pulse.setting("every", &mut read.pulse.every);
+        });
         root.free("app", &mut read.app);
         root.finish();
         read

@@ -55,6 +55,8 @@ pub struct Settings {
     /// `[alerts]`: who is told what is wrong, and what counts as wrong.
     #[serde(skip_serializing_if = "AlertSettings::is_unset")]
     pub alerts: AlertSettings,
+    /// `[pulse]`: what a worker tells of itself, for history and for `streamhand top`.
+    pub pulse: PulseSettings,
     /// `[app]`: the user's own, not looked into: see [`Settings::app`]. Its values are shown by `Debug` and serde as `***`.
     #[serde(
         serialize_with = "hidden::serialize_app",
@@ -136,6 +138,7 @@ impl Default for Settings {
             telemetry: TelemetrySettings::default(),
             web: WebSettings::default(),
             alerts: AlertSettings::default(),
+            pulse: PulseSettings::default(),
             app: toml::Table::new(),
         }
     }
@@ -156,6 +159,7 @@ impl fmt::Debug for Settings {
             .field("telemetry", &self.telemetry)
             .field("web", &self.web)
             .field("alerts", &self.alerts)
+            .field("pulse", &self.pulse)
             .field("app", &hidden::without_secrets(&self.app, &[]))
             .finish()
     }
@@ -353,6 +357,27 @@ impl Default for DeadLetterSettings {
     }
 }
 
+/// `[pulse]`: what a worker tells of itself through Redis: what it has counted, and how it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[must_use]
+#[non_exhaustive]
+pub struct PulseSettings {
+    /// Whether it does; it does. Without it there is no history of this worker, and nobody knows what it runs.
+    pub enabled: bool,
+    /// How often, if something happens; 10 s. A third as often at rest, and each second while somebody looks.
+    #[serde(serialize_with = "duration::serialize")]
+    pub every: Duration,
+}
+
+impl Default for PulseSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            every: Duration::from_secs(10),
+        }
+    }
+}
+
 setters!(Settings {
     plain redis: RedisSettings,
     plain worker: WorkerSettings,
@@ -362,6 +387,7 @@ setters!(Settings {
     plain alerts: AlertSettings,
     plain telemetry: TelemetrySettings,
     plain web: WebSettings,
+    plain pulse: PulseSettings,
 });
 
 impl Settings {
@@ -436,6 +462,11 @@ setters!(StreamSettings {
 
 setters!(ProjectionSettings {
     some on_bad_event: OnBadEvent,
+});
+
+setters!(PulseSettings {
+    plain enabled: bool,
+    plain every: Duration,
 });
 
 setters!(DeadLetterSettings {

@@ -360,6 +360,10 @@ token = "hunter2"
     keep = "100000"
     warn_at = 10000
 
+    [pulse]
+    enabled = true
+    every = "10s"
+
     [app]
     token = "***"
     "#);
@@ -372,7 +376,7 @@ fn a_program_makes_settings_as_a_file_does() {
                 [retry]\nmax_attempts = 3\nbackoff = { initial = \"2s\", factor = 3.0 }\n\
                 [handlers.\"order.created\"]\ntimeout = \"5s\"\nrate = \"100/s\"\nmax_attempts = 2\n\
                 [breakers.payments]\nfailures = 9\n[streams.orders]\nretention = \"acked\"\n\
-                [dead_letters]\nwarn_at = 7\n[app]\ngreeting = \"hello\"\n";
+                [dead_letters]\nwarn_at = 7\n[pulse]\nevery = \"5s\"\n[app]\ngreeting = \"hello\"\n";
     let file = Settings::from_toml_str(text).expect("right settings");
     let url: RedisUrl = "redis://redis.internal".parse().expect("a URL");
     let seconds = Duration::from_secs;
@@ -400,6 +404,7 @@ fn a_program_makes_settings_as_a_file_does() {
             StreamSettings::default().retention(Retention::Acked),
         )
         .dead_letters(DeadLetterSettings::default().warn_at(7))
+        .pulse(PulseSettings::default().every(seconds(5)))
         .with_app(&BTreeMap::from([("greeting", "hello")]))
         .expect("a table");
     assert_eq!(made, file);

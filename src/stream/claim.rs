@@ -69,6 +69,8 @@ pub(crate) struct Woken {
     pub scheduled: Option<Duration>,
     /// Entries wait for a worker that can handle them.
     pub waiting: bool,
+    /// What is asked of workers, field by field.
+    pub asked: Vec<(String, String)>,
 }
 
 /// What is to be reclaimed from one holder.
@@ -194,6 +196,7 @@ impl Link {
             .key(&keys.paused)
             .key(&keys.scheduled)
             .key(&keys.waiting)
+            .key(&keys.asked)
             .arg(group)
             .arg(me)
             .arg(most)
@@ -226,6 +229,7 @@ impl Link {
                 paused,
                 scheduled,
                 waiting,
+                asked,
             ] = reply::tuple(value)?;
             let now_ms = reply::int(&now)? as u64;
             Some(Woken {
@@ -240,6 +244,7 @@ impl Link {
                     .collect(),
                 scheduled: reply::until(scheduled, now_ms),
                 waiting: reply::int(&waiting)? == 1,
+                asked: reply::pairs(asked)?,
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))

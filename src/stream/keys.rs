@@ -38,6 +38,8 @@ pub(crate) struct Keys {
     pub position: String,
     /// What of it an operator has paused for the group, since when, and who.
     pub paused: String,
+    /// What is asked of the group's workers, for as long as it holds; and whether somebody looks.
+    pub asked: String,
     /// The circuit breakers of workers that are not closed.
     pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
@@ -80,6 +82,39 @@ pub(crate) struct ProjectionKeys {
     pub reached: String,
     /// What the keys of all views begin with; their generation comes next.
     pub views: String,
+}
+
+/// The keys of what a group's workers tell of themselves, whatever streams they read: in a slot of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PulseKeys {
+    /// The pulses as they come.
+    pub pulse: String,
+    /// What they were merged to: minutes, tens of minutes, hours.
+    pub minutes: String,
+    pub tens: String,
+    pub hours: String,
+    /// When each version and configuration was first seen.
+    pub deploys: String,
+    /// The last that was heard of each worker by the last merge.
+    pub workers: String,
+    /// There while it is nobody's turn to merge.
+    pub turn: String,
+}
+
+impl PulseKeys {
+    /// Those of a group.
+    pub fn new(group: &str) -> Self {
+        let prefix = format!("streamhand:{{{group}}}:pulse");
+        PulseKeys {
+            minutes: format!("{prefix}:minutes"),
+            tens: format!("{prefix}:tens"),
+            hours: format!("{prefix}:hours"),
+            deploys: format!("{prefix}:deploys"),
+            workers: format!("{prefix}:workers"),
+            turn: format!("{prefix}:turn"),
+            pulse: prefix,
+        }
+    }
 }
 
 impl ProjectionKeys {
@@ -136,6 +171,7 @@ impl Keys {
         keys.purges = self.purges.clone();
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
+        keys.asked = self.asked.clone();
         keys.seen = self.seen.clone();
         keys
     }
@@ -170,6 +206,7 @@ impl Keys {
             waiting: format!("{prefix}:waiting"),
             position: format!("{prefix}:position"),
             paused: format!("{prefix}:paused"),
+            asked: format!("{prefix}:asked"),
             breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
             clock: format!("{prefix}:clock"),
@@ -219,6 +256,7 @@ mod tests {
             Keys::new("eu:{orders}:3", "g").retry,
             "eu:{orders}:3:g:retry"
         );
+        assert_eq!(keys.again("fulfilment").asked, keys.asked);
         assert_eq!(keys.trimmed, "{orders}:trimmed");
         assert_eq!(keys.retry_of(b"audit"), b"{orders}:audit:retry");
         assert_eq!(

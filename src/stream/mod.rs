@@ -38,6 +38,8 @@ mod pool;
 mod projection;
 mod projection_rebuild;
 mod projection_status;
+#[cfg(feature = "worker")]
+mod pulse;
 mod purged;
 #[cfg(feature = "worker")]
 mod rate;
@@ -83,7 +85,7 @@ pub(crate) use events::{At, EventsAppended, EventsFor};
 #[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
-pub(crate) use keys::{Keys, ProjectionKeys, StreamKeys};
+pub(crate) use keys::{Keys, ProjectionKeys, PulseKeys, StreamKeys};
 pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
 pub(crate) use life::ServerIdentity;
 pub(crate) use line::{Line, ONE_TOO_LARGE};
@@ -99,6 +101,8 @@ pub(crate) use projection::{
 };
 pub(crate) use projection_rebuild::{Begun, Switched};
 pub(crate) use projection_status::ProjectionStatus;
+#[cfg(feature = "worker")]
+pub(crate) use pulse::{RawPulse, RawSlot, Sending, Turn};
 pub(crate) use purged::Undoable;
 #[cfg(feature = "worker")]
 pub(crate) use rate::RateRequest;

@@ -81,3 +81,15 @@ pub(super) fn fields(value: Value) -> Option<Fields> {
     let count = block.count();
     Some(Fields::of_block(&Arc::new(block), 0, count))
 }
+
+/// A hash's fields and their values, those that are text.
+pub(super) fn pairs(value: Value) -> Option<Vec<(String, String)>> {
+    let mut items = array(value)?.into_iter();
+    let mut pairs = Vec::new();
+    while let (Some(field), Some(value)) = (items.next(), items.next()) {
+        if let (Some(field), Some(value)) = (text(field), text(value)) {
+            pairs.push((field, value));
+        }
+    }
+    Some(pairs)
+}

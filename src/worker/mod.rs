@@ -55,6 +55,7 @@ use shard::fetch::rounds::Downstream;
 use shard::leave::Leaving;
 use shard::maintain::Maintenance;
 use shard::maintain::projections::Projections;
+use shard::maintain::pulse::Told;
 use shard::settle::acker::Acker;
 use shard::settle::committer::Committer;
 use shard::settle::settler::Settler;
@@ -86,6 +87,7 @@ pub struct Worker {
     /// Who is told how it is, if somebody started it who wants to know.
     #[cfg(feature = "telemetry")]
     systemd: Option<crate::telemetry::systemd::Systemd>,
+    version: String,
 }
 
 /// What a worker did.
@@ -125,6 +127,7 @@ impl Worker {
             metrics: None,
             #[cfg(feature = "telemetry")]
             systemd: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }
 
@@ -133,10 +136,17 @@ impl Worker {
         self.watched_by(Some(Arc::new(observer)))
     }
 
-    /// The same worker, which counts what it does in `metrics`, along with what others count there. Without this nothing
-    /// is counted.
+    /// The same worker, which counts what it does in `metrics`, along with what others count there. Without this it
+    /// counts for its pulse alone.
     pub fn metrics(mut self, metrics: &Metrics) -> Self {
         self.metrics = Some(metrics.clone());
+        self
+    }
+
+    /// The same worker, of a program of this version: history tells what came with which. It is streamhand's own where none
+    /// is set.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
         self
     }
 
@@ -167,12 +177,15 @@ impl Worker {
             metrics,
             #[cfg(feature = "telemetry")]
             systemd,
+            version,
         } = self;
         #[cfg(feature = "telemetry")]
         let port = vitals::port(&settings)?;
         // Whoever serves them wants them counted.
         #[cfg(feature = "telemetry")]
         let metrics = metrics.or_else(|| port.as_ref().map(|_| Metrics::new()));
+        // And so does the pulse.
+        let metrics = metrics.or_else(|| settings.pulse.enabled.then(Metrics::new));
         if let Some(metrics) = &metrics {
             connector.counted_in(metrics);
         }
@@ -205,7 +218,7 @@ impl Worker {
         #[cfg(feature = "telemetry")]
         let vitals = vitals::Vitals::new(&shard, capacity.slots.clone());
         #[cfg(feature = "telemetry")]
-        let server = vitals.serve(port, metrics, settings.telemetry.token.as_ref())?;
+        let server = vitals.serve(port, metrics.clone(), settings.telemetry.token.as_ref())?;
         #[cfg(feature = "telemetry")]
         let beside = vitals.tasks(systemd);
         #[cfg(not(feature = "telemetry"))]
@@ -265,7 +278,13 @@ impl Worker {
             acks,
             settler,
             settlements,
-            maintenance: Maintenance::new(&shard, &settings, breakers.clone()),
+            maintenance: Maintenance::new(
+                &shard,
+                &settings,
+                breakers.clone(),
+                capacity.slots.clone(),
+                Told { version, metrics },
+            ),
             leaving: Leaving::new(&shard),
             committing: async move {
                 tokio::join!(committing, OptionFuture::from(door));

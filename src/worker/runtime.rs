@@ -171,8 +171,8 @@ async fn run<C: Future<Output = ()>, G>(signals: Arc<Signals>, parts: Parts<C>, 
     let beside = JoinSet::from_iter(beside);
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
     tokio::join!(committing, settler.run(settlements), acker.run(acks));
-    drop(maintenance);
     if !signals.is_abandoned() {
+        maintenance.end().await;
         leaving.leave().await;
     }
     drop(beside);

@@ -3,19 +3,22 @@
 -- entries that are to be delivered as new: the group was set back below them.
 -- Behind: common/ids, common/rights, common/reading, common/clock
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
---       paused, scheduled, waiting
+--       paused, scheduled, waiting, asked
 -- ARGV: group, consumer, most entries, most bytes, what the clock should show (ms) and how far it may be off: nothing
 --       is due where it is further off
 -- Answers: entries {id, count, fields, record}, ids lost to trimming, next due time (ms) or false, now (ms),
 --          length of the stream of replayed entries, what is paused, next due time (ms) of a scheduled event or
---          false, whether entries wait for a worker that can handle them (0|1)
+--          false, whether entries wait for a worker that can handle them (0|1), what is asked of workers
 local stream, retry, failures, group, me = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local now = clock_ms()
 -- Every worker asks this of every stream about once a second, and most of the time there is nothing at all.
 local again_is = KEYS[4] ~= stream and KEYS[4] or retry
-if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is, KEYS[7]) == 0 then
-  return { {}, {}, false, string.format('%.0f', now), 0, {}, false, 0 }
+if redis.call('EXISTS', retry, KEYS[5], KEYS[6], again_is, KEYS[7], KEYS[8] or retry) == 0 then
+  return { {}, {}, false, string.format('%.0f', now), 0, {}, false, 0, {} }
 end
+-- Whether somebody looks, and what an operator asks of workers: never in the way of an entry.
+local asked = KEYS[8] and redis.pcall('HGETALL', KEYS[8]) or {}
+if asked.err then asked = {} end
 -- Looked at here, so that a pause takes nobody a command of its own, and nothing is woken against it.
 local paused, ended = redis.call('HKEYS', KEYS[5]), {}
 if #paused > 0 then
@@ -81,4 +84,4 @@ if type(again) == 'table' then again = 0 end
 local scheduled = redis.pcall('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
 return { out, trimmed, first or false,
   string.format('%.0f', now), again, paused, scheduled.err and '0' or scheduled[2] or false,
-  redis.call('EXISTS', KEYS[7]) }
+  redis.call('EXISTS', KEYS[7]), asked }

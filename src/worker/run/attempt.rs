@@ -106,6 +106,7 @@ impl Attempts {
             ctx.has_ended();
             ended = Some(result);
         }
+        ctx.waits(batch.now());
         batch.slots[index as usize].running(&ctx);
         Launched::Waiting(Started {
             ctx,

@@ -12,6 +12,7 @@ use crate::duration;
 use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
+use crate::worker::state::debugged;
 use crate::worker::state::inflight::{Batch, Inflight, Owner};
 
 /// Tells of entries.
@@ -37,6 +38,9 @@ impl Reporter {
     /// A handler starts. Returns when, if anybody watches.
     #[inline]
     pub fn started(&self, ctx: &Context) -> Option<Instant> {
+        if debugged::any() {
+            tell_start(ctx);
+        }
         let observer = self.observer.as_ref()?;
         observer.started(ctx);
         Some(Instant::now())
@@ -52,7 +56,8 @@ impl Reporter {
         owner: Owner,
         started: Option<Instant>,
     ) {
-        if !matches!(verdict, Verdict::Ack) || tracing::enabled!(tracing::Level::DEBUG) {
+        let is_told = || tracing::enabled!(tracing::Level::DEBUG) || debugged::any();
+        if !matches!(verdict, Verdict::Ack) || is_told() {
             log(verdict, owner, &About::of(ctx, &batch.source.keys.stream));
         }
         self.settled(batch, ctx, verdict, owner, started);
@@ -180,9 +185,23 @@ fn told(verdict: &Verdict) -> Told<'_> {
     }
 }
 
+/// Says that a handler starts, if its type's entries are to be logged one by one.
+#[cold]
+fn tell_start(ctx: &Context) {
+    let envelope = ctx.envelope();
+    if debugged::is(envelope.event_type()) {
+        let about = About::of(ctx, ctx.stream());
+        let (bytes, of) = (envelope.data().len(), ctx.max_attempts());
+        tell!(info, about, of, bytes, "its handler starts");
+    }
+}
+
 /// Says what became of an entry; of a success only to those who listen closely.
 pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>) {
     match verdict {
+        Verdict::Ack if about.event_type.as_deref().is_some_and(debugged::is) => {
+            tell!(info, about, "handled");
+        }
         Verdict::Ack => tell!(debug, about, "handled"),
         _ if owner == Owner::Another => {
             tell!(warn, about, "failed, but another worker has taken it over");

@@ -16,6 +16,8 @@ use crate::worker::state::signals::Signals;
 
 /// How long a settlement may take to be answered.
 const SETTLE_ANSWER: Duration = Duration::from_secs(10);
+/// How long what no entry waits for may take to be answered.
+const TIDY_ANSWER: Duration = Duration::from_secs(10);
 /// The least and the most that a third of the lease comes to where the answer to a read is waited for, beyond the time
 /// it blocks. An answer that got lost leaves entries pending with this worker: they are to be found before it is over.
 const READ_ANSWER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
@@ -30,6 +32,8 @@ pub(crate) struct Links {
     server: Mutex<Server>,
     /// What all that settles goes over.
     settle: tokio::sync::Mutex<Option<Link>>,
+    /// What all goes over that no entry waits for.
+    tidy: tokio::sync::Mutex<Option<Link>>,
 }
 
 #[derive(Default)]
@@ -55,6 +59,7 @@ impl Links {
             recent_acks,
             server: Mutex::default(),
             settle: tokio::sync::Mutex::default(),
+            tidy: tokio::sync::Mutex::default(),
         }
     }
 
@@ -91,6 +96,25 @@ impl Links {
     /// The connection that entries are settled on is of no more use.
     pub async fn settle_link_broke(&self, broken: &Link) {
         let mut known = self.settle.lock().await;
+        known.take_if(|link| link.greeting.client == broken.greeting.client);
+    }
+
+    /// The connection for what no entry waits for: repair, trimming, pulses.
+    pub async fn tidy_link(&self) -> error::Result<Link> {
+        let mut known = self.tidy.lock().await;
+        match &*known {
+            Some(link) if !link.is_over() => Ok(link.clone()),
+            _ => {
+                let link = self.connect("tidy", TIDY_ANSWER).await?;
+                *known = Some(link.clone());
+                Ok(link)
+            }
+        }
+    }
+
+    /// That connection is of no more use.
+    pub async fn tidy_link_broke(&self, broken: &Link) {
+        let mut known = self.tidy.lock().await;
         known.take_if(|link| link.greeting.client == broken.greeting.client);
     }
 
@@ -135,10 +159,6 @@ impl KeptLink {
             answer,
             link: None,
         }
-    }
-
-    pub fn is_there(&self) -> bool {
-        self.link.is_some()
     }
 
     /// The connection, made if there is none.

@@ -8,6 +8,7 @@ use super::links::Links;
 use crate::config::Settings;
 use crate::stream::Connector;
 use crate::worker::run::routes::Routes;
+use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::quarantine::Quarantine;
@@ -23,6 +24,8 @@ pub(crate) struct Shard {
     pub inflight: Arc<Inflight>,
     pub recent_acks: Arc<RecentAcks>,
     pub routes: Arc<Routes>,
+    /// What operators ask of this worker.
+    pub heard: Arc<Heard>,
     pub links: Arc<Links>,
     pub health: Arc<ServerHealth>,
     pub clock: Arc<ServerClock>,
@@ -56,6 +59,7 @@ impl Shard {
             inflight,
             recent_acks,
             routes: Arc::new(routes),
+            heard: Arc::default(),
         }
     }
 }

@@ -110,6 +110,16 @@ pub(crate) struct Slot {
     running: OnceLock<Context>,
 }
 
+/// A handler that runs.
+pub(crate) struct Running {
+    pub source: Arc<Source>,
+    pub id: EntryId,
+    /// For how long it has run; zero where it has not let go of its thread yet.
+    pub lasts: Duration,
+    /// None there.
+    pub ctx: Option<Context>,
+}
+
 /// Whose an entry is when its handler has finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -415,6 +425,30 @@ impl Inflight {
                 .filter_map(Slot::context)
                 .for_each(|ctx| ctx.cancel(why));
         }
+    }
+
+    /// The handlers that have run for longest, the longest first; behind them those that have not let go of their thread
+    /// yet, of which nobody knows more than their entry.
+    pub fn longest(&self, most: usize) -> Vec<Running> {
+        let mut running = Vec::new();
+        for batch in self.snapshot() {
+            let now = batch.now();
+            for slot in batch.slots.iter().filter(|slot| slot.is_running()) {
+                let ctx = slot.context().cloned();
+                let since = ctx
+                    .as_ref()
+                    .map(|ctx| now.saturating_sub(ctx.waits_since()));
+                running.push(Running {
+                    source: batch.source.clone(),
+                    id: slot.id,
+                    lasts: Duration::from_millis(since.unwrap_or_default()),
+                    ctx,
+                });
+            }
+        }
+        running.sort_by_key(|run| std::cmp::Reverse(run.lasts));
+        running.truncate(most);
+        running
     }
 
     /// How many entries are held.

@@ -2,6 +2,8 @@
 //! to do. Imports none of its siblings.
 
 pub(super) mod capacity;
+pub(super) mod debugged;
+pub(super) mod heard;
 pub(super) mod identity;
 pub(super) mod inflight;
 pub(super) mod inline;

@@ -34,6 +34,8 @@ pub(crate) struct Signals {
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
     schedule_changed: Notify,
+    /// Nothing new is taken up, because an operator asks for it.
+    quiet: AtomicBool,
     renew_now: Notify,
 }
 
@@ -52,7 +54,17 @@ impl Signals {
         self.stops.load(Ordering::Relaxed)
     }
 
-    /// Waits until it does.
+    /// The worker takes up nothing new until it is told to go on. What it has is handled.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::SeqCst);
+        self.replan();
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it stops.
     pub fn stopped(&self) -> WaitForCancellationFuture<'_> {
         self.stopping.cancelled()
     }

@@ -1,23 +1,30 @@
-//! How many handlers run at once: `worker.concurrency`.
+//! How many handlers run at once: `worker.concurrency`, or what an operator asks for in its place.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The right to run one handler.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
 /// One permit for each handler that may run.
 pub(crate) struct Slots {
-    all: usize,
+    /// How many there are to be,
+    all: AtomicUsize,
+    /// and how many permits there are, taken ones among them: more for a while where it was lowered.
+    there: AtomicUsize,
     permits: Arc<Semaphore>,
+    lowered: Notify,
 }
 
 impl Slots {
     pub fn new(all: usize) -> Self {
         Slots {
-            all,
+            all: AtomicUsize::new(all),
+            there: AtomicUsize::new(all),
             permits: Arc::new(Semaphore::new(all)),
+            lowered: Notify::new(),
         }
     }
 
@@ -33,7 +40,7 @@ impl Slots {
     }
 
     pub fn all(&self) -> usize {
-        self.all
+        self.all.load(Ordering::SeqCst)
     }
 
     pub fn free(&self) -> usize {
@@ -42,6 +49,79 @@ impl Slots {
 
     /// How many are taken.
     pub fn running(&self) -> usize {
-        self.all.saturating_sub(self.free())
+        let there = self.there.load(Ordering::SeqCst);
+        there.saturating_sub(self.free())
+    }
+
+    /// There are to be so many from now on. What runs runs on: where it is lowered, [`tend`](Self::tend) takes slots out as
+    /// they become free. One alone may call this at a time.
+    pub fn set(&self, all: usize) {
+        self.all.store(all, Ordering::SeqCst);
+        let there = self.there.load(Ordering::SeqCst);
+        if all > there {
+            self.there.store(all, Ordering::SeqCst);
+            self.permits.add_permits(all - there);
+        } else {
+            let gone = self.permits.forget_permits(there - all);
+            self.there.fetch_sub(gone, Ordering::SeqCst);
+            self.lowered.notify_one();
+        }
+    }
+
+    /// Takes out what is too many, until it is dropped.
+    pub async fn tend(&self) {
+        loop {
+            while self.there.load(Ordering::SeqCst) > self.all() {
+                let Ok(permit) = self.permits.acquire().await else {
+                    return;
+                };
+                permit.forget();
+                self.there.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.lowered.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lowered_below_what_runs_it_gives_no_slot_before_enough_have_ended() {
+        let slots = Slots::new(3);
+        let mut taken: Vec<Permit> = (0..3).filter_map(|_| slots.try_take()).collect();
+        slots.set(1);
+        assert_eq!((slots.all(), slots.running(), slots.free()), (1, 3, 0));
+        let tending = slots.tend();
+        tokio::pin!(tending);
+        for left in [2, 1] {
+            taken.pop();
+            assert!(futures_util::poll!(&mut tending).is_pending());
+            assert_eq!((slots.running(), slots.free()), (left, 0));
+            assert!(slots.try_take().is_none());
+        }
+        taken.pop();
+        assert!(futures_util::poll!(&mut tending).is_pending());
+        assert_eq!((slots.running(), slots.free()), (0, 1));
+        slots.set(4);
+        assert_eq!((slots.all(), slots.free()), (4, 4));
+        slots.set(2);
+        assert_eq!((slots.all(), slots.free(), slots.running()), (2, 2, 0));
+    }
+
+    #[tokio::test]
+    async fn raised_again_before_enough_have_ended_nothing_more_is_taken_out() {
+        let slots = Slots::new(2);
+        let taken: Vec<Permit> = (0..2).filter_map(|_| slots.try_take()).collect();
+        slots.set(1);
+        slots.set(2);
+        drop(taken);
+        {
+            let tending = slots.tend();
+            tokio::pin!(tending);
+            assert!(futures_util::poll!(&mut tending).is_pending());
+        }
+        assert_eq!((slots.all(), slots.free()), (2, 2));
     }
 }

@@ -14,6 +14,7 @@ use crate::stream::{Link, Trouble};
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::clock::ticks;
 use crate::worker::shard::refusals::{Chore, Refusals};
+use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Coming;
 use crate::worker::state::signals::Signals;
@@ -32,6 +33,7 @@ pub(crate) struct DueRetries {
     signals: Arc<Signals>,
     sources: Arc<Sources>,
     routes: Arc<Routes>,
+    heard: Arc<Heard>,
     alarm: Alarm,
     refusals: Refusals,
 }
@@ -68,12 +70,14 @@ impl DueRetries {
         signals: Arc<Signals>,
         sources: Arc<Sources>,
         routes: Arc<Routes>,
+        heard: Arc<Heard>,
     ) -> Self {
         DueRetries {
             identity,
             signals,
             sources,
             routes,
+            heard,
             alarm: Alarm::now(),
             refusals: Refusals::default(),
         }
@@ -142,6 +146,8 @@ impl DueRetries {
             if source.schedule.heard(woken.scheduled) {
                 self.signals.scheduled();
             }
+            let asked_of = &source.surroundings.stream;
+            self.heard.learn(asked_of, woken.now_ms, &woken.asked);
             source.report_trimmed(&woken.trimmed, "while they were parked");
             look.taken.entries += woken.entries.len();
             self.learn_pauses(&source, &woken.paused);
@@ -261,6 +267,7 @@ mod tests {
             Arc::default(),
             Arc::new(Sources::new(Vec::new())),
             Arc::new(routes),
+            Arc::default(),
         )
     }
 

@@ -124,7 +124,13 @@ impl Rounds {
             adopter: Adopter::new(identity(), signals(), sources(), inflight()),
             adopts: false,
             reclaimer: Reclaimer::new(identity(), sources(), health.clone(), takeover),
-            due_retries: DueRetries::new(identity(), signals(), sources(), routes()),
+            due_retries: DueRetries::new(
+                identity(),
+                signals(),
+                sources(),
+                routes(),
+                shard.heard.clone(),
+            ),
             clock_steps: ClockSteps::new(sources(), health.clone(), clock),
             waiting: WaitingEntries::new(identity(), sources(), routes()),
             looks_ahead: LooksAhead::new(signals(), sources(), routes()),
@@ -169,6 +175,12 @@ impl Rounds {
         if self.adopts && may_adopt {
             self.adopts = false;
             self.adopt(link).await?;
+        }
+        if self.signals.is_quiet() {
+            // It hears by this that it may go on.
+            self.take_due(link, 0).await?;
+            until_there_is_room(&self.signals, &self.inflight).await;
+            return Ok(());
         }
         self.reclaimer.tend_quarantine(self.inflight.entries());
         let budget = self.prefetch.entries(0);

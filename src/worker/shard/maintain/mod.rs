@@ -2,20 +2,26 @@
 
 mod breaker_report;
 mod lease_renewer;
+mod orders;
 pub(crate) mod projections;
+pub(crate) mod pulse;
 mod repair;
 mod scheduler;
 mod trimmer;
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::unit::Shard;
 use crate::config::Settings;
 use crate::policy::Breakers;
+use crate::worker::state::slots::Slots;
 use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
+use orders::Orders;
+use pulse::{Pulses, Told};
 use repair::Repair;
 use scheduler::Scheduler;
 
@@ -25,25 +31,65 @@ pub(crate) struct Maintenance {
     repair: Repair,
     breaker_report: BreakerReport,
     scheduler: Scheduler,
+    orders: Orders,
+    pulses: Pulses,
+}
+
+/// All of that, at work until it is dropped.
+pub(crate) struct Maintaining {
+    /// Ends with this.
+    _running: JoinSet<()>,
+    pulsing: JoinHandle<()>,
+    end: CancellationToken,
 }
 
 impl Maintenance {
-    pub fn new(shard: &Shard, settings: &Settings, breakers: Arc<Breakers>) -> Self {
+    /// What the pulse tells beside what a shard knows is in `told`.
+    pub fn new(
+        shard: &Shard,
+        settings: &Settings,
+        breakers: Arc<Breakers>,
+        slots: Arc<Slots>,
+        told: Told,
+    ) -> Self {
         Maintenance {
             lease_renewer: LeaseRenewer::new(shard),
             repair: Repair::new(shard, settings),
-            breaker_report: BreakerReport::new(shard, breakers),
+            breaker_report: BreakerReport::new(shard, breakers.clone()),
             scheduler: Scheduler::new(shard),
+            orders: Orders::new(shard, slots.clone()),
+            pulses: Pulses::new(shard, settings, breakers, slots, told),
         }
     }
 
-    /// Begins, on the runtime that this is called on. It ends when what is returned is dropped.
-    pub fn spawn(self) -> JoinSet<()> {
+    /// Begins, on the runtime that this is called on. It ends when what is returned is dropped, and by
+    /// [`Maintaining::end`].
+    pub fn spawn(self) -> Maintaining {
         let mut running = JoinSet::new();
         running.spawn(self.lease_renewer.run());
         running.spawn(self.repair.run());
         running.spawn(self.breaker_report.run());
         running.spawn(self.scheduler.run());
-        running
+        running.spawn(self.orders.run());
+        let end = CancellationToken::new();
+        Maintaining {
+            _running: running,
+            pulsing: tokio::spawn(self.pulses.run(end.clone())),
+            end,
+        }
+    }
+}
+
+impl Maintaining {
+    /// Ends it, with a last pulse: what was counted since the one before is not to be lost.
+    pub async fn end(mut self) {
+        self.end.cancel();
+        let _ = (&mut self.pulsing).await;
+    }
+}
+
+impl Drop for Maintaining {
+    fn drop(&mut self) {
+        self.pulsing.abort();
     }
 }

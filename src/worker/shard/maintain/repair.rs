@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use super::trimmer::Trimmer;
 use crate::config::Settings;
 use crate::stream::{Link, Trouble};
-use crate::worker::shard::links::KeptLink;
+use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Once in so many leases one worker of the group goes through everything, whether something seems to be missing or
 /// not: with a million parked entries that takes Redis seconds.
 const THOROUGH: u32 = 10;
+/// The others say what is wrong with the server; here nothing is in a hurry.
+const AFTER_TROUBLE: Duration = Duration::from_secs(2);
 
 /// Mends, and trims in between.
 pub(crate) struct Repair {
@@ -27,10 +27,8 @@ pub(crate) struct Repair {
     signals: Arc<Signals>,
     sources: Arc<Sources>,
     trimmer: Trimmer,
-    link: KeptLink,
+    line: TidyLine,
     refusals: Refusals,
-    /// What was said last of a server that may delete what is needed.
-    said: Option<String>,
 }
 
 impl Repair {
@@ -40,16 +38,15 @@ impl Repair {
             signals: shard.signals.clone(),
             sources: shard.sources.clone(),
             trimmer: Trimmer::new(shard, settings),
-            link: KeptLink::new(shard.links.clone(), "tidy", ANSWER),
+            line: TidyLine::new(shard.links.clone()),
             refusals: Refusals::default(),
-            said: None,
         }
     }
 
     /// Mends until it is dropped. What fails is tried again at the next round: nothing waits for it.
     pub async fn run(mut self) {
         self.signals.joined().await;
-        if let Err(trouble) = connected(&mut self.link, &mut self.said).await {
+        if let Err(trouble) = self.line.get().await {
             tracing::debug!("{}", trouble.error());
         }
         let lease = self.identity.lease;
@@ -60,32 +57,36 @@ impl Repair {
         let mut tidy_at = Instant::now() + spread();
         loop {
             tokio::time::sleep_until(tidy_at.min(self.trimmer.next()).into()).await;
-            let done = match connected(&mut self.link, &mut self.said).await {
-                Err(trouble) => Err(trouble),
-                Ok(_) if Instant::now() >= tidy_at => {
-                    let thorough = Instant::now() >= thorough_at;
-                    if thorough {
-                        thorough_at = Instant::now() + lease * THOROUGH;
-                    }
-                    let done = self.round(thorough).await;
-                    tidy_at = Instant::now() + spread();
-                    done
+            let mut link = match self.line.get().await {
+                Ok(link) => link,
+                Err(trouble) => {
+                    tracing::debug!("{}", trouble.error());
+                    tokio::time::sleep(AFTER_TROUBLE).await;
+                    continue;
                 }
-                Ok(link) => self.trimmer.round(link).await,
+            };
+            let done = if Instant::now() >= tidy_at {
+                let thorough = Instant::now() >= thorough_at;
+                if thorough {
+                    thorough_at = Instant::now() + lease * THOROUGH;
+                }
+                let done = self.round(&mut link, thorough).await;
+                tidy_at = Instant::now() + spread();
+                done
+            } else {
+                self.trimmer.round(&mut link).await
             };
             if let Err(trouble) = done {
                 tracing::debug!("{}", trouble.error());
                 if trouble.ends_the_link() {
-                    self.link.broke();
-                    // The others say what is wrong with the server; here nothing is in a hurry.
-                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    self.line.broke(&link).await;
+                    tokio::time::sleep(AFTER_TROUBLE).await;
                 }
             }
         }
     }
 
-    async fn round(&mut self, wants: bool) -> Result<(), Trouble> {
-        let link = self.link.get().await?;
+    async fn round(&mut self, link: &mut Link, wants: bool) -> Result<(), Trouble> {
         let refusals = &mut self.refusals;
         for source in self.sources.active() {
             let stream = &source.keys.stream;
@@ -107,26 +108,49 @@ impl Repair {
     }
 }
 
-/// The connection, made if there is none. Of each server it is said once if it may delete what is needed.
-async fn connected<'a>(
-    kept: &'a mut KeptLink,
-    said: &mut Option<String>,
-) -> Result<&'a mut Link, Trouble> {
-    if !kept.is_there() {
-        let warning = kept.get().await?.eviction().await;
-        let warning = match warning {
-            Ok(eviction) => eviction.warning(),
-            Err(trouble) => {
-                kept.broke();
-                return Err(trouble);
-            }
-        };
-        if let Some(warning) = warning.as_ref().filter(|_| warning != *said) {
-            tracing::warn!("{warning}");
+/// The connection that is shared with all that no entry waits for. Of each server it is said once if it may delete what is
+/// needed.
+struct TidyLine {
+    links: Arc<Links>,
+    /// The connection whose server was asked last.
+    asked: Option<i64>,
+    said: Option<String>,
+}
+
+impl TidyLine {
+    fn new(links: Arc<Links>) -> Self {
+        TidyLine {
+            links,
+            asked: None,
+            said: None,
         }
-        *said = warning;
     }
-    kept.get().await
+
+    async fn get(&mut self) -> Result<Link, Trouble> {
+        let mut link = self.links.tidy_link().await.map_err(Trouble::Broken)?;
+        let client = Some(link.greeting.client);
+        if self.asked == client {
+            return Ok(link);
+        }
+        match link.eviction().await {
+            Ok(eviction) => {
+                let warning = eviction.warning();
+                if let Some(warning) = warning.as_ref().filter(|_| warning != self.said) {
+                    tracing::warn!("{warning}");
+                }
+                (self.said, self.asked) = (warning, client);
+                Ok(link)
+            }
+            Err(trouble) => {
+                self.broke(&link).await;
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn broke(&self, link: &Link) {
+        self.links.tidy_link_broke(link).await;
+    }
 }
 
 async fn mend(

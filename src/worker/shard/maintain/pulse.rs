@@ -1,0 +1,488 @@
+//! The worker's pulse: tells through Redis who it is, what it runs, and what it has counted since its last one. Every ten
+//! seconds if something happens, every thirty at rest, each second while somebody looks, and once more at its end.
+//!
+//! Nothing waits for it. It goes over the connection that repair has. What is refused is said once and tried again later;
+//! what it counts meanwhile is in the next one. A pulse whose reply got lost is sent again under its number, and what was
+//! counted since then goes with the one after.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{PulseSettings, Settings};
+use crate::event::EntryId;
+use crate::metrics::Metrics;
+use crate::metrics::snapshot::Snapshot;
+use crate::metrics::table::Id;
+use crate::policy::{Breakers, State};
+use crate::pulse::merging::{Merged, merge};
+use crate::pulse::message::{Breaker, MOST_RUNS, Now, Pulse, Run, Who};
+use crate::pulse::process;
+use crate::pulse::slot::Length;
+use crate::reconnect::Pause;
+use crate::stream::{Link, PulseKeys, Sending, Trouble};
+use crate::worker::shard::links::Links;
+use crate::worker::shard::unit::Shard;
+use crate::worker::state::heard::Heard;
+use crate::worker::state::identity::Identity;
+use crate::worker::state::inflight::Inflight;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::slots::Slots;
+
+/// At rest it pulses once in so many times.
+const AT_REST: u32 = 3;
+/// How often while somebody looks.
+const WATCHED: Duration = Duration::from_secs(1);
+/// The least time between two.
+const LEAST: Duration = Duration::from_millis(250);
+/// How long it waits after a refusal, at first and at most.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// Minutes are merged so many milliseconds after their end, and not by all workers at once.
+const MERGE_AFTER_MS: (u64, u64) = (7_000, 15_000);
+/// For how long pulses are kept that could not be merged.
+const KEPT_UNMERGED: Duration = Duration::from_secs(2 * 3600);
+/// How long the last pulse may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What a pulse tells beside what a shard knows.
+pub(crate) struct Told {
+    /// The program's version.
+    pub version: String,
+    /// What the worker counts in.
+    pub metrics: Option<Metrics>,
+}
+
+/// Pulses.
+pub(crate) struct Pulses {
+    identity: Arc<Identity>,
+    signals: Arc<Signals>,
+    inflight: Arc<Inflight>,
+    heard: Arc<Heard>,
+    links: Arc<Links>,
+    breakers: Arc<Breakers>,
+    slots: Arc<Slots>,
+    settings: PulseSettings,
+    keys: PulseKeys,
+    who: Who,
+    metrics: Option<Metrics>,
+    began: Instant,
+    /// What had been counted when the last pulse was made that arrived, and when that was.
+    told: Snapshot,
+    told_at: Instant,
+    cpu: Duration,
+    number: u64,
+    last: Option<EntryId>,
+    /// One whose reply got lost.
+    unanswered: Option<Made>,
+    round_trip: Duration,
+    before: Option<Now>,
+    pause: Pause,
+    said: Option<String>,
+    /// When it merges next, by the server's clock.
+    merge_at_ms: Option<u64>,
+    keep_from_ms: Option<u64>,
+}
+
+/// A pulse that is sent.
+struct Made {
+    packed: Vec<u8>,
+    counted: Snapshot,
+    at: Instant,
+    cpu: Duration,
+    now: Now,
+}
+
+impl Pulses {
+    pub fn new(
+        shard: &Shard,
+        settings: &Settings,
+        breakers: Arc<Breakers>,
+        slots: Arc<Slots>,
+        told: Told,
+    ) -> Self {
+        let types = shard.routes.all().iter();
+        let who = Who {
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
+            pid: std::process::id().into(),
+            version: told.version,
+            configuration: hash(&settings.to_toml()),
+            started_ms: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
+            streams: settings.worker.streams.clone(),
+            types: types.map(|bound| bound.gate.name.clone()).collect(),
+        };
+        let now = Instant::now();
+        Pulses {
+            keys: PulseKeys::new(&shard.identity.group),
+            settings: settings.pulse.clone(),
+            identity: shard.identity.clone(),
+            signals: shard.signals.clone(),
+            inflight: shard.inflight.clone(),
+            heard: shard.heard.clone(),
+            links: shard.links.clone(),
+            breakers,
+            slots,
+            who,
+            told: Snapshot::default(),
+            metrics: told.metrics,
+            began: now,
+            told_at: now,
+            cpu: process::cpu(),
+            number: 0,
+            last: None,
+            unanswered: None,
+            round_trip: Duration::ZERO,
+            before: None,
+            pause: Pause::between(REFUSED.0, REFUSED.1),
+            said: None,
+            merge_at_ms: None,
+            keep_from_ms: None,
+        }
+    }
+
+    /// Pulses until it is told that the worker ends, and once more then.
+    pub async fn run(mut self, end: CancellationToken) {
+        if !self.settings.enabled {
+            return;
+        }
+        let (signals, heard) = (self.signals.clone(), self.heard.clone());
+        tokio::select! {
+            () = signals.joined() => {}
+            () = end.cancelled() => return,
+        }
+        // Not all workers of a fleet at once.
+        let mut next = Instant::now() + Duration::from_millis(fastrand::u64(..500));
+        loop {
+            let wanted = heard.pulse_wanted();
+            let is_wanted = tokio::select! {
+                () = end.cancelled() => break,
+                () = wanted => true,
+                () = tokio::time::sleep_until(next.into()) => false,
+            };
+            let earliest = self.told_at + LEAST;
+            if is_wanted && Instant::now() < earliest {
+                next = next.min(earliest);
+                // It is due then, whether anything else happens or not.
+                self.before = None;
+                continue;
+            }
+            let waits = tokio::select! {
+                waits = self.turn(is_wanted) => waits,
+                () = end.cancelled() => break,
+            };
+            next = Instant::now() + waits;
+        }
+        if self.number > 0 {
+            let _ = tokio::time::timeout(LAST_WORDS, self.last_words()).await;
+        }
+    }
+
+    /// Pulses if it is time to, and merges if it is. Returns how long it is until the next look.
+    async fn turn(&mut self, is_wanted: bool) -> Duration {
+        let is_watched = self.heard.is_watched();
+        let since = self.told_at.elapsed();
+        let rest = self.settings.every * AT_REST;
+        let made = self.make(false);
+        let is_due = is_wanted
+            || is_watched
+            || self.unanswered.is_some()
+            || since + LEAST >= rest
+            || self.has_news(&made);
+        if !is_due {
+            return self.settings.every;
+        }
+        let mut link = match self.links.tidy_link().await {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!("{error}");
+                return self.pause.next().min(self.settings.every);
+            }
+        };
+        if !link.has_pulses_of(&self.keys, &self.who.streams[0]) {
+            // In a cluster the pulses of a group are elsewhere, unless its name has the stream's tag.
+            self.say("the group's pulses belong elsewhere in this cluster: there is no history of this worker");
+            return REFUSED.1;
+        }
+        let done = match self.send(&mut link, made).await {
+            Ok(()) => self.merge(&mut link).await,
+            Err(trouble) => Err(trouble),
+        };
+        match done {
+            Ok(()) => {
+                self.pause.reset();
+                self.said = None;
+                match is_watched {
+                    true => WATCHED,
+                    false => self.settings.every,
+                }
+            }
+            Err(trouble) => self.failed(&link, trouble).await,
+        }
+    }
+
+    /// A pulse, or a merge, could not be done. Returns how long it waits.
+    async fn failed(&mut self, link: &Link, trouble: Trouble) -> Duration {
+        if trouble.ends_the_link() {
+            tracing::debug!("{}", trouble.error());
+            self.links.tidy_link_broke(link).await;
+            return self.settings.every.min(Duration::from_secs(2));
+        }
+        if trouble.is_lasting() {
+            let text = format!(
+                "{}; there is no history of this worker meanwhile",
+                trouble.error()
+            );
+            self.say(&text);
+        } else {
+            tracing::debug!("{}", trouble.error());
+        }
+        self.pause.next()
+    }
+
+    /// Says what is in the way, once.
+    fn say(&mut self, text: &str) {
+        if self.said.as_deref() != Some(text) {
+            tracing::warn!("{text}");
+            self.said = Some(text.to_owned());
+        }
+    }
+
+    async fn last_words(&mut self) -> Result<(), Trouble> {
+        let mut link = self.links.tidy_link().await.map_err(Trouble::Broken)?;
+        if self.unanswered.is_some() {
+            let made = self.make(false);
+            self.send(&mut link, made).await?;
+        }
+        let made = self.make(true);
+        self.send(&mut link, made).await
+    }
+
+    /// Whether there is more to tell than that it is there.
+    fn has_news(&self, made: &Made) -> bool {
+        let Some(before) = &self.before else {
+            return true;
+        };
+        let (now, counts) = (&made.now, |id: &Id| {
+            made.counted.total(*id, &[]) > self.told.total(*id, &[])
+        });
+        let is_other = now.is_draining != before.is_draining
+            || now.is_quiet != before.is_quiet
+            || now.slots != before.slots
+            || now.breakers.len() != before.breakers.len()
+            || now.done != before.done
+            || now.debugged != before.debugged;
+        let told = [
+            Id::Delivered,
+            Id::Settled,
+            Id::Failures,
+            Id::DeadLetters,
+            Id::HeldBack,
+            Id::Published,
+        ];
+        is_other || now.running > 0 || now.held > 0 || told.iter().any(counts)
+    }
+
+    /// What there is to tell now.
+    fn make(&self, has_left: bool) -> Made {
+        let (at, cpu, counted) = (Instant::now(), process::cpu(), self.counted());
+        let now = self.now(has_left, at, cpu);
+        let mut since = counted.clone();
+        since.subtract(&self.told);
+        let rest = self.settings.every * AT_REST;
+        let pulse = Pulse {
+            who: self.who.clone(),
+            now,
+            counted: since,
+            span_ms: at.duration_since(self.told_at).as_millis() as u64,
+            every_ms: rest.as_millis() as u64,
+        };
+        Made {
+            packed: pulse.pack(),
+            now: pulse.now,
+            counted,
+            at,
+            cpu,
+        }
+    }
+
+    /// What has been counted up to now: of this group, and what is of no group.
+    fn counted(&self) -> Snapshot {
+        let Some(metrics) = &self.metrics else {
+            return Snapshot::default();
+        };
+        let all = metrics.snapshot();
+        let mut own = Snapshot::new(all.since, all.at);
+        for (id, labels, value) in all.iter() {
+            let mut pairs = id.metric().labels.iter().zip(labels.iter());
+            let is_anothers =
+                pairs.any(|(name, of)| *name == "group" && **of != *self.identity.group);
+            if !is_anothers {
+                own.add(id, labels.clone(), value.clone());
+            }
+        }
+        own
+    }
+
+    fn now(&self, has_left: bool, at: Instant, cpu: Duration) -> Now {
+        let lasted = at.duration_since(self.told_at).as_micros().max(1);
+        let used = cpu.saturating_sub(self.cpu).as_micros();
+        let standing = self.heard.standing().0;
+        let wanted = standing.wanted_of(&self.identity.name);
+        let runs = match has_left {
+            true => Vec::new(),
+            false => self.inflight.longest(MOST_RUNS),
+        };
+        Now {
+            is_draining: self.signals.is_stopping(),
+            is_quiet: self.signals.is_quiet(),
+            has_left,
+            is_watched: standing.watched_until_ms.is_some(),
+            slots: self.slots.all() as u64,
+            running: self.slots.running() as u64,
+            held: self.inflight.entries() as u64,
+            memory: process::memory(),
+            cpu: (used * 1000 / lasted) as u64,
+            round_trip_us: self.round_trip.as_micros() as u64,
+            breakers: self.breakers(),
+            runs: runs
+                .into_iter()
+                .map(|run| Run {
+                    stream: run.source.surroundings.stream.clone(),
+                    id: run.id,
+                    event_type: run
+                        .ctx
+                        .as_ref()
+                        .map_or_else(String::new, |ctx| ctx.envelope().event_type().to_owned()),
+                    attempt: run.ctx.as_ref().map_or(0, |ctx| ctx.attempt().into()),
+                    for_ms: run.lasts.as_millis() as u64,
+                })
+                .collect(),
+            done: self.heard.done(),
+            debugged: wanted.debugged,
+        }
+    }
+
+    fn breakers(&self) -> Vec<Breaker> {
+        let all = self.breakers.all();
+        let not_closed = all.iter().filter_map(|circuit| {
+            let open_for_ms = match circuit.state() {
+                State::Closed => return None,
+                State::HalfOpen => None,
+                State::Open { until } => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    Some(left.as_millis() as u64)
+                }
+            };
+            Some(Breaker {
+                name: circuit.name.clone(),
+                open_for_ms,
+            })
+        });
+        not_closed.collect()
+    }
+
+    /// Sends a pulse, or the one whose reply got lost: what was counted since then waits for the next.
+    async fn send(&mut self, link: &mut Link, made: Made) -> Result<(), Trouble> {
+        let (made, is_again) = match self.unanswered.take() {
+            Some(unanswered) => (unanswered, true),
+            None => {
+                self.number += 1;
+                (made, false)
+            }
+        };
+        let sending = Sending {
+            worker: &self.identity.name,
+            number: self.number,
+            packed: &made.packed,
+            keep_from_ms: self.keeps_from(),
+        };
+        let sent = Instant::now();
+        let answer = match is_again {
+            false => link.send_pulse(&self.keys, &sending).await,
+            true => link.send_pulse_again(&self.keys, &sending, self.last).await,
+        };
+        match answer {
+            Ok(id) => {
+                self.round_trip = sent.elapsed();
+                self.last = Some(id);
+                (self.told, self.told_at, self.cpu) = (made.counted, made.at, made.cpu);
+                self.before = Some(made.now);
+                Ok(())
+            }
+            Err(trouble) => {
+                // Whether it was done is not known, unless the server says that it was not.
+                match &trouble {
+                    Trouble::Broken(_) => self.unanswered = Some(made),
+                    _ if is_again => self.unanswered = Some(made),
+                    _ => self.number -= 1,
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// From when on pulses are to be kept: what is merged may go. If nobody can merge they are not kept for ever.
+    fn keeps_from(&self) -> Option<u64> {
+        let now_ms = self.last?.ms + self.told_at.elapsed().as_millis() as u64;
+        let unmerged = now_ms.saturating_sub(KEPT_UNMERGED.as_millis() as u64);
+        match self.keep_from_ms {
+            Some(from) => Some(from.max(unmerged)),
+            None if self.began.elapsed() > KEPT_UNMERGED => Some(unmerged),
+            None => None,
+        }
+    }
+
+    /// Merges what is over, if it is time to and this worker's turn.
+    async fn merge(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        // What the server stamped the last pulse with is what time it is.
+        let Some(now_ms) = self.last.map(|id| id.ms) else {
+            return Ok(());
+        };
+        let next = Length::Minute.of(now_ms) + Length::Minute.ms();
+        let next = next + MERGE_AFTER_MS.0 + fastrand::u64(..MERGE_AFTER_MS.1);
+        // Set back by much, the clock would hold it up.
+        match self.merge_at_ms {
+            Some(at) if now_ms >= at || at > next + Length::Hour.ms() => {}
+            Some(_) => return Ok(()),
+            None => {
+                self.merge_at_ms = Some(next);
+                return Ok(());
+            }
+        }
+        self.merge_at_ms = Some(next);
+        let Merged {
+            keep_from_ms,
+            unread,
+            newer,
+        } = merge(link, &self.keys, &self.identity.name, now_ms).await?;
+        self.keep_from_ms = Some(keep_from_ms);
+        if let Some(form) = newer {
+            let text = format!(
+                "{unread} pulses of workers of a newer release (form {form}) can't be merged here: what they counted is \
+                 missing in the history until this one is updated"
+            );
+            self.say(&text);
+        }
+        Ok(())
+    }
+}
+
+/// A hash that is the same in every process and in every release (FNV-1a).
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_configuration_never_changes() {
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+    }
+}
