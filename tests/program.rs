@@ -60,10 +60,13 @@ on_both_servers! {
           publish      Publish an event, or many
           scheduled    List events that are to be published later, or cancel them
           find         Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
+          entry        Show the life of one entry: where it stands, its attempts, what caused it and what it has caused
           dlq          Look through dead letters, replay or delete them
           aggregate    Show aggregates and their history, append to them, verify them
           status       Show how far the group is, what waits, and who works
           web          Serve the pages to watch and operate a group by
+          alerts       Print the rules by which workers tell what is wrong, for Prometheus and Grafana
+          redis        Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
           projection   List projections, or build one's view anew

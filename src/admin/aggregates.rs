@@ -147,9 +147,19 @@ impl Aggregates {
     /// [`ErrorKind::NotFound`] where it has no events; [`ErrorKind::Invalid`] where its kind is not registered; where
     /// an event is missing or can't be applied, or Redis can't be reached.
     pub async fn show(&self, id: &AggregateId) -> Result<AggregateState> {
+        self.show_at(id, None).await
+    }
+
+    /// The state that it had at a version; at the last one where none is given, or it has not come to that yet.
+    ///
+    /// # Errors
+    /// As [`show`](Self::show).
+    pub async fn show_at(&self, id: &AggregateId, at: Option<u64>) -> Result<AggregateState> {
         let Known { kind, store } = self.kind(id.kind())?;
         let (mut events, mut replay, mut version) = (store.read(id, 1), kind.begin(id.clone()), 0);
-        while let Some(event) = events.next().await? {
+        while at.is_none_or(|at| version < at)
+            && let Some(event) = events.next().await?
+        {
             replay.apply(&event)?;
             version = event.version;
         }
@@ -161,6 +171,25 @@ impl Aggregates {
             version,
             state: replay.state()?,
         })
+    }
+
+    /// The version that an aggregate is at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where it has no events; [`ErrorKind::Invalid`] where its kind is not registered.
+    pub async fn version(&self, id: &AggregateId) -> Result<u64> {
+        match self.kind(id.kind())?.store.version(id).await? {
+            0 => Err(missing(id)),
+            version => Ok(version),
+        }
+    }
+
+    /// The public stream that others are told of its events on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where its kind is not registered.
+    pub fn stream_of(&self, id: &AggregateId) -> Result<String> {
+        Ok(self.kind(id.kind())?.kind.public.of(id).to_owned())
     }
 
     /// The events of an aggregate, from this version on (1 is the first), the oldest first.

@@ -10,6 +10,8 @@
 //! | [`Admin::search`] | `find` |
 //! | [`Admin::fleet`], [`Admin::order`], [`Admin::orders`], [`Admin::take_back`] | `worker` |
 //! | [`Admin::history`] | `top` |
+//! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
+//! | [`Admin::server`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -33,6 +35,7 @@
 mod aggregates;
 mod audit;
 pub(crate) mod data;
+mod entry;
 mod fleet;
 mod flow;
 mod history;
@@ -45,12 +48,14 @@ mod query;
 mod retention;
 pub(crate) mod scheduled;
 mod search;
+mod server;
 mod status;
 mod verify;
 
 pub use crate::eventstore::Problem;
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
+pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};
 pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};
 pub use flow::{Deploy, GroupHistory, HistorySlot, Resolution};
 pub use history::{History, HistoryEvent};
@@ -65,6 +70,7 @@ pub use query::Query;
 pub use retention::{Held, HeldBy, RetentionStatus};
 pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
 pub use search::{Budget, Covered, Hit, Place, Search, SearchPage};
+pub use server::{ServerStatus, SlowCommand};
 pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
     StreamStatus, StreamTrouble,

@@ -122,6 +122,17 @@ impl Admin {
         })
     }
 
+    /// Has a projection of a public stream go on that has stopped, whatever program it is of. Returns the position it had
+    /// stopped at, as Redis writes ids; None where it had not.
+    ///
+    /// # Errors
+    /// Where no stream can have this name, or Redis can't be reached or refuses it.
+    pub async fn resume_projection(&self, stream: &str, name: &str) -> Result<Option<String>> {
+        super::check_stream(stream)?;
+        let keys = StreamKeys::new(stream).projection(name);
+        self.pool.resume_projection(&keys).await
+    }
+
     /// The projections that are groups of these streams, whatever program they are of.
     pub(super) async fn projections_on(&self, streams: &[String]) -> Result<Vec<ProjectionStatus>> {
         let mut found = Vec::new();

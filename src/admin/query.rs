@@ -13,9 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 
 /// Where a bare word is looked for.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "entry",
     "letter",
+    "replay.entry",
     "id",
     "subject",
     "type",

@@ -653,7 +653,7 @@ impl Found {
 type Object = serde_json::Map<String, Value>;
 
 /// An entry as JSON. One that was packed into a field by a script is unpacked.
-fn whole(entry: &Entry, with_data: bool) -> Object {
+pub(super) fn whole(entry: &Entry, with_data: bool) -> Object {
     let fields = match entry.fields.get(0) {
         Some((codec::PACKED, _)) => {
             &codec::unpack(entry.fields.clone()).unwrap_or_else(|(fields, _)| fields)
@@ -670,6 +670,9 @@ fn letter(entry: &Entry, stream: &str, with_data: bool) -> Option<Object> {
     let mut event = data::event(&letter.fields, with_data);
     event.insert("entry".to_owned(), letter.head.entry.clone().into());
     event.insert("letter".to_owned(), letter.head.id.to_string().into());
+    for (name, value) in data::event(&letter.replay, true) {
+        event.entry(name).or_insert(value);
+    }
     event.insert("dead".to_owned(), serde_json::to_value(&letter.head).ok()?);
     Some(event)
 }

@@ -16,8 +16,8 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, called, completions, config, dlq, find, health, logging,
-    pause, projection, publish, run, scheduled, status, stderr, web, worker,
+    CommandError, aggregate, alerts, called, completions, config, dlq, entry, find, health,
+    logging, pause, projection, publish, run, scheduled, server, status, stderr, web, worker,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -102,6 +102,8 @@ enum Builtin {
     /// Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
     #[command(after_help = FIND_HELP)]
     Find(find::FindArgs),
+    /// Show the life of one entry: where it stands, its attempts, what caused it and what it has caused
+    Entry(entry::EntryArgs),
     /// Look through dead letters, replay or delete them
     Dlq(dlq::DlqArgs),
     /// Show aggregates and their history, append to them, verify them
@@ -113,6 +115,8 @@ enum Builtin {
     /// Print the rules by which workers tell what is wrong, for Prometheus and Grafana
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
+    /// Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
+    Redis(server::ServerArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
@@ -355,6 +359,11 @@ impl Program {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     find::run(args, settings).await
                 }
+                Builtin::Entry(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    entry::run(args, settings).await
+                }
+                Builtin::Redis(args) => server::run(&args, &globals.settings()?).await,
                 Builtin::Dlq(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     dlq::run(args, settings).await
@@ -367,7 +376,11 @@ impl Program {
                 Builtin::Web(args) if args.command.is_some() => web::print_hash(),
                 Builtin::Web(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
-                    web::run(args, settings).await
+                    let registry = match self.registry {
+                        Some(make) => Some(make(settings.clone()).await?),
+                        None => None,
+                    };
+                    web::run(args, settings, registry).await
                 }
                 Builtin::Status(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;

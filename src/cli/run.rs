@@ -71,6 +71,10 @@ pub(super) async fn run(
         on_start,
         on_stop,
     } = hooks;
+    let pages = match settings.web.listen {
+        Some(_) => Some(Web::new(&settings)?.knowing(&registry)?),
+        None => None,
+    };
     let mut worker = Worker::new(settings.clone(), registry)?
         .watched_by(observer)
         .telling_systemd();
@@ -78,11 +82,6 @@ pub(super) async fn run(
         worker = worker.version(version);
     }
     let stop = told_to_stop("; other workers take over what was running")?;
-    let pages = settings
-        .web
-        .listen
-        .map(|_| Web::new(&settings))
-        .transpose()?;
     for hook in on_start {
         hook(settings.clone()).await?;
     }

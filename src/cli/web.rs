@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::terminal::{print, say};
 use super::{CommandError, told_to_stop};
 use crate::config::Settings;
+use crate::handler::Registry;
 use crate::web::{Web, hash};
 
 /// Where help stands.
@@ -35,11 +36,18 @@ pub(super) enum WebCommand {
     Hash,
 }
 
-pub(super) async fn run(args: WebArgs, mut settings: Settings) -> Result<(), CommandError> {
+pub(super) async fn run(
+    args: WebArgs,
+    mut settings: Settings,
+    registry: Option<Registry>,
+) -> Result<(), CommandError> {
     if let Some(listen) = args.listen {
         settings.web.listen = Some(listen);
     }
-    let web = Web::new(&settings)?;
+    let mut web = Web::new(&settings)?;
+    if let Some(registry) = registry {
+        web = web.knowing(&registry)?;
+    }
     let prefix = settings.web.prefix.clone().unwrap_or_default();
     let prefix = prefix.trim_end_matches('/');
     say(format_args!("http://{}{prefix}/", web.address()));

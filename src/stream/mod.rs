@@ -18,6 +18,8 @@ mod clock;
 mod commit;
 mod connection;
 mod deduplication;
+#[cfg(feature = "worker")]
+mod entry;
 mod error;
 mod events;
 mod eviction;
@@ -27,9 +29,6 @@ mod history;
 #[cfg(test)]
 pub(crate) mod instructions;
 mod keys;
-mod letter_groups;
-mod letter_notes;
-mod letter_runs;
 mod letters;
 mod life;
 mod line;
@@ -58,7 +57,11 @@ mod retention;
 mod schedule;
 mod script;
 #[cfg(feature = "worker")]
+mod script_names;
+#[cfg(feature = "worker")]
 mod search;
+#[cfg(feature = "worker")]
+mod server;
 mod settle;
 mod snapshots;
 mod socket;
@@ -83,16 +86,15 @@ pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
 pub(crate) use connection::{Connector, Link};
 pub(crate) use deduplication::{Claim, Claimed};
+#[cfg(feature = "worker")]
+pub(crate) use entry::EntryStand;
 pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
 #[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, PulseKeys, StreamKeys};
-pub(crate) use letter_groups::{CountedGroup, Counting};
-pub(crate) use letter_notes::{Noted as NotedLetter, Notes};
-pub(crate) use letter_runs::{RunRecord, RunState, RunTurn, TurnOf};
-pub(crate) use letters::{Browse, DEATH, Head, Page, Purged, Ticket, split_death};
+pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
 pub(crate) use life::ServerIdentity;
 pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
@@ -123,6 +125,8 @@ pub(crate) use retention::{
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 #[cfg(feature = "worker")]
 pub(crate) use search::{Sizes, Slice};
+#[cfg(feature = "worker")]
+pub(crate) use server::{ServerSays, Slow};
 pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;

@@ -15,12 +15,11 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 
 script!(ACK, "ack", behind "common/rights", behind "common/guards");
-script!(PARK, "park", behind "common/errors", behind "common/rights");
+script!(PARK, "park", behind "common/rights");
 script!(
     BURY,
     "bury",
     behind "common/letter",
-    behind "common/errors",
     behind "common/rights",
     behind "common/guards"
 );
@@ -254,8 +253,7 @@ impl Link {
                 .key(&keys.dead)
                 .key(&keys.failures)
                 .key(&keys.guards)
-                .key(burial.mark.as_ref().unwrap_or(&keys.stream))
-                .key(&keys.notes);
+                .key(burial.mark.as_ref().unwrap_or(&keys.stream));
             call.arg(group)
                 .arg(burial.consumer)
                 .arg(&id)

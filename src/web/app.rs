@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::redact::Redaction;
 use super::said::Said;
 use super::visit::{Visit, Wants};
-use crate::admin::{Admin, Status};
+use crate::admin::{Admin, Aggregates, Status};
 use crate::config::Settings;
 use crate::error::Result;
 
@@ -33,6 +33,7 @@ struct Inner {
     said: Said,
     status: Shared<Status>,
     stop: CancellationToken,
+    aggregates: Option<Aggregates>,
 }
 
 /// What all who look share: read once, by the first of them, for all who ask within a second.
@@ -50,7 +51,11 @@ pub(super) struct Act {
 impl App {
     /// # Errors
     /// Where the settings can't be used.
-    pub fn new(settings: &Settings, stop: CancellationToken) -> Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        aggregates: Option<Aggregates>,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let mut own = settings.clone();
         own.redis = settings.web.redis.over(&settings.redis);
         if let Some(file) = &own.redis.password_file
@@ -71,6 +76,7 @@ impl App {
             status: Shared::default(),
             settings: own,
             stop,
+            aggregates,
         })))
     }
 
@@ -99,6 +105,11 @@ impl App {
 
     pub fn said(&self) -> &Said {
         &self.0.said
+    }
+
+    /// The aggregates that the program knows; None where it knows none.
+    pub fn aggregates(&self) -> Option<&Aggregates> {
+        self.0.aggregates.as_ref()
     }
 
     /// Is over when the pages are to stop.

@@ -11,8 +11,73 @@ pub(super) struct ActForm {
     pub command: CommandLine,
     /// What is sent besides the reason.
     pub hidden: Vec<(&'static str, String)>,
+    /// What is asked for besides the reason.
+    pub fields: Vec<Field>,
     /// Whether it can't be undone.
     pub danger: bool,
+}
+
+/// Something that a form asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Field {
+    pub name: &'static str,
+    pub label: &'static str,
+    pub value: String,
+    pub hint: &'static str,
+    /// A box to be ticked, or text of several lines; else one line.
+    pub kind: FieldKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldKind {
+    Line,
+    Lines,
+    Tick,
+}
+
+impl Field {
+    /// One line of text.
+    pub fn text(name: &'static str, label: &'static str) -> Self {
+        Field {
+            name,
+            label,
+            value: String::new(),
+            hint: "",
+            kind: FieldKind::Line,
+        }
+    }
+
+    /// Text of several lines.
+    pub fn lines(name: &'static str, label: &'static str) -> Self {
+        Field {
+            kind: FieldKind::Lines,
+            ..Field::text(name, label)
+        }
+    }
+
+    /// A box to be ticked.
+    pub fn tick(name: &'static str, label: &'static str) -> Self {
+        Field {
+            kind: FieldKind::Tick,
+            ..Field::text(name, label)
+        }
+    }
+
+    /// What is in it at first.
+    pub fn value(mut self, value: impl Into<String>) -> Self {
+        self.value = value.into();
+        self
+    }
+
+    /// What it looks like, or what empty means.
+    pub fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    pub fn is(&self, kind: FieldKind) -> bool {
+        self.kind == kind
+    }
 }
 
 impl ActForm {
@@ -22,6 +87,7 @@ impl ActForm {
             action: path.to_owned(),
             command,
             hidden: Vec::new(),
+            fields: Vec::new(),
             danger: false,
         }
     }
@@ -38,6 +104,12 @@ impl ActForm {
     /// One that sends this besides.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.hidden.push((name, value.into()));
+        self
+    }
+
+    /// One that asks for this besides.
+    pub fn ask(mut self, field: Field) -> Self {
+        self.fields.push(field);
         self
     }
 

@@ -1,4 +1,13 @@
 //! The menu.
 
 /// Its entries: path and title.
-pub(super) const ENTRIES: &[(&str, &str)] = &[("/", "Now")];
+pub(super) const ENTRIES: &[(&str, &str)] = &[
+    ("/", "Now"),
+    ("/find", "Find"),
+    ("/scheduled", "Scheduled"),
+    ("/projections", "Projections"),
+    ("/aggregates", "Aggregates"),
+    ("/limits", "Limits"),
+    ("/redis", "Redis"),
+    ("/audit", "Audit"),
+];

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::{front, router, server};
+use crate::admin::{Admin, Aggregates};
 use crate::config::Settings;
 use crate::config::web::{prefix_of, refused_without};
 use crate::error::{Error, ErrorKind, Result};
+use crate::handler::Registry;
 
 /// The pages of a group, bound to their address and not served yet.
 ///
@@ -34,6 +36,7 @@ pub struct Web {
     listener: TcpListener,
     address: SocketAddr,
     settings: Settings,
+    aggregates: Option<Aggregates>,
 }
 
 impl Web {
@@ -52,7 +55,7 @@ impl Web {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         // Settings that can't be used are told of before anything runs.
-        App::new(settings, CancellationToken::new())?;
+        App::new(settings, None, CancellationToken::new())?;
         let listener = TcpListener::bind(listen).map_err(|error| {
             let message = format!("web.listen: can't listen at {listen}: {error}");
             Error::new(ErrorKind::Internal, message).with_source(error)
@@ -70,7 +73,21 @@ impl Web {
             listener,
             address,
             settings: settings.clone(),
+            aggregates: None,
         })
+    }
+
+    /// The same with the aggregates that a registry has, for their page; with none where it has none.
+    ///
+    /// # Errors
+    /// Where something is wrong with the registry.
+    pub fn knowing(mut self, registry: &Registry) -> Result<Self> {
+        if registry.aggregates().shared_kinds().next().is_some() {
+            let mut settings = self.settings.clone();
+            settings.redis = settings.web.redis.over(&settings.redis);
+            self.aggregates = Some(Admin::new(&settings)?.aggregates(registry)?);
+        }
+        Ok(self)
     }
 
     /// The address, with the port that it got where port 0 asks for any.
@@ -111,7 +128,7 @@ impl Web {
         let prefix = self.settings.web.prefix.as_deref();
         let prefix = prefix.and_then(|prefix| prefix_of(prefix).ok());
         let result = runtime.block_on(async {
-            let app = App::new(&self.settings, stop.clone())?;
+            let app = App::new(&self.settings, self.aggregates, stop.clone())?;
             let listener = tokio::net::TcpListener::from_std(self.listener).map_err(no_thread)?;
             let router = router::router(app.clone());
             let arrived =

@@ -18,6 +18,18 @@ const ROLES: [Role; 3] = [Role::View, Role::Operate, Role::Admin];
 /// What each route is meant to need. A route that is not here, or needs something else, fails the test.
 const MEANT: &[(&str, &str, Role, Scope)] = &[
     ("GET", "/", Role::View, Scope::Any),
+    ("GET", "/find", Role::View, Scope::Any),
+    ("GET", "/entry", Role::View, Scope::Any),
+    ("GET", "/scheduled", Role::View, Scope::Any),
+    ("GET", "/projections", Role::View, Scope::Any),
+    ("GET", "/aggregates", Role::View, Scope::Any),
+    ("GET", "/limits", Role::View, Scope::Any),
+    ("GET", "/redis", Role::View, Scope::Any),
+    ("GET", "/audit", Role::View, Scope::Every),
+    ("POST", "/scheduled/cancel", Role::Operate, Scope::Stream),
+    ("POST", "/projections/resume", Role::Operate, Scope::Stream),
+    ("POST", "/limits/pause", Role::Operate, Scope::Stream),
+    ("POST", "/limits/resume", Role::Operate, Scope::Stream),
     ("POST", "/streams/pause", Role::Operate, Scope::Stream),
     ("POST", "/streams/resume", Role::Operate, Scope::Stream),
 ];
@@ -48,7 +60,7 @@ struct Site {
 
 impl Site {
     fn new(settings: &Settings) -> Self {
-        let app = App::new(settings, CancellationToken::new()).expect("an app");
+        let app = App::new(settings, None, CancellationToken::new()).expect("an app");
         Site {
             router: router::router(app.clone()),
             app,

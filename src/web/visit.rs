@@ -92,6 +92,11 @@ impl Visit {
         self.may(Role::Operate, stream)
     }
 
+    /// Whether JSON is asked for, by a program that wants to know of a mistake by its status.
+    pub fn wants_json(&self) -> bool {
+        self.wants == Wants::Json
+    }
+
     /// The stream that the path's `?stream=` names, for routes of one stream.
     pub fn stream(&self) -> &str {
         self.stream.as_deref().unwrap_or_default()

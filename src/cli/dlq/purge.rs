@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
 use crate::cli::called;
-use crate::cli::terminal::{print, print_json, progress, say};
+use crate::cli::terminal::{print, print_json, progress};
 use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;
-use crate::dead_letters::{Counted, DeadLetters, PurgeRun, PurgedLetters};
+use crate::dead_letters::{Counted, DeadLetters, PurgeRun};
 use crate::duration;
 use crate::error::chain;
 
@@ -50,7 +50,6 @@ struct Done<'a> {
     #[serde(flatten)]
     counted: &'a Counted,
     deleted: u64,
-    held: u64,
     /// What brings them back, where that is possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     undo: Option<&'a str>,
@@ -66,7 +65,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
         )));
     }
     let meant = args.which.resolve(dead, "purge").await?;
-    let (mut purged, mut held) = (0, 0);
+    let mut purged = 0;
     let undo = args.undo_within.filter(|_| !args.dry_run);
     let by = args.by.clone().unwrap_or_else(whoami);
     let undo = undo.map(|within| PurgeRun::begin(by, within)).transpose()?;
@@ -79,14 +78,11 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             result = purge(&meant, args.export.as_deref(), undo.as_ref(), &mut purged) => result,
             () = stop => Err("stopped".to_owned()),
         };
-        match result {
-            Ok(letters) => held = letters.held,
-            Err(why) => {
-                return Err(CommandError::failed(format!(
-                    "{why}\ndeleted {purged} of {}",
-                    meant.counted.found
-                )));
-            }
+        if let Err(why) = result {
+            return Err(CommandError::failed(format!(
+                "{why}\ndeleted {purged} of {}",
+                meant.counted.found
+            )));
         }
     }
     if args.json {
@@ -94,7 +90,6 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             dry_run: args.dry_run,
             counted: &meant.counted,
             deleted: purged,
-            held,
             undo: undo
                 .as_ref()
                 .filter(|_| purged > 0)
@@ -119,15 +114,6 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             "deleted {}{kept}",
             count(purged, "dead letter")
         ))?;
-    }
-    if held > 0 {
-        say(format_args!(
-            "{} held, and stay: dlq hold ID --release lets one go",
-            match held {
-                1 => "1 is".to_owned(),
-                many => format!("{many} are"),
-            }
-        ));
     }
     meant.all_there()
 }
@@ -165,7 +151,7 @@ async fn purge(
     export: Option<&Path>,
     undo: Option<&PurgeRun>,
     purged: &mut u64,
-) -> Result<PurgedLetters, String> {
+) -> Result<(), String> {
     let bar = progress(Some(meant.counted.found), "letters");
     let Some(path) = export else {
         let tell = |done| {
@@ -173,11 +159,11 @@ async fn purge(
             bar.set_position(done);
         };
         let result = match undo {
-            Some(run) => meant.selection.purge_letters_undoably(run, tell).await,
-            None => meant.selection.purge_letters(tell).await,
+            Some(run) => meant.selection.purge_undoably(run, tell).await,
+            None => meant.selection.purge(tell).await,
         };
         bar.finish_and_clear();
-        return result.map_err(|error| chain(&error));
+        return result.map(|_| ()).map_err(|error| chain(&error));
     };
     let cannot = |error: io::Error| format!("can't export to {}: {error}", path.display());
     let file = OpenOptions::new()
@@ -204,9 +190,9 @@ async fn purge(
         *purged = done;
         bar.set_position(done);
     };
-    let result = exported.purge_letters(tell).await;
+    let result = exported.purge(tell).await;
     bar.finish_and_clear();
-    result.map_err(|error| chain(&error))
+    result.map(|_| ()).map_err(|error| chain(&error))
 }
 
 /// The file and its name are on the disk before the first letter goes.

@@ -1,10 +1,29 @@
 //! The pages, one file each.
 
+mod aggregates;
+mod audit;
+mod entry;
+mod find;
+mod limits;
 mod now;
+mod projections;
+mod redis;
+mod scheduled;
 
 use super::route::Route;
 
 /// Every route there is, but for files and what keeps pages up to date.
 pub(super) fn routes() -> Vec<Route> {
-    [now::routes()].concat()
+    [
+        now::routes(),
+        find::routes(),
+        entry::routes(),
+        scheduled::routes(),
+        projections::routes(),
+        aggregates::routes(),
+        limits::routes(),
+        redis::routes(),
+        audit::routes(),
+    ]
+    .concat()
 }

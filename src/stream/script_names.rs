@@ -1,0 +1,93 @@
+//! The names of scripts by their hashes: a server tells of a slow script by that alone.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+macro_rules! sources {
+    ($($name:literal)*) => {
+        [$(($name, include_str!(concat!("scripts/", $name, ".lua"))),)*]
+    };
+}
+
+/// All scripts; a test compares this with what is there.
+const SCRIPTS: &[(&str, &str)] = &sources![
+    "ack" "add_due" "adopt" "append_events" "breaker" "browse" "bury" "cancel" "claim" "clock_set"
+    "commit" "entry" "expire" "first_events" "forget" "join" "keep_snapshot" "lacks"
+    "list_scheduled" "look_ahead" "mend" "met_again" "newest" "park" "parked" "pause" "project"
+    "project_lease" "project_rebuild" "publish_once" "purge" "purge_kept" "rate" "read_along"
+    "reclaim" "renew" "replay" "resume" "schedule" "search" "status" "sweep" "take_waiting" "trim"
+    "undo_purge" "unheld" "unlist" "wake"
+];
+
+const COMMON: &[(&str, &str)] = &sources![
+    "common/clock" "common/death" "common/effects" "common/guards" "common/ids" "common/known"
+    "common/lag" "common/letter" "common/projection" "common/reached" "common/reading"
+    "common/rights" "common/scheduled"
+];
+
+static NAMES: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
+    let hash = |(name, source): &(&'static str, &'static str)| {
+        let script = redis::Script::new(&whole(source));
+        (script.get_hash().to_owned(), *name)
+    };
+    SCRIPTS.iter().map(hash).collect()
+});
+
+/// The name of the script with this hash, which a server tells in place of its text.
+pub(crate) fn script_name(hash: &str) -> Option<&'static str> {
+    NAMES.get(hash).copied()
+}
+
+/// A script behind those that its line `-- Behind:` names, as it is loaded.
+fn whole(source: &str) -> String {
+    let behind = source
+        .lines()
+        .find_map(|line| line.strip_prefix("-- Behind: "));
+    let named = behind.into_iter().flat_map(|names| names.split(", "));
+    let mut whole: String = named
+        .filter_map(|name| COMMON.iter().find(|(known, _)| *known == name.trim()))
+        .map(|(_, source)| *source)
+        .collect();
+    whole.push_str(source);
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn there(folder: &str, prefix: &str) -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src/stream")
+            .join(folder);
+        let files = std::fs::read_dir(root)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let scripts = files.filter(|path| path.extension().is_some_and(|kind| kind == "lua"));
+        scripts
+            .map(|path| format!("{prefix}{}", path.file_stem().unwrap().to_string_lossy()))
+            .collect()
+    }
+
+    #[test]
+    fn every_script_has_a_name() {
+        let listed = |list: &[(&str, &str)]| {
+            list.iter()
+                .map(|(name, _)| (*name).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(
+            listed(SCRIPTS),
+            there("scripts", ""),
+            "add it to SCRIPTS above"
+        );
+        assert_eq!(
+            listed(COMMON),
+            there("scripts/common", "common/"),
+            "add it to COMMON above"
+        );
+    }
+}
