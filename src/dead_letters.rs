@@ -21,18 +21,25 @@
 mod as_json;
 mod export;
 mod filter;
+mod groups;
 mod letter;
 mod letters;
+mod notes;
+mod noting;
 mod of_group;
 mod reason;
+mod runs;
 mod selection;
 mod undo;
 
 pub use export::Exported;
 pub use filter::{Filter, REASONS};
+pub use groups::{Group, Groups};
 pub use letter::{DeadLetter, WholeLetter};
 pub use letters::Letters;
+pub use notes::{EarlierError, Edit, LetterNotes, Remark};
 pub use of_group::DeadLetters;
 pub use reason::Reason;
-pub use selection::{Counted, Replayed, Selection, Stats, Tally};
+pub use runs::{BegunRun, Run, RunPlan, RunStanding};
+pub use selection::{Counted, PurgedLetters, Replayed, Selection, Stats, Tally};
 pub use undo::{PurgeRun, Undone};

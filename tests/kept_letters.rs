@@ -88,15 +88,18 @@ on_both_servers! {
     async fn one_worker_at_a_time_drops_and_a_key_in_the_way_stops_it(server: Server) {
         let mut redis = server.connect().await;
         bury(&mut redis, (0..250).map(|n| 1000 + n)).await;
-        type Answer = Option<(u64, u64, Option<String>, Option<String>, u64, u64)>;
+        type Answer = Option<(u64, u64, Option<String>, Option<String>, u64, u64, Option<u64>)>;
         let expire = async |redis: &mut MultiplexedConnection, consumer: &str, step: &str, every: u64| {
             let mut call = redis::cmd("EVAL");
-            call.arg(scripts::text("expire")).arg(2).arg(DEAD).arg(KEPT);
+            call.arg(scripts::text("expire")).arg(6).arg(DEAD).arg(KEPT);
+            for key in ["dead:notes", "dead:groups", "runs", "runs:out"] {
+                call.arg(KEPT.replace("kept", key));
+            }
             call.arg("age").arg(HOUR).arg(step).arg(consumer).arg(every).arg(100).arg(10_000).arg(600_000);
             call.query_async::<Answer>(redis).await
         };
         let first = expire(&mut redis, "a", "turn", 60_000).await.unwrap().expect("its turn");
-        assert_eq!(first, (150, 100, Some("1000-0".to_owned()), Some("1099-99".to_owned()), 1, 0));
+        assert_eq!(first, (150, 100, Some("1000-0".to_owned()), Some("1099-99".to_owned()), 1, 0, None));
         assert_eq!(expire(&mut redis, "b", "turn", 60_000).await.unwrap(), None);
         assert_eq!(expire(&mut redis, "b", "on", 60_000).await.unwrap(), None);
         assert_eq!(expire(&mut redis, "a", "on", 60_000).await.unwrap().unwrap().0, 50);

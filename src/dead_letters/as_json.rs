@@ -1,9 +1,13 @@
 //! The fields of a dead letter as JSON: pairs in their order, and what is no text in base64.
 
+use std::time::SystemTime;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use crate::event::EntryId;
 use crate::fields::Fields;
+use crate::rfc3339;
 
 /// Fields in their order, as pairs.
 pub(super) fn serialize_fields<S: Serializer>(fields: &Fields, to: S) -> Result<S::Ok, S::Error> {
@@ -12,6 +16,16 @@ pub(super) fn serialize_fields<S: Serializer>(fields: &Fields, to: S) -> Result<
         list.serialize_element(&(Text(name), Text(value)))?;
     }
     list.end()
+}
+
+/// An id as Redis writes it.
+pub(super) fn as_text<S: Serializer>(id: &EntryId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(id)
+}
+
+/// A time to the millisecond, RFC 3339.
+pub(super) fn as_time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&rfc3339::millis(*time))
 }
 
 /// A string where it is one, else its bytes.

@@ -7,7 +7,8 @@
 use std::io::Write;
 
 use super::letter::{DeadLetter, WholeLetter};
-use super::selection::{Progress, Selection};
+use super::notes::LetterNotes;
+use super::selection::{Progress, PurgedLetters, Selection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::Ticket;
 
@@ -77,18 +78,17 @@ impl Selection {
         };
         let keys = &self.dead.streams[*at];
         let ids: Vec<_> = batch.iter().map(|(_, letter)| letter.id).collect();
+        let tickets: Vec<_> = batch.iter().map(|(_, letter)| letter.ticket()).collect();
         let mut written = Vec::with_capacity(batch.len());
-        for entry in self
-            .dead
-            .pool
-            .letters(keys, &ids)
-            .await?
-            .into_iter()
-            .flatten()
-        {
-            let Some(letter) = WholeLetter::parse(entry, &keys.stream) else {
+        let entries = self.dead.pool.letters(keys, &ids).await?;
+        let notes = self.dead.pool.notes(keys, &tickets).await?;
+        for ((entry, notes), (_, head)) in entries.into_iter().zip(notes).zip(batch) {
+            let letter = entry.and_then(|entry| WholeLetter::parse(entry, &keys.stream));
+            let Some(mut letter) = letter else {
                 continue;
             };
+            letter.head.fingerprint.clone_from(&head.fingerprint);
+            letter.notes = LetterNotes::of(notes);
             serde_json::to_writer(&mut *to, &letter).map_err(|error| failed(error.into()))?;
             to.write_all(b"\n").map_err(failed)?;
             written.push((*at, letter.head.ticket()));
@@ -115,6 +115,14 @@ impl Exported {
     /// # Errors
     /// If Redis can't be reached; what had been deleted by then is deleted.
     pub async fn purge(self, progress: impl FnMut(u64)) -> Result<u64> {
+        Ok(self.purge_letters(progress).await?.deleted)
+    }
+
+    /// As [`purge`](Self::purge). Returns what became of all of them.
+    ///
+    /// # Errors
+    /// As [`purge`](Self::purge).
+    pub async fn purge_letters(self, progress: impl FnMut(u64)) -> Result<PurgedLetters> {
         let mut progress = Progress::new(progress);
         for lot in self.tickets.chunk_by(|(a, _), (b, _)| a == b) {
             let tickets: Vec<Ticket> = lot.iter().map(|(_, ticket)| ticket.clone()).collect();

@@ -32,7 +32,9 @@ pub struct Filter {
     pub(super) until: Option<SystemTime>,
     pub(super) limit: Option<u64>,
     pub(super) about: Option<String>,
+    pub(super) fingerprint: Option<String>,
     pub(super) brief: bool,
+    pub(super) masked: bool,
 }
 
 impl Filter {
@@ -98,9 +100,21 @@ impl Filter {
         self
     }
 
+    /// Only those of this fingerprint, as [`DeadLetters::groups`](super::DeadLetters::groups) tells it.
+    pub fn fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.fingerprint = Some(fingerprint.into());
+        self
+    }
+
     /// For lists that people read: long names are cut when they are read.
     pub(crate) fn brief(mut self) -> Self {
         self.brief = true;
+        self
+    }
+
+    /// Errors are told without what differs among letters that are alike, besides.
+    pub(super) fn with_masked(mut self) -> Self {
+        self.masked = true;
         self
     }
 
@@ -113,6 +127,13 @@ impl Filter {
             return invalid(format!(
                 "{reason:?} is no reason to be buried for; there are {}",
                 REASONS.join(", ")
+            ));
+        }
+        if let Some(fingerprint) = &self.fingerprint
+            && !(fingerprint.len() == 12 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return invalid(format!(
+                "{fingerprint:?} is no fingerprint: they have 12 hexadecimal digits, as dlq groups shows them"
             ));
         }
         match (self.since, self.until) {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::as_json::serialize_fields;
+use super::as_json::{as_text, as_time, serialize_fields};
+use super::notes::LetterNotes;
 use crate::codec;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
@@ -51,6 +52,14 @@ pub struct DeadLetter {
     pub field_count: usize,
     /// Bytes of the entry and of what is said of it here.
     pub bytes: u64,
+    /// What letters that are alike have in common, by [`DeadLetters::groups`](super::DeadLetters::groups).
+    pub fingerprint: String,
+    /// The schema version of its event.
+    #[serde(rename = "schemaversion")]
+    pub version: u32,
+    /// Its error without what differs among letters that are alike, where that was asked for.
+    #[serde(skip)]
+    pub(super) masked: Box<str>,
     /// Tells it from another letter that got the same id after a failover.
     #[serde(skip)]
     mark: Box<str>,
@@ -70,6 +79,9 @@ pub struct WholeLetter {
     /// replayed.
     #[serde(serialize_with = "serialize_fields")]
     pub replay: Fields,
+    /// What is noted of it: an edit, that it is held, the errors before the last one.
+    #[serde(flatten)]
+    pub notes: LetterNotes,
 }
 
 impl DeadLetter {
@@ -81,6 +93,9 @@ impl DeadLetter {
             fields,
             bytes,
             death,
+            fingerprint,
+            masked,
+            version,
         } = head;
         let [
             reason,
@@ -109,6 +124,9 @@ impl DeadLetter {
             replays: replays.parse().unwrap_or(0),
             field_count: fields,
             bytes,
+            fingerprint,
+            masked: masked.unwrap_or_default().into(),
+            version: version.and_then(|text| text.parse().ok()).unwrap_or(1),
             reason,
             error,
             handler,
@@ -135,6 +153,8 @@ impl DeadLetter {
 impl WholeLetter {
     /// Takes an entry of the dead letters apart; None if it is none. What a worker wrote are the last
     /// fields, whatever the names of those before them.
+    ///
+    /// Its fingerprint is for whoever has read it to fill in.
     pub(crate) fn parse(entry: Entry, stream: &str) -> Option<Self> {
         let (id, bytes) = (entry.id, entry.size() as u64);
         let mut fields = entry.fields;
@@ -150,17 +170,24 @@ impl WholeLetter {
         let event_type = fields
             .value("type")
             .map(|value| String::from_utf8_lossy(value).into_owned());
+        let version = fields
+            .value("schemaversion")
+            .map(|value| String::from_utf8_lossy(value).into_owned());
         let head = Head {
             id,
             event_type,
             fields: fields.len(),
             bytes,
             death,
+            fingerprint: String::new(),
+            masked: None,
+            version,
         };
         Some(WholeLetter {
             head: DeadLetter::new(stream, head)?,
             fields,
             replay,
+            notes: LetterNotes::default(),
         })
     }
 }
@@ -182,14 +209,6 @@ fn split_replay(fields: &mut Fields) -> Fields {
     } else {
         Fields::new()
     }
-}
-
-fn as_text<S: Serializer>(id: &EntryId, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(id)
-}
-
-fn as_time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&rfc3339::millis(*time))
 }
 
 #[cfg(test)]

@@ -59,15 +59,35 @@ struct Browsing {
 
 impl Letters {
     pub(super) fn of(dead: DeadLetters, what: Arc<What>) -> Self {
+        Self::behind(dead, what, None, 0)
+    }
+
+    /// Those that come behind this one, which are as many fewer as were had before.
+    pub(super) fn behind(
+        dead: DeadLetters,
+        what: Arc<What>,
+        last: Option<EntryId>,
+        had: u64,
+    ) -> Self {
         let left = match &*what {
-            What::Filtered(filter, _) => filter.limit.unwrap_or(u64::MAX),
+            What::Filtered(filter, _) => filter
+                .limit
+                .map_or(u64::MAX, |most| most.saturating_sub(had)),
             What::Picked(..) => u64::MAX,
+        };
+        let (turn, from) = match (&*what, last) {
+            (_, None) => (0, None),
+            (What::Filtered(..), Some(last)) => (0, Some(format!("({last}"))),
+            (What::Picked(_, ids), Some(last)) => {
+                let place = ids.iter().position(|id| *id == last);
+                (place.map_or(0, |place| place + 1), None)
+            }
         };
         let pages = Pages::of(Browsing {
             dead,
             what,
-            turn: 0,
-            from: None,
+            turn,
+            from,
         });
         Letters {
             pages,
@@ -182,7 +202,9 @@ async fn pick(dead: &DeadLetters, at: usize, id: EntryId) -> Result<Vec<Found>> 
         event_type: None,
         reason: None,
         about: None,
+        fingerprint: None,
         brief: false,
+        masked: false,
     };
     let page = dead.pool.browse(keys, &browse).await?;
     let mut found = found(page, at, &keys.stream, |_| true);
@@ -211,7 +233,9 @@ async fn filtered(
         event_type: filter.event_type.as_deref(),
         reason: filter.reason.as_deref(),
         about: filter.about.as_deref(),
+        fingerprint: filter.fingerprint.as_deref(),
         brief: filter.brief,
+        masked: filter.masked,
     };
     let mut page = dead.pool.browse(keys, &browse).await?;
     let next = page.next.take();

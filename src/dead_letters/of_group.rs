@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::letter::WholeLetter;
+use super::notes::LetterNotes;
 use crate::config::{RedisSettings, Settings, check, stream_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
@@ -93,22 +94,35 @@ impl DeadLetters {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none of this id; if Redis can't be reached.
     pub async fn get(&self, stream: &str, id: EntryId) -> Result<WholeLetter> {
-        let keys = &self.streams[self.place(stream)?];
+        let at = self.place(stream)?;
+        let keys = &self.streams[at];
+        let head = self.pick(stream, vec![id])?.letters().next().await?;
         let entry = self.pool.letters(keys, &[id]).await?.pop().flatten();
         let Some(entry) = entry else {
-            let message = format!(
-                "there is no dead letter {id} of {stream:?} in the group {:?}: it was replayed or purged, or never was one",
-                self.group
-            );
-            return Err(Error::new(ErrorKind::NotFound, message));
+            return Err(self.no_letter(stream, id));
         };
-        WholeLetter::parse(entry, stream).ok_or_else(|| {
+        let letter = WholeLetter::parse(entry, stream).zip(head);
+        let Some((mut letter, head)) = letter else {
             let message = format!(
                 "{id} in {} is no dead letter: it does not end in the fields a worker writes",
                 keys.dead
             );
-            Error::new(ErrorKind::NotFound, message)
-        })
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        letter.head.fingerprint = head.fingerprint;
+        let ticket = [letter.head.ticket()];
+        let noted = self.pool.notes(keys, &ticket).await?.pop();
+        letter.notes = LetterNotes::of(noted.unwrap_or_default());
+        Ok(letter)
+    }
+
+    /// Says that there is no such letter.
+    pub(super) fn no_letter(&self, stream: &str, id: EntryId) -> Error {
+        let message = format!(
+            "there is no dead letter {id} of {stream:?} in the group {:?}: it was replayed or purged, or never was one",
+            self.group
+        );
+        Error::new(ErrorKind::NotFound, message)
     }
 
     /// Where a stream is among these.

@@ -15,7 +15,7 @@ use super::of_group::DeadLetters;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::rfc3339;
-use crate::stream::Ticket;
+use crate::stream::{Purged, Ticket};
 
 /// Most letters replayed in one step: between two steps other clients have their turn.
 pub(super) const STEP: usize = 100;
@@ -49,6 +49,18 @@ pub struct Replayed {
     /// Letters that were given back to their group.
     pub replayed: u64,
     /// Letters that were gone when their turn came: somebody else had replayed or purged them.
+    pub gone: u64,
+}
+
+/// What became of letters that were to be deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PurgedLetters {
+    /// Letters that were deleted.
+    pub deleted: u64,
+    /// Letters that are held, and stay.
+    pub held: u64,
+    /// Letters that were gone when their turn came.
     pub gone: u64,
 }
 
@@ -250,6 +262,14 @@ impl Selection {
     /// # Errors
     /// If Redis can't be reached; what had been deleted by then is deleted.
     pub async fn purge(&self, progress: impl FnMut(u64)) -> Result<u64> {
+        Ok(self.purge_letters(progress).await?.deleted)
+    }
+
+    /// As [`purge`](Self::purge). Returns what became of all of them: those that are held stay.
+    ///
+    /// # Errors
+    /// As [`purge`](Self::purge).
+    pub async fn purge_letters(&self, progress: impl FnMut(u64)) -> Result<PurgedLetters> {
         let mut progress = Progress::new(progress);
         let mut letters = self.letters();
         while let Some((at, tickets)) = letters.lot(STEP).await? {
@@ -268,7 +288,7 @@ impl Selection {
         while !tickets.is_empty() {
             let keys = &self.dead.streams[at];
             let there = self.dead.pool.purge(keys, tickets).await?;
-            progress.more(there.iter().filter(|there| **there).count() as u64);
+            progress.more(&there);
             tickets = &tickets[there.len()..];
         }
         Ok(())
@@ -277,18 +297,25 @@ impl Selection {
 
 /// How far something has come, and who wants to know.
 pub(super) struct Progress<F> {
-    pub done: u64,
+    pub done: PurgedLetters,
     tell: F,
 }
 
 impl<F: FnMut(u64)> Progress<F> {
     pub fn new(tell: F) -> Self {
-        Progress { done: 0, tell }
+        let done = PurgedLetters::default();
+        Progress { done, tell }
     }
 
-    pub fn more(&mut self, count: u64) {
-        self.done += count;
-        (self.tell)(self.done);
+    pub fn more(&mut self, purged: &[Purged]) {
+        for one in purged {
+            match one {
+                Purged::Deleted => self.done.deleted += 1,
+                Purged::Held => self.done.held += 1,
+                Purged::Gone => self.done.gone += 1,
+            }
+        }
+        (self.tell)(self.done.deleted);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use super::of_group::DeadLetters;
-use super::selection::{Progress, STEP, Selection};
+use super::selection::{Progress, PurgedLetters, STEP, Selection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rfc3339;
 use crate::stream::Undoable;
@@ -91,6 +91,18 @@ impl Selection {
     /// # Ok(()) }
     /// ```
     pub async fn purge_undoably(&self, run: &PurgeRun, progress: impl FnMut(u64)) -> Result<u64> {
+        Ok(self.purge_letters_undoably(run, progress).await?.deleted)
+    }
+
+    /// As [`purge_undoably`](Self::purge_undoably). Returns what became of all of them: those that are held stay.
+    ///
+    /// # Errors
+    /// As [`purge_undoably`](Self::purge_undoably).
+    pub async fn purge_letters_undoably(
+        &self,
+        run: &PurgeRun,
+        progress: impl FnMut(u64),
+    ) -> Result<PurgedLetters> {
         let undoable = Undoable {
             run: run.name.clone(),
             by: run.by.clone(),
@@ -102,7 +114,7 @@ impl Selection {
             let keys = &self.dead.streams[at];
             while !tickets.is_empty() {
                 let (there, result) = self.dead.pool.purge_kept(keys, &tickets, &undoable).await;
-                progress.more(there.iter().filter(|there| **there).count() as u64);
+                progress.more(&there);
                 result?;
                 tickets.drain(..there.len());
             }
@@ -150,20 +162,21 @@ impl DeadLetters {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is nothing of this name to bring back: its time is over, or it was undone. If
     /// Redis can't be reached or refuses it; what is back by then is.
-    pub async fn undo_purge(&self, name: &str, progress: impl FnMut(u64)) -> Result<Undone> {
-        let mut progress = Progress::new(progress);
+    pub async fn undo_purge(&self, name: &str, mut progress: impl FnMut(u64)) -> Result<Undone> {
+        let mut restored = 0;
         for keys in self.streams.iter() {
             loop {
                 let (back, left) = self.pool.undo_purge(keys, name).await?;
                 if back > 0 {
-                    progress.more(back);
+                    restored += back;
+                    progress(restored);
                 }
                 if left == 0 {
                     break;
                 }
             }
         }
-        match progress.done {
+        match restored {
             0 => Err(Error::new(
                 ErrorKind::NotFound,
                 format!(

@@ -48,6 +48,14 @@ pub(crate) struct Keys {
     pub clock: String,
     /// Whose turn it was to drop dead letters, and how many were.
     pub kept: String,
+    /// What is noted of dead letters: edits, holds, earlier errors.
+    pub notes: String,
+    /// How many dead letters are alike.
+    pub groups: String,
+    /// Runs of replays.
+    pub runs: String,
+    /// Their copies that are not settled, each with the number of its run.
+    pub out: String,
     /// Whose turn it was to trim the stream, of all groups' workers.
     pub trimmed: String,
     /// When a worker last left the group, kept for 90 days.
@@ -169,6 +177,10 @@ impl Keys {
         let mut keys = Self::with_base(self.again.clone(), self.again.clone(), group);
         keys.dead = self.dead.clone();
         keys.purges = self.purges.clone();
+        keys.notes = self.notes.clone();
+        keys.groups = self.groups.clone();
+        keys.runs = self.runs.clone();
+        keys.out = self.out.clone();
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
         keys.asked = self.asked.clone();
@@ -211,6 +223,10 @@ impl Keys {
             tidied: format!("{prefix}:tidied"),
             clock: format!("{prefix}:clock"),
             kept: format!("{prefix}:kept"),
+            notes: format!("{prefix}:dead:notes"),
+            groups: format!("{prefix}:dead:groups"),
+            runs: format!("{prefix}:runs"),
+            out: format!("{prefix}:runs:out"),
             trimmed: format!("{base}:trimmed"),
             left: format!("{prefix}:left"),
             protocol: format!("{prefix}:protocol"),
@@ -250,6 +266,7 @@ mod tests {
             "{orders}:fulfilment:again:fulfilment:retry"
         );
         assert_eq!(keys.again("fulfilment").dead, keys.dead);
+        assert_eq!(keys.again("fulfilment").notes, keys.notes);
         assert_eq!(keys.seen("0a1b"), "{orders}:fulfilment:seen:0a1b");
         assert_eq!(keys.again("fulfilment").seen("0a1b"), keys.seen("0a1b"));
         assert_eq!(

@@ -13,9 +13,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(BROWSE, "browse", behind "common/ids", behind "common/death");
-script!(REPLAY, "replay", behind "common/death", behind "common/rights");
-script!(PURGE, "purge", behind "common/death");
+script!(BROWSE, "browse", behind "common/ids", behind "common/death", behind "common/fingerprint");
+script!(
+    REPLAY,
+    "replay",
+    behind "common/ids",
+    behind "common/death",
+    behind "common/fingerprint",
+    behind "common/left",
+    behind "common/give_back",
+    behind "common/rights"
+);
+script!(
+    PURGE,
+    "purge",
+    behind "common/ids",
+    behind "common/death",
+    behind "common/fingerprint",
+    behind "common/left",
+    behind "common/rights"
+);
 script!(NEWEST, "newest");
 
 /// The values every dead letter ends in, in their order, by their names without `dead.`. Letters of an earlier release
@@ -56,6 +73,12 @@ pub(crate) struct Head {
     pub bytes: u64,
     /// The values of [`DEATH`].
     pub death: Vec<String>,
+    /// What it has in common with letters that are alike; empty where that was not asked for.
+    pub fingerprint: String,
+    /// The error without what differs among them, where that was asked for.
+    pub masked: Option<String>,
+    /// The event's schema version, as it says it.
+    pub version: Option<String>,
 }
 
 /// The newest id that a stream has ever given out; None if there is no such key.
@@ -106,8 +129,12 @@ pub(crate) struct Browse<'a> {
     pub reason: Option<&'a str>,
     /// Only letters of the entry or the event of this id.
     pub about: Option<&'a str>,
+    /// Only letters of this fingerprint.
+    pub fingerprint: Option<&'a str>,
     /// For lists that people read: names are cut.
     pub brief: bool,
+    /// Errors are told masked as well.
+    pub masked: bool,
 }
 
 /// Some dead letters.
@@ -128,6 +155,27 @@ pub(crate) struct Ticket {
     pub mark: Box<str>,
 }
 
+/// What became of a letter that was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purged {
+    Deleted,
+    /// It was not there any more.
+    Gone,
+    /// It is held.
+    Held,
+}
+
+impl Purged {
+    /// As the scripts say it.
+    pub(super) fn of(answer: &Value) -> Self {
+        match reply::int(answer) {
+            Some(1) => Purged::Deleted,
+            Some(2) => Purged::Held,
+            _ => Purged::Gone,
+        }
+    }
+}
+
 impl Pool {
     /// Reads the heads of some dead letters.
     pub async fn browse(&self, keys: &Keys, browse: &Browse<'_>) -> Result<Page> {
@@ -143,6 +191,8 @@ impl Pool {
             .arg(browse.reason.unwrap_or_default())
             .arg(browse.about.unwrap_or_default())
             .arg(if browse.brief { BRIEF } else { "" })
+            .arg(browse.fingerprint.unwrap_or_default())
+            .arg(if browse.masked { "1" } else { "" })
             .invoke_async(&mut ReadOnly(&mut conn))
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
@@ -206,6 +256,10 @@ impl Pool {
         let mut call = REPLAY.key(&keys.dead);
         call.key(&keys.again)
             .key(&keys.protocol)
+            .key(&keys.notes)
+            .key(&keys.groups)
+            .key(&keys.runs)
+            .key(&keys.out)
             .arg(PROTOCOL)
             .arg(by)
             .arg(BYTES);
@@ -242,12 +296,18 @@ impl Pool {
         }
     }
 
-    /// Deletes letters. Answers for those it came to, which is at least the first, whether they were there.
-    pub async fn purge(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<bool>> {
+    /// Deletes letters. Answers for those it came to, which is at least the first, what became of them.
+    pub async fn purge(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<Purged>> {
         let doing = format!("deleting dead letters in {}", keys.dead);
         let mut conn = self.get().await?;
         let mut call = PURGE.key(&keys.dead);
-        call.key(&keys.protocol).arg(PROTOCOL).arg(BYTES);
+        call.key(&keys.protocol)
+            .key(&keys.notes)
+            .key(&keys.groups)
+            .key(&keys.runs)
+            .key(&keys.out)
+            .arg(PROTOCOL)
+            .arg(BYTES);
         for ticket in tickets.iter().take(LETTERS) {
             call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
         }
@@ -259,17 +319,23 @@ impl Pool {
             Some(items) if items.is_empty() != tickets.is_empty() => {
                 Err(Trouble::garbled(&doing).into_error())
             }
-            Some(items) => Ok(items
-                .iter()
-                .map(|item| reply::int(item) == Some(1))
-                .collect()),
+            Some(items) => Ok(items.iter().map(Purged::of).collect()),
             None => Err(newer(&reply::text(value).unwrap_or_default())),
         }
     }
 }
 
 fn head(value: Value) -> Option<Head> {
-    let [id, event_type, fields, bytes, death] = reply::tuple(value)?;
+    let [
+        id,
+        event_type,
+        fields,
+        bytes,
+        death,
+        fingerprint,
+        version,
+        masked,
+    ] = reply::tuple(value)?;
     let lossy = |value| Some(String::from_utf8_lossy(&reply::bytes(value)?).into_owned());
     Some(Head {
         id: reply::id(&id)?,
@@ -280,6 +346,9 @@ fn head(value: Value) -> Option<Head> {
             .into_iter()
             .map(lossy)
             .collect::<Option<_>>()?,
+        fingerprint: reply::text(fingerprint)?,
+        version: lossy(version),
+        masked: lossy(masked),
     })
 }
 

@@ -29,6 +29,9 @@ mod history;
 #[cfg(test)]
 pub(crate) mod instructions;
 mod keys;
+mod letter_groups;
+mod letter_notes;
+mod letter_runs;
 mod letters;
 mod life;
 mod line;
@@ -94,7 +97,10 @@ pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 pub(crate) use keys::{Keys, ProjectionKeys, PulseKeys, StreamKeys};
-pub(crate) use letters::{Browse, DEATH, Head, Page, Ticket, split_death};
+pub(crate) use letter_groups::{CountedGroup, Counting};
+pub(crate) use letter_notes::{Noted as NotedLetter, Notes};
+pub(crate) use letter_runs::{RunRecord, RunState, RunTurn, TurnOf};
+pub(crate) use letters::{Browse, DEATH, Head, Page, Purged, Ticket, split_death};
 pub(crate) use life::ServerIdentity;
 pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]

@@ -7,13 +7,21 @@ use redis::Value;
 use super::PROTOCOL;
 use super::error::{Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
-use super::letters::{BYTES, LETTERS, Ticket, newer};
+use super::letters::{BYTES, LETTERS, Purged, Ticket, newer};
 use super::pool::Pool;
 use super::reply;
 use super::script::script;
 use crate::error::Result;
 
-script!(PURGE_KEPT, "purge_kept", behind "common/death", behind "common/rights");
+script!(
+    PURGE_KEPT,
+    "purge_kept",
+    behind "common/ids",
+    behind "common/death",
+    behind "common/fingerprint",
+    behind "common/left",
+    behind "common/rights"
+);
 script!(UNDO_PURGE, "undo_purge", behind "common/rights");
 
 /// A purge that is asked for, which can be undone for a while.
@@ -36,19 +44,23 @@ pub(crate) struct PurgeNote {
 }
 
 impl Pool {
-    /// Purges letters so that they can be brought back. Says of those it came to, which is at least the first, whether
-    /// they were there, and what stopped it.
+    /// Purges letters so that they can be brought back. Says of those it came to, which is at least the first, what
+    /// became of them, and what stopped it.
     pub async fn purge_kept(
         &self,
         keys: &Keys,
         tickets: &[Ticket],
         undoable: &Undoable,
-    ) -> (Vec<bool>, Result<()>) {
+    ) -> (Vec<Purged>, Result<()>) {
         let doing = format!("purging dead letters in {}", keys.dead);
         let mut call = PURGE_KEPT.key(&keys.dead);
         call.key(&keys.protocol)
             .key(keys.purged(&undoable.run))
             .key(&keys.purges)
+            .key(&keys.notes)
+            .key(&keys.groups)
+            .key(&keys.runs)
+            .key(&keys.out)
             .arg(PROTOCOL)
             .arg(BYTES)
             .arg(&undoable.run)
@@ -75,7 +87,7 @@ impl Pool {
         let parse = |value| {
             let [there, error] = reply::tuple(value)?;
             let there = reply::array(there)?;
-            let there: Vec<bool> = there.iter().map(|one| reply::int(one) == Some(1)).collect();
+            let there: Vec<Purged> = there.iter().map(Purged::of).collect();
             Some((there, reply::text(error)))
         };
         match parse(value) {
@@ -94,6 +106,7 @@ impl Pool {
             .key(&keys.protocol)
             .key(keys.purged(run))
             .key(&keys.purges)
+            .key(&keys.notes)
             .arg(PROTOCOL)
             .arg(LETTERS)
             .arg(BYTES)

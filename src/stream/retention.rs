@@ -19,7 +19,16 @@ use crate::error::Result;
 use crate::event::EntryId;
 
 script!(TRIM, "trim", behind "common/ids", behind "common/lag", behind "common/clock");
-script!(EXPIRE, "expire", behind "common/ids", behind "common/clock");
+script!(
+    EXPIRE,
+    "expire",
+    behind "common/ids",
+    behind "common/death",
+    behind "common/fingerprint",
+    behind "common/left",
+    behind "common/runs",
+    behind "common/clock"
+);
 
 /// Most entries that one step trims: Redis frees as many in a quarter of a millisecond.
 const ENTRIES: u64 = 10_000;
@@ -138,6 +147,8 @@ pub(crate) struct Expired {
     pub last: Option<EntryId>,
     pub more: bool,
     pub warn: bool,
+    /// The number of a run of replays that has begun, or is to begin by now, and that nobody drives.
+    pub undriven: Option<u64>,
 }
 
 impl HoldWhy {
@@ -194,6 +205,10 @@ impl Link {
         let answer = EXPIRE
             .key(&keys.dead)
             .key(&keys.kept)
+            .key(&keys.notes)
+            .key(&keys.groups)
+            .key(&keys.runs)
+            .key(&keys.out)
             .arg(kind)
             .arg(value)
             .arg(step.name())
@@ -356,7 +371,7 @@ fn holding(value: Value) -> Option<Hold> {
 }
 
 fn expired(value: Value) -> Option<Expired> {
-    let [letters, dropped, first, last, more, warn] = reply::tuple(value)?;
+    let [letters, dropped, first, last, more, warn, run] = reply::tuple(value)?;
     Some(Expired {
         letters: reply::int(&letters)? as u64,
         dropped: reply::int(&dropped)? as u64,
@@ -364,5 +379,6 @@ fn expired(value: Value) -> Option<Expired> {
         last: reply::id(&last),
         more: reply::int(&more)? == 1,
         warn: reply::int(&warn)? == 1,
+        undriven: reply::int(&run).map(|number| number as u64),
     })
 }

@@ -15,11 +15,12 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 
 script!(ACK, "ack", behind "common/rights", behind "common/guards");
-script!(PARK, "park", behind "common/rights");
+script!(PARK, "park", behind "common/errors", behind "common/rights");
 script!(
     BURY,
     "bury",
     behind "common/letter",
+    behind "common/errors",
     behind "common/rights",
     behind "common/guards"
 );
@@ -253,7 +254,8 @@ impl Link {
                 .key(&keys.dead)
                 .key(&keys.failures)
                 .key(&keys.guards)
-                .key(burial.mark.as_ref().unwrap_or(&keys.stream));
+                .key(burial.mark.as_ref().unwrap_or(&keys.stream))
+                .key(&keys.notes);
             call.arg(group)
                 .arg(burial.consumer)
                 .arg(&id)

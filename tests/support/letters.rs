@@ -19,6 +19,7 @@ pub const PROTOCOL: &str = "{orders}:fulfilment:protocol";
 /// The step that moves an entry to the dead letters.
 const BURY: &str = concat!(
     include_str!("../../src/stream/scripts/common/letter.lua"),
+    include_str!("../../src/stream/scripts/common/errors.lua"),
     include_str!("../../src/stream/scripts/common/rights.lua"),
     include_str!("../../src/stream/scripts/common/guards.lua"),
     include_str!("../../src/stream/scripts/bury.lua")

@@ -1,8 +1,13 @@
 //! `dlq`: dead letters. One file a command; what they share is here: which letters are meant.
 
+mod find;
+mod groups;
 mod list;
+mod note;
+mod paced;
 mod purge;
 mod replay;
+mod runs;
 mod select;
 mod show;
 mod stats;
@@ -31,8 +36,22 @@ enum DlqCommand {
     Show(show::ShowArgs),
     /// Count dead letters by stream, type and reason
     Stats(stats::StatsArgs),
+    /// Show dead letters by what they have in common
+    Groups(groups::GroupsArgs),
     /// Give dead letters back to their group, to be handled again
     Replay(replay::ReplayArgs),
+    /// List the replays that are kept as runs
+    Runs(runs::RunsArgs),
+    /// Stop a run of replays, whoever drives it
+    Stop(runs::RunArgs),
+    /// Go on with a run of replays, whoever began it
+    Resume(runs::RunArgs),
+    /// Note something of a dead letter
+    Note(note::NoteArgs),
+    /// Keep a dead letter from being purged or dropped
+    Hold(note::HoldArgs),
+    /// Assign a dead letter to somebody
+    Assign(note::AssignArgs),
     /// Delete dead letters
     Purge(purge::PurgeArgs),
     /// Bring back what `purge --undo-within` has deleted, or list what can be
@@ -50,6 +69,13 @@ pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), Command
         DlqCommand::Show(args) => show::run(args, &dead).await,
         DlqCommand::Stats(args) => stats::run(args, &dead).await,
         DlqCommand::Replay(args) => replay::run(args, &dead).await,
+        DlqCommand::Groups(args) => groups::run(args, &dead).await,
+        DlqCommand::Runs(args) => runs::list(args, &dead).await,
+        DlqCommand::Stop(args) => runs::stop(args, &dead).await,
+        DlqCommand::Resume(args) => runs::resume(args, &dead).await,
+        DlqCommand::Note(args) => note::note(args, &dead).await,
+        DlqCommand::Hold(args) => note::hold(args, &dead).await,
+        DlqCommand::Assign(args) => note::assign(args, &dead).await,
         DlqCommand::Purge(args) => purge::run(args, &dead).await,
         DlqCommand::Undo(args) => undo::run(args, &dead).await,
     }

@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
 use crate::cli::called;
-use crate::cli::terminal::{print, print_json, progress};
+use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;
-use crate::dead_letters::{Counted, DeadLetters, PurgeRun};
+use crate::dead_letters::{Counted, DeadLetters, PurgeRun, PurgedLetters};
 use crate::duration;
 use crate::error::chain;
 
@@ -50,6 +50,7 @@ struct Done<'a> {
     #[serde(flatten)]
     counted: &'a Counted,
     deleted: u64,
+    held: u64,
     /// What brings them back, where that is possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     undo: Option<&'a str>,
@@ -65,7 +66,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
         )));
     }
     let meant = args.which.resolve(dead, "purge").await?;
-    let mut purged = 0;
+    let (mut purged, mut held) = (0, 0);
     let undo = args.undo_within.filter(|_| !args.dry_run);
     let by = args.by.clone().unwrap_or_else(whoami);
     let undo = undo.map(|within| PurgeRun::begin(by, within)).transpose()?;
@@ -78,11 +79,14 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             result = purge(&meant, args.export.as_deref(), undo.as_ref(), &mut purged) => result,
             () = stop => Err("stopped".to_owned()),
         };
-        if let Err(why) = result {
-            return Err(CommandError::failed(format!(
-                "{why}\ndeleted {purged} of {}",
-                meant.counted.found
-            )));
+        match result {
+            Ok(letters) => held = letters.held,
+            Err(why) => {
+                return Err(CommandError::failed(format!(
+                    "{why}\ndeleted {purged} of {}",
+                    meant.counted.found
+                )));
+            }
         }
     }
     if args.json {
@@ -90,6 +94,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             dry_run: args.dry_run,
             counted: &meant.counted,
             deleted: purged,
+            held,
             undo: undo
                 .as_ref()
                 .filter(|_| purged > 0)
@@ -114,6 +119,15 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             "deleted {}{kept}",
             count(purged, "dead letter")
         ))?;
+    }
+    if held > 0 {
+        say(format_args!(
+            "{} held, and stay: dlq hold ID --release lets one go",
+            match held {
+                1 => "1 is".to_owned(),
+                many => format!("{many} are"),
+            }
+        ));
     }
     meant.all_there()
 }
@@ -151,7 +165,7 @@ async fn purge(
     export: Option<&Path>,
     undo: Option<&PurgeRun>,
     purged: &mut u64,
-) -> Result<(), String> {
+) -> Result<PurgedLetters, String> {
     let bar = progress(Some(meant.counted.found), "letters");
     let Some(path) = export else {
         let tell = |done| {
@@ -159,11 +173,11 @@ async fn purge(
             bar.set_position(done);
         };
         let result = match undo {
-            Some(run) => meant.selection.purge_undoably(run, tell).await,
-            None => meant.selection.purge(tell).await,
+            Some(run) => meant.selection.purge_letters_undoably(run, tell).await,
+            None => meant.selection.purge_letters(tell).await,
         };
         bar.finish_and_clear();
-        return result.map(|_| ()).map_err(|error| chain(&error));
+        return result.map_err(|error| chain(&error));
     };
     let cannot = |error: io::Error| format!("can't export to {}: {error}", path.display());
     let file = OpenOptions::new()
@@ -190,9 +204,9 @@ async fn purge(
         *purged = done;
         bar.set_position(done);
     };
-    let result = exported.purge(tell).await;
+    let result = exported.purge_letters(tell).await;
     bar.finish_and_clear();
-    result.map(|_| ()).map_err(|error| chain(&error))
+    result.map_err(|error| chain(&error))
 }
 
 /// The file and its name are on the disk before the first letter goes.

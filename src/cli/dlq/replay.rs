@@ -6,20 +6,45 @@ use clap::Args;
 use serde::Serialize;
 
 use super::CommandError;
-use super::select::{Which, confirm};
-use crate::cli::terminal::{print, print_json, progress};
-use crate::cli::text::{count, whoami};
+use super::paced::{Then, When, per_cent};
+use super::runs::follow;
+use super::select::{Meant, Which, confirm};
+use crate::cli::terminal::{print, print_json, progress, say};
+use crate::cli::text::{count, time, whoami};
 use crate::cli::told_to_stop;
-use crate::dead_letters::{Counted, DeadLetters, Replayed};
+use crate::dead_letters::{Counted, DeadLetters, Replayed, RunPlan};
 use crate::error::chain;
 
 /// More than so many are not replayed without asking.
 const ASK: u64 = 100;
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  streamhand dlq replay --type order.created
+  streamhand dlq replay --fingerprint 1f0a5c9b77e2 --canary 10 --then 50/s --stop-at 5%
+  streamhand dlq replay --reason failed --at 02:00 --then 20/s --note 'after the deploy'
+
+With --canary, --then, --stop-at, --at or --note the replay is a run, which is kept in Redis: dlq runs shows what becomes of
+it, dlq stop stops it, and dlq resume goes on with it, from anywhere.")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     which: Which,
+    /// As a run: so many first, the others once these are settled
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    canary: Option<u64>,
+    /// As a run: behind the canary at most so many a second (50/s), or all; without it the run stops behind the canary
+    #[arg(long, value_name = "RATE", value_parser = Then::parse, conflicts_with = "rate")]
+    then: Option<Then>,
+    /// As a run: stop by itself once more than so many per cent of what is settled died again (5%)
+    #[arg(long, value_name = "SHARE", value_parser = per_cent)]
+    stop_at: Option<f64>,
+    /// As a run: begin then (02:00 in UTC, 2026-01-31T02:00:00Z, or 30m from now); a worker of the group drives it
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    at: Option<When>,
+    /// As a run: what is to be noted of it
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
     /// Say how many would be replayed, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -35,6 +60,87 @@ pub(super) struct ReplayArgs {
     /// Print one JSON value
     #[arg(long)]
     json: bool,
+}
+
+impl ReplayArgs {
+    /// Whether it is kept as a run.
+    fn is_a_run(&self) -> bool {
+        self.canary.is_some()
+            || self.then.is_some()
+            || self.stop_at.is_some()
+            || self.at.is_some()
+            || self.note.is_some()
+    }
+
+    fn plan(&self) -> RunPlan {
+        let rate = match self.then {
+            Some(Then::Rate(rate)) => Some(rate),
+            Some(Then::All) => None,
+            None => self.rate.and_then(NonZeroU32::new),
+        };
+        let mut plan = RunPlan::new().rate(rate);
+        if let Some(canary) = self.canary {
+            plan = plan.canary(canary);
+            if self.then.is_none() && self.rate.is_none() {
+                plan = plan.canary_only();
+            }
+        }
+        match self.stop_at {
+            Some(share) => plan.stop_at(share),
+            None => plan,
+        }
+    }
+}
+
+/// Begins a run, and drives it unless its time is still to come.
+async fn begin(
+    args: &ReplayArgs,
+    meant: &Meant,
+    dead: &DeadLetters,
+    by: &str,
+) -> Result<(), CommandError> {
+    let at = match args.at {
+        Some(when) => Some(when.from(dead.now().await?)),
+        None => None,
+    };
+    let note = args.note.as_deref().unwrap_or_default();
+    let (selection, found) = (&meant.selection, meant.counted.found);
+    let begun = dead
+        .begin_run(selection, by, note, args.plan(), at, found)
+        .await?;
+    for (other, letters) in &begun.shared {
+        say(format_args!(
+            "{} of r-{} as well, which {} began ({}): whichever comes first replays each",
+            match letters {
+                1 => "1 of these letters is".to_owned(),
+                many => format!("{many} of these letters are"),
+            },
+            other.number,
+            other.by,
+            other.state.name()
+        ));
+    }
+    let number = begun.run.number;
+    match at {
+        Some(at) => {
+            if args.json {
+                return print_json(&begun.run);
+            }
+            print(format_args!(
+                "r-{number} begins at {}, when a worker of the group {} drives it: {}",
+                time(at),
+                dead.group(),
+                count(found, "dead letter")
+            ))
+        }
+        None => {
+            say(format_args!(
+                "r-{number} begins: {}",
+                count(found, "dead letter")
+            ));
+            follow(dead, &begun.run, by, args.json, false).await
+        }
+    }
 }
 
 /// What was done, as JSON.
@@ -65,6 +171,10 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
             }
         }
         let by = args.by.clone().unwrap_or_else(whoami);
+        if args.is_a_run() {
+            begin(&args, &meant, dead, &by).await?;
+            return meant.all_there();
+        }
         let stop = told_to_stop("; what was replayed so far is")?;
         let bar = progress(Some(meant.counted.found), "letters");
         let result = {

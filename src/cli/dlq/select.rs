@@ -24,6 +24,9 @@ pub(super) struct FilterArgs {
     /// Only of this reason: failed, permanent, crashed, undecodable, unhandled, too_large
     #[arg(long)]
     reason: Option<String>,
+    /// Only letters of this fingerprint, as dlq groups shows it
+    #[arg(long)]
+    fingerprint: Option<String>,
     /// Only letters in whose error this regular expression is found
     #[arg(long, value_name = "REGEX")]
     error: Option<String>,
@@ -43,12 +46,12 @@ pub(super) struct FilterArgs {
 pub(super) struct Which {
     /// The letters' ids, as `dlq list` shows them
     #[arg(value_name = "ID",
-          conflicts_with_all = ["event_type", "reason", "error", "since", "until", "limit", "all"])]
+          conflicts_with_all = ["event_type", "reason", "fingerprint", "error", "since", "until", "limit", "all"])]
     ids: Vec<EntryId>,
     #[command(flatten)]
     filter: FilterArgs,
     /// All letters
-    #[arg(long, conflicts_with_all = ["event_type", "reason", "error", "since", "until", "limit"])]
+    #[arg(long, conflicts_with_all = ["event_type", "reason", "fingerprint", "error", "since", "until", "limit"])]
     all: bool,
 }
 
@@ -78,6 +81,9 @@ impl FilterArgs {
         if let Some(reason) = &self.reason {
             filter = filter.reason(reason);
         }
+        if let Some(fingerprint) = &self.fingerprint {
+            filter = filter.fingerprint(fingerprint);
+        }
         if let Some(regex) = &self.error {
             filter = filter.error(regex)?;
         }
@@ -98,6 +104,7 @@ impl FilterArgs {
         self.stream.is_some()
             || self.event_type.is_some()
             || self.reason.is_some()
+            || self.fingerprint.is_some()
             || self.error.is_some()
             || self.since.is_some()
             || self.until.is_some()
@@ -122,12 +129,14 @@ impl std::fmt::Display for Filtered<'_> {
         let FilterArgs {
             event_type,
             reason,
+            fingerprint,
             error,
             since,
             until,
             ..
         } = self.0;
-        let any = event_type.is_some() || reason.is_some() || error.is_some();
+        let any =
+            event_type.is_some() || reason.is_some() || fingerprint.is_some() || error.is_some();
         f.write_str(if any || since.is_some() || until.is_some() {
             " that the filters let through"
         } else {

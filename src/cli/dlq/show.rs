@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
-use super::select::stream_of_ids;
+use super::find::find;
 use crate::cli::data::{self, Shown};
 use crate::cli::terminal::print;
 use crate::cli::text::{count, printable, rough};
-use crate::dead_letters::{DeadLetters, WholeLetter};
+use crate::dead_letters::{DeadLetters, Remark, WholeLetter};
 use crate::names::shown;
 use crate::rfc3339;
 
@@ -30,35 +30,13 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn run(args: ShowArgs, dead: &DeadLetters) -> Result<(), CommandError> {
-    let stream = stream_of_ids(dead, args.stream.as_deref())?;
-    let letter = find(dead, &stream, &args.id).await?;
+    let (stream, letter) = find(dead, args.stream.as_deref(), &args.id).await?;
+    let letter = dead.get(&stream, letter.id).await?;
     if args.json {
         let json = serde_json::to_string(&letter);
         return print(json.map_err(|error| CommandError::failed(error.to_string()))?);
     }
     print(readable(&letter, dead.now().await?).trim_end())
-}
-
-/// The letter of this id, or else the one of the entry or the event that has it.
-async fn find(dead: &DeadLetters, stream: &str, id: &str) -> Result<WholeLetter, CommandError> {
-    match &dead.find(stream, id).await?[..] {
-        [only] => Ok(dead.get(stream, only.id).await?),
-        [] => Err(CommandError::failed(format!(
-            "no dead letter of {stream} in the group {} has the id {}, and none is of an entry or an event that has \
-             it: it was replayed or purged, or never buried",
-            dead.group(),
-            shown(id)
-        ))),
-        several => {
-            let ids: Vec<String> = several.iter().map(|letter| letter.id.to_string()).collect();
-            Err(CommandError::failed(format!(
-                "{} dead letters are of {}: show one of {}",
-                several.len(),
-                shown(id),
-                ids.join(", ")
-            )))
-        }
-    }
 }
 
 fn readable(letter: &WholeLetter, now: SystemTime) -> String {
@@ -107,6 +85,7 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
             );
         }
     }
+    noted(&mut text, letter);
     let _ = writeln!(
         text,
         "\nentry: {}",
@@ -125,6 +104,62 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
         field(&mut text, &String::from_utf8_lossy(name), &value);
     }
     text
+}
+
+/// What is noted of it, if anything is.
+fn noted(text: &mut String, letter: &WholeLetter) {
+    let notes = &letter.notes;
+    let said = |remark: &Remark| {
+        let by = format!("{}, {}", remark.by, rfc3339::seconds(remark.at));
+        match &remark.text[..] {
+            "" => by,
+            said => format!("{said} ({by})"),
+        }
+    };
+    let remarks = [
+        ("note", &notes.note),
+        ("assigned to", &notes.assigned),
+        ("held", &notes.held),
+    ];
+    let mut lines: Vec<(&str, String)> = remarks
+        .into_iter()
+        .filter_map(|(name, remark)| Some((name, said(remark.as_ref()?))))
+        .collect();
+    if let Some(edit) = &notes.edit {
+        let names: Vec<_> = edit
+            .fields
+            .iter()
+            .map(|(name, _)| shown(&String::from_utf8_lossy(name)).to_string())
+            .collect();
+        let at = rfc3339::seconds(edit.at);
+        lines.push((
+            "edited",
+            format!(
+                "{} ({}, {at}); dlq edit ID --show has the new values",
+                names.join(", "),
+                edit.by
+            ),
+        ));
+    }
+    if !notes.errors.is_empty() {
+        let errors = notes
+            .errors
+            .iter()
+            .map(|error| u64::from(error.times))
+            .sum();
+        let errors = count(errors, "error");
+        lines.push((
+            "errors",
+            format!("the last {errors} are known: dlq diff ID shows them"),
+        ));
+    }
+    if lines.is_empty() {
+        return;
+    }
+    text.push_str("\nnoted\n");
+    for (name, value) in lines {
+        field(text, name, &Shown::Text(value));
+    }
 }
 
 /// A value that is a name, cut.

@@ -1,6 +1,6 @@
 -- Moves one entry, whole, to the dead letters.
--- Behind: common/letter, common/rights, common/guards
--- KEYS: stream, retry, dead, failures, guards, mark of its event (the stream where there is none)
+-- Behind: common/letter, common/errors, common/rights, common/guards
+-- KEYS: stream, retry, dead, failures, guards, mark of its event (the stream where there is none), notes of dead letters
 -- ARGV: group, consumer, id, count, time (ms) until which it is the consumer's to bury should it be nobody's (0: it is
 --       not), ms since its delivery, delete (0|1), reason, error, attempts, handler, name of the stream, replays, crash
 --       checks, then (once asked for) the fields
@@ -44,9 +44,19 @@ local first = now - ARGV[6]
 local record = redis.call('HGET', failures, id)
 if record then first = tonumber(string.match(record, '^(%d+) ')) or first end
 
-redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
+local letter_id = redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
   handler = handler, stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
   replays = ARGV[13], checks = ARGV[14] })))
+-- The errors before the last one stand beside the letter. Nothing depends on them.
+local doomed, tail = string.match(record or '', '^%d+ %d+ %d+ %S (%S+) (.*)$')
+if tail and tail ~= '' and KEYS[7] then
+  local errors = errors_of(tail)
+  if doomed == '-' or doomed == '?' then errors = with_error(errors, ARGV[9], ARGV[10], now) end
+  if #errors > 1 or errors[1].times ~= '1' then
+    redis.pcall('HSET', KEYS[7], letter_id .. ' of', id .. ' ' .. rfc3339(now), letter_id .. ' errors',
+      table.concat(error_parts(errors, 1), SEPARATOR))
+  end
+end
 guard(guards, { id }, now, me, #p == 0)
 redis.call('XACK', stream, group, id)
 if ARGV[7] == '1' then redis.call('XDEL', stream, id) end

@@ -1,5 +1,5 @@
 -- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
--- Behind: common/rights
+-- Behind: common/errors, common/rights
 -- KEYS: stream, retry, failures, waiting
 -- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
 --       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
@@ -39,14 +39,16 @@ for a = 2, #ARGV, 9 do
       redis.call('ZADD', retry, string.format('%.0f', now + delay), id)
       -- The record: first delivery (ms), attempts given back, delivery count, `!` where its last worker died with it
       -- alone, `+` where that died with others beside it, or `-`, reason to bury it for, `?` where it waits for a worker
-      -- that can handle it, or `-`, last error. What is given back is still on the attempt before which its worker died.
+      -- that can handle it, or `-`, last error and those before it (errors.lua). What is given back is still on the attempt before which its worker died.
       local first, given, died, doomed, error
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
       if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
       if ARGV[a + 4] ~= '1' then died = '-' end
       if doomed == '?' then doomed = '-' end
       if ARGV[a + 6] ~= '-' then doomed = ARGV[a + 6] end
-      if ARGV[a + 7] ~= '' then error = ARGV[a + 7] end
+      if ARGV[a + 7] ~= '' then
+        error = as_tail(with_error(errors_of(error), ARGV[a + 7], string.format('%.0f', count - given), now))
+      end
       if doomed == '-' and listed then doomed = '?' end
       local noted = { first, given + ARGV[a + 4], ARGV[a + 2], died, doomed, error }
       redis.call('HSET', failures, id, table.concat(noted, ' '))

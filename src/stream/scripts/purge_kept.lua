@@ -1,17 +1,19 @@
 -- Takes dead letters, and only those that are still the ones meant, from the dead letters to where they can be brought
--- back from for a while. Letter by letter: what is done stays done, whatever becomes of the next.
--- Behind: common/death, common/rights
--- KEYS: dead, protocol, purged (the letters of this purge), purges (what is known of each purge)
+-- back from for a while, with what is noted of them. Those that are held stay. Letter by letter: what is done stays done,
+-- whatever becomes of the next.
+-- Behind: common/ids, common/death, common/fingerprint, common/left, common/rights
+-- KEYS: dead, protocol, purged (the letters of this purge), purges (what is known of each purge), notes, groups, runs, out
 -- ARGV: protocol number, most bytes, name of the purge, by whom, how long they can be brought back (ms), then of every
 --       letter: id, '<dead.entry> <dead.at>'
--- Answers: of every letter it came to whether it was there (1|0), and the error that stopped it or false; or the protocol
+-- Answers: of every letter it came to whether it was there (1|0) or is held (2), and the error that stopped it or false; or the protocol
 --          number of a newer release
 local dead, purged, purges, run, keep = KEYS[1], KEYS[3], KEYS[4], ARGV[3], tonumber(ARGV[5])
 local spoken = redis.call('GET', KEYS[2])
 if spoken and tonumber(spoken) > tonumber(ARGV[1]) then return spoken end
 redis.call('XLEN', dead) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', purged)
-local no = lacks(dead, 'XDEL', purged, 'XADD PEXPIRE', purges, 'HGETALL HSET HDEL PEXPIRE')
+redis.call('HLEN', KEYS[5])
+local no = lacks(dead, 'XDEL', KEYS[5], 'HMGET HDEL', purged, 'XADD PEXPIRE', purges, 'HGETALL HSET HDEL PEXPIRE')
 if no then return no end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -22,14 +24,22 @@ for a = 6, #ARGV, 2 do
   local letter = redis.call('XRANGE', dead, ARGV[a], ARGV[a])[1]
   local fields = letter and letter[2] or {}
   for _, s in ipairs(fields) do bytes = bytes + #s end
-  local death = death_of(fields)
-  if death and ARGV[a + 1] == death[8] .. ' ' .. death[11] then
+  local v, before = death_of(fields)
+  local is_it = v and ARGV[a + 1] == v[8] .. ' ' .. v[11]
+  local noted = is_it and notes_of(KEYS[5], ARGV[a], ARGV[a + 1])
+  if noted and noted.hold then
+    out[#out + 1] = 2
+  elseif noted then
+    local n, whole = #fields, {}
+    for i, s in ipairs(fields) do whole[i] = s end
+    if noted.of then fields[n + 1], fields[n + 2] = 'streamhand.notes', cmsgpack.pack(noted) end
     local copy = redis.pcall('XADD', purged, '*', unpack(fields))
     if type(copy) == 'table' then
       err = copy.err
       break
     end
     redis.call('XDEL', dead, ARGV[a])
+    left(ARGV[a], whole, v, before, KEYS[5], KEYS[6], KEYS[7], KEYS[8])
     moved = moved + 1
     out[#out + 1] = 1
   else
