@@ -100,6 +100,7 @@ pub struct WorkerCounts {
     /// The registered types, in the order of their places, and [`OTHER`].
     types: Arc<[Box<str>]>,
     streams: Vec<Arc<StreamCounts>>,
+    clock: Arc<ServerTime>,
     margin: Cells,
     blocked: Box<[AtomicU64]>,
 }
@@ -123,7 +124,7 @@ pub struct ServerTime {
     /// What this machine's clock showed when the worker began,
     began_ms: u64,
     /// and the server's; 0 where it has not told.
-    pub server_began_ms: Arc<AtomicU64>,
+    server_began_ms: Arc<AtomicU64>,
 }
 
 struct TypeCounts {
@@ -190,14 +191,16 @@ impl WorkerCounts {
         WorkerCounts {
             group: group.into(),
             streams: streams.into_iter().map(stream).collect(),
+            clock,
             margin: Cells::new(MILLISECONDS),
             blocked: types.iter().map(|_| AtomicU64::new(0)).collect(),
             types,
         }
     }
 
-    pub fn group(&self) -> &str {
-        &self.group
+    /// Where it is noted what the server's clock showed when the worker began.
+    pub fn server_began_ms(&self) -> &Arc<AtomicU64> {
+        &self.clock.server_began_ms
     }
 
     /// What is counted of a stream.
@@ -422,16 +425,18 @@ impl Outcome {
     }
 }
 
-impl ServerTime {
-    /// Of a worker that begins now, and notes there what the server's clock showed then.
-    pub fn new(server_began_ms: Arc<AtomicU64>) -> Self {
+impl Default for ServerTime {
+    /// Of a worker that begins now.
+    fn default() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         ServerTime {
             began_ms: now.map_or(0, |now| now.as_millis() as u64),
-            server_began_ms,
+            server_began_ms: Arc::default(),
         }
     }
+}
 
+impl ServerTime {
     /// What the server's clock showed so many ns after the worker began.
     #[inline]
     fn ms_at(&self, ns: u64) -> u64 {
@@ -457,7 +462,10 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn worker(types: &[&str], made: &Arc<AtomicUsize>) -> WorkerCounts {
-        let clock = ServerTime::new(Arc::new(AtomicU64::new(10_000)));
+        let clock = ServerTime {
+            began_ms: 0,
+            server_began_ms: Arc::new(AtomicU64::new(10_000)),
+        };
         WorkerCounts::new("g", ["orders", "mails"], types.iter().copied(), clock, made)
     }
 

@@ -119,9 +119,12 @@ pub(crate) struct Plain<'a> {
 }
 
 impl Link {
-    /// Acknowledges entries that have no record, of each stream in one command, all of them at once. Answers for each
-    /// what stood in the way, if anything.
-    pub async fn ack(&mut self, acks: &[Plain<'_>]) -> Result<Vec<Option<Trouble>>, Trouble> {
+    /// Acknowledges entries that have no record, of each stream in one command, all of them at once. Returns for each how
+    /// many there were to acknowledge, or what stood in the way.
+    pub async fn ack(
+        &mut self,
+        acks: &[Plain<'_>],
+    ) -> Result<Vec<Result<usize, Trouble>>, Trouble> {
         let doing = "acknowledging";
         let mut pipe = redis::Pipeline::with_capacity(acks.len());
         pipe.ignore_errors();
@@ -143,16 +146,16 @@ impl Link {
             .query_async(&mut self.conn)
             .await
             .map_err(|error| Trouble::of(doing, error))?;
-        let mut troubles = Vec::with_capacity(answers.len());
+        let mut acked = Vec::with_capacity(answers.len());
         for (Plain { keys, .. }, answer) in acks.iter().zip(answers) {
             let needs = || vec![need(&keys.stream, "stream", "XACK")];
             let answer = self.answered(|| doing.to_owned(), answer, needs);
-            troubles.push(answer.await.err());
+            acked.push(answer.await.map(|count: i64| count as usize));
         }
-        Ok(troubles)
+        Ok(acked)
     }
 
-    /// Acknowledges entries along with their records.
+    /// Acknowledges entries along with their records. Returns how many there were to acknowledge.
     pub async fn ack_with_records(
         &mut self,
         keys: &Keys,
@@ -160,7 +163,8 @@ impl Link {
         fence: Fence,
         delete: bool,
         acks: &[Ack<'_>],
-    ) -> Result<(), Trouble> {
+    ) -> Result<usize, Trouble> {
+        let mut acked = 0;
         for chunk in acks.chunks(CHUNK) {
             let mut call = ACK.key(&keys.stream);
             call.key(&keys.retry).key(&keys.failures).key(&keys.guards);
@@ -184,9 +188,10 @@ impl Link {
                 ]
             };
             let doing = || format!("acknowledging entries of {}", keys.stream);
-            let _: i64 = self.answered(doing, answer, needs).await?;
+            let count: i64 = self.answered(doing, answer, needs).await?;
+            acked += count as usize;
         }
-        Ok(())
+        Ok(acked)
     }
 
     /// Parks entries; answers for each what became of it.

@@ -16,6 +16,9 @@ use crate::event::Entry;
 use crate::failure::Failure;
 use crate::handler::Registry;
 use crate::instructions::{ENTRIES, REPLIES, STREAM, Sample, WARM_UP, counted, report, uncounted};
+use crate::metrics::Metrics;
+use crate::metrics::entries::{ServerTime, Via};
+use crate::metrics::table::Id;
 use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::stream::instructions::entries;
@@ -37,7 +40,20 @@ use crate::worker::watchdog::LOOK;
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn dispatch() {
-    handle_all(&Worker::new("redis://127.0.0.1:1", Settings::default()));
+    handle_all(&Worker::new(
+        "redis://127.0.0.1:1",
+        Settings::default(),
+        None,
+    ));
+}
+
+/// The same where it is counted.
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn dispatch_counted() {
+    let metrics = Metrics::new();
+    let url = "redis://127.0.0.1:1";
+    handle_all(&Worker::new(url, Settings::default(), Some(&metrics)));
 }
 
 /// With a time limit, as always, a circuit breaker and a limit of how many run at once.
@@ -47,7 +63,7 @@ fn guarded() {
     let mut settings = Settings::default();
     settings.defaults.circuit_breaker = Some(BreakerSettings::default());
     settings.defaults.concurrency = Some(16);
-    handle_all(&Worker::new("redis://127.0.0.1:1", settings));
+    handle_all(&Worker::new("redis://127.0.0.1:1", settings, None));
 }
 
 fn handle_all(worker: &Worker) {
@@ -65,9 +81,27 @@ fn handle_all(worker: &Worker) {
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn settle() {
+    settle_all(None);
+}
+
+/// The same where it is counted: what each entry's handler took, its wait, its age and its attempts.
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn settle_counted() {
+    let metrics = Metrics::new();
+    settle_all(Some(&metrics));
+    let snapshot = metrics.snapshot();
+    let acked = snapshot.total(Id::Settled, &[("outcome", "acked")]);
+    assert_eq!(acked as usize, (WARM_UP + REPLIES) * ENTRIES);
+    let ran = snapshot.histogram(Id::ProcessDuration, &[]);
+    assert_eq!(ran.count() as usize, (WARM_UP + REPLIES) * ENTRIES);
+}
+
+fn settle_all(metrics: Option<&Metrics>) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("redis");
-    let worker = Worker::new(&format!("unix://{}", path.display()), Settings::default());
+    let url = format!("unix://{}", path.display());
+    let worker = Worker::new(&url, Settings::default(), metrics);
     let listener = worker.runtime.block_on(async { UnixListener::bind(&path) });
     worker.runtime.spawn(serve(listener.expect("a socket")));
     for nth in 0..WARM_UP + REPLIES {
@@ -91,7 +125,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(url: &str, mut settings: Settings) -> Self {
+    fn new(url: &str, mut settings: Settings, metrics: Option<&Metrics>) -> Self {
         settings.redis.url = RedisUrl::parse(url).expect("a URL");
         // Under callgrind everything takes fifty times as long; no lease is to run out.
         settings.worker.lease = Duration::from_secs(3600);
@@ -108,12 +142,24 @@ impl Worker {
             breakers: Arc::default(),
             commits: None,
         };
-        let source = Source::new(surroundings, Start::Beginning, routes.is_limited());
+        let counts = metrics.map(|metrics| {
+            let types = routes.all().iter().map(|bound| &bound.gate.name[..]);
+            let group = &settings.worker.group;
+            metrics.worker(group, [STREAM], types, ServerTime::default())
+        });
+        let of_stream = counts.as_ref().and_then(|counts| counts.stream(STREAM));
+        let is_limited = routes.is_limited();
+        let source = Source::new(
+            surroundings,
+            Start::Beginning,
+            is_limited,
+            of_stream.cloned(),
+        );
         let sources = Sources::new(vec![source.clone()]);
         let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
         let suspects = capacity.quarantine.clone();
         Worker {
-            shard: Shard::new(&settings, connector, sources, routes, suspects),
+            shard: Shard::new(&settings, connector, sources, routes, suspects, counts),
             settings,
             capacity,
             source,
@@ -159,6 +205,7 @@ impl Worker {
         counted(counts, || {
             rounds.hand_over(Deliveries {
                 source: self.source.clone(),
+                via: Via::Read,
                 coming: Coming::InTurn,
                 since: Instant::now(),
                 entries: entries.into_iter().map(Delivery::new).collect(),

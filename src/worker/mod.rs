@@ -6,6 +6,7 @@
 //! [`shard::fetch`], is kept in [`state::inflight`], handled by [`run::executor`], judged by [`run::verdict`], and carried
 //! out by [`shard::settle`]; [`shard::maintain`] keeps it ours meanwhile.
 
+mod gauges;
 #[cfg(test)]
 mod instructions;
 mod observer;
@@ -33,6 +34,7 @@ use crate::context::{Ask, Cancelled, Surroundings};
 use crate::error::Result;
 use crate::handler::Registry;
 use crate::metrics::Metrics;
+use crate::metrics::entries::ServerTime;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
@@ -42,6 +44,7 @@ use crate::worker::run::outcome::Outcomes;
 use crate::worker::run::report::Reporter;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Sources;
+use gauges::Gauges;
 use preflight::preflight;
 use run::attempt::Attempts;
 use run::commit_handle::CommitHandle;
@@ -207,14 +210,30 @@ impl Worker {
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
+        let counts = metrics.as_ref().map(|metrics| {
+            let streams = settings.worker.streams.iter().map(|stream| &stream[..]);
+            let types = routes.all().iter().map(|bound| &bound.gate.name[..]);
+            metrics.worker(
+                &settings.worker.group,
+                streams,
+                types,
+                ServerTime::default(),
+            )
+        });
         let source = |stream: &String| {
             let start = settings.start(stream);
-            Source::new(surroundings(stream), start, routes.is_limited())
+            let counts = counts.as_ref().and_then(|counts| counts.stream(stream));
+            let is_limited = routes.is_limited();
+            Source::new(surroundings(stream), start, is_limited, counts.cloned())
         };
         let sources = Sources::new(settings.worker.streams.iter().map(source).collect());
         let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
         let suspects = capacity.quarantine.clone();
-        let shard = Shard::new(&settings, connector, sources, routes, suspects);
+        let shard = Shard::new(&settings, connector, sources, routes, suspects, counts);
+        if let Some(metrics) = &metrics {
+            let gauges = Gauges::new(&shard, &capacity.slots, &breakers);
+            metrics.gauges(move |snapshot| gauges.tell(snapshot));
+        }
         #[cfg(feature = "telemetry")]
         let vitals = vitals::Vitals::new(&shard, capacity.slots.clone());
         #[cfg(feature = "telemetry")]
@@ -308,6 +327,7 @@ impl Worker {
             fetcher: Fetcher::new(&shard, &settings, downstream),
             runs: inline,
             hands,
+            blocked: gauges::blocked(&shard),
         };
         let io = runtime::spawn(shard.signals.clone(), parts, inlined)?;
         let mut work = tokio::spawn(executor.work(at_executor));

@@ -49,7 +49,11 @@ pub(crate) struct Inlined {
     pub fetcher: Fetcher,
     pub runs: Receiver<Run>,
     pub hands: Hands,
+    pub blocked: Option<Blocked>,
 }
+
+/// Is told when a handler holds up the thread that speaks to Redis.
+pub(crate) type Blocked = Box<dyn Fn() + Send + Sync>;
 
 /// Who handles it. Executor and lanes do not end as long as it is there.
 #[derive(Clone)]
@@ -76,6 +80,7 @@ struct Threads {
     signals: Arc<Signals>,
     runtime: Runtime,
     callers: Handle,
+    blocked: Option<Blocked>,
     watchdog: Watchdog,
     /// Gone once it has ended.
     fetching: Mutex<Option<BoxFuture<'static, ()>>>,
@@ -115,6 +120,7 @@ pub(crate) fn spawn(
         signals: signals.clone(),
         runtime,
         callers: Handle::current(),
+        blocked: inlined.blocked,
         watchdog: Watchdog::default(),
         fetching: Mutex::new(Some(fetch(signals.clone(), inlined.fetcher))),
         runs: inlined.runs,
@@ -184,14 +190,23 @@ impl Threads {
         // Linux lets a thread sleep on for longer than this one ever means to.
         wake_in_time();
         let _callers = self.callers.enter();
-        while self.drive() && self.watchdog.stand_by() {}
+        while self.drive() && self.takes_over() {}
     }
 
     /// Waits until the other one is held up.
     fn stand_by(&self) {
         wake_in_time();
         let _callers = self.callers.enter();
-        while self.watchdog.stand_by() && self.drive() {}
+        while self.takes_over() && self.drive() {}
+    }
+
+    /// Stands by until a handler holds up the thread that has the runtime. Returns false if all is over.
+    fn takes_over(&self) -> bool {
+        let takes_over = self.watchdog.stand_by();
+        if let (true, Some(blocked)) = (takes_over, &self.blocked) {
+            blocked();
+        }
+        takes_over
     }
 
     /// Drives the runtime. Answers whether somebody else has taken that over; else all is over.

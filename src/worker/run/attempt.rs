@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::commit_handle::CommitHandle;
+use super::commit_handle::{self, CommitHandle};
 use super::outcome::{Body, Outcomes, Settlement};
 use super::report::Reporter;
 use super::routes::{Bound, RunFuture};
@@ -18,8 +18,9 @@ use crate::context::{Cancelled, Context};
 use crate::delay;
 use crate::duration;
 use crate::failure::{Cause, Failure, FailureVerdict};
+use crate::metrics::entries::{Failed, HeldBy};
 use crate::policy::{Pass, Why};
-use crate::worker::state::inflight::{Batch, Inflight};
+use crate::worker::state::inflight::{Batch, Inflight, Owner};
 use crate::worker::state::recent_acks;
 use crate::worker::state::signals::Signals;
 
@@ -42,6 +43,8 @@ pub(crate) struct Attempt<'a> {
     pub batch: &'a Arc<Batch>,
     pub index: u32,
     pub bound: &'a Bound,
+    /// When its handler starts, by the batch's clock.
+    pub since: u64,
 }
 
 /// What calling a handler came to.
@@ -70,6 +73,31 @@ pub(crate) struct Started {
     at: Option<Instant>,
 }
 
+impl Attempt<'_> {
+    /// Its handler starts.
+    #[inline]
+    fn started(&self) {
+        if let Some(times) = &self.batch.times {
+            times.started(self.index, self.since, self.bound.place);
+        }
+    }
+
+    /// It has ended, by the batch's clock.
+    #[inline]
+    pub fn ended(&self, now: u64) {
+        if let Some(times) = &self.batch.times {
+            times.ended(self.index, now);
+        }
+    }
+
+    /// It has ended now.
+    fn has_ended(&self) {
+        if self.batch.times.is_some() {
+            self.ended(self.batch.now());
+        }
+    }
+}
+
 impl Attempts {
     /// Calls the handler, unless its limits release the entry, and polls it once.
     pub fn launch(
@@ -82,23 +110,29 @@ impl Attempts {
             batch,
             index,
             bound,
+            ..
         } = attempt;
         if batch.source.pauses.handler(&bound.gate.name) {
-            self.release_at_limit(batch, index, ctx, Why::Paused);
+            self.release_at_limit(attempt, ctx, Why::Paused);
             return Launched::Done(Done::HandedOver);
         }
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
             Err(closed) => {
-                self.release_at_limit(batch, index, ctx, closed.why);
+                self.release_at_limit(attempt, ctx, closed.why);
                 return Launched::Done(Done::HandedOver);
             }
         };
         let at = self.reporter.started(&ctx);
+        attempt.started();
         let mut future = bound.call(&ctx);
         let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
         let mut ended = None;
         if let Poll::Ready(result) = future.poll_unpin(&mut nobody) {
+            // When a success ended is told by the clock that is read for the next one.
+            if result.is_err() || commit_handle::takes(&ctx, &bound.policy) {
+                attempt.has_ended();
+            }
             if result.is_ok() || !batch.is_lapsed() {
                 return Launched::Done(self.finish(attempt, &ctx, pass, result, at, classifiers));
             }
@@ -135,8 +169,10 @@ impl Attempts {
             batch,
             index,
             bound,
+            ..
         } = attempt;
         let since = at.unwrap_or_else(Instant::now);
+        let had_ended = ended.is_some();
         // In a block of its own: what it returns with, the handler's future is dropped by then.
         let result = match ended {
             Some(result) => {
@@ -151,6 +187,9 @@ impl Attempts {
                 }
             }
         };
+        if !had_ended {
+            attempt.has_ended();
+        }
         match result {
             Some(result) => {
                 if result.is_err() {
@@ -171,7 +210,16 @@ impl Attempts {
 
     /// An entry that its handler's limits let not through is released to Redis, and uses up no attempt.
     #[cold]
-    pub fn release_at_limit(&self, batch: &Arc<Batch>, index: u32, ctx: Context, why: Why) {
+    pub fn release_at_limit(&self, attempt: Attempt<'_>, ctx: Context, why: Why) {
+        let Attempt {
+            batch,
+            index,
+            bound,
+            ..
+        } = attempt;
+        if let Some(counts) = &batch.source.counts {
+            counts.held_back(bound.place, held_by(why));
+        }
         self.signals.released();
         let owner = batch.slots[index as usize].finish();
         let verdict = Verdict::Wait {
@@ -180,7 +228,8 @@ impl Attempts {
         };
         let number = ctx.attempt();
         let body = Body::Event(ctx);
-        self.reporter.unstarted(batch, &body, &verdict, owner);
+        self.reporter
+            .unstarted(batch, index, &body, &verdict, owner);
         self.settle(batch, index, verdict, body, number);
     }
 
@@ -258,6 +307,7 @@ impl Attempts {
             batch,
             index,
             bound,
+            ..
         } = attempt;
         if let Err(failure) = &mut result {
             classifiers.apply(failure);
@@ -294,6 +344,11 @@ impl Attempts {
         };
         let slot = &batch.slots[index as usize];
         let owner = slot.finish();
+        if let (Err(failure), Some(counts)) = (&result, &batch.source.counts)
+            && let Some(how) = how_it_failed(failure, &verdict, owner)
+        {
+            counts.failed(bound.place, how);
+        }
         self.reporter.handled(batch, ctx, &verdict, owner, started);
         match verdict {
             Verdict::Ack => {
@@ -306,5 +361,29 @@ impl Attempts {
                 Done::HandedOver
             }
         }
+    }
+}
+
+/// What an entry counts as that goes back at a limit.
+fn held_by(why: Why) -> HeldBy {
+    match why {
+        Why::BreakerOpen | Why::Probing => HeldBy::Breaker,
+        Why::Rate | Why::Uncounted => HeldBy::Rate,
+        Why::Concurrency => HeldBy::Places,
+        Why::Paused => HeldBy::Pause,
+    }
+}
+
+/// What an attempt counts as that has failed; nothing if it uses up none.
+#[cold]
+pub(crate) fn how_it_failed(failure: &Failure, verdict: &Verdict, owner: Owner) -> Option<Failed> {
+    match verdict {
+        Verdict::Ack | Verdict::Release { .. } | Verdict::Wait { .. } => None,
+        _ if owner == Owner::Another => Some(Failed::Lease),
+        Verdict::Retry { .. } | Verdict::Bury { .. } => Some(match failure.cause {
+            Cause::TimedOut => Failed::Timeout,
+            Cause::Panicked => Failed::Panic,
+            Cause::Error | Cause::BreakerOpen | Cause::Uncounted => Failed::Error,
+        }),
     }
 }

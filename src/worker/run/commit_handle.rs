@@ -17,6 +17,11 @@ use crate::failure::Failure;
 use crate::outbox::{Deferred, End, Known};
 use crate::worker::state::inflight::Batch;
 
+/// Whether the end of a handler's run may be a commit's to tell.
+pub(crate) fn takes(ctx: &Context, policy: &HandlerPolicy) -> bool {
+    ctx.outbox().is_some() || policy.deduplicate.is_some()
+}
+
 /// The way to the committer of those who make attempts.
 pub(crate) struct CommitHandle {
     routes: Arc<Routes>,

@@ -223,7 +223,8 @@ impl<C: Copies> Deduplicator<C> {
         let owner = slot.finish();
         batch.source.arrived();
         let (index, body) = (item.index, Body::Raw(item.entry));
-        self.reporter.unstarted(batch, &body, &Verdict::Ack, owner);
+        self.reporter
+            .unstarted(batch, index, &body, &Verdict::Ack, owner);
         self.outcomes.acknowledge(batch, vec![index]);
     }
 
@@ -247,7 +248,8 @@ impl<C: Copies> Deduplicator<C> {
             tell!(debug, about, "{why}");
         }
         let body = Body::Raw(item.entry);
-        self.reporter.unstarted(batch, &body, &verdict, owner);
+        self.reporter
+            .unstarted(batch, item.index, &body, &verdict, owner);
         self.outcomes.settle(Settlement {
             batch: batch.clone(),
             index: item.index,

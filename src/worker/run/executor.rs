@@ -121,7 +121,7 @@ impl Executor {
         let mut rest = None;
         while let Some(item) = items.next() {
             let now = batch.now();
-            starter.let_go(now);
+            starter.let_go(&batch, now);
             if !starter.may_start(&batch, now) {
                 let items = std::iter::once(item).chain(items).collect();
                 let batch = batch.clone();
@@ -130,10 +130,10 @@ impl Executor {
             }
             starter.start(&batch, item, now);
         }
-        starter.let_go(batch.now());
+        starter.let_go(&batch, batch.now());
         let slots = starter.take_acks();
         let outcomes = &self.handlers.attempts.outcomes;
-        let acks = (!slots.is_empty()).then(|| outcomes.succeeded(Acks { batch, slots }));
+        let acks = (!slots.is_empty()).then(|| outcomes.succeeded(Acks::of(batch, slots)));
         RunInline { acks, rest }
     }
 
@@ -148,7 +148,7 @@ impl Executor {
         let mut items = items.into_iter();
         while let Some(item) = items.next() {
             let mut now = batch.now();
-            starter.let_go(now);
+            starter.let_go(&batch, now);
             // All that may wait happens before the entry starts, and not while acknowledgements are kept back.
             while !starter.may_start(&batch, now) {
                 starter.acknowledge(&batch);
@@ -163,7 +163,7 @@ impl Executor {
             }
             starter.start(&batch, item, now);
         }
-        starter.let_go(batch.now());
+        starter.let_go(&batch, batch.now());
         starter.acknowledge(&batch);
     }
 
@@ -192,7 +192,7 @@ async fn quarantine(handlers: Arc<Handlers>, mut suspects: mpsc::UnboundedReceiv
         starter.try_slot();
         for item in items {
             starter.start(&batch, item, batch.now());
-            starter.let_go(batch.now());
+            starter.let_go(&batch, batch.now());
         }
         starter.acknowledge(&batch);
     }

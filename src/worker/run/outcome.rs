@@ -16,6 +16,19 @@ use crate::worker::state::inflight::{Batch, Inflight};
 pub(crate) struct Acks {
     pub batch: Arc<Batch>,
     pub slots: Vec<u32>,
+    /// They were asked for before, and it is not known whether that was done.
+    pub is_repeated: bool,
+}
+
+impl Acks {
+    /// Those at these places of a batch.
+    pub fn of(batch: Arc<Batch>, slots: Vec<u32>) -> Self {
+        Acks {
+            batch,
+            slots,
+            is_repeated: false,
+        }
+    }
 }
 
 /// What has become of an entry that has not succeeded.
@@ -76,7 +89,7 @@ impl Outcomes {
     pub fn acknowledge(&self, batch: &Arc<Batch>, slots: Vec<u32>) {
         if !slots.is_empty() {
             let batch = batch.clone();
-            self.send(self.succeeded(Acks { batch, slots }));
+            self.send(self.succeeded(Acks::of(batch, slots)));
         }
     }
 

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::duration;
 use crate::event::EntryId;
 use crate::fields::Fields;
+use crate::metrics::entries::Outcome as Counted;
 use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
 use crate::worker::state::debugged;
 use crate::worker::state::inflight::{Batch, Inflight, Owner};
@@ -91,7 +92,22 @@ impl Reporter {
 
     /// Tells the observer of an entry that leaves without its handler having started.
     #[inline]
-    pub fn unstarted(&self, batch: &Batch, body: &Body, verdict: &Verdict, owner: Owner) {
+    pub fn unstarted(
+        &self,
+        batch: &Batch,
+        index: u32,
+        body: &Body,
+        verdict: &Verdict,
+        owner: Owner,
+    ) {
+        if let Some(times) = &batch.times {
+            let place = self.routes.place_of(fields(body).1);
+            times.is_of(index, place);
+            // What has a handler and is acknowledged without it had been done before.
+            if place.is_some() && matches!(verdict, Verdict::Ack) {
+                times.is_duplicate(index);
+            }
+        }
         let Some(observer) = &self.observer else {
             return;
         };
@@ -130,7 +146,11 @@ impl Reporter {
         }
         let owner = if is_ours { Owner::Us } else { Owner::Another };
         self.handled(batch, ctx, &Verdict::Ack, owner, started);
-        self.inflight.settle(batch, [slot]);
+        let outcome = match is_ours {
+            true => Counted::Committed,
+            false => Counted::Lost,
+        };
+        self.inflight.settle(batch, [index], outcome);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::classify::Classifiers;
 use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::Context;
 use crate::event::Envelope;
+use crate::fields::Fields;
 use crate::handler::Registry;
 use crate::middleware::{
     CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
@@ -142,6 +143,11 @@ impl Routes {
         &self.unbound
     }
 
+    /// The place of the handler of an entry's type, where there is one.
+    pub fn place_of(&self, fields: &Fields) -> Option<usize> {
+        self.place(fields.value("type")?)
+    }
+
     /// The place of the handler of a type, where there is one.
     pub fn place(&self, event_type: &[u8]) -> Option<usize> {
         self.places.get(event_type).copied()
@@ -158,6 +164,11 @@ impl Routes {
         let died = record.as_ref().and_then(|record| record.died);
         let released = record.as_ref().map_or(0, |record| record.released);
         let attempt = slot.count.saturating_sub(released).max(1);
+        if released > 0
+            && let Some(times) = &batch.times
+        {
+            times.is_at(index, attempt);
+        }
         if let Some((reason, error)) =
             record.and_then(|record| Some((record.doomed?, record.error)))
         {

@@ -14,6 +14,7 @@ use super::verdict::Verdict;
 use super::work::Item;
 use crate::about::About;
 use crate::context::Context;
+use crate::metrics::entries::{HeldBy, Outcome};
 use crate::middleware::kept_its_thread;
 use crate::policy::Why;
 use crate::worker::state::inflight::{Batch, Owner};
@@ -86,8 +87,17 @@ impl<'a> Starter<'a> {
 
     /// The handler that was started last has let go of the thread by now.
     #[inline]
-    pub fn let_go(&mut self, now: u64) {
-        self.kept.until(now);
+    pub fn let_go(&mut self, batch: &Batch, now: u64) {
+        let Some((bound, index)) = self.kept.let_go() else {
+            return;
+        };
+        // Of one that did not end there and then others tell.
+        if let Some(times) = &batch.times
+            && self.acks.last() == Some(&index)
+        {
+            times.ended(index, now);
+        }
+        self.kept.complain(bound, now);
     }
 
     /// Whether the next entry may start at once (a stopping worker "starts" them all, to release them).
@@ -140,12 +150,13 @@ impl<'a> Starter<'a> {
     /// One entry: decides whether it is to be handled, and starts its handler. It is `now` by the batch's clock.
     #[inline]
     pub fn start(&mut self, batch: &Arc<Batch>, item: Item, now: u64) {
-        let by = self.start_one(batch, item);
-        self.kept.since(now, by);
+        let index = item.index;
+        let by = self.start_one(batch, item, now);
+        self.kept.since(now, by, index);
     }
 
     /// Returns the handler if it is to be looked at how long it keeps the thread.
-    fn start_one(&mut self, batch: &Arc<Batch>, item: Item) -> Option<&'a Bound> {
+    fn start_one(&mut self, batch: &Arc<Batch>, item: Item, now: u64) -> Option<&'a Bound> {
         let of: &'a Handlers = self.of;
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
@@ -160,13 +171,13 @@ impl<'a> Starter<'a> {
             let body = Body::Raw(item.entry);
             of.attempts
                 .reporter
-                .unstarted(batch, &body, &verdict, Owner::Another);
-            of.attempts.inflight.settle(batch, [slot]);
+                .unstarted(batch, index, &body, &verdict, Owner::Another);
+            of.attempts.inflight.settle(batch, [index], Outcome::Lost);
             return None;
         }
         match of.routes.admit(&of.recent_acks, batch, item) {
             Admission::Handle(bound, ctx) => {
-                let is_last = self.enter(batch, index, bound, ctx);
+                let is_last = self.enter(batch, index, bound, ctx, now);
                 return is_last.then_some(bound);
             }
             Admission::Settle(Verdict::Ack, body, _) => {
@@ -175,7 +186,7 @@ impl<'a> Starter<'a> {
                 }
                 let owner = slot.finish();
                 let reporter = &of.attempts.reporter;
-                reporter.unstarted(batch, &body, &Verdict::Ack, owner);
+                reporter.unstarted(batch, index, &body, &Verdict::Ack, owner);
                 self.acks.push(index);
             }
             Admission::Settle(verdict, body, attempt) => {
@@ -191,7 +202,7 @@ impl<'a> Starter<'a> {
                     }
                 }
                 let reporter = &of.attempts.reporter;
-                reporter.unstarted(batch, &body, &verdict, owner);
+                reporter.unstarted(batch, index, &body, &verdict, owner);
                 of.attempts.settle(batch, index, verdict, body, attempt);
             }
         }
@@ -200,11 +211,19 @@ impl<'a> Starter<'a> {
 
     /// An entry that is to be handled comes to its handler's limits. Returns whether its handler is the last that was
     /// started here: others may have waited for its place.
-    fn enter(&mut self, batch: &Arc<Batch>, index: u32, bound: &'a Bound, ctx: Context) -> bool {
+    fn enter(
+        &mut self,
+        batch: &Arc<Batch>,
+        index: u32,
+        bound: &'a Bound,
+        ctx: Context,
+        now: u64,
+    ) -> bool {
         let attempt = Attempt {
             batch,
             index,
             bound,
+            since: now,
         };
         match &bound.concurrency_limit {
             None => {
@@ -229,6 +248,7 @@ impl<'a> Starter<'a> {
             batch,
             index,
             bound,
+            ..
         } = attempt;
         let waiting = Waiting {
             batch: batch.clone(),
@@ -241,12 +261,12 @@ impl<'a> Starter<'a> {
                 if done == Some(Done::Succeeded) {
                     self.acks.push(index);
                 }
-                !(done.is_some() && self.leave(bound))
+                !(done.is_some() && self.leave(bound, Some(attempt)))
             }
             Entered::Waits => false,
             Entered::Full(waiting) => {
                 let attempts = &self.of.attempts;
-                attempts.release_at_limit(batch, index, waiting.ctx, Why::Concurrency);
+                attempts.release_at_limit(attempt, waiting.ctx, Why::Concurrency);
                 false
             }
         }
@@ -273,20 +293,23 @@ impl<'a> Starter<'a> {
             batch,
             index,
             bound,
+            since,
         } = attempt;
         let mut kept = Kept::default();
-        kept.since(batch.now(), Some(bound));
+        kept.since(since, Some(bound), index);
         let done = self.launch(attempt, ctx);
-        kept.until(batch.now());
+        let now = batch.now();
+        kept.complain(bound, now);
         if done == Some(Done::Succeeded) {
+            attempt.ended(now);
             self.of.attempts.outcomes.acknowledge(batch, vec![index]);
         }
         done.is_some()
     }
 
     /// A run of a handler with limited places has ended: the next entry that waits takes its place. Returns whether one
-    /// waited.
-    fn leave(&mut self, bound: &Bound) -> bool {
+    /// waited. If the run that has ended was started here just now, for how long it ran is not known yet.
+    fn leave(&mut self, bound: &Bound, mut ended: Option<Attempt<'_>>) -> bool {
         let of = self.of;
         let mut any = false;
         let Some(limit) = &bound.concurrency_limit else {
@@ -294,11 +317,17 @@ impl<'a> Starter<'a> {
         };
         while let Some(waiting) = limit.leave() {
             any = true;
+            let now = waiting.batch.now();
+            if let Some(attempt) = ended.take()
+                && self.acks.last() == Some(&attempt.index)
+            {
+                attempt.ended(now);
+            }
             if of.attempts.signals.is_stopping() {
                 of.release_unstarted(waiting);
                 continue;
             }
-            if !self.may_start(&waiting.batch, waiting.batch.now()) {
+            if !self.may_start(&waiting.batch, now) {
                 // It takes its place along, and has to wait for something else as well.
                 let task = start_later(of.clone(), waiting, self.permit.take());
                 of.tasks.spawn(task);
@@ -309,6 +338,7 @@ impl<'a> Starter<'a> {
                 batch: &batch,
                 index,
                 bound,
+                since: now,
             };
             if !self.launch_limited(attempt, ctx) {
                 return any;
@@ -335,6 +365,7 @@ async fn wait(
         batch: &batch,
         index,
         bound,
+        since: 0,
     };
     let waiting = of
         .attempts
@@ -343,7 +374,7 @@ async fn wait(
     if waiting == Done::Succeeded {
         of.attempts.outcomes.acknowledge(&batch, vec![index]);
     }
-    Starter::with(&of, permit).leave(bound);
+    Starter::with(&of, permit).leave(bound, None);
 }
 
 /// An entry that has its place and waits for something else.
@@ -355,7 +386,7 @@ async fn start_later(of: Arc<Handlers>, waiting: Waiting, permit: Option<Permit>
     }
     if of.attempts.signals.is_stopping() {
         of.release_unstarted(waiting);
-        starter.leave(bound);
+        starter.leave(bound, None);
         return;
     }
     let Waiting { batch, index, ctx } = waiting;
@@ -363,9 +394,10 @@ async fn start_later(of: Arc<Handlers>, waiting: Waiting, permit: Option<Permit>
         batch: &batch,
         index,
         bound,
+        since: batch.now(),
     };
     if starter.launch_limited(attempt, ctx) {
-        starter.leave(bound);
+        starter.leave(bound, None);
     }
 }
 
@@ -390,6 +422,10 @@ impl Handlers {
         let why = if self.attempts.signals.is_stopping() {
             UNSTARTED
         } else {
+            if let Some(counts) = &batch.source.counts {
+                let place = self.routes.place_of(&item.entry.fields);
+                counts.held_back(place.unwrap_or(counts.other()), HeldBy::Pause);
+            }
             "released unstarted: the stream is paused"
         };
         self.release(batch, item.index, Body::Raw(item.entry), why);
@@ -399,7 +435,7 @@ impl Handlers {
         let owner = batch.slots[index as usize].finish();
         let verdict = Verdict::release(Duration::ZERO, why);
         let reporter = &self.attempts.reporter;
-        reporter.unstarted(batch, &body, &verdict, owner);
+        reporter.unstarted(batch, index, &body, &verdict, owner);
         self.attempts.settle(batch, index, verdict, body, 0);
     }
 }
@@ -409,19 +445,24 @@ impl Handlers {
 struct Kept<'a> {
     since: u64,
     by: Option<&'a Bound>,
+    index: u32,
 }
 
 impl<'a> Kept<'a> {
-    /// A handler was started.
-    fn since(&mut self, now: u64, by: Option<&'a Bound>) {
-        (self.since, self.by) = (now, by);
+    /// A handler was started for the entry at this place of its batch.
+    fn since(&mut self, now: u64, by: Option<&'a Bound>, index: u32) {
+        (self.since, self.by, self.index) = (now, by, index);
     }
 
-    /// It has let go of the thread.
-    fn until(&mut self, now: u64) {
-        let Some(bound) = self.by.take() else { return };
+    /// It has let go of the thread: which one, if there was one.
+    fn let_go(&mut self) -> Option<(&'a Bound, u32)> {
+        Some((self.by.take()?, self.index))
+    }
+
+    /// It has kept it until now.
+    fn complain(&self, bound: &Bound, now: u64) {
         let (kept, timeout) = (
-            Duration::from_millis(now - self.since),
+            Duration::from_nanos(now.saturating_sub(self.since)),
             bound.policy.timeout,
         );
         if kept > timeout {

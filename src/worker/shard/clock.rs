@@ -4,8 +4,8 @@
 //! longer, and what is parked is due later. Set back, what it noted meanwhile lies in the future: those notes are brought
 //! back. Until a worker has seen that it was set, scripts that go by ages see it themselves, by what it should show.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::stream::Expected;
@@ -36,7 +36,7 @@ pub(crate) struct ServerClock {
     seen: Mutex<Clock>,
     began: Instant,
     /// What it showed when this worker began, by its last answers; 0 where it is not known yet.
-    server_began_ms: AtomicU64,
+    server_began_ms: Arc<AtomicU64>,
 }
 
 /// The server's clock.
@@ -66,11 +66,12 @@ pub(crate) enum Way {
 }
 
 impl ServerClock {
-    pub fn new() -> Self {
+    /// One that notes there what it showed when the worker began, which is now.
+    pub fn new(server_began_ms: Arc<AtomicU64>) -> Self {
         ServerClock {
             seen: Mutex::default(),
             began: Instant::now(),
-            server_began_ms: AtomicU64::new(0),
+            server_began_ms,
         }
     }
 

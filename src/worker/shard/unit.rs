@@ -6,6 +6,7 @@ use super::clock::ServerClock;
 use super::health::ServerHealth;
 use super::links::Links;
 use crate::config::Settings;
+use crate::metrics::entries::WorkerCounts;
 use crate::stream::Connector;
 use crate::worker::run::routes::Routes;
 use crate::worker::state::heard::Heard;
@@ -26,6 +27,8 @@ pub(crate) struct Shard {
     pub routes: Arc<Routes>,
     /// What operators ask of this worker.
     pub heard: Arc<Heard>,
+    /// What is counted, if it is.
+    pub counts: Option<Arc<WorkerCounts>>,
     pub links: Arc<Links>,
     pub health: Arc<ServerHealth>,
     pub clock: Arc<ServerClock>,
@@ -38,11 +41,16 @@ impl Shard {
         sources: Sources,
         routes: Routes,
         quarantine: Arc<Quarantine>,
+        counts: Option<Arc<WorkerCounts>>,
     ) -> Self {
         let identity = Arc::new(Identity::new(settings));
         let signals = Arc::<Signals>::default();
         let inflight = Arc::new(Inflight::new(quarantine, signals.clone()));
         let recent_acks = Arc::<RecentAcks>::default();
+        let server_began_ms = counts
+            .as_ref()
+            .map(|counts| counts.server_began_ms().clone());
+        let server_began_ms = server_began_ms.unwrap_or_default();
         Shard {
             links: Arc::new(Links::new(
                 connector,
@@ -52,7 +60,7 @@ impl Shard {
                 recent_acks.clone(),
             )),
             health: Arc::new(ServerHealth::new(identity.lease)),
-            clock: Arc::new(ServerClock::new()),
+            clock: Arc::new(ServerClock::new(server_began_ms)),
             identity,
             signals,
             sources: Arc::new(sources),
@@ -60,6 +68,7 @@ impl Shard {
             recent_acks,
             routes: Arc::new(routes),
             heard: Arc::default(),
+            counts,
         }
     }
 }

@@ -14,8 +14,10 @@ use tokio::sync::futures::Notified;
 use super::quarantine::Quarantine;
 use super::signals::Signals;
 use super::source::Source;
+use super::times::Times;
 use crate::context::{Cancelled, Context, Place};
 use crate::event::EntryId;
+use crate::metrics::entries::Outcome;
 use crate::stream::LostWhy;
 use crate::sync::lock;
 
@@ -87,7 +89,9 @@ pub(crate) struct Batch {
     /// When the request was sent that brought them.
     pub since: Instant,
     pub slots: Box<[Slot]>,
-    /// Milliseconds after the epoch of [`Inflight`].
+    /// What is noted of them, if somebody counts.
+    pub times: Option<Times>,
+    /// Nanoseconds after the epoch of [`Inflight`].
     leased_until: AtomicU64,
     /// Another server brought it than the one that answers now: an id may be another entry's there.
     fenced: AtomicBool,
@@ -230,6 +234,11 @@ impl Slot {
     }
 }
 
+/// Whole, for so many centuries.
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
 fn owner(state: u8) -> Owner {
     match state & (TAKEN | NOBODYS) {
         0 => Owner::Us,
@@ -249,9 +258,33 @@ impl Batch {
         now >= self.leased_until.load(Ordering::SeqCst)
     }
 
-    /// Milliseconds since the worker began.
+    /// Nanoseconds since the worker began.
     pub fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
+        nanos(self.epoch.elapsed())
+    }
+
+    /// What is left of the lease; nothing where it does not count, for another server is there.
+    pub fn lease_left(&self) -> Option<Duration> {
+        let until = self.leased_until.load(Ordering::SeqCst);
+        (until > 0).then(|| Duration::from_nanos(until.saturating_sub(self.now())))
+    }
+
+    /// How many handlers of it run.
+    pub fn running(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_running()).count()
+    }
+
+    /// How many of it are not settled.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// The place of the type of an entry whose handler has not let go of its thread.
+    pub fn blocking(&self) -> Option<usize> {
+        let times = self.times.as_ref()?;
+        let mut slots = self.slots.iter();
+        let at = slots.position(|slot| slot.is_running() && slot.running.get().is_none())?;
+        times.place(at as u32)
     }
 
     /// Whether an acknowledgement has to make sure that the ids are still these entries'.
@@ -276,7 +309,7 @@ impl Batch {
 
     /// And for how long that can be said in a request that is sent now.
     pub fn ours_to_end_for(&self, slot: &Slot) -> Option<Duration> {
-        let until = Duration::from_millis(self.leased_until.load(Ordering::SeqCst));
+        let until = Duration::from_nanos(self.leased_until.load(Ordering::SeqCst));
         let leased = until.saturating_sub(self.epoch.elapsed());
         match slot.owner() {
             Owner::Us => Some(leased.min(OWN_FOR)).filter(|left| !left.is_zero()),
@@ -293,8 +326,7 @@ impl Batch {
     /// The lease now runs from when the renewal was sent.
     pub fn renew(&self, sent: Instant, lease: Duration) {
         let until = sent.saturating_duration_since(self.epoch) + lease;
-        self.leased_until
-            .fetch_max(until.as_millis() as u64, Ordering::SeqCst);
+        self.leased_until.fetch_max(nanos(until), Ordering::SeqCst);
     }
 
     /// A renewal that named `id` with `count` was told that it is no longer ours. Answers whose it is then, if it was held:
@@ -363,8 +395,9 @@ impl Inflight {
             first: coming == Coming::First,
             since,
             open: AtomicUsize::new(slots.len()),
+            times: source.counts.as_ref().map(|_| Times::new(slots.len())),
             slots: slots.into(),
-            leased_until: AtomicU64::new(until.as_millis() as u64),
+            leased_until: AtomicU64::new(nanos(until)),
             fenced: AtomicBool::new(false),
             epoch: self.epoch,
         });
@@ -388,13 +421,33 @@ impl Inflight {
         batches.find(|batch| batch.serial == place.batch).cloned()
     }
 
-    /// Redis has settled these entries, or they are no longer ours to settle.
-    pub fn settle<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
+    /// Redis has settled these entries, or they are no longer ours to settle. Each is counted once, as what became of it.
+    pub fn settle(&self, batch: &Batch, indices: impl IntoIterator<Item = u32>, outcome: Outcome) {
+        match (&batch.times, &batch.source.counts) {
+            (Some(times), Some(counts)) => {
+                let mut tally = counts.settle(batch.now());
+                self.settle_each(batch, indices, |index, slot| {
+                    tally.count(&times.entry(index, slot, outcome));
+                });
+            }
+            _ => self.settle_each(batch, indices, |_, _| {}),
+        }
+    }
+
+    #[inline]
+    fn settle_each(
+        &self,
+        batch: &Batch,
+        indices: impl IntoIterator<Item = u32>,
+        mut settled: impl FnMut(u32, &Slot),
+    ) {
         let (mut entries, mut bytes) = (0, 0);
-        for slot in slots {
+        for index in indices {
+            let slot = &batch.slots[index as usize];
             if slot.state.fetch_or(SETTLED, Ordering::SeqCst) & PHASE != SETTLED {
                 entries += 1;
                 bytes += slot.size as usize;
+                settled(index, slot);
             }
         }
         batch.open.fetch_sub(entries, Ordering::SeqCst);
@@ -499,9 +552,9 @@ impl Inflight {
     }
 
     /// Redis has acknowledged these entries of a batch.
-    pub fn acknowledge<'a>(&self, batch: &Batch, slots: impl ExactSizeIterator<Item = &'a Slot>) {
-        self.succeeded.fetch_sub(slots.len(), Ordering::SeqCst);
-        self.settle(batch, slots);
+    pub fn acknowledge(&self, batch: &Batch, indices: &[u32]) {
+        self.succeeded.fetch_sub(indices.len(), Ordering::SeqCst);
+        self.settle(batch, indices.iter().copied(), Outcome::Acked);
     }
 
     /// The server refuses to settle so many more, or so many are tried again.

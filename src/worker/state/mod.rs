@@ -17,3 +17,4 @@ pub(super) mod signals;
 pub(super) mod slots;
 pub(super) mod source;
 pub(super) mod throughput;
+pub(super) mod times;

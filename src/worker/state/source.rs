@@ -11,6 +11,7 @@ use super::pauses::Pauses;
 use crate::config::Start;
 use crate::context::Surroundings;
 use crate::event::EntryId;
+use crate::metrics::entries::StreamCounts;
 use crate::stream::{Keys, Known};
 use crate::sync::lock;
 
@@ -34,6 +35,8 @@ pub(crate) struct Source {
     waiting: AtomicBool,
     /// Others may have left some there.
     heard_of_waiting: AtomicBool,
+    /// Where its entries are counted, if they are; the same for replayed entries.
+    pub counts: Option<Arc<StreamCounts>>,
     /// What an operator has paused of it; the same for replayed entries.
     pub pauses: Arc<Pauses>,
     /// The places of handlers whose entries wait in Redis.
@@ -54,7 +57,12 @@ pub(crate) struct Source {
 impl Source {
     /// The stream called `surroundings.stream`, with its stream of replayed entries. Its group begins at `start` if there
     /// is none; where handlers have limits, entries on their way to them are counted.
-    pub fn new(surroundings: Surroundings, start: Start, is_limited: bool) -> Arc<Self> {
+    pub fn new(
+        surroundings: Surroundings,
+        start: Start,
+        is_limited: bool,
+        counts: Option<Arc<StreamCounts>>,
+    ) -> Arc<Self> {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
         let pauses = Arc::<Pauses>::default();
@@ -69,6 +77,7 @@ impl Source {
             barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             heard_of_waiting: AtomicBool::new(false),
+            counts: counts.clone(),
             pauses: pauses.clone(),
             listed: Mutex::default(),
             unrenewed: Mutex::default(),

@@ -10,6 +10,7 @@ use super::oversized::Oversized;
 use super::prefetch::Prefetch;
 use crate::about::{About, tell};
 use crate::event::EntryId;
+use crate::metrics::entries::Via;
 use crate::stream::{Link, Trouble};
 use crate::worker::run::verdict::{Reason, Verdict};
 use crate::worker::shard::refusals::{Chore, Refusals};
@@ -173,6 +174,7 @@ impl Adopter {
         let entries = adopted.entries.into_iter();
         let entries = entries.map(|entry| Delivery::again(entry, adopted.now_ms));
         Ok(Some(Deliveries {
+            via: Via::Adopt,
             coming: coming(alone),
             since,
             entries: entries.collect(),
@@ -233,6 +235,7 @@ impl Adopter {
         );
         self.oversized.came(stream, alone);
         Ok(Some(Unread {
+            via: Via::Adopt,
             source: source.clone(),
             coming: coming(alone),
             since: Instant::now(),

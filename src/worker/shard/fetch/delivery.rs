@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Entry, EntryId};
+use crate::metrics::entries::Via;
 use crate::stream::{Delivered, Record};
 use crate::worker::run::verdict::Verdict;
 use crate::worker::run::work::Past;
@@ -13,6 +14,7 @@ use crate::worker::state::source::Source;
 /// Entries of one stream that came in one reply.
 pub(crate) struct Deliveries {
     pub source: Arc<Source>,
+    pub via: Via,
     pub coming: Coming,
     /// When they were asked for: their lease begins then.
     pub since: Instant,
@@ -22,6 +24,7 @@ pub(crate) struct Deliveries {
 /// Entries of one stream that were delivered and that nobody here has read: no handler sees them, they are only settled.
 pub(crate) struct Unread {
     pub source: Arc<Source>,
+    pub via: Via,
     pub coming: Coming,
     pub since: Instant,
     /// Each with how often it has been delivered.

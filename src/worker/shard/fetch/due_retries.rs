@@ -9,6 +9,7 @@ use super::clock_steps::ClockSteps;
 use super::delivery::{Begin, Deliveries, Delivery, Taken};
 use super::flow_control::room_to_wake;
 use super::prefetch::Prefetch;
+use crate::metrics::entries::Via;
 use crate::policy::Room;
 use crate::stream::{Link, Trouble};
 use crate::worker::run::routes::Routes;
@@ -165,6 +166,7 @@ impl DueRetries {
             let entries = woken.entries.into_iter();
             let entries = entries.map(|entry| Delivery::again(entry, woken.now_ms));
             let deliveries = Deliveries {
+                via: Via::Wake,
                 coming: Coming::InTurn,
                 since,
                 entries: entries.collect(),

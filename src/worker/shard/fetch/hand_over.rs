@@ -51,11 +51,15 @@ impl HandOver {
         prefetch.came(deliveries.largest());
         let Deliveries {
             source,
+            via,
             coming,
             since,
             entries,
         } = deliveries;
         source.coming(entries.len());
+        if let Some(counts) = &source.counts {
+            counts.delivered(via, entries.len());
+        }
         if let Some(observer) = &self.observer {
             observer.delivered(&source.surroundings.stream, entries.len());
         }
@@ -75,12 +79,16 @@ impl HandOver {
     pub fn settle_unread(&self, unread: Unread) {
         let Unread {
             source,
+            via,
             coming,
             since,
             entries,
             verdict,
             attempt,
         } = unread;
+        if let Some(counts) = &source.counts {
+            counts.delivered(via, entries.len());
+        }
         let slot = |(id, count): &_| Slot::new(*id, *count, false, 0);
         let slots = entries.iter().map(slot).collect();
         let lease = self.identity.lease;

@@ -12,6 +12,7 @@ use super::prefetch::Prefetch;
 use super::read_plan::{DEPTH, NAP, OFTEN};
 use super::stream_rotation::Share;
 use crate::event::Entry;
+use crate::metrics::entries::Via;
 use crate::policy::Room;
 use crate::stream::{Link, Read, Reader, Trouble};
 use crate::worker::run::routes::Routes;
@@ -238,6 +239,7 @@ impl<'a> Reading<'a> {
             self.winds_up |= ahead.room(&rooms[at], Instant::now()) != Room::Any;
         }
         Ok(Some(Deliveries {
+            via: via(source),
             source: source.clone(),
             coming: Coming::InTurn,
             since: answer.since,
@@ -256,6 +258,7 @@ impl<'a> Reading<'a> {
             let (stream, count) = (&source.keys.stream, ids.len());
             tracing::debug!(stream, count, "more came at once than there is room for");
             Unread {
+                via: via(source),
                 source: source.clone(),
                 coming: Coming::InTurn,
                 since: answer.since,
@@ -273,6 +276,14 @@ impl<'a> Reading<'a> {
             // Not by the runtime's timer, whose unit is a millisecond. Only what speaks to Redis is on this thread.
             std::thread::sleep(NAP);
         }
+    }
+}
+
+/// How what is new on a stream comes.
+fn via(source: &Source) -> Via {
+    match source.again {
+        Some(_) => Via::Read,
+        None => Via::Replay,
     }
 }
 

@@ -10,6 +10,7 @@ use super::due_retries::LEAST;
 use super::flow_control::room_of;
 use super::group_rates::GroupRates;
 use super::prefetch::Prefetch;
+use crate::metrics::entries::Via;
 use crate::policy::Room;
 use crate::stream::{Kind, Link, Trouble};
 use crate::worker::run::routes::{Bound, Routes};
@@ -132,6 +133,7 @@ impl WaitingEntries {
             let entries = found.entries.into_iter();
             let entries = entries.map(|entry| Delivery::again(entry, found.now_ms));
             return Ok(Some(Deliveries {
+                via: Via::Wake,
                 coming: Coming::InTurn,
                 since,
                 entries: entries.collect(),

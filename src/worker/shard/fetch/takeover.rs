@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::delivery::{Deliveries, Delivery};
 use super::prefetch::{Prefetch, ROOM};
 use crate::about::{About, tell};
+use crate::metrics::entries::Via;
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Reclaim, Reclaimed, Trouble};
 use crate::worker::shard::clock::Clock;
@@ -167,6 +168,7 @@ impl Takeover {
             "its workers died: it runs with nothing else starting beside it"
         );
         Ok(Some(Deliveries {
+            via: Via::Reclaim,
             source: source.clone(),
             coming: Coming::Alone,
             since,
@@ -234,6 +236,7 @@ impl Holder {
         let entries = brought.entries.into_iter();
         let entries = entries.map(|entry| Delivery::again(entry, brought.now_ms));
         Deliveries {
+            via: Via::Reclaim,
             source: self.source.clone(),
             coming: Coming::First,
             since,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::about::{About, tell};
 use crate::error::{Error, ErrorKind};
 use crate::event::EntryId;
+use crate::metrics::entries::WorkerCounts;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
 use crate::worker::shard::health::ServerHealth;
@@ -28,6 +29,7 @@ pub(crate) struct LeaseRenewer {
     sources: Arc<Sources>,
     inflight: Arc<Inflight>,
     health: Arc<ServerHealth>,
+    counts: Option<Arc<WorkerCounts>>,
     link: KeptLink,
     complaint: Complaint,
     unnoted: Complaint,
@@ -46,6 +48,7 @@ impl LeaseRenewer {
             sources: shard.sources.clone(),
             inflight: shard.inflight.clone(),
             health: shard.health.clone(),
+            counts: shard.counts.clone(),
             link: KeptLink::new(
                 shard.links.clone(),
                 "renew",
@@ -131,6 +134,14 @@ impl LeaseRenewer {
             !of.any(|source| Arc::ptr_eq(source, &batch.source))
         };
         for batch in batches.iter().filter(|batch| is_renewed(batch)) {
+            if let Some(counts) = &self.counts
+                && let Some(left) = batch.lease_left()
+            {
+                counts.renewed(left.as_millis() as u64);
+                if let (true, Some(counts)) = (left.is_zero(), &batch.source.counts) {
+                    counts.lapsed(batch.kept().count());
+                }
+            }
             batch.renew(sent, self.identity.lease);
         }
         self.inflight.renewed();

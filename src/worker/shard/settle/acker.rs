@@ -17,7 +17,7 @@ use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::{ENOUGH_TO_ACK, Inflight, Owner};
+use crate::worker::state::inflight::{Batch, ENOUGH_TO_ACK, Inflight, Owner};
 use crate::worker::state::recent_acks::RecentAcks;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
@@ -204,15 +204,16 @@ impl Acker {
 
     async fn answered(&mut self, Answer { link, acks }: Answer) {
         let mut trouble = None;
-        for (acks, met) in acks {
-            let Acks { batch, slots } = &acks;
+        for (mut acks, met) in acks {
+            acks.is_repeated |= met.is_some();
+            let Acks { batch, slots, .. } = &acks;
             match met {
                 None => {
                     let slots = || slots.iter().map(|at| &batch.slots[*at as usize]);
                     let marked = slots().map(|slot| (slot.id, slot.mark())).collect();
                     let (source, lease) = (&batch.source, self.identity.lease);
                     self.recent_acks.acknowledged(source, marked, lease);
-                    self.inflight.acknowledge(batch, slots());
+                    self.inflight.acknowledge(batch, &acks.slots);
                 }
                 Some(met) if met.is_lasting() => {
                     self.hold_up.warn(met.error().to_string());
@@ -263,27 +264,32 @@ async fn acknowledge(
         .collect();
     let mut troubles: Vec<Option<Trouble>> = Vec::new();
     troubles.resize_with(acks.len(), || None);
+    let mut acked = vec![0; lots.len()];
     let mut met = |lot: &Lot, trouble: &Trouble| {
         lot.places
             .iter()
             .for_each(|at| troubles[*at] = Some(trouble.again()));
     };
-    let plain: Vec<(&Lot, Plain)> = lots
+    let plain: Vec<(usize, Plain)> = lots
         .iter()
-        .flat_map(|lot| lot.plain.chunks(ACKS).map(move |ids| (lot, lot.of(ids))))
+        .enumerate()
+        .flat_map(|(at, lot)| lot.plain.chunks(ACKS).map(move |ids| (at, lot.of(ids))))
         .collect();
     if !plain.is_empty() {
-        let (of, plain): (Vec<&Lot>, Vec<Plain>) = plain.into_iter().unzip();
+        let (of, plain): (Vec<usize>, Vec<Plain>) = plain.into_iter().unzip();
         match link.ack(&plain).await {
             Ok(answers) => {
-                let answers = of.iter().zip(&answers);
-                answers
-                    .for_each(|(lot, answer)| answer.iter().for_each(|trouble| met(lot, trouble)));
+                for (at, answer) in of.into_iter().zip(answers) {
+                    match answer {
+                        Ok(count) => acked[at] += count,
+                        Err(trouble) => met(&lots[at], &trouble),
+                    }
+                }
             }
-            Err(trouble) => of.iter().for_each(|lot| met(lot, &trouble)),
+            Err(trouble) => of.into_iter().for_each(|at| met(&lots[at], &trouble)),
         }
     }
-    for lot in &lots {
+    for (lot, acked_of) in lots.iter().zip(&mut acked) {
         for (acks, fence) in [
             (&lot.scripted, Fence::None),
             (&lot.fenced, Fence::Mine),
@@ -294,16 +300,39 @@ async fn acknowledge(
                 let acked = link
                     .ack_with_records(keys, group, fence, deletes, acks)
                     .await;
-                if let Err(trouble) = acked {
-                    met(lot, &trouble);
+                match acked {
+                    Ok(count) => *acked_of += count,
+                    Err(trouble) => met(lot, &trouble),
                 }
             }
+        }
+    }
+    for (lot, acked) in lots.iter().zip(acked) {
+        if lot.source.counts.is_some() && acked < lot.ids() {
+            let places = lot.places.iter().filter(|at| troubles[**at].is_none());
+            note_lost(places.map(|at| &acks[*at]), lot.ids() - acked);
         }
     }
     drop(lots);
     Answer {
         link,
         acks: acks.into_iter().zip(troubles).collect(),
+    }
+}
+
+/// Redis had so many fewer of these entries to acknowledge than it was asked for. Those of a request that is repeated may
+/// have been acknowledged before; of the others those are lost that are known to be another's, or nobody's, before any.
+#[cold]
+fn note_lost<'a>(acks: impl Iterator<Item = &'a Acks>, fewer: usize) {
+    let acks: Vec<&Acks> = acks.collect();
+    let (again, once): (Vec<&Acks>, Vec<&Acks>) = acks.into_iter().partition(|of| of.is_repeated);
+    let again: usize = again.iter().map(|acks| acks.slots.len()).sum();
+    let each = |acks: &'a Acks| acks.slots.iter().map(|at| (&*acks.batch, *at));
+    let mut slots: Vec<(&Batch, u32)> = once.into_iter().flat_map(each).collect();
+    slots.sort_by_key(|(batch, at)| batch.slots[*at as usize].owner() == Owner::Us);
+    let lost = slots.into_iter().take(fewer.saturating_sub(again));
+    for (batch, at) in lost {
+        batch.times.iter().for_each(|times| times.is_lost(at));
     }
 }
 
@@ -325,7 +354,7 @@ impl<'a> Lot<'a> {
             late: Vec::new(),
         };
         let now = places.first().map_or(0, |at| acks[*at].batch.now());
-        for Acks { batch, slots } in places.iter().map(|at| &acks[*at]) {
+        for Acks { batch, slots, .. } in places.iter().map(|at| &acks[*at]) {
             let consumer = identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
             let is_lapsed = batch.is_lapsed_at(now);
@@ -349,6 +378,11 @@ impl<'a> Lot<'a> {
         }
         lot.places = places;
         lot
+    }
+
+    /// How many entries it is of.
+    fn ids(&self) -> usize {
+        self.plain.len() + self.scripted.len() + self.fenced.len() + self.late.len()
     }
 
     fn group(&self) -> &str {

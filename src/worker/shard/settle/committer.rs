@@ -257,6 +257,9 @@ impl Committer {
             }
             Some(CommitOutcome::Done) => Fate::Settled,
             Some(CommitOutcome::Duplicate { differs }) => {
+                if let Some(times) = &job.batch.times {
+                    times.is_duplicate(job.index);
+                }
                 let about = About::of(&job.ctx, &job.batch.source.keys.stream);
                 if differs {
                     let which = identity::named(job.ctx.envelope().fields());

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::requests::{DOOMED_WAIT, Job, Requests, Step, hopeless, nobodys};
 use crate::about::tell;
+use crate::metrics::entries::{Outcome, Reason as Why};
 use crate::reconnect::sleep_until;
 use crate::stream::{Buried, ParkOutcome, Trouble};
 use crate::worker::run::dedup_windows::Windows;
@@ -19,7 +20,7 @@ use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::{Batch, Inflight, Owner, Slot};
+use crate::worker::state::inflight::{Batch, Inflight, Owner};
 use crate::worker::state::signals::Signals;
 
 /// Most settlements in one step.
@@ -124,11 +125,11 @@ impl Settler {
                 let slots = vec![index];
                 self.inflight.succeed(slots.len());
                 // The acker ends after the settler.
-                let _ = self.acks.send(Acks { batch, slots });
+                let _ = self.acks.send(Acks::of(batch, slots));
                 return;
             }
             // What became of it here is no longer of interest.
-            (Owner::Another, _) => return self.done(&batch, [slot]),
+            (Owner::Another, _) => return self.done(&batch, index, Outcome::Lost),
             (_, Verdict::Bury { reason, error }) => Step::Bury {
                 reason,
                 error,
@@ -205,7 +206,7 @@ impl Settler {
                     job.batch
                         .source
                         .report_trimmed(&[id], "before they were handled");
-                    self.done(&job.batch, [job.slot()]);
+                    self.done(&job.batch, job.index, Outcome::Lost);
                 }
                 Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
                     if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
@@ -219,7 +220,7 @@ impl Settler {
                     };
                     self.others.push(Job { step, ..job });
                 }
-                Ok(_) => self.done(&job.batch, [job.slot()]),
+                Ok(outcome) => self.done(&job.batch, job.index, counts_as(&job, outcome)),
                 Err(met) if met.is_lasting() => {
                     self.hold_up
                         .warn(format!("{}; its entries are kept", met.error()));
@@ -258,7 +259,14 @@ impl Settler {
                              was trimmed, acknowledged or deleted by hand"
                         );
                     }
-                    self.done(&job.batch, [job.slot()]);
+                    let outcome = match outcome {
+                        Buried::Done => {
+                            count_letter(&job);
+                            Outcome::Dead
+                        }
+                        _ => Outcome::Lost,
+                    };
+                    self.done(&job.batch, job.index, outcome);
                 }
                 // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
                 Err(Trouble::Refused(met)) => {
@@ -298,7 +306,38 @@ impl Settler {
         self.stuck_until = None;
     }
 
-    fn done<'a>(&self, batch: &Batch, slots: impl IntoIterator<Item = &'a Slot>) {
-        self.inflight.settle(batch, slots);
+    fn done(&self, batch: &Batch, index: u32, outcome: Outcome) {
+        self.inflight.settle(batch, [index], outcome);
     }
+}
+
+/// What a parking counts as.
+fn counts_as(job: &Job, outcome: ParkOutcome) -> Outcome {
+    let Step::Park { released, .. } = job.step else {
+        return Outcome::Lost;
+    };
+    match outcome {
+        // The answer that said that it was done got lost.
+        ParkOutcome::Taken if job.asked.is_none() => Outcome::Lost,
+        ParkOutcome::Nobody | ParkOutcome::Trimmed => Outcome::Lost,
+        ParkOutcome::Parked | ParkOutcome::Taken if released => Outcome::Released,
+        ParkOutcome::Parked | ParkOutcome::Taken => Outcome::Retried,
+    }
+}
+
+/// It is a dead letter now.
+fn count_letter(job: &Job) {
+    let (Some(counts), Step::Bury { reason, .. }) = (&job.batch.source.counts, &job.step) else {
+        return;
+    };
+    let place = job.batch.times.as_ref().and_then(|of| of.place(job.index));
+    let reason = match reason {
+        Reason::Failed => Why::Failed,
+        Reason::Permanent => Why::Permanent,
+        Reason::Crashed => Why::Crashed,
+        Reason::Undecodable => Why::Undecodable,
+        Reason::Unhandled => Why::Unhandled,
+        Reason::TooLarge => Why::TooLarge,
+    };
+    counts.buried(place.unwrap_or(counts.other()), reason);
 }
