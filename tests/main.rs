@@ -71,6 +71,7 @@ mod logs;
 mod long_names;
 mod lost_replies;
 mod meddling;
+mod metrics;
 mod mistakes;
 mod observing;
 mod old_server;

@@ -18,6 +18,7 @@ mod resp;
 mod resp_proxy;
 mod resp_traps;
 mod resp_watch;
+mod scrape;
 pub mod scripts;
 #[macro_use]
 mod scenario;
@@ -41,6 +42,7 @@ pub use resp_proxy::Proxy;
 pub use resp_traps::{Caught, Exchange};
 pub use resp_watch::{Watched, monotonic};
 pub use scenario::run;
+pub use scrape::Scrape;
 pub use server::{Server, scratch_dir};
 pub use streams::{Entry, Fields, add, entries};
 pub use switch::Switch;

@@ -44,7 +44,11 @@ impl Scrape {
         let of_name = |sample: &&Sample| sample.name.strip_prefix("streamhand_") == Some(name);
         let samples = self.0.iter().filter(of_name);
         // Else a minus stands before nothing.
-        samples.filter(|sample| has(sample)).map(|of| of.value).sum::<f64>() + 0.0
+        samples
+            .filter(|sample| has(sample))
+            .map(|of| of.value)
+            .sum::<f64>()
+            + 0.0
     }
 
     /// All samples of a name, each by the values of its labels.
@@ -55,7 +59,9 @@ impl Scrape {
             values.join(" ")
         };
         let samples = self.0.iter().filter(of_name);
-        samples.map(|sample| (values(sample), sample.value)).collect()
+        samples
+            .map(|sample| (values(sample), sample.value))
+            .collect()
     }
 }
 

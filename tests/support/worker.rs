@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use streamhand::metrics::Metrics;
 use streamhand::{Observer, Registry, Settings, Summary, Worker};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -126,10 +127,17 @@ impl Setup {
 
     /// A worker inside the test, watched.
     pub fn start_observed(&self, registry: Registry, observer: impl Observer) -> InProcess {
+        self.run(registry, |worker| worker.observer(observer))
+    }
+
+    /// A worker inside the test, which counts what it does.
+    pub fn start_counted(&self, registry: Registry, metrics: &Metrics) -> InProcess {
+        self.run(registry, |worker| worker.metrics(metrics))
+    }
+
+    fn run(&self, registry: Registry, with: impl FnOnce(Worker) -> Worker) -> InProcess {
         let settings = Settings::from_toml_str(&self.toml()).expect("a right configuration");
-        let worker = Worker::new(settings, registry)
-            .expect("a worker")
-            .observer(observer);
+        let worker = with(Worker::new(settings, registry).expect("a worker"));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(worker.run(async {
             let _ = stopped.await;

@@ -427,7 +427,7 @@ impl Inflight {
             (Some(times), Some(counts)) => {
                 let mut tally = counts.settle(batch.now());
                 self.settle_each(batch, indices, |index, slot| {
-                    tally.count(&times.entry(index, slot, outcome));
+                    tally.count(&times.entry(index, slot.id, slot.count, outcome));
                 });
             }
             _ => self.settle_each(batch, indices, |_, _| {}),

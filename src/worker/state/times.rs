@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::inflight::Slot;
+use crate::event::EntryId;
 use crate::metrics::entries::{Entry, Outcome};
 
 /// The low bits of `what`: the place of its type and one more, or nothing.
@@ -90,9 +90,9 @@ impl Times {
         (what > 0).then(|| what as usize - 1)
     }
 
-    /// The entry as it is counted, with what became of it.
+    /// The entry as it is counted, with what became of it; it was delivered so often.
     #[inline]
-    pub fn entry(&self, index: u32, slot: &Slot, outcome: Outcome) -> Entry {
+    pub fn entry(&self, index: u32, id: EntryId, count: u32, outcome: Outcome) -> Entry {
         let note = self.of(index);
         let what = note.what.load(Ordering::Relaxed);
         let outcome = match outcome {
@@ -107,10 +107,10 @@ impl Times {
             place: ((what & PLACE) as usize).wrapping_sub(1),
             outcome,
             attempt: match note.attempt.load(Ordering::Relaxed) {
-                0 => slot.count,
+                0 => count,
                 attempt => attempt,
             },
-            ms: slot.id.ms,
+            ms: id.ms,
             ran: (since > 0).then(|| (since, note.ran.load(Ordering::Relaxed))),
         }
     }
@@ -123,13 +123,12 @@ fn what(place: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EntryId;
 
     #[test]
     fn what_is_noted_is_what_is_counted() {
-        let slot = Slot::new(EntryId { ms: 5, seq: 0 }, 2, false, 0);
+        let id = EntryId { ms: 5, seq: 0 };
         for times in [Times::new(1), Times::new(3)] {
-            let new = times.entry(0, &slot, Outcome::Released);
+            let new = times.entry(0, id, 2, Outcome::Released);
             assert_eq!(
                 (new.ran, new.attempt, new.ms, new.place),
                 (None, 2, 5, usize::MAX)
@@ -137,7 +136,7 @@ mod tests {
             times.started(0, 100, 7);
             times.ended(0, 140);
             times.is_at(0, 1);
-            let entry = times.entry(0, &slot, Outcome::Acked);
+            let entry = times.entry(0, id, 2, Outcome::Acked);
             assert_eq!(
                 (entry.ran, entry.attempt, entry.place),
                 (Some((100, 40)), 1, 7)
@@ -145,15 +144,15 @@ mod tests {
             assert_eq!((entry.outcome, times.place(0)), (Outcome::Acked, Some(7)));
             times.is_duplicate(0);
             assert_eq!(
-                times.entry(0, &slot, Outcome::Acked).outcome,
+                times.entry(0, id, 2, Outcome::Acked).outcome,
                 Outcome::Duplicate
             );
             assert_eq!(
-                times.entry(0, &slot, Outcome::Retried).outcome,
+                times.entry(0, id, 2, Outcome::Retried).outcome,
                 Outcome::Retried
             );
             times.is_lost(0);
-            let lost = times.entry(0, &slot, Outcome::Acked);
+            let lost = times.entry(0, id, 2, Outcome::Acked);
             assert_eq!((lost.outcome, lost.place), (Outcome::Lost, 7));
         }
         let times = Times::new(2);
