@@ -81,6 +81,8 @@ pub mod eventstore;
 mod failure;
 mod fields;
 #[cfg(feature = "worker")]
+mod group_gauges;
+#[cfg(feature = "worker")]
 mod handler;
 // Who uses it lands after it.
 #[cfg(feature = "telemetry")]

@@ -85,6 +85,10 @@ on_both_servers! {
         let trimmed = "\n[streams.orders]\nretention = \"acked\"";
         let url = format!("redis://viewer:secret@127.0.0.1:{}", server.port());
         let out = Cli::at(&url, trimmed).run(&["status"]).await.ok();
+        let text = format!("[redis]\nurl = \"{url}\"\n[worker]\ngroup = \"fulfilment\"\nstreams = [\"orders\"]{trimmed}");
+        let settings = streamhand::Settings::from_toml_str(&text).expect("right settings");
+        let load = streamhand::admin::Admin::new(&settings).expect("an admin").load().await.expect("a look");
+        assert_eq!((load.streams[0].dead, load.append_only), (3, Some(false)));
         assert!(out.contains("retention acked: "), "{out}");
         assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
         for changes in [&EVENT[..], &["dlq", "replay", "--all"], &["dlq", "purge", "--all", "--yes"], &["pause", "orders"]] {

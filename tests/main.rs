@@ -49,6 +49,7 @@ mod effects;
 mod entry_life;
 mod eventstore;
 mod eviction;
+mod exporter;
 mod failover;
 mod find;
 mod fixture;

@@ -69,7 +69,9 @@ on_both_servers! {
           redis        Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
+          worker       List workers and what they run; quiet or stop them, have them log more, or run more at once
           projection   List projections, or build one's view anew
+          exporter     Serve the group's gauges, to Prometheus and to scalers
           health       Say whether the workers of this machine live, for a probe
           config       Check the configuration, or show what is in force
           completions  Print a shell's completion script
@@ -131,7 +133,7 @@ on_both_servers! {
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
-            "health", "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
+            "exporter", "health", "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
             let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
             let help = cli.run(&args).await.ok();
             assert!(help.contains(&format!("Usage: shop {command} [OPTIONS]")), "{help}");

@@ -6,6 +6,7 @@
 //! | method | command |
 //! |---|---|
 //! | [`Admin::status`], [`Admin::stream_status`], [`Admin::retention`] | `status` |
+//! | [`Admin::load`] | `exporter` |
 //! | [`Admin::pause`], [`Admin::pause_with`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
 //! | [`Admin::search`] | `find` |
 //! | [`Admin::fleet`], [`Admin::order`], [`Admin::orders`], [`Admin::take_back`] | `worker` |
@@ -41,6 +42,7 @@ mod flow;
 mod history;
 mod known;
 mod list;
+mod load;
 mod orders;
 mod pause;
 mod projections;
@@ -53,6 +55,9 @@ mod status;
 mod verify;
 
 pub use crate::eventstore::Problem;
+pub use crate::group_gauges::{
+    Blocked, GroupLoad, LoadTrouble, PausedLoad, ProjectionLoad, StreamLoad, WorkerCounts,
+};
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
 pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};

@@ -69,7 +69,16 @@ impl Globals {
     /// # Errors
     /// If no group is set, or no stream.
     pub(super) fn of_a_group(&self, group: Option<&String>) -> Result<Settings, CommandError> {
-        let mut settings = self.settings()?;
+        self.of_a_group_with(group, Vec::new())
+    }
+
+    /// The same with these, by their dotted keys.
+    pub(super) fn of_a_group_with(
+        &self,
+        group: Option<&String>,
+        overrides: Vec<(String, String)>,
+    ) -> Result<Settings, CommandError> {
+        let mut settings = self.settings_with(overrides)?;
         if let Some(group) = group {
             settings.worker.group.clone_from(group);
         }

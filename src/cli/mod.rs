@@ -12,6 +12,7 @@ mod config;
 mod data;
 mod dlq;
 mod entry;
+mod exporter;
 mod failure;
 mod find;
 mod globals;

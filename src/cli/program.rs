@@ -16,8 +16,9 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, called, completions, config, dlq, entry, find, health,
-    logging, pause, projection, publish, run, scheduled, server, status, stderr, web, worker,
+    CommandError, aggregate, alerts, called, completions, config, dlq, entry, exporter, find,
+    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, web,
+    worker,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -126,6 +127,8 @@ enum Builtin {
     /// List projections, or build one's view anew
     #[command(subcommand)]
     Projection(projection::ProjectionCommand),
+    /// Serve the group's gauges, to Prometheus and to scalers
+    Exporter(exporter::ExporterArgs),
     /// Say whether the workers of this machine live, for a probe
     Health(health::HealthArgs),
     /// Check the configuration, or show what is in force
@@ -397,6 +400,11 @@ impl Program {
                     let settings = globals.settings()?;
                     let registry = made(self.registry, &settings).await?;
                     projection::run(command, settings, registry).await
+                }
+                Builtin::Exporter(args) => {
+                    let overrides = args.settings();
+                    let settings = globals.of_a_group_with(args.group.as_ref(), overrides)?;
+                    exporter::run(settings).await
                 }
                 Builtin::Health(args) => health::run(args).await,
                 Builtin::Config(ConfigCommand::Check) => {

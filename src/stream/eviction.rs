@@ -60,6 +60,34 @@ impl Pool {
     }
 }
 
+/// What a server says of how safe things are with it; None of what it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServerGauges {
+    pub maxmemory_policy: Option<String>,
+    pub append_only: Option<bool>,
+}
+
+impl Pool {
+    /// What the server says of how safe things are with it.
+    pub async fn server_gauges(&self) -> Result<ServerGauges> {
+        let mut conn = self.get().await?;
+        // Two sections in one call: servers before 7.0 would not take them.
+        let mut info = redis::cmd("INFO");
+        info.arg("memory").arg("persistence");
+        let info: RedisResult<String> = info.query_async(&mut conn).await;
+        let info = match info {
+            Ok(info) => info,
+            Err(error) if error.code().is_some() => return Ok(ServerGauges::default()),
+            Err(error) => return Err(refusal(Who::Operator, "asking for INFO", error)),
+        };
+        let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+        Ok(ServerGauges {
+            maxmemory_policy: of("maxmemory_policy:").map(|policy| policy.trim().to_owned()),
+            append_only: of("aof_enabled:").map(|enabled| enabled.trim() == "1"),
+        })
+    }
+}
+
 const DOING: &str = "asking whether the server deletes keys";
 
 /// Fails where no answer comes; that it is refused is one.

@@ -24,6 +24,8 @@ mod error;
 mod events;
 mod eviction;
 #[cfg(feature = "worker")]
+mod gauges;
+#[cfg(feature = "worker")]
 mod group;
 mod history;
 #[cfg(test)]
@@ -93,6 +95,9 @@ pub(crate) use deduplication::{Claim, Claimed};
 pub(crate) use entry::EntryStand;
 pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
+pub(crate) use eviction::ServerGauges;
+#[cfg(feature = "worker")]
+pub(crate) use gauges::StreamGauges;
 #[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};

@@ -1,6 +1,7 @@
 //! How projections stand: what is served, and what is told of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redis::Value;
 
@@ -195,6 +196,17 @@ impl ProjectionStatus {
         let position = EntryId::parse(self.position()?.as_bytes())?;
         let end = self.end.unwrap_or_default();
         (position > end).then_some(end)
+    }
+
+    /// How far it is behind the youngest event.
+    pub fn behind(&self) -> Duration {
+        let position = self.position().and_then(|at| EntryId::parse(at.as_bytes()));
+        let (position, end) = (position.unwrap_or_default(), self.end.unwrap_or_default());
+        match position {
+            // Of one without a view yet nothing is known.
+            EntryId { ms: 0, .. } => Duration::ZERO,
+            position => Duration::from_millis(end.ms.saturating_sub(position.ms)),
+        }
     }
 
     /// How many have died one after the other who ran it.
