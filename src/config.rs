@@ -40,6 +40,8 @@ mod load;
 #[cfg(feature = "config")]
 pub(crate) mod nearest;
 #[cfg(feature = "config")]
+mod otlp;
+#[cfg(feature = "config")]
 mod read;
 pub(crate) mod redact;
 mod redis;
@@ -73,6 +75,8 @@ pub use keep::{Keep, Retention};
 pub use listen::Listen;
 #[cfg(feature = "config")]
 pub use load::Sources;
+#[cfg(feature = "config")]
+pub use otlp::{OtlpEndpoint, OtlpSettings, TraceMode};
 pub use redis::RedisSettings;
 pub(crate) use redis::password_in;
 #[cfg(feature = "config")]

@@ -14,7 +14,7 @@ use crate::outbox::{Items, Outbox};
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
-use crate::trace::TraceContext;
+use crate::trace::{Run, TraceContext, Tracer};
 
 /// What a handler is given beside its event. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +41,8 @@ pub(crate) struct Surroundings {
     pub pool: Option<Pool>,
     pub publisher: Option<Publisher>,
     pub breakers: Arc<Breakers>,
+    /// Who traces runs of handlers, if anybody does.
+    pub tracer: Option<Tracer>,
     /// Who carries commits out, as long as the worker runs.
     pub commits: Option<mpsc::WeakUnboundedSender<Ask>>,
 }
@@ -57,6 +59,15 @@ pub(crate) struct Ask {
 pub(crate) struct Place {
     pub batch: u64,
     pub index: u32,
+    /// Which delivery of the entry before this one ran its handler; 0 if none is known to.
+    pub after: u32,
+}
+
+/// A run that is traced, or that has asked where in which trace it is.
+struct Traced {
+    run: Run,
+    /// What publishes from within it; made when it is asked for.
+    publisher: OnceLock<Publisher>,
 }
 
 struct Inner {
@@ -73,6 +84,7 @@ struct Inner {
     token: OnceLock<CancellationToken>,
     /// Made when something is emitted, or an effect asked for: most handlers never do.
     outbox: OnceLock<Box<Outbox>>,
+    traced: OnceLock<Box<Traced>>,
 }
 
 impl Context {
@@ -101,6 +113,7 @@ impl Context {
     ) -> Self {
         let (cancelled, waits_since) = (AtomicU8::new(0), AtomicU64::new(0));
         let (token, outbox) = (OnceLock::new(), OnceLock::new());
+        let traced = OnceLock::new();
         Context {
             inner: Arc::new(Inner {
                 envelope,
@@ -112,6 +125,7 @@ impl Context {
                 waits_since,
                 token,
                 outbox,
+                traced,
             }),
         }
     }
@@ -146,6 +160,7 @@ impl Context {
             pool,
             publisher,
             breakers: Arc::default(),
+            tracer: None,
             commits: None,
         };
         Self::new(envelope, 1, 5, Arc::new(surroundings))
@@ -239,16 +254,69 @@ impl Context {
     /// # Errors
     /// In a test without Redis.
     pub fn publisher(&self) -> Result<&Publisher> {
-        self.inner
-            .surroundings
-            .publisher
-            .as_ref()
-            .ok_or_else(without_redis)
+        let publisher = self.surroundings().publisher.as_ref();
+        let publisher = publisher.ok_or_else(without_redis)?;
+        let Some((tracer, traced)) = self.surroundings().tracer.as_ref().zip(self.traced()) else {
+            return Ok(publisher);
+        };
+        let within = || {
+            publisher
+                .clone()
+                .part_of(tracer.clone(), traced.run.context)
+        };
+        Ok(traced.publisher.get_or_init(within))
+    }
+
+    /// Where in which trace the handler runs, to hand on to whom it calls: its `to_string()` is a `traceparent`. If runs
+    /// are traced it is the run's own span; if this one is not kept, or none are, it is what the event came with. None if
+    /// there is nothing to hand on.
+    pub fn trace(&self) -> Option<TraceContext> {
+        match self.traced() {
+            Some(traced) => Some(traced.run.context),
+            None => self.known_trace(),
+        }
+    }
+
+    /// The run has begun as a span.
+    #[cold]
+    pub(crate) fn runs_in(&self, run: Run) {
+        let publisher = OnceLock::new();
+        let _ = self.inner.traced.set(Box::new(Traced { run, publisher }));
+    }
+
+    /// The run as a span, if it is one that is kept.
+    #[inline]
+    pub(crate) fn run(&self) -> Option<&Run> {
+        let traced = self.inner.traced.get()?;
+        Some(&traced.run).filter(|run| run.is_traced())
+    }
+
+    /// Where in which trace it runs, if runs are traced.
+    fn traced(&self) -> Option<&Traced> {
+        let tracer = self.surroundings().tracer.as_ref()?;
+        let untraced = || {
+            let (run, publisher) = (tracer.untraced(self.envelope()), OnceLock::new());
+            Box::new(Traced { run, publisher })
+        };
+        Some(self.inner.traced.get_or_init(untraced))
+    }
+
+    /// The context that an event emitted here carries, if runs are traced.
+    pub(crate) fn trace_of_emitted(&self) -> Option<TraceContext> {
+        let tracer = self.surroundings().tracer.as_ref()?;
+        let run = &self.traced()?.run;
+        Some(match run.is_traced() {
+            true => run.context.with_span(tracer.new_span()),
+            false => run.context,
+        })
     }
 
     /// The trace that the event belongs to, if any is known.
     pub(crate) fn known_trace(&self) -> Option<TraceContext> {
-        self.envelope().traceparent().and_then(TraceContext::parse)
+        match self.run() {
+            Some(run) => Some(run.context),
+            None => self.envelope().traceparent().and_then(TraceContext::parse),
+        }
     }
 
     /// What it emitted and wants to take effect, if there is any.

@@ -25,8 +25,9 @@ impl Context {
     /// returns.
     ///
     /// Its id follows from the event being handled, the group, and how many were emitted before: emitted again, it has
-    /// the same one. Its `source` is the group, its `subject` and `traceparent` are those of the event being handled,
-    /// whose id is its `causationid`; the `correlationid` is handed on, and begins as the id of the first event.
+    /// the same one. Its `source` is the group, its `subject` is that of the event being handled, whose id is its
+    /// `causationid`; the `correlationid` is handed on, and begins as the id of the first event. Its `traceparent` is that
+    /// of the event being handled, or, if runs are traced, a span of this run.
     ///
     /// ```
     /// # use streamhand::{Context, Event, Failure};
@@ -179,7 +180,10 @@ impl Context {
         add("datacontenttype", &|| Some(codec::JSON.to_owned()));
         add("source", &|| Some(self.group().to_owned()));
         add("subject", &|| cause.subject().map(str::to_owned));
-        add("traceparent", &|| cause.traceparent().map(str::to_owned));
+        add("traceparent", &|| match self.trace_of_emitted() {
+            Some(context) => Some(context.to_string()),
+            None => cause.traceparent().map(str::to_owned),
+        });
         add("causationid", &|| Some(cause_id.to_string()));
         add("correlationid", &|| {
             let first = cause.field("correlationid").filter(|id| !id.is_empty());

@@ -354,6 +354,12 @@ impl Envelope {
             .unwrap_or_default()
     }
 
+    /// The field `traceparent`, likewise, whatever it holds.
+    #[inline]
+    pub(crate) fn traceparent_as_it_came(&self) -> Option<&[u8]> {
+        self.known.traceparent.map(|at| self.bytes(at))
+    }
+
     /// The field `id`, likewise.
     pub(crate) fn id_bytes(&self) -> Option<&[u8]> {
         self.known.id.map(|at| self.bytes(at))

@@ -237,6 +237,11 @@ impl Post {
         &self.url.shown
     }
 
+    /// The port, if the address names one.
+    pub fn port(&self) -> Option<u16> {
+        self.url.uri.port_u16()
+    }
+
     fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = Method::POST;

@@ -13,6 +13,7 @@
 //! - [`eventstore`]: aggregates whose events are the source of truth.
 //! - [`admin`]: what the program's commands do, for a dashboard or a tool of your own.
 //! - [`Settings`]: the configuration.
+//! - [`Tracing`] and [`TraceContext`]: traces of what is published and handled.
 //!
 //! # Features
 //! `cli`, on by default, has everything: the commands, and with them `worker`, which has handlers and workers. With
@@ -95,6 +96,8 @@ pub mod metrics;
 #[cfg(feature = "worker")]
 mod middleware;
 mod names;
+#[cfg(feature = "telemetry")]
+mod otlp;
 #[cfg(feature = "eventstore")]
 mod outbox;
 mod pages;
@@ -144,6 +147,8 @@ pub use fields::Fields;
 pub use handler::Registry;
 #[cfg(feature = "worker")]
 pub use middleware::{Handler, Handling};
+#[cfg(feature = "telemetry")]
+pub use otlp::Tracing;
 #[cfg(feature = "worker")]
 pub use outbox::Emitted;
 pub use publisher::{
@@ -195,6 +200,7 @@ mod book {
         Resilience: "../docs/resilience.md",
         Scheduling: "../docs/scheduling.md",
         Testing: "../docs/testing.md",
+        Tracing: "../docs/tracing.md",
         Upgrading: "../docs/upgrading.md",
         Versions: "../docs/versions.md",
     }

@@ -3,6 +3,7 @@
 mod many;
 mod once;
 mod scheduled;
+mod sending;
 
 pub use many::{PublishError, Published};
 pub use once::Once;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use sending::{Sending, Traced};
+
 use crate::codec::{self, Encodable, Format};
 use crate::config::{RedisSettings, RedisUrl, check_stream};
 use crate::duration;
@@ -26,6 +29,7 @@ use crate::event_type;
 use crate::metrics::Metrics;
 use crate::metrics::published::Status;
 use crate::stream::{Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection};
+use crate::trace::{TraceContext, Tracer};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
 ///
@@ -41,6 +45,7 @@ pub struct Publisher {
     source: Option<Arc<str>>,
     timeout: Option<Duration>,
     metrics: Option<Metrics>,
+    traced: Option<Traced>,
 }
 
 impl Publisher {
@@ -84,6 +89,7 @@ impl Publisher {
             source: None,
             timeout: None,
             metrics: None,
+            traced: None,
         }
     }
 
@@ -115,6 +121,18 @@ impl Publisher {
 
     pub(crate) fn counts_in(mut self, metrics: Option<Metrics>) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// The same publisher, whose requests are spans; each begins a trace of its own.
+    pub(crate) fn traced(mut self, tracer: Tracer) -> Self {
+        self.traced = Some(Traced::new(tracer, None));
+        self
+    }
+
+    /// The same, of which all are part of a trace.
+    pub(crate) fn part_of(mut self, tracer: Tracer, context: TraceContext) -> Self {
+        self.traced = Some(Traced::new(tracer, Some(context)));
         self
     }
 
@@ -169,10 +187,11 @@ impl Publisher {
         if let Err(error) = check_all(stream, &envelopes) {
             return Err(PublishError::before(error, envelopes));
         }
-        let envelopes = self.complete(envelopes);
+        let (envelopes, sending) = self.complete(stream, envelopes);
         let (mut appended, stop) = (Appended::default(), CancellationToken::new());
         self.send(stream, &How::Now, &envelopes, &stop, &mut appended)
             .await;
+        sending.ended(&envelopes, &appended);
         many::added(envelopes, appended)
     }
 
@@ -188,8 +207,9 @@ impl Publisher {
     ) -> Result<()> {
         let envelopes: Vec<Envelope> = envelopes.into_iter().collect();
         check_all(stream, &envelopes)?;
-        let envelopes = self.complete(envelopes);
+        let (envelopes, sending) = self.complete(stream, envelopes);
         self.send(stream, how, &envelopes, stop, appended).await;
+        sending.ended(&envelopes, appended);
         Ok(())
     }
 
@@ -281,8 +301,13 @@ impl Publisher {
         &self.pool
     }
 
-    /// The same events with what they lack.
-    fn complete(&self, envelopes: Vec<Envelope>) -> Vec<Envelope> {
+    /// The same events with what they lack, and the span that sending them is.
+    fn complete<'a>(
+        &'a self,
+        stream: &'a str,
+        envelopes: Vec<Envelope>,
+    ) -> (Vec<Envelope>, Sending<'a>) {
+        let sending = Sending::begin(self.traced.as_ref(), &self.pool, stream, &envelopes);
         let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let complete = |envelope| {
             let mut envelope = self.with_source(with_id(envelope));
@@ -292,9 +317,9 @@ impl Publisher {
             if !envelope.says("datacontenttype") {
                 envelope = envelope.with("datacontenttype", codec::JSON);
             }
-            envelope
+            sending.carried_by(envelope)
         };
-        envelopes.into_iter().map(complete).collect()
+        (envelopes.into_iter().map(complete).collect(), sending)
     }
 
     fn with_source(&self, envelope: Envelope) -> Envelope {

@@ -104,6 +104,7 @@ mod stopping;
 mod telemetry;
 mod timeouts;
 mod tls;
+mod tracing;
 mod trimming;
 #[cfg(target_os = "linux")]
 mod unread_schedules;

@@ -10,8 +10,8 @@ use super::findings::{Finding, Findings};
 use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
-    BreakerSettings, Counts, HandlerSettings, Keep, RedisSettings, Retention, Settings,
-    StreamSettings, TelemetrySettings, WorkerSettings, tls,
+    BreakerSettings, Counts, HandlerSettings, Keep, OtlpSettings, RedisSettings, Retention,
+    Settings, StreamSettings, TelemetrySettings, WorkerSettings, tls,
 };
 use crate::delay::LONGEST;
 use crate::duration;
@@ -363,6 +363,7 @@ fn telemetry(telemetry: &TelemetrySettings, findings: &mut Findings) {
         let message = "has white space or characters beyond ASCII, which no header can carry";
         findings.add(at("token"), message);
     }
+    otlp(&telemetry.otlp, findings);
     if let Some(address) = telemetry.listen.beyond_this_machine()
         && token.is_none()
         && file.is_none()
@@ -372,6 +373,51 @@ fn telemetry(telemetry: &TelemetrySettings, findings: &mut Findings) {
         );
         let with = vec![at("token"), at("token_file")];
         findings.add_with(at("listen"), with, message);
+    }
+}
+
+fn otlp(otlp: &OtlpSettings, findings: &mut Findings) {
+    let at = |key| KeyPath::plain("telemetry.otlp").key(key);
+    let file = otlp.headers_file.as_ref();
+    findings.text(at("headers_file"), file.and_then(|path| path.to_str()));
+    let ca = otlp.tls_ca.as_ref();
+    findings.text(at("tls_ca"), ca.and_then(|path| path.to_str()));
+    findings.text(at("service"), otlp.service.as_deref());
+    match otlp.pairs() {
+        Err(why) => findings.add(at("headers"), why),
+        Ok(pairs) => {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let is_value = |byte: u8| (b' '..=b'~').contains(&byte);
+            for (name, value) in pairs {
+                if name.is_empty() || !name.bytes().all(is_name) {
+                    findings.add(at("headers"), format!("{name:?} is no name of a header"));
+                } else if !value.bytes().all(is_value) {
+                    let message =
+                        format!("the value of {name} has characters that no header can carry");
+                    findings.add(at("headers"), message);
+                }
+            }
+        }
+    }
+    let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+    findings.duration(
+        at("interval"),
+        otlp.interval,
+        Duration::from_millis(100),
+        hour,
+    );
+    findings.duration(
+        at("timeout"),
+        otlp.timeout,
+        Duration::from_millis(100),
+        60 * second,
+    );
+    if !(0.0..=1.0).contains(&otlp.sample) {
+        let sample = otlp.sample;
+        findings.add(
+            at("sample"),
+            format!("{sample} is no part of all; from 0 to 1, 0.1 being a tenth"),
+        );
     }
 }
 

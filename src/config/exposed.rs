@@ -43,6 +43,11 @@ pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
             &settings.alerts.webhook_file,
         ),
         (
+            at("telemetry.otlp.headers_file"),
+            "the headers",
+            &settings.telemetry.otlp.headers_file,
+        ),
+        (
             at("web.redis.password_file"),
             "the password",
             &web.redis.password_file,
@@ -78,6 +83,10 @@ fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf
         (
             KeyPath::plain("alerts.webhook"),
             settings.alerts.webhook.is_some(),
+        ),
+        (
+            KeyPath::plain("telemetry.otlp.headers"),
+            settings.telemetry.otlp.headers.is_some(),
         ),
     ];
     let web = &settings.web;

@@ -15,9 +15,10 @@ use super::environment::{self, Meaning};
 use super::error::{ConfigError, Origin, Problem, ProblemKind};
 use super::findings::Finding;
 use super::redis::{password_in, secret_in};
+use super::secret::Secret;
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Secret, Settings, exposed, read, tls};
+use super::{RedisSettings, Settings, exposed, read, tls};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -204,6 +205,9 @@ impl Loading {
         let telemetry = &mut settings.telemetry;
         let (token, file) = (&mut telemetry.token, &mut telemetry.token_file);
         self.secret("telemetry", "token", token, file);
+        let otlp = &mut telemetry.otlp;
+        let (headers, file) = (&mut otlp.headers, &mut otlp.headers_file);
+        self.secret("telemetry.otlp", "headers", headers, file);
         let alerts = &mut settings.alerts;
         let (webhook, file) = (&mut alerts.webhook, &mut alerts.webhook_file);
         self.secret("alerts", "webhook", webhook, file);

@@ -32,6 +32,10 @@ fn print_with_secrets(settings: &Settings) -> String {
         let alerts = table["alerts"].as_table_mut().expect("a table");
         alerts.insert("webhook".to_owned(), webhook.expose().into());
     }
+    if let Some(headers) = &settings.telemetry.otlp.headers {
+        let otlp = table["telemetry"]["otlp"].as_table_mut().expect("a table");
+        otlp.insert("headers".to_owned(), headers.expose().into());
+    }
     toml::to_string(&table).expect("printable settings")
 }
 
@@ -248,7 +252,7 @@ fn dead_letters() -> impl Strategy<Value = DeadLetterSettings> {
 fn telemetry() -> impl Strategy<Value = TelemetrySettings> {
     let listen = select(vec!["", "127.0.0.1:9464", "[::1]:0", "0.0.0.0:9464"]);
     let token = prop_oneof![Just(SECRET.to_owned()), "[!-~]{1,12}"];
-    (listen, proptest::option::of(token)).prop_map(|(listen, token)| {
+    (listen, proptest::option::of(token), otlp()).prop_map(|(listen, token, otlp)| {
         let listen: Listen = listen.parse().expect(listen);
         let is_open = listen.beyond_this_machine().is_some();
         TelemetrySettings {
@@ -256,6 +260,12 @@ fn telemetry() -> impl Strategy<Value = TelemetrySettings> {
             token: token
                 .or(is_open.then(|| SECRET.to_owned()))
                 .map(Secret::new),
+            trace: if otlp.sample > 0.5 {
+                TraceMode::Child
+            } else {
+                TraceMode::Link
+            },
+            otlp,
             ..TelemetrySettings::default()
         }
     })
@@ -284,6 +294,22 @@ fn pulse() -> impl Strategy<Value = PulseSettings> {
     (any::<bool>(), 1000..=60_000u64).prop_map(|(enabled, every)| PulseSettings {
         enabled,
         every: Duration::from_millis(every),
+    })
+}
+
+fn otlp() -> impl Strategy<Value = OtlpSettings> {
+    let endpoint = select(vec!["", "http://collector:4318", "https://[::1]/otlp"]);
+    let headers = proptest::option::of(Just(format!("authorization=Bearer {SECRET},x-tenant=t")));
+    let waits = (1..3600_u64, 1..60_u64);
+    (endpoint, headers, waits, 0.0..=1.0).prop_map(|(endpoint, headers, waits, sample)| {
+        OtlpSettings {
+            endpoint: endpoint.parse().expect(endpoint),
+            headers: headers.map(Secret::new),
+            interval: Duration::from_secs(waits.0),
+            timeout: Duration::from_secs(waits.1),
+            sample,
+            ..OtlpSettings::default()
+        }
     })
 }
 

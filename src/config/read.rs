@@ -112,6 +112,18 @@ impl Reader<'_> {
             telemetry.setting("listen", &mut read.telemetry.listen);
             telemetry.setting("token", &mut read.telemetry.token);
             telemetry.setting("token_file", &mut read.telemetry.token_file);
+            telemetry.setting("trace", &mut read.telemetry.trace);
+            let otlp = &mut read.telemetry.otlp;
+            telemetry.section("otlp", |section| {
+                section.setting("endpoint", &mut otlp.endpoint);
+                section.setting("headers", &mut otlp.headers);
+                section.setting("headers_file", &mut otlp.headers_file);
+                section.setting("tls_ca", &mut otlp.tls_ca);
+                section.setting("interval", &mut otlp.interval);
+                section.setting("timeout", &mut otlp.timeout);
+                section.setting("sample", &mut otlp.sample);
+                section.setting("service", &mut otlp.service);
+            });
         });
         root.section("web", |web| web.web(&mut read.web));
         root.section("alerts", |alerts| read.alerts.read(alerts));

@@ -6,6 +6,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::listen::Listen;
+use super::otlp::{OtlpSettings, TraceMode};
 use super::secret::Secret;
 use super::setters::setters;
 
@@ -20,12 +21,18 @@ pub struct TelemetrySettings {
     pub token: Option<Secret>,
     /// The file that holds the token, read at start. A newline at its end is no part of it.
     pub token_file: Option<PathBuf>,
+    /// How a run of a handler stands to what published its event; linked to it.
+    pub trace: TraceMode,
+    /// `[telemetry.otlp]`: the collector that spans and metrics are sent to.
+    pub otlp: OtlpSettings,
 }
 
 setters!(TelemetrySettings {
     into listen: Listen,
     some_into token: Secret,
     some_into token_file: PathBuf,
+    plain trace: TraceMode,
+    plain otlp: OtlpSettings,
 });
 
 impl TelemetrySettings {
@@ -37,7 +44,7 @@ impl TelemetrySettings {
 /// The token once: from a file it is shown as the file's name alone.
 impl Serialize for TelemetrySettings {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut telemetry = to.serialize_struct("telemetry", 2)?;
+        let mut telemetry = to.serialize_struct("telemetry", 4)?;
         if !self.listen.is_nowhere() {
             telemetry.serialize_field("listen", &self.listen)?;
         }
@@ -45,6 +52,12 @@ impl Serialize for TelemetrySettings {
             telemetry.serialize_field("token_file", path)?;
         } else if let Some(token) = &self.token {
             telemetry.serialize_field("token", token)?;
+        }
+        if self.trace != TraceMode::default() {
+            telemetry.serialize_field("trace", &self.trace)?;
+        }
+        if !self.otlp.is_unset() {
+            telemetry.serialize_field("otlp", &self.otlp)?;
         }
         telemetry.end()
     }

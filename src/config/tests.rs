@@ -72,6 +72,7 @@ fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
         // The files that samples name are not there.
         .filter(|line| !line.starts_with("#password_file") && !line.starts_with("#tls_"))
         .filter(|line| !line.starts_with("#token_file") && !line.starts_with("#webhook_file"))
+        .filter(|line| !line.starts_with("#headers_file"))
         .map(|line| if sample(line) { &line[1..] } else { line })
         .map(|line| format!("{line}\n"))
         .collect();

@@ -207,15 +207,30 @@ impl Room {
     }
 }
 
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Why {
+    pub const ALL: [Why; 6] = [
+        Why::BreakerOpen,
+        Why::Probing,
+        Why::Rate,
+        Why::Uncounted,
+        Why::Paused,
+        Why::Concurrency,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
             Why::BreakerOpen => "its circuit breaker is open",
             Why::Probing => "its circuit breaker waits for its probes",
             Why::Rate => "more came than its rate allows",
             Why::Uncounted => "the server refuses to count its group's rate (the log says why)",
             Why::Paused => "it is paused",
             Why::Concurrency => "as many of its kind as may run are running",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -4,7 +4,14 @@
 //! is a run of, so that a retry knows the span before it and nothing has to be kept in Redis for that. What is not sampled
 //! makes no span, and nothing but its decision is spent on it.
 
-#[allow(dead_code)] // used by what makes spans, which comes next
 mod context;
+mod run;
+mod sampling;
+mod span;
+mod tracer;
 
 pub use context::TraceContext;
+pub(crate) use run::{Ended, Run, RunOf};
+pub(crate) use sampling::seed;
+pub(crate) use span::{Exception, Kind, Span, Value, attributes, server};
+pub(crate) use tracer::{ENOUGH, Tracer};

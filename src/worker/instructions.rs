@@ -141,6 +141,7 @@ impl Worker {
             publisher: None,
             breakers: Arc::default(),
             commits: None,
+            tracer: None,
         };
         let counts = metrics.map(|metrics| {
             let types = routes.all().iter().map(|bound| &bound.gate.name[..]);
@@ -182,6 +183,7 @@ impl Worker {
             None,
             self.shard.routes.clone(),
             self.shard.inflight.clone(),
+            None,
         ));
         let outcomes = Outcomes::new(self.shard.inflight.clone(), acknowledge, settle);
         let executor = super::executor(

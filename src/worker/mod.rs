@@ -29,19 +29,23 @@ use tokio::sync::mpsc;
 
 pub use observer::{Observer, Outcome, Settled, Unstarted};
 
-use crate::config::Settings;
+use crate::config::{Settings, TraceMode};
 use crate::context::{Ask, Cancelled, Surroundings};
 use crate::error::Result;
 use crate::handler::Registry;
 use crate::metrics::Metrics;
 use crate::metrics::entries::ServerTime;
+#[cfg(feature = "telemetry")]
+use crate::otlp::{self, Exporter};
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::Connector;
+use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Outcomes;
 use crate::worker::run::report::Reporter;
+use crate::worker::run::spans::Spans;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::source::Sources;
 use gauges::Gauges;
@@ -184,9 +188,10 @@ impl Worker {
         } = self;
         #[cfg(feature = "telemetry")]
         let port = vitals::port(&settings)?;
-        // Whoever serves them wants them counted.
+        let tracer = tracer(&settings);
+        // Whoever serves or sends them wants them counted.
         #[cfg(feature = "telemetry")]
-        let metrics = metrics.or_else(|| port.as_ref().map(|_| Metrics::new()));
+        let metrics = metrics.or_else(|| (port.is_some() || tracer.is_some()).then(Metrics::new));
         // And so does the pulse.
         let metrics = metrics.or_else(|| settings.pulse.enabled.then(Metrics::new));
         if let Some(metrics) = &metrics {
@@ -202,6 +207,7 @@ impl Worker {
             publisher: Some(Publisher::with_pool(pool.clone()).counts_in(metrics.clone())),
             breakers: breakers.clone(),
             commits: Some(ask.downgrade()),
+            tracer: tracer.clone(),
         };
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         for warning in warnings {
@@ -235,6 +241,8 @@ impl Worker {
             metrics.gauges(move |snapshot| gauges.tell(snapshot));
         }
         #[cfg(feature = "telemetry")]
+        let exporter = exporter(&settings, &shard, tracer.clone(), metrics.clone())?;
+        #[cfg(feature = "telemetry")]
         let vitals = vitals::Vitals::new(&shard, capacity.slots.clone());
         #[cfg(feature = "telemetry")]
         let server = vitals.serve(port, metrics.clone(), settings.telemetry.token.as_ref())?;
@@ -261,10 +269,15 @@ impl Worker {
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
         let outcomes = Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
+        let spans = tracer.map(|tracer| {
+            let address = shard.links.connector.address.clone();
+            Spans::new(tracer, shard.identity.clone(), address)
+        });
         let reporter = Reporter::new(
             observer.clone(),
             shard.routes.clone(),
             shard.inflight.clone(),
+            spans,
         );
         let reporter = Arc::new(reporter);
         let settler = Settler::new(&shard, windows.clone(), acknowledge);
@@ -364,6 +377,10 @@ impl Worker {
         // Until here probes are told that it stops; whoever is connected holds it up no longer.
         #[cfg(feature = "telemetry")]
         OptionFuture::from(server.map(|server| server.stop())).await;
+        #[cfg(feature = "telemetry")]
+        if let Some(exporter) = exporter {
+            exporter.stop().await;
+        }
         if let Some(error) = shard.signals.take_failure() {
             return Err(error);
         }
@@ -381,6 +398,39 @@ impl Worker {
         }
         Ok(summary)
     }
+}
+
+/// Who traces runs, if their spans are sent anywhere.
+fn tracer(settings: &Settings) -> Option<Tracer> {
+    let telemetry = &settings.telemetry;
+    let is_child = telemetry.trace == TraceMode::Child;
+    let is_sent = cfg!(feature = "telemetry") && !telemetry.otlp.endpoint.is_nowhere();
+    is_sent.then(|| Tracer::new(telemetry.otlp.sample, is_child))
+}
+
+/// Who sends spans and metrics, if anybody is to.
+#[cfg(feature = "telemetry")]
+fn exporter(
+    settings: &Settings,
+    shard: &Shard,
+    tracer: Option<Tracer>,
+    metrics: Option<Metrics>,
+) -> Result<Option<Exporter>> {
+    let otlp = &settings.telemetry.otlp;
+    let Some(tracer) = tracer else {
+        return Ok(None);
+    };
+    let identity = &shard.identity;
+    let sources = otlp::Sources {
+        tracer,
+        resource: otlp::Resource::of_group(
+            otlp.service.as_deref(),
+            &identity.group,
+            &identity.name,
+        ),
+        snapshot: metrics.map(|metrics| Box::new(move || metrics.snapshot()) as _),
+    };
+    Exporter::start(otlp, sources)
 }
 
 /// What starts handlers, made of what it needs.

@@ -29,6 +29,8 @@ pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
         registry.aggregates().check_group(&settings.worker),
         can_tell(settings),
         Connector::new(&settings.redis).map(drop),
+        #[cfg(feature = "telemetry")]
+        crate::otlp::check(&settings.telemetry.otlp),
     ];
     let of_projections = projections
         .iter()

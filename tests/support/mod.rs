@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+pub mod collector;
 mod eventually;
 mod guarded;
 pub mod http;

@@ -446,6 +446,45 @@ fn what_shows_data_to_other_machines_needs_a_token() {
 }
 
 #[test]
+fn a_collector_that_nothing_can_be_sent_to_is_refused() {
+    let refusals = [
+        "endpoint = \"collector:4318\"",
+        "endpoint = \"grpc://collector:4317\"",
+        "endpoint = \"http://\"",
+        "endpoint = \"http://collector:4318/v1/traces\"",
+        "endpoint = \"http://user:hunter2@collector?key=hunter2\"",
+        "headers = \"hunter2\"",
+        "headers = \"author ization=hunter2\"",
+        "headers = \"authorization=hunter2\\n\"\nheaders_file = \"/nowhere/headers\"",
+        "headers_file = \"/nowhere/headers\"",
+        "sample = 10",
+        "sample = \"0.1\"",
+        "interval = \"1ms\"",
+        "timeout = 5",
+        "endpiont = \"http://collector:4318\"",
+    ]
+    .map(|line| refusal(&format!("[telemetry.otlp]\n{line}")))
+    .join("\n");
+    assert!(!refusals.contains("hunter"), "{refusals}");
+    insta::assert_snapshot!(refusals, @r#"
+    line 2, column 12: telemetry.otlp.endpoint: begins with neither http:// nor https://; write the address of a collector, as in "http://collector:4318"
+    line 2, column 12: telemetry.otlp.endpoint: begins with neither http:// nor https://; write the address of a collector, as in "http://collector:4318"
+    line 2, column 12: telemetry.otlp.endpoint: is no address (empty host); write the address of a collector, as in "http://collector:4318"
+    line 2, column 12: telemetry.otlp.endpoint: ends in /v1/traces, which is added to it; leave that out
+    line 2, column 12: telemetry.otlp.endpoint: has a '?' or a '#'; write the address of a collector, as in "http://collector:4318"
+    line 2, column 11: telemetry.otlp.headers: have no '=' in number 1; write "name=value,name=value", with %2C for a comma in a value
+    line 2, column 11: telemetry.otlp.headers: "author ization" is no name of a header
+    line 3, column 16: telemetry.otlp.headers_file: stands beside telemetry.otlp.headers; leave one of them out
+    line 2, column 16: telemetry.otlp.headers_file: cannot read /nowhere/headers: No such file or directory (os error 2)
+    line 2, column 10: telemetry.otlp.sample: 10 is no part of all; from 0 to 1, 0.1 being a tenth
+    line 2, column 10: telemetry.otlp.sample: expected a number; write 0.1 without quotes
+    line 2, column 12: telemetry.otlp.interval: 1ms is too short; at least 100ms
+    line 2, column 11: telemetry.otlp.timeout: a duration needs a unit; write "5s"
+    line 2, column 1: telemetry.otlp.endpiont: unknown key; did you mean `telemetry.otlp.endpoint`?
+    "#);
+}
+
+#[test]
 fn a_token_comes_from_a_file_or_from_the_stronger_source() {
     let (guard, path) = file("hunter2\n");
     let from_file = format!("[telemetry]\nlisten = \"0.0.0.0:1\"\ntoken_file = {path:?}\n");

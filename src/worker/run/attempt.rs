@@ -6,11 +6,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tracing::{Instrument, Span};
 
 use super::commit_handle::{self, CommitHandle};
 use super::outcome::{Body, Outcomes, Settlement};
 use super::report::Reporter;
 use super::routes::{Bound, RunFuture};
+use super::spans;
 use super::verdict::{self, Verdict};
 use crate::about::{About, tell};
 use crate::classify::Classifiers;
@@ -124,11 +126,17 @@ impl Attempts {
             }
         };
         let at = self.reporter.started(&ctx);
+        if let Some(spans) = &self.reporter.spans {
+            spans.begin(batch, index, &ctx);
+        }
+        let within = ctx.run().map(|run| run.within.enter());
         attempt.started();
         let mut future = bound.call(&ctx);
         let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
         let mut ended = None;
-        if let Poll::Ready(result) = future.poll_unpin(&mut nobody) {
+        let polled = future.poll_unpin(&mut nobody);
+        drop(within);
+        if let Poll::Ready(result) = polled {
             // When a success ended is told by the clock that is read for the next one.
             if result.is_err() || commit_handle::takes(&ctx, &bound.policy) {
                 attempt.has_ended();
@@ -180,6 +188,8 @@ impl Attempts {
                 Some(result)
             }
             None => {
+                let within = ctx.run().map(|run| run.within.clone());
+                let future = future.instrument(within.unwrap_or_else(Span::none));
                 tokio::select! {
                     biased;
                     result = future => Some(result),
@@ -311,6 +321,7 @@ impl Attempts {
         } = attempt;
         if let Err(failure) = &mut result {
             classifiers.apply(failure);
+            spans::note(ctx, failure);
             if failure.is_cut {
                 let most = duration::format(delay::LONGEST);
                 tell!(

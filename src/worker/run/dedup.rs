@@ -11,7 +11,7 @@ use super::dispatch::{Arrivals, Dispatcher};
 use super::outcome::{Body, Outcomes, Settlement};
 use super::report::Reporter;
 use super::routes::Routes;
-use super::verdict::Verdict;
+use super::verdict::{self, Verdict};
 use super::work::{Item, RUN, Run};
 use crate::about::{About, tell};
 use crate::identity::{self, Identity};
@@ -172,12 +172,12 @@ impl<C: Copies> Deduplicator<C> {
                 Some(Answer::Is(Claimed::DoneDiffers)) => self.is_done(&batch, item, true),
                 Some(Answer::Is(Claimed::Wait)) => {
                     let age = item.past.as_ref().map_or(Duration::ZERO, |past| past.age);
-                    let why = "released while another copy of its event is handled";
+                    let why = verdict::COPY_RUNS;
                     self.waits(&batch, item, age.clamp(WAIT.0, WAIT.1), why);
                 }
                 Some(Answer::Refused(wait)) => {
                     self.released(&item, wait);
-                    let why = "released: the server refuses to look for copies of its event (the log says why)";
+                    let why = verdict::COPIES_UNKNOWN;
                     self.waits(&batch, item, wait, why);
                 }
                 Some(Answer::Is(Claimed::Run)) | None => match &mut lot {

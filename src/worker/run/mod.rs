@@ -12,6 +12,7 @@ pub(super) mod outcome;
 pub(super) mod queue;
 pub(super) mod report;
 pub(super) mod routes;
+pub(super) mod spans;
 pub(super) mod starter;
 pub(super) mod verdict;
 pub(super) mod work;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::outcome::Body;
 use super::routes::Routes;
+use super::spans::Spans;
 use super::verdict::{Reason, Verdict};
 use crate::about::{About, tell};
 use crate::context::Context;
@@ -21,6 +22,7 @@ pub(crate) struct Reporter {
     observer: Option<Arc<dyn Observer>>,
     routes: Arc<Routes>,
     inflight: Arc<Inflight>,
+    pub spans: Option<Spans>,
 }
 
 impl Reporter {
@@ -28,11 +30,13 @@ impl Reporter {
         observer: Option<Arc<dyn Observer>>,
         routes: Arc<Routes>,
         inflight: Arc<Inflight>,
+        spans: Option<Spans>,
     ) -> Self {
         Reporter {
             observer,
             routes,
             inflight,
+            spans,
         }
     }
 
@@ -74,6 +78,9 @@ impl Reporter {
         owner: Owner,
         started: Option<Instant>,
     ) {
+        if let Some(spans) = &self.spans {
+            spans.end(batch, ctx, verdict, owner);
+        }
         if let Some(observer) = &self.observer {
             let (outcome, error, reason, delay) = told(verdict);
             let started = started.unwrap_or_else(Instant::now);

@@ -12,14 +12,13 @@ use super::work::Item;
 use crate::about::{About, tell};
 use crate::classify::Classifiers;
 use crate::config::{HandlerPolicy, Settings, Unhandled};
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::event::Envelope;
 use crate::fields::Fields;
 use crate::handler::Registry;
 use crate::middleware::{
     CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
 };
-use crate::names::shown;
 use crate::policy::{Breakers, Gate, Room};
 use crate::stream::waiting::{self, Range};
 use crate::worker::state::inflight::Batch;
@@ -161,6 +160,7 @@ impl Routes {
             Some(past) => (past.record, past.age),
             None => (None, Duration::ZERO),
         };
+        let after = verdict::run_before(record.as_ref(), slot.count);
         let died = record.as_ref().and_then(|record| record.died);
         let released = record.as_ref().map_or(0, |record| record.released);
         let attempt = slot.count.saturating_sub(released).max(1);
@@ -213,7 +213,10 @@ impl Routes {
         let unhandled = match bound {
             Some(bound) if bound.takes(envelope.version()) => {
                 let surroundings = batch.source.surroundings.clone();
-                let place = batch.place(index);
+                let place = Place {
+                    after,
+                    ..batch.place(index)
+                };
                 // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had
                 // more attempts when they were made.
                 let most = match died {
@@ -240,10 +243,7 @@ impl Routes {
                     attempt,
                 );
             }
-            None => format!(
-                "no handler is registered for \"{}\"",
-                shown(envelope.event_type())
-            ),
+            None => verdict::no_handler(envelope.event_type()),
         };
         let verdict = verdict::of_unhandled(verdict::bounded(unhandled), age, self.unhandled_after);
         let body = event_body(batch, envelope, attempt, policy);

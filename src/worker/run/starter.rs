@@ -10,7 +10,7 @@ use super::concurrency::{ConcurrencyLimit, Entered, Waiting};
 use super::outcome::Body;
 use super::report::log;
 use super::routes::{Admission, Bound, Routes};
-use super::verdict::Verdict;
+use super::verdict::{self, Verdict};
 use super::work::Item;
 use crate::about::About;
 use crate::context::Context;
@@ -21,8 +21,6 @@ use crate::worker::state::inflight::{Batch, Owner};
 use crate::worker::state::quarantine::Quarantine;
 use crate::worker::state::recent_acks::{self, RecentAcks};
 use crate::worker::state::slots::{Permit, Slots};
-
-const UNSTARTED: &str = "released unstarted by a worker that stopped";
 
 /// What all that start handlers have in common.
 pub(crate) struct Handlers {
@@ -413,20 +411,20 @@ impl Handlers {
 
     fn release_unstarted(&self, waiting: Waiting) {
         let Waiting { batch, index, ctx } = waiting;
-        self.release(&batch, index, Body::Event(ctx), UNSTARTED);
+        self.release(&batch, index, Body::Event(ctx), verdict::STOPPED);
     }
 
     /// What comes while the worker stops, or its stream is paused.
     #[cold]
     fn release_raw(&self, batch: &Arc<Batch>, item: Item) {
         let why = if self.attempts.signals.is_stopping() {
-            UNSTARTED
+            verdict::STOPPED
         } else {
             if let Some(counts) = &batch.source.counts {
                 let place = self.routes.place_of(&item.entry.fields);
                 counts.held_back(place.unwrap_or(counts.other()), HeldBy::Pause);
             }
-            "released unstarted: the stream is paused"
+            verdict::STREAM_PAUSED
         };
         self.release(batch, item.index, Body::Raw(item.entry), why);
     }

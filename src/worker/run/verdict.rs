@@ -8,10 +8,20 @@ use crate::context::{Cancelled, Context};
 pub(crate) use crate::dead_letters::Reason;
 use crate::delay;
 use crate::failure::{Failure, FailureVerdict};
-use crate::stream::Died;
+use crate::names::shown;
+use crate::policy::Why;
+use crate::stream::{Died, Record};
 
 /// Most bytes of an error that are kept in Redis.
 const ERROR_BYTES: usize = 1000;
+
+/// What is noted of entries that are released without their handler having run.
+pub(crate) const STOPPED: &str = "released unstarted by a worker that stopped";
+pub(crate) const STREAM_PAUSED: &str = "released unstarted: the stream is paused";
+pub(crate) const COPY_RUNS: &str = "released while another copy of its event is handled";
+pub(crate) const COPIES_UNKNOWN: &str =
+    "released: the server refuses to look for copies of its event (the log says why)";
+const NO_HANDLER: &str = "no handler is registered for ";
 
 /// What is to be done with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +151,25 @@ pub(crate) fn of_unhandled(error: String, age: Duration, bury_after: Duration) -
     }
 }
 
+/// Why an entry has no handler here.
+pub(crate) fn no_handler(event_type: &str) -> String {
+    format!("{NO_HANDLER}\"{}\"", shown(event_type))
+}
+
+/// Which delivery before this one ran the entry's handler, by what is noted of the last; 0 if none is known to. Of one
+/// that was released unstarted in between it is not known.
+pub(crate) fn run_before(record: Option<&Record>, delivery: u32) -> u32 {
+    let ran = |record: &&Record| {
+        let error = &record.error[..];
+        let unstarted = [STOPPED, STREAM_PAUSED, COPY_RUNS, COPIES_UNKNOWN];
+        record.died.is_none()
+            && !error.starts_with(NO_HANDLER)
+            && !unstarted.contains(&error)
+            && !Why::ALL.iter().any(|why| why.as_str() == error)
+    };
+    record.filter(ran).map_or(0, |_| delivery.saturating_sub(1))
+}
+
 /// At most [`ERROR_BYTES`] of an error, cut between characters.
 pub(crate) fn bounded(mut error: String) -> String {
     if error.len() > ERROR_BYTES {
@@ -260,6 +289,24 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn the_run_before_is_known_unless_it_never_began() {
+        let record = |error: &str, died| Record {
+            first_ms: 1,
+            released: 0,
+            died,
+            doomed: None,
+            error: error.to_owned(),
+        };
+        assert_eq!(run_before(None, 2), 0);
+        assert_eq!(run_before(Some(&record("no stock", None)), 2), 1);
+        for error in [STOPPED, COPY_RUNS, "it is paused", &no_handler("a.b")] {
+            assert_eq!(run_before(Some(&record(error, None)), 3), 0, "{error}");
+        }
+        let died = Some(Died::InCompany);
+        assert_eq!(run_before(Some(&record("no stock", died)), 3), 0);
     }
 
     #[test]

@@ -297,6 +297,7 @@ impl Batch {
         Place {
             batch: self.serial,
             index,
+            after: 0,
         }
     }
 

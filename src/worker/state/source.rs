@@ -14,10 +14,13 @@ use crate::event::EntryId;
 use crate::metrics::entries::StreamCounts;
 use crate::stream::{Keys, Known};
 use crate::sync::lock;
+use crate::trace;
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
 pub(crate) struct Source {
     pub keys: Keys,
+    /// Of its stream and its group: see [`trace::seed`].
+    pub seed: u64,
     pub surroundings: Arc<Surroundings>,
     /// Where its group begins if there is none.
     pub start: Start,
@@ -66,7 +69,8 @@ impl Source {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
         let pauses = Arc::<Pauses>::default();
-        let source = |keys, start, again, is_active| Source {
+        let source = |keys: Keys, start, again, is_active| Source {
+            seed: trace::seed(&keys.stream, &surroundings.group),
             keys,
             surroundings: surroundings.clone(),
             start,

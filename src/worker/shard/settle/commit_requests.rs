@@ -2,6 +2,7 @@
 //! published before it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::context::Context;
 use crate::fields::Fields;
@@ -30,6 +31,8 @@ pub(crate) struct Job {
     pub alone: bool,
     /// What one step can't reach has been published before it.
     published: bool,
+    /// When it came here, if its run is traced.
+    pub since: Option<SystemTime>,
 }
 
 impl Job {
@@ -41,7 +44,9 @@ impl Job {
             items,
             who,
         } = committing;
+        let since = ctx.run().map(|_| SystemTime::now());
         Job {
+            since,
             batch,
             index,
             ctx,

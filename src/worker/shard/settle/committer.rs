@@ -255,7 +255,12 @@ impl Committer {
                 self.queue.push(job);
                 return None;
             }
-            Some(CommitOutcome::Done) => Fate::Settled,
+            Some(CommitOutcome::Done) => {
+                if let Some((spans, since)) = self.reporter.spans.as_ref().zip(job.since) {
+                    spans.emitted(&job.ctx, &job.items.events, since);
+                }
+                Fate::Settled
+            }
             Some(CommitOutcome::Duplicate { differs }) => {
                 if let Some(times) = &job.batch.times {
                     times.is_duplicate(job.index);
