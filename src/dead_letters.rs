@@ -5,10 +5,10 @@
 //! again. However many letters there are and however large, only a few are in memory at once.
 //!
 //! ```no_run
-//! # use streamhand::{Settings, dead_letters::{DeadLetters, Filter}};
+//! # use streamhand::{Settings, dead_letters::{DeadLetters, Filter, Reason}};
 //! # async fn example(settings: &Settings) -> streamhand::Result<()> {
 //! let dead = DeadLetters::new(settings)?;
-//! let timeouts = dead.select(Filter::new().reason("failed").error("timed out")?).await?;
+//! let timeouts = dead.select(Filter::new().reason(Reason::Failed).error("timed out")?).await?;
 //! let mut letters = timeouts.letters();
 //! while let Some(letter) = letters.next().await? {
 //!     println!("{} {:?}: {}", letter.id, letter.event_type, letter.error);
@@ -33,7 +33,7 @@ mod selection;
 mod undo;
 
 pub use export::Exported;
-pub use filter::{Filter, REASONS};
+pub use filter::Filter;
 pub use groups::{Group, Groups};
 pub use letter::{DeadLetter, WholeLetter};
 pub use letters::Letters;

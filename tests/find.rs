@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use streamhand::admin::{Admin, Budget, Place, Search};
-use streamhand::dead_letters::Filter;
+use streamhand::dead_letters::{Filter, Reason};
 use streamhand::{Envelope, ErrorKind, Publisher};
 
 use crate::support::letters::{bury, deliver, fields, settings};
@@ -72,7 +72,7 @@ on_both_servers! {
         bury(&mut redis, "orders", &order(3), "permanent", "no such thing").await;
         let settings = settings(&server, "");
         let dead = admin(&server).dead_letters().unwrap();
-        dead.select(Filter::new().reason("permanent")).await.unwrap().replay("alice", None, |_| ()).await.unwrap();
+        dead.select(Filter::new().reason(Reason::Permanent)).await.unwrap().replay("alice", None, |_| ()).await.unwrap();
         let publisher = Publisher::new(&settings.redis).unwrap();
         let later = Envelope::new("order.reminded").with("id", "e-4").with("subject", "o-4")
             .msgpack(&json!({ "lines": [{ "sku": "a-4", "count": 4 }] })).unwrap();

@@ -85,6 +85,7 @@ mod parked;
 mod pausing;
 mod program;
 mod projections;
+mod public_types;
 mod publish_once;
 mod publishing;
 mod pulse;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use redis::AsyncCommands;
 use std::time::Duration;
 use streamhand::ErrorKind;
-use streamhand::dead_letters::{Filter, PurgeRun};
+use streamhand::dead_letters::{Filter, PurgeRun, Reason};
 
 use crate::support::letters::{DEAD, bury, bury_many, dead_letters, fields};
 use crate::support::{Cli, Fields, Server, entries};
@@ -84,7 +84,7 @@ on_both_servers! {
             bury(&mut redis, "orders", &fields(&[("type", "order.created")]), reason, "x").await;
         }
         let mut told = 0;
-        let permanent = dead_letters(&server).select(Filter::new().reason("permanent")).await.unwrap();
+        let permanent = dead_letters(&server).select(Filter::new().reason(Reason::Permanent)).await.unwrap();
         assert_eq!(permanent.purge(|so_far| told = so_far).await.unwrap(), 400);
         assert_eq!(told, 400);
         let left = dead_letters(&server).select(Filter::new()).await.unwrap().stats().await.unwrap();

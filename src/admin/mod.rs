@@ -229,10 +229,10 @@ impl Admin {
     ///
     /// ```no_run
     /// use streamhand::admin::Admin;
-    /// use streamhand::dead_letters::Filter;
+    /// use streamhand::dead_letters::{Filter, Reason};
     ///
     /// # async fn example(admin: &Admin) -> streamhand::Result<()> {
-    /// let timeouts = Filter::new().reason("failed").error("timed out")?;
+    /// let timeouts = Filter::new().reason(Reason::Failed).error("timed out")?;
     /// let timeouts = admin.dead_letters()?.select(timeouts).await?;
     /// let run = timeouts.replay("night shift", None, |so_far| println!("{}", so_far.replayed)).await?;
     /// println!("{} are with their handlers again", run.replayed);

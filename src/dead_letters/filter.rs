@@ -4,29 +4,16 @@ use std::time::SystemTime;
 
 use regex::Regex;
 
+use super::Reason;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rfc3339;
-
-/// Why an entry can be in the dead letters.
-///
-/// `failed`: its attempts are used up. `permanent`: its handler said that trying again can't help. `crashed`: it
-/// took its workers down. `undecodable`: it is no event, or its data is not what the handler takes. `unhandled`:
-/// nobody handles its type. `too_large`: the server lets no answer with it through.
-pub const REASONS: [&str; 6] = [
-    "failed",
-    "permanent",
-    "crashed",
-    "undecodable",
-    "unhandled",
-    "too_large",
-];
 
 /// Which dead letters are meant: those that all of it lets through; all of them if nothing is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub(super) stream: Option<String>,
     pub(super) event_type: Option<String>,
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Reason>,
     pub(super) error: Option<Regex>,
     pub(super) since: Option<SystemTime>,
     pub(super) until: Option<SystemTime>,
@@ -55,9 +42,9 @@ impl Filter {
         self
     }
 
-    /// Only those that were buried for this reason, one of [`REASONS`].
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
+    /// Only those that were buried for this reason.
+    pub fn reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
         self
     }
 
@@ -121,14 +108,6 @@ impl Filter {
     /// Refuses what no letter can meet.
     pub(super) fn check(&self) -> Result<()> {
         let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
-        if let Some(reason) = &self.reason
-            && !REASONS.contains(&&reason[..])
-        {
-            return invalid(format!(
-                "{reason:?} is no reason to be buried for; there are {}",
-                REASONS.join(", ")
-            ));
-        }
         if let Some(fingerprint) = &self.fingerprint
             && !(fingerprint.len() == 12 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()))
         {

@@ -46,7 +46,7 @@ pub struct Group {
     pub fingerprint: String,
     /// How many there are.
     pub count: u64,
-    /// Why they were buried, one of [`REASONS`](super::REASONS).
+    /// Why they were buried, a [`Reason`](super::Reason), or what a newer release has written.
     pub reason: String,
     /// Their event type; None if they have none.
     #[serde(rename = "type")]
@@ -240,7 +240,9 @@ impl Filter {
             wanted.as_deref().is_none_or(|wanted| is == Some(wanted))
         };
         is(&self.fingerprint, Some(&group.fingerprint))
-            && is(&self.reason, Some(&group.reason))
+            && self
+                .reason
+                .is_none_or(|reason| group.reason == reason.as_str())
             && is(&self.event_type, group.event_type.as_deref())
     }
 }

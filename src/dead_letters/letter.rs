@@ -24,7 +24,7 @@ pub struct DeadLetter {
     /// The event's type; None if the entry has none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
-    /// Why it was buried, one of [`REASONS`](super::REASONS).
+    /// Why it was buried: a [`Reason`](super::Reason), or what a newer release has written.
     pub reason: String,
     /// The last error; long ones are cut off.
     pub error: String,

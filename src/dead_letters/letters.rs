@@ -10,6 +10,7 @@ use futures_util::Stream;
 use super::filter::Filter;
 use super::letter::DeadLetter;
 use super::of_group::DeadLetters;
+use super::reason::Reason;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::pages::{Pages, Source};
@@ -231,7 +232,7 @@ async fn filtered(
         from: from.unwrap_or(&first),
         to: &last.to_string(),
         event_type: filter.event_type.as_deref(),
-        reason: filter.reason.as_deref(),
+        reason: filter.reason.map(Reason::as_str),
         about: filter.about.as_deref(),
         fingerprint: filter.fingerprint.as_deref(),
         brief: filter.brief,

@@ -67,10 +67,3 @@ impl FromStr for Reason {
         })
     }
 }
-
-/// For [`Filter::reason`](super::Filter::reason), which takes a text as well.
-impl From<Reason> for String {
-    fn from(reason: Reason) -> String {
-        reason.as_str().to_owned()
-    }
-}

@@ -85,7 +85,7 @@ pub struct Tally {
     /// Their event type; None if they have none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
-    /// Why they were buried, one of [`REASONS`](super::REASONS).
+    /// Why they were buried: a [`Reason`](super::Reason), or what a newer release has written.
     pub reason: String,
     /// How many there are.
     pub count: u64,

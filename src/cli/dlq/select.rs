@@ -79,7 +79,7 @@ impl FilterArgs {
             filter = filter.event_type(event_type);
         }
         if let Some(reason) = &self.reason {
-            filter = filter.reason(reason);
+            filter = filter.reason(reason.parse()?);
         }
         if let Some(fingerprint) = &self.fingerprint {
             filter = filter.fingerprint(fingerprint);

@@ -31,10 +31,10 @@ impl DeadLetters {
     ///
     /// ```no_run
     /// use std::num::NonZeroU32;
-    /// use streamhand::dead_letters::{DeadLetters, Filter, RunPlan};
+    /// use streamhand::dead_letters::{DeadLetters, Filter, Reason, RunPlan};
     ///
     /// # async fn example(dead: &DeadLetters) -> streamhand::Result<()> {
-    /// let meant = dead.select(Filter::new().stream("orders").reason("failed")).await?;
+    /// let meant = dead.select(Filter::new().stream("orders").reason(Reason::Failed)).await?;
     /// let found = meant.count(|_| ()).await?.found;
     /// let plan = RunPlan::new().canary(10).rate(NonZeroU32::new(50)).stop_at(5.0);
     /// let begun = dead.begin_run(&meant, "alice", "after the fix", plan, None, found).await?;

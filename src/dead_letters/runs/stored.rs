@@ -102,7 +102,7 @@ impl Meant {
             ids: None,
             newest: newest.to_string(),
             event_type: filter.event_type.clone(),
-            reason: filter.reason.clone(),
+            reason: filter.reason.map(|reason| reason.to_string()),
             error: filter.error.as_ref().map(|regex| regex.as_str().to_owned()),
             fingerprint: filter.fingerprint.clone(),
             since_ms: filter.since.map(ms),
@@ -121,7 +121,7 @@ impl Meant {
         let mut filter = Filter {
             stream: Some(dead.streams[at].stream.clone()),
             event_type: self.event_type.clone(),
-            reason: self.reason.clone(),
+            reason: self.reason.as_deref().map(str::parse).transpose()?,
             fingerprint: self.fingerprint.clone(),
             since: self.since_ms.map(time),
             until: self.until_ms.map(time),

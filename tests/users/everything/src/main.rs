@@ -7,10 +7,16 @@ use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use streamhand::admin::{Admin, PauseRequest};
 use streamhand::cli::{self, Command, CommandError};
+use streamhand::config::{HandlerSettings, Rate, RedisSettings, WorkerSettings};
+use streamhand::dead_letters::{Filter, Reason};
+use streamhand::retry::Backoff;
 use streamhand::{
-    Context, Event, Failure, FailureExt, FailureKind, Observer, Publisher, Registry, Settings,
-    Settled, Summary, Unstarted, Worker,
+    Context, Envelope, Event, Failure, FailureExt, FailureKind, Observer, Publisher, Registry,
+    Settings, Settled, Summary, Unstarted, Worker,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -139,6 +145,64 @@ async fn serve() -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Says how the group is, replays what crashed, and pauses for an hour: the work of an operator, from code.
+fn look_after() -> Command {
+    let clap = clap::Command::new("look-after").about("Replay what crashed, and pause a stream");
+    Command::new(clap, |settings, _| async move {
+        let admin = Admin::new(&settings)?;
+        for stream in admin.status().await?.streams {
+            cli::print(format_args!("{} {}", stream.stream, stream.is_worked_on()))?;
+        }
+        let dead = admin.dead_letters()?;
+        let crashed = dead.select(Filter::new().reason(Reason::Crashed)).await?;
+        let mut letters = crashed.letters();
+        while let Some(letter) = letters.next().await? {
+            cli::print(format_args!("{} of {}", letter.id, letter.entry))?;
+        }
+        crashed.replay("ops", None, |_| ()).await?;
+        let pause = PauseRequest::of("orders", "ops")
+            .reason("stock-taking")
+            .lasts(Duration::from_secs(3_600));
+        admin.pause_with(pause).await?;
+        Ok(())
+    })
+}
+
+/// Settings without a file.
+fn own_settings() -> Settings {
+    let redis = RedisSettings::default().url("redis://127.0.0.1:6379".parse().expect("an address"));
+    let worker = WorkerSettings::default()
+        .group("shipping")
+        .streams(["orders"])
+        .lease(Duration::from_secs(10));
+    let slowly = HandlerSettings::default()
+        .max_attempts(8)
+        .backoff(Backoff::new(Duration::from_secs(1)).max(Duration::from_secs(60)))
+        .rate("5/s".parse::<Rate>().expect("a rate"));
+    Settings::default()
+        .redis(redis)
+        .worker(worker)
+        .handler("order.created", slowly)
+}
+
+/// An event with more to it than its type says, published by what was made without a file.
+fn import() -> Command {
+    let clap = clap::Command::new("import").about("Publish an order as it came from elsewhere");
+    Command::new(clap, |_, _| async move {
+        let order = OrderCreated {
+            order_id: "o-1".to_owned(),
+            amount: 1,
+        };
+        // What comes from elsewhere may break the rules of a field.
+        let envelope = Envelope::new(OrderCreated::TYPE)
+            .json(&order)?
+            .try_with("time", "2026-01-31T12:00:00Z")?
+            .try_with("subject", "order:o-1")?;
+        let publisher = Publisher::new(&own_settings().redis)?;
+        cli::print(publisher.publish_envelope("orders", envelope).await?)
+    })
+}
+
 fn main() -> ExitCode {
     streamhand::program!(registry())
         .observer(Says)
@@ -154,5 +218,7 @@ fn main() -> ExitCode {
         })
         .command(order())
         .command(beside())
+        .command(look_after())
+        .command(import())
         .main()
 }
