@@ -193,6 +193,7 @@ mod book {
         Effects: "../docs/effects.md",
         EventSourcing: "../docs/event-sourcing.md",
         GettingStarted: "../docs/getting-started.md",
+        Metrics: "../docs/metrics.md",
         Observing: "../docs/observing.md",
         OperatingFromCode: "../docs/operating-from-code.md",
         OwnCommands: "../docs/own-commands.md",

@@ -8,14 +8,13 @@
 //! In here `table` says what there is, `entries`, `requests` and `published` count, `snapshot` is what it had all come to
 //! at one time, and `expose` makes that what scrapers want.
 
-// Who records comes upon this.
-#![allow(dead_code)]
-
 mod cells;
 #[cfg_attr(not(feature = "worker"), allow(dead_code))]
 pub(crate) mod entries;
 mod expose;
 pub(crate) mod histogram;
+#[cfg(test)]
+mod page;
 mod process;
 pub(crate) mod published;
 mod requests;

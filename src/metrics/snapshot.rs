@@ -72,15 +72,18 @@ impl Snapshot {
             .map(|((id, labels), value)| (*id, labels, value))
     }
 
+    #[allow(dead_code)]
     pub fn len(&self) -> usize {
         self.series.len()
     }
 
+    #[allow(dead_code)]
     pub fn is_empty(&self) -> bool {
         self.series.is_empty()
     }
 
     /// What the series with these labels comes to.
+    #[allow(dead_code)]
     pub fn get(&self, id: Id, labels: &[&str]) -> Option<&Value> {
         self.series.get(&(id, of(labels)))
     }

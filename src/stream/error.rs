@@ -206,6 +206,17 @@ impl Trouble {
         matches!(self, Trouble::Refused(_)) && !self.is_final() && !self.is_for_now()
     }
 
+    /// What it counts as.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Trouble::Broken(_) => "broken",
+            Trouble::Elsewhere(_) => "elsewhere",
+            Trouble::Wait(_) => "wait",
+            Trouble::NoGroup(_) => "no_group",
+            Trouble::Refused(_) => "refused",
+        }
+    }
+
     /// What a script answers of an error that it has caught, nothing having been done.
     pub fn caught(doing: &str, error: &str) -> Self {
         let code = error.split(' ').next().unwrap_or_default();

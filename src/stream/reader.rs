@@ -108,6 +108,19 @@ impl Reader {
         block: Duration,
         room: usize,
     ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
+        let answer = self.answer(streams, block, room).await;
+        if let (Err(trouble), Some(metrics)) = (&answer, self.life.metrics()) {
+            metrics.requests().failed("xreadgroup", trouble.what());
+        }
+        answer
+    }
+
+    async fn answer(
+        &mut self,
+        streams: &[&str],
+        block: Duration,
+        room: usize,
+    ) -> Result<Vec<(usize, Vec<Entry>)>, Trouble> {
         self.decoder.room = Some(room);
         let patience = self.patience + block;
         let life = self.life.clone();
