@@ -13,7 +13,13 @@ use site::{Site, publish};
 use crate::support::{Server, eventually};
 
 /// Every page, by its path; what is on it if all is well.
-pub const PAGES: &[(&str, &str)] = &[("/", "Now")];
+pub const PAGES: &[(&str, &str)] = &[
+    ("/", "Now"),
+    ("/flow", "Flow"),
+    ("/flow?range=live", "Flow"),
+    ("/types", "Types"),
+    ("/workers", "Workers"),
+];
 
 on_both_servers! {
     async fn every_page_is_one_to_look_at(server: Server) {

@@ -1,6 +1,8 @@
 //! The history of a group: what its workers counted, minute by minute for a day, in tens of minutes for a week and in hours
 //! for 90 days.
 
+#[cfg(feature = "web")]
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -11,6 +13,8 @@ use crate::error::Result;
 use crate::metrics::snapshot::{Snapshot, Value};
 use crate::metrics::table::{Id, TABLE};
 use crate::pulse::history::{self, History};
+#[cfg(feature = "web")]
+use crate::pulse::live::Live;
 use crate::pulse::slot::{Length, Slot};
 
 /// The history of a group, by [`Admin::history`].
@@ -105,6 +109,12 @@ impl Resolution {
 }
 
 impl Admin {
+    /// The group's pulses as they come, which come each second while somebody looks.
+    #[cfg(feature = "web")]
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Live::new(self.pool.clone(), self.group(), self.streams())
+    }
+
     /// What the group's workers counted between two times, by the server's clock, up to what they told of a moment ago.
     /// How long slots are is chosen by how long that is and how long ago, unless it is given.
     ///
@@ -173,6 +183,42 @@ impl HistorySlot {
             unread: slot.unread,
             counted: slot.counted,
         }
+    }
+
+    /// Several in one: what was counted is added up, and what was measured averaged. It begins with the first of them; None
+    /// of none.
+    pub fn merged<'a>(slots: impl IntoIterator<Item = &'a HistorySlot>) -> Option<HistorySlot> {
+        let mut slots = slots.into_iter();
+        let mut all = slots.next()?.clone();
+        let mut many = 1.0;
+        for slot in slots {
+            many += 1.0;
+            let averages = [
+                (&mut all.workers, slot.workers),
+                (&mut all.slots, slot.slots),
+                (&mut all.running, slot.running),
+                (&mut all.held, slot.held),
+                (&mut all.memory, slot.memory),
+                (&mut all.cpu, slot.cpu),
+            ];
+            for (all, one) in averages {
+                *all += (one - *all) / many;
+            }
+            for (version, configuration, workers) in &slot.versions {
+                let known = all.versions.iter_mut();
+                let mut known = known.filter(|one| (&one.0, &one.1) == (version, configuration));
+                match known.next() {
+                    Some(known) => known.2 = known.2.max(*workers),
+                    None => all
+                        .versions
+                        .push((version.clone(), configuration.clone(), *workers)),
+                }
+            }
+            all.late += slot.late;
+            all.unread += slot.unread;
+            all.counted.merge(&slot.counted);
+        }
+        Some(all)
     }
 
     /// What a metric came to, of all series that have these labels: `total("settled_total", &[("outcome", "dead")])`. Of a

@@ -1,8 +1,9 @@
 //! What the pages have in common.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
@@ -10,16 +11,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::command::CommandLine;
+use super::past::Past;
 use super::problem::Problem;
+use super::range;
 use super::redact::Redaction;
 use super::said::Said;
+use super::seconds::Seconds;
+use super::trend::{Samples, Waited};
 use super::visit::{Visit, Wants};
-use crate::admin::{Admin, Aggregates, Status};
+use crate::admin::{Admin, Aggregates, Fleet, StandingOrder, Status, StreamStatus};
 use crate::config::Settings;
 use crate::error::Result;
+use crate::sync::lock;
 
 /// What was read is not read again for so long: an open page is made anew each second, and many may be open.
 const FRESH: Duration = Duration::from_millis(900);
+/// The slot that has just begun belongs to it as well.
+const FUTURE: Duration = Duration::from_secs(60);
 
 /// What the pages have in common. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +40,12 @@ struct Inner {
     redaction: Redaction,
     said: Said,
     status: Shared<Status>,
+    fleet: Shared<Fleet>,
+    orders: Shared<Vec<StandingOrder>>,
+    pasts: StdMutex<BTreeMap<&'static str, Arc<Shared<Past>>>>,
+    seconds: Arc<Seconds>,
+    /// What waited when, by stream.
+    waited: StdMutex<Waited>,
     stop: CancellationToken,
     aggregates: Option<Aggregates>,
 }
@@ -68,12 +82,18 @@ impl App {
             })?;
             own.redis.password = Some(read);
         }
+        let admin = Admin::new(&own)?;
         Ok(App(Arc::new(Inner {
-            admin: Admin::new(&own)?,
             access: Access::new(&own.web)?,
             redaction: Redaction::new(&own.web.redact),
             said: Said::default(),
             status: Shared::default(),
+            fleet: Shared::default(),
+            orders: Shared::default(),
+            pasts: StdMutex::default(),
+            seconds: Arc::new(Seconds::new(admin.live())),
+            waited: StdMutex::default(),
+            admin,
             settings: own,
             stop,
             aggregates,
@@ -119,7 +139,52 @@ impl App {
 
     /// How the group is doing, shared by all who look.
     pub async fn status(&self) -> Result<Arc<Status>, Problem> {
-        self.0.status.get(|| self.0.admin.status()).await
+        let status = self.0.status.get(FRESH, || self.0.admin.status()).await?;
+        if let Some(now) = status.streams.iter().map(|stream| stream.now).max() {
+            let at = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let streams = status.streams.iter();
+            let runnable = streams.map(|stream| (stream.stream.clone(), runnable(stream)));
+            lock(&self.0.waited).take(at.as_millis() as u64, runnable.collect());
+        }
+        Ok(status)
+    }
+
+    /// What waited of late, of these streams together.
+    pub fn waited(&self, streams: &[&str]) -> Samples {
+        lock(&self.0.waited).of(streams)
+    }
+
+    /// The group's workers, shared by all who look.
+    pub async fn fleet(&self) -> Result<Arc<Fleet>, Problem> {
+        self.0.fleet.get(FRESH, || self.0.admin.fleet()).await
+    }
+
+    /// What was asked of them.
+    pub async fn orders(&self) -> Result<Arc<Vec<StandingOrder>>, Problem> {
+        self.0.orders.get(FRESH, || self.0.admin.orders()).await
+    }
+
+    /// Says that somebody looks at what lives: workers tell of themselves each second.
+    pub fn look(&self) {
+        self.0.seconds.look();
+    }
+
+    /// The past as far as a page goes back, shared by all who look.
+    pub async fn past(&self, scope: &range::Scope) -> Result<Arc<Past>, Problem> {
+        if scope.is_live() {
+            return Ok(Arc::new(self.0.seconds.past()));
+        }
+        self.look();
+        let shared = Arc::clone(lock(&self.0.pasts).entry(scope.range).or_default());
+        // A day does not change within a second.
+        let fresh = FRESH.max(scope.span / 3600);
+        let admin = &self.0.admin;
+        let read = || async {
+            let now = admin.now().await?;
+            let history = admin.history(now - scope.span, now + FUTURE, None).await?;
+            Ok(Past::from(history))
+        };
+        shared.get(fresh, read).await
     }
 
     /// Does something, which `doing` is, with a note in the audit before it; then leads back with what it said.
@@ -159,6 +224,8 @@ impl App {
             }
         };
         self.0.status.forget().await;
+        self.0.fleet.forget().await;
+        self.0.orders.forget().await;
         if visit.wants == Wants::Json {
             return Ok(axum::Json(serde_json::json!({ "said": words })).into_response());
         }
@@ -176,13 +243,13 @@ impl<T> Default for Shared<T> {
 
 impl<T> Shared<T> {
     /// What was read of late, or else what `read` reads, for all who wait for it.
-    pub async fn get<F>(&self, read: impl FnOnce() -> F) -> Result<Arc<T>, Problem>
+    pub async fn get<F>(&self, fresh: Duration, read: impl FnOnce() -> F) -> Result<Arc<T>, Problem>
     where
         F: Future<Output = Result<T>>,
     {
         let mut known = self.0.lock().await;
         if let Some((at, known)) = &*known
-            && at.elapsed() < FRESH
+            && at.elapsed() < fresh
         {
             return known.clone();
         }
@@ -195,4 +262,14 @@ impl<T> Shared<T> {
     pub async fn forget(&self) {
         *self.0.lock().await = None;
     }
+}
+
+/// What a worker could take up now of a stream.
+pub(super) fn runnable(stream: &StreamStatus) -> u64 {
+    let group = stream.group.as_ref();
+    let lag = group.map_or(stream.length, |group| {
+        group.lag.unwrap_or(group.lag_at_least)
+    });
+    let is_due = stream.next_due == Some(Duration::ZERO);
+    lag + stream.replayed + u64::from(is_due)
 }

@@ -7,6 +7,23 @@ use std::time::Duration;
 
 use crate::names;
 
+/// A duration, or a reference to one: templates have either.
+pub(super) trait Span {
+    fn span(&self) -> Duration;
+}
+
+impl Span for Duration {
+    fn span(&self) -> Duration {
+        *self
+    }
+}
+
+impl<T: Span> Span for &T {
+    fn span(&self) -> Duration {
+        (*self).span()
+    }
+}
+
 /// A name from outside: cut, and with nothing in it that turns the direction of what follows.
 #[askama::filter_fn]
 pub(super) fn shown(name: impl Display, _: &dyn askama::Values) -> askama::Result<String> {
@@ -21,8 +38,22 @@ pub(super) fn number(number: impl Display, _: &dyn askama::Values) -> askama::Re
 
 /// A duration, roughly: `3 min`, `2 h`.
 #[askama::filter_fn]
-pub(super) fn rough(duration: &Duration, _: &dyn askama::Values) -> askama::Result<String> {
-    Ok(roughly(*duration))
+pub(super) fn rough(duration: impl Span, _: &dyn askama::Values) -> askama::Result<String> {
+    Ok(roughly(duration.span()))
+}
+
+/// A number with two decimals.
+#[askama::filter_fn]
+pub(super) fn decimals(number: &f64, _: &dyn askama::Values) -> askama::Result<String> {
+    Ok(format!("{number:.2}"))
+}
+
+/// A time in seconds since 1970: 2026-11-30 14:02:07, by UTC.
+#[askama::filter_fn]
+pub(super) fn time_of(seconds: &u64, _: &dyn askama::Values) -> askama::Result<String> {
+    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(*seconds);
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    Ok(text.trim_end_matches('Z').replace('T', " "))
 }
 
 /// A number's text with its thousands apart.

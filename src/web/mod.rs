@@ -34,6 +34,7 @@
 mod access;
 mod app;
 mod assets;
+mod chart;
 mod command;
 mod filters;
 mod form;
@@ -44,15 +45,19 @@ mod json;
 mod link;
 mod nav;
 mod pages;
+mod past;
 mod problem;
+mod range;
 mod redact;
 mod route;
 mod router;
 mod said;
+mod seconds;
 mod seen;
 mod sentence;
 mod serve;
 mod server;
+mod trend;
 mod visit;
 
 #[cfg(feature = "cli")]

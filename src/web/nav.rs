@@ -3,6 +3,9 @@
 /// Its entries: path and title.
 pub(super) const ENTRIES: &[(&str, &str)] = &[
     ("/", "Now"),
+    ("/flow", "Flow"),
+    ("/types", "Types"),
+    ("/workers", "Workers"),
     ("/find", "Find"),
     ("/scheduled", "Scheduled"),
     ("/projections", "Projections"),

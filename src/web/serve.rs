@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,9 @@ use crate::config::Settings;
 use crate::config::web::{prefix_of, refused_without};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::Registry;
+
+/// How often it is looked at a group that nobody looks at.
+const WATCH: Duration = Duration::from_secs(10);
 
 /// The pages of a group, bound to their address and not served yet.
 ///
@@ -131,6 +135,7 @@ impl Web {
             let app = App::new(&self.settings, self.aggregates, stop.clone())?;
             let listener = tokio::net::TcpListener::from_std(self.listener).map_err(no_thread)?;
             let router = router::router(app.clone());
+            tokio::spawn(watch(app.clone()));
             let arrived =
                 move |request, from| front::arrived(request, from, app.access(), prefix.as_deref());
             server::serve(listener, router, arrived, stop).await;
@@ -139,6 +144,16 @@ impl Web {
         // A password that is still hashed must not keep it.
         runtime.shutdown_background();
         result
+    }
+}
+
+/// Looks now and then, so that a page knows since when what it shows is so. It costs what one open page costs in ten
+/// seconds.
+async fn watch(app: App) {
+    while !app.stop().is_cancelled() {
+        // A page says what is wrong.
+        let _ = app.status().await;
+        tokio::time::sleep(WATCH).await;
     }
 }
 

@@ -32,6 +32,12 @@ const MEANT: &[(&str, &str, Role, Scope)] = &[
     ("POST", "/limits/resume", Role::Operate, Scope::Stream),
     ("POST", "/streams/pause", Role::Operate, Scope::Stream),
     ("POST", "/streams/resume", Role::Operate, Scope::Stream),
+    ("GET", "/flow", Role::View, Scope::Any),
+    ("GET", "/types", Role::View, Scope::Any),
+    ("GET", "/workers", Role::View, Scope::Any),
+    ("POST", "/workers/quiet", Role::Operate, Scope::Every),
+    ("POST", "/workers/drain", Role::Operate, Scope::Every),
+    ("POST", "/workers/resume", Role::Operate, Scope::Every),
 ];
 
 fn token(role: Role) -> String {

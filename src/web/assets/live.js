@@ -96,4 +96,98 @@
     window.addEventListener("pagehide", leave);
     follow();
   }
+
+  // Charts that can be looked into, in place of the pictures.
+  const drawn = new WeakMap();
+  const color = (name) => getComputedStyle(body).getPropertyValue(name).trim();
+  const said = (value, unit) => {
+    if (value == null) return "–";
+    if (unit === "seconds") {
+      if (value >= 7200) return `${(value / 3600).toFixed(1)} h`;
+      if (value >= 120) return `${(value / 60).toFixed(1)} min`;
+      if (value >= 1) return `${value.toFixed(1)} s`;
+      if (value >= 0.001) return `${(value * 1e3).toFixed(0)} ms`;
+      return value > 0 ? `${(value * 1e6).toFixed(0)} µs` : "0";
+    }
+    return `${value >= 10 ? value.toFixed(0) : value.toFixed(value >= 1 ? 1 : 2)}/s`;
+  };
+
+  const draw = (figure) => {
+    if (typeof uPlot === "undefined") return;
+    const text = figure.dataset.chart;
+    const known = drawn.get(figure);
+    if (known && known.text === text) return;
+    const chart = JSON.parse(text);
+    const data = [chart.times, ...chart.series.map((one) => one.values)];
+    if (known && known.series === chart.series.length) {
+      known.text = text;
+      known.marks = chart.marks;
+      known.plot.setData(data);
+      return;
+    }
+    const place = figure.querySelector(".plot");
+    if (chart.times.length < 2) return;
+    const picture = place.querySelector("svg").getAttribute("aria-label");
+    const state = { text, series: chart.series.length, marks: chart.marks };
+    const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
+    const options = {
+      width: place.clientWidth,
+      height: 200,
+      cursor: { y: false },
+      legend: { show: true, live: true },
+      scales: { x: { time: true } },
+      axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => said(tick, chart.unit)) }],
+      series: [
+        { label: "Time" },
+        ...chart.series.map((one, at) => ({
+          label: one.name,
+          stroke: color(`--series-${at + 1}`),
+          width: 2,
+          spanGaps: false,
+          points: { show: false },
+          value: (_, value) => said(value, chart.unit),
+        })),
+      ],
+      hooks: {
+        draw: [(plot) => {
+          const context = plot.ctx;
+          context.save();
+          context.strokeStyle = color("--ink");
+          context.setLineDash([4, 4]);
+          for (const [at] of state.marks) {
+            const x = Math.round(plot.valToPos(at, "x", true));
+            if (x < plot.bbox.left || x > plot.bbox.left + plot.bbox.width) continue;
+            context.beginPath();
+            context.moveTo(x, plot.bbox.top);
+            context.lineTo(x, plot.bbox.top + plot.bbox.height);
+            context.stroke();
+          }
+          context.restore();
+        }],
+      },
+    };
+    place.textContent = "";
+    place.setAttribute("role", "img");
+    place.setAttribute("aria-label", picture);
+    figure.classList.add("drawn");
+    state.plot = new uPlot(options, data, place);
+    drawn.set(figure, state);
+  };
+
+  const drawAll = () => document.querySelectorAll("figure.chart").forEach(draw);
+  const drawAnew = () => {
+    document.querySelectorAll("figure.chart").forEach((figure) => {
+      const known = drawn.get(figure);
+      if (!known) return;
+      const place = figure.querySelector(".plot");
+      known.plot.setSize({ width: place.clientWidth, height: 200 });
+    });
+  };
+  let later = null;
+  window.addEventListener("resize", () => {
+    clearTimeout(later);
+    later = setTimeout(drawAnew, 100);
+  });
+  document.addEventListener("streamhand:changed", drawAll);
+  drawAll();
 })();

@@ -4,11 +4,14 @@ mod aggregates;
 mod audit;
 mod entry;
 mod find;
+mod flow;
 mod limits;
 mod now;
 mod projections;
 mod redis;
 mod scheduled;
+mod types;
+mod workers;
 
 use super::route::Route;
 
@@ -16,6 +19,9 @@ use super::route::Route;
 pub(super) fn routes() -> Vec<Route> {
     [
         now::routes(),
+        flow::routes(),
+        types::routes(),
+        workers::routes(),
         find::routes(),
         entry::routes(),
         scheduled::routes(),

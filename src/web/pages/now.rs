@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::{GroupStatus, Status, StreamStatus};
 use crate::config::Role;
-use crate::web::app::{Act, App};
+use crate::web::app::{Act, App, runnable};
 use crate::web::command::CommandLine;
 use crate::web::filters;
 use crate::web::form::ActForm;
 use crate::web::json;
+use crate::web::past::Past;
 use crate::web::problem::Problem;
+use crate::web::range;
 use crate::web::route::{Route, Scope};
 use crate::web::sentence::{Facts, Sentence};
 use crate::web::visit::{Frame, Visit};
@@ -78,8 +80,11 @@ struct NowPage<'a> {
 }
 
 async fn now(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
+    app.look();
     let status = app.status().await?;
-    let now = Now::of(&status, &visit);
+    // Without a history there is still a status.
+    let past = app.past(&range::Scope::last_hour()).await.ok();
+    let now = Now::of(&app, &status, past.as_deref(), &visit);
     let page = NowPage {
         frame: visit.frame("Now"),
         now: &now,
@@ -89,7 +94,7 @@ async fn now(State(app): State<App>, visit: Visit) -> Result<Response, Problem> 
 
 impl Now {
     /// Of what the visitor may see.
-    fn of(status: &Status, visit: &Visit) -> Self {
+    fn of(app: &App, status: &Status, past: Option<&Past>, visit: &Visit) -> Self {
         let streams = status.streams.iter();
         let seen: Vec<&StreamStatus> = streams
             .filter(|stream| visit.may(Role::View, &stream.stream))
@@ -99,9 +104,13 @@ impl Now {
             .filter(|trouble| visit.may(Role::View, &trouble.stream))
             .map(|trouble| (trouble.stream.clone(), trouble.error.clone()))
             .collect();
+        let mut facts = facts(&seen, &in_trouble);
+        let names: Vec<&str> = seen.iter().map(|stream| &stream.stream[..]).collect();
+        let lately = past.map(|past| past.lately(&names));
+        facts.trend = lately.and_then(|lately| lately.trend(&app.waited(&names)));
         Now {
             group: status.group.clone(),
-            sentence: facts(&seen, &in_trouble).sentence(),
+            sentence: facts.sentence(),
             streams: seen
                 .iter()
                 .map(|stream| Stream::of(stream, visit))
@@ -233,11 +242,7 @@ fn facts(streams: &[&StreamStatus], in_trouble: &[(String, String)]) -> Facts {
         facts.now_ms = facts.now_ms.max(now.as_millis() as u64);
         facts.is_new &= status.protocol.is_none();
         let group = status.group.as_ref();
-        let lag = group.map_or(status.length, |group| {
-            group.lag.unwrap_or(group.lag_at_least)
-        });
-        let is_due = status.next_due == Some(Duration::ZERO);
-        facts.runnable += lag + status.replayed + u64::from(is_due);
+        facts.runnable += runnable(status);
         facts.running += group.map_or(0, |group| group.pending.saturating_sub(status.parked));
         facts.parked += status.parked;
         facts.next_due = facts.next_due.into_iter().chain(status.next_due).min();
