@@ -16,13 +16,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const OF_WORKERS: &str = "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n";
 
 /// It, killed when dropped.
-struct Exporter {
-    at: SocketAddr,
+pub struct Exporter {
+    pub at: SocketAddr,
     _process: Child,
 }
 
 impl Exporter {
-    async fn start(cli: &Cli) -> Exporter {
+    pub async fn start(cli: &Cli) -> Exporter {
         let mut process = cli
             .command(&["exporter", "--listen", "127.0.0.1:0"])
             .spawn()

@@ -86,6 +86,8 @@ mod pausing;
 mod program;
 mod projections;
 mod public_types;
+#[cfg(target_os = "linux")]
+mod prometheus;
 mod publish_once;
 mod publishing;
 mod pulse;

@@ -66,13 +66,32 @@ pub async fn get_with(
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
+    let body = &all[at + end.len()..];
     let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-    assert!(!is_chunked, "not read here: {head}");
+    let body = match is_chunked {
+        true => dechunked(body).ok_or_else(|| format!("chunks that end early: {head}"))?,
+        false => body.to_vec(),
+    };
     Ok(Got {
         status: status.ok_or_else(|| format!("no status: {head}"))?,
-        body: all[at + end.len()..].to_vec(),
+        body,
         head,
     })
+}
+
+/// What came in chunks, each behind its length.
+fn dechunked(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body.windows(2).position(|part| part == b"\r\n")?;
+        let length = std::str::from_utf8(&body[..end]).ok()?;
+        let length = usize::from_str_radix(length.split(';').next()?.trim(), 16).ok()?;
+        if length == 0 {
+            return Some(whole);
+        }
+        whole.extend_from_slice(body.get(end + 2..end + 2 + length)?);
+        body = body.get(end + 2 + length + 2..)?;
+    }
 }
 
 /// Where a worker whose port is 0 serves its telemetry.

@@ -13,6 +13,7 @@ pub mod marks;
 mod names;
 mod port;
 mod process;
+pub mod prometheus;
 mod publisher;
 pub mod replication;
 mod resp;
