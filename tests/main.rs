@@ -85,9 +85,9 @@ mod parked;
 mod pausing;
 mod program;
 mod projections;
-mod public_types;
 #[cfg(target_os = "linux")]
 mod prometheus;
+mod public_types;
 mod publish_once;
 mod publishing;
 mod pulse;
