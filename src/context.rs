@@ -78,7 +78,7 @@ struct Inner {
     place: Place,
     /// 0, or a [`Cancelled`] as a number.
     cancelled: AtomicU8,
-    /// Since when its handler waits, if it does: milliseconds since the worker began.
+    /// Since when its handler waits, if it does: nanoseconds since the worker began.
     waits_since: AtomicU64,
     /// Made when somebody asks for it: most handlers never do.
     token: OnceLock<CancellationToken>,
@@ -337,8 +337,8 @@ impl Context {
     }
 
     /// Its handler has started and waits, at this time of the worker's.
-    pub(crate) fn waits(&self, since_ms: u64) {
-        self.inner.waits_since.store(since_ms, Ordering::Relaxed);
+    pub(crate) fn waits(&self, since: u64) {
+        self.inner.waits_since.store(since, Ordering::Relaxed);
     }
 
     pub(crate) fn waits_since(&self) -> u64 {

@@ -133,10 +133,15 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     pub async fn fleet(&self) -> Result<Fleet> {
-        let keys = PulseKeys::new(self.group());
-        let fleet = fleet::Fleet::read(&self.pool, &keys).await?;
+        let fleet = self.fleet_now().await?;
         let now = self.pool.now().await?;
         Ok(Fleet::of(self.group(), self.streams(), &fleet, now))
+    }
+
+    /// The same as it was heard, for who goes on hearing.
+    pub(crate) async fn fleet_now(&self) -> Result<fleet::Fleet> {
+        let keys = PulseKeys::new(self.group());
+        fleet::Fleet::read(&self.pool, &keys).await
     }
 }
 

@@ -214,6 +214,11 @@ impl Admin {
         &self.settings.worker.streams
     }
 
+    /// Its connections.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The server's time. The clock of this machine may be wrong.
     ///
     /// # Errors

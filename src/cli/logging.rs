@@ -10,10 +10,10 @@ use super::CommandError;
 use super::stderr::{self, Stderr};
 use crate::failure::panic_text;
 
-/// Sets logging up by `STREAMHAND_LOG` (a filter such as `info` or `streamhand=debug,warn`; `info` where it is not
+/// Sets logging up by `STREAMHAND_LOG` (a filter such as `info` or `streamhand=debug,warn`; `unless_set` where it is not
 /// set) and `STREAMHAND_LOG_FORMAT` (`text` or `json`). `NO_COLOR` is heeded.
-pub(super) fn set_up() -> Result<(), CommandError> {
-    let filter = std::env::var("STREAMHAND_LOG").unwrap_or_else(|_| "info".to_owned());
+pub(super) fn set_up(unless_set: &str) -> Result<(), CommandError> {
+    let filter = std::env::var("STREAMHAND_LOG").unwrap_or_else(|_| unless_set.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         CommandError::usage(format!(
             "STREAMHAND_LOG={filter}: {error}; write info, debug, warn …"

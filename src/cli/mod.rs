@@ -33,6 +33,7 @@ mod stderr;
 mod stop;
 mod terminal;
 mod text;
+mod top;
 mod web;
 mod worker;
 

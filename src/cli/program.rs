@@ -17,7 +17,7 @@ use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, alerts, called, completions, config, dlq, entry, exporter, find,
-    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, web,
+    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top, web,
     worker,
 };
 use crate::config::Settings;
@@ -122,6 +122,8 @@ enum Builtin {
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
+    /// Watch the group work: streams, types, workers, and what is wrong, in the terminal
+    Top(top::TopArgs),
     /// List workers and what they run; quiet or stop them, have them log more, or run more at once
     Worker(worker::WorkerArgs),
     /// List projections, or build one's view anew
@@ -312,7 +314,9 @@ impl Program {
             .map_err(|error| CommandError::usage(error.to_string()))?;
         globals.group = self.registry.is_some().then_some(self.name);
         called::is(self.name);
-        logging::set_up()?;
+        // A line of the log would spoil the screen that `top` has taken.
+        let is_quiet = matches.subcommand_name() == Some("top");
+        logging::set_up(if is_quiet { "off" } else { "info" })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("streamhand")
@@ -392,6 +396,10 @@ impl Program {
                 Builtin::Alerts(command) => alerts::alerts(command, &globals).await,
                 Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
                 Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
+                Builtin::Top(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    top::run(args, settings).await
+                }
                 Builtin::Worker(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     worker::run(args, settings).await

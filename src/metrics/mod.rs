@@ -30,7 +30,7 @@ use crate::sync::lock;
 use entries::{ServerTime, WorkerCounts};
 use published::Publishing;
 use requests::Requests;
-use snapshot::Snapshot;
+use snapshot::{Snapshot, Value};
 
 /// What the workers and publishers of a program count. Cheap to clone; clones share it.
 ///
@@ -57,6 +57,8 @@ struct Inner {
     publishing: Publishing,
     /// Types of streams that are told apart.
     types: Arc<AtomicUsize>,
+    /// What pulses have told.
+    told: Mutex<Snapshot>,
 }
 
 /// Tells what is now; no more once it returns false.
@@ -72,6 +74,7 @@ impl Metrics {
             requests: Requests::default(),
             publishing: Publishing::default(),
             types: Arc::default(),
+            told: Mutex::default(),
         }))
     }
 
@@ -94,6 +97,25 @@ impl Metrics {
         self.0.publishing.add_to(&mut snapshot);
         process::add_to(&mut snapshot);
         snapshot
+    }
+
+    /// What was counted of a group, and of none, since somebody asked last. It is for pulses: workers may share this, and
+    /// what was told is not to be told again.
+    #[cfg(feature = "worker")]
+    pub(crate) fn take_untold(&self, group: &str) -> Snapshot {
+        let mut told = lock(&self.0.told);
+        let all = self.snapshot();
+        let mut untold = Snapshot::new(all.since, all.at);
+        for (id, labels, value) in all.iter() {
+            let mut pairs = id.metric().labels.iter().zip(labels.iter());
+            let is_anothers = pairs.any(|(name, of)| *name == "group" && **of != *group);
+            if !is_anothers && !matches!(value, Value::Gauge(_)) {
+                untold.add(id, labels.clone(), value.clone());
+            }
+        }
+        untold.subtract(&told);
+        told.merge(&untold);
+        untold
     }
 
     /// A worker begins that reads these streams and handles these types.

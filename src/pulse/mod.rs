@@ -7,8 +7,6 @@
 
 pub(crate) mod fleet;
 pub(crate) mod history;
-// Who looks comes upon this.
-#[allow(dead_code)]
 pub(crate) mod live;
 pub(crate) mod merging;
 pub(crate) mod message;

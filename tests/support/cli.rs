@@ -146,7 +146,28 @@ impl Cli {
 
     /// Runs it on a terminal, where `keys` are typed ahead. What it writes to either output is one in `out`.
     pub async fn on_terminal(&self, args: &[&str], keys: &str) -> Ran {
+        self.typed_at(pty(), args, keys).await
+    }
+
+    /// The same on one of so many columns and lines.
+    pub async fn on_terminal_of(
+        &self,
+        (columns, lines): (u16, u16),
+        args: &[&str],
+        keys: &str,
+    ) -> Ran {
         let (terminal, program) = pty();
+        let size = rustix::termios::Winsize {
+            ws_col: columns,
+            ws_row: lines,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&terminal, size).expect("a size");
+        self.typed_at((terminal, program), args, keys).await
+    }
+
+    async fn typed_at(&self, (terminal, program): (File, File), args: &[&str], keys: &str) -> Ran {
         let mut command = self.command(args);
         let end = || Stdio::from(program.try_clone().expect("a handle on the terminal"));
         command.stdin(end()).stdout(end()).stderr(end());

@@ -489,13 +489,13 @@ impl Inflight {
             let now = batch.now();
             for slot in batch.slots.iter().filter(|slot| slot.is_running()) {
                 let ctx = slot.context().cloned();
-                let since = ctx
+                let ran = ctx
                     .as_ref()
                     .map(|ctx| now.saturating_sub(ctx.waits_since()));
                 running.push(Running {
                     source: batch.source.clone(),
                     id: slot.id,
-                    lasts: Duration::from_millis(since.unwrap_or_default()),
+                    lasts: Duration::from_nanos(ran.unwrap_or_default()),
                     ctx,
                 });
             }

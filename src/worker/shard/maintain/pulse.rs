@@ -67,8 +67,9 @@ pub(crate) struct Pulses {
     who: Who,
     metrics: Option<Metrics>,
     began: Instant,
-    /// What had been counted when the last pulse was made that arrived, and when that was.
-    told: Snapshot,
+    /// What was counted and is told by no pulse yet,
+    untold: Snapshot,
+    /// and when the last pulse was made that arrived.
     told_at: Instant,
     cpu: Duration,
     number: u64,
@@ -125,7 +126,7 @@ impl Pulses {
             breakers,
             slots,
             who,
-            told: Snapshot::default(),
+            untold: Snapshot::default(),
             metrics: told.metrics,
             began: now,
             told_at: now,
@@ -174,9 +175,7 @@ impl Pulses {
             };
             next = Instant::now() + waits;
         }
-        if self.number > 0 {
-            let _ = tokio::time::timeout(LAST_WORDS, self.last_words()).await;
-        }
+        let _ = tokio::time::timeout(LAST_WORDS, self.last_words()).await;
     }
 
     /// Pulses if it is time to, and merges if it is. Returns how long it is until the next look.
@@ -264,9 +263,8 @@ impl Pulses {
         let Some(before) = &self.before else {
             return true;
         };
-        let (now, counts) = (&made.now, |id: &Id| {
-            made.counted.total(*id, &[]) > self.told.total(*id, &[])
-        });
+        let now = &made.now;
+        let counts = |id: &Id| made.counted.total(*id, &[]) > 0.0;
         let is_other = now.is_draining != before.is_draining
             || now.is_quiet != before.is_quiet
             || now.slots != before.slots
@@ -285,44 +283,33 @@ impl Pulses {
     }
 
     /// What there is to tell now.
-    fn make(&self, has_left: bool) -> Made {
-        let (at, cpu, counted) = (Instant::now(), process::cpu(), self.counted());
+    fn make(&mut self, has_left: bool) -> Made {
+        self.count();
+        let (at, cpu) = (Instant::now(), process::cpu());
         let now = self.now(has_left, at, cpu);
-        let mut since = counted.clone();
-        since.subtract(&self.told);
         let rest = self.settings.every * AT_REST;
         let pulse = Pulse {
             who: self.who.clone(),
             now,
-            counted: since,
+            counted: self.untold.clone(),
             span_ms: at.duration_since(self.told_at).as_millis() as u64,
             every_ms: rest.as_millis() as u64,
         };
         Made {
             packed: pulse.pack(),
             now: pulse.now,
-            counted,
+            counted: pulse.counted,
             at,
             cpu,
         }
     }
 
-    /// What has been counted up to now: of this group, and what is of no group.
-    fn counted(&self) -> Snapshot {
-        let Some(metrics) = &self.metrics else {
-            return Snapshot::default();
-        };
-        let all = metrics.snapshot();
-        let mut own = Snapshot::new(all.since, all.at);
-        for (id, labels, value) in all.iter() {
-            let mut pairs = id.metric().labels.iter().zip(labels.iter());
-            let is_anothers =
-                pairs.any(|(name, of)| *name == "group" && **of != *self.identity.group);
-            if !is_anothers {
-                own.add(id, labels.clone(), value.clone());
-            }
+    /// What was counted since that was asked last is told by the next pulse.
+    fn count(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            let more = metrics.take_untold(&self.identity.group);
+            self.untold.merge(&more);
         }
-        own
     }
 
     fn now(&self, has_left: bool, at: Instant, cpu: Duration) -> Now {
@@ -385,17 +372,18 @@ impl Pulses {
 
     /// Sends a pulse, or the one whose reply got lost: what was counted since then waits for the next.
     async fn send(&mut self, link: &mut Link, made: Made) -> Result<(), Trouble> {
-        let (made, is_again) = match self.unanswered.take() {
-            Some(unanswered) => (unanswered, true),
-            None => {
-                self.number += 1;
-                (made, false)
-            }
-        };
+        let is_again = self.unanswered.is_some();
+        if !is_again {
+            self.number += 1;
+            // It goes with this one, and comes back if this is refused.
+            self.untold = Snapshot::default();
+        }
+        // Kept from here on: this may be dropped while it waits.
+        let packed = &self.unanswered.get_or_insert(made).packed.clone();
         let sending = Sending {
             worker: &self.identity.name,
             number: self.number,
-            packed: &made.packed,
+            packed,
             keep_from_ms: self.keeps_from(),
         };
         let sent = Instant::now();
@@ -407,16 +395,18 @@ impl Pulses {
             Ok(id) => {
                 self.round_trip = sent.elapsed();
                 self.last = Some(id);
-                (self.told, self.told_at, self.cpu) = (made.counted, made.at, made.cpu);
-                self.before = Some(made.now);
+                if let Some(made) = self.unanswered.take() {
+                    (self.told_at, self.cpu) = (made.at, made.cpu);
+                    self.before = Some(made.now);
+                }
                 Ok(())
             }
             Err(trouble) => {
                 // Whether it was done is not known, unless the server says that it was not.
-                match &trouble {
-                    Trouble::Broken(_) => self.unanswered = Some(made),
-                    _ if is_again => self.unanswered = Some(made),
-                    _ => self.number -= 1,
+                let is_undone = !is_again && !matches!(trouble, Trouble::Broken(_));
+                if let Some(made) = self.unanswered.take_if(|_| is_undone) {
+                    self.number -= 1;
+                    self.untold.merge(&made.counted);
                 }
                 Err(trouble)
             }
