@@ -19,6 +19,14 @@ pub const PAGES: &[(&str, &str)] = &[
     ("/flow?range=live", "Flow"),
     ("/types", "Types"),
     ("/workers", "Workers"),
+    ("/dead", "2 in 2 groups"),
+    ("/find?q=type:order.created", "found"),
+    ("/scheduled", "order.reminded"),
+    ("/projections", "No projection reads"),
+    ("/aggregates", "knows no aggregates"),
+    ("/limits", "by alice"),
+    ("/redis", "What it keeps"),
+    ("/audit", "tidying up"),
 ];
 
 on_both_servers! {

@@ -70,7 +70,7 @@ on_both_servers! {
     async fn what_an_event_has_caused_is_told_with_what_became_of_it(server: Server) {
         let setup = Setup::new(&server)
             .worker("streams = [\"jobs\", \"stock\"]")
-            .retry("backoff = { initial = \"600ms\", factor = 1.0, jitter = 0.0 }");
+            .retry("backoff = { initial = \"2s\", factor = 1.0, jitter = 0.0 }");
         let settings = Settings::from_toml_str(&setup.toml()).unwrap();
         let (admin, publisher) = (Admin::new(&settings).unwrap(), Publisher::new(&settings.redis).unwrap());
         let worker = setup.start_with(Registry::new().on(reserve).on(ship));
@@ -114,7 +114,9 @@ on_both_servers! {
         let (dead, life) = related(ids[2]).await;
         assert_eq!(dead.letters.len(), 1);
         assert_eq!(dead.letters[0].event["dead"]["error"], "sold out for good");
-        assert!(matches!(life.groups[0].standing, EntryStanding::Settled { .. }));
+        let mut life = life;
+        life.know(&dead);
+        assert!(matches!(&life.groups[0].standing, EntryStanding::Dead { reason, .. } if reason == "permanent"), "{life:?}");
         worker.stop().await;
 
         let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\", \"stock\"]\n");

@@ -100,8 +100,8 @@ on_both_servers! {
         let said = cli.run(&["find", "data.lines.sku:a-2"]).await;
         assert_eq!(said.out.lines().count(), 3, "{}", said.out);
         assert!(said.out.contains("dead of orders") && said.out.contains("e-2"), "{}", said.out);
-        assert_eq!(said.err, "looked at all 3 entries of orders; all 1 dead letters of orders; all 1 replayed entries of orders; \
-            all 1 scheduled events of orders\n");
+        assert_eq!(said.err, "looked at all 3 entries of orders; the only dead letter of orders; the only replayed entry of orders; \
+            the only scheduled event of orders\n");
         let page = cli.run(&["find", "e-2", "--in", "dead", "--json"]).await.json();
         assert_eq!(page["cursor"], Value::Null);
         assert_eq!(page["hits"][0]["event"]["data"], json!({ "lines": [{ "sku": "a-2", "count": 2 }] }));

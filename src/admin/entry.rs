@@ -120,6 +120,18 @@ pub enum EntryStanding {
         /// It had failed before, and came to its end a short while ago.
         after_failures: bool,
     },
+    /// It is a dead letter of the group.
+    Dead {
+        /// The letter's id.
+        letter: String,
+        /// Why it was buried.
+        reason: String,
+    },
+    /// Its dead letter was replayed, and the copy is not settled.
+    Replayed {
+        /// The copy's id.
+        copy: String,
+    },
     /// It left the stream while it was pending, and is lost to this group.
     Lost,
     /// It is not in the stream any more, or never was.
@@ -300,6 +312,48 @@ impl Admin {
     }
 }
 
+impl EntryLife {
+    /// Has the own group stand as its dead letters and copies say that were found: what was settled may have been buried.
+    pub fn know(&mut self, relations: &Relations) {
+        let text = |value: &Value, name: &str| {
+            value
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let own = self.groups.first_mut().filter(|own| {
+            matches!(
+                own.standing,
+                EntryStanding::Settled { .. } | EntryStanding::Gone
+            )
+        });
+        let entry = self.id.to_string();
+        let is_of_it = |hit: &&Hit| match hit.place {
+            Place::Dead => {
+                text(&hit.event, "entry") == entry || text(&hit.event, "replay.entry") == entry
+            }
+            _ => text(&hit.event, "replay.entry") == entry,
+        };
+        let last = relations
+            .letters
+            .iter()
+            .filter(is_of_it)
+            .max_by_key(|hit| hit.at);
+        if let (Some(own), Some(last)) = (own, last) {
+            own.standing = match last.place {
+                Place::Dead => EntryStanding::Dead {
+                    letter: last.id.clone(),
+                    reason: text(&last.event["dead"], "reason"),
+                },
+                _ => EntryStanding::Replayed {
+                    copy: last.id.clone(),
+                },
+            };
+        }
+    }
+}
+
 impl Relations {
     fn look(&mut self, covered: Vec<Covered>, is_cut: bool) {
         self.is_cut |= is_cut;
@@ -417,6 +471,10 @@ impl fmt::Display for EntryStanding {
             EntryStanding::Settled {
                 after_failures: true,
             } => f.write_str("settled, after failures, a short while ago"),
+            EntryStanding::Dead { letter, reason } => write!(f, "dead letter {letter}: {reason}"),
+            EntryStanding::Replayed { copy } => {
+                write!(f, "replayed as {copy}, which is not settled")
+            }
             EntryStanding::Lost => {
                 f.write_str("lost: it was deleted from the stream while it was pending")
             }

@@ -64,7 +64,7 @@ pub struct Budget {
     pub entries: u64,
     /// Most bytes, about.
     pub bytes: u64,
-    /// Longest time, about; one step is done in any case.
+    /// Longest time, about; one step of each place is done in any case.
     pub time: Duration,
     /// So many hits are enough.
     pub hits: usize,
@@ -447,13 +447,13 @@ impl Admin {
                         break;
                     }
                 }
-                if hits.len() >= budget.hits
-                    || entries >= budget.entries
-                    || bytes >= budget.bytes
-                    || began.elapsed() >= budget.time
-                {
+                if hits.len() >= budget.hits || entries >= budget.entries || bytes >= budget.bytes {
                     break 'rounds;
                 }
+            }
+            // Each place has its turn before.
+            if began.elapsed() >= budget.time {
+                break;
             }
         }
         let covered = turns.iter().map(|turn| turn.covered.clone()).collect();
@@ -706,15 +706,16 @@ impl fmt::Display for Covered {
             of,
             ..
         } = self;
-        let what = match self.place {
-            Place::Stream => "entries",
-            Place::Dead => "dead letters",
-            Place::Replayed => "replayed entries",
-            Place::Parked => "parked entries",
-            Place::Scheduled => "scheduled events",
+        let (one, what) = match self.place {
+            Place::Stream => ("entry", "entries"),
+            Place::Dead => ("dead letter", "dead letters"),
+            Place::Replayed => ("replayed entry", "replayed entries"),
+            Place::Parked => ("parked entry", "parked entries"),
+            Place::Scheduled => ("scheduled event", "scheduled events"),
         };
         match self.is_done {
             true if *of == 0 => write!(f, "no {what} of {stream}"),
+            true if *of == 1 && *entries == 1 => write!(f, "the only {one} of {stream}"),
             true if entries >= of => write!(f, "all {entries} {what} of {stream}"),
             true => write!(
                 f,

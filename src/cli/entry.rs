@@ -38,12 +38,13 @@ pub(super) async fn run(args: EntryArgs, settings: Settings) -> Result<(), Comma
         admin = admin.for_group(group)?;
     }
     let (stream, id) = find(&args, &admin).await?;
-    let life = admin.entry(&stream, id).await?;
+    let mut life = admin.entry(&stream, id).await?;
     let budget = Budget::default().entries(args.entries);
     let bar = progress(None, "entries looked at");
     let related = admin.entry_relations(&life, &args.stream, &budget).await;
     bar.finish_and_clear();
     let related = related?;
+    life.know(&related);
     if args.json {
         let mut json = serde_json::to_value(&life).unwrap_or_default();
         json["relations"] = serde_json::to_value(&related).unwrap_or_default();

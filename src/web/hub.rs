@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct Hub {
     pages: Router,
     watched: Mutex<HashMap<Key, watch::Sender<Arc<str>>>>,
     places: Arc<Semaphore>,
+    /// How many have come to look: what was begun to be made before somebody came is not for them.
+    came: AtomicU64,
 }
 
 impl Hub {
@@ -53,10 +56,11 @@ impl Hub {
             pages,
             watched: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST)),
+            came: AtomicU64::new(0),
         })
     }
 
-    /// What is sent to one who looks at a page. It begins with the page as it is, and ends when the program stops.
+    /// What is sent to one who looks at a page. It ends when the program stops.
     async fn follow(self: Arc<Self>, visit: Visit) -> Result<Response, Problem> {
         let page = parameter(&visit.query, "page").unwrap_or_else(|| "/".to_owned());
         if !page.starts_with('/') || page.starts_with("/live") || page.starts_with("//") {
@@ -104,10 +108,11 @@ impl Hub {
         };
         let mut watched = lock(&self.watched);
         if let Some(sender) = watched.get(&key) {
-            let mut seen = sender.subscribe();
-            // What there is comes at once.
-            seen.mark_changed();
-            return seen;
+            // What there is may be older than the page that it is for, which may show what was just done: all are sent the
+            // next one, whatever is in it.
+            self.came.fetch_add(1, Ordering::SeqCst);
+            sender.send_modify(|known| *known = Arc::from(""));
+            return sender.subscribe();
         }
         let (sender, seen) = watch::channel(Arc::from(""));
         watched.insert(key.clone(), sender);
@@ -129,6 +134,7 @@ impl Hub {
                 () = self.app.stop().cancelled() => break,
                 _ = every.tick() => {}
             }
+            let came = self.came.load(Ordering::SeqCst);
             let page = self.page(&key, &visit).await;
             let mut watched = lock(&self.watched);
             let Some(sender) = watched.get(&key) else {
@@ -138,7 +144,7 @@ impl Hub {
                 watched.remove(&key);
                 break;
             }
-            if let Some(page) = page {
+            if let Some(page) = page.filter(|_| came == self.came.load(Ordering::SeqCst)) {
                 sender.send_if_modified(|known| {
                     let is_new = **known != *page;
                     if is_new {

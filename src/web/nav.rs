@@ -6,6 +6,7 @@ pub(super) const ENTRIES: &[(&str, &str)] = &[
     ("/flow", "Flow"),
     ("/types", "Types"),
     ("/workers", "Workers"),
+    ("/dead", "Dead letters"),
     ("/find", "Find"),
     ("/scheduled", "Scheduled"),
     ("/projections", "Projections"),

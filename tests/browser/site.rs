@@ -1,13 +1,14 @@
 //! The pages of a group on a private server, served inside the test, with something on them.
 
 use redis::aio::MultiplexedConnection;
-use streamhand::Settings;
 use streamhand::admin::Admin;
 use streamhand::web::Web;
+use streamhand::{Envelope, Publisher, Settings};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::support::Server;
+use crate::support::letters::{bury, fields};
 
 pub struct Site {
     pub address: String,
@@ -65,6 +66,46 @@ impl Site {
         }
         let admin = self.admin();
         admin.pause("payments", "alice").await.expect("a pause");
+        let order = |id| {
+            fields(&[
+                ("type", "order.created"),
+                ("id", id),
+                ("subject", "o-21"),
+                ("data", "{}"),
+            ])
+        };
+        bury(
+            &mut redis,
+            "orders",
+            &order("e-21"),
+            "failed",
+            "no stock for 17 of a-7",
+        )
+        .await;
+        bury(
+            &mut redis,
+            "orders",
+            &order("e-22"),
+            "permanent",
+            "no such thing",
+        )
+        .await;
+        let publisher = Publisher::new(&self.settings.redis).expect("a publisher");
+        let later = Envelope::new("order.reminded").with("subject", "o-3");
+        let hour = std::time::Duration::from_secs(3600);
+        publisher
+            .publish_envelope_after("orders", later, hour)
+            .await
+            .expect("to schedule");
+        admin
+            .audit(
+                "alice",
+                "streamhand dlq purge 1-0",
+                "tidying up",
+                Some("there was none"),
+            )
+            .await
+            .expect("an audit");
     }
 
     /// What stands in the audit.

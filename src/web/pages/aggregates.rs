@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::admin::{Aggregates, HistoryEvent};
 use crate::config::Role;
 use crate::eventstore::AggregateId;
-use crate::rfc3339;
 use crate::web::app::App;
 use crate::web::command::CommandLine;
 use crate::web::filters;
@@ -201,7 +200,7 @@ impl Event {
         let version = event.stored.version;
         Event {
             version,
-            time: rfc3339::seconds(time).to_string(),
+            time: seen::second(time),
             event_type: envelope.event_type().to_owned(),
             id: envelope.id().into_owned(),
             position: event.stored.position.to_string(),

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::admin::Audited;
 use crate::config::Role;
 use crate::event::EntryId;
-use crate::rfc3339;
 use crate::web::app::App;
 use crate::web::filters;
 use crate::web::link;
 use crate::web::problem::Problem;
 use crate::web::route::{Route, Scope};
+use crate::web::seen;
 use crate::web::visit::{Frame, Visit};
 
 /// So many are shown at once.
@@ -61,7 +61,7 @@ async fn audit(
         rows: page
             .audited
             .iter()
-            .map(|one| (rfc3339::seconds(one.at).to_string(), one))
+            .map(|one| (seen::second(one.at), one))
             .collect(),
         earlier: last.map(|last| link::link("/audit", &[("before", &last.id.to_string())])),
     };

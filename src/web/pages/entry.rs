@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::admin::{Budget, EntryLife, EntryStanding, GroupLife, Hit, Place, Relations};
 use crate::config::Role;
 use crate::event::EntryId;
-use crate::rfc3339;
 use crate::web::app::App;
 use crate::web::command::CommandLine;
 use crate::web::filters;
@@ -22,7 +21,7 @@ use crate::web::seen::{self, text};
 use crate::web::visit::{Frame, Visit};
 
 /// So much is looked at for what an entry has to do with, three times.
-const LOOKS: Duration = Duration::from_millis(15);
+const LOOKS: Duration = Duration::from_millis(20);
 const ENTRIES: u64 = 3_000;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -119,6 +118,7 @@ async fn entry(
         life.event = letter.event.clone();
     }
     hide(stream, &mut life.event);
+    life.know(&relations);
     let it = Life {
         timeline: timeline(&life, &relations),
         life,
@@ -127,7 +127,7 @@ async fn entry(
     let event = own_id(&it.life);
     let html = EntryPage {
         frame: visit.frame(format!("Entry {id}")),
-        added: rfc3339::millis(it.life.at).to_string(),
+        added: seen::milli(it.life.at),
         facts: facts(&it.life),
         json: seen::laid_out(&it.life.event),
         cause: it.relations.cause.as_ref().map(|hit| Beside::of(hit, &[])),
@@ -180,7 +180,7 @@ fn facts(life: &EntryLife) -> Vec<(&'static str, String, String)> {
 
 fn timeline(life: &EntryLife, relations: &Relations) -> Vec<Step> {
     let step = |at: Option<SystemTime>, what: &str, detail: String, mood| Step {
-        at: at.map(|at| rfc3339::millis(at).to_string()),
+        at: at.map(|at| seen::milli(at)),
         what: what.to_owned(),
         detail,
         mood,
@@ -271,7 +271,7 @@ fn timeline(life: &EntryLife, relations: &Relations) -> Vec<Step> {
     for group in &life.groups {
         let mood = match &group.standing {
             EntryStanding::Settled { .. } => "fine",
-            EntryStanding::Lost => "failing",
+            EntryStanding::Lost | EntryStanding::Dead { .. } => "failing",
             EntryStanding::Held {
                 is_lapsed: true, ..
             } => "behind",
@@ -294,7 +294,7 @@ impl<'a> Beside<'a> {
         Beside {
             event_type: text(&hit.event, "type"),
             subject: text(&hit.event, "subject"),
-            when: rfc3339::millis(hit.at).to_string(),
+            when: seen::milli(hit.at),
             href: match hit.place {
                 Place::Dead => link::entry(&hit.stream, text(&hit.event, "entry")),
                 _ => link::entry(&hit.stream, &hit.id),

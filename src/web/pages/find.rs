@@ -210,7 +210,7 @@ impl Row {
             event_type: text(&hit.event, "type").to_owned(),
             event_id: text(&hit.event, "id").to_owned(),
             subject: text(&hit.event, "subject").to_owned(),
-            when: rfc3339::seconds(hit.at).to_string(),
+            when: seen::second(hit.at),
             data: data.chars().take(160).collect(),
             href: match hit.place {
                 Place::Dead => {

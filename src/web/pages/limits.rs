@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::admin::{BreakerStatus, HeldBy, Pause, PauseRequest, RetentionStatus, StreamStatus};
 use crate::config::Role;
 use crate::duration;
-use crate::rfc3339;
 use crate::web::app::{Act, App};
 use crate::web::command::CommandLine;
 use crate::web::filters;
 use crate::web::form::{ActForm, Field};
 use crate::web::problem::Problem;
 use crate::web::route::{Route, Scope};
+use crate::web::seen;
 use crate::web::visit::{Frame, Visit};
 
 pub(super) fn routes() -> Vec<Route> {
@@ -174,8 +174,8 @@ impl Paused {
             .with("handler", handler)
             .ask(Field::text("lasts", "From now on, for how long").value("1h"));
         Paused {
-            since: rfc3339::seconds(pause.since).to_string(),
-            until: pause.until.map(|until| rfc3339::seconds(until).to_string()),
+            since: seen::second(pause.since),
+            until: pause.until.map(|until| seen::second(until)),
             forms: match may {
                 true => vec![resume, another_end],
                 false => Vec::new(),
@@ -188,9 +188,7 @@ impl Paused {
 impl Breaker {
     fn of(breaker: &BreakerStatus) -> Self {
         Breaker {
-            until: breaker
-                .until
-                .map(|until| rfc3339::seconds(until).to_string()),
+            until: breaker.until.map(|until| seen::second(until)),
             breaker: breaker.clone(),
         }
     }
@@ -275,7 +273,7 @@ async fn pause(
         let name = what.name(stream);
         let until = paused
             .until
-            .map(|until| format!(", until {}", rfc3339::seconds(until)));
+            .map(|until| format!(", until {}", seen::second(until)));
         let until = until.unwrap_or_default();
         Ok::<_, Problem>(match paused.is_new {
             true => format!("{name} is paused{until}; what runs already runs on"),

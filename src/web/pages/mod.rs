@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod audit;
+mod dead;
 mod entry;
 mod find;
 mod flow;
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Vec<Route> {
         flow::routes(),
         types::routes(),
         workers::routes(),
+        dead::routes(),
         find::routes(),
         entry::routes(),
         scheduled::routes(),

@@ -8,12 +8,12 @@ use axum::response::Response;
 
 use crate::admin::ServerStatus;
 use crate::config::Role;
-use crate::rfc3339;
 use crate::web::app::App;
 use crate::web::command::CommandLine;
 use crate::web::filters;
 use crate::web::problem::Problem;
 use crate::web::route::{Route, Scope};
+use crate::web::seen;
 use crate::web::visit::{Frame, Visit};
 
 pub(super) fn routes() -> Vec<Route> {
@@ -44,7 +44,7 @@ struct Slow<'a> {
 async fn redis(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
     let server = app.admin().server().await?;
     let slow = server.slow.iter().map(|slow| Slow {
-        at: rfc3339::seconds(slow.at).to_string(),
+        at: seen::second(slow.at),
         took: crate::duration::rounded(slow.took.max(Duration::from_millis(1))).to_string(),
         what: &slow.what,
         client: &slow.client,
@@ -55,9 +55,7 @@ async fn redis(State(app): State<App>, visit: Visit) -> Result<Response, Problem
         most: server.max_memory.map(bytes),
         peak: server.peak_memory.map(bytes),
         per_cent: server.memory_used().map(|part| (part * 100.0) as u64),
-        snapshot_at: server
-            .snapshot_at
-            .map(|at| rfc3339::seconds(at).to_string()),
+        snapshot_at: server.snapshot_at.map(|at| seen::second(at)),
         slow: slow.collect(),
         command: CommandLine::new(["redis"]),
         server: &server,

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::{Cancelled, ScheduledId};
 use crate::config::Role;
-use crate::rfc3339;
 use crate::web::app::{Act, App};
 use crate::web::command::CommandLine;
 use crate::web::filters;
 use crate::web::form::ActForm;
 use crate::web::problem::Problem;
 use crate::web::route::{Route, Scope};
+use crate::web::seen;
 use crate::web::visit::{Frame, Visit};
 
 /// So many of each stream are shown: those that are due first.
@@ -81,7 +81,7 @@ async fn scheduled(State(app): State<App>, visit: Visit) -> Result<Response, Pro
                 let source = of(envelope.and_then(|event| event.source()));
                 let may = visit.may(Role::Operate, &stream.stream);
                 events.push(Event {
-                    due: rfc3339::seconds(event.at).to_string(),
+                    due: seen::second(event.at),
                     is_overdue: event.at < stream.now,
                     cancel: may.then(|| form(&stream.stream, &event.id, &event_type, &source)),
                     subject: of(envelope.and_then(|event| event.subject())),
