@@ -27,6 +27,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "expire"
     "first_events"
     "forget"
+    "gauges"
     "groups"
     "join"
     "keep_snapshot"
