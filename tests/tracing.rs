@@ -1,17 +1,23 @@
 //! Traces, as a collector gets them: what belongs together is linked, and a collector in trouble holds nothing up.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde::{Deserialize, Serialize};
+use streamhand::metrics::Metrics;
 use streamhand::{Context, Envelope, Event, Failure, Publisher, Registry, Settings, Tracing};
 use tokio::net::TcpListener;
 
 use crate::support::collector::{self, Collector, Mood, attribute};
-use crate::support::jobs::{self, Action};
+use crate::support::jobs::{self, Action, Job};
 use crate::support::{
-    Authority, Entry, Server, Setup, WorkerProcess, entries, eventually, settled,
+    Authority, Entry, Scrape, Server, Setup, WorkerProcess, entries, eventually, run_worker,
+    settled,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,6 +70,22 @@ fn setup(server: &Server, telemetry: &str) -> Setup {
     Setup::new(server)
         .worker("streams = [\"first\", \"second\", \"third\"]")
         .more(telemetry)
+}
+
+/// A worker whose handler writes to the log, before it waits and after that.
+#[test]
+#[ignore = "run by other tests"]
+fn worker_that_writes() {
+    run_worker(Registry::new().on(async |_: Job, ctx: Context| {
+        let calls = ctx
+            .trace()
+            .map(|trace| trace.to_string())
+            .unwrap_or_default();
+        tracing::warn!(calls, "before it waits");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tracing::warn!(calls, "behind that");
+        Ok::<_, Failure>(())
+    }));
 }
 
 /// The spans of this name, in their order.
@@ -305,6 +327,98 @@ on_both_servers! {
             let entry = entries(&mut redis, stream).await.pop().unwrap();
             assert_eq!(carried(entry), TRACEPARENT);
         }
+    }
+
+    /// Each series of counters and histograms, with all it has counted.
+    async fn metrics_are_sent_as_they_are_served(server: Server) {
+        let mut redis = server.connect().await;
+        let collector = Collector::start(Mood::Takes).await;
+        let metrics = Metrics::new();
+        let setup = Setup::new(&server).more(&collector.settings("", "service = \"shop\""));
+        let worker = setup.start_counted(jobs::registry(), &metrics);
+        let mut all = jobs::many("fine", 200, &Action::Nothing);
+        all.extend(jobs::many("twice", 10, &Action::Fail(2)));
+        all.extend(jobs::many("bad", 5, &Action::FailForGood));
+        jobs::publish(&mut redis, "jobs", &all).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        eventually(PATIENCE, "some to be sent before the end", async || collector.metrics().len() > 2).await;
+        worker.stop().await;
+
+        let sent = collector.metrics();
+        let last = sent.last().expect("some");
+        let resource = last.resource_metrics[0].resource.as_ref().expect("one");
+        assert_eq!(attribute(&resource.attributes, "service.name"), "shop");
+        let scrape = Scrape::of(&metrics);
+        let key = |attributes: &[KeyValue]| {
+            let pairs: BTreeMap<&str, String> = attributes.iter().map(|pair| (&pair.key[..], attribute(attributes, &pair.key))).collect();
+            pairs.into_values().collect::<Vec<_>>().join(" ")
+        };
+        let (mut sums, mut histograms) = (0, 0);
+        for metric in &last.resource_metrics[0].scope_metrics[0].metrics {
+            let name = metric.name.strip_prefix("streamhand_").expect("its beginning");
+            match metric.data.as_ref().expect("data") {
+                Data::Sum(sum) if !name.starts_with("process_") => {
+                    assert!(sum.is_monotonic && sum.aggregation_temporality == 2, "{name}");
+                    let points = sum.data_points.iter().map(|point| match point.value {
+                        Some(Number::AsInt(count)) => (key(&point.attributes), count as f64),
+                        other => panic!("{name}: {other:?}"),
+                    });
+                    let points: BTreeMap<String, f64> = points.collect();
+                    assert_eq!(points, scrape.all(&format!("{name}_total")), "{name}");
+                    sums += points.len();
+                }
+                Data::ExponentialHistogram(all) => {
+                    let counts = all.data_points.iter().map(|point| {
+                        let buckets = point.positive.iter().flat_map(|buckets| &buckets.bucket_counts);
+                        assert_eq!(buckets.sum::<u64>() + point.zero_count, point.count, "{name}");
+                        assert_eq!(point.scale, 3);
+                        (key(&point.attributes), (point.count as f64, point.sum.expect("one")))
+                    });
+                    let counts: BTreeMap<String, (f64, f64)> = counts.collect();
+                    let served = scrape.all(&format!("{name}_count"));
+                    let total = scrape.all(&format!("{name}_sum"));
+                    let served = served.into_iter().map(|(key, count)| (key.clone(), (count, total[&key])));
+                    assert_eq!(counts, served.collect(), "{name}");
+                    histograms += counts.len();
+                }
+                _ => {}
+            }
+        }
+        assert!(sums >= 6 && histograms >= 6, "{sums} series of counters, {histograms} of histograms");
+        assert_eq!(scrape.sum("settled_total", "outcome=acked"), 210.0);
+    }
+
+    /// What a handler writes can be found from its trace, and what it calls is told of that.
+    async fn lines_that_a_handler_writes_say_its_trace(server: Server) {
+        let mut redis = server.connect().await;
+        let collector = Collector::start(Mood::Takes).await;
+        let setup = Setup::new(&server).more(&collector.settings("", ""));
+        let mut worker = WorkerProcess::builder()
+            .test("tracing::worker_that_writes")
+            .config(&setup.toml())
+            .env("STREAMHAND_LOG", "warn,streamhand=debug")
+            .env("STREAMHAND_LOG_FORMAT", "json")
+            .start();
+        worker.wait_for_log("the group is new", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &jobs::many("a", 1, &Action::Nothing)).await;
+        let spans = collector.wait_for_spans(1).await;
+        worker.terminate();
+        worker.wait(PATIENCE).await;
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (trace, span) = (hex(&spans[0].trace_id), hex(&spans[0].span_id));
+        let log = worker.log();
+        let line = |message: &str| {
+            let line = log.lines().find(|line| line.contains(&format!("\"message\":\"{message}\""))).unwrap_or_else(|| panic!("{message}\n{log}"));
+            serde_json::from_str::<serde_json::Value>(&line[line.find('{').unwrap()..]).expect("JSON")
+        };
+        for message in ["before it waits", "behind that"] {
+            let line = line(message);
+            assert_eq!(line["calls"], format!("00-{trace}-{span}-01"), "{line}");
+            let within = &line["span"];
+            assert_eq!((&within["trace_id"], &within["span_id"]), (&trace.clone().into(), &span.clone().into()), "{line}");
+            assert_eq!((&within["stream"], &within["event_type"], &within["attempt"]), (&"jobs".into(), &"test.job".into(), &1.into()), "{line}");
+        }
+        assert_eq!(line("handled")["trace_id"], trace);
     }
 
     async fn a_collector_that_refuses_gets_it_when_it_says_so(server: Server) {

@@ -111,9 +111,8 @@ impl Exporter {
             .spawn(move || {
                 runtime.block_on(async {
                     let metrics = async {
-                        match snapshot {
-                            Some(snapshot) => metrics.send_metrics(&resource, snapshot).await,
-                            None => {}
+                        if let Some(snapshot) = snapshot {
+                            metrics.send_metrics(&resource, snapshot).await;
                         }
                     };
                     tokio::join!(spans.send_spans(&resource, &tracer), metrics);

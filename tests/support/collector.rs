@@ -103,7 +103,6 @@ impl Collector {
     }
 
     /// What metrics came, request by request.
-    #[allow(dead_code)] // the next test needs it
     pub fn metrics(&self) -> Vec<ExportMetricsServiceRequest> {
         self.inner.state.lock().unwrap().metrics.clone()
     }
