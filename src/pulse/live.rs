@@ -203,3 +203,40 @@ impl Recent {
         self.seconds.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Pulse;
+    use super::*;
+    use crate::metrics::snapshot::{Value, of};
+    use crate::metrics::table::Id;
+
+    fn came(ms: u64, number: u64, count: u64) -> Came {
+        let mut pulse = Pulse::default();
+        let labels = of(&["orders", "shop", "order.created", "acked"]);
+        pulse
+            .counted
+            .add(Id::Settled, labels, Value::Counter(count));
+        Came {
+            ms,
+            worker: "a".to_owned(),
+            number,
+            pulse: Ok(pulse),
+        }
+    }
+
+    #[test]
+    fn seconds_add_up_and_a_repeat_counts_once_and_the_oldest_go() {
+        let mut recent = Recent::new(2);
+        for (ms, number, count) in [(1000, 1, 5), (1900, 2, 7), (1950, 2, 7), (2000, 3, 1)] {
+            recent.take(&came(ms, number, count));
+        }
+        let seconds = |recent: &Recent| {
+            let second = |slot: &Slot| (slot.at_ms, slot.counted.total(Id::Settled, &[]));
+            recent.seconds().map(second).collect::<Vec<_>>()
+        };
+        assert_eq!(seconds(&recent), [(1000, 12.0), (2000, 1.0)]);
+        recent.take(&came(9000, 4, 2));
+        assert_eq!(seconds(&recent), [(2000, 1.0), (9000, 2.0)]);
+    }
+}

@@ -327,6 +327,7 @@ mod tests {
 
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
     use super::*;
     use crate::admin::Fleet;
@@ -456,6 +457,96 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, app)).unwrap();
         terminal.backend().to_string()
+    }
+
+    #[test]
+    fn a_group_at_80_by_24() {
+        insta::assert_snapshot!(screen(&app(), 80, 24), @r#"
+        "group fulfilment  2 workers  2026-11-30T02:21:40Z                               "
+        "in 121/s  done 121/s  retried 1.5/s  dead 0.1/s                                 "
+        "STREAM                 LAG      HELD   PARKED DEAD   OLDEST  LINTS              "
+        "orders                 1204     3      12     2      1m 35s                     "
+        "payments.{eu}.incoming 0        0      0      0      -       no worker          "
+        "                                                                                "
+        "TYPE            DONE    RETRY   DEAD   P50    P99    0.1ms-10s LINTS            "
+        "order.created   120/s   0.3/s   0/s    2.9ms  310ms    █▃▃▃                     "
+        "invoice.rendere 0.4/s   1.2/s   0.1/s  2.5s   94.5s        ▄█▄ retries over half"
+        "mail.sent       0/s     0/s     0/s    -      -                                 "
+        "                                                                                "
+        "WORKER         VERSION  RUN     CPU  MEM   LONGEST RUN         LINTS            "
+        "web-1:4711     1.4.0    64/64   31%  48M   1m 35s invoice.rend all slots taken  "
+        "web-1:812      1.3.9    3/64    31%  48M   1m 35s invoice.rend lease margin low,"
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "PAUSED  q quit  p pause  s sort: rate  r reverse  ? help                        "
+        "#);
+    }
+
+    #[test]
+    fn a_group_at_140_by_20() {
+        insta::assert_snapshot!(screen(&app(), 140, 20), @r#"
+        "group fulfilment  2 workers  2026-11-30T02:21:40Z                                                                                           "
+        "in 121/s  done 121/s  retried 1.5/s  dead 0.1/s                                                                                             "
+        "STREAM                                                 LAG      HELD   PARKED DEAD   OLDEST  LINTS                                          "
+        "orders                                                 1204     3      12     2      1m 35s                                                 "
+        "payments.{eu}.incoming-and-outgoing                    0        0      0      0      -       no worker                                      "
+        "                                                                                                                                            "
+        "TYPE                                        DONE    RETRY   DEAD   P50    P99    0.1ms-10s LINTS                                            "
+        "order.created                               120/s   0.3/s   0/s    2.9ms  310ms    █▃▃▃                                                     "
+        "invoice.rendered                            0.4/s   1.2/s   0.1/s  2.5s   94.5s        ▄█▄ retries over half, dead over 1 %                 "
+        "mail.sent                                   0/s     0/s     0/s    -      -                                                                 "
+        "                                                                                                                                            "
+        "WORKER                          VERSION  RUN     CPU  MEM   LONGEST RUN                                LINTS                                "
+        "web-1:4711                      1.4.0    64/64   31%  48M   1m 35s invoice.rendered                    all slots taken                      "
+        "web-1:812                       1.3.9    3/64    31%  48M   1m 35s invoice.rendered                    lease margin low, breaker payments   "
+        "                                                                                                                                            "
+        "                                                                                                                                            "
+        "                                                                                                                                            "
+        "                                                                                                                                            "
+        "                                                                                                                                            "
+        "PAUSED  q quit  p pause  s sort: rate  r reverse  ? help                                                                                    "
+        "#);
+    }
+
+    #[test]
+    fn with_help_paused_and_sorted_otherwise() {
+        let mut app = app();
+        for key in ['s', 's', 's', 'r', '?'] {
+            app.pressed(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));
+        }
+        insta::assert_snapshot!(screen(&app, 80, 24), @r#"
+        "group fulfilment  2 workers  2026-11-30T02:21:40Z                               "
+        "in 121/s  done 121/s  retried 1.5/s  dead 0.1/s                                 "
+        "STREAM                 LAG      HELD   PARKED DEAD   OLDEST  LINTS              "
+        "orders                 1204     3      12     2      1m 35s                     "
+        "payments.{eu}.incoming 0        0      0      0      -       no worker          "
+        "                                                                                "
+        "TYPE            DONE    RETRY   DEAD   P50    P99    0.1ms-10s LINTS            "
+        "order.created   120/s   0.3/s   0/s    2.9ms  310ms    █▃▃▃                     "
+        "mail.sent  ┌ keys ──────────────────────────────────────────────────┐           "
+        "invoice.ren│ q, Esc     quit                                        │s over half"
+        "           │ p, space   hold the picture, or go on                  │           "
+        "WORKER     │ s          sort types by rate, failures, p99 or name   │           "
+        "web-1:4711 │ r          the other way round                         │ots taken  "
+        "web-1:812  │ ↓ j, ↑ k   scroll workers                              │margin low,"
+        "           │ ?, h       this                                        │           "
+        "           └────────────────────────────────────────────────────────┘           "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "                                                                                "
+        "PAUSED  q quit  p pause  s sort: name, reversed  r reverse  ? help              "
+        "#);
     }
 
     #[test]
