@@ -65,7 +65,25 @@ pub(crate) struct Route {
     /// The newest version of the data it takes.
     pub version: u32,
     pub handler: Handler,
+    /// Decodes an event as the handler would, and hands it to nobody; None for one that takes whatever comes.
+    decodes: Option<Decodes>,
     place: &'static Location<'static>,
+}
+
+type Decodes = Box<dyn Fn(&Envelope) -> Result<(), Failure> + Send + Sync>;
+
+/// What a registry says of an event's data, by [`Registry::validate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Validity {
+    /// Its handler can decode it, brought to its version where it is of an older one.
+    Decodes,
+    /// Its handler takes the data as it is.
+    TakenAsItIs,
+    /// Its type is ignored.
+    Ignored,
+    /// No handler is registered for its type.
+    NoHandler,
 }
 
 impl Registry {
@@ -85,15 +103,29 @@ impl Registry {
         const { demand::<E>() };
         let place = Location::caller();
         let upcasters = self.upcasters.clone();
-        self.add(E::TYPE, E::VERSION, place, move |ctx: Context| {
-            let envelope = ctx.envelope();
-            let event: E = if envelope.version() < E::VERSION {
-                decode_older(&upcasters, envelope)?
-            } else {
-                envelope.decode_data().map_err(Failure::undecodable)?
-            };
-            Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
-        })
+        let of_older = upcasters.clone();
+        let decodes: Decodes = Box::new(move |envelope| {
+            if envelope.version() < E::VERSION {
+                return decode_older::<E>(&of_older, envelope).map(drop);
+            }
+            let data = envelope.decode_data::<E>();
+            data.map(drop).map_err(Failure::undecodable)
+        });
+        self.add(
+            E::TYPE,
+            E::VERSION,
+            place,
+            Some(decodes),
+            move |ctx: Context| {
+                let envelope = ctx.envelope();
+                let event: E = if envelope.version() < E::VERSION {
+                    decode_older(&upcasters, envelope)?
+                } else {
+                    envelope.decode_data().map_err(Failure::undecodable)?
+                };
+                Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
+            },
+        )
     }
 
     /// As [`on`](Self::on), with `state` (a database pool, a client) handed to every call.
@@ -208,7 +240,7 @@ impl Registry {
                 .push(format!("{place}: the event type {event_type:?}: {why}"));
             return self;
         }
-        self.add(event_type, u32::MAX, place, move |ctx: Context| {
+        self.add(event_type, u32::MAX, place, None, move |ctx: Context| {
             Ok(Box::pin(handler(ctx.envelope().clone(), ctx)) as HandlerFuture)
         })
     }
@@ -395,6 +427,48 @@ impl Registry {
         }
     }
 
+    /// Whether the handler of an event could decode it: by its own decoder, and the upcasters where it is of an older version.
+    /// No handler is called.
+    ///
+    /// # Errors
+    /// If it could not: at a worker the event would be buried as `undecodable`, or wait for a worker that knows its version.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Envelope, Event, Failure, Registry};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct OrderCreated { amount: u64 }
+    /// # impl Event for OrderCreated { const TYPE: &'static str = "order.created"; }
+    /// # async fn reserve(_: OrderCreated, _: Context) -> Result<(), Failure> { Ok(()) }
+    /// use streamhand::Validity;
+    ///
+    /// let registry = Registry::new().on(reserve);
+    /// let event = |data| Envelope::new("order.created").with("data", data);
+    /// assert_eq!(registry.validate(&event(r#"{"amount":3}"#)).unwrap(), Validity::Decodes);
+    /// assert!(registry.validate(&event(r#"{"amount":"much"}"#)).is_err());
+    /// ```
+    pub fn validate(&self, envelope: &Envelope) -> Result<Validity, Failure> {
+        let event_type = envelope.event_type();
+        if self.is_ignored(event_type) {
+            return Ok(Validity::Ignored);
+        }
+        let Some(route) = self.route(event_type) else {
+            return Ok(Validity::NoHandler);
+        };
+        if envelope.version() > route.version {
+            return Err(Failure::permanent(format!(
+                "its schema version is {}, and the handler of {event_type} knows {}",
+                envelope.version(),
+                route.version
+            )));
+        }
+        let Some(decodes) = &route.decodes else {
+            return Ok(Validity::TakenAsItIs);
+        };
+        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decodes(envelope)));
+        decoded
+            .unwrap_or_else(|_| Err(Failure::permanent("its decoder panicked")))
+            .map(|()| Validity::Decodes)
+    }
+
     /// Every type that is handled, in order.
     pub fn event_types(&self) -> impl Iterator<Item = &str> {
         self.routes
@@ -472,6 +546,7 @@ impl Registry {
         event_type: &str,
         version: u32,
         place: &'static Location<'static>,
+        decodes: Option<Decodes>,
         call: impl Fn(Context) -> Result<HandlerFuture, Failure> + Send + Sync + 'static,
     ) -> Self {
         if let Some(ignored) = self.ignored.get(event_type) {
@@ -488,6 +563,7 @@ impl Registry {
                         .layers
                         .iter()
                         .fold(handler, |inner, layer| layer(inner)),
+                    decodes,
                     place,
                 });
             }

@@ -144,7 +144,7 @@ pub use event::{Entry, EntryId, Envelope, Event};
 pub use failure::{Failure, FailureExt, FailureKind, FailureReason};
 pub use fields::Fields;
 #[cfg(feature = "worker")]
-pub use handler::Registry;
+pub use handler::{Registry, Validity};
 #[cfg(feature = "worker")]
 pub use middleware::{Handler, Handling};
 #[cfg(feature = "telemetry")]

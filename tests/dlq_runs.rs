@@ -250,6 +250,37 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    async fn a_worker_drives_what_nobody_else_does_once_its_time_has_come(server: Server) {
+        let mut redis = server.connect().await;
+        bury_many(&mut redis, 12).await;
+        let cli = Cli::new(&server, "");
+        let out = cli.run(&["dlq", "replay", "--limit", "6", "--canary", "3", "--then", "all", "--at", "1s", "--by", "alice"]).await.ok();
+        assert!(out.starts_with("r-1 begins at ") && out.ends_with("when a worker of the group fulfilment drives it: 6 dead letters\n"), "{out}");
+        // One that was begun, and whose driver never came or is gone.
+        let dead = dead_letters(&server);
+        let all = dead.select(Filter::new()).await.unwrap();
+        dead.begin_run(&all, "bob", "", RunPlan::new(), None, 12).await.unwrap();
+        let far = dead.now().await.unwrap() + Duration::from_secs(3600);
+        dead.begin_run(&all, "carol", "", RunPlan::new(), Some(far), 12).await.unwrap();
+        assert_eq!(length(&mut redis, DEAD).await, 12);
+        eventually(PATIENCE, "its time", async || {
+            let now = dead.now().await.unwrap();
+            dead.run("orders", 1).await.unwrap().at.is_some_and(|at| at <= now)
+        })
+        .await;
+        // A look for each, and each at a worker's first turn.
+        let short = || settings(&server, "[worker]\nlease = \"1s\"");
+        for number in 1..=2 {
+            let worker = Working::start(short(), registry());
+            eventually(PATIENCE, "the run to be driven", async || dead.run("orders", number).await.unwrap().state == RunStanding::Done).await;
+            worker.stop().await;
+        }
+        let runs = dead.runs().await.unwrap();
+        assert_eq!((runs[0].succeeded, runs[1].succeeded, runs[2].state), (6, 6, RunStanding::Waiting));
+        assert_eq!(everywhere(&mut redis).await, each_once(12));
+        assert!(dead.stop_run("orders", 3, "carol").await.unwrap());
+    }
+
     async fn what_makes_no_run_is_refused(server: Server) {
         let mut redis = server.connect().await;
         bury_many(&mut redis, 2).await;

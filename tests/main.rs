@@ -40,6 +40,7 @@ mod delays;
 mod demo;
 mod dependencies;
 mod dlq;
+mod dlq_edit;
 mod dlq_groups;
 mod dlq_notes;
 mod dlq_runs;

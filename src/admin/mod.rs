@@ -14,7 +14,7 @@
 //! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
 //! | [`Admin::server`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
-//! | [`Admin::dead_letters`] | `dlq` |
+//! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
 //! | [`Admin::aggregates`] | `aggregate` |
 //! | [`Admin::audit`], [`Admin::audited`] | what `web` writes down of who did what |
@@ -36,6 +36,7 @@
 mod aggregates;
 mod audit;
 pub(crate) mod data;
+mod edit;
 mod entry;
 mod fleet;
 mod flow;
@@ -47,10 +48,12 @@ mod orders;
 mod pause;
 mod projections;
 mod query;
+mod redirect;
 mod retention;
 pub(crate) mod scheduled;
 mod search;
 mod server;
+mod splice;
 mod status;
 mod verify;
 
@@ -60,6 +63,7 @@ pub use crate::group_gauges::{
 };
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
+pub use edit::{FieldChange, LetterEdit};
 pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};
 pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};
 pub use flow::{Deploy, GroupHistory, HistorySlot, Resolution};
@@ -72,6 +76,7 @@ pub use projections::{
     RebuildStatus,
 };
 pub use query::Query;
+pub use redirect::Redirected;
 pub use retention::{Held, HeldBy, RetentionStatus};
 pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
 pub use search::{Budget, Covered, Hit, Place, Search, SearchPage};

@@ -373,7 +373,7 @@ impl Program {
                 Builtin::Redis(args) => server::run(&args, &globals.settings()?).await,
                 Builtin::Dlq(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
-                    dlq::run(args, settings).await
+                    dlq::run(args, settings, self.registry).await
                 }
                 Builtin::Aggregate(args) => {
                     let settings = globals.settings()?;

@@ -116,7 +116,6 @@ fn who(head: &str) -> Option<(SystemTime, String)> {
 }
 
 /// Names and values in turn, as the script unpacks them.
-#[allow(dead_code)]
 pub(super) fn packed(fields: &Fields) -> Vec<u8> {
     let mut packed = Vec::new();
     let length = |bytes: usize, small: u8, of16: u8, of32: u8| -> Vec<u8> {

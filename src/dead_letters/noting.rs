@@ -64,7 +64,6 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the letter is gone; [`ErrorKind::Exists`] if it was edited otherwise meanwhile.
-    #[allow(dead_code)]
     pub(crate) async fn set_edit(
         &self,
         letter: &DeadLetter,

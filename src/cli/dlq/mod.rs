@@ -1,5 +1,7 @@
 //! `dlq`: dead letters. One file a command; what they share is here: which letters are meant.
 
+mod diff;
+mod edit;
 mod find;
 mod groups;
 mod list;
@@ -18,6 +20,7 @@ use clap::{Args, Subcommand};
 use super::CommandError;
 use crate::admin::Admin;
 use crate::config::Settings;
+use crate::handler::Registry;
 
 #[derive(Args)]
 pub(super) struct DlqArgs {
@@ -46,6 +49,10 @@ enum DlqCommand {
     Stop(runs::RunArgs),
     /// Go on with a run of replays, whoever began it
     Resume(runs::RunArgs),
+    /// Give a dead letter other values, which its handler can decode, before it is replayed
+    Edit(edit::EditArgs),
+    /// Show the last errors of a dead letter, and in what they differ
+    Diff(diff::DiffArgs),
     /// Note something of a dead letter
     Note(note::NoteArgs),
     /// Keep a dead letter from being purged or dropped
@@ -58,7 +65,12 @@ enum DlqCommand {
     Undo(undo::UndoArgs),
 }
 
-pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), CommandError> {
+/// `registry` makes the handlers, where the program has any and they are asked for.
+pub(super) async fn run<Fut: Future<Output = Result<Registry, CommandError>>>(
+    args: DlqArgs,
+    settings: Settings,
+    registry: Option<impl FnOnce(Settings) -> Fut>,
+) -> Result<(), CommandError> {
     let mut admin = Admin::new(&settings)?;
     if let Some(group) = args.group {
         admin = admin.for_group(group)?;
@@ -68,11 +80,19 @@ pub(super) async fn run(args: DlqArgs, settings: Settings) -> Result<(), Command
         DlqCommand::List(args) => list::run(args, &dead).await,
         DlqCommand::Show(args) => show::run(args, &dead).await,
         DlqCommand::Stats(args) => stats::run(args, &dead).await,
-        DlqCommand::Replay(args) => replay::run(args, &dead).await,
+        DlqCommand::Replay(args) => replay::run(args, &admin, &dead).await,
         DlqCommand::Groups(args) => groups::run(args, &dead).await,
         DlqCommand::Runs(args) => runs::list(args, &dead).await,
         DlqCommand::Stop(args) => runs::stop(args, &dead).await,
         DlqCommand::Resume(args) => runs::resume(args, &dead).await,
+        DlqCommand::Edit(args) => {
+            let registry = match registry {
+                Some(make) => Some(make(settings).await?),
+                None => None,
+            };
+            edit::run(args, &admin, registry.as_ref()).await
+        }
+        DlqCommand::Diff(args) => diff::run(args, &dead).await,
         DlqCommand::Note(args) => note::note(args, &dead).await,
         DlqCommand::Hold(args) => note::hold(args, &dead).await,
         DlqCommand::Assign(args) => note::assign(args, &dead).await,

@@ -9,6 +9,7 @@ use super::CommandError;
 use super::paced::{Then, When, per_cent};
 use super::runs::follow;
 use super::select::{Meant, Which, confirm};
+use crate::admin::{Admin, Redirected};
 use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, time, whoami};
 use crate::cli::told_to_stop;
@@ -45,6 +46,9 @@ pub(super) struct ReplayArgs {
     /// As a run: what is to be noted of it
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
+    /// Send them to this stream instead, as new events that they caused, for whoever reads it
+    #[arg(long, value_name = "STREAM", conflicts_with_all = ["canary", "then", "stop_at", "at", "note"])]
+    to: Option<String>,
     /// Say how many would be replayed, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -90,6 +94,59 @@ impl ReplayArgs {
             None => plan,
         }
     }
+}
+
+/// Sends them to another stream.
+async fn send(
+    args: &ReplayArgs,
+    meant: &Meant,
+    admin: &Admin,
+    to: &str,
+    by: &str,
+) -> Result<(), CommandError> {
+    let stop = told_to_stop("; what was sent so far is")?;
+    let (bar, found) = (
+        progress(Some(meant.counted.found), "letters"),
+        meant.counted.found,
+    );
+    let mut done = Redirected::default();
+    let rate = args.rate.and_then(NonZeroU32::new);
+    let result = {
+        let sending = admin.redirect(&meant.selection, to, by, rate, |so_far| {
+            done = *so_far;
+            bar.set_position(so_far.sent);
+        });
+        tokio::select! {
+            result = sending => result.map(|_| ()).map_err(|error| chain(&error)),
+            () = stop => Err("stopped".to_owned()),
+        }
+    };
+    bar.finish_and_clear();
+    if let Err(why) = result {
+        return Err(CommandError::failed(format!(
+            "{why}\nsent {} of {found} to {to}; run it again to go on",
+            done.sent
+        )));
+    }
+    if args.json {
+        return print_json(&done);
+    }
+    let mut left = String::new();
+    for (letters, one, many) in [
+        (done.held, "is held", "are held"),
+        (done.no_events, "is no event", "are no events"),
+        (done.gone, "was gone by then", "were gone by then"),
+    ] {
+        match letters {
+            0 => {}
+            1 => left.push_str(&format!("; 1 {one}")),
+            _ => left.push_str(&format!("; {letters} {many}")),
+        }
+    }
+    print(format_args!(
+        "sent {} to {to}{left}",
+        count(done.sent, "dead letter")
+    ))
 }
 
 /// Begins a run, and drives it unless its time is still to come.
@@ -153,7 +210,11 @@ struct Done<'a> {
     run: Replayed,
 }
 
-pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), CommandError> {
+pub(super) async fn run(
+    args: ReplayArgs,
+    admin: &Admin,
+    dead: &DeadLetters,
+) -> Result<(), CommandError> {
     let meant = args.which.resolve(dead, "replay").await?;
     let mut run = Replayed::default();
     if !args.dry_run && meant.counted.found > 0 {
@@ -171,6 +232,10 @@ pub(super) async fn run(args: ReplayArgs, dead: &DeadLetters) -> Result<(), Comm
             }
         }
         let by = args.by.clone().unwrap_or_else(whoami);
+        if let Some(to) = &args.to {
+            send(&args, &meant, admin, to, &by).await?;
+            return meant.all_there();
+        }
         if args.is_a_run() {
             begin(&args, &meant, dead, &by).await?;
             return meant.all_there();

@@ -69,6 +69,24 @@ impl DeadLetters {
             .await
     }
 
+    /// As [`drive_run`](Self::drive_run), for a worker and in the name of who began it. None where another drives it.
+    pub(crate) async fn drive_undriven(
+        &self,
+        stream: &str,
+        number: u64,
+        driver: &str,
+    ) -> Result<Option<Run>> {
+        let place = self.place(stream)?;
+        let turn = self.turn(place, number, RunTurn::Drive, "", driver).await?;
+        if turn != TurnOf::Ok {
+            return Ok(None);
+        }
+        let by = self.record(place, number).await?.1.by;
+        self.drive(place, number, &by, driver.to_owned(), |_| ())
+            .await
+            .map(Some)
+    }
+
     async fn take_the_seat(
         &self,
         stream: &str,
@@ -104,6 +122,18 @@ impl DeadLetters {
                 }
             }
         }
+        self.drive(place, number, by, driver, progress).await
+    }
+
+    /// Drives it once the seat is taken.
+    async fn drive(
+        &self,
+        place: usize,
+        number: u64,
+        by: &str,
+        driver: String,
+        progress: impl FnMut(&Run),
+    ) -> Result<Run> {
         let (record, stored) = self.record(place, number).await?;
         let what = stored.meant.what(self, place)?;
         let mut driving = Driving {

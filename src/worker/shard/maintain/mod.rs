@@ -6,6 +6,7 @@ mod orders;
 pub(crate) mod projections;
 pub(crate) mod pulse;
 mod repair;
+mod replays;
 mod scheduler;
 mod trimmer;
 

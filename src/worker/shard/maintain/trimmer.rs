@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::replays::Replays;
 use crate::config::{DeadLetterSettings, Keep, Retention, Settings};
 use crate::names::shown;
 use crate::reconnect::Complaint;
@@ -33,6 +34,8 @@ const BREATH: Duration = Duration::from_millis(2);
 /// Keeps streams and dead letters short.
 pub(crate) struct Trimmer {
     by: TrimsBy,
+    /// What a look at dead letters finds besides.
+    replays: Replays,
     streams: Vec<Kept>,
     dead: DeadLetterSettings,
     trim_at: Instant,
@@ -74,6 +77,7 @@ impl Trimmer {
                 sources: shard.sources.clone(),
                 clock: shard.clock.clone(),
             },
+            replays: Replays::new(shard),
             streams: shard.sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + spread(TRIM_EVERY),
@@ -116,8 +120,12 @@ impl Trimmer {
                 match expire(by, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
-                    Ok(false) => self.expire_at = now + spread(TRIM_EVERY),
-                    Ok(true) => {}
+                    Ok(Looked::Soon) => self.expire_at = now + spread(TRIM_EVERY),
+                    Ok(Looked::Done(undriven)) => {
+                        if let Some(run) = undriven {
+                            self.replays.drive(&source.keys.stream, run);
+                        }
+                    }
                 }
             }
         }
@@ -220,16 +228,23 @@ impl Kept {
     }
 }
 
-/// Returns false if it is to be tried again soon.
+/// What a look at the dead letters came to.
+enum Looked {
+    /// It is to be tried again soon.
+    Soon,
+    /// The number of a run of replays that nobody drives, if there is one.
+    Done(Option<u64>),
+}
+
 async fn expire(
     by: &TrimsBy,
     source: &Source,
     settings: &DeadLetterSettings,
     link: &mut Link,
-) -> Result<bool, Trouble> {
+) -> Result<Looked, Trouble> {
     let (keys, stream) = (&source.keys, &source.keys.stream);
     let mut step = Step::Turn;
-    let (mut dropped, mut range) = (0, None);
+    let (mut dropped, mut range, mut undriven) = (0, None, None);
     loop {
         let clock = by.clock.get();
         let rhythm = Rhythm {
@@ -253,8 +268,9 @@ async fn expire(
         let done = match done {
             Expire::Done(done) => done,
             Expire::NotNow => break,
-            Expire::ClockIsOff => return Ok(false),
+            Expire::ClockIsOff => return Ok(Looked::Soon),
         };
+        undriven = undriven.or(done.undriven);
         let Expired {
             letters,
             first,
@@ -287,7 +303,7 @@ async fn expire(
             "dead letters dropped: dead_letters.keep is over for them"
         );
     }
-    Ok(true)
+    Ok(Looked::Done(undriven))
 }
 
 /// About so long, so that a fleet spreads out.
