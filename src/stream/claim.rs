@@ -536,7 +536,12 @@ impl Record {
                 .next()
                 .filter(|reason| !matches!(*reason, "-" | "?"))
                 .map(str::to_owned),
-            error: parts.next().unwrap_or_default().to_owned(),
+            // Behind the last error stand those before it: see `common/errors.lua`.
+            error: parts
+                .next()
+                .and_then(|errors| errors.split('\u{1e}').next())
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 }
@@ -565,6 +570,12 @@ mod tests {
                 .doomed
                 .as_deref(),
             Some("crashed")
+        );
+        let several =
+            Record::parse(b"1 0 3 - crashed no stock\x1e3 5000 2\x1e1 1000 1 early: x").unwrap();
+        assert_eq!(
+            (several.error.as_str(), several.doomed.as_deref()),
+            ("no stock", Some("crashed"))
         );
         assert_eq!(Record::parse(b"by hand"), None);
     }
