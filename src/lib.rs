@@ -18,8 +18,9 @@
 //! # Features
 //! `cli`, on by default, has everything: the commands, and with them `worker`, which has handlers and workers. With
 //! `default-features = false` there is what publishes, TLS included. `config` adds [`Settings`] from a file and from the
-//! environment, `eventstore` adds aggregates, projections and subscriptions. Each has the one before it:
-//! `cli` → `worker` → `eventstore` → `config`.
+//! environment, `eventstore` adds aggregates, projections and subscriptions, `telemetry` has workers serve and send how they
+//! are doing, and `web` has the pages. Each has the one before it:
+//! `cli` → `web` → `telemetry` → `worker` → `eventstore` → `config`.
 //!
 //! The crates whose types appear here are re-exported in the version that is used: [`serde`], [`serde_json`], [`tower`]
 //! for layers, [`redis`] for [`Context::redis`], [`tokio_util`] for [`Context::token`],
@@ -85,9 +86,7 @@ mod fields;
 mod group_gauges;
 #[cfg(feature = "worker")]
 mod handler;
-// Who uses it lands after it.
 #[cfg(feature = "telemetry")]
-#[allow(dead_code)]
 mod http_client;
 mod identity;
 #[cfg(test)]
