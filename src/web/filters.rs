@@ -83,6 +83,8 @@ pub(super) fn thousands(text: &str) -> String {
 pub(super) fn roughly(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        0 if duration.is_zero() => "0 s".to_owned(),
+        0 if duration.as_millis() == 0 => format!("{} µs", duration.as_micros()),
         0 => format!("{} ms", duration.as_millis()),
         1..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),
@@ -105,7 +107,8 @@ mod tests {
     #[test]
     fn a_duration_has_one_unit() {
         let all = [0, 7, 119, 120, 7200, 200_000].map(|s| roughly(Duration::from_secs(s)));
-        assert_eq!(all, ["0 ms", "7 s", "119 s", "2 min", "2 h", "2 d"]);
+        assert_eq!(all, ["0 s", "7 s", "119 s", "2 min", "2 h", "2 d"]);
         assert_eq!(roughly(Duration::from_millis(12)), "12 ms");
+        assert_eq!(roughly(Duration::from_micros(93)), "93 µs");
     }
 }

@@ -153,38 +153,7 @@ impl Facts {
         let runnable = thousands(&self.runnable.to_string());
         let gain = trend.going - trend.coming;
         if self.runnable == 0 {
-            return match (self.running, self.parked) {
-                (0, 0) if trend.coming > SOME => say(
-                    Mood::Fine,
-                    format!("keeping up with {} a second", rate(trend.coming)),
-                ),
-                (0, 0) => say(Mood::Fine, "idle: nothing waits".to_owned()),
-                (0, parked) => {
-                    let next = match self.next_due {
-                        Some(next) => format!(", the next in {}", roughly(next)),
-                        None => String::new(),
-                    };
-                    let parked = thousands(&parked.to_string());
-                    say(
-                        Mood::Fine,
-                        format!("idle: {parked} wait for their retry{next}"),
-                    )
-                }
-                (running, _) if trend.coming > SOME => say(
-                    Mood::Fine,
-                    format!(
-                        "keeping up with {} a second, {running} in hand",
-                        rate(trend.coming)
-                    ),
-                ),
-                (running, _) => say(
-                    Mood::Fine,
-                    format!(
-                        "working: {} in hand, nothing waits",
-                        thousands(&running.to_string())
-                    ),
-                ),
-            };
+            return self.at_rest(trend);
         }
         if self.trend.is_none() {
             return say(Mood::Catching, format!("working: {runnable} wait"));
@@ -233,6 +202,43 @@ impl Facts {
                 self.since(trend)
             ),
         )
+    }
+
+    /// Nothing waits for a worker.
+    fn at_rest(&self, trend: &Trend) -> Sentence {
+        let in_hand = match self.running {
+            0 => String::new(),
+            running => format!(", {} in hand", thousands(&running.to_string())),
+        };
+        let parked = match (self.parked, self.next_due) {
+            (0, _) => String::new(),
+            (parked, next) => {
+                let next = next.map(|next| format!(", the next in {}", roughly(next)));
+                let parked = thousands(&parked.to_string());
+                format!(" {parked} wait for their retry{}", next.unwrap_or_default())
+            }
+        };
+        let text = if trend.coming > SOME || trend.going > SOME {
+            let rate = rate(trend.coming.max(trend.going));
+            let failing = match (trend.failing * 100.0).round() {
+                part if part >= 5.0 => format!(", {part} % of attempts fail"),
+                _ => String::new(),
+            };
+            let parked = if parked.is_empty() {
+                parked
+            } else {
+                format!(",{parked}")
+            };
+            format!("keeping up with {rate} a second{failing}{in_hand}{parked}")
+        } else if !parked.is_empty() {
+            format!("idle:{parked}{in_hand}")
+        } else if self.running > 0 {
+            format!("working: nothing waits{in_hand}")
+        } else {
+            "idle: nothing waits".to_owned()
+        };
+        let mood = Mood::Fine;
+        Sentence { mood, text }
     }
 
     fn failing(&self, trend: &Trend) -> String {
@@ -420,6 +426,12 @@ mod tests {
         assert_eq!(
             said(&parked).1,
             "idle: 2 wait for their retry, the next in 30 s"
+        );
+        parked.trend = trend(25.0, 25.0);
+        parked.trend.as_mut().expect("a trend").failing = 0.18;
+        assert_eq!(
+            said(&parked).1,
+            "keeping up with 25 a second, 18 % of attempts fail, 2 wait for their retry, the next in 30 s"
         );
         let mut new = facts();
         (new.workers, new.is_new) = (0, true);

@@ -109,6 +109,7 @@
       if (value >= 0.001) return `${(value * 1e3).toFixed(0)} ms`;
       return value > 0 ? `${(value * 1e6).toFixed(0)} µs` : "0";
     }
+    if (value === 0) return "0";
     return `${value >= 10 ? value.toFixed(0) : value.toFixed(value >= 1 ? 1 : 2)}/s`;
   };
 
@@ -130,15 +131,28 @@
     const picture = place.querySelector("svg").getAttribute("aria-label");
     const state = { text, series: chart.series.length, marks: chart.marks };
     const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
+    const two = (number) => String(number).padStart(2, "0");
+    const date = (at) => new Date(at * 1000);
+    const day = (at) => `${two(date(at).getUTCMonth() + 1)}-${two(date(at).getUTCDate())}`;
+    const minute = (at) => `${two(date(at).getUTCHours())}:${two(date(at).getUTCMinutes())}`;
+    // By UTC, as everything here.
+    const ticked = (plot, ticks) => {
+      const span = plot.scales.x.max - plot.scales.x.min;
+      return ticks.map((at) => {
+        if (span > 2 * 86400) return day(at);
+        return span < 600 ? `${minute(at)}:${two(date(at).getUTCSeconds())}` : minute(at);
+      });
+    };
     const options = {
+      tzDate: (at) => uPlot.tzDate(date(at), "Etc/UTC"),
       width: place.clientWidth,
       height: 200,
       cursor: { y: false },
       legend: { show: true, live: true },
       scales: { x: { time: true } },
-      axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => said(tick, chart.unit)) }],
+      axes: [{ ...axis, values: ticked }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => said(tick, chart.unit)) }],
       series: [
-        { label: "Time" },
+        { label: "Time (UTC)", value: (_, at) => (at == null ? "–" : date(at).toISOString().slice(0, 19).replace("T", " ")) },
         ...chart.series.map((one, at) => ({
           label: one.name,
           stroke: color(`--series-${at + 1}`),

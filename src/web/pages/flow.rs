@@ -165,9 +165,9 @@ impl Flow {
                 .and_then(|slot| slot.quantile(metric, &labels, 0.99));
             Tile {
                 name: match *title {
-                    "Wait" => "99 % wait at most",
-                    "Run" => "99 % run at most",
-                    _ => "99 % end to end",
+                    "Wait" => "wait, 99 % within",
+                    "Run" => "run, 99 % within",
+                    _ => "end to end, 99 %",
                 },
                 value: most.map_or_else(|| "–".to_owned(), crate::web::chart::seconds),
             }
