@@ -37,6 +37,7 @@ fn public_types_go_between_threads() {
         CommitError, DecodeError, Error, PublishError, config::ConfigError, eventstore::AppendError,
     );
     all!(is_a_list:
-        ScheduledEvents, dead_letters::Letters, admin::List<admin::HistoryEvent>,
+        ScheduledEvents, dead_letters::Letters, admin::List<admin::HistoryEvent>, eventstore::Aggregates,
+        eventstore::Events<'static, eventstore::RedisEventStore>, eventstore::History, eventstore::Subscription,
     );
 }

@@ -9,7 +9,12 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use futures_util::Stream;
+
+use super::asking::{Asking, Reads};
 use super::events::StoredEvent;
 use super::id::{AggregateId, is_kind};
 use super::redis::{RedisEventStore, clobbered};
@@ -43,9 +48,20 @@ pub struct CategoryEvent {
     pub stored: StoredEvent,
 }
 
-/// Reads the events of a category from its aggregates, in the order of their positions:
-/// [`RedisEventStore::history`].
+/// The events of a category, read from its aggregates, in the order of their positions:
+/// [`RedisEventStore::history`]. A `Stream`, and [`next`](Self::next) for who has no use for one.
+#[must_use = "it reads nothing before it is asked"]
 pub struct History {
+    store: RedisEventStore,
+    partition: usize,
+    kinds: Vec<String>,
+    after: EntryId,
+    up_to: Option<EntryId>,
+    asking: Asking<'static, InTurn>,
+}
+
+/// Merges the aggregates' events.
+pub(super) struct InTurn {
     store: RedisEventStore,
     partition: usize,
     kinds: Vec<String>,
@@ -80,8 +96,15 @@ impl fmt::Debug for History {
 /// When an aggregate's turn is. An aggregate that SCAN brings twice has the same one.
 type Turn = (EntryId, AggregateId);
 
-/// Lists the aggregates of a kind, in no order: [`RedisEventStore::aggregates`].
+/// The aggregates of a kind, in no order: [`RedisEventStore::aggregates`]. A `Stream`, and [`next`](Self::next) for who
+/// has no use for one.
+#[must_use = "it reads nothing before it is asked"]
 pub struct Aggregates {
+    kind: String,
+    asking: Asking<'static, Scanning>,
+}
+
+struct Scanning {
     store: RedisEventStore,
     kind: String,
     partition: usize,
@@ -94,7 +117,6 @@ impl fmt::Debug for Aggregates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aggregates")
             .field("kind", &self.kind)
-            .field("partition", &self.partition)
             .finish_non_exhaustive()
     }
 }
@@ -109,21 +131,14 @@ impl RedisEventStore {
     pub fn history(&self, kinds: &[&str], partition: usize) -> Result<History> {
         self.public().partition_keys(partition)?;
         kinds.iter().try_for_each(|kind| check(kind))?;
-        Ok(History {
-            store: self.clone(),
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        Ok(History::new(
+            self.clone(),
             partition,
-            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-            after: EntryId::default(),
-            up_to: None,
-            scan: Scan::default(),
-            found: Vec::new(),
-            total: 0,
-            closed: BTreeMap::new(),
-            open: BTreeMap::new(),
-            in_memory: 0,
-            bytes: 0,
-            usual: USUAL,
-        })
+            kinds,
+            EntryId::default(),
+            None,
+        ))
     }
 
     /// All aggregates of a kind, in all partitions.
@@ -132,36 +147,139 @@ impl RedisEventStore {
     /// Where the kind is not one.
     pub fn aggregates(&self, kind: &str) -> Result<Aggregates> {
         check(kind)?;
+        let kind = kind.to_owned();
         Ok(Aggregates {
-            store: self.clone(),
-            kind: kind.to_owned(),
-            partition: 0,
-            scan: Scan::default(),
-            seen: HashSet::new(),
-            page: Vec::new(),
+            kind: kind.clone(),
+            asking: Asking::of(Scanning {
+                store: self.clone(),
+                kind,
+                partition: 0,
+                scan: Scan::default(),
+                seen: HashSet::new(),
+                page: Vec::new(),
+            }),
         })
     }
 }
 
 impl History {
-    /// The same, of events behind this position alone.
-    pub fn after(mut self, position: EntryId) -> Self {
-        self.after = position;
-        self
+    fn new(
+        store: RedisEventStore,
+        partition: usize,
+        kinds: Vec<String>,
+        after: EntryId,
+        up_to: Option<EntryId>,
+    ) -> Self {
+        let reader = InTurn::new(store.clone(), partition, kinds.clone(), after, up_to);
+        History {
+            store,
+            partition,
+            kinds,
+            after,
+            up_to,
+            asking: Asking::of(reader),
+        }
     }
 
-    /// The same, of events up to this position and with it. Nothing may be published at or below it any more: it is, or
-    /// was, the position of an event or [`end`](Self::end).
-    pub fn up_to(mut self, position: EntryId) -> Self {
-        self.up_to = Some(position);
-        self
+    /// The same from the start on, of events behind this position alone.
+    pub fn after(self, position: EntryId) -> Self {
+        History::new(self.store, self.partition, self.kinds, position, self.up_to)
+    }
+
+    /// The same from the start on, of events up to this position and with it. Nothing may be published at or below it any
+    /// more: it is, or was, the position of an event or [`end`](Self::end).
+    pub fn up_to(self, position: EntryId) -> Self {
+        History::new(
+            self.store,
+            self.partition,
+            self.kinds,
+            self.after,
+            Some(position),
+        )
     }
 
     /// The position that this leads up to. Every event published later has one behind it.
     ///
     /// # Errors
-    /// Where Redis can't be read.
+    /// If Redis can't be read.
     pub async fn end(&mut self) -> Result<EntryId> {
+        self.asking.idle().await.end().await
+    }
+
+    /// About how many events there are: all that the aggregates have behind the position, some of which may have come
+    /// since, behind the end.
+    ///
+    /// # Errors
+    /// If Redis can't be read.
+    pub async fn total(&mut self) -> Result<u64> {
+        let reader = self.asking.idle().await;
+        reader.look().await?;
+        Ok(reader.total)
+    }
+
+    /// The next event, None behind the last one. It can be dropped before it has ended; nothing is passed over.
+    ///
+    /// # Errors
+    /// If Redis can't be read: then this can be called again, and goes on. If an aggregate lacks an event or has one that
+    /// can't be read, and its turn has come, or if a key that is an aggregate's holds something else: then nothing more
+    /// comes.
+    pub async fn next(&mut self) -> Result<Option<CategoryEvent>> {
+        self.asking.next().await
+    }
+}
+
+impl Stream for History {
+    type Item = Result<CategoryEvent>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().asking.poll_next(cx)
+    }
+}
+
+impl Reads for InTurn {
+    type Item = CategoryEvent;
+
+    fn here(&mut self) -> Option<CategoryEvent> {
+        let looked = self.up_to.is_some() && self.found.is_empty() && self.scan.is_done;
+        match (self.open.first_key_value(), self.closed.first_key_value()) {
+            _ if !looked => None,
+            (Some((open, _)), Some((closed, _))) if closed < open => None,
+            (Some(_), _) => self.take(),
+            _ => None,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<CategoryEvent>> {
+        self.next().await
+    }
+}
+
+impl InTurn {
+    pub fn new(
+        store: RedisEventStore,
+        partition: usize,
+        kinds: Vec<String>,
+        after: EntryId,
+        up_to: Option<EntryId>,
+    ) -> Self {
+        InTurn {
+            store,
+            partition,
+            kinds,
+            after,
+            up_to,
+            scan: Scan::default(),
+            found: Vec::new(),
+            total: 0,
+            closed: BTreeMap::new(),
+            open: BTreeMap::new(),
+            in_memory: 0,
+            bytes: 0,
+            usual: USUAL,
+        }
+    }
+
+    async fn end(&mut self) -> Result<EntryId> {
         if let Some(end) = self.up_to {
             return Ok(end);
         }
@@ -172,22 +290,6 @@ impl History {
         Ok(end)
     }
 
-    /// About how many events there are: all that the aggregates have behind the position, some of which may have come
-    /// since, behind the end.
-    ///
-    /// # Errors
-    /// Where Redis can't be read.
-    pub async fn total(&mut self) -> Result<u64> {
-        self.look().await?;
-        Ok(self.total)
-    }
-
-    /// The next event, None behind the last one. It can be dropped before it has ended; nothing is passed over.
-    ///
-    /// # Errors
-    /// Where Redis can't be read: then this can be called again, and goes on. Where an aggregate lacks an event or has
-    /// one that can't be read, and its turn has come, or where a key that is an aggregate's holds something else: then
-    /// nothing more comes.
     pub async fn next(&mut self) -> Result<Option<CategoryEvent>> {
         self.look().await?;
         loop {
@@ -364,8 +466,28 @@ impl Aggregates {
     /// something else, which only reading them tells.
     ///
     /// # Errors
-    /// Where Redis can't be read; this can be called again, and goes on.
+    /// If Redis can't be read; this can be called again, and goes on.
     pub async fn next(&mut self) -> Result<Option<AggregateId>> {
+        self.asking.next().await
+    }
+}
+
+impl Stream for Aggregates {
+    type Item = Result<AggregateId>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().asking.poll_next(cx)
+    }
+}
+
+impl Reads for Scanning {
+    type Item = AggregateId;
+
+    fn here(&mut self) -> Option<AggregateId> {
+        self.page.pop()
+    }
+
+    async fn read(&mut self) -> Result<Option<AggregateId>> {
         let public = self.store.public().clone();
         loop {
             if let Some(id) = self.page.pop() {

@@ -20,6 +20,7 @@
 
 mod aggregate;
 mod append;
+mod asking;
 mod batch;
 mod catch_panic;
 mod category;

@@ -3,8 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
 
 use super::append::{Append, AppendError, Appended, Expected};
+use super::asking::{Asking, Reads};
 use super::events::{Paging, StoredEvent};
 use super::id::AggregateId;
 use super::snapshot::Snapshot;
@@ -98,15 +103,22 @@ pub trait EventStore: Send + Sync {
     }
 }
 
-/// Reads an aggregate's events, oldest first. A page at a time is in memory.
-pub struct Events<'a, S> {
+/// An aggregate's events, oldest first: a `Stream`, and [`next`](Self::next) for who has no use for one. A page at a time
+/// is in memory.
+#[must_use = "it reads nothing before it is asked"]
+pub struct Events<'a, S: EventStore> {
+    aggregate: AggregateId,
+    asking: Asking<'a, PageByPage<'a, S>>,
+}
+
+struct PageByPage<'a, S> {
     store: &'a S,
     aggregate: AggregateId,
     page: VecDeque<StoredEvent>,
     paging: Paging,
 }
 
-impl<S> fmt::Debug for Events<'_, S> {
+impl<S: EventStore> fmt::Debug for Events<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events")
             .field("aggregate", &self.aggregate)
@@ -117,19 +129,42 @@ impl<S> fmt::Debug for Events<'_, S> {
 impl<'a, S: EventStore> Events<'a, S> {
     pub(super) fn new(store: &'a S, aggregate: AggregateId, from: u64) -> Self {
         Events {
-            store,
-            aggregate,
-            page: VecDeque::new(),
-            paging: Paging::new(from),
+            aggregate: aggregate.clone(),
+            asking: Asking::of(PageByPage {
+                store,
+                aggregate,
+                page: VecDeque::new(),
+                paging: Paging::new(from),
+            }),
         }
     }
 
-    /// The next event, None behind the last one.
+    /// The next event, None behind the last one. It can be dropped before it has ended; nothing is passed over.
     ///
     /// # Errors
-    /// Where the store can't be read, or an event is missing or unreadable: what would be made of the others is not the
+    /// If the store can't be read, or an event is missing or unreadable: what would be made of the others is not the
     /// aggregate.
     pub async fn next(&mut self) -> Result<Option<StoredEvent>> {
+        self.asking.next().await
+    }
+}
+
+impl<S: EventStore> Stream for Events<'_, S> {
+    type Item = Result<StoredEvent>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().asking.poll_next(cx)
+    }
+}
+
+impl<S: EventStore> Reads for PageByPage<'_, S> {
+    type Item = StoredEvent;
+
+    fn here(&mut self) -> Option<StoredEvent> {
+        self.page.pop_front()
+    }
+
+    async fn read(&mut self) -> Result<Option<StoredEvent>> {
         while self.page.is_empty()
             && let Some((next, most)) = self.paging.ask()
         {

@@ -6,10 +6,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::Stream;
 use tokio::time::Instant;
 
+use super::asking::{Asking, Reads};
 use super::category::{CategoryEvent, check};
 use super::id::AggregateId;
 use super::position::{At, Position};
@@ -38,8 +41,30 @@ pub enum Subscribed {
     CaughtUp,
 }
 
-/// Events from a position on, and then each as it is stored: [`RedisEventStore::subscribe`].
+/// Events from a position on, and then each as it is stored: [`RedisEventStore::subscribe`]. A `Stream` that does not end,
+/// and [`next`](Self::next) for who has no use for one.
+#[must_use = "it reads nothing before it is asked"]
 pub struct Subscription {
+    store: RedisEventStore,
+    of: Of,
+    /// How far it had come, and whether it was live, when the read under way began.
+    position: Position,
+    is_live: bool,
+    asking: Asking<'static, Along>,
+}
+
+/// What is subscribed to.
+#[derive(Clone)]
+enum Of {
+    Category {
+        kinds: Vec<String>,
+        partitions: Vec<usize>,
+    },
+    Aggregate(AggregateId),
+}
+
+/// Reads along.
+struct Along {
     store: RedisEventStore,
     sources: Sources,
     waiter: Option<Waiter>,
@@ -54,7 +79,7 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("store", &self.store)
-            .field("is_live", &self.is_live)
+            .field("is_live", &self.is_live())
             .finish_non_exhaustive()
     }
 }
@@ -78,108 +103,138 @@ impl RedisEventStore {
     /// these aggregates is passed over. Where the public stream has been trimmed, the aggregates are read.
     ///
     /// # Errors
-    /// Where a kind is not one.
+    /// If a kind is not one.
     pub fn subscribe(&self, kinds: &[&str]) -> Result<Subscription> {
         kinds.iter().try_for_each(|kind| check(kind))?;
         let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        let partition = |number| Partition::new(number, kinds.clone(), EntryId::default());
-        let partitions = (0..self.public().names().count()).map(partition).collect();
-        Ok(self.subscription(Sources::Category {
-            partitions,
-            turn: 0,
-            quiet: 0,
-        }))
+        let partitions: Vec<usize> = (0..self.public().names().count()).collect();
+        let first = At::Public(vec![EntryId::default(); partitions.len()]);
+        Ok(Subscription::new(
+            self.clone(),
+            Of::Category { kinds, partitions },
+            Position(first),
+        ))
     }
 
     /// The events of an aggregate from the first one on, and then each as it is stored.
     pub fn subscribe_to(&self, aggregate: &AggregateId) -> Subscription {
-        self.subscription(Sources::Aggregate(One::new(aggregate.clone(), 0)))
+        let first = Position(At::Version(0));
+        Subscription::new(self.clone(), Of::Aggregate(aggregate.clone()), first)
     }
+}
 
-    fn subscription(&self, sources: Sources) -> Subscription {
-        Subscription {
-            store: self.clone(),
-            sources,
+impl Subscription {
+    fn new(store: RedisEventStore, of: Of, position: Position) -> Self {
+        let along = Along {
+            store: store.clone(),
+            sources: Sources::new(&of, &position),
             waiter: None,
             waiting: None,
             is_live: false,
             errors: 0,
             pause_until: None,
+        };
+        Subscription {
+            store,
+            of,
+            position,
+            is_live: false,
+            asking: Asking::of(along),
         }
     }
-}
 
-impl Subscription {
     /// The same, of one partition alone.
     ///
     /// # Errors
-    /// Where there is no such partition, or it is an aggregate that is subscribed to.
-    pub fn in_partition(mut self, partition: usize) -> Result<Self> {
+    /// If there is no such partition, or it is an aggregate that is subscribed to.
+    pub fn in_partition(self, partition: usize) -> Result<Self> {
         self.store.public().partition_keys(partition)?;
-        match &mut self.sources {
-            Sources::Category { partitions, .. } => {
-                partitions.retain(|one| one.number == partition);
-                Ok(self)
+        let position = self.position();
+        match (self.of, position.0) {
+            (Of::Category { kinds, partitions }, At::Public(positions)) => {
+                let both = partitions.into_iter().zip(positions);
+                let (partitions, positions) = both.filter(|(one, _)| *one == partition).unzip();
+                let of = Of::Category { kinds, partitions };
+                let position = Position(At::Public(positions));
+                Ok(Subscription::new(self.store, of, position))
             }
-            Sources::Aggregate(_) => {
-                Err(invalid("an aggregate's events are in one partition anyway"))
-            }
+            _ => Err(invalid("an aggregate's events are in one partition anyway")),
         }
     }
 
     /// The same, of events behind a position alone, as a subscription to the same has told it.
     ///
     /// # Errors
-    /// Where it is the position of another subscription: of an aggregate for a category, or the other way about, or in
+    /// If it is the position of another subscription: of an aggregate for a category, or the other way about, or in
     /// another number of partitions.
-    pub fn after(mut self, position: &Position) -> Result<Self> {
-        match (&mut self.sources, &position.0) {
-            (Sources::Aggregate(one), At::Version(version)) => {
-                *one = One::new(one.id.clone(), *version)
-            }
-            (Sources::Category { partitions, .. }, At::Public(positions))
-                if partitions.len() == positions.len() =>
-            {
-                for (partition, position) in partitions.iter_mut().zip(positions) {
-                    partition.go_to(*position);
-                }
-            }
-            (Sources::Aggregate(_), _) => {
+    pub fn after(self, position: &Position) -> Result<Self> {
+        match (&self.of, &position.0) {
+            (Of::Aggregate(_), At::Version(_)) => {}
+            (Of::Category { partitions, .. }, At::Public(positions))
+                if partitions.len() == positions.len() => {}
+            (Of::Aggregate(_), _) => {
                 return Err(invalid("an aggregate's position is a version, like 7"));
             }
-            (Sources::Category { partitions, .. }, _) => {
+            (Of::Category { partitions, .. }, _) => {
                 let count = partitions.len();
                 return Err(invalid(&format!(
                     "{position} is no position in {count} partitions: it has one in each, like 1732360000000-0"
                 )));
             }
         }
-        Ok(self)
+        Ok(Subscription::new(self.store, self.of, position.clone()))
     }
 
     /// How far it has come: behind the last event told. Going on from there tells what comes after it.
     pub fn position(&self) -> Position {
-        Position(match &self.sources {
-            Sources::Category { partitions, .. } => {
-                At::Public(partitions.iter().map(Partition::kept).collect())
-            }
-            Sources::Aggregate(one) => At::Version(one.version()),
-        })
+        match self.asking.if_idle() {
+            Some(along) => along.sources.position(),
+            None => self.position.clone(),
+        }
     }
 
     /// Whether it has caught up: [`Subscribed::CaughtUp`] has been told, and no error since.
     pub fn is_live(&self) -> bool {
-        self.is_live
+        let idle = self.asking.if_idle();
+        idle.map_or(self.is_live, |along| along.is_live)
     }
 
     /// The next event; waits until there is one. It can be dropped before it has ended: nothing is passed over, and
     /// nothing comes twice.
     ///
     /// # Errors
-    /// Where Redis can't be read, or an aggregate has an event that can't be, or lacks one. Nothing is passed over: this
-    /// can be called again at once, waits a growing while by itself after errors that follow each other (up to 5 s), and
-    /// goes on where it was.
+    /// If Redis can't be read, or an aggregate has an event that can't be, or lacks one. Nothing is passed over: this can
+    /// be called again at once, waits a growing while by itself after errors that follow each other (up to 5 s), and goes
+    /// on where it was.
     pub async fn next(&mut self) -> Result<Subscribed> {
+        let told = std::future::poll_fn(|cx| self.poll(cx)).await;
+        told.expect("it does not end")
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Subscribed>>> {
+        if let Some(along) = self.asking.if_idle() {
+            (self.position, self.is_live) = (along.sources.position(), along.is_live);
+        }
+        self.asking.poll_next(cx)
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<Subscribed>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll(cx)
+    }
+}
+
+impl Reads for Along {
+    type Item = Subscribed;
+
+    fn here(&mut self) -> Option<Subscribed> {
+        None
+    }
+
+    async fn read(&mut self) -> Result<Option<Subscribed>> {
         if let Some(until) = self.pause_until {
             tokio::time::sleep_until(until).await;
             self.pause_until = None;
@@ -187,7 +242,7 @@ impl Subscription {
         match self.look().await {
             Ok(told) => {
                 self.errors = 0;
-                Ok(told)
+                Ok(Some(told))
             }
             Err(error) => {
                 self.errors = self.errors.saturating_add(1);
@@ -197,7 +252,9 @@ impl Subscription {
             }
         }
     }
+}
 
+impl Along {
     async fn look(&mut self) -> Result<Subscribed> {
         loop {
             if self.waiting.is_none() {
@@ -226,6 +283,39 @@ impl Subscription {
 }
 
 impl Sources {
+    fn new(of: &Of, position: &Position) -> Self {
+        match (of, &position.0) {
+            (Of::Aggregate(id), At::Version(version)) => {
+                Sources::Aggregate(One::new(id.clone(), *version))
+            }
+            (Of::Aggregate(id), At::Public(_)) => Sources::Aggregate(One::new(id.clone(), 0)),
+            (Of::Category { kinds, partitions }, at) => {
+                let at = |place: usize| match at {
+                    At::Public(positions) => positions.get(place).copied().unwrap_or_default(),
+                    At::Version(_) => EntryId::default(),
+                };
+                let numbers = partitions.iter().enumerate();
+                let partitions = numbers
+                    .map(|(place, number)| Partition::new(*number, kinds.clone(), at(place)))
+                    .collect();
+                Sources::Category {
+                    partitions,
+                    turn: 0,
+                    quiet: 0,
+                }
+            }
+        }
+    }
+
+    fn position(&self) -> Position {
+        Position(match self {
+            Sources::Category { partitions, .. } => {
+                At::Public(partitions.iter().map(Partition::kept).collect())
+            }
+            Sources::Aggregate(one) => At::Version(one.version()),
+        })
+    }
+
     /// The next event of those that are there.
     async fn next(&mut self, store: &RedisEventStore) -> Result<Option<CategoryEvent>> {
         let (partitions, turn, quiet) = match self {

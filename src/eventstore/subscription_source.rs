@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::EventStore;
 use super::batch::{POSITION, VERSION};
-use super::category::{CategoryEvent, History};
+use super::category::{CategoryEvent, InTurn};
 use super::events::{FIRST, StoredEvent, next_page};
 use super::id::AggregateId;
 use super::redis::RedisEventStore;
@@ -33,7 +33,7 @@ pub(super) struct Partition {
     /// What has been read: where each entry stands, and the event, where it is one of the category.
     page: VecDeque<(EntryId, Option<CategoryEvent>)>,
     most: usize,
-    history: Option<Box<History>>,
+    history: Option<Box<InTurn>>,
     /// Where that history ends, and how many entries had been added up to there.
     end: (EntryId, u64),
 }
@@ -76,10 +76,6 @@ impl Partition {
         self.position = position;
         let reached = self.reached.unwrap_or(position);
         self.kept = position.min(reached).max(self.kept);
-    }
-
-    pub fn go_to(&mut self, position: EntryId) {
-        *self = Partition::new(self.number, std::mem::take(&mut self.kinds), position);
     }
 
     /// What has been read and not been told yet, or is to be read from the aggregates.
@@ -137,9 +133,9 @@ impl Partition {
         }
         self.reached = along.reached;
         if !along.is_complete {
-            let kinds: Vec<&str> = self.kinds.iter().map(String::as_str).collect();
-            let history = store.history(&kinds, self.number)?;
-            self.history = Some(Box::new(history.after(self.position).up_to(along.end)));
+            let (kinds, end) = (self.kinds.clone(), Some(along.end));
+            let history = InTurn::new(store.clone(), self.number, kinds, self.position, end);
+            self.history = Some(Box::new(history));
             self.end = (along.end, along.added);
             return Ok(());
         }
