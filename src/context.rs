@@ -151,7 +151,7 @@ impl Context {
     }
 
     /// The same with an envelope of your own, and with a Redis for [`redis`](Self::redis) and
-    /// [`publisher`](Self::publisher) where the handler needs one.
+    /// [`publisher`](Self::publisher) if the handler needs one.
     pub fn for_test_with(envelope: Envelope, publisher: Option<Publisher>) -> Self {
         let pool = publisher.as_ref().map(|publisher| publisher.pool().clone());
         let surroundings = Surroundings {
@@ -237,7 +237,7 @@ impl Context {
     /// A connection to the worker's Redis, from its pool.
     ///
     /// # Errors
-    /// Where Redis can't be reached, or in a test without one.
+    /// If Redis can't be reached, or in a test without one.
     pub async fn redis(&self) -> Result<PooledConnection> {
         self.inner
             .surroundings

@@ -139,7 +139,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Reads an entry as an event. What can't be read is handed back with the reason.
+    /// Reads an entry as an event. What can't be read is returned with the reason.
     pub fn decode(entry: Entry) -> Result<Self, (Entry, DecodeError)> {
         match codec::find(&entry.fields) {
             Ok(known) => Ok(Envelope { entry, known }),

@@ -192,7 +192,7 @@ impl Failure {
         self.verdict
     }
 
-    /// When the event comes back, where the failure says so: after [`retry_after`](Self::retry_after) and
+    /// When the event comes back, if the failure says so: after [`retry_after`](Self::retry_after) and
     /// [`later`](Self::later).
     pub fn delay(&self) -> Option<Duration> {
         match self.verdict {
@@ -311,7 +311,7 @@ pub(crate) fn panic_message(panic: Box<dyn std::any::Any + Send>) -> String {
     panic_text(&*panic)
 }
 
-/// The same, where it is somebody else's.
+/// The same, if it is somebody else's.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

@@ -52,7 +52,7 @@ pub struct Registry {
     ignored: HashMap<String, &'static Location<'static>>,
     /// What goes around every handler, the first one innermost.
     layers: Vec<Box<dyn Fn(Handler) -> Handler + Send + Sync>>,
-    /// Known to the handlers of typed events, which ask for them where an older version comes.
+    /// Known to the handlers of typed events, which ask for them if an older version comes.
     upcasters: Arc<RwLock<Upcasters>>,
     aggregates: Registered,
     projections: Vec<Arc<projection::Registered>>,
@@ -394,7 +394,7 @@ impl Registry {
     /// Hands `envelope` to its handler, as a worker would, without Redis: for tests.
     ///
     /// # Errors
-    /// What the handler answers; a permanent failure where no handler is registered for the type, or the data
+    /// What the handler returns; a permanent failure if no handler is registered for the type, or the data
     /// is not what it takes.
     pub async fn dispatch(&self, envelope: Envelope) -> Result<(), Failure> {
         self.dispatch_with(Context::for_test_with(envelope, None))
@@ -481,8 +481,8 @@ impl Registry {
     /// All that is wrong with the registrations, told at once.
     ///
     /// # Errors
-    /// Where a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
-    /// to its handler's version, or to that of an aggregate's event; where a kind of aggregates is registered twice.
+    /// If a type is registered twice, is ignored and handled, or breaks the grammar, or its upcasters do not lead
+    /// to its handler's version, or to that of an aggregate's event; if a kind of aggregates is registered twice.
     pub fn check(&self) -> Result<()> {
         let mut problems = self.problems.clone();
         let upcasters = self.upcasters();

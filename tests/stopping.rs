@@ -1,4 +1,4 @@
-//! A graceful stop finishes what runs, gives back what has not started, and repeats nothing.
+//! A graceful stop finishes what runs, releases what has not started, and repeats nothing.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -60,9 +60,9 @@ pub struct GroupLife {
     pub standing: EntryStanding,
     /// How often it was delivered, as far as is known.
     pub deliveries: u64,
-    /// Attempts that were given back, for a stop, a pause, a limit or an open breaker.
+    /// Attempts that were released, for a stop, a pause, a limit or an open breaker.
     pub released: u64,
-    /// When it was first delivered, where it has failed or been given back.
+    /// When it was first delivered, if it has failed or been released.
     #[serde(serialize_with = "as_some_time")]
     pub first_delivered: Option<SystemTime>,
     /// Whether the last worker that had it died with it.

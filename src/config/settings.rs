@@ -488,7 +488,7 @@ pub struct HandlerPolicy {
     pub backoff: Backoff,
     /// What becomes of an entry whose worker dies in its last attempt.
     pub on_crash: OnCrash,
-    /// Runs at once in this process, where that is limited beyond `worker.concurrency`.
+    /// Runs at once in this process, if that is limited beyond `worker.concurrency`.
     pub concurrency: Option<usize>,
     /// How often it may start, if that is limited.
     pub rate: Option<Rate>,

@@ -46,7 +46,7 @@ pub struct Counted {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Replayed {
-    /// Letters that were given back to their group.
+    /// Letters whose entries went back to their group.
     pub replayed: u64,
     /// Letters that were gone when their turn came: somebody else had replayed or purged them.
     pub gone: u64,

@@ -1,7 +1,7 @@
 //! The worker: one process's part in a group. `run` works until it is told to stop.
 //!
 //! Everything that speaks to Redis runs on a thread of its own, so that no handler, however it computes or blocks,
-//! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime, or begin on that thread where few
+//! holds up reading, renewing or acknowledging. Handlers run on the caller's runtime, or begin on that thread if few
 //! come and they are quick: see [`run::dispatch`] and [`runtime`]. An entry comes by
 //! [`shard::fetch`], is kept in [`state::inflight`], handled by [`run::executor`], judged by [`run::verdict`], and carried
 //! out by [`shard::settle`]; [`shard::maintain`] keeps it ours meanwhile.
@@ -121,7 +121,7 @@ impl Worker {
     /// A worker by `settings`, with the handlers of `registry`. Does not connect yet.
     ///
     /// # Errors
-    /// Where the registry is wrong, `redis.url` is, or the two of them do not fit the group.
+    /// If the registry is wrong, `redis.url` is, or the two of them do not fit the group.
     pub fn new(settings: Settings, registry: Registry) -> Result<Self> {
         let warnings = preflight(&settings, &registry).passed()?;
         let connector = Connector::new(&settings.redis)?;
@@ -150,7 +150,7 @@ impl Worker {
         self
     }
 
-    /// The same worker, of a program of this version: history tells what came with which. It is streamhand's own where none
+    /// The same worker, of a program of this version: history tells what came with which. It is streamhand's own if none
     /// is set.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
@@ -173,7 +173,7 @@ impl Worker {
     /// `worker.drain`, and settles what they did. Waits for a Redis that can't be reached.
     ///
     /// # Errors
-    /// Where waiting can't help: the server is too old, or workers of another release have taken over the group.
+    /// If waiting can't help: the server is too old, or workers of another release have taken over the group.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
         let Worker {
             settings,
@@ -285,7 +285,7 @@ impl Worker {
         let committing = committer.run(jobs, asks);
         let (to_executor, at_executor, inline) = Dispatcher::to_executor(capacity.inline.clone());
         let lanes = to_executor.lanes();
-        // Where no handler deduplicates, nobody stands between the fetcher and the executor.
+        // If no handler deduplicates, nobody stands between the fetcher and the executor.
         let (dispatcher, door) = if windows.is_empty() {
             (to_executor, None)
         } else {

@@ -1,7 +1,7 @@
--- Parks entries until their due time: for a retry (the attempt counts) or as a release (it is given back).
+-- Parks entries until their due time: for a retry (the attempt counts) or as a release (the attempt does not count).
 -- Behind: common/errors, common/rights
 -- KEYS: stream, retry, failures, waiting
--- ARGV: group, then of every entry: id, consumer, count, delay in ms, given back (0|1),
+-- ARGV: group, then of every entry: id, consumer, count, delay in ms, released (0|1),
 --       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
 --       what it waits for ('-', or its type and version as they are listed: a worker that can handle it may take it before)
 -- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed
@@ -37,9 +37,9 @@ for a = 2, #ARGV, 9 do
       local delay = tonumber(ARGV[a + 3])
       if ARGV[a + 8] ~= '-' and not listed then delay = math.min(delay, 5000) end
       redis.call('ZADD', retry, string.format('%.0f', now + delay), id)
-      -- The record: first delivery (ms), attempts given back, delivery count, `!` where its last worker died with it
+      -- The record: first delivery (ms), attempts released, delivery count, `!` where its last worker died with it
       -- alone, `+` where that died with others beside it, or `-`, reason to bury it for, `?` where it waits for a worker
-      -- that can handle it, or `-`, last error and those before it (errors.lua). What is given back is still on the attempt before which its worker died.
+      -- that can handle it, or `-`, last error and those before it (errors.lua). What is released is still on the attempt before which its worker died.
       local first, given, died, doomed, error
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
       if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
