@@ -270,6 +270,26 @@ on_both_servers! {
         let page = json_of(&site, "/find?q=data.n:nothing&in=stream").await;
         assert!(page["cursor"].is_string(), "it has looked through all of it: {}", page["covered"]);
     }
+
+    /// A page does not wait until all of them are.
+    async fn many_dead_letters_are_counted_behind_the_page(server: Server) {
+        let mut redis = server.connect().await;
+        let site = Site::start(&server).await;
+        bury_many(&mut redis, 1).await;
+        let copy = "local e = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][2] \
+            for n = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', unpack(e)) end";
+        let () = redis::cmd("EVAL").arg(copy).arg(1).arg(DEAD).arg(60_000).query_async(&mut redis).await.unwrap();
+        let since = Instant::now();
+        let page = json_of(&site, "/dead").await;
+        assert!(page["is_counting"] == true && page["groups"] == json!([]), "{page}");
+        assert_eq!(page["total"], 60_001);
+        assert!(since.elapsed() < Duration::from_secs(3), "after {:?}", since.elapsed());
+        eventually(PATIENCE, "all to be counted", async || {
+            let page = json_of(&site, "/dead").await;
+            page["is_counting"] == false && page["groups"][0]["count"] == 60_001
+        })
+        .await;
+    }
 }
 
 async fn open(browser: &Browser, action: &str) {

@@ -26,6 +26,10 @@ const BEHIND: u64 = 300_000;
 /// A letter is written, and a copy replayed, later than that.
 const BEHIND_LETTER: u64 = 3_600_000;
 
+/// Who has less time than this has it looked at in steps of so many entries.
+const SHORT: Duration = Duration::from_millis(100);
+const FEW: u64 = 100;
+
 /// Where events are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -414,10 +418,14 @@ impl Admin {
         self.count(&mut turns).await?;
         let (mut hits, mut entries, mut bytes) = (Vec::new(), 0, 0);
         let needs_data = search.query.needs_data();
+        let step = match budget.time < SHORT {
+            true => FEW,
+            false => u64::MAX,
+        };
         'rounds: while turns.iter().any(|turn| !turn.covered.is_done) {
             for turn in turns.iter_mut().filter(|turn| !turn.covered.is_done) {
                 let slice = self
-                    .step(turn, budget.entries.saturating_sub(entries))
+                    .step(turn, step.min(budget.entries.saturating_sub(entries)))
                     .await?;
                 entries += slice.entries.len() as u64;
                 bytes += slice.bytes;

@@ -48,6 +48,8 @@ struct Inner {
     waited: StdMutex<Waited>,
     stop: CancellationToken,
     aggregates: Option<Aggregates>,
+    /// Whose turn it is to have dead letters counted.
+    counting: Arc<Mutex<()>>,
 }
 
 /// What all who look share: read once, by the first of them, for all who ask within a second.
@@ -97,6 +99,7 @@ impl App {
             settings: own,
             stop,
             aggregates,
+            counting: Arc::default(),
         })))
     }
 
@@ -130,6 +133,11 @@ impl App {
     /// The aggregates that the program knows; None where it knows none.
     pub fn aggregates(&self) -> Option<&Aggregates> {
         self.0.aggregates.as_ref()
+    }
+
+    /// Whose turn it is to have dead letters counted, which takes long the first time if they are many.
+    pub fn counting(&self) -> Arc<Mutex<()>> {
+        self.0.counting.clone()
     }
 
     /// Is over when the pages are to stop.

@@ -35,6 +35,8 @@ const RUNS: usize = 20;
 const LETTERS: usize = 50;
 /// Letters of a group are looked for so long: where a group is rare among many, they are found by the program.
 const LOOKS: Duration = Duration::from_millis(70);
+/// Letters are counted for so long before a page says that they still are.
+const COUNTS: Duration = Duration::from_millis(40);
 /// Most letters that are exported from here.
 const EXPORTED: usize = 1_000;
 /// How long a purge can be undone.
@@ -70,6 +72,8 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Serialize)]
 struct Groups {
     total: u64,
+    /// They are being counted, and their groups are not known yet.
+    is_counting: bool,
     groups: Vec<OneGroup>,
     runs: Vec<OneRun>,
     purges: Vec<OnePurge>,
@@ -128,21 +132,29 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         .cloned()
         .collect();
     let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
-    let found = dead.groups(Filter::new()).await?;
-    let all = found.groups.len();
+    let counted = counted(&app, &dead).await?;
+    let is_counting = counted.is_none();
+    let (total, found) = match counted {
+        Some(counted) => (counted.total, counted.groups),
+        None => {
+            let status = app.status().await?;
+            let seen = status
+                .streams
+                .iter()
+                .filter(|stream| visit.may(Role::View, &stream.stream));
+            (seen.map(|stream| stream.dead).sum(), Vec::new())
+        }
+    };
+    let all = found.len();
     let mut runs = dead.runs().await?;
     runs.sort_by(|a, b| b.began.cmp(&a.began));
     runs.truncate(RUNS);
     let purges = dead.purges().await?;
     let first = dead.streams().next().unwrap_or_default().to_owned();
     let page = Groups {
-        total: found.total,
-        groups: found
-            .groups
-            .into_iter()
-            .take(GROUPS)
-            .map(OneGroup::of)
-            .collect(),
+        total,
+        is_counting,
+        groups: found.into_iter().take(GROUPS).map(OneGroup::of).collect(),
         runs: runs
             .into_iter()
             .map(|run| OneRun::of(run, &visit))
@@ -158,6 +170,27 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         page: &page,
     };
     visit.page(&page, html)
+}
+
+/// The groups of what is alike. The first time that may take long: then it goes on behind the page, and there is none yet.
+async fn counted(
+    app: &App,
+    dead: &DeadLetters,
+) -> Result<Option<crate::dead_letters::Groups>, Problem> {
+    let Ok(turn) = tokio::time::timeout(COUNTS, app.counting().lock_owned()).await else {
+        return Ok(None);
+    };
+    let dead = dead.clone();
+    let mut counting = tokio::spawn(async move {
+        let groups = dead.groups(Filter::new()).await;
+        drop(turn);
+        groups
+    });
+    match tokio::time::timeout(COUNTS, &mut counting).await {
+        Err(_) => Ok(None),
+        Ok(Ok(groups)) => Ok(Some(groups?)),
+        Ok(Err(_)) => Err(Problem::wrong("counting was cut off")),
+    }
 }
 
 impl OneGroup {
@@ -290,7 +323,10 @@ async fn group(
     let stream = visit.stream().to_owned();
     let dead = dead_of(&app, &stream)?;
     let fingerprint = &which.fingerprint;
-    let groups = dead.groups(Filter::new()).await?.groups;
+    let groups = counted(&app, &dead)
+        .await?
+        .map(|counted| counted.groups)
+        .unwrap_or_default();
     let group = groups
         .into_iter()
         .find(|group| group.fingerprint == *fingerprint);

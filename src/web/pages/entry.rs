@@ -21,8 +21,8 @@ use crate::web::seen::{self, text};
 use crate::web::visit::{Frame, Visit};
 
 /// So much is looked at for what an entry has to do with, three times.
-const LOOKS: Duration = Duration::from_millis(20);
-const ENTRIES: u64 = 3_000;
+const LOOKS: Duration = Duration::from_millis(15);
+const ENTRIES: u64 = 2_000;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![Route::page("/entry", (Role::View, Scope::Any), entry)]
