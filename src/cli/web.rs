@@ -46,7 +46,9 @@ pub(super) async fn run(
     }
     let mut web = Web::new(&settings)?;
     if let Some(registry) = registry {
-        web = web.knowing(&registry)?;
+        web = web
+            .knowing(&registry)?
+            .validating(std::sync::Arc::new(registry));
     }
     let prefix = settings.web.prefix.clone().unwrap_or_default();
     let prefix = prefix.trim_end_matches('/');

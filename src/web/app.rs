@@ -22,6 +22,7 @@ use super::visit::{Visit, Wants};
 use crate::admin::{Admin, Aggregates, Fleet, StandingOrder, Status, StreamStatus};
 use crate::config::Settings;
 use crate::error::Result;
+use crate::handler::Registry;
 use crate::sync::lock;
 
 /// What was read is not read again for so long: an open page is made anew each second, and many may be open.
@@ -50,6 +51,8 @@ struct Inner {
     aggregates: Option<Aggregates>,
     /// Whose turn it is to have dead letters counted.
     counting: Arc<Mutex<()>>,
+    /// Whose handlers say whether they could decode an edited letter.
+    registry: std::sync::OnceLock<Arc<Registry>>,
 }
 
 /// What all who look share: read once, by the first of them, for all who ask within a second.
@@ -100,6 +103,7 @@ impl App {
             stop,
             aggregates,
             counting: Arc::default(),
+            registry: std::sync::OnceLock::new(),
         })))
     }
 
@@ -133,6 +137,15 @@ impl App {
     /// The aggregates that the program knows; None where it knows none.
     pub fn aggregates(&self) -> Option<&Aggregates> {
         self.0.aggregates.as_ref()
+    }
+
+    /// Has its handlers say whether they could decode an edited letter.
+    pub fn know(&self, registry: Arc<Registry>) {
+        let _ = self.0.registry.set(registry);
+    }
+
+    pub fn registry(&self) -> Option<&Registry> {
+        self.0.registry.get().map(|registry| &**registry)
     }
 
     /// Whose turn it is to have dead letters counted, which takes long the first time if they are many.

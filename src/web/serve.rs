@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub struct Web {
     address: SocketAddr,
     settings: Settings,
     aggregates: Option<Aggregates>,
+    registry: Option<Arc<Registry>>,
 }
 
 impl Web {
@@ -78,6 +80,7 @@ impl Web {
             address,
             settings: settings.clone(),
             aggregates: None,
+            registry: None,
         })
     }
 
@@ -92,6 +95,12 @@ impl Web {
             self.aggregates = Some(Admin::new(&settings)?.aggregates(registry)?);
         }
         Ok(self)
+    }
+
+    /// The same with a registry whose handlers say of an edited dead letter whether they could decode it.
+    pub fn validating(mut self, registry: Arc<Registry>) -> Self {
+        self.registry = Some(registry);
+        self
     }
 
     /// The address, with the port that it got where port 0 asks for any.
@@ -133,6 +142,9 @@ impl Web {
         let prefix = prefix.and_then(|prefix| prefix_of(prefix).ok());
         let result = runtime.block_on(async {
             let app = App::new(&self.settings, self.aggregates, stop.clone())?;
+            if let Some(registry) = self.registry {
+                app.know(registry);
+            }
             let listener = tokio::net::TcpListener::from_std(self.listener).map_err(no_thread)?;
             let router = router::router(app.clone());
             tokio::spawn(watch(app.clone()));

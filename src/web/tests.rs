@@ -27,6 +27,7 @@ const MEANT: &[(&str, &str, Role, Scope)] = &[
     ("POST", "/dead/resume", Role::Operate, Scope::Stream),
     ("POST", "/dead/purge", Role::Admin, Scope::Stream),
     ("POST", "/dead/undo", Role::Admin, Scope::Stream),
+    ("POST", "/dead/edit", Role::Admin, Scope::Stream),
     ("POST", "/dead/note", Role::Operate, Scope::Stream),
     ("POST", "/dead/assign", Role::Operate, Scope::Stream),
     ("POST", "/dead/hold", Role::Operate, Scope::Stream),

@@ -19,6 +19,7 @@ use crate::dead_letters::{
     Selection, WholeLetter,
 };
 use crate::event::EntryId;
+use crate::handler::Validity;
 use crate::web::app::{Act, App};
 use crate::web::command::CommandLine;
 use crate::web::filters;
@@ -60,6 +61,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::action("/dead/resume", operate, resume),
         Route::action("/dead/purge", admin, purge),
         Route::action("/dead/undo", admin, undo),
+        Route::action("/dead/edit", admin, edit),
         Route::action("/dead/note", operate, note),
         Route::action("/dead/assign", operate, assign),
         Route::action("/dead/hold", operate, hold),
@@ -618,6 +620,21 @@ fn letter_forms(visit: &Visit, letter: &WholeLetter) -> Vec<ActForm> {
         );
     }
     if visit.may(Role::Admin, stream) {
+        let command = line("edit").and(["--set", "data.amount=0"]);
+        forms.push(
+            form("Edit", "/dead/edit", command)
+                .ask(Field::lines(
+                    "changes",
+                    "New values, one a line: data.amount=0",
+                ))
+                .ask(Field::tick("replay", "Replay it at once"))
+                .ask(Field::tick(
+                    "unchecked",
+                    "Keep it though nobody can say whether its handler could decode it",
+                )),
+        );
+    }
+    if visit.may(Role::Admin, stream) {
         forms.push(
             form(
                 "Purge",
@@ -962,6 +979,82 @@ async fn note(
         Ok("it is noted".to_owned())
     };
     about_one(&app, &visit, &sent, &["note", sent.get("text")], note).await
+}
+
+/// Sets values of a letter that a replay puts in the place of the original ones, if its handler could decode that.
+async fn edit(
+    State(app): State<App>,
+    visit: Visit,
+    Form(sent): Form<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let sent = Sent(sent);
+    let mut changes = Vec::new();
+    for change in sent
+        .get("changes")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let Some((place, value)) = change.split_once('=') else {
+            return Err(Problem::wrong(format!(
+                "{change:?} is no change: write data.amount=0"
+            )));
+        };
+        changes.push((place.trim().to_owned(), value.trim().to_owned()));
+    }
+    if changes.is_empty() {
+        return Err(Problem::wrong("nothing is changed: write data.amount=0"));
+    }
+    let (replays, unchecked) = (
+        !sent.get("replay").is_empty(),
+        !sent.get("unchecked").is_empty(),
+    );
+    // The audit says what was changed, and not to what: that may be nobody's business.
+    let mut args = vec!["edit".to_owned()];
+    for (place, _) in &changes {
+        args.extend(["--set".to_owned(), format!("{place}=…")]);
+    }
+    args.extend(unchecked.then(|| "--unchecked".to_owned()));
+    args.extend(replays.then(|| "--replay".to_owned()));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (admin, by) = (app.admin().clone(), visit.who.clone());
+    let registry = app.registry();
+    let edit = async |dead: DeadLetters, stream: String, id| {
+        let admin = admin.for_streams([&stream[..]])?;
+        let mut edit = admin.edit(&stream, id).await?;
+        for (place, value) in &changes {
+            edit.set(place, value)?;
+        }
+        let invalid = |why: String| crate::Error::new(crate::ErrorKind::Invalid, why);
+        let says = registry.map(|registry| edit.validate(registry));
+        match says {
+            Some(Err(failure)) => {
+                return Err(invalid(format!(
+                    "its handler could not decode it: {failure}"
+                )));
+            }
+            Some(Ok(Validity::NoHandler)) | None if !unchecked => {
+                return Err(invalid(
+                    "no handler is known here that could say whether it decodes: tick that it is to be kept all the same"
+                        .to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        admin.save_edit(&edit, &by).await?;
+        if !replays {
+            return Ok("it is edited; a replay takes the new values".to_owned());
+        }
+        let done = dead
+            .pick(&stream, vec![id])?
+            .replay(&by, None, |_| ())
+            .await?;
+        Ok(match done.replayed {
+            0 => "it was edited, and gone before it could be replayed".to_owned(),
+            _ => "it is edited, and with its handler again".to_owned(),
+        })
+    };
+    about_one(&app, &visit, &sent, &args, edit).await
 }
 
 async fn assign(
