@@ -57,7 +57,7 @@ mod about;
 #[cfg(feature = "worker")]
 pub mod admin;
 #[cfg(feature = "telemetry")]
-mod alerts;
+pub mod alerts;
 #[cfg(feature = "worker")]
 mod breaker;
 #[cfg(feature = "worker")]

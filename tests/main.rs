@@ -19,6 +19,7 @@ mod support;
 mod access_rules;
 mod admin;
 mod aggregates;
+mod alerts;
 mod architecture;
 mod at_most_once;
 mod bad_input;

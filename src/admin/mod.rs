@@ -209,6 +209,11 @@ impl Admin {
         Ok(self)
     }
 
+    /// The lease that workers go by.
+    pub(crate) fn lease(&self) -> Duration {
+        self.settings.worker.lease
+    }
+
     /// The group.
     pub fn group(&self) -> &str {
         &self.settings.worker.group

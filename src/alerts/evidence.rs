@@ -1,7 +1,7 @@
 //! What rules look at, as data: how the group stands, and what it has counted of late.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::config::AlertSettings;
 use crate::metrics::snapshot::{Snapshot, Value};
@@ -28,7 +28,6 @@ pub(super) struct Evidence<'a> {
     pub new_failures: Vec<NewFailure>,
     /// The shortest lease of the group's workers.
     pub lease: Option<Duration>,
-    pub now: SystemTime,
 }
 
 /// A kind of failure that was never seen before.

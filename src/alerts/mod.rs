@@ -5,13 +5,12 @@
 //! well. Looking is [pure](evidence); what was told of, and since when, is [kept in Redis](standing), so that a turn may
 //! pass to another process at any step.
 
-// Who looks comes upon this.
-#![allow(dead_code)]
-
 mod evidence;
 mod files;
 mod notice;
 mod rule;
 mod standing;
+mod watch;
 
 pub(crate) use files::{dashboard, rules};
+pub use watch::{Alerts, Found, look_once};

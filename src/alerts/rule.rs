@@ -214,7 +214,7 @@ pub(super) const RULES: &[Rule] = &[
         expr: |_| {
             Some(
                 "streamhand_group_runnable > 0 unless on (stream, group) \
-                 sum by (stream, group) (streamhand_group_workers{state=~\"working|alone|draining\"}) > 0"
+                 sum by (stream, group) (streamhand_group_workers{state=\"working\"}) > 0"
                     .to_owned(),
             )
         },
@@ -223,7 +223,7 @@ pub(super) const RULES: &[Rule] = &[
                 let workers = evidence.gauge(Id::GroupWorkers);
                 workers
                     .filter(|(each, _)| each.label("stream") == of.label("stream"))
-                    .any(|(each, workers)| each.label("state") != Some("lapsed") && workers > 0.0)
+                    .any(|(each, workers)| each.label("state") == Some("working") && workers > 0.0)
             };
             let runnable = evidence.gauge(Id::GroupRunnable);
             runnable

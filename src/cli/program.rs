@@ -113,7 +113,7 @@ enum Builtin {
     Status(status::StatusArgs),
     /// Serve the pages to watch and operate a group by
     Web(web::WebArgs),
-    /// Print the rules by which workers tell what is wrong, for Prometheus and Grafana
+    /// Tell what is wrong with the group: look once, watch, or print the rules for Prometheus and Grafana
     #[command(subcommand)]
     Alerts(alerts::AlertsCommand),
     /// Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow

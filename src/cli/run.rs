@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{CommandError, told_to_stop};
+use crate::alerts::Alerts;
 use crate::config::Settings;
 use crate::handler::Registry;
 use crate::web::Web;
@@ -86,7 +87,9 @@ pub(super) async fn run(
         hook(settings.clone()).await?;
     }
     let pages = pages.map(Pages::serve);
+    let watching = Alerts::new(&settings)?.map(Alerts::beside).transpose()?;
     let summary = worker.run(stop).await;
+    drop(watching);
     if let Some(pages) = pages {
         pages.stop().await;
     }

@@ -125,6 +125,26 @@ impl PulseKeys {
     }
 }
 
+/// The keys of what is told of a group that is wrong with it: in a slot of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AlertKeys {
+    /// Whose turn it is to look.
+    pub turn: String,
+    /// What is told of, and since when.
+    pub standing: String,
+}
+
+impl AlertKeys {
+    /// Those of a group.
+    pub fn new(group: &str) -> Self {
+        let prefix = format!("streamhand:{{{group}}}:alerts");
+        AlertKeys {
+            turn: format!("{prefix}:turn"),
+            standing: prefix,
+        }
+    }
+}
+
 impl ProjectionKeys {
     /// What the keys of a view begin with.
     pub fn view(&self, generation: u64) -> String {

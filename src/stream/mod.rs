@@ -7,6 +7,8 @@
 //! aggregates go over the connection of `line.rs`.
 
 mod access;
+#[cfg(feature = "telemetry")]
+mod alerts;
 mod append;
 #[cfg(feature = "worker")]
 mod audit;
@@ -81,6 +83,8 @@ mod unheld;
 pub(crate) mod waiting;
 mod wire;
 
+#[cfg(feature = "telemetry")]
+pub(crate) use alerts::AlertTurn;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 #[cfg(feature = "worker")]
 pub(crate) use audit::AuditNote;
@@ -101,6 +105,8 @@ pub(crate) use gauges::StreamGauges;
 #[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
+#[cfg(feature = "telemetry")]
+pub(crate) use keys::AlertKeys;
 pub(crate) use keys::{Keys, ProjectionKeys, PulseKeys, StreamKeys};
 pub(crate) use letter_groups::{CountedGroup, Counting};
 pub(crate) use letter_notes::{Noted as NotedLetter, Notes};
