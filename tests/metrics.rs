@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamInfoGroupsReply;
 use streamhand::dead_letters::{DeadLetters, Filter};
 use streamhand::metrics::Metrics;
-use streamhand::{Context, Envelope, Failure, Registry, Settings};
+use streamhand::{Context, Envelope, Failure, Publisher, Registry, Settings};
 
 use crate::support::jobs::{self, Action, Job, many};
 use crate::support::letters::fields;
@@ -218,6 +218,34 @@ on_both_servers! {
         assert_eq!((outcome("acked"), outcome("lost")), (1.0, 1.0), "{:#?}", scrape.all("settled_total"));
         assert_eq!(scrape.sum("delivered_total", ""), 2.0);
         worker.stop().await;
+    }
+
+    async fn what_is_published_is_told_by_what_became_of_it(server: Server) {
+        let mut redis = server.connect().await;
+        let metrics = Metrics::new();
+        let publisher = publisher(&server.url()).metrics(&metrics);
+        let job = Job::new("once", Action::Nothing);
+        for _ in 0..3 {
+            publisher.publish_once("once", "e-1", &job, Publisher::ONCE_WITHIN).await.unwrap();
+        }
+        publisher.publish_after("later", &job, Duration::from_secs(3600)).await.unwrap();
+        let _: () = redis.set("wrong", "a text").await.unwrap();
+        publisher.publish("wrong", &job).await.unwrap_err();
+        let scrape = Scrape::of(&metrics);
+        let published = |labels: &str| scrape.sum("published_total", &format!("type=test.job,{labels}"));
+        let added: u64 = redis.xlen("once").await.unwrap();
+        assert_eq!(published("stream=once,status=ok"), added as f64);
+        assert_eq!(published("stream=once,status=duplicate"), 2.0);
+        assert_eq!(published("stream=later,status=scheduled"), 1.0);
+        assert_eq!(published("stream=wrong,status=error"), 1.0);
+        assert_eq!(scrape.sum("publish_duration_seconds_count", ""), 5.0);
+        for request in ["publish_once", "schedule", "xadd"] {
+            let count = scrape.sum("redis_request_duration_seconds_count", &format!("request={request}"));
+            assert!(count >= 1.0, "{request}: {:#?}", scrape.all("redis_request_duration_seconds_count"));
+        }
+        assert_eq!(scrape.sum("redis_errors_total", "request=xadd,kind=refused"), 1.0);
+        assert_eq!(scrape.sum("build_info", &format!("version={}", env!("CARGO_PKG_VERSION"))), 1.0);
+        assert!(scrape.sum("process_resident_memory_bytes", "") > 1e6);
     }
 
     async fn what_holds_entries_back_is_told(server: Server) {

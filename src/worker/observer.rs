@@ -1,4 +1,5 @@
-//! What can be watched of every entry's life. Metrics hang on it; where none is set it costs nothing.
+//! What a program can watch of every entry's life, beyond what [`crate::metrics`] counts; where nothing is set it costs
+//! nothing.
 //!
 //! Of each entry that was delivered one of two things is told: that its handler [started](Observer::started) and what it
 //! was [settled](Observer::settled) as, or that it left [without a handler](Observer::unstarted). What a worker still
