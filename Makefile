@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check docs instructions instructions-renew fuzz audit bench peers servers clean
+.PHONY: help demo test pages chaos check docs instructions instructions-renew fuzz audit bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,11 @@ chaos: ## Have everything go wrong at once for ten minutes on each server; SECON
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	export STREAMHAND_CHAOS_SECONDS="$(SECONDS)" STREAMHAND_CHAOS_SEED="$(SEED)" && \
 	cargo test --test behaviour chaos::at_length_on_$(SERVER) -- --ignored --nocapture --test-threads=2
+
+pages: ## Look how long pages take with ten million entries and a million letters: six minutes, and a gigabyte
+	@servers=$$(scripts/servers both) && eval "$$servers" && \
+	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
+	cargo test --test behaviour web::pages_of_ten_million -- --ignored --nocapture
 
 check: ## Check format, lints, documentation (every warning is an error), licences, and what an entry costs in instructions
 	@cargo fmt --version >/dev/null 2>&1 || \

@@ -114,6 +114,7 @@ mod trimming;
 #[cfg(target_os = "linux")]
 mod unread_schedules;
 mod versions;
+mod web;
 mod web_pages;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].

@@ -27,6 +27,8 @@ use crate::sync::lock;
 
 /// What was read is not read again for so long: an open page is made anew each second, and many may be open.
 const FRESH: Duration = Duration::from_millis(900);
+/// Nor what goes back for days, for so long.
+const LONGEST_FRESH: Duration = Duration::from_secs(60);
 /// The slot that has just begun belongs to it as well.
 const FUTURE: Duration = Duration::from_secs(60);
 
@@ -198,7 +200,7 @@ impl App {
         self.look();
         let shared = Arc::clone(lock(&self.0.pasts).entry(scope.range).or_default());
         // A day does not change within a second.
-        let fresh = FRESH.max(scope.span / 3600);
+        let fresh = FRESH.max((scope.span / 3600).min(LONGEST_FRESH));
         let admin = &self.0.admin;
         let read = || async {
             let now = admin.now().await?;

@@ -272,6 +272,8 @@ impl Facts {
 /// Entries a second: three digits say enough.
 pub(super) fn rate(rate: f64) -> String {
     match rate {
+        // A sum of nothing is below zero by its sign.
+        0.0 => "0".to_owned(),
         rate if rate >= 10.0 => thousands(&format!("{rate:.0}")),
         rate if rate >= 1.0 => format!("{rate:.1}"),
         rate => format!("{rate:.2}"),
