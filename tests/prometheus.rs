@@ -117,6 +117,80 @@ on_both_servers! {
     }
 }
 
+/// What a dashboard asks of metrics that have no series in [`Scene`]: nobody publishes there, nothing is held back, paused
+/// or scheduled, and there is no breaker and no projection.
+const NOT_IN_SCENE: &[&str] = &[];
+
+on_both_servers! {
+    async fn every_expression_of_the_dashboard_returns_data(server: Server) {
+        let scene = Scene::start(&server).await;
+        let prometheus = Prometheus::scraping(&scene.targets(), false).await;
+        prometheus.is_up().await;
+        let file = format!("{}/deploy/grafana/streamhand.json", crate::support::ROOT);
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(file).expect("the dashboard")).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+        let expressions: Vec<String> = targets
+            .map(|target| target["expr"].as_str().expect("an expression"))
+            // As Grafana fills them in.
+            .map(|expr| expr.replace("$__rate_interval", "10s").replace("$group", ".*").replace("$stream", ".*"))
+            .collect();
+        assert!(expressions.len() > 40, "{}", expressions.len());
+        eventually(PATIENCE, "data for every expression", async || {
+            let mut empty = Vec::new();
+            for expr in &expressions {
+                if prometheus.query(expr).await?.is_empty() {
+                    empty.push(&expr[..]);
+                }
+            }
+            let is_missing = |expr: &&&str| !NOT_IN_SCENE.iter().any(|metric| expr.contains(metric));
+            let missing: Vec<_> = empty.iter().filter(is_missing).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:#?}")) }
+        })
+        .await;
+    }
+}
+
+#[test]
+fn its_tool_finds_the_rules_right_and_each_tells_of_what_it_should() {
+    for args in [
+        ["check", "rules", "streamhand.rules.yaml"],
+        ["test", "rules", "streamhand.tests.yaml"],
+    ] {
+        let mut tool = promtool();
+        tool.args(args)
+            .current_dir(format!("{}/deploy/prometheus", crate::support::ROOT));
+        let said = tool.output().expect("promtool to start");
+        let found = format!(
+            "{}{}",
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr)
+        );
+        assert!(said.status.success(), "{args:?}: {found}");
+    }
+    // Each rule has a case for it and one against it.
+    let read = |name| {
+        let path = format!(
+            "{}/deploy/prometheus/streamhand.{name}.yaml",
+            crate::support::ROOT
+        );
+        std::fs::read_to_string(path).expect(name)
+    };
+    let (rules, tests) = (read("rules"), read("tests"));
+    for rule in rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+    {
+        let cases = tests
+            .split("  - interval:")
+            .filter(|case| case.contains(&format!("alertname: {rule}\n")));
+        let (none, some): (Vec<&str>, Vec<&str>) =
+            cases.partition(|case| case.contains("exp_alerts: []"));
+        assert!(!none.is_empty() && !some.is_empty(), "{rule}");
+    }
+}
+
 /// Two workers and an exporter, after 40 jobs that succeeded, 5 of them the second time, and 3 that failed for good.
 struct Scene {
     _workers: [WorkerProcess; 2],

@@ -14,6 +14,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "ack"
     "add_due"
     "adopt"
+    "alerts"
     "append_events"
     "ask"
     "breaker"
