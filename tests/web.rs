@@ -282,7 +282,7 @@ fn beyond_this_machine_nobody_is_served_unasked() {
         );
     }
     let user = "[web]\nlisten = \"0.0.0.0:9465\"\n[web.users.alice]\nrole = \"view\"\ntoken = \"0123456789abcdef\"";
-    Settings::from_toml_str(user).expect("right settings");
+    let _ = Settings::from_toml_str(user).expect("right settings");
     let wrong = [
         (
             "[web]\nlisten = \"localhost\"",

@@ -13,7 +13,7 @@ use super::filters;
 use super::front::Front;
 use super::problem::Problem;
 use super::route::Scope;
-use super::visit::{Frame, Rights, Visit, Wants};
+use super::visit::{Frame, Rights, Visit, Wants, parameter};
 use crate::config::Role;
 
 /// How long a page may take.
@@ -114,13 +114,6 @@ fn visit(app: &App, front: &Front, request: &Request) -> Visit {
         group: app.admin().group().to_owned(),
         stream: None,
     }
-}
-
-/// The value of a parameter in the query of an address.
-pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
-    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    let (_, value) = pairs.find(|(key, value)| key == name && !value.is_empty())?;
-    Some(value.into_owned())
 }
 
 /// Another site can have a name of its own lead here, and would then be one with us to a browser; but not an address.

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 use super::app::App;
-use super::guard::parameter;
 use super::problem::Problem;
+use super::visit::parameter;
 use super::visit::{Rights, Visit, Wants};
 use crate::sync::lock;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::guard::parameter;
 use super::visit::Visit;
+use super::visit::parameter;
 use crate::config::Role;
 
 /// The ranges: how they are called in an address, what is shown, and how long they are.

@@ -149,6 +149,13 @@ impl Visit {
     }
 }
 
+/// The value of a parameter in the query of an address.
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let (_, value) = pairs.find(|(key, value)| key == name && !value.is_empty())?;
+    Some(value.into_owned())
+}
+
 /// In `templates/base.html`. What events hold is escaped, so that it can't have these.
 const MAIN: &str = "<!--main-->";
 const MAIN_END: &str = "<!--/main-->";

@@ -12,12 +12,12 @@ use crate::config::Role;
 use crate::web::app::App;
 use crate::web::chart::seconds;
 use crate::web::filters;
-use crate::web::guard::parameter;
 use crate::web::past::Past;
 use crate::web::problem::Problem;
 use crate::web::range::{self, Tab};
 use crate::web::route::{Route, Scope};
 use crate::web::sentence::moment;
+use crate::web::visit::parameter;
 use crate::web::visit::{Frame, Visit};
 
 pub(super) fn routes() -> Vec<Route> {
