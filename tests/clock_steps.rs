@@ -206,7 +206,7 @@ on_both_servers! {
         let expire = async |redis: &mut MultiplexedConnection| {
             let expected = expected();
             let args = ["age", "1800000", "turn", "me", "0", "100", "1000", "1000", &expected.0, &expected.1];
-            step::<redis::Value>(redis, "expire", &["dead", "kept"], &args).await
+            step::<redis::Value>(redis, "expire", &["dead", "kept", "notes", "groups", "runs", "out"], &args).await
         };
         let trim = async |redis: &mut MultiplexedConnection| {
             let expected = expected();

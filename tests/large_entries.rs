@@ -132,7 +132,7 @@ async fn too_large(server: &Server, url: String) {
             "{error}"
         );
         // The log is written by a thread of its own, and may come after what it tells of.
-        let line = worker.wait_for_log(&format!("id={id} "), PATIENCE).await;
+        let line = worker.wait_for_log(&format!("entry={id} "), PATIENCE).await;
         assert!(line.contains("can't come through"), "{line}");
         assert!(
             line.contains("jobs") && line.contains("raise that"),

@@ -65,10 +65,11 @@ on_both_servers! {
           aggregate    Show aggregates and their history, append to them, verify them
           status       Show how far the group is, what waits, and who works
           web          Serve the pages to watch and operate a group by
-          alerts       Print the rules by which workers tell what is wrong, for Prometheus and Grafana
+          alerts       Tell what is wrong with the group: look once, watch, or print the rules for Prometheus and Grafana
           redis        Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
+          top          Watch the group work: streams, types, workers, and what is wrong, in the terminal
           worker       List workers and what they run; quiet or stop them, have them log more, or run more at once
           projection   List projections, or build one's view anew
           exporter     Serve the group's gauges, to Prometheus and to scalers

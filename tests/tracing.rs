@@ -266,9 +266,9 @@ on_both_servers! {
         let tracing = Tracing::start(&settings.telemetry, "web").expect("tracing");
         let publisher = Publisher::new(&settings.redis).expect("a publisher").traced_by(&tracing);
         let mut events: Vec<Envelope> = (0..5).map(|n| publisher.envelope(&First(n)).unwrap()).collect();
-        for n in 0..3 {
+        for (n, event) in events.iter_mut().take(3).enumerate() {
             let own = TRACEPARENT.replace("b7-01", &format!("b{n}-01"));
-            events[n] = events[n].clone().with("traceparent", own);
+            *event = event.clone().with("traceparent", own);
         }
         publisher.publish_envelopes("first", events).await.unwrap();
         tracing.stop().await;

@@ -57,8 +57,11 @@ impl ExporterArgs {
 /// What was last looked at, or why it could not be.
 struct Looked {
     admin: Admin,
-    last: Mutex<Option<(Instant, Result<Arc<GroupLoad>, String>)>>,
+    last: Mutex<Option<Look>>,
 }
+
+/// When it was looked, and what came of it.
+type Look = (Instant, Result<Arc<GroupLoad>, String>);
 
 pub(super) async fn run(settings: Settings) -> Result<(), CommandError> {
     let listen: Listen = settings.telemetry.listen;

@@ -165,8 +165,8 @@ fn middle(index: i16) -> f64 {
 /// found by a table of sixteen parts of an octave, each of which has at most one bound within.
 #[inline]
 pub fn index(value: f64) -> Option<i16> {
-    // The other way round what is no number would come through.
-    if !(value > ZERO) {
+    // What is no number is in none, either.
+    if value.is_nan() || value <= ZERO {
         return None;
     }
     let bits = value.to_bits();

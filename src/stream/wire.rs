@@ -112,7 +112,7 @@ impl ConnectionLike for Wire {
             let answer = self.conn.send_packed_command(cmd).await;
             self.heard(&answer);
             if let Some(timed) = timed {
-                timed.is_over(&self.life, &answer);
+                timed.ended(&self.life, &answer);
             }
             answer
         })
@@ -150,7 +150,7 @@ struct Timed {
 }
 
 impl Timed {
-    fn is_over(self, life: &Life, answer: &RedisResult<Value>) {
+    fn ended(self, life: &Life, answer: &RedisResult<Value>) {
         match answer {
             Err(error) => self.failed(life, error),
             Ok(Value::ServerError(error)) => self.failed(life, &error.clone().into()),

@@ -58,7 +58,10 @@ struct Inner {
 }
 
 /// What all who look share: read once, by the first of them, for all who ask within a second.
-pub(super) struct Shared<T>(Mutex<Option<(Instant, Result<Arc<T>, Problem>)>>);
+pub(super) struct Shared<T>(Mutex<Option<Read<T>>>);
+
+/// When it was read, and what came of it.
+type Read<T> = (Instant, Result<Arc<T>, Problem>);
 
 /// Something that is done, and why.
 pub(super) struct Act {

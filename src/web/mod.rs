@@ -29,8 +29,6 @@
 //!
 //! What an event holds is shown only where `visit.sees_payload(stream)`, and always through `app.redaction()`.
 
-#![allow(dead_code, reason = "pages that come next use it")]
-
 mod access;
 mod app;
 mod assets;

@@ -10,6 +10,10 @@ use crate::config::Role;
 /// A path with what it needs. The router is made from a list of these, and so is the test of all of them.
 #[derive(Clone)]
 pub(super) struct Route {
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "the test of all routes asks by it")
+    )]
     pub method: Method,
     pub path: &'static str,
     pub needs: Role,

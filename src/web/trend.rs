@@ -182,8 +182,8 @@ mod tests {
     /// Ten minutes, of which the last four grow by ten a second.
     fn samples() -> Samples {
         let mut samples = Samples::default();
-        for at in (0..=600).step_by(5) {
-            let runnable = 1000 + (at as u64).saturating_sub(360) * 10;
+        for at in (0..=600_u64).step_by(5) {
+            let runnable = 1000 + at.saturating_sub(360) * 10;
             let at_ms = NOW - 600_000 + at * 1000;
             samples.take(Sample { at_ms, runnable });
         }

@@ -485,13 +485,15 @@ impl Scene<'_> {
         }
         self.step(
             "purge",
-            &["dead", "protocol"],
+            &["dead", "protocol", "notes", "groups", "runs", "out"],
             &["2", "100000", "@0", "1-1 now", "@1", "1-1 then"],
         )
         .await;
         self.step(
             "replay",
-            &["dead", "again", "protocol"],
+            &[
+                "dead", "again", "protocol", "notes", "groups", "runs", "out",
+            ],
             &["2", "me", "100000", "@1", "1-1 now", "@0", ""],
         )
         .await;
@@ -499,10 +501,18 @@ impl Scene<'_> {
         let said = self.said.pop().unwrap();
         self.said.push(said.split(',').skip(1).collect());
         let expire = |kind, value| [kind, value, "turn", ME, "0", "1", "1000", "1000"];
-        self.step("expire", &["dead", "kept"], &expire("count", "2"))
-            .await;
-        self.step("expire", &["dead", "kept"], &expire("age", "0"))
-            .await;
+        self.step(
+            "expire",
+            &["dead", "kept", "notes", "groups", "runs", "out"],
+            &expire("count", "2"),
+        )
+        .await;
+        self.step(
+            "expire",
+            &["dead", "kept", "notes", "groups", "runs", "out"],
+            &expire("age", "0"),
+        )
+        .await;
         let left = self.by_hand("XRANGE dead - +").await;
         self.note("left", &left);
     }

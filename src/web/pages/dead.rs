@@ -149,7 +149,7 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
     };
     let all = found.len();
     let mut runs = dead.runs().await?;
-    runs.sort_by(|a, b| b.began.cmp(&a.began));
+    runs.sort_by_key(|run| std::cmp::Reverse(run.began));
     runs.truncate(RUNS);
     let purges = dead.purges().await?;
     let first = dead.streams().next().unwrap_or_default().to_owned();
@@ -547,7 +547,7 @@ async fn letter(
 }
 
 fn when(error: &EarlierError) -> String {
-    error.at.map(|at| seen::milli(at)).unwrap_or_default()
+    error.at.map(seen::milli).unwrap_or_default()
 }
 
 fn facts(letter: &WholeLetter) -> Vec<(&'static str, String, String)> {

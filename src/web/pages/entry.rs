@@ -180,7 +180,7 @@ fn facts(life: &EntryLife) -> Vec<(&'static str, String, String)> {
 
 fn timeline(life: &EntryLife, relations: &Relations) -> Vec<Step> {
     let step = |at: Option<SystemTime>, what: &str, detail: String, mood| Step {
-        at: at.map(|at| seen::milli(at)),
+        at: at.map(seen::milli),
         what: what.to_owned(),
         detail,
         mood,

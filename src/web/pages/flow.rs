@@ -61,8 +61,11 @@ async fn flow(State(app): State<App>, visit: Visit) -> Result<Response, Problem>
     visit.page(page.flow, &page)
 }
 
+/// Values of labels that are meant together.
+type Labels = &'static [(&'static str, &'static str)];
+
 /// How much: what it is called, the metric, and the labels that are meant besides the stream.
-const AMOUNTS: [(&str, &str, &[&[(&str, &str)]]); 4] = [
+const AMOUNTS: [(&str, &str, &[Labels]); 4] = [
     (
         "in",
         "delivered_total",

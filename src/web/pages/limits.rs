@@ -175,7 +175,7 @@ impl Paused {
             .ask(Field::text("lasts", "From now on, for how long").value("1h"));
         Paused {
             since: seen::second(pause.since),
-            until: pause.until.map(|until| seen::second(until)),
+            until: pause.until.map(seen::second),
             forms: match may {
                 true => vec![resume, another_end],
                 false => Vec::new(),
@@ -188,7 +188,7 @@ impl Paused {
 impl Breaker {
     fn of(breaker: &BreakerStatus) -> Self {
         Breaker {
-            until: breaker.until.map(|until| seen::second(until)),
+            until: breaker.until.map(seen::second),
             breaker: breaker.clone(),
         }
     }

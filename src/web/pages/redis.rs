@@ -55,7 +55,7 @@ async fn redis(State(app): State<App>, visit: Visit) -> Result<Response, Problem
         most: server.max_memory.map(bytes),
         peak: server.peak_memory.map(bytes),
         per_cent: server.memory_used().map(|part| (part * 100.0) as u64),
-        snapshot_at: server.snapshot_at.map(|at| seen::second(at)),
+        snapshot_at: server.snapshot_at.map(seen::second),
         slow: slow.collect(),
         command: CommandLine::new(["redis"]),
         server: &server,
