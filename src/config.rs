@@ -90,6 +90,7 @@ pub use settings::{
 pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;
+#[cfg(feature = "config")]
 pub use web::{Network, Role, WebRedisSettings, WebSettings, WebUser};
 
 #[cfg(feature = "config")]

@@ -18,7 +18,7 @@ pub(super) struct EntryArgs {
     /// The entry's id, its event's, or anything else that find takes: the newest that is found is shown
     #[arg(value_name = "ID")]
     id: String,
-    /// The stream it is of, where the worker reads several; and where to look for what it has caused; may be repeated
+    /// The stream it is of, if the worker reads several; what it caused is looked for there, too; may be repeated
     #[arg(long)]
     stream: Vec<String>,
     /// The group that is meant first; others of the stream are told of, too [default: worker.group]

@@ -153,22 +153,27 @@ impl Browser {
         }
     }
 
+    /// Clicks it, once it is there. A page that lives may put another in its place between finding and clicking.
     pub async fn click(&self, selector: &str) {
-        let found = self.page.find(Locator::Css(selector)).await;
-        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found
-            .click()
-            .await
-            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+        eventually(SOON, format!("{selector} to be clicked"), async || {
+            let found = self.page.find(Locator::Css(selector)).await;
+            let found = found.map_err(|error| error.to_string())?;
+            found.click().await.map_err(|error| error.to_string())
+        })
+        .await;
     }
 
+    /// Types into it, once it is there.
     pub async fn fill(&self, selector: &str, text: &str) {
-        let found = self.page.find(Locator::Css(selector)).await;
-        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found
-            .send_keys(text)
-            .await
-            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+        eventually(SOON, format!("{selector} to be filled"), async || {
+            let found = self.page.find(Locator::Css(selector)).await;
+            let found = found.map_err(|error| error.to_string())?;
+            found
+                .send_keys(text)
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await;
     }
 
     /// Presses a key, wherever the focus is: text, or one of WebDriver's keys.

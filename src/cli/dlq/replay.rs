@@ -26,27 +26,27 @@ Examples:
   streamhand dlq replay --fingerprint 1f0a5c9b77e2 --canary 10 --then 50/s --stop-at 5%
   streamhand dlq replay --reason failed --at 02:00 --then 20/s --note 'after the deploy'
 
-With --canary, --then, --stop-at, --at or --note the replay is a run, which is kept in Redis: dlq runs shows what becomes of
-it, dlq stop stops it, and dlq resume goes on with it, from anywhere.")]
+With --canary, --then, --stop-at, --at or --note the replay is a run, which is kept in Redis: dlq runs shows what
+becomes of it, dlq stop stops it, and dlq resume goes on with it, from anywhere.")]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     which: Which,
     /// As a run: so many first, the others once these are settled
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     canary: Option<u64>,
-    /// As a run: behind the canary at most so many a second (50/s), or all; without it the run stops behind the canary
+    /// As a run: behind the canary at most so many a second (50/s), or all; without it none
     #[arg(long, value_name = "RATE", value_parser = Then::parse, conflicts_with = "rate")]
     then: Option<Then>,
-    /// As a run: stop by itself once more than so many per cent of what is settled died again (5%)
+    /// As a run: stop by itself once more than so many per cent of them died again (5%)
     #[arg(long, value_name = "SHARE", value_parser = per_cent)]
     stop_at: Option<f64>,
-    /// As a run: begin then (02:00 in UTC, 2026-01-31T02:00:00Z, or 30m from now); a worker of the group drives it
+    /// As a run: a worker begins it then: at 02:00 UTC, 2026-01-31T02:00:00Z, or in 30m
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
     at: Option<When>,
     /// As a run: what is to be noted of it
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Send them to this stream instead, as new events that they caused, for whoever reads it
+    /// Send them to this stream instead, as new events that they caused
     #[arg(long, value_name = "STREAM", conflicts_with_all = ["canary", "then", "stop_at", "at", "note"])]
     to: Option<String>,
     /// Say how many would be replayed, and change nothing

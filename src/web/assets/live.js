@@ -6,10 +6,16 @@
   const living = document.getElementById("living");
   const button = document.getElementById("hold");
 
+  // Whether somebody is at a form in it: then it stays until they have left it, whatever it should be by now.
+  const is_at_work = (node) => {
+    const form = document.activeElement && document.activeElement.closest("form");
+    return Boolean(form) && node.contains(form);
+  };
+
   // Makes `old` like `wanted`, touching only what differs.
   const become = (old, wanted) => {
     if (old.nodeType !== wanted.nodeType || old.nodeName !== wanted.nodeName || old.id !== wanted.id) {
-      old.replaceWith(wanted.cloneNode(true));
+      if (!is_at_work(old)) old.replaceWith(wanted.cloneNode(true));
       return;
     }
     if (old.nodeType !== Node.ELEMENT_NODE) {
@@ -29,7 +35,9 @@
       if (at < before.length) become(before[at], child);
       else old.append(child.cloneNode(true));
     });
-    before.slice(after.length).forEach((child) => child.remove());
+    before.slice(after.length).forEach((child) => {
+      if (!is_at_work(child)) child.remove();
+    });
   };
 
   const become_attributes = (old, wanted) => {
