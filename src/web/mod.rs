@@ -8,17 +8,17 @@
 //!
 //! # How to add a page
 //! 1. A file in `pages/` with `pub(super) fn routes() -> Vec<Route>`, and a line for it in `pages/mod.rs`. A route is
-//!    a path, the least role, and of what: [`route::Scope`]. `Scope::Stream` takes the stream from `?stream=`; the guard
+//!    a path, the least role, and of what: `route::Scope`. `Scope::Stream` takes the stream from `?stream=`; the guard
 //!    has looked whether the visitor may do this with that stream, and `visit.stream()` is it. A test goes through all
 //!    routes × roles by this list.
 //! 2. A template in `templates/` that begins `{% extends "base.html" %}` and fills the block `main`; its struct has
-//!    `frame: Frame`, from [`visit::Visit::frame`]. A link is `{{ frame.prefix }}/path`; a name from outside is shown by
+//!    `frame: Frame`, from `visit::Visit::frame`. A link is `{{ frame.prefix }}/path`; a name from outside is shown by
 //!    `{{ name|shown }}` (see `filters.rs`, which a page's file imports by `use crate::web::filters;`).
 //! 3. The handler takes `State<App>` and `Visit`, reads its data into one serializable struct, and ends with
 //!    `visit.page(&data, Template { … })`: that is HTML, or JSON where the path ends with `.json` or JSON is accepted.
 //! 4. What lives: nothing to do. A page whose template sets the block `live` to `yes` is made again each second while
 //!    somebody looks at it, once for all who may see the same, and what changed is sent to them. So what it reads must
-//!    be cheap, and better shared: [`app::App::status`].
+//!    be cheap, and better shared: `app::App::status`.
 //! 5. An entry of the menu: `nav.rs`.
 //!
 //! # How to write an action
