@@ -248,7 +248,8 @@ on_both_servers! {
             (format!("/dead/group?stream=orders&fingerprint={}", group.fingerprint), 30),
             (format!("/dead/letter?stream=orders&id={id}"), 10),
             ("/find?q=data.n:nothing&in=stream".to_owned(), 400),
-            ("/entry?stream=orders&id=1700000100000-0".to_owned(), 60),
+            // It looks around for a time.
+            ("/entry?stream=orders&id=1700000100000-0".to_owned(), 200),
             ("/scheduled".to_owned(), 40),
             ("/limits".to_owned(), 40),
             ("/redis".to_owned(), 10),
@@ -282,11 +283,10 @@ on_both_servers! {
         let since = Instant::now();
         let page = json_of(&site, "/dead").await;
         assert!(page["is_counting"] == true && page["groups"] == json!([]), "{page}");
-        assert_eq!(page["total"], 60_001);
         assert!(since.elapsed() < Duration::from_secs(3), "after {:?}", since.elapsed());
         eventually(PATIENCE, "all to be counted", async || {
             let page = json_of(&site, "/dead").await;
-            page["is_counting"] == false && page["groups"][0]["count"] == 60_001
+            page["is_counting"] == false && page["total"] == 60_001 && page["groups"][0]["count"] == 60_001
         })
         .await;
     }

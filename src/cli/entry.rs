@@ -169,7 +169,7 @@ fn group_lines(text: &mut String, group: &GroupLife, indent: &str) {
     if group.deliveries > 0 && !group.errors.is_empty() || group.released > 0 {
         let given = match group.released {
             0 => String::new(),
-            released => format!(", {released} given back"),
+            released => format!(", {released} released"),
         };
         let _ = writeln!(
             text,

@@ -57,7 +57,7 @@ pub(crate) enum State {
     HalfOpen,
 }
 
-/// The right to one call, to be given back with what came of it.
+/// The right to one call, to be returned with what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub(super) u64);
 

@@ -22,7 +22,7 @@ script!(
     behind "common/death",
     behind "common/fingerprint",
     behind "common/left",
-    behind "common/give_back",
+    behind "common/replay_letter",
     behind "common/rights"
 );
 script!(

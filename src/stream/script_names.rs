@@ -79,7 +79,7 @@ const COMMON: &[(&str, &str)] = &sources![
     "common/effects"
     "common/errors"
     "common/fingerprint"
-    "common/give_back"
+    "common/replay_letter"
     "common/guards"
     "common/ids"
     "common/known"

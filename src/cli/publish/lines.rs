@@ -32,7 +32,7 @@ pub(super) struct Line {
     pub number: u64,
     /// The bytes up to its end.
     pub end: u64,
-    /// Its share of what may be read ahead, given back when it has been published.
+    /// Its share of what may be read ahead, released when it has been published.
     _room: OwnedSemaphorePermit,
 }
 

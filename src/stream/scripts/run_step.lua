@@ -1,7 +1,7 @@
 -- Gives some dead letters back to their group for a run, as replay.lua does, as long as the run goes on, its driver is the
 -- one who asks, and no more of its copies are unsettled than may be. What is noted of the run is noted in the same step:
 -- whoever goes on with it knows all that was done.
--- Behind: common/ids, common/death, common/fingerprint, common/left, common/give_back, common/rights
+-- Behind: common/ids, common/death, common/fingerprint, common/left, common/replay_letter, common/rights
 -- KEYS: dead, again, protocol, notes, groups, runs, out
 -- ARGV: protocol number, by whom, most bytes, number of the run, driver, ms for which nobody else drives it, how many of its
 --       copies may be unsettled, where the run goes on once all of these are done, then of every letter: id,
@@ -32,7 +32,7 @@ local newest = outstanding == 0 and redis.call('XREVRANGE', dead, '+', '-', 'COU
 local looked = newest and newest[1]
 for a = 9, #ARGV, 2 do
   if bytes > tonumber(ARGV[3]) or replayed >= room then break end
-  local copy, size = give_back(dead, again, notes, KEYS[5], runs, out, ARGV[a], ARGV[a + 1], ARGV[2])
+  local copy, size = replay_letter(dead, again, notes, KEYS[5], runs, out, ARGV[a], ARGV[a + 1], ARGV[2])
   if type(copy) == 'table' then
     err = copy.err
     break

@@ -6,10 +6,11 @@
   const living = document.getElementById("living");
   const button = document.getElementById("hold");
 
-  // Whether somebody is at a form in it: then it stays until they have left it, whatever it should be by now.
+  // Whether somebody is about to act in it: then it stays as it is, so that no action comes to be of something else.
   const is_at_work = (node) => {
+    if (node.nodeType !== Node.ELEMENT_NODE) return false;
     const form = document.activeElement && document.activeElement.closest("form");
-    return Boolean(form) && node.contains(form);
+    return node.querySelector("details.act[open]") !== null || (Boolean(form) && node.contains(form));
   };
 
   // Makes `old` like `wanted`, touching only what differs.
@@ -26,8 +27,8 @@
       become_attributes(old, wanted);
       return;
     }
-    // A form that somebody fills in is theirs.
-    if (old.matches("form") && old.contains(document.activeElement)) return;
+    // A row with an open action, and a form that somebody fills in, are theirs.
+    if (old.matches("li, tr, form, details.act[open]") && (old.matches("[open]") || is_at_work(old))) return;
     become_attributes(old, wanted);
     const before = [...old.childNodes];
     const after = [...wanted.childNodes];

@@ -37,7 +37,7 @@ const LETTERS: usize = 50;
 /// Letters of a group are looked for so long: where a group is rare among many, they are found by the program.
 const LOOKS: Duration = Duration::from_millis(70);
 /// Letters are counted for so long before a page says that they still are.
-const COUNTS: Duration = Duration::from_millis(40);
+const COUNTS: Duration = Duration::from_millis(250);
 /// Most letters that are exported from here.
 const EXPORTED: usize = 1_000;
 /// How long a purge can be undone.

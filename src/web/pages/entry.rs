@@ -224,7 +224,7 @@ fn timeline(life: &EntryLife, relations: &Relations) -> Vec<Step> {
                 "{} times by {name}: a stop, a pause, a limit or an open breaker",
                 group.released
             );
-            let mut released = step(group.first_delivered, "given back", times, "waiting");
+            let mut released = step(group.first_delivered, "released", times, "waiting");
             released.at = None;
             steps.push(released);
         }

@@ -1,4 +1,4 @@
--- Gives one dead letter back to its group: the original fields, edited where they were, and last whose copy it is, go to
+-- Replays one dead letter: the original fields, edited where they were, and last whose copy it is, go to
 -- the stream that only this group reads, and the letter goes.
 
 -- Cuts off what an earlier replay put behind the fields, and answers whose copy they were and its first delivery.
@@ -43,7 +43,7 @@ end
 
 -- Answers the id of its copy, or false where it is gone, or is another than the one of this mark ('' for any); an error as
 -- a table; and how many bytes it had.
-local function give_back(dead, again, notes, groups, runs, out, id, mark, by)
+local function replay_letter(dead, again, notes, groups, runs, out, id, mark, by)
   local letter = redis.call('XRANGE', dead, id, id)[1]
   local fields = letter and letter[2] or {}
   local n, bytes, whole = #fields, 0, {}
