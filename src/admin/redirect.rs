@@ -47,10 +47,10 @@ impl Admin {
     ///
     /// ```no_run
     /// use streamhand::admin::Admin;
-    /// use streamhand::dead_letters::Filter;
+    /// use streamhand::dead_letters::{Filter, Reason};
     ///
     /// # async fn example(admin: &Admin) -> streamhand::Result<()> {
-    /// let unhandled = admin.dead_letters()?.select(Filter::new().reason("unhandled")).await?;
+    /// let unhandled = admin.dead_letters()?.select(Filter::new().reason(Reason::Unhandled)).await?;
     /// let sent = admin.redirect(&unhandled, "orders-v2", "alice", None, |_| ()).await?;
     /// println!("{} are on orders-v2", sent.sent);
     /// # Ok(()) }
