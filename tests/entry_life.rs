@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use streamhand::admin::{Admin, Budget, EntryStanding, Place};
 use streamhand::dead_letters::Filter;
 use streamhand::{Context, EntryId, Envelope, Event, Failure, Publisher, Registry, Settings};
 
 use crate::support::letters::{bury, deliver, fields};
-use crate::support::{Cli, Server, Setup, add, eventually};
+use crate::support::{Cli, Server, Setup, add, calls, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -51,19 +50,6 @@ async fn ship(_: Reserved, ctx: Context) -> Result<(), Failure> {
 
 fn admin(server: &Server) -> Admin {
     Admin::connect(&server.url(), "fulfilment", ["orders"]).expect("right names")
-}
-
-async fn calls(redis: &mut MultiplexedConnection) -> u64 {
-    let info: String = redis::cmd("INFO")
-        .arg("stats")
-        .query_async(redis)
-        .await
-        .unwrap();
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("total_commands_processed:"))
-        .unwrap();
-    line.trim().parse().unwrap()
 }
 
 on_both_servers! {

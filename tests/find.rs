@@ -11,7 +11,7 @@ use streamhand::dead_letters::{Filter, Reason};
 use streamhand::{Envelope, ErrorKind, Publisher};
 
 use crate::support::letters::{bury, deliver, fields, settings};
-use crate::support::{Cli, Server, add};
+use crate::support::{Cli, Server, add, calls};
 
 fn admin(server: &Server) -> Admin {
     Admin::connect(&server.url(), "fulfilment", ["orders"]).expect("right names")
@@ -45,19 +45,6 @@ async fn add_at(redis: &mut MultiplexedConnection, ids: impl Iterator<Item = u64
             .ignore();
     }
     pipe.query_async::<()>(redis).await.expect("to add");
-}
-
-async fn calls(redis: &mut MultiplexedConnection) -> u64 {
-    let info: String = redis::cmd("INFO")
-        .arg("stats")
-        .query_async(redis)
-        .await
-        .unwrap();
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("total_commands_processed:"))
-        .unwrap();
-    line.trim().parse().unwrap()
 }
 
 on_both_servers! {

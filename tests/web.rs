@@ -374,7 +374,7 @@ fn pages_of_ten_million_entries_are_quick() {
             let mut times = Vec::new();
             let mut asked = Vec::new();
             for round in 0..22 {
-                // What is shared is a second old at most: each of these is read anew.
+                // What is shared is a second old at most: each of these is read again.
                 sleep(Duration::from_millis(1000)).await;
                 let before = commands(&mut redis).await;
                 let began = Instant::now();

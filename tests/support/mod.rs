@@ -46,7 +46,7 @@ pub use resp_watch::{Watched, monotonic};
 pub use scenario::run;
 pub use scrape::Scrape;
 pub use server::{Server, scratch_dir};
-pub use streams::{Entry, Fields, add, entries};
+pub use streams::{Entry, Fields, add, calls, entries};
 pub use switch::Switch;
 pub use tls::{Authority, Identity, TlsServer};
 pub use worker::{InProcess, Setup, all_pending, dead, parked, pending, settled};

@@ -63,3 +63,17 @@ impl From<Entry> for streamhand::Entry {
         }
     }
 }
+
+/// How many commands the server has been asked to run so far; those that scripts call are among them.
+pub async fn calls(redis: &mut MultiplexedConnection) -> u64 {
+    let info: String = redis::cmd("INFO")
+        .arg("stats")
+        .query_async(redis)
+        .await
+        .unwrap();
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_commands_processed:"))
+        .unwrap();
+    line.trim().parse().unwrap()
+}
