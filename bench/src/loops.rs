@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Cmd, ConnectionLike, Value};
 
 use super::measure::refused;
-use super::rig::{GROUP, READER};
+use super::rig::reader;
 use super::tally::{Stop, Tally};
 use streamhand::Settings;
 use streamhand::cli::CommandError;
@@ -21,15 +21,20 @@ pub(super) async fn bare(
     tally: &Tally,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    let mut conn = connect(&settings.redis, READER, Duration::from_secs(60)).await?;
-    let stream = &settings.worker.streams[0];
-    let read = read(stream, 500);
+    let mut conn = connect(
+        &settings.redis,
+        &reader(&settings.worker.group),
+        Duration::from_secs(60),
+    )
+    .await?;
+    let (stream, group) = (&settings.worker.streams[0], &settings.worker.group);
+    let read = read(stream, group, 500);
     while !stop.is_set() {
         let reply: Value = read.query_async(&mut conn).await.map_err(refused)?;
         let Some(ids) = take(reply, tally)? else {
             continue;
         };
-        let _: u64 = ack(stream, ids)
+        let _: u64 = ack(stream, group, ids)
             .query_async(&mut conn)
             .await
             .map_err(refused)?;
@@ -48,31 +53,31 @@ pub(super) fn blocking(
     let mut name = redis::cmd("CLIENT");
     let () = name
         .arg("SETNAME")
-        .arg(READER)
+        .arg(reader(&settings.worker.group))
         .query(&mut conn)
         .map_err(refused)?;
-    let stream = &settings.worker.streams[0];
-    let read = read(stream, count).get_packed_command();
+    let (stream, group) = (&settings.worker.streams[0], &settings.worker.group);
+    let read = read(stream, group, count).get_packed_command();
     while !stop.is_set() {
         let reply = conn.req_packed_command(&read).map_err(refused)?;
         if let Some(ids) = take(reply, tally)? {
-            let _: u64 = ack(stream, ids).query(&mut conn).map_err(refused)?;
+            let _: u64 = ack(stream, group, ids).query(&mut conn).map_err(refused)?;
         }
     }
     Ok(())
 }
 
-fn read(stream: &str, count: usize) -> Cmd {
+fn read(stream: &str, group: &str, count: usize) -> Cmd {
     let mut read = redis::cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg("bare");
+    read.arg("GROUP").arg(group).arg("bare");
     read.arg("COUNT").arg(count).arg("BLOCK").arg(BLOCK);
     read.arg("STREAMS").arg(stream).arg(">");
     read
 }
 
-fn ack(stream: &str, ids: Vec<Vec<u8>>) -> Cmd {
+fn ack(stream: &str, group: &str, ids: Vec<Vec<u8>>) -> Cmd {
     let mut ack = redis::cmd("XACK");
-    ack.arg(stream).arg(GROUP).arg(ids);
+    ack.arg(stream).arg(group).arg(ids);
     ack
 }
 

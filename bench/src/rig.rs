@@ -13,10 +13,8 @@ use streamhand::cli::CommandError;
 use streamhand::cli::PrivateServer;
 use streamhand::config::{RedisSettings, RedisUrl};
 
-/// The group that works on every stream here.
-pub(super) const GROUP: &str = "bench";
-/// What a worker of that group calls the connection it reads on.
-pub(super) const READER: &str = "streamhand:bench:read";
+/// What the streams and the group of a rig are called, before what tells one rig from another.
+const PREFIX: &str = "streamhand-bench";
 
 /// Beyond every id.
 const NEVER: &str = "18446744073709551615-18446744073709551615";
@@ -32,6 +30,8 @@ pub(super) struct Rig {
     /// What the server is: `redis 7.0.15`.
     pub server: String,
     pub files: Scratch,
+    /// No other rig's. Everything is named by it, the group as well: what workers keep for their group goes with the rig,
+    /// and two benches on one server have nothing in common.
     prefix: String,
     streams: u64,
     private: Option<PrivateServer>,
@@ -64,7 +64,7 @@ impl Rig {
             progress,
             server: server_name(&info),
             files: Scratch::new()?,
-            prefix: format!("streamhand-bench-{:08x}", fastrand::u32(..)),
+            prefix: format!("{PREFIX}-{:08x}", fastrand::u32(..)),
             streams: 0,
             private,
         })
@@ -73,6 +73,16 @@ impl Rig {
     /// The process id of a server that was started for this.
     pub fn server_pid(&self) -> Option<u32> {
         self.private.as_ref()?.pid()
+    }
+
+    /// The group that works on every stream here.
+    pub fn group(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What a worker of that group calls the connection it reads on.
+    pub fn reader(&self) -> String {
+        reader(&self.prefix)
     }
 
     /// The name of a stream that is not there yet. It goes with the rig, and all that belongs to it.
@@ -89,7 +99,7 @@ impl Rig {
     pub async fn make_groups(&mut self, streams: &[String]) -> Result<(), CommandError> {
         for stream in streams {
             let mut create = redis::cmd("XGROUP");
-            create.arg("CREATE").arg(stream).arg(GROUP).arg("0");
+            create.arg("CREATE").arg(stream).arg(self.group()).arg("0");
             let () = self.meter.ask(create.arg("MKSTREAM")).await?;
         }
         Ok(())
@@ -102,7 +112,7 @@ impl Rig {
             let at = self.group_stands_at(stream).await?;
             let mut group = redis::cmd("XGROUP");
             let what = if at.is_some() { "SETID" } else { "CREATE" };
-            group.arg(what).arg(stream).arg(GROUP).arg(NEVER);
+            group.arg(what).arg(stream).arg(self.group()).arg(NEVER);
             let () = self.meter.ask(&group).await?;
             begins.push((stream.clone(), at.unwrap_or_else(|| "0".to_owned())));
         }
@@ -114,7 +124,7 @@ impl Rig {
         let mut pipe = redis::pipe();
         for (stream, at) in &held.0 {
             pipe.cmd("XGROUP").arg("SETID").arg(stream);
-            pipe.arg(GROUP).arg(at).ignore();
+            pipe.arg(self.group()).arg(at).ignore();
         }
         for reader in readers {
             pipe.cmd("CLIENT").arg("UNBLOCK").arg(reader).ignore();
@@ -131,7 +141,8 @@ impl Rig {
             let value = group.get(name)?.clone();
             redis::from_redis_value::<String>(value).ok()
         };
-        let ours = |group: &&HashMap<_, _>| text(group, "name").is_some_and(|name| name == GROUP);
+        let ours =
+            |group: &&HashMap<_, _>| text(group, "name").is_some_and(|name| name == self.prefix);
         let ours = groups.iter().find(ours);
         Ok(ours.and_then(|group| text(group, "last-delivered-id")))
     }
@@ -140,7 +151,7 @@ impl Rig {
     /// for it.
     pub async fn drop_group(&mut self, stream: &str) -> Result<(), CommandError> {
         let mut destroy = redis::cmd("XGROUP");
-        destroy.arg("DESTROY").arg(stream).arg(GROUP);
+        destroy.arg("DESTROY").arg(stream).arg(self.group());
         let _: i64 = self.meter.ask(&destroy).await?;
         self.delete(&format!("{{{stream}}}:*"), None).await?;
         Ok(())
@@ -204,7 +215,7 @@ impl Rig {
     pub fn configuration(&self, job: &Job) -> Result<PathBuf, CommandError> {
         let mut root = self.redis_table();
         let mut worker = toml::Table::new();
-        worker.insert("group".to_owned(), GROUP.into());
+        worker.insert("group".to_owned(), self.group().into());
         worker.insert("streams".to_owned(), job.streams.clone().into());
         if let Some(concurrency) = job.concurrency {
             worker.insert("concurrency".to_owned(), (concurrency as i64).into());
@@ -302,6 +313,11 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// What a worker of this group calls the connection it reads on.
+pub(super) fn reader(group: &str) -> String {
+    format!("streamhand:{group}:read")
 }
 
 /// Name and version out of `INFO server`. Valkey calls itself Redis as well.

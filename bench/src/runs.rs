@@ -13,7 +13,7 @@ use super::job::Job;
 use super::job::Way;
 use super::measure::{Cost, now_ns};
 use super::pacer::{Pacer, Timetable};
-use super::rig::{GROUP, READER, Rig};
+use super::rig::Rig;
 use streamhand::cli::CommandError;
 
 /// The longest a run may take beyond what it is planned to.
@@ -204,13 +204,14 @@ async fn mark(crew: &mut Option<Crew>) -> Result<Mark, CommandError> {
 /// Waits until nothing but `rest` entries is pending.
 async fn settled(rig: &mut Rig, streams: &[String], rest: u64) -> Result<(), CommandError> {
     let end = Instant::now() + PATIENCE;
+    let group = rig.group().to_owned();
     loop {
         type Summary = (u64, redis::Value, redis::Value, redis::Value);
         let summaries: Vec<Summary> = rig
             .meter
             .ask_each(streams, |stream| {
                 let mut ask = redis::cmd("XPENDING");
-                ask.arg(stream).arg(GROUP);
+                ask.arg(stream).arg(&group);
                 ask
             })
             .await?;
@@ -230,9 +231,9 @@ async fn settled(rig: &mut Rig, streams: &[String], rest: u64) -> Result<(), Com
 /// Waits until so many workers wait for events. Answers the ids of the connections they read on.
 async fn all_wait(rig: &mut Rig, size: usize) -> Result<Vec<i64>, CommandError> {
     let end = Instant::now() + PATIENCE;
+    let name = format!(" name={} ", rig.reader());
     loop {
         let clients: String = rig.meter.ask(redis::cmd("CLIENT").arg("LIST")).await?;
-        let name = format!(" name={READER} ");
         let waits = |client: &&str| client.contains(&name) && client.contains(" cmd=xreadgroup ");
         let id = |client: &str| client.strip_prefix("id=")?.split(' ').next()?.parse().ok();
         let waiting: Vec<i64> = clients.lines().filter(waits).filter_map(id).collect();

@@ -174,13 +174,25 @@ on_both_servers! {
         assert!(refused.contains("--only"), "{refused}");
     }
 
+    /// Neither takes the other's workers for its own, nor its keys along.
+    async fn two_can_measure_on_one_server(server: Server) {
+        let mut redis = server.connect().await;
+        let cli = Cli::new(&server, "");
+        let args = ["--events", "20000", "--runs", "2", "--json"];
+        let (one, other) = tokio::join!(cli.run(&args), cli.run(&args));
+        for report in [one.json(), other.json()] {
+            figure(&report, "throughput_ratio");
+        }
+        assert_eq!(keys(&mut redis).await, 0);
+    }
+
     async fn stopped_in_the_middle_it_takes_its_keys_and_its_processes_along(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
         let mut bench = cli.command(&["load", "--seconds", "600"]).spawn().expect("the program");
         eventually(PATIENCE, "workers at work", async || {
             let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
-            clients.contains("name=streamhand:bench:read") || keys(&mut redis).await > 0
+            clients.contains("name=streamhand:streamhand-bench-") || keys(&mut redis).await > 0
         })
         .await;
         let pid = rustix::process::Pid::from_raw(bench.id().expect("it runs") as i32).expect("an id");

@@ -6,7 +6,7 @@ use crate::crew::Crew;
 use crate::events::fill;
 use crate::job::Job;
 use crate::job::Way;
-use crate::rig::{GROUP, Rig};
+use crate::rig::Rig;
 use streamhand::cli::CommandError;
 use streamhand::unstable::PROTOCOL;
 
@@ -112,8 +112,9 @@ async fn park(rig: &mut Rig, stream: &str, size: u64) -> Result<(), CommandError
     // It settles what has failed before it ends.
     let did = crew.stop().await?;
     let mut ask = redis::cmd("XPENDING");
+    ask.arg(stream).arg(rig.group());
     let (parked, _, _, _): (u64, redis::Value, redis::Value, redis::Value) =
-        rig.meter.ask(ask.arg(stream).arg(GROUP)).await?;
+        rig.meter.ask(&ask).await?;
     if (did.handled, parked) != (size, size) {
         return Err(CommandError::failed(format!(
             "the bench: {parked} of {size} entries were parked"
@@ -137,7 +138,7 @@ async fn die_with(
     while left > 0 {
         let some = left.min(1_000);
         let mut read = redis::cmd("XREADGROUP");
-        read.arg("GROUP").arg(GROUP).arg(&consumer);
+        read.arg("GROUP").arg(rig.group()).arg(&consumer);
         read.arg("COUNT")
             .arg(some)
             .arg("STREAMS")
