@@ -247,7 +247,8 @@ impl Publisher {
             .metrics
             .as_ref()
             .map(|metrics| (metrics, Instant::now()));
-        let sent = self.pool.append(stream, how, &additions, stop, appended);
+        let pool = self.pool.at(stream);
+        let sent = pool.append(stream, how, &additions, stop, appended);
         let in_time = self.within(async {
             sent.await;
             Ok(())

@@ -137,7 +137,7 @@ impl Publisher {
     pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
         check_stream(stream)?;
         let pages = Pages::of(Waiting {
-            pool: self.pool.clone(),
+            pool: self.pool.at(stream),
             keys: StreamKeys::new(stream),
             place: None,
             more: true,
@@ -194,7 +194,8 @@ impl Publisher {
         events: &[Wanted<'_>],
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
-        self.within(self.pool.cancel(&StreamKeys::new(stream), events))
+        let pool = self.pool.at(stream);
+        self.within(pool.cancel(&StreamKeys::new(stream), events))
             .await
     }
 

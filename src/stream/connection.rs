@@ -18,6 +18,7 @@ use super::outage::Outage;
 use super::reader::Reader;
 use super::socket::{self, Greeting, Lent};
 use super::tls;
+use super::topology::Slot;
 use super::wire::Wire;
 use crate::config::RedisSettings;
 use crate::config::redact::redacted;
@@ -73,6 +74,41 @@ impl Connector {
             outage: Arc::default(),
             address,
         })
+    }
+
+    /// The same, for what has to do with `key` and with other keys of its hash slot. Its connections lead to the slot's
+    /// master, wherever that is by the time they are made, and end when the slot moves. On one server, and with Sentinel,
+    /// that is the server that all keys are at.
+    ///
+    /// It is cheap, and asks nobody anything.
+    #[allow(dead_code)]
+    pub fn at(&self, _key: &str) -> Connector {
+        self.clone()
+    }
+
+    /// Whether keys lie on several nodes by their hash slots. Where `redis.mode` leaves that to be found out it is false
+    /// until [`learn`](Self::learn) or any connection has found it out.
+    #[allow(dead_code)]
+    pub fn is_cluster(&self) -> bool {
+        false
+    }
+
+    /// Finds out whether it is a cluster, if that is not known yet, and answers it.
+    #[allow(dead_code)]
+    pub async fn learn(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// The hash slot of a key, in a cluster.
+    #[allow(dead_code)]
+    pub fn slot_of(&self, key: &str) -> Option<Slot> {
+        self.is_cluster().then(|| Slot::of(key))
+    }
+
+    /// One for each master, for what all of them are to be asked: SCAN and INFO. On one server it is that.
+    #[allow(dead_code)]
+    pub async fn masters(&self) -> Result<Vec<Connector>> {
+        Ok(vec![self.clone()])
     }
 
     /// Requests are counted there, on all connections there are and will be.

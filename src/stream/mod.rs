@@ -77,6 +77,7 @@ mod status;
 mod tail;
 mod tidy;
 mod tls;
+mod topology;
 #[cfg(feature = "worker")]
 mod trim_policy;
 mod unheld;
@@ -150,6 +151,8 @@ pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]
 pub(crate) use status::{GroupStatus, StreamStatus};
 pub(crate) use tail::Waiter;
+#[allow(unused_imports)]
+pub(crate) use topology::Slot;
 #[cfg(feature = "worker")]
 pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;

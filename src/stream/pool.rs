@@ -82,6 +82,18 @@ impl Pool {
         &self.connector
     }
 
+    /// The same pool, for what has to do with `key` and with other keys of its hash slot: see [`Connector::at`]. Those of
+    /// one node share their connections.
+    pub fn at(&self, _key: &str) -> Pool {
+        self.clone()
+    }
+
+    /// A pool for each master: see [`Connector::masters`].
+    #[allow(dead_code)]
+    pub async fn masters(&self) -> Result<Vec<Pool>> {
+        Ok(vec![self.clone()])
+    }
+
     /// Requests of its connections are counted there, and of all others to the same server.
     pub fn counted_in(&self, metrics: &Metrics) {
         self.connector.counted_in(metrics);
