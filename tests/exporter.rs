@@ -10,7 +10,7 @@ use tokio::process::Child;
 
 use crate::support::http::{get, get_with};
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Cli, Server, Setup, dead, eventually, parked, settled};
+use crate::support::{Cli, CommandStats, Server, Setup, dead, eventually, parked, settled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const OF_WORKERS: &str = "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n";
@@ -85,30 +85,6 @@ async fn run(redis: &mut MultiplexedConnection, command: &str) -> redis::Value {
     let mut cmd = redis::cmd(words.next().expect("a command"));
     let answer = cmd.arg(words.collect::<Vec<_>>()).query_async(redis).await;
     answer.expect(command)
-}
-
-/// How often each command has been called so far, by scripts too.
-async fn calls(redis: &mut MultiplexedConnection) -> Vec<(String, u64)> {
-    let info: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query_async(redis)
-        .await
-        .expect("INFO");
-    info.lines()
-        .filter_map(|line| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
-        })
-        .collect()
-}
-
-async fn called(redis: &mut MultiplexedConnection, name: Option<&str>) -> u64 {
-    let calls = calls(redis).await;
-    let wanted = calls.iter().filter(|(of, _)| match name {
-        Some(name) => of == name,
-        None => of != "info",
-    });
-    wanted.map(|(_, count)| count).sum()
 }
 
 on_both_servers! {
@@ -211,20 +187,20 @@ on_both_servers! {
         run(&mut redis, "XGROUP CREATE jobs workers 0 MKSTREAM").await;
         let look = async |redis: &mut MultiplexedConnection| {
             // The last look is not shown any more.
-            let last = called(redis, Some("evalsha_ro")).await;
+            let last = CommandStats::of(redis).await.calls("evalsha_ro");
             eventually(PATIENCE, "a new look", async || {
                 exporter.metrics().await;
-                called(redis, Some("evalsha_ro")).await > last
+                CommandStats::of(redis).await.calls("evalsha_ro") > last
             })
             .await;
-            let before = called(redis, None).await;
-            let last = called(redis, Some("zcount")).await;
+            let before = CommandStats::of(redis).await.all_calls();
+            let last = CommandStats::of(redis).await.calls("zcount");
             eventually(PATIENCE, "one look more", async || {
                 exporter.metrics().await;
-                called(redis, Some("zcount")).await > last
+                CommandStats::of(redis).await.calls("zcount") > last
             })
             .await;
-            called(redis, None).await - before
+            CommandStats::of(redis).await.all_calls() - before
         };
         let fill = async |redis: &mut MultiplexedConnection, count: usize| {
             let script = "for i = 1, tonumber(ARGV[1]) do redis.call('XADD', 'jobs', '*', 'type', 'test.job', 'data', '{}') end";
@@ -242,11 +218,11 @@ on_both_servers! {
         // An answer may be counted before what asks for the next.
         assert!(short < 60 && long < short + 2_100, "{short} commands for 10 entries, {long} for 500,000");
 
-        let last = called(&mut redis, Some("zcount")).await;
+        let last = CommandStats::of(&mut redis).await.calls("zcount");
         let since = Instant::now();
         let scrapes = (0..50).map(|_| exporter.metrics());
         futures_util::future::join_all(scrapes).await;
-        let looks = (called(&mut redis, Some("zcount")).await - last) / 3;
+        let looks = (CommandStats::of(&mut redis).await.calls("zcount") - last) / 3;
         let most = 2 + since.elapsed().as_secs();
         assert!(looks <= most, "{looks} looks in {:?}", since.elapsed());
     }

@@ -8,7 +8,7 @@ use streamhand::admin::{Admin, Fleet, FleetWorker, GroupHistory, Resolution, Wor
 
 use crate::support::jobs::{self, Action, many};
 use crate::support::{
-    Cli, Clock, Exchange, Kind, Proxy, Server, Setup, eventually, scripts, settled,
+    Cli, Clock, CommandStats, Exchange, Kind, Proxy, Server, Setup, eventually, scripts, settled,
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -385,10 +385,8 @@ on_both_servers! {
             }
             let _: () = pipe.query_async(&mut redis).await.unwrap();
         }
-        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();
-        let line = stats.lines().find(|line| line.starts_with("cmdstat_xadd:")).expect("XADD was called");
-        let each = line.split("usec_per_call=").nth(1).and_then(|rest| rest.split(',').next()).expect("its time");
-        let each: f64 = each.parse().unwrap();
+        let each = CommandStats::of(&mut redis).await.usec_per_call("xadd");
+        assert!(each > 0.0, "XADD was not called");
         // One in ten seconds each.
         let part = 100.0 / 10.0 * each / 1e6;
         println!("a pulse of {} bytes is {each:.1} us of Redis; 100 workers {:.4} %", largest.len(), part * 100.0);

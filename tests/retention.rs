@@ -10,7 +10,7 @@ use streamhand::{Context, EntryId, Failure, Registry};
 
 use crate::support::jobs::{self, Action, Job, many};
 use crate::support::trim::{Trim, ids, nothing_is_missing};
-use crate::support::{Cli, Proxy, Server, Setup, all_pending, eventually, settled};
+use crate::support::{Cli, CommandStats, Proxy, Server, Setup, all_pending, eventually, settled};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -54,25 +54,6 @@ async fn turns(redis: &mut MultiplexedConnection, turns: usize) {
         seen.len() > turns
     })
     .await;
-}
-
-/// Calls of a command that the server has counted, those of scripts too.
-async fn calls(redis: &mut MultiplexedConnection, command: &str) -> u64 {
-    let info: redis::InfoDict = redis::cmd("INFO")
-        .arg("commandstats")
-        .query_async(redis)
-        .await
-        .unwrap();
-    let stat: Option<String> = info.get(&format!("cmdstat_{command}"));
-    stat.map_or(0, |stat| {
-        let calls = stat
-            .strip_prefix("calls=")
-            .unwrap()
-            .split(',')
-            .next()
-            .unwrap();
-        calls.parse().unwrap()
-    })
 }
 
 on_both_servers! {
@@ -201,10 +182,10 @@ on_both_servers! {
         let mut redis = server.connect().await;
         let idle = Setup::new(&server).worker("group = \"idle\"").start();
         let settled_by_idle = publish(&mut redis, &many("job", 10, &Action::Nothing)).await;
-        eventually(PATIENCE, "its dead letters to be looked at", async || calls(&mut redis, "xlen").await > 0).await;
+        eventually(PATIENCE, "its dead letters to be looked at", async || CommandStats::of(&mut redis).await.calls("xlen") > 0).await;
         let since = Instant::now();
         eventually(PATIENCE, "some seconds", async || since.elapsed() > Duration::from_secs(5)).await;
-        assert_eq!(calls(&mut redis, "xtrim").await, 0);
+        assert_eq!(CommandStats::of(&mut redis).await.calls("xtrim"), 0);
         assert!(!redis.exists::<_, bool>("{jobs}:trimmed").await.unwrap());
         assert!(!redis.exists::<_, bool>("{jobs}:idle:kept").await.unwrap());
         assert_eq!(length(&mut redis).await, settled_by_idle.len());
@@ -212,9 +193,9 @@ on_both_servers! {
         let setup = Setup::new(&server).stream("retention = \"acked\"");
         let workers = [setup.start(), setup.start(), setup.start()];
         turns(&mut redis, 1).await;
-        let (before, since) = (calls(&mut redis, "xtrim").await, Instant::now());
+        let (before, since) = (CommandStats::of(&mut redis).await.calls("xtrim"), Instant::now());
         eventually(PATIENCE, "some seconds", async || since.elapsed() > Duration::from_secs(10)).await;
-        let sent = calls(&mut redis, "xtrim").await - before;
+        let sent = CommandStats::of(&mut redis).await.calls("xtrim") - before;
         // Two calls a turn, by nodes and exactly; every two seconds, and one more that was about to come.
         let most = 2 * (since.elapsed().as_secs() / 2 + 1);
         assert!((6..=most).contains(&sent), "{sent} of {most}");

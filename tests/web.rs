@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::browser::site::{Site, publish};
-use crate::support::{Cli, Kind, Server, Setup, eventually, free_ports};
+use crate::support::{Cli, CommandStats, Kind, Server, Setup, eventually, free_ports};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -96,26 +96,11 @@ impl Open {
     }
 }
 
-/// How many commands the server has done, but for those by which this is asked.
-async fn commands(redis: &mut MultiplexedConnection) -> u64 {
-    let stats: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query_async(redis)
-        .await
-        .expect("INFO");
-    let of = |line: &str| {
-        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let calls = rest.split(',').next()?.parse::<u64>().ok()?;
-        (!name.starts_with("info")).then_some(calls)
-    };
-    stats.lines().filter_map(of).sum()
-}
-
 /// What the pages cost in so long.
 async fn cost(redis: &mut MultiplexedConnection, long: Duration) -> u64 {
-    let before = commands(redis).await;
+    let before = CommandStats::of(redis).await.all_calls();
     sleep(long).await;
-    commands(redis).await - before
+    CommandStats::of(redis).await.all_calls() - before
 }
 
 on_both_servers! {
@@ -376,14 +361,14 @@ fn pages_of_ten_million_entries_are_quick() {
             for round in 0..22 {
                 // What is shared is a second old at most: each of these is read again.
                 sleep(Duration::from_millis(1000)).await;
-                let before = commands(&mut redis).await;
+                let before = CommandStats::of(&mut redis).await.all_calls();
                 let began = Instant::now();
                 let page = get(&site, path).await;
                 let took = began.elapsed();
                 assert_eq!(page.status(), 200, "{path}: {}", page.body);
                 if round >= 2 {
                     times.push(took);
-                    asked.push(commands(&mut redis).await - before);
+                    asked.push(CommandStats::of(&mut redis).await.all_calls() - before);
                 }
             }
             times.sort();

@@ -55,6 +55,7 @@ mod search;
 mod server;
 mod splice;
 mod status;
+mod steps;
 mod verify;
 
 pub use crate::eventstore::Problem;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::query::Query;
+use super::steps::Steps;
 use super::{Admin, check_stream, data};
 use crate::codec;
 use crate::dead_letters::WholeLetter;
@@ -25,10 +26,6 @@ const BEFORE: u64 = 60_000;
 const BEHIND: u64 = 300_000;
 /// A letter is written, and a copy replayed, later than that.
 const BEHIND_LETTER: u64 = 3_600_000;
-
-/// Who has less time than this has it looked at in steps of so many entries.
-const SHORT: Duration = Duration::from_millis(100);
-const FEW: u64 = 100;
 
 /// Where events are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -418,15 +415,11 @@ impl Admin {
         self.count(&mut turns).await?;
         let (mut hits, mut entries, mut bytes) = (Vec::new(), 0, 0);
         let needs_data = search.query.needs_data();
-        let step = match budget.time < SHORT {
-            true => FEW,
-            false => u64::MAX,
-        };
+        let mut steps = Steps::of(budget.time, stream::SLICE as u64);
         'rounds: while turns.iter().any(|turn| !turn.covered.is_done) {
             for turn in turns.iter_mut().filter(|turn| !turn.covered.is_done) {
-                let slice = self
-                    .step(turn, step.min(budget.entries.saturating_sub(entries)))
-                    .await?;
+                let (begun, most) = (Instant::now(), budget.entries.saturating_sub(entries));
+                let slice = self.step(turn, steps.next().min(most)).await?;
                 entries += slice.entries.len() as u64;
                 bytes += slice.bytes;
                 turn.covered.entries += slice.entries.len() as u64;
@@ -455,6 +448,7 @@ impl Admin {
                         break;
                     }
                 }
+                steps.took(begun.elapsed());
                 if hits.len() >= budget.hits || entries >= budget.entries || bytes >= budget.bytes {
                     break 'rounds;
                 }

@@ -142,7 +142,7 @@ pub(crate) use retention::{
 };
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 #[cfg(feature = "worker")]
-pub(crate) use search::{Sizes, Slice};
+pub(crate) use search::{SLICE, Sizes, Slice};
 #[cfg(feature = "worker")]
 pub(crate) use server::{ServerSays, Slow};
 pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};

@@ -17,7 +17,7 @@ script!(SEARCH, "search", behind "common/ids");
 script!(PARKED_ENTRIES, "parked", behind "common/ids");
 
 /// Most entries and about most bytes of one step.
-const ENTRIES: usize = 500;
+pub(crate) const SLICE: usize = 500;
 const BYTES: usize = 256 << 10;
 
 /// Some entries of a stream.
@@ -49,7 +49,7 @@ impl Pool {
             .arg(low)
             .arg(high)
             .arg(1)
-            .arg(most.min(ENTRIES))
+            .arg(most.min(SLICE))
             .arg(BYTES)
             .invoke_async(&mut ReadOnly(&mut conn))
             .await
@@ -73,7 +73,7 @@ impl Pool {
             .arg(PARKED)
             .arg(low)
             .arg(high)
-            .arg(most.min(ENTRIES))
+            .arg(most.min(SLICE))
             .arg(BYTES)
             .invoke_async(&mut ReadOnly(&mut conn))
             .await

@@ -20,8 +20,9 @@ use crate::web::route::{Route, Scope};
 use crate::web::seen::{self, text};
 use crate::web::visit::{Frame, Visit};
 
-/// So long a page looks at most, and for so many.
+/// So long a page looks at most, through so many, and for so many.
 const LOOKS: Duration = Duration::from_millis(60);
+const ENTRIES: u64 = 50_000;
 const HITS: usize = 50;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -159,7 +160,7 @@ async fn look(app: &App, visit: &Visit, params: &Params, page: &mut Page) -> Res
     }
     page.query = search.query().to_string();
     page.command = CommandLine::new(["find"]).and(page.query.split_whitespace());
-    let budget = Budget::default().time(LOOKS).hits(HITS);
+    let budget = Budget::default().time(LOOKS).entries(ENTRIES).hits(HITS);
     let hide = |stream: &str, event: &mut Value| seen::hide(app, visit, stream, event);
     let found = admin.search_as_seen(&mut search, &budget, &hide).await?;
     page.hits = found.hits.into_iter().map(Row::of).collect();
