@@ -4,7 +4,6 @@
 //! wait brings no events, it only ends: so nothing is lost with it, whoever drops it, and whatever it would have said.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use super::subscription_source::{One, Partition};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::retry::Backoff;
-use crate::stream::Waiter;
+use crate::stream::Waiters;
 
 /// How long the call after an error waits, by how many there have been.
 const PAUSE: Backoff = Backoff {
@@ -67,9 +66,9 @@ enum Of {
 struct Along {
     store: RedisEventStore,
     sources: Sources,
-    waiter: Option<Waiter>,
-    /// Kept when a call is dropped: a connection that waits answers nothing else.
-    waiting: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+    waiters: Waiters,
+    /// Nothing more is there than what is waited for, also if a call is dropped.
+    is_waiting: bool,
     is_live: bool,
     errors: u32,
     pause_until: Option<Instant>,
@@ -128,8 +127,8 @@ impl Subscription {
         let along = Along {
             store: store.clone(),
             sources: Sources::new(&of, &position),
-            waiter: None,
-            waiting: None,
+            waiters: store.line.waiters(),
+            is_waiting: false,
             is_live: false,
             errors: 0,
             pause_until: None,
@@ -257,26 +256,19 @@ impl Reads for Along {
 impl Along {
     async fn look(&mut self) -> Result<Subscribed> {
         loop {
-            if self.waiting.is_none() {
+            if !self.is_waiting {
                 if let Some(event) = self.sources.next(&self.store).await? {
                     return Ok(Subscribed::Event(event));
                 }
                 if !std::mem::replace(&mut self.is_live, true) {
                     return Ok(Subscribed::CaughtUp);
                 }
-                let waiter = match &self.waiter {
-                    Some(waiter) => waiter.clone(),
-                    None => self.waiter.insert(self.store.line.waiter().await?).clone(),
-                };
-                self.waiting = Some(Box::pin(waiter.wait(self.sources.ends(&self.store)?)));
+                self.is_waiting = true;
             }
-            let waiting = self.waiting.as_mut().expect("it has just been made");
-            let waited = waiting.await;
-            self.waiting = None;
-            if let Err(error) = waited {
-                self.waiter = None;
-                return Err(error);
-            }
+            let ends = self.sources.ends(&self.store)?;
+            let waited = self.waiters.wait(ends).await;
+            self.is_waiting = false;
+            waited?;
             self.errors = 0;
         }
     }

@@ -34,7 +34,7 @@ impl Pool {
         standing: Option<&str>,
     ) -> Result<AlertTurn> {
         let doing = format!("taking a turn at {}", keys.turn);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.turn).get().await?;
         let value: Value = ALERTS
             .key(&keys.turn)
             .key(&keys.standing)

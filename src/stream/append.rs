@@ -114,7 +114,7 @@ impl Pool {
         appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
         let mut queue = Queue::of(0, entries.len(), VecDeque::new());
         for is_last in [false, true] {
-            let conn = match self.get().await {
+            let conn = match self.at(stream).get().await {
                 Ok(conn) => conn,
                 Err(error) => {
                     appended.broken = Some(error);

@@ -39,7 +39,7 @@ impl Pool {
         if let Some(failed) = &note.failed {
             command.arg("failed").arg(failed);
         }
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&key).get().await?;
         let id: Value = command
             .query_async(&mut conn)
             .await
@@ -59,7 +59,7 @@ impl Pool {
         let from = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
         let mut command = redis::cmd("XREVRANGE");
         command.arg(&key).arg(from).arg("-").arg("COUNT").arg(most);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&key).get().await?;
         let answer: Value = command
             .query_async(&mut conn)
             .await

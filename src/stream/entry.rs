@@ -37,7 +37,7 @@ impl Pool {
     /// Where an entry stands with a group.
     pub async fn entry(&self, keys: &Keys, group: &str, id: EntryId) -> Result<EntryStand> {
         let doing = format!("looking at the entry {id} of {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = ENTRY
             .key(&keys.stream)
             .key(&keys.retry)
@@ -54,7 +54,7 @@ impl Pool {
     /// The names of all groups of a stream; none where there is no such stream.
     pub async fn group_names(&self, stream: &str) -> Result<Vec<String>> {
         let doing = format!("looking for the groups of {stream:?}");
-        let mut conn = self.get().await?;
+        let mut conn = self.at(stream).get().await?;
         let groups: redis::RedisResult<Value> = redis::cmd("XINFO")
             .arg("GROUPS")
             .arg(stream)

@@ -101,7 +101,7 @@ impl Line {
             }
         }
         let doing = format!("storing events of {:?}", public.stream);
-        let answer = self.get().await?.call(&doing, &call).await?;
+        let answer = self.get(&public.stream).await?.call(&doing, &call).await?;
         appended(answer, first).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }
 
@@ -132,7 +132,7 @@ impl Line {
     /// The version of the last event an aggregate has had, be it there or not.
     pub async fn last_version(&self, key: &str) -> Result<u64> {
         let doing = format!("looking at {key}");
-        let mut line = self.get().await?;
+        let mut line = self.get(key).await?;
         let mut command = redis::cmd("XINFO");
         command.arg(&["STREAM", key]);
         let answer: HashMap<String, Value> = match command.query_async(&mut line.conn).await {
@@ -160,7 +160,7 @@ impl Line {
 
     async fn entries(&self, key: &str, command: redis::Cmd) -> Result<Vec<Entry>> {
         let doing = format!("reading the events in {key}");
-        let mut line = self.get().await?;
+        let mut line = self.get(key).await?;
         let answer: Value = line.query(&doing, &command).await?;
         entries(answer).ok_or_else(|| Trouble::garbled(&doing).into_error())
     }

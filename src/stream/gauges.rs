@@ -60,7 +60,7 @@ impl Pool {
     /// What there is to do in a stream for a group.
     pub async fn gauges(&self, keys: &Keys, group: &str) -> Result<StreamGauges> {
         let doing = format!("looking at {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = GAUGES
             .key(&keys.stream)
             .key(&keys.trimmed)

@@ -63,7 +63,7 @@ impl Line {
     /// On another connection it begins anew: this may be another server, or the same one restarted.
     pub async fn scan(&self, prefix: &str, scan: &mut Scan) -> Result<Vec<String>> {
         let doing = "looking for aggregates";
-        let mut line = self.get().await?;
+        let mut line = self.get(prefix).await?;
         let cursor = match scan.connection {
             Some(number) if number == line.number => scan.cursor,
             _ => 0,
@@ -83,10 +83,13 @@ impl Line {
         Ok(keys)
     }
 
-    /// Where the events behind a position begin in each of these aggregates.
+    /// Where the events behind a position begin in each of these aggregates, all of one partition.
     pub async fn first_events(&self, keys: &[String], after: EntryId) -> Result<Vec<Found>> {
         let doing = "looking at aggregates";
-        let mut line = self.get().await?;
+        let Some(first) = keys.first() else {
+            return Ok(Vec::new());
+        };
+        let mut line = self.get(first).await?;
         let mut call = FIRST_EVENTS.arg(after.to_string());
         for key in keys {
             call.key(key);
@@ -101,15 +104,18 @@ impl Line {
     pub async fn holds_other(&self, key: &str) -> Result<Option<String>> {
         let mut command = redis::cmd("TYPE");
         command.arg(key);
-        let mut line = self.get().await?;
+        let mut line = self.get(key).await?;
         let held: String = line.query("looking at aggregates", &command).await?;
         Ok((held != "stream" && held != "none").then_some(held))
     }
 
-    /// The events of aggregates from a version on, of each at most so many.
+    /// The events of aggregates of one partition from a version on, of each at most so many.
     pub async fn pages(&self, pages: &[PageOf<'_>]) -> Result<Vec<Vec<Entry>>> {
         let doing = "reading the events of aggregates";
-        let mut line = self.get().await?;
+        let Some(first) = pages.first() else {
+            return Ok(Vec::new());
+        };
+        let mut line = self.get(first.key).await?;
         let mut pipe = redis::Pipeline::with_capacity(pages.len());
         for page in pages {
             pipe.cmd("XRANGE")

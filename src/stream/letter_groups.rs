@@ -53,7 +53,7 @@ impl Pool {
     /// Counts letters that are alike, a step further. At most so many groups are told apart.
     pub async fn count_groups(&self, keys: &Keys, most: usize) -> OurResult<Counting> {
         let doing = format!("counting the dead letters in {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = GROUPS
             .key(&keys.dead)
             .key(&keys.groups)

@@ -51,7 +51,7 @@ impl Pool {
     /// What is noted of letters; nothing for those of which there is nothing.
     pub async fn notes(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<Notes>> {
         let doing = format!("reading what is noted of dead letters in {}", keys.notes);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut pipe = redis::Pipeline::with_capacity(tickets.len());
         for ticket in tickets {
             let command = pipe.cmd("HMGET").arg(&keys.notes);
@@ -92,7 +92,7 @@ impl Pool {
         values: &[(&str, &[u8])],
     ) -> Result<Noted> {
         let doing = format!("noting something of a dead letter in {}", keys.notes);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut call = NOTE.key(&keys.dead);
         call.key(&keys.notes)
             .key(&keys.kept)

@@ -108,7 +108,7 @@ impl Pool {
     /// Notes a run. Returns its number.
     pub async fn begin_run(&self, keys: &Keys, what: &str, at_ms: Option<u64>) -> Result<u64> {
         let doing = format!("beginning a run in {}", keys.runs);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = BEGIN
             .key(&keys.runs)
             .key(&keys.protocol)
@@ -131,7 +131,7 @@ impl Pool {
     /// All runs that are remembered, the first one first.
     pub async fn runs(&self, keys: &Keys) -> Result<Vec<RunRecord>> {
         let doing = format!("reading the runs in {}", keys.runs);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = conn
             .hgetall(&keys.runs)
             .await
@@ -166,7 +166,7 @@ impl Pool {
         lease_ms: u64,
     ) -> Result<TurnOf> {
         let doing = format!("changing the run r-{number} in {}", keys.runs);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = TURN
             .key(&keys.runs)
             .arg(number)
@@ -226,7 +226,7 @@ impl Pool {
         for ticket in tickets {
             call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
         }
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = call
             .invoke_async(&mut conn)
             .await
@@ -249,7 +249,7 @@ impl Pool {
     /// Looks what has become of all copies that runs of this stream have out.
     pub async fn look_at_runs(&self, keys: &Keys) -> Result<()> {
         let doing = format!("looking what became of the runs in {}", keys.runs);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut cursor = "0".to_owned();
         loop {
             let value: Value = LOOK

@@ -180,7 +180,7 @@ impl Pool {
     /// Reads the heads of some dead letters.
     pub async fn browse(&self, keys: &Keys, browse: &Browse<'_>) -> Result<Page> {
         let doing = format!("reading the dead letters in {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = BROWSE
             .key(&keys.dead)
             .arg(browse.from)
@@ -213,7 +213,7 @@ impl Pool {
     /// Entries of the dead letters, whole; None for each that is not there.
     pub async fn letters(&self, keys: &Keys, ids: &[EntryId]) -> Result<Vec<Option<Entry>>> {
         let doing = format!("reading dead letters in {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut pipe = redis::Pipeline::with_capacity(ids.len());
         for id in ids {
             let id = id.to_string();
@@ -238,7 +238,7 @@ impl Pool {
     /// The newest id the dead letters have ever had; None where there have never been any.
     pub async fn newest_letter(&self, keys: &Keys) -> Result<Option<EntryId>> {
         let doing = format!("looking for dead letters in {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         newest(&mut conn, &keys.dead)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))
@@ -267,7 +267,7 @@ impl Pool {
             call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
         }
         let value: Result<Value> = async {
-            let mut conn = self.get().await?;
+            let mut conn = self.at(&keys.stream).get().await?;
             call.invoke_async(&mut conn)
                 .await
                 .map_err(|error| refusal(Who::Operator, &doing, error))
@@ -299,7 +299,7 @@ impl Pool {
     /// Deletes letters. Answers for those it came to, which is at least the first, what became of them.
     pub async fn purge(&self, keys: &Keys, tickets: &[Ticket]) -> Result<Vec<Purged>> {
         let doing = format!("deleting dead letters in {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut call = PURGE.key(&keys.dead);
         call.key(&keys.protocol)
             .key(&keys.notes)

@@ -1,9 +1,12 @@
 //! One connection for all who share it, replaced when it breaks. A pool asks a connection whether it is still there
 //! before every use, which would cost each step a second round trip; this one is asked where it has been idle.
+//!
+//! In a cluster there is one for each hash slot that is used.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as PlainMutex};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
@@ -13,8 +16,10 @@ use super::call::Call;
 use super::error::{Trouble, Who, elsewhere, was_cut};
 use super::pool::{Pool, is_there};
 use super::read_only::ReadOnly;
+use super::topology::Slot;
 use super::wire::Wire;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// After so long without use a connection may have been closed unnoticed.
 const IDLE: Duration = Duration::from_millis(500);
@@ -27,9 +32,16 @@ pub(crate) const ONE_TOO_LARGE: &str = "only one entry was asked for: if this go
 #[derive(Clone)]
 pub(crate) struct Line {
     pool: Pool,
-    current: Arc<Mutex<Current>>,
+    /// By slot; under None the one of what is no cluster.
+    slots: Arc<PlainMutex<HashMap<Option<Slot>, Arc<OfSlot>>>>,
     /// Most entries in one answer, since one was cut off.
     most: Arc<AtomicUsize>,
+}
+
+/// The connection for the keys of one slot.
+struct OfSlot {
+    pool: Pool,
+    current: Mutex<Current>,
 }
 
 #[derive(Default)]
@@ -40,8 +52,8 @@ struct Current {
 }
 
 /// The connection of a line, for one request.
-pub(super) struct OnLine<'a> {
-    line: &'a Line,
+pub(super) struct OnLine {
+    line: Arc<OfSlot>,
     pub conn: Wire,
     pub number: u64,
 }
@@ -51,7 +63,7 @@ impl Line {
     pub fn new(pool: Pool) -> Self {
         Line {
             pool,
-            current: Arc::default(),
+            slots: Arc::default(),
             most: Arc::new(AtomicUsize::new(usize::MAX)),
         }
     }
@@ -88,7 +100,26 @@ impl Line {
         }
     }
 
-    pub(super) async fn get(&self) -> Result<OnLine<'_>> {
+    /// The connection to whoever has this key.
+    pub(super) async fn get(&self, key: &str) -> Result<OnLine> {
+        let slot = self.pool.connector().slot_of(key);
+        let line = {
+            let mut slots = lock(&self.slots);
+            let line = slots.entry(slot).or_insert_with(|| {
+                Arc::new(OfSlot {
+                    pool: self.pool.at(key),
+                    current: Mutex::default(),
+                })
+            });
+            line.clone()
+        };
+        let (conn, number) = line.get().await?;
+        Ok(OnLine { line, conn, number })
+    }
+}
+
+impl OfSlot {
+    async fn get(&self) -> Result<(Wire, u64)> {
         let mut current = self.current.lock().await;
         if let Some((conn, used)) = &mut current.conn
             && !conn.life().is_over()
@@ -96,27 +127,17 @@ impl Line {
         {
             *used = Instant::now();
             let conn = conn.clone();
-            let number = current.number;
-            return Ok(OnLine {
-                line: self,
-                conn,
-                number,
-            });
+            return Ok((conn, current.number));
         }
         current.conn = None;
         let conn = self.pool.get().await?.take();
         current.number += 1;
         current.conn = Some((conn.clone(), Instant::now()));
-        let number = current.number;
-        Ok(OnLine {
-            line: self,
-            conn,
-            number,
-        })
+        Ok((conn, current.number))
     }
 }
 
-impl OnLine<'_> {
+impl OnLine {
     /// The answer to a command.
     pub async fn query<T: FromRedisValue>(&mut self, doing: &str, command: &Cmd) -> Result<T> {
         let answer = self
@@ -159,10 +180,10 @@ impl OnLine<'_> {
         if !is_elsewhere {
             return answer;
         }
-        let Ok(next) = self.line.get().await else {
+        let Ok((conn, number)) = self.line.get().await else {
             return answer;
         };
-        (self.conn, self.number) = (next.conn, next.number);
+        (self.conn, self.number) = (conn, number);
         ask(self.conn.clone()).await
     }
 

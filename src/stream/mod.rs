@@ -150,7 +150,7 @@ pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]
 pub(crate) use status::{GroupStatus, StreamStatus};
-pub(crate) use tail::Waiter;
+pub(crate) use tail::Waiters;
 #[allow(unused_imports)]
 pub(crate) use topology::Slot;
 #[cfg(feature = "worker")]

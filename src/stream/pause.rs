@@ -85,7 +85,7 @@ impl Pool {
         new: &NewPause<'_>,
     ) -> Result<(bool, Option<u64>)> {
         let doing = format!("pausing in {}", keys.paused);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let json = |text: &str| serde_json::to_string(text).unwrap_or_default();
         let lasts = new.lasts.map(|lasts| lasts.as_millis().to_string());
         let value: Value = PAUSE
@@ -110,7 +110,7 @@ impl Pool {
     /// Ends a pause. Answers whether there was one.
     pub async fn resume(&self, keys: &Keys, what: &Pausable) -> Result<bool> {
         let doing = format!("resuming in {}", keys.paused);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let (mut cursor, mut was_paused) = ("0".to_owned(), false);
         loop {
             let value: Value = RESUME

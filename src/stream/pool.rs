@@ -88,6 +88,23 @@ impl Pool {
         self.clone()
     }
 
+    /// The places of `items` by the slots of their keys, each with the pool that leads there. If it is no cluster all of them
+    /// are together.
+    pub fn by_slot<T>(&self, items: &[T], key: impl Fn(&T) -> &str) -> Vec<(Pool, Vec<usize>)> {
+        let mut lots: Vec<(_, Pool, Vec<usize>)> = Vec::new();
+        for (place, item) in items.iter().enumerate() {
+            let key = key(item);
+            let slot = self.connector.slot_of(key);
+            match lots.iter_mut().find(|(known, ..)| *known == slot) {
+                Some((.., places)) => places.push(place),
+                None => lots.push((slot, self.at(key), vec![place])),
+            }
+        }
+        lots.into_iter()
+            .map(|(_, pool, places)| (pool, places))
+            .collect()
+    }
+
     /// A pool for each master: see [`Connector::masters`].
     #[allow(dead_code)]
     pub async fn masters(&self) -> Result<Vec<Pool>> {

@@ -17,14 +17,24 @@ impl Pool {
     /// Which generation of a view is served beside each of these public streams; None where there is none yet.
     pub async fn views_served(&self, all: &[ProjectionKeys]) -> Result<Vec<Option<u64>>> {
         let doing = "looking for a view";
-        let mut conn = self.get().await?;
-        let mut pipe = redis::Pipeline::with_capacity(all.len());
-        for keys in all {
-            pipe.cmd("HGET").arg(&keys.checkpoint).arg("generation");
+        let mut served = vec![None; all.len()];
+        for (pool, places) in self.by_slot(all, |keys| &keys.stream) {
+            let mut conn = pool.get().await?;
+            let mut pipe = redis::Pipeline::with_capacity(places.len());
+            for place in &places {
+                pipe.cmd("HGET")
+                    .arg(&all[*place].checkpoint)
+                    .arg("generation");
+            }
+            let answers: Vec<Option<u64>> = pipe
+                .query_async(&mut conn)
+                .await
+                .map_err(|error| refusal(Who::Operator, doing, error))?;
+            for (place, generation) in places.into_iter().zip(answers) {
+                served[place] = generation;
+            }
         }
-        pipe.query_async(&mut conn)
-            .await
-            .map_err(|error| refusal(Who::Operator, doing, error))
+        Ok(served)
     }
 
     /// How projections stand that are groups of a public stream; those of these names also where they are none yet.
@@ -35,7 +45,7 @@ impl Pool {
     ) -> Result<Vec<ProjectionStatus>> {
         let doing = || format!("looking at projections of {:?}", of.stream);
         let failed = |error| refusal(Who::Operator, &doing(), error);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&of.stream).get().await?;
         let mut groups = redis::cmd("XINFO");
         let groups: Value = match groups
             .arg("GROUPS")
@@ -102,7 +112,7 @@ impl Pool {
     /// Has a projection go on that has stopped, whatever it stopped at. Answers where that was, None where it had not.
     pub async fn resume_projection(&self, keys: &ProjectionKeys) -> Result<Option<String>> {
         let doing = "resuming a projection";
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut pipe = redis::pipe();
         pipe.atomic();
         pipe.cmd("HMGET").arg(&keys.checkpoint);

@@ -302,7 +302,7 @@ impl Link {
 impl Pool {
     /// All pulses from one time on.
     pub async fn pulses_since(&self, keys: &PulseKeys, from_ms: u64) -> Result<Vec<RawPulse>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.pulse).get().await?;
         let mut from = EntryId {
             ms: from_ms,
             seq: 0,
@@ -329,7 +329,7 @@ impl Pool {
         from_ms: u64,
         before_ms: u64,
     ) -> Result<Vec<RawSlot>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(key).get().await?;
         let (mut from, mut all) = (
             EntryId {
                 ms: from_ms,
@@ -353,28 +353,28 @@ impl Pool {
 
     /// When the last slot begins.
     pub async fn last_slot_of(&self, key: &str) -> Result<Option<u64>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(key).get().await?;
         let slots = slots_in(read(&mut conn, &last(key)).await?).ok_or_else(garbled)?;
         Ok(slots.first().map(|slot| slot.at_ms))
     }
 
     /// The id of the last pulse.
     pub async fn last_pulse(&self, keys: &PulseKeys) -> Result<Option<EntryId>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.pulse).get().await?;
         let pulses = pulses_in(read(&mut conn, &last(&keys.pulse)).await?).ok_or_else(garbled)?;
         Ok(pulses.first().map(|pulse| pulse.id))
     }
 
     /// A hash of names and packed bytes, or numbers.
     pub async fn remembered(&self, key: &str) -> Result<HashMap<String, Vec<u8>>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(key).get().await?;
         let answer = redis::cmd("HGETALL").arg(key).query_async(&mut conn).await;
         answer.map_err(|error| refusal(Who::Operator, READING, error))
     }
 
     /// What is asked of a stream's workers, field by field.
     pub async fn asked(&self, keys: &Keys) -> Result<Vec<(String, String)>> {
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.asked).get().await?;
         let answer = read(&mut conn, redis::cmd("HGETALL").arg(&keys.asked)).await?;
         reply::pairs(answer).ok_or_else(garbled)
     }
@@ -389,7 +389,7 @@ impl Pool {
         lasts: Duration,
     ) -> Result<Option<u64>> {
         let doing = format!("asking workers through {}", keys.asked);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.asked).get().await?;
         let answer: RedisResult<Value> = ASK
             .key(&keys.asked)
             .arg(field)
@@ -404,7 +404,7 @@ impl Pool {
     /// Takes back what was asked. Returns whether it stood.
     pub async fn take_back(&self, keys: &Keys, field: &str) -> Result<bool> {
         let doing = format!("taking back what workers are asked through {}", keys.asked);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.asked).get().await?;
         let answer: RedisResult<i64> = ASK
             .key(&keys.asked)
             .arg(field)

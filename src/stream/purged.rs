@@ -70,7 +70,7 @@ impl Pool {
             call.arg(ticket.id.to_string()).arg(&ticket.mark[..]);
         }
         let answer: Result<Value> = async {
-            let mut conn = self.get().await?;
+            let mut conn = self.at(&keys.stream).get().await?;
             call.invoke_async(&mut conn)
                 .await
                 .map_err(|error| refusal(Who::Operator, &doing, error))
@@ -100,7 +100,7 @@ impl Pool {
     /// Brings some letters of a purge back. Says how many came back, and how many are left.
     pub async fn undo_purge(&self, keys: &Keys, run: &str) -> Result<(u64, u64)> {
         let doing = format!("bringing purged letters back to {}", keys.dead);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = UNDO_PURGE
             .key(&keys.dead)
             .key(&keys.protocol)
@@ -131,7 +131,7 @@ impl Pool {
     /// The purges that can be undone, the latest first.
     pub async fn purges(&self, keys: &Keys) -> Result<Vec<PurgeNote>> {
         let doing = format!("looking at {}", keys.purges);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut pipe = redis::Pipeline::with_capacity(2);
         pipe.cmd("HGETALL").arg(&keys.purges).cmd("TIME");
         let (notes, (seconds, _)): (Vec<(String, String)>, (u64, u64)) = pipe

@@ -42,7 +42,7 @@ impl Pool {
         let doing = || format!("looking at who reads {:?}", of.stream);
         let failed = |error| refusal(Who::Operator, &doing(), error);
         let garbled = || Trouble::garbled(&doing()).into_error();
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&of.stream).get().await?;
         let groups = redis::cmd("XINFO")
             .arg("GROUPS")
             .arg(&of.stream)

@@ -241,7 +241,7 @@ impl Pool {
     /// What could be trimmed of a stream now, and what holds the rest; None where its group is not there.
     pub async fn look_at_trimming(&self, of: Trimming<'_>) -> Result<Option<Trimmed>> {
         let doing = format!("looking at what could be trimmed of {:?}", of.keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&of.keys.stream).get().await?;
         let mut groups = of.groups.to_vec();
         // Groups that come and go faster than this are for the next look.
         for _ in 0..3 {
@@ -266,7 +266,7 @@ impl Pool {
     /// How many dead letters were dropped because they were not to be kept.
     pub async fn dropped_letters(&self, keys: &Keys) -> Result<u64> {
         let doing = format!("looking at the dead letters of {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut call = redis::cmd("HGET");
         let answer = call.arg(&keys.kept).arg("dropped").query_async(&mut conn);
         match answer.await {

@@ -118,7 +118,7 @@ impl Pool {
         after: Option<&Place>,
     ) -> Result<(Vec<Kept>, bool)> {
         let doing = format!("listing what is scheduled in {}", keys.scheduled);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut call = LIST.key(&keys.scheduled);
         call.key(&keys.events);
         match after {
@@ -152,7 +152,7 @@ impl Pool {
     /// Takes events off that wait for their time: each by its id, and by which event it is where that is known.
     pub async fn cancel(&self, keys: &StreamKeys, events: &[Wanted<'_>]) -> Result<Vec<Cancelled>> {
         let doing = format!("cancelling what is scheduled in {}", keys.scheduled);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut cancelled = Vec::with_capacity(events.len());
         for chunk in events.chunks(EVENTS) {
             let mut call = CANCEL.key(&keys.scheduled);

@@ -43,7 +43,7 @@ impl Pool {
     /// Entries of a stream between two ids, as Redis writes ranges, the newest first; at most so many.
     pub async fn slice(&self, key: &str, low: &str, high: &str, most: usize) -> Result<Slice> {
         let doing = format!("looking through {key}");
-        let mut conn = self.get().await?;
+        let mut conn = self.at(key).get().await?;
         let value: Value = SEARCH
             .key(key)
             .arg(low)
@@ -66,7 +66,7 @@ impl Pool {
         most: usize,
     ) -> Result<Slice> {
         let doing = format!("looking through what is parked of {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = PARKED_ENTRIES
             .key(&keys.stream)
             .arg(group)
@@ -84,7 +84,7 @@ impl Pool {
     /// How many entries there are; none where a key holds something else.
     pub async fn sizes(&self, keys: &Keys) -> Result<Sizes> {
         let doing = format!("counting what there is of {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let mut pipe = redis::Pipeline::with_capacity(5);
         pipe.cmd("XLEN").arg(&keys.stream);
         pipe.cmd("XLEN").arg(&keys.dead);

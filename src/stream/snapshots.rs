@@ -21,7 +21,7 @@ impl Line {
     /// The snapshot in a key; None if there is none, or nothing that can be one.
     pub async fn snapshot(&self, key: &str) -> Result<Option<KeptSnapshot>> {
         let doing = format!("reading the snapshot in {key}");
-        let mut line = self.get().await?;
+        let mut line = self.get(key).await?;
         let mut command = redis::cmd("HMGET");
         command.arg(&[key, "version", "event", "schema", "state"]);
         let fields: Vec<Option<Vec<u8>>> = match command.query_async(&mut line.conn).await {
@@ -47,7 +47,7 @@ impl Line {
         snapshot: &KeptSnapshot,
     ) -> Result<bool> {
         let doing = format!("keeping the snapshot in {key}");
-        let mut line = self.get().await?;
+        let mut line = self.get(key).await?;
         let mut call = KEEP_SNAPSHOT.key(aggregate);
         call.key(key);
         call.arg(snapshot.version).arg(&snapshot.event);

@@ -102,7 +102,7 @@ impl Pool {
     /// How a stream and its group are doing.
     pub async fn status(&self, keys: &Keys, group: &str) -> Result<StreamStatus> {
         let doing = format!("looking at {:?}", keys.stream);
-        let mut conn = self.get().await?;
+        let mut conn = self.at(&keys.stream).get().await?;
         let value: Value = STATUS
             .key(&keys.stream)
             .key(&keys.retry)

@@ -1,16 +1,21 @@
 //! Reading along a public stream without a group: what comes behind a position, and waiting for it.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use redis::Value;
 
-use super::connection::Link;
+use super::connection::{Connector, Link};
 use super::error::{Trouble, Who, refusal};
 use super::events;
 use super::keys::StreamKeys;
 use super::line::Line;
 use super::reply;
 use super::script::script;
+use super::topology::Slot;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 
@@ -45,9 +50,14 @@ pub(crate) struct Along {
     pub is_to_end: bool,
 }
 
-/// A connection for waiting.
-#[derive(Clone)]
-pub(crate) struct Waiter(Link);
+/// Connections for waiting, by hash slot; one if it is no cluster.
+pub(crate) struct Waiters {
+    connector: Connector,
+    links: HashMap<Option<Slot>, Link>,
+    /// A connection that waits does nothing else until that is over: these are kept.
+    waits: FuturesUnordered<BoxFuture<'static, (Option<Slot>, Result<()>)>>,
+    is_waiting: HashSet<Option<Slot>>,
+}
 
 impl Line {
     /// Reads entries behind a position, up to which `known` had been added, as far as is known.
@@ -84,7 +94,7 @@ impl Line {
             call.arg(after.to_string());
             call.arg(known.map_or(String::new(), |known| known.to_string()));
             call.arg(most);
-            let answer = self.get().await?.read(doing, &call).await;
+            let answer = self.get(&stream.stream).await?.read(doing, &call).await;
             if let Some(answer) = self.heard(most, answer)? {
                 return along(answer, most).ok_or_else(|| Trouble::garbled(doing).into_error());
             }
@@ -96,35 +106,73 @@ impl Line {
         self.read_along(stream, EntryId::default(), None, 0).await
     }
 
-    /// A connection of its own for waiting.
-    pub async fn waiter(&self) -> Result<Waiter> {
-        let patience = BLOCK + Duration::from_secs(3);
-        let connector = self.pool().connector();
-        let link = connector
-            .connect_to_any("streamhand:subscription", patience)
-            .await;
-        link.map(Waiter)
+    /// Connections of its own for waiting.
+    pub fn waiters(&self) -> Waiters {
+        Waiters {
+            connector: self.pool().connector().clone(),
+            links: HashMap::new(),
+            waits: FuturesUnordered::new(),
+            is_waiting: HashSet::new(),
+        }
     }
 }
 
-impl Waiter {
-    /// Waits for an entry behind these positions of streams, or for a while.
-    pub async fn wait(mut self, streams: Vec<(String, EntryId)>) -> Result<()> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(1);
-        command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
-        command.arg("STREAMS");
-        for (stream, _) in &streams {
-            command.arg(stream);
+impl Waiters {
+    /// Waits for an entry behind these positions of streams, or for a while. Whoever drops this and calls it again goes on
+    /// with the same wait; the positions are those of the first call.
+    ///
+    /// A read takes streams of one slot: in a cluster each slot is waited for on a connection of its own.
+    pub async fn wait(&mut self, streams: Vec<(String, EntryId)>) -> Result<()> {
+        let mut by_slot = HashMap::<_, Vec<_>>::new();
+        for stream in streams {
+            let slot = self.connector.slot_of(&stream.0);
+            by_slot.entry(slot).or_default().push(stream);
         }
-        for (_, after) in &streams {
-            command.arg(after.to_string());
+        for (slot, streams) in by_slot {
+            if self.is_waiting.contains(&slot) {
+                continue;
+            }
+            let link = match self.links.get(&slot) {
+                Some(link) if !link.is_over() => link.clone(),
+                _ => {
+                    let connector = self.connector.at(&streams[0].0);
+                    let patience = BLOCK + Duration::from_secs(3);
+                    let link = connector.connect_to_any("streamhand:subscription", patience);
+                    let link = link.await?;
+                    self.links.insert(slot, link.clone());
+                    link
+                }
+            };
+            self.is_waiting.insert(slot);
+            self.waits
+                .push(async move { (slot, wait(link, &streams).await) }.boxed());
         }
-        let waited: redis::RedisResult<Value> = command.query_async(&mut self.0.conn).await;
+        let Some((slot, waited)) = self.waits.next().await else {
+            return Ok(());
+        };
+        self.is_waiting.remove(&slot);
+        if waited.is_err() {
+            self.links.remove(&slot);
+        }
         waited
-            .map(|_| ())
-            .map_err(|error| refusal(Who::Publisher, "waiting for events", error))
     }
+}
+
+async fn wait(mut link: Link, streams: &[(String, EntryId)]) -> Result<()> {
+    let mut command = redis::cmd("XREAD");
+    command.arg("COUNT").arg(1);
+    command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    command.arg("STREAMS");
+    for (stream, _) in streams {
+        command.arg(stream);
+    }
+    for (_, after) in streams {
+        command.arg(after.to_string());
+    }
+    let waited: redis::RedisResult<Value> = command.query_async(&mut link.conn).await;
+    waited
+        .map(|_| ())
+        .map_err(|error| refusal(Who::Publisher, "waiting for events", error))
 }
 
 /// What the script tells, and how much of it is there, in its words.

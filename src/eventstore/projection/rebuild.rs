@@ -46,21 +46,32 @@ pub(crate) async fn rebuild(
     mut tell: impl FnMut(Progress),
 ) -> Result<Progress> {
     let connector = Connector::new(&settings.redis)?;
+    connector.learn().await?;
     let mut runner = Runner::new(projection, settings, &connector, me, Alone::default())?;
     runner.is_rebuild = true;
     let mut progress = Progress::default();
     let mut link = None;
     let mut served = Vec::new();
     for partition in std::mem::take(&mut runner.partitions) {
+        lead_to(&mut runner, &mut link, &connector, &partition);
         runner.partitions = vec![partition];
         let generation = build(&mut runner, &mut link, &mut progress, stop, &mut tell).await?;
         served.push((runner.partitions.remove(0), generation));
     }
     tokio::time::sleep(GRACE).await;
     for (partition, generation) in &served {
+        lead_to(&mut runner, &mut link, &connector, partition);
         clear(&mut runner, &mut link, partition, |old| old < *generation).await?;
     }
     Ok(progress)
+}
+
+/// Has the connection lead to where a partition is.
+fn lead_to(runner: &mut Runner, slot: &mut Option<Link>, all: &Connector, partition: &Partition) {
+    runner.connector = all.at(&partition.keys.stream);
+    if all.is_cluster() {
+        *slot = None;
+    }
 }
 
 /// Builds one partition's view, until it is served.

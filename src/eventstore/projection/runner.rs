@@ -119,7 +119,39 @@ impl Runner {
         })
     }
 
-    /// Runs until it is told to stop, whatever becomes of Redis.
+    /// One for each hash slot of its partitions: a read takes streams of one. If it is no cluster that is this one.
+    pub fn by_slot(mut self) -> Vec<Self> {
+        let mut runners: Vec<(_, Runner)> = Vec::new();
+        for partition in std::mem::take(&mut self.partitions) {
+            let stream = &partition.keys.stream;
+            let slot = self.connector.slot_of(stream);
+            match runners.iter_mut().find(|(known, _)| *known == slot) {
+                Some((_, runner)) => runner.partitions.push(partition),
+                None => {
+                    let runner = Runner {
+                        partitions: Vec::new(),
+                        rules: self.rules.clone(),
+                        public: self.public.clone(),
+                        connector: self.connector.at(stream),
+                        pool: self.pool.clone(),
+                        me: self.me.clone(),
+                        alone: self.alone.clone(),
+                        ..self
+                    };
+                    runners.push((slot, runner));
+                    runners
+                        .last_mut()
+                        .expect("it has just been added")
+                        .1
+                        .partitions
+                        .push(partition);
+                }
+            }
+        }
+        runners.into_iter().map(|(_, runner)| runner).collect()
+    }
+
+    /// Runs until it is told to stop, whatever becomes of Redis. Its partitions lie in one slot, or it is no cluster.
     pub async fn run(mut self, stop: CancellationToken) {
         let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
         let mut link = None;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::eventstore::projection::{Alone, Registered, Runner};
+use crate::reconnect::{Complaint, Pause};
 use crate::stream::Connector;
 
 /// Projections that run.
@@ -32,7 +33,7 @@ impl Projections {
         let alone = Alone::default();
         for projection in projections {
             let runner = Runner::new(projection, settings, connector, me, alone.clone())?;
-            running.spawn(runner.run(stop.clone()));
+            running.spawn(run(runner, connector.clone(), stop.clone()));
         }
         Ok(Projections { stop, running })
     }
@@ -46,6 +47,27 @@ impl Projections {
             if let Err(error) = ended {
                 tracing::error!("a projection's runner failed: {error}");
             }
+        }
+    }
+}
+
+/// Runs it where its partitions are, once it is known whether that is a cluster.
+async fn run(runner: Runner, connector: Connector, stop: CancellationToken) {
+    let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
+    while let Err(error) = connector.learn().await {
+        complaint.warn(error.to_string());
+        tokio::select! {
+            () = tokio::time::sleep(pause.next()) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+    let mut parts = JoinSet::new();
+    for runner in runner.by_slot() {
+        parts.spawn(runner.run(stop.clone()));
+    }
+    while let Some(ended) = parts.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!("a projection's runner failed: {error}");
         }
     }
 }
