@@ -175,7 +175,7 @@ on_both_servers! {
         bury(&mut redis, "orders", &fields(&[("type", "order.created"), ("data", "hunter2")]), "failed", "x").await;
         let admin = admin(&server);
         admin.status().await.unwrap();
-        let status = admin.server().await.unwrap();
+        let status = admin.servers().await.unwrap().remove(0);
         assert!(status.software.starts_with("Redis 7") || status.software.starts_with("Valkey 9"), "{status:?}");
         assert!(status.used_memory.unwrap() > 100_000 && status.maxmemory_policy.as_deref() == Some("noeviction"));
         assert!(status.slow.iter().any(|slow| slow.what == "script status orders"), "{:?}", status.slow);

@@ -12,7 +12,7 @@
 //! | [`Admin::fleet`], [`Admin::order`], [`Admin::orders`], [`Admin::take_back`] | `worker` |
 //! | [`Admin::history`] | `top` |
 //! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
-//! | [`Admin::server`] | `redis` |
+//! | [`Admin::servers`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |

@@ -82,20 +82,23 @@ pub struct SlowCommand {
 }
 
 impl Admin {
-    /// How the server itself is. Costs two commands.
+    /// How the server itself is, or each master of a cluster. Costs two commands at each.
     ///
     /// # Errors
-    /// Where Redis can't be reached, or its ACL has no INFO for this user. That SLOWLOG is refused is no error.
+    /// If Redis can't be reached, or its ACL has no INFO for this user. That SLOWLOG is refused is no error.
     ///
     /// ```no_run
     /// # async fn example(admin: &streamhand::admin::Admin) -> streamhand::Result<()> {
-    /// for warning in admin.server().await?.warnings {
-    ///     println!("{warning}");
+    /// for server in admin.servers().await? {
+    ///     for warning in server.warnings {
+    ///         println!("{}: {warning}", server.address);
+    ///     }
     /// }
     /// # Ok(()) }
     /// ```
-    pub async fn server(&self) -> Result<ServerStatus> {
-        Ok(ServerStatus::of(self.pool.server().await?))
+    pub async fn servers(&self) -> Result<Vec<ServerStatus>> {
+        let says = self.pool.servers().await?;
+        Ok(says.into_iter().map(ServerStatus::of).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! `redis`: how the server itself is.
+//! `redis`: how the server itself is, or each master of a cluster.
 
 use clap::Args;
 
@@ -17,11 +17,24 @@ pub(super) struct ServerArgs {
 }
 
 pub(super) async fn run(args: &ServerArgs, settings: &Settings) -> Result<(), CommandError> {
-    let status = Admin::new(settings)?.server().await?;
+    let servers = Admin::new(settings)?.servers().await?;
     if args.json {
-        return print_json(&status);
+        return match &servers[..] {
+            [one] => print_json(one),
+            masters => print_json(&masters),
+        };
     }
-    let rows: Vec<Vec<String>> = lines(&status)
+    for (place, status) in servers.iter().enumerate() {
+        if place > 0 {
+            print("\n")?;
+        }
+        show(status)?;
+    }
+    Ok(())
+}
+
+fn show(status: &ServerStatus) -> Result<(), CommandError> {
+    let rows: Vec<Vec<String>> = lines(status)
         .into_iter()
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect();

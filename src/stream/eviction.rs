@@ -52,11 +52,18 @@ impl Link {
 }
 
 impl Pool {
-    /// Whether the server deletes keys when its memory is full.
+    /// Whether the server deletes keys when its memory is full; in a cluster, whether any of its masters does.
     pub async fn eviction(&self) -> Result<Eviction> {
-        let mut conn = self.get().await?;
-        let asked = ask(&mut conn).await;
-        asked.map_err(|error| refusal(Who::Operator, DOING, error))
+        let mut found = Eviction::Unknown("no master is known".to_owned());
+        for master in self.masters().await? {
+            let mut conn = master.get().await?;
+            let asked = ask(&mut conn).await;
+            found = asked.map_err(|error| refusal(Who::Operator, DOING, error))?;
+            if found.warning().is_some() {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -68,23 +75,35 @@ pub(crate) struct ServerGauges {
 }
 
 impl Pool {
-    /// What the server says of how safe things are with it.
+    /// What the server says of how safe things are with it; in a cluster the master that says the worst.
     pub async fn server_gauges(&self) -> Result<ServerGauges> {
-        let mut conn = self.get().await?;
-        // Two sections in one call: servers before 7.0 would not take them.
-        let mut info = redis::cmd("INFO");
-        info.arg("memory").arg("persistence");
-        let info: RedisResult<String> = info.query_async(&mut conn).await;
-        let info = match info {
-            Ok(info) => info,
-            Err(error) if error.code().is_some() => return Ok(ServerGauges::default()),
-            Err(error) => return Err(refusal(Who::Operator, "asking for INFO", error)),
-        };
-        let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
-        Ok(ServerGauges {
-            maxmemory_policy: of("maxmemory_policy:").map(|policy| policy.trim().to_owned()),
-            append_only: of("aof_enabled:").map(|enabled| enabled.trim() == "1"),
-        })
+        let mut all = ServerGauges::default();
+        for master in self.masters().await? {
+            let mut conn = master.get().await?;
+            // Two sections in one call: servers before 7.0 would not take them.
+            let mut info = redis::cmd("INFO");
+            info.arg("memory").arg("persistence");
+            let info: RedisResult<String> = info.query_async(&mut conn).await;
+            let info = match info {
+                Ok(info) => info,
+                Err(error) if error.code().is_some() => continue,
+                Err(error) => return Err(refusal(Who::Operator, "asking for INFO", error)),
+            };
+            let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+            if let Some(policy) = of("maxmemory_policy:").map(str::trim)
+                && all
+                    .maxmemory_policy
+                    .as_deref()
+                    .is_none_or(|known| known == "noeviction")
+            {
+                all.maxmemory_policy = Some(policy.to_owned());
+            }
+            if let Some(enabled) = of("aof_enabled:") {
+                let enabled = enabled.trim() == "1";
+                all.append_only = Some(enabled && all.append_only.unwrap_or(true));
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -35,8 +35,16 @@ pub(crate) struct Slow {
 }
 
 impl Pool {
-    /// What the server says of itself.
-    pub async fn server(&self) -> Result<ServerSays> {
+    /// What each master says of itself; of one that is no cluster there is one.
+    pub async fn servers(&self) -> Result<Vec<ServerSays>> {
+        let mut all = Vec::new();
+        for master in self.masters().await? {
+            all.push(master.server().await?);
+        }
+        Ok(all)
+    }
+
+    async fn server(&self) -> Result<ServerSays> {
         let doing = "asking the server how it is";
         let mut conn = self.get().await?;
         let mut pipe = redis::Pipeline::with_capacity(2);

@@ -1,4 +1,4 @@
-//! Redis: its memory and what it does when that is full, what it keeps over a restart, and what it found slow.
+//! Redis, or each master of a cluster: its memory and what it does when that is full, what it keeps over a restart, and what it found slow.
 
 use std::time::Duration;
 
@@ -24,6 +24,13 @@ pub(super) fn routes() -> Vec<Route> {
 #[template(path = "redis.html")]
 struct RedisPage<'a> {
     frame: Frame,
+    servers: Vec<Shown<'a>>,
+    command: CommandLine,
+}
+
+struct Shown<'a> {
+    /// What tells its headings from those of the others.
+    place: usize,
     server: &'a ServerStatus,
     used: Option<String>,
     most: Option<String>,
@@ -31,7 +38,6 @@ struct RedisPage<'a> {
     per_cent: Option<u64>,
     snapshot_at: Option<String>,
     slow: Vec<Slow<'a>>,
-    command: CommandLine,
 }
 
 struct Slow<'a> {
@@ -42,25 +48,35 @@ struct Slow<'a> {
 }
 
 async fn redis(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
-    let server = app.admin().server().await?;
+    let servers = app.admin().servers().await?;
+    let html = RedisPage {
+        frame: visit.frame("Redis"),
+        servers: servers.iter().enumerate().map(shown).collect(),
+        command: CommandLine::new(["redis"]),
+    };
+    match &servers[..] {
+        [one] => visit.page(one, html),
+        masters => visit.page(&masters, html),
+    }
+}
+
+fn shown((place, server): (usize, &ServerStatus)) -> Shown<'_> {
     let slow = server.slow.iter().map(|slow| Slow {
         at: seen::second(slow.at),
         took: crate::duration::rounded(slow.took.max(Duration::from_millis(1))).to_string(),
         what: &slow.what,
         client: &slow.client,
     });
-    let html = RedisPage {
-        frame: visit.frame("Redis"),
+    Shown {
+        place,
         used: server.used_memory.map(bytes),
         most: server.max_memory.map(bytes),
         peak: server.peak_memory.map(bytes),
         per_cent: server.memory_used().map(|part| (part * 100.0) as u64),
         snapshot_at: server.snapshot_at.map(seen::second),
         slow: slow.collect(),
-        command: CommandLine::new(["redis"]),
-        server: &server,
-    };
-    visit.page(&server, html)
+        server,
+    }
 }
 
 /// `1.5 GiB`.
