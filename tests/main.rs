@@ -33,6 +33,7 @@ mod busy;
 mod chain;
 mod chaos;
 mod clock_steps;
+mod clusters;
 mod configuration;
 mod crashes;
 mod dead_letters;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+pub mod cluster;
 pub mod collector;
 mod eventually;
 mod guarded;
@@ -25,6 +26,7 @@ mod scrape;
 pub mod scripts;
 #[macro_use]
 mod scenario;
+pub mod sentinel;
 mod server;
 mod streams;
 mod switch;

@@ -21,6 +21,7 @@ pub struct Server {
     dir: TempDir,
     port: u16,
     process: Option<Guarded>,
+    frozen: bool,
 }
 
 impl Server {
@@ -34,9 +35,15 @@ impl Server {
             kind,
             args: Vec::new(),
             persistent: false,
+            sentinel: false,
             password: None,
             env: Vec::new(),
         }
+    }
+
+    /// Whether it was not stopped. One that is frozen does not run either, for whoever asks it something.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some() && !self.frozen
     }
 
     pub fn kind(&self) -> Kind {
@@ -63,6 +70,7 @@ impl Server {
     /// Kills the server, as a crash would.
     pub fn stop(&mut self) {
         self.process.take().expect("a server that runs").kill();
+        self.frozen = false;
     }
 
     /// Starts a stopped server on the same port and directory; what it kept on disk is there again.
@@ -80,10 +88,12 @@ impl Server {
     /// Leaves it connected, but unable to answer, until [`Server::thaw`].
     pub fn freeze(&mut self) {
         self.process.as_mut().expect("a server that runs").freeze();
+        self.frozen = true;
     }
 
     pub fn thaw(&mut self) {
         self.process.as_mut().expect("a server that runs").thaw();
+        self.frozen = false;
     }
 }
 
@@ -92,6 +102,7 @@ pub struct Builder {
     kind: Kind,
     args: Vec<String>,
     persistent: bool,
+    sentinel: bool,
     password: Option<String>,
     env: Vec<(&'static str, String)>,
 }
@@ -106,6 +117,12 @@ impl Builder {
     /// Every write is on disk before it is answered, and survives a restart.
     pub fn persistent(mut self, persistent: bool) -> Builder {
         self.persistent = persistent;
+        self
+    }
+
+    /// It watches others, which it is told of later, and keeps nothing else.
+    pub fn sentinel(mut self) -> Builder {
+        self.sentinel = true;
         self
     }
 
@@ -146,6 +163,7 @@ impl Builder {
                         dir,
                         port,
                         process: Some(process),
+                        frozen: false,
                     });
                 }
                 Err(log) if log.contains(&format!("Failed listening on port {port} ")) => {}
@@ -161,8 +179,20 @@ impl Builder {
         let log = || std::fs::read_to_string(&log_path).unwrap_or_default();
         let output = File::create(&log_path).expect("a log file");
         let errors = output.try_clone().expect("a second handle on it");
+        let keeps = ["--appendonly", if self.persistent { "yes" } else { "no" }];
+        let mut command = Command::new(self.kind.program());
+        if self.sentinel {
+            // Where it writes down what it knows.
+            let known = dir.path().join("sentinel.conf");
+            File::create(&known).expect("a file for it");
+            command.arg(known).arg("--sentinel");
+        } else {
+            command
+                .args(["--save", "", "--appendfsync", "always"])
+                .args(keeps);
+        }
         let mut process = Guarded::spawn(
-            Command::new(self.kind.program())
+            command
                 .args([
                     "--bind",
                     "127.0.0.1",
@@ -171,8 +201,6 @@ impl Builder {
                     "--daemonize",
                     "no",
                 ])
-                .args(["--save", "", "--appendfsync", "always"])
-                .args(["--appendonly", if self.persistent { "yes" } else { "no" }])
                 .args(
                     self.password
                         .iter()
