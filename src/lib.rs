@@ -71,6 +71,8 @@ mod context;
 #[cfg(feature = "worker")]
 pub mod dead_letters;
 mod delay;
+#[cfg(feature = "worker")]
+pub mod doctor;
 mod duration;
 mod effects;
 #[cfg(feature = "worker")]
@@ -100,11 +102,6 @@ mod otlp;
 #[cfg(feature = "eventstore")]
 mod outbox;
 mod pages;
-#[allow(
-    dead_code,
-    reason = "publishers, workers and commands come to use what is not used yet"
-)]
-mod partition;
 #[cfg(feature = "worker")]
 mod policy;
 mod publisher;

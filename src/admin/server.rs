@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::Admin;
 use crate::error::Result;
 use crate::rfc3339;
-use crate::stream::ServerSays;
+use crate::stream::{Eviction, Risk, ServerSays};
 
 /// From this part of its memory on, a server is short of it.
 const NEARLY_FULL: f64 = 0.9;
@@ -163,27 +163,30 @@ impl ServerStatus {
         Some(self.used_memory? as f64 / self.max_memory? as f64)
     }
 
+    /// Whether a server that may use so much memory is short of it.
+    pub(crate) fn is_nearly_full(used: u64, most: u64) -> bool {
+        used as f64 >= most as f64 * NEARLY_FULL
+    }
+
     fn warn(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(policy) = self
-            .maxmemory_policy
-            .as_ref()
-            .filter(|policy| *policy != "noeviction")
+        let policy = self.maxmemory_policy.clone();
+        if let Some(Risk { what, cost, mend }) =
+            policy.and_then(|policy| Eviction::By(policy).risk())
         {
-            warnings.push(format!(
-                "maxmemory-policy is {policy}: when memory is full the server deletes keys, and events are lost or handled \
-                 twice; set it to noeviction"
-            ));
+            warnings.push(format!("{what}: {cost}; {mend}"));
         }
         if let Some(evicted) = self.evicted_keys.filter(|evicted| *evicted > 0) {
             warnings.push(format!(
                 "the server has deleted {evicted} keys to make room: what they held is lost"
             ));
         }
-        if let Some(used) = self.memory_used().filter(|used| *used >= NEARLY_FULL) {
+        if let (Some(used), Some(most)) = (self.used_memory, self.max_memory)
+            && Self::is_nearly_full(used, most)
+        {
             warnings.push(format!(
                 "{:.0} % of the memory that the server may use is used: when it is full, nothing is published or buried",
-                used * 100.0
+                used as f64 / most as f64 * 100.0
             ));
         }
         if self.append_only == Some(false) {

@@ -354,7 +354,7 @@ impl ConsumerStatus {
 }
 
 impl Standing {
-    fn of(consumer: &ConsumerInfo) -> Self {
+    pub(crate) fn of(consumer: &ConsumerInfo) -> Self {
         match consumer.lease_ms() {
             None => Standing::Foreign,
             Some(lease) if consumer.idle_ms > lease => Standing::Lapsed,
@@ -363,7 +363,7 @@ impl Standing {
         }
     }
 
-    fn is_there(self, pending: u64) -> bool {
+    pub(crate) fn is_there(self, pending: u64) -> bool {
         match self {
             Standing::Working => true,
             Standing::Alone => pending > 0,

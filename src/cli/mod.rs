@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod data;
 mod dlq;
+mod doctor;
 mod entry;
 mod exporter;
 mod failure;

@@ -16,9 +16,9 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, called, completions, config, dlq, entry, exporter, find,
-    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top, web,
-    worker,
+    CommandError, aggregate, alerts, called, completions, config, dlq, doctor, entry, exporter,
+    find, health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top,
+    web, worker,
 };
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -118,6 +118,8 @@ enum Builtin {
     Alerts(alerts::AlertsCommand),
     /// Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
     Redis(server::ServerArgs),
+    /// Look for what will go wrong, or does: the server, its settings and rights, the group, its workers
+    Doctor(doctor::DoctorArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
@@ -371,6 +373,10 @@ impl Program {
                     entry::run(args, settings).await
                 }
                 Builtin::Redis(args) => server::run(&args, &globals.settings()?).await,
+                Builtin::Doctor(args) => {
+                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    doctor::run(args, &settings).await
+                }
                 Builtin::Dlq(args) => {
                     let settings = globals.of_a_group(args.group.as_ref())?;
                     dlq::run(args, settings, self.registry).await

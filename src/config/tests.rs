@@ -317,7 +317,6 @@ token = "hunter2"
     url = "redis://worker:***@host:6379"
     password = "***"
     pool_size = 4
-    mode = "auto"
 
     [worker]
     group = ""

@@ -18,20 +18,39 @@ pub(crate) enum Eviction {
     Unknown(String),
 }
 
+/// Something that a server may cost its users: what it is, what that costs, and what would mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Risk {
+    pub what: String,
+    pub cost: String,
+    pub mend: String,
+}
+
 impl Eviction {
     /// What is wrong with it, and what would be right.
     pub fn warning(&self) -> Option<String> {
         match self {
-            Eviction::By(policy) if policy == "noeviction" => None,
-            Eviction::By(policy) => Some(format!(
-                "the server's maxmemory-policy is {policy}: when its memory is full it deletes keys, and then events are \
-                 lost or handled twice: set maxmemory-policy to noeviction"
-            )),
+            Eviction::By(_) => {
+                let Risk { what, cost, mend } = self.risk()?;
+                Some(format!("{what}: {cost}: {mend}"))
+            }
             Eviction::Unknown(why) => Some(format!(
                 "whether the server deletes keys when its memory is full is not known ({why}): allow this user INFO, and \
                  see to it that maxmemory-policy is noeviction"
             )),
         }
+    }
+
+    /// What is wrong with the policy, as far as it is known.
+    pub fn risk(&self) -> Option<Risk> {
+        let policy = self.policy().filter(|policy| *policy != "noeviction")?;
+        Some(Risk {
+            what: format!("the server's maxmemory-policy is {policy}"),
+            cost:
+                "when its memory is full it deletes keys, and then events are lost or handled twice"
+                    .to_owned(),
+            mend: "set maxmemory-policy to noeviction".to_owned(),
+        })
     }
 
     /// The policy, where it is known.

@@ -11,6 +11,8 @@ mod access;
 mod alerts;
 mod append;
 #[cfg(feature = "worker")]
+mod ask;
+#[cfg(feature = "worker")]
 mod audit;
 mod breaker;
 mod call;
@@ -20,7 +22,6 @@ mod clock;
 mod commit;
 mod connection;
 mod deduplication;
-mod dial;
 #[cfg(feature = "worker")]
 mod entry;
 mod error;
@@ -89,12 +90,16 @@ mod wire;
 pub(crate) use alerts::AlertTurn;
 pub(crate) use append::{Addition, Appended, Done, Fate, How};
 #[cfg(feature = "worker")]
+pub(crate) use ask::Said;
+#[cfg(feature = "worker")]
 pub(crate) use audit::AuditNote;
 pub(crate) use breaker::Probing;
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Mark};
+#[cfg(feature = "worker")]
+pub(crate) use connection::OLDEST as OLDEST_SERVER;
 pub(crate) use connection::{Connector, Link};
 pub(crate) use deduplication::{Claim, Claimed};
 #[cfg(feature = "worker")]
@@ -102,6 +107,8 @@ pub(crate) use entry::EntryStand;
 pub(crate) use error::Trouble;
 pub(crate) use events::{At, EventsAppended, EventsFor};
 pub(crate) use eviction::ServerGauges;
+#[cfg(feature = "worker")]
+pub(crate) use eviction::{Eviction, Risk};
 #[cfg(feature = "worker")]
 pub(crate) use gauges::StreamGauges;
 #[cfg(feature = "worker")]
@@ -143,9 +150,11 @@ pub(crate) use retention::{
 };
 pub(crate) use schedule::{Cancelled, Kept, LAST_MS, Place, Wanted, time};
 #[cfg(feature = "worker")]
+pub(crate) use script_names::script_commands;
+#[cfg(feature = "worker")]
 pub(crate) use search::{SLICE, Sizes, Slice};
 #[cfg(feature = "worker")]
-pub(crate) use server::{ServerSays, Slow};
+pub(crate) use server::{ServerSays, Slow, info_fields};
 pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;

@@ -1,6 +1,6 @@
 //! The names of scripts by their hashes: a server tells of a slow script by that alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 macro_rules! sources {
@@ -35,6 +35,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "lacks"
     "list_scheduled"
     "look_ahead"
+    "may"
     "mend"
     "met_again"
     "newest"
@@ -107,6 +108,32 @@ pub(crate) fn script_name(hash: &str) -> Option<&'static str> {
     NAMES.get(hash).copied()
 }
 
+/// Every script's name and the commands it may call, subcommands as `XINFO STREAM`.
+pub(crate) fn script_commands() -> impl Iterator<Item = (&'static str, BTreeSet<String>)> {
+    SCRIPTS
+        .iter()
+        .map(|(name, source)| (*name, called(&whole(source))))
+}
+
+fn called(source: &str) -> BTreeSet<String> {
+    let quoted = |text: &str| {
+        let text = text.strip_prefix('\'')?;
+        Some(text[..text.find('\'')?].to_owned())
+    };
+    let calls = ["redis.call(", "redis.pcall("]
+        .into_iter()
+        .flat_map(|call| source.split(call).skip(1));
+    let command = |call: &str| {
+        let name = quoted(call)?;
+        let after = call[name.len() + 2..].strip_prefix(", ");
+        match (&name[..], after.and_then(quoted)) {
+            ("XINFO" | "XGROUP", Some(sub)) => Some(format!("{name} {sub}")),
+            _ => Some(name),
+        }
+    };
+    calls.filter_map(command).collect()
+}
+
 /// A script behind those that its line `-- Behind:` names, as it is loaded.
 fn whole(source: &str) -> String {
     let behind = source
@@ -123,7 +150,6 @@ fn whole(source: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;

@@ -74,14 +74,15 @@ impl Pool {
             None => Ok(Vec::new()),
         };
         Ok(ServerSays {
-            info: lines(&info),
+            info: info_fields(&info),
             slow,
             address: self.address().to_owned(),
         })
     }
 }
 
-fn lines(info: &str) -> HashMap<String, String> {
+/// What INFO says, by its names.
+pub(crate) fn info_fields(info: &str) -> HashMap<String, String> {
     info.lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))

@@ -13,11 +13,7 @@ impl Slot {
         Slot(crc16(hashed(key.as_ref())) % SLOTS)
     }
 
-    /// The slot of this number, if there is one.
-    pub fn numbered(number: u16) -> Option<Self> {
-        (number < SLOTS).then_some(Slot(number))
-    }
-
+    #[allow(dead_code)]
     pub fn number(self) -> u16 {
         self.0
     }

@@ -1,0 +1,88 @@
+//! Looks at the servers that a group's streams lie on, at the group itself and at its workers, for what will go wrong or is
+//! going wrong: each finding says what it is, what it costs, and the command that mends it.
+//!
+//! A check is one file. It asks the server what it wants to know, and judges the answers; what it may not ask it says, as a
+//! finding of its own. Checks of a node are made at each node, the others once.
+
+mod buffers;
+mod case;
+mod clock;
+mod connections;
+mod drift;
+mod eviction;
+mod groups;
+mod latency;
+mod memory;
+mod node;
+mod persistence;
+mod replicas;
+mod report;
+mod rights;
+mod slots;
+mod timeouts;
+mod trimmers;
+mod version;
+
+pub use report::{Finding, Report, Severity};
+
+use crate::admin::Admin;
+use crate::config::Settings;
+use crate::error::Result;
+use case::Case;
+use node::Node;
+
+/// Looks at everything, in a few seconds; changes nothing.
+///
+/// # Errors
+/// If Redis can't be reached. That it refuses to say something is a finding.
+///
+/// ```no_run
+/// use streamhand::{Settings, doctor};
+///
+/// # async fn example(settings: &Settings) -> streamhand::Result<()> {
+/// for finding in doctor::examine(settings).await?.findings {
+///     println!("{}: {}", finding.check, finding.what);
+/// }
+/// # Ok(()) }
+/// ```
+pub async fn examine(settings: &Settings) -> Result<Report> {
+    let admin = Admin::new(settings)?;
+    let pool = admin.pool();
+    let case = Case::of(settings, pool.user());
+    let mut findings = Vec::new();
+    for master in pool.masters().await? {
+        let node = &Node::of(master).await?;
+        let of_node = [
+            version::look(node),
+            eviction::look(node),
+            persistence::look(node).await,
+            memory::look(node, &case).await,
+            clock::look(node).await?,
+            latency::look(node, &case).await?,
+            replicas::look(node).await,
+            slots::look(node).await,
+            connections::look(node, &case),
+            buffers::look(node, &case).await,
+            timeouts::look(node, &case).await,
+            rights::look(node, &case).await?,
+        ];
+        let of_node = of_node.into_iter().flatten();
+        findings.extend(of_node.map(|finding| finding.at(&node.address)));
+    }
+    for keys in &case.streams {
+        let here = &Node::of(pool.at(&keys.stream)).await?;
+        findings.extend(groups::look(here, keys, &case).await);
+        findings.extend(trimmers::look(here, keys, &case).await);
+    }
+    match admin.fleet().await {
+        Ok(fleet) => findings.extend(drift::look(&fleet)),
+        Err(error) => findings.push(report::unknown(
+            drift::CHECK,
+            "what workers there are",
+            &error.to_string(),
+            &case.user,
+            "",
+        )),
+    }
+    Ok(Report::of(findings))
+}
