@@ -50,6 +50,7 @@ mod resilience;
 mod secret;
 #[cfg(feature = "config")]
 mod section;
+mod sentinel;
 mod setters;
 #[cfg(feature = "config")]
 mod settings;
@@ -59,6 +60,7 @@ mod stream_name;
 #[cfg(feature = "config")]
 mod telemetry;
 pub(crate) mod tls;
+pub(crate) mod topology;
 #[cfg(feature = "config")]
 mod tree;
 #[cfg(feature = "config")]
@@ -82,6 +84,7 @@ pub(crate) use redis::password_in;
 #[cfg(feature = "config")]
 pub use resilience::{BreakerScope, BreakerSettings, Counts, Rate, RateScope};
 pub use secret::{RedisUrl, Secret};
+pub use sentinel::{RedisMode, SentinelSettings};
 #[cfg(feature = "config")]
 pub use settings::{
     DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, ProjectionSettings,
@@ -90,6 +93,7 @@ pub use settings::{
 pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;
+pub(crate) use topology::NodeAddress;
 #[cfg(feature = "config")]
 pub use web::{Network, Role, WebRedisSettings, WebSettings, WebUser};
 

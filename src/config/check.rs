@@ -11,7 +11,7 @@ use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, OtlpSettings, RedisSettings, Retention,
-    Settings, StreamSettings, TelemetrySettings, WorkerSettings, tls,
+    Settings, StreamSettings, TelemetrySettings, WorkerSettings, tls, topology,
 };
 use crate::delay::LONGEST;
 use crate::duration;
@@ -118,6 +118,20 @@ fn redis(redis: &RedisSettings, findings: &mut Findings) {
     let file = redis.password_file.as_ref().and_then(|path| path.to_str());
     findings.text(at("password_file"), file);
     tls(redis, findings);
+    sentinel(redis, findings);
+    for wrong in topology::topology(redis).err().unwrap_or_default() {
+        let path = wrong
+            .key
+            .split('.')
+            .fold(KeyPath::plain("redis"), |path, key| {
+                match key.strip_suffix(']').and_then(|key| key.split_once('[')) {
+                    Some((key, at)) => path.key(key).index(at.parse().unwrap_or_default()),
+                    None => path.key(key),
+                }
+            });
+        let with = wrong.with.map(at).into_iter().collect();
+        findings.add_with(path, with, wrong.message);
+    }
 
     let named = if redis.username.is_some() {
         "username"
@@ -134,6 +148,59 @@ fn redis(redis: &RedisSettings, findings: &mut Findings) {
             "names a user without a password, which is never sent; set redis.password or \
              redis.password_file, or write a password alone as \"redis://:password@host\"",
         );
+    }
+}
+
+/// Logging in to sentinels; where they are is looked at with the mode.
+fn sentinel(redis: &RedisSettings, findings: &mut Findings) {
+    let sentinel = &redis.sentinel;
+    let at = |key| KeyPath::plain("redis.sentinel").key(key);
+    findings.text(at("username"), sentinel.username.as_deref());
+    let password = sentinel.password.as_ref().map(|password| password.expose());
+    findings.text(at("password"), password);
+    let file = sentinel.password_file.as_ref();
+    findings.text(at("password_file"), file.and_then(|path| path.to_str()));
+    if sentinel.username.is_some() && password.is_none() && file.is_none() {
+        findings.add_with(
+            at("username"),
+            vec![at("password"), at("password_file")],
+            "names a user without a password, which is never sent; set redis.sentinel.password or \
+             redis.sentinel.password_file",
+        );
+    }
+    let is_tls = sentinel.tls.unwrap_or_else(|| redis.url.is_tls());
+    for (key, path) in [
+        ("tls_ca", &sentinel.tls_ca),
+        ("tls_cert", &sentinel.tls_cert),
+        ("tls_key", &sentinel.tls_key),
+    ] {
+        findings.text(at(key), path.as_ref().and_then(|path| path.to_str()));
+        if path.is_some() && !is_tls {
+            findings.add_with(
+                at(key),
+                vec![at("tls")],
+                "is for TLS, which the sentinels do not speak by redis.sentinel.tls; set that to true",
+            );
+        }
+    }
+    for (key, is_set, other, has_other) in [
+        (
+            "tls_cert",
+            sentinel.tls_cert.is_some(),
+            "tls_key",
+            sentinel.tls_key.is_some(),
+        ),
+        (
+            "tls_key",
+            sentinel.tls_key.is_some(),
+            "tls_cert",
+            sentinel.tls_cert.is_some(),
+        ),
+    ] {
+        if is_set && !has_other {
+            let message = format!("stands alone; set redis.sentinel.{other} too");
+            findings.add(at(key), message);
+        }
     }
 }
 

@@ -33,6 +33,16 @@ pub(super) fn notes(settings: &Settings, tree: &Tree) -> Vec<Problem> {
         ),
         (at("redis.tls_key"), "the key", &redis.tls_key),
         (
+            at("redis.sentinel.password_file"),
+            "the password",
+            &redis.sentinel.password_file,
+        ),
+        (
+            at("redis.sentinel.tls_key"),
+            "the key",
+            &redis.sentinel.tls_key,
+        ),
+        (
             at("telemetry.token_file"),
             "the token",
             &settings.telemetry.token_file,
@@ -76,6 +86,10 @@ fn configuration(settings: &Settings, tree: &Tree) -> Option<(std::path::PathBuf
     let own = [
         (KeyPath::plain("redis.password"), redis.password.is_some()),
         (KeyPath::plain("redis.url"), redis.url.has_password()),
+        (
+            KeyPath::plain("redis.sentinel.password"),
+            redis.sentinel.password.is_some(),
+        ),
         (
             KeyPath::plain("telemetry.token"),
             settings.telemetry.token.is_some(),

@@ -16,9 +16,10 @@ use super::error::{ConfigError, Origin, Problem, ProblemKind};
 use super::findings::Finding;
 use super::redis::{password_in, secret_in};
 use super::secret::Secret;
+use super::sentinel::{RedisMode, SentinelSettings};
 use super::tree::{KeyPath, Tree};
 use super::value::typed_like;
-use super::{RedisSettings, Settings, exposed, read, tls};
+use super::{RedisSettings, Settings, exposed, read, tls, topology};
 
 /// What [`Settings::load`] reads, from the weakest to the strongest.
 #[derive(Clone, PartialEq, Eq)]
@@ -201,7 +202,11 @@ impl Loading {
         let whole = self.whole;
         let judged = |problem: &Problem| whole || problem.origin.is_untyped();
         self.problems.extend(problems.into_iter().filter(judged));
+        self.place(&mut settings.redis);
         self.credentials(&mut settings.redis);
+        let sentinel = &mut settings.redis.sentinel;
+        let (password, file) = (&mut sentinel.password, &mut sentinel.password_file);
+        self.secret("redis.sentinel", "password", password, file);
         let telemetry = &mut settings.telemetry;
         let (token, file) = (&mut telemetry.token, &mut telemetry.token_file);
         self.secret("telemetry", "token", token, file);
@@ -221,6 +226,26 @@ impl Loading {
             Ok(settings)
         } else {
             Err(ConfigError::new(self.problems))
+        }
+    }
+
+    /// Lets an address of a stronger source win over nodes and sentinels: who says `--redis URL` means that server.
+    fn place(&self, redis: &mut RedisSettings) {
+        let layer = |key| {
+            let path = KeyPath::plain(key);
+            let is_set = self.tree.get(&path).is_some();
+            is_set.then(|| self.tree.value_origin(&path).layer())
+        };
+        let others = [
+            "redis.mode",
+            "redis.nodes",
+            "redis.sentinel.master",
+            "redis.sentinel.nodes",
+        ];
+        if layer("redis.url") > others.into_iter().map(layer).max().flatten() {
+            redis.mode = RedisMode::default();
+            redis.nodes.clear();
+            redis.sentinel = SentinelSettings::default();
         }
     }
 
@@ -308,6 +333,18 @@ impl Loading {
             let place = at(unusable.key);
             let origin = self.tree.value_origin(&place);
             self.problem(unusable.kind, origin, Some(&place), unusable.message);
+        }
+        if redis.sentinel.is_unset() {
+            return;
+        }
+        let of_sentinels = topology::of_sentinels(redis);
+        for unusable in tls::read(&of_sentinels).err().unwrap_or_default() {
+            let place = KeyPath::plain("redis.sentinel").key(unusable.key);
+            // What they have from `[redis]` was looked at there.
+            if self.tree.get(&place).is_some() {
+                let origin = self.tree.value_origin(&place);
+                self.problem(unusable.kind, origin, Some(&place), unusable.message);
+            }
         }
     }
 

@@ -71,6 +71,7 @@ fn redis() -> impl Strategy<Value = RedisSettings> {
             password: password.map(Secret::new),
             password_file: None,
             pool_size,
+            mode: RedisMode::Single,
             ..RedisSettings::default()
         },
     )

@@ -55,6 +55,20 @@ impl Reader<'_> {
             redis.setting("tls_cert", &mut read.redis.tls_cert);
             redis.setting("tls_key", &mut read.redis.tls_key);
             redis.setting("pool_size", &mut read.redis.pool_size);
+            redis.setting("mode", &mut read.redis.mode);
+            redis.setting("nodes", &mut read.redis.nodes);
+            let sentinel = &mut read.redis.sentinel;
+            redis.section("sentinel", |section| {
+                section.setting("master", &mut sentinel.master);
+                section.setting("nodes", &mut sentinel.nodes);
+                section.setting("username", &mut sentinel.username);
+                section.setting("password", &mut sentinel.password);
+                section.setting("password_file", &mut sentinel.password_file);
+                section.setting("tls", &mut sentinel.tls);
+                section.setting("tls_ca", &mut sentinel.tls_ca);
+                section.setting("tls_cert", &mut sentinel.tls_cert);
+                section.setting("tls_key", &mut sentinel.tls_key);
+            });
         });
         root.section("worker", |worker| {
             worker.setting("group", &mut read.worker.group);

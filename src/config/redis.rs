@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
+use super::sentinel::{RedisMode, SentinelSettings};
 use super::setters::setters;
 
 /// `[redis]`: the server, and how to log in.
@@ -28,8 +29,16 @@ pub struct RedisSettings {
     pub tls_cert: Option<PathBuf>,
     /// A PEM file with the key of `tls_cert`.
     pub tls_key: Option<PathBuf>,
-    /// Connections that handlers can borrow at once; 4.
+    /// Connections that handlers can borrow at once; 4. In a cluster from each node.
     pub pool_size: usize,
+    /// What there is, and how the server to ask is found; [`RedisMode::Auto`].
+    pub mode: RedisMode,
+    /// Some nodes of a cluster, as `host:port`, any of which is asked for the others; without a port 6379. What `url` says of
+    /// TLS and of logging in holds for all of them, and its host is not used then.
+    pub nodes: Vec<String>,
+    /// Sentinels, who are asked for the primary. What `url` says of TLS, of logging in and of the database holds for the
+    /// primary, and its host is not used.
+    pub sentinel: SentinelSettings,
 }
 
 impl Default for RedisSettings {
@@ -43,6 +52,9 @@ impl Default for RedisSettings {
             tls_cert: None,
             tls_key: None,
             pool_size: 4,
+            mode: RedisMode::Auto,
+            nodes: Vec::new(),
+            sentinel: SentinelSettings::default(),
         }
     }
 }
@@ -51,6 +63,12 @@ impl RedisSettings {
     /// The server at `url`, with the defaults.
     pub fn new(url: RedisUrl) -> Self {
         Self::default().url(url)
+    }
+
+    /// The same settings with `nodes`, in place of those that were there.
+    pub fn nodes<S: Into<String>>(mut self, nodes: impl IntoIterator<Item = S>) -> Self {
+        self.nodes = nodes.into_iter().map(Into::into).collect();
+        self
     }
 }
 
@@ -63,6 +81,8 @@ setters!(RedisSettings {
     some_into tls_cert: PathBuf,
     some_into tls_key: PathBuf,
     plain pool_size: usize,
+    plain mode: RedisMode,
+    plain sentinel: SentinelSettings,
 });
 
 /// The password in a file, without the newline at its end.

@@ -111,6 +111,17 @@ impl RedisUrl {
         &self.text
     }
 
+    /// The number of the database it names.
+    pub(crate) fn database(&self) -> u64 {
+        let Ok(url) = Url::parse(&self.text) else {
+            return 0;
+        };
+        let named = url.query_pairs().find(|(key, _)| key == "db");
+        let named = named.map(|(_, value)| value.into_owned());
+        let named = named.unwrap_or_else(|| url.path().trim_matches('/').to_owned());
+        named.parse().unwrap_or(0)
+    }
+
     /// Whether it asks for TLS.
     pub fn is_tls(&self) -> bool {
         self.tls

@@ -11,6 +11,7 @@ use super::hidden;
 use super::keep::{Keep, Retention};
 use super::redis::RedisSettings;
 use super::resilience::{BreakerSettings, Rate, RateScope};
+use super::sentinel::RedisMode;
 use super::setters::setters;
 use super::telemetry::TelemetrySettings;
 use super::value::{Given, Refusal, Setting, one_of};
@@ -508,6 +509,13 @@ impl HandlerPolicy {
 impl Setting for Unhandled {
     fn read(given: Given<'_>) -> Result<Self, Refusal> {
         one_of(given, &[("bury", Self::Bury), ("ack", Self::Ack)])
+    }
+}
+
+impl Setting for RedisMode {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        let modes = [Self::Auto, Self::Single, Self::Sentinel, Self::Cluster];
+        one_of(given, &modes.map(|mode| (mode.name(), mode)))
     }
 }
 

@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use super::hidden::without_secrets;
 use super::redis::RedisSettings;
+use super::sentinel::SentinelSettings;
 use super::settings::Settings;
 use super::tls;
 use crate::duration;
@@ -30,7 +31,7 @@ pub(super) fn to_toml(settings: &Settings, shown: &[&str]) -> String {
 /// can be read back.
 impl Serialize for RedisSettings {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut redis = to.serialize_struct("redis", 8)?;
+        let mut redis = to.serialize_struct("redis", 11)?;
         redis.serialize_field("url", &self.url)?;
         if let Some(username) = &self.username {
             redis.serialize_field("username", username)?;
@@ -46,7 +47,45 @@ impl Serialize for RedisSettings {
             }
         }
         redis.serialize_field("pool_size", &self.pool_size)?;
+        redis.serialize_field("mode", self.mode.name())?;
+        if !self.nodes.is_empty() {
+            redis.serialize_field("nodes", &self.nodes)?;
+        }
+        if !self.sentinel.is_unset() {
+            redis.serialize_field("sentinel", &self.sentinel)?;
+        }
         redis.end()
+    }
+}
+
+impl Serialize for SentinelSettings {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut sentinel = to.serialize_struct("sentinel", 9)?;
+        if let Some(master) = &self.master {
+            sentinel.serialize_field("master", master)?;
+        }
+        sentinel.serialize_field("nodes", &self.nodes)?;
+        if let Some(username) = &self.username {
+            sentinel.serialize_field("username", username)?;
+        }
+        if let Some(path) = &self.password_file {
+            sentinel.serialize_field("password_file", path)?;
+        } else if let Some(password) = &self.password {
+            sentinel.serialize_field("password", password)?;
+        }
+        if let Some(tls) = self.tls {
+            sentinel.serialize_field("tls", &tls)?;
+        }
+        for (key, path) in [
+            ("tls_ca", &self.tls_ca),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
+        ] {
+            if let Some(path) = path {
+                sentinel.serialize_field(key, path)?;
+            }
+        }
+        sentinel.end()
     }
 }
 

@@ -317,6 +317,7 @@ token = "hunter2"
     url = "redis://worker:***@host:6379"
     password = "***"
     pool_size = 4
+    mode = "auto"
 
     [worker]
     group = ""

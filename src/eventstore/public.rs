@@ -4,6 +4,7 @@ use super::aggregate::Aggregate;
 use super::id::AggregateId;
 use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
+use crate::partition::{self, Partition};
 use crate::stream::StreamKeys;
 
 /// The streams on which others are told of aggregates' events: `orders`, or with partitions `{orders:0}` and so on.
@@ -57,15 +58,13 @@ impl PublicStreams {
             let message = format!("{partitions} partitions of {stream:?}: {why}");
             Err(Error::new(ErrorKind::Invalid, message))
         };
-        match partitions {
-            1 => Ok(self),
-            0 | 16385.. => invalid("from 1 to 16384, the slots of a cluster"),
-            _ if stream.contains('{') => {
-                invalid("its name has a tag, which keeps all of it in one slot")
-            }
-            _ => Ok(PublicStreams {
+        match partition::check(stream, partitions) {
+            Err(why) => invalid(why),
+            Ok(()) if partitions == 1 => Ok(self),
+            Ok(()) => Ok(PublicStreams {
                 streams: (0..partitions)
-                    .map(|partition| StreamKeys::new(&format!("{{{stream}:{partition}}}")))
+                    .map(|number| Partition::first(stream, number).to_string())
+                    .map(|name| StreamKeys::new(&name))
                     .collect(),
             }),
         }
@@ -119,28 +118,14 @@ impl PublicStreams {
 
     /// The number of the partition an aggregate is in, from 0.
     pub fn partition(&self, aggregate: &AggregateId) -> usize {
-        (fnv1a(aggregate.as_str().as_bytes()) % self.streams.len() as u64) as usize
+        let count = self.streams.len() as u32;
+        partition::partition_of(aggregate.as_str().as_bytes(), count) as usize
     }
-}
-
-/// FNV-1a, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_the_one_that_is_promised() {
-        // From its authors' test vectors.
-        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-    }
 
     #[test]
     fn aggregates_are_spread_evenly_over_partitions_each_beside_its_stream() {

@@ -3,19 +3,23 @@
 
 use std::sync::{Arc, Mutex};
 
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError};
+use redis::{
+    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+};
 use tokio_rustls::TlsConnector;
 
 use super::error::elsewhere;
 use super::tls;
 use crate::config::tls::Certificates;
-use crate::config::{self, RedisSettings, Secret, redact};
+use crate::config::{self, NodeAddress, RedisSettings, Secret, redact};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
 /// How to reach one server.
 pub(super) struct Access {
     settings: RedisSettings,
+    /// The section of the settings.
+    section: &'static str,
     current: Mutex<Arc<Login>>,
 }
 
@@ -30,20 +34,41 @@ pub(super) struct Login {
 }
 
 impl Access {
-    pub fn new(settings: &RedisSettings) -> Result<Self> {
+    /// By the settings of `section`.
+    pub fn new(settings: &RedisSettings, section: &'static str) -> Result<Self> {
         let certificates = match settings.url.is_tls() {
-            true => certificates(settings)?,
+            true => certificates(settings, section)?,
             false => Certificates::default(),
         };
         let login = Login::new(settings, settings.password.clone(), certificates)?;
         Ok(Access {
             settings: settings.clone(),
+            section,
             current: Mutex::new(Arc::new(login)),
         })
     }
 
     pub fn current(&self) -> Arc<Login> {
         lock(&self.current).clone()
+    }
+
+    /// What `redis.url` names.
+    pub fn address(&self) -> ConnectionAddr {
+        self.current().client.get_connection_info().addr().clone()
+    }
+
+    /// How a node is reached: with TLS where `redis.url` asks for it.
+    pub fn address_of(&self, node: &NodeAddress) -> ConnectionAddr {
+        let (host, port) = (node.host.clone(), node.port);
+        match self.settings.url.is_tls() {
+            true => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+            false => ConnectionAddr::Tcp(host, port),
+        }
     }
 
     /// What to log in with in place of what was tried, where that may be why there was no connection and it has been
@@ -65,7 +90,7 @@ impl Access {
         };
         let password = password.or_else(|| tried.password.clone());
         let certificates = match tried.tls {
-            Some(_) => certificates(&self.settings).ok()?,
+            Some(_) => certificates(&self.settings, self.section).ok()?,
             None => Certificates::default(),
         };
         if password == tried.password && certificates == tried.certificates {
@@ -125,11 +150,11 @@ impl Login {
     }
 }
 
-fn certificates(settings: &RedisSettings) -> Result<Certificates> {
+fn certificates(settings: &RedisSettings, section: &str) -> Result<Certificates> {
     config::tls::read(settings).map_err(|unusable| {
         let wrong = unusable
             .iter()
-            .map(|file| format!("redis.{}: {}", file.key, file.message));
+            .map(|file| format!("{section}.{}: {}", file.key, file.message));
         Error::new(ErrorKind::Invalid, wrong.collect::<Vec<_>>().join("; "))
     })
 }

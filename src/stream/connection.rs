@@ -3,30 +3,29 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, RedisResult};
+use redis::{ConnectionAddr, RedisError, RedisResult};
 use tokio::task::AbortHandle;
 
-use super::access::{Access, Login};
+use super::access::Access;
+use super::dial::{self, CONNECT_TIMEOUT};
 use super::error::{Answer, Found, Trouble, Who, cause, hint};
 use super::life::{Life, Lives, ServerIdentity};
 use super::outage::Outage;
 use super::reader::Reader;
-use super::socket::{self, Greeting, Lent};
+use super::socket::Greeting;
 use super::tls;
-use super::topology::Slot;
+use super::topology::{Cluster, Node, Sentinels, SharedConn, Slot};
 use super::wire::Wire;
-use crate::config::RedisSettings;
 use crate::config::redact::redacted;
+use crate::config::topology::{Topology, of_sentinels, topology};
+use crate::config::{NodeAddress, RedisSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-
-/// How long making a connection may take.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The oldest servers this works on: Redis 7.0, and Valkey 7.2, which calls itself Redis 7.2.
 pub(crate) const OLDEST: (u32, u32) = (7, 0);
@@ -34,14 +33,45 @@ pub(crate) const OLDEST: (u32, u32) = (7, 0);
 /// How many servers are met in a row, each of them another, until that counts as being unreachable.
 const SERVERS: usize = 3;
 
-/// Makes connections to one server. Clones share what is known of it, and their connections end together.
+/// Makes connections to one server, or to the one among several where it has something to do. Clones share what is known
+/// of the servers, and the connections to one of them end together.
 #[derive(Clone)]
 pub(crate) struct Connector {
+    home: Arc<Home>,
+    target: Target,
+    /// What was configured, without its secrets, for messages.
+    pub address: String,
+}
+
+/// What all connectors of one configuration have in common.
+struct Home {
     access: Arc<Access>,
     lives: Arc<Lives>,
-    outage: Arc<Outage>,
-    /// The address without its secrets, for messages.
-    pub address: String,
+    outage: Outage,
+    metrics: Arc<OnceLock<Metrics>>,
+    sentinels: Option<Sentinels>,
+    cluster: OnceLock<Arc<Cluster>>,
+    /// It is known whether it is a cluster.
+    is_known: AtomicBool,
+}
+
+/// Which server of a cluster is meant.
+#[derive(Clone)]
+enum Target {
+    /// Whichever is configured.
+    Any,
+    /// The master of a slot.
+    Slot(Slot),
+    Node(NodeAddress),
+}
+
+/// Where a connection is to be made, and the life it belongs to.
+#[derive(Clone)]
+pub(super) struct Spot {
+    pub address: ConnectionAddr,
+    pub life: Life,
+    /// The node of a cluster.
+    pub node: Option<(Arc<Cluster>, Arc<Node>)>,
 }
 
 /// One connection of a worker.
@@ -57,21 +87,61 @@ struct Introduction {
     version: (u32, u32),
     greeting: Greeting,
     is_replica: bool,
+    is_sentinel: bool,
 }
 
 impl Connector {
+    /// By `[redis]`.
+    ///
+    /// # Errors
+    /// If its settings do not go together, or files of it can't be read.
     pub fn new(settings: &RedisSettings) -> Result<Self> {
-        let access = Access::new(settings)?;
-        let address = access
-            .current()
-            .client
-            .get_connection_info()
-            .addr()
-            .to_string();
+        let topology = topology(settings).map_err(|wrong| {
+            let wrong = wrong.iter();
+            let wrong = wrong.map(|wrong| format!("redis.{} {}", wrong.key, wrong.message));
+            Error::new(ErrorKind::Invalid, wrong.collect::<Vec<_>>().join("; "))
+        })?;
+        let access = Arc::new(Access::new(settings, "redis")?);
+        let address = match &topology {
+            Topology::Sentinel { master, nodes } => {
+                format!("{master} by the sentinels {}", listed(nodes))
+            }
+            Topology::Cluster { nodes } if !nodes.is_empty() => listed(nodes),
+            _ => access.address().to_string(),
+        };
+        let metrics = Arc::<OnceLock<Metrics>>::default();
+        let lives = Arc::new(Lives::counting(&address, metrics.clone()));
+        let (mut sentinels, mut is_known) = (None, true);
+        let cluster = OnceLock::new();
+        match topology {
+            Topology::Sentinel { master, nodes } => {
+                let access = Access::new(&of_sentinels(settings), "redis.sentinel")?;
+                sentinels = Some(Sentinels::new(master, nodes, access, &lives));
+            }
+            Topology::Cluster { mut nodes } => {
+                if nodes.is_empty() {
+                    nodes.extend(node_at(&access.address()));
+                }
+                let the = Cluster::new(access.clone(), nodes, metrics.clone());
+                let _ = cluster.set(Arc::new(the));
+            }
+            Topology::Single { may_be_a_cluster } => {
+                // What is behind a socket in the file system has no address by which the others know it.
+                is_known = !may_be_a_cluster || node_at(&access.address()).is_none();
+            }
+        }
+        let home = Home {
+            access,
+            lives,
+            outage: Outage::default(),
+            metrics,
+            sentinels,
+            cluster,
+            is_known: AtomicBool::new(is_known),
+        };
         Ok(Connector {
-            access: Arc::new(access),
-            lives: Arc::new(Lives::at(&address)),
-            outage: Arc::default(),
+            home: Arc::new(home),
+            target: Target::Any,
             address,
         })
     }
@@ -81,22 +151,46 @@ impl Connector {
     /// that is the server that all keys are at.
     ///
     /// It is cheap, and asks nobody anything.
-    #[allow(dead_code)]
-    pub fn at(&self, _key: &str) -> Connector {
-        self.clone()
+    pub fn at(&self, key: &str) -> Connector {
+        self.to(Target::Slot(Slot::of(key)))
+    }
+
+    fn to(&self, target: Target) -> Connector {
+        Connector {
+            target,
+            ..self.clone()
+        }
     }
 
     /// Whether keys lie on several nodes by their hash slots. Where `redis.mode` leaves that to be found out it is false
     /// until [`learn`](Self::learn) or any connection has found it out.
-    #[allow(dead_code)]
     pub fn is_cluster(&self) -> bool {
-        false
+        self.home.cluster.get().is_some()
     }
 
-    /// Finds out whether it is a cluster, if that is not known yet, and answers it.
-    #[allow(dead_code)]
+    /// Finds out whether it is a cluster, if that is not known yet, and returns it.
     pub async fn learn(&self) -> Result<bool> {
-        Ok(false)
+        if !self.home.is_known.load(Ordering::Acquire) {
+            let any = self.to(Target::Any);
+            any.connect_to_any("streamhand:mode", CONNECT_TIMEOUT)
+                .await?;
+        }
+        Ok(self.is_cluster())
+    }
+
+    /// A server says whether it is a node of a cluster. Returns whether that is news to this connector.
+    pub(super) fn learns(&self, is_cluster: bool) -> bool {
+        if self.home.is_known.load(Ordering::Acquire) {
+            return false;
+        }
+        if is_cluster {
+            let seeds = node_at(&self.home.access.address()).into_iter().collect();
+            let (access, metrics) = (self.home.access.clone(), self.home.metrics.clone());
+            let cluster = Cluster::new(access, seeds, metrics);
+            let _ = self.home.cluster.set(Arc::new(cluster));
+        }
+        self.home.is_known.store(true, Ordering::Release);
+        is_cluster
     }
 
     /// The hash slot of a key, in a cluster.
@@ -106,28 +200,40 @@ impl Connector {
     }
 
     /// One for each master, for what all of them are to be asked: SCAN and INFO. On one server it is that.
-    #[allow(dead_code)]
     pub async fn masters(&self) -> Result<Vec<Connector>> {
-        Ok(vec![self.clone()])
+        self.learn().await?;
+        let Some(cluster) = self.home.cluster.get() else {
+            return Ok(vec![self.clone()]);
+        };
+        let masters = cluster.masters().await?.into_iter();
+        Ok(masters.map(|node| self.at_node(&node)).collect())
+    }
+
+    /// The same for one node.
+    pub(super) fn at_node(&self, node: &NodeAddress) -> Connector {
+        Connector {
+            address: node.to_string(),
+            ..self.to(Target::Node(node.clone()))
+        }
     }
 
     /// Whom the server knows us as.
     #[cfg(feature = "worker")]
     pub fn user(&self) -> String {
-        let login = self.access.current();
+        let login = self.home.access.current();
         login.says().username().unwrap_or("default").to_owned()
     }
 
     /// Requests are counted there, on all connections there are and will be.
     pub fn counted_in(&self, metrics: &Metrics) {
-        self.lives.counted_in(metrics);
+        let _ = self.home.metrics.set(metrics.clone());
     }
 
     /// A new connection to a primary, whose answers are waited for at most `response_timeout`.
     pub async fn connect(&self, name: &str, response_timeout: Duration) -> Result<Link> {
-        self.meet(|life: Life| async move {
-            let link = self.link(life, name, response_timeout).await?;
-            self.needs_a_primary(link.conn.was_replica())?;
+        self.meet(|spot: Spot| async move {
+            let link = self.link(&spot, name, response_timeout).await?;
+            self.needs_a_primary(&spot, link.conn.was_replica())?;
             Ok(link)
         })
         .await
@@ -135,149 +241,298 @@ impl Connector {
 
     /// The same to any server, for reading.
     pub async fn connect_to_any(&self, name: &str, response_timeout: Duration) -> Result<Link> {
-        self.link(self.lives.current(), name, response_timeout)
-            .await
+        let spot = self.spot().await?;
+        self.link(&spot, name, response_timeout).await
     }
 
-    async fn link(&self, life: Life, name: &str, response_timeout: Duration) -> Result<Link> {
-        let explain = |error| self.explain(error, Who::Worker);
-        let (mut conn, driver) = self.login(response_timeout).await.map_err(explain)?;
-        life.takes_along(driver);
-        let Introduction {
-            greeting,
-            is_replica,
-            ..
-        } = self.greet(&mut conn, name).await?;
-        life.connected(name);
+    async fn link(&self, spot: &Spot, name: &str, response_timeout: Duration) -> Result<Link> {
+        if let Some((_, node)) = &spot.node {
+            return self.shared_link(spot, node, name, response_timeout).await;
+        }
+        let (conn, driver, introduction) = self.greeted(spot, name, response_timeout).await?;
+        spot.life.takes_along(driver);
         Ok(Link {
-            conn: Wire::new(conn, life, is_replica),
-            greeting,
+            conn: Wire::new(conn, spot.life.clone(), introduction.is_replica),
+            greeting: introduction.greeting,
             found: Found::default(),
         })
     }
 
-    /// A connection that is logged in, and what drives it.
-    pub(super) async fn login(
+    /// A connection to a node that others have as well who go by other slots of it: it does not end with one of them.
+    async fn shared_link(
         &self,
+        spot: &Spot,
+        node: &Arc<Node>,
+        name: &str,
         response_timeout: Duration,
-    ) -> RedisResult<(MultiplexedConnection, AbortHandle)> {
-        let (conn, driver) = self
-            .with_login(|login: Arc<Login>| async move {
-                let address = login.client.get_connection_info().addr();
-                let making = async {
-                    let socket = socket::open(address, login.tls.as_ref()).await?;
-                    let config = config(response_timeout);
-                    let making =
-                        MultiplexedConnection::new_with_config(login.says(), socket, config);
-                    let (conn, driver) = making.await?;
-                    Ok((conn, driver.boxed()))
+    ) -> Result<Link> {
+        let place = node.shared(name, response_timeout);
+        let mut place = place.lock().await;
+        place.take_if(|shared| shared.broken.load(Ordering::Acquire));
+        let shared = match &*place {
+            Some(shared) => shared.clone(),
+            None => {
+                // Whoever waited here for one that could not be made need not try the same at once.
+                node.outage.lets_try()?;
+                let (conn, _, introduction) = self.greeted(spot, name, response_timeout).await?;
+                let shared = SharedConn {
+                    conn,
+                    greeting: introduction.greeting,
+                    is_replica: introduction.is_replica,
+                    broken: Arc::default(),
                 };
-                in_time(making).await
-            })
-            .await?;
-        Ok((conn, tokio::spawn(driver).abort_handle()))
+                place.insert(shared).clone()
+            }
+        };
+        Ok(Link {
+            conn: self.wire(spot, shared.conn, shared.is_replica, shared.broken),
+            greeting: shared.greeting,
+            found: Found::default(),
+        })
     }
 
-    /// What is made with what is known of logging in; with what is in the files by now, where that is not taken.
-    async fn with_login<T, F>(&self, make: impl Fn(Arc<Login>) -> F) -> RedisResult<T>
-    where
-        F: Future<Output = RedisResult<T>>,
-    {
-        let mut login = self.access.current();
-        loop {
-            match make(login.clone()).await {
-                Ok(made) => return Ok(made),
-                Err(error) => match self.access.newer(&login, &error) {
-                    Some(newer) => login = newer,
-                    None => return Err(error),
-                },
-            }
+    /// What goes over a connection to a node of a cluster, under the life of the spot.
+    pub(super) fn wire(
+        &self,
+        spot: &Spot,
+        conn: MultiplexedConnection,
+        is_replica: bool,
+        broken: Arc<AtomicBool>,
+    ) -> Wire {
+        let wire = Wire::new(conn, spot.life.clone(), is_replica);
+        match &spot.node {
+            Some((cluster, node)) => wire.in_a_cluster(cluster.clone(), node.clone(), broken),
+            None => wire,
         }
     }
 
+    async fn greeted(
+        &self,
+        spot: &Spot,
+        name: &str,
+        response_timeout: Duration,
+    ) -> Result<(MultiplexedConnection, AbortHandle, Introduction)> {
+        let explain = |error| self.explain(spot, error, Who::Worker);
+        let (mut conn, driver) = self.log_in(spot, response_timeout).await.map_err(explain)?;
+        let introduction = self.greet(spot, &mut conn, name).await?;
+        spot.life.connected(name);
+        Ok((conn, driver, introduction))
+    }
+
+    /// A connection that is logged in, and what drives it.
+    pub(super) async fn log_in(
+        &self,
+        spot: &Spot,
+        response_timeout: Duration,
+    ) -> RedisResult<(MultiplexedConnection, AbortHandle)> {
+        dial::log_in(&self.home.access, &spot.address, response_timeout).await
+    }
+
+    /// Where a connection is to be made now.
+    pub(super) async fn spot(&self) -> Result<Spot> {
+        match (self.home.cluster.get(), &self.home.sentinels) {
+            (Some(cluster), _) => self.spot_in(cluster).await,
+            (None, Some(sentinels)) => {
+                let primary = sentinels.primary().await?;
+                let why = "the sentinels name another primary";
+                Ok(Spot {
+                    address: self.home.access.address_of(&primary),
+                    life: settled(&self.home.lives, &primary, why),
+                    node: None,
+                })
+            }
+            (None, None) => Ok(self.only_spot()),
+        }
+    }
+
+    fn only_spot(&self) -> Spot {
+        Spot {
+            address: self.home.access.address(),
+            life: self.home.lives.current(),
+            node: None,
+        }
+    }
+
+    async fn spot_in(&self, cluster: &Arc<Cluster>) -> Result<Spot> {
+        let (node, life) = match &self.target {
+            Target::Slot(slot) => {
+                let node = cluster.owner(*slot).await?;
+                let lives = cluster.lives_of(*slot);
+                let life = settled(&lives, &node.at, "the slot has another master");
+                tokio::time::sleep(life.pause()).await;
+                (node, life)
+            }
+            Target::Node(at) => {
+                let node = cluster.node(at);
+                let life = node.lives.current();
+                (node, life)
+            }
+            Target::Any => {
+                let configured = node_at(&self.home.access.address());
+                let mut spot = self.only_spot();
+                // Where nodes are listed the address is none of theirs.
+                if configured.is_none_or(|node| node.to_string() != self.address)
+                    && let Some(node) = cluster.masters().await?.first()
+                {
+                    spot.address = self.home.access.address_of(node);
+                }
+                return Ok(spot);
+            }
+        };
+        Ok(Spot {
+            address: self.home.access.address_of(&node.at),
+            life,
+            node: Some((cluster.clone(), node)),
+        })
+    }
+
     /// Makes a connection under the present life, or under a new one where it leads to another server than before.
-    async fn meet<T: Greeted, F>(&self, make: impl Fn(Life) -> F) -> Result<T>
+    async fn meet<T: Greeted, F>(&self, make: impl Fn(Spot) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        self.outage.lets_try()?;
         for _ in 0..SERVERS {
-            let life = self.lives.current();
-            let made = self.outage.heard(make(life.clone()).await)?;
-            if life.meets(&made.greeting().server) {
+            let Some(spot) = self.spot_to_try().await? else {
+                continue;
+            };
+            let made = make(spot.clone()).await;
+            let made = match &spot.node {
+                Some((cluster, node)) => {
+                    if made.is_err() {
+                        // Another node may have taken over.
+                        cluster.refresh_soon();
+                    }
+                    node.outage.heard(made)?
+                }
+                None => self.home.outage.heard(made)?,
+            };
+            let is_news = self.learns(made.greeting().is_cluster);
+            if spot.life.is_over() || is_news && !matches!(self.target, Target::Any) {
+                continue;
+            }
+            if spot.life.meets(&made.greeting().server) {
                 return Ok(made);
             }
-            life.end("another server is there now, or another run of it");
+            spot.life
+                .end("another server is there now, or another run of it");
         }
         let message = format!("another server is at {} each time", self.address);
         Err(Error::new(ErrorKind::Unreachable, message))
     }
 
-    pub(super) fn lives(&self) -> &Lives {
-        &self.lives
+    /// Where to try now, if it may be tried.
+    async fn spot_to_try(&self) -> Result<Option<Spot>> {
+        if let (Some(cluster), false) =
+            (self.home.cluster.get(), matches!(self.target, Target::Any))
+        {
+            let spot = self.spot_in(cluster).await?;
+            if let Some((_, node)) = &spot.node
+                && let Err(error) = node.outage.is_over()
+            {
+                // It may have a successor by now.
+                cluster.refresh_soon();
+                return Err(error);
+            }
+            return Ok(Some(spot));
+        }
+        let outage = &self.home.outage;
+        outage.lets_try()?;
+        outage.heard(self.spot().await).map(Some)
+    }
+
+    /// Looks after whom to ask where the primary is, if anybody. To be called now and then by whoever keeps connections.
+    pub(super) fn looks_after(&self) {
+        if let Some(sentinels) = &self.home.sentinels {
+            sentinels.watch();
+        }
+    }
+
+    /// Whether the server is looked up, so that what is found to be no primary is not the one to ask.
+    pub(super) fn is_looked_up(&self) -> bool {
+        self.home.sentinels.is_some() || matches!(self.target, Target::Node(_))
+    }
+
+    /// Whether a node of a cluster is meant, by a slot or by itself.
+    pub(super) fn goes_by_node(&self) -> bool {
+        self.is_cluster() && !matches!(self.target, Target::Any)
     }
 
     /// A connection on a blocking socket, for measurements: no part of the runtime has one.
     pub fn connect_blocking(&self) -> Result<redis::Connection> {
-        self.access
-            .current()
+        let login = self.home.access.current();
+        login
             .client
             .get_connection_with_timeout(CONNECT_TIMEOUT)
-            .map_err(|error| self.explain(error, Who::Operator))
+            .map_err(|error| self.explain(&self.only_spot(), error, Who::Operator))
     }
 
     /// A connection for reading new entries. An answer may take `patience` longer than the read may block.
     pub async fn reader(&self, name: &str, patience: Duration) -> Result<Reader> {
-        self.meet(|life| self.make_reader(life, name, patience))
+        self.meet(|spot| self.make_reader(spot, name, patience))
             .await
     }
 
-    async fn make_reader(&self, life: Life, name: &str, patience: Duration) -> Result<Reader> {
-        let unreachable = |error: RedisError| self.explain(error, Who::Worker);
-        let (lent, mut conn, driver) = self
-            .with_login(|login: Arc<Login>| async move {
-                let address = login.client.get_connection_info().addr();
-                let making = async {
-                    let lent = Lent::new(socket::open(address, login.tls.as_ref()).await?);
-                    let (login, config) = (login.says(), config(patience));
-                    let making =
-                        MultiplexedConnection::new_with_config(login, lent.clone(), config);
-                    let (conn, driver) = making.await?;
-                    Ok((lent, conn, driver.boxed()))
-                };
-                in_time(making).await
-            })
-            .await
-            .map_err(unreachable)?;
+    async fn make_reader(&self, spot: Spot, name: &str, patience: Duration) -> Result<Reader> {
+        if let Some((_, node)) = &spot.node {
+            node.outage.lets_try()?;
+        }
+        let unreachable = |error: RedisError| self.explain(&spot, error, Who::Worker);
+        let (lent, mut conn, driver) =
+            dial::log_in_lending(&self.home.access, &spot.address, patience)
+                .await
+                .map_err(unreachable)?;
         let Introduction {
             greeting,
             is_replica,
             ..
         } = tokio::select! {
-            greeting = self.greet(&mut conn, name) => greeting?,
+            greeting = self.greet(&spot, &mut conn, name) => greeting?,
             () = driver => return Err(unreachable(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
         };
-        self.needs_a_primary(is_replica)?;
-        life.connected(name);
+        self.needs_a_primary(&spot, is_replica)?;
+        spot.life.connected(name);
         // Everything asked so far has been answered: nothing that belongs to the client is on its way.
         let socket = lent.take_back().expect("it is taken once");
-        Ok(Reader::new(socket, greeting, patience, life))
+        Ok(Reader::new(
+            socket, greeting, patience, spot.life, spot.node,
+        ))
     }
 
     /// A worker has nothing to do at a replica: all it does changes something.
-    fn needs_a_primary(&self, is_replica: bool) -> Result<()> {
+    fn needs_a_primary(&self, spot: &Spot, is_replica: bool) -> Result<()> {
         if !is_replica {
             return Ok(());
         }
-        let message = format!(
-            "Redis at {} is a read-only replica: redis.url must name the primary",
-            self.address
-        );
-        Err(Error::new(ErrorKind::Refused, message))
+        Err(self.is_a_replica(spot))
+    }
+
+    /// What is said of a replica where a primary is to be.
+    pub(super) fn is_a_replica(&self, spot: &Spot) -> Error {
+        let address = &spot.address;
+        if let Some(sentinels) = &self.home.sentinels {
+            sentinels.were_wrong();
+            let message = format!(
+                "Redis at {address} is a replica, and the sentinels name it as the primary: one of them is not up to date"
+            );
+            return Error::new(ErrorKind::Unreachable, message);
+        }
+        if let Some((cluster, _)) = &spot.node {
+            cluster.refresh_soon();
+            let message = format!("the node at {address} is a replica by now, or still");
+            return Error::new(ErrorKind::Unreachable, message);
+        }
+        let message =
+            format!("Redis at {address} is a read-only replica: redis.url must name the primary");
+        Error::new(ErrorKind::Refused, message)
     }
 
     /// Makes sure that the server is one this works on.
-    async fn greet(&self, conn: &mut MultiplexedConnection, name: &str) -> Result<Introduction> {
+    async fn greet(
+        &self,
+        spot: &Spot,
+        conn: &mut MultiplexedConnection,
+        name: &str,
+    ) -> Result<Introduction> {
         // One question for several sections: servers before 7.0 know no other way.
         let (info, client): (String, i64) = redis::pipe()
             .cmd("INFO")
@@ -289,25 +544,36 @@ impl Connector {
             .ignore()
             .query_async(conn)
             .await
-            .map_err(|error| self.explain(error, Who::Worker))?;
+            .map_err(|error| self.explain(spot, error, Who::Worker))?;
         let introduction = Introduction::of(&info, client);
         if introduction.version < OLDEST {
-            return Err(self.too_old(introduction.version));
+            return Err(self.too_old(spot, introduction.version));
+        }
+        if introduction.is_sentinel {
+            return Err(self.is_a_sentinel(spot));
         }
         Ok(introduction)
     }
 
-    pub(super) fn too_old(&self, (major, minor): (u32, u32)) -> Error {
+    pub(super) fn is_a_sentinel(&self, spot: &Spot) -> Error {
+        let message = format!(
+            "what is at {} is a sentinel: name it in redis.sentinel.nodes, and in redis.sentinel.master what it calls the primary",
+            spot.address
+        );
+        Error::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(super) fn too_old(&self, spot: &Spot, (major, minor): (u32, u32)) -> Error {
         let message = format!(
             "the server at {} is Redis {major}.{minor}; streamhand needs Redis 7.0 or Valkey 7.2, or later",
-            self.address
+            spot.address
         );
         Error::new(ErrorKind::Unsupported, message)
     }
 
     /// Why there is no connection.
-    pub(super) fn explain(&self, error: RedisError, who: Who) -> Error {
-        let address = &self.address;
+    pub(super) fn explain(&self, spot: &Spot, error: RedisError, who: Who) -> Error {
+        let address = &spot.address;
         let (kind, message) = match Answer::of(&error) {
             Some(answer) => {
                 let hint = hint(&answer.code, who);
@@ -322,7 +588,7 @@ impl Connector {
                 (ErrorKind::Refused, message)
             }
             None => {
-                let why = tls::explain(&error, self.access.current().tls.is_some());
+                let why = tls::explain(&error, self.home.access.current().tls.is_some());
                 let why = redacted(&why);
                 let message = format!("can't reach Redis at {address}: {why}");
                 (ErrorKind::Unreachable, message)
@@ -366,17 +632,33 @@ fn client_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(bytes.collect())
 }
 
-fn config(response_timeout: Duration) -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout))
+/// The present life, which is at `place`: one that is elsewhere ends.
+fn settled(lives: &Lives, place: &NodeAddress, why: &str) -> Life {
+    let place = place.to_string();
+    lives.leave_others(&place, why);
+    let life = lives.current();
+    // Somebody has found it elsewhere in this very moment: the next try is told.
+    if !life.is_at(&place) {
+        life.end(why);
+    }
+    life
 }
 
-/// What takes no longer than a connection may take to be made.
-async fn in_time<T>(making: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    tokio::time::timeout(CONNECT_TIMEOUT, making)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+fn listed(nodes: &[NodeAddress]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(NodeAddress::to_string).collect();
+    nodes.join(", ")
+}
+
+/// The host and the port of an address, if it has any.
+fn node_at(address: &ConnectionAddr) -> Option<NodeAddress> {
+    let (host, port) = match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, port),
+        _ => return None,
+    };
+    Some(NodeAddress {
+        host: host.clone(),
+        port: *port,
+    })
 }
 
 /// What has a greeting.
@@ -420,6 +702,7 @@ impl Introduction {
                     .iter()
                     .any(|mode| field(mode) == "cluster"),
             },
+            is_sentinel: field("redis_mode") == "sentinel",
             // One that can be written to is as good as a primary.
             is_replica: field("role") == "slave" && field("slave_read_only") != "0",
         }

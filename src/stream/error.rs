@@ -44,8 +44,13 @@ enum Kind {
     Elsewhere,
     Wait,
     NoGroup,
+    /// A part of it was done, and nobody knows which.
+    Unknown,
     Refused,
 }
+
+/// How Redis and Valkey word it that a slot moved away under a script.
+const NON_LOCAL: &str = "attempted to access a non local key";
 
 /// The one place that decides what kind of trouble a server's error is, by its code and its words.
 fn kind_of(code: &str, text: &str) -> Kind {
@@ -57,6 +62,8 @@ fn kind_of(code: &str, text: &str) -> Kind {
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" | "NOREPLICAS" => {
             Kind::Wait
         }
+        // A key left the node while a script ran: what the script wrote before stays.
+        _ if text.contains(NON_LOCAL) => Kind::Unknown,
         _ if text.contains("NOGROUP") || text.contains("requires the key to exist") => {
             Kind::NoGroup
         }
@@ -111,6 +118,7 @@ impl Trouble {
             Kind::Elsewhere => Trouble::Elsewhere(ours),
             Kind::Wait => Trouble::Wait(ours),
             Kind::NoGroup => Trouble::NoGroup(ours),
+            Kind::Unknown => Trouble::Broken(ours),
             Kind::Refused => Trouble::Refused(ours),
         }
     }
@@ -272,6 +280,7 @@ pub(super) fn what_failed(error: &RedisError) -> &'static str {
         Some(Kind::Elsewhere) => "elsewhere",
         Some(Kind::Wait) => "wait",
         Some(Kind::NoGroup) => "no_group",
+        Some(Kind::Unknown) => "unknown",
         Some(Kind::Refused) => "refused",
     }
 }
@@ -279,12 +288,6 @@ pub(super) fn what_failed(error: &RedisError) -> &'static str {
 /// Why a server is not the one to ask any more, if this error says so.
 pub(super) fn elsewhere(error: &RedisError) -> Option<Answer> {
     Answer::of(error).filter(|answer| answer.kind() == Kind::Elsewhere)
-}
-
-/// The same of an error that a script has caught.
-pub(super) fn is_elsewhere(error: &str) -> bool {
-    let code = error.split(' ').next().unwrap_or_default();
-    kind_of(code, error) == Kind::Elsewhere
 }
 
 /// The code of the server's error behind this one.
@@ -338,8 +341,30 @@ impl Answer {
         Some(Answer { code, text })
     }
 
+    /// What a script has caught, in the server's words.
+    pub fn in_words(error: &str) -> Option<Answer> {
+        let code = error.split(' ').next()?.to_owned();
+        let text = redacted(error).into_owned();
+        Some(Answer { code, text })
+    }
+
     fn kind(&self) -> Kind {
         kind_of(&self.code, &self.text)
+    }
+
+    /// Whether the server is not the one to ask any more.
+    pub fn is_elsewhere(&self) -> bool {
+        self.kind() == Kind::Elsewhere
+    }
+
+    /// Whether it says that a node of a cluster is not the one to ask, or may not be.
+    pub fn is_about_the_place(&self) -> bool {
+        self.is_elsewhere() || self.code == "CLUSTERDOWN"
+    }
+
+    /// Whether a script was broken off in the middle because its slot moved.
+    pub fn is_half_done(&self) -> bool {
+        self.kind() == Kind::Unknown
     }
 
     /// Whether the server does not let us in as who we say we are.
@@ -422,6 +447,10 @@ mod tests {
         ] {
             assert_eq!(kind(text), Kind::NoGroup, "{text}");
         }
+        assert_eq!(
+            kind("ERR Script attempted to access a non local key in a cluster node script: 1"),
+            Kind::Unknown
+        );
         for text in [
             "OOM command not allowed",
             "NOPERM this user",

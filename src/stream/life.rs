@@ -1,6 +1,7 @@
 //! What all connections to one server have in common: they begin under one life, and end with it. A server that is no
 //! longer the one to ask, or turns out to be another than before, is left by all of them at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,11 @@ use crate::sync::lock;
 /// How long a life lasts at least before its connections end for a `MOVED`, where the one before ended for one, too:
 /// twice as long each time. Some keys may be elsewhere for good, and all else is to go on.
 const MOVED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// A life that is shorter was led by servers that do not agree on where something is.
+const SHORT: Duration = Duration::from_secs(1);
+/// How long the first of several short ones is waited before it is looked again, twice as long each time, and at most.
+const HASTE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Which server it is, and what of its past it has in common with others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +39,10 @@ struct Inner {
     begun: Instant,
     /// How many before this ended in a row because something had moved.
     moves: u32,
+    /// How many before this lasted no time.
+    haste: u32,
+    /// The same as `ended`, for who looks often.
+    is_over: AtomicBool,
     ended: CancellationToken,
     state: Mutex<State>,
     /// Where requests are counted, if they are.
@@ -45,6 +55,8 @@ struct State {
     /// What drives connections that end with it.
     drivers: Vec<AbortHandle>,
     moved: bool,
+    /// The address of the server, if that is looked up.
+    place: Option<String>,
 }
 
 /// The lives of connections to what is at one address, one after the other.
@@ -66,11 +78,13 @@ impl ServerIdentity {
 }
 
 impl Life {
-    fn begin(address: String, moves: u32, metrics: Arc<OnceLock<Metrics>>) -> Self {
+    fn begin(address: String, moves: u32, haste: u32, metrics: Arc<OnceLock<Metrics>>) -> Self {
         Life(Arc::new(Inner {
             address,
             begun: Instant::now(),
             moves,
+            haste,
+            is_over: AtomicBool::new(false),
             ended: CancellationToken::new(),
             state: Mutex::default(),
             metrics,
@@ -78,7 +92,7 @@ impl Life {
     }
 
     pub fn is_over(&self) -> bool {
-        self.0.ended.is_cancelled()
+        self.0.is_over.load(Ordering::Acquire)
     }
 
     /// Where requests are counted, if they are.
@@ -109,6 +123,20 @@ impl Life {
                 state.server = Some(server.clone());
                 true
             }
+        }
+    }
+
+    /// The server was looked up and is at `place`. Whether that is where this life is.
+    pub fn is_at(&self, place: &str) -> bool {
+        let mut state = self.state();
+        state.place.get_or_insert_with(|| place.to_owned()) == place
+    }
+
+    /// How long to wait before a connection is made: where the last ones ended at once, servers do not agree yet.
+    pub fn pause(&self) -> Duration {
+        match self.0.haste {
+            0 | 1 => Duration::ZERO,
+            n => HASTE.1.min(HASTE.0 * 2_u32.saturating_pow(n - 2)),
         }
     }
 
@@ -145,8 +173,10 @@ impl Life {
             return;
         }
         state.moved = moved;
-        let (address, why) = (&self.0.address, redacted(why));
+        let place = state.place.as_ref().unwrap_or(&self.0.address);
+        let (address, why) = (place.clone(), redacted(why));
         tracing::warn!("leaving the server at {address}, which is looked up anew: {why}");
+        self.0.is_over.store(true, Ordering::Release);
         self.0.ended.cancel();
         state.drivers.drain(..).for_each(|driver| driver.abort());
     }
@@ -157,17 +187,23 @@ impl Life {
 }
 
 impl Lives {
-    pub fn at(address: &str) -> Self {
-        Lives(Mutex::new(Life::begin(
-            address.to_owned(),
-            0,
-            Arc::default(),
-        )))
+    #[cfg(test)]
+    fn at(address: &str) -> Self {
+        Self::counting(address, Arc::default())
     }
 
-    /// Requests are counted there from now on.
-    pub fn counted_in(&self, metrics: &Metrics) {
-        let _ = lock(&self.0).0.metrics.set(metrics.clone());
+    /// Those of connections to what is at `address`, or called so. Their requests are counted there, if anywhere by then.
+    pub fn counting(address: &str, metrics: Arc<OnceLock<Metrics>>) -> Self {
+        Lives(Mutex::new(Life::begin(address.to_owned(), 0, 0, metrics)))
+    }
+
+    /// The server is at `place`: connections to another end.
+    pub fn leave_others(&self, place: &str, why: &str) {
+        let life = lock(&self.0).clone();
+        let is_elsewhere = |there: &String| there != place;
+        if life.state().place.as_ref().is_some_and(is_elsewhere) {
+            life.end(&format!("{why}: {place}"));
+        }
     }
 
     /// The life that a new connection belongs to.
@@ -178,7 +214,12 @@ impl Lives {
                 true => life.0.moves.saturating_add(1),
                 false => 0,
             };
-            *life = Life::begin(life.0.address.clone(), moves, life.0.metrics.clone());
+            let haste = match life.0.begun.elapsed() < SHORT {
+                true => life.0.haste.saturating_add(1),
+                false => 0,
+            };
+            let (address, metrics) = (life.0.address.clone(), life.0.metrics.clone());
+            *life = Life::begin(address, moves, haste, metrics);
         }
         life.clone()
     }

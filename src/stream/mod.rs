@@ -22,6 +22,7 @@ mod clock;
 mod commit;
 mod connection;
 mod deduplication;
+mod dial;
 #[cfg(feature = "worker")]
 mod entry;
 mod error;

@@ -40,6 +40,19 @@ impl Outage {
         Ok(())
     }
 
+    /// Whether it may be tried, by whoever is to ask [`lets_try`](Self::lets_try) before it does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn is_over(&self) -> Result<()> {
+        match &*lock(&self.0) {
+            Some(known) if Instant::now() < known.next => {
+                Err(Error::new(known.kind, known.message.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What became of a try.
     pub fn heard<T>(&self, tried: Result<T>) -> Result<T> {
         let mut outage = lock(&self.0);

@@ -1,17 +1,21 @@
 //! Connections that come and go: for the publisher, for commands and for handlers.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Object, PoolError, RecycleError, TimeoutType};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
-use super::connection::{CONNECT_TIMEOUT, Connector, OLDEST};
-use super::error::{Answer, Who};
+use super::connection::{Connector, OLDEST, Spot};
+use super::dial::CONNECT_TIMEOUT;
+use super::error::{Answer, Who, refusal};
 use super::reply;
+use super::topology::{Cluster, Node};
 use super::wire::Wire;
+use crate::config::NodeAddress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::sync::lock;
@@ -20,17 +24,30 @@ use crate::sync::lock;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to tell that a connection is still there.
 const ALIVE: Duration = Duration::from_secs(1);
+/// How many servers in a row may turn out to be no primary.
+const TRIES: usize = 3;
 
 /// Connections that come and go. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    pool: managed::Pool<Manager>,
+    pools: Arc<Pools>,
     connector: Connector,
+}
+
+/// One for each node.
+struct Pools {
+    size: usize,
+    whole: managed::Pool<Manager>,
+    nodes: Mutex<HashMap<NodeAddress, managed::Pool<Manager>>>,
 }
 
 /// A connection from the worker's pool, for a handler's own use. It is a connection of the `redis` crate, and goes back
 /// when it is dropped.
-pub struct PooledConnection(Object<Manager>);
+pub struct PooledConnection {
+    object: Object<Manager>,
+    /// Over the same connection, by the slot it was asked for.
+    wire: Wire,
+}
 
 /// Makes the connections of a pool, and says whether one can be used again.
 struct Manager {
@@ -42,7 +59,8 @@ struct Manager {
 /// Why there is no new connection.
 enum Failed {
     Redis(RedisError),
-    TooOld((u32, u32)),
+    /// What to tell whoever asked.
+    Told(Error),
 }
 
 /// What a server says to HELLO, which every user may say who may log in.
@@ -50,30 +68,37 @@ enum Failed {
 struct Hello {
     version: Option<(u32, u32)>,
     is_replica: bool,
+    is_sentinel: bool,
+    is_cluster: bool,
 }
 
 impl Connector {
     /// A pool of at most `size` connections.
     pub fn pool(&self, size: usize) -> Result<Pool> {
-        let manager = Manager {
-            connector: self.clone(),
-            silent: Mutex::default(),
-        };
-        let pool = managed::Pool::builder(manager)
-            .max_size(size)
-            .wait_timeout(Some(ANSWER))
-            // The client's own timeout comes first: it says more.
-            .create_timeout(Some(2 * CONNECT_TIMEOUT))
-            .runtime(deadpool::Runtime::Tokio1)
-            .build()
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, error.to_string()).with_source(error)
-            })?;
         Ok(Pool {
-            pool,
+            pools: Arc::new(Pools {
+                size,
+                whole: pool_of(self.clone(), size)?,
+                nodes: Mutex::default(),
+            }),
             connector: self.clone(),
         })
     }
+}
+
+fn pool_of(connector: Connector, size: usize) -> Result<managed::Pool<Manager>> {
+    let manager = Manager {
+        connector,
+        silent: Mutex::default(),
+    };
+    managed::Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(ANSWER))
+        // The client's own timeout comes first: it says more.
+        .create_timeout(Some(2 * CONNECT_TIMEOUT))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()).with_source(error))
 }
 
 impl Pool {
@@ -84,8 +109,11 @@ impl Pool {
 
     /// The same pool, for what has to do with `key` and with other keys of its hash slot: see [`Connector::at`]. Those of
     /// one node share their connections.
-    pub fn at(&self, _key: &str) -> Pool {
-        self.clone()
+    pub fn at(&self, key: &str) -> Pool {
+        Pool {
+            connector: self.connector.at(key),
+            ..self.clone()
+        }
     }
 
     /// The places of `items` by the slots of their keys, each with the pool that leads there. If it is no cluster all of them
@@ -108,7 +136,12 @@ impl Pool {
     /// A pool for each master: see [`Connector::masters`].
     #[allow(dead_code)]
     pub async fn masters(&self) -> Result<Vec<Pool>> {
-        Ok(vec![self.clone()])
+        let masters = self.connector.masters().await?.into_iter();
+        let pool = |connector| Pool {
+            connector,
+            ..self.clone()
+        };
+        Ok(masters.map(pool).collect())
     }
 
     /// Requests of its connections are counted there, and of all others to the same server.
@@ -122,45 +155,98 @@ impl Pool {
     }
 
     pub async fn get(&self) -> Result<PooledConnection> {
-        self.pool
-            .get()
-            .await
-            .map(PooledConnection)
-            .map_err(|error| {
-                let address = &self.connector.address;
-                let message = match error {
-                    PoolError::Backend(Failed::Redis(error)) => {
-                        return self.connector.explain(error, Who::Publisher);
-                    }
-                    PoolError::Backend(Failed::TooOld(version)) => {
-                        return self.connector.too_old(version);
-                    }
-                    PoolError::Timeout(TimeoutType::Wait) => format!(
-                        "all connections to Redis at {address} are in use: raise redis.pool_size"
-                    ),
-                    PoolError::Timeout(_) => format!(
-                        "can't reach Redis at {address}: no connection within {} s",
-                        2 * CONNECT_TIMEOUT.as_secs()
-                    ),
-                    PoolError::Closed
-                    | PoolError::NoRuntimeSpecified
-                    | PoolError::PostCreateHook(_) => {
-                        format!("no connection to Redis at {address}")
-                    }
-                };
-                Error::new(ErrorKind::Unreachable, message)
-            })
+        if let Some(conn) = self.get_at_the_only_place().await? {
+            return Ok(conn);
+        }
+        let (spot, cluster, node) = self.place().await?;
+        match self.get_at(&spot, &node.at).await {
+            Ok(conn) => Ok(conn),
+            Err(error) => {
+                // Another node may have taken over.
+                cluster.refreshed().await?;
+                let (spot, _, next) = self.place().await?;
+                match next.at == node.at {
+                    true => Err(error),
+                    false => self.get_at(&spot, &next.at).await,
+                }
+            }
+        }
+    }
+
+    /// Unless it is a node of a cluster that is meant.
+    async fn get_at_the_only_place(&self) -> Result<Option<PooledConnection>> {
+        if self.connector.goes_by_node() {
+            return Ok(None);
+        }
+        let got = self.pools.whole.get().await;
+        let object = got.map_err(|error| self.failed(error))?;
+        // It may have become known by this connection that there is a cluster.
+        Ok((!self.connector.goes_by_node()).then(|| PooledConnection {
+            wire: object.clone(),
+            object,
+        }))
+    }
+
+    async fn place(&self) -> Result<(Spot, Arc<Cluster>, Arc<Node>)> {
+        let spot = self.connector.spot().await?;
+        let (cluster, node) = spot.node.clone().ok_or_else(|| {
+            let message = format!("no node of the cluster is known at {}", self.address());
+            Error::new(ErrorKind::Internal, message)
+        })?;
+        Ok((spot, cluster, node))
+    }
+
+    async fn get_at(&self, spot: &Spot, at: &NodeAddress) -> Result<PooledConnection> {
+        let pool = {
+            let mut nodes = lock(&self.pools.nodes);
+            match nodes.get(at) {
+                Some(pool) => pool.clone(),
+                None => {
+                    let pool = pool_of(self.connector.at_node(at), self.pools.size)?;
+                    nodes.insert(at.clone(), pool.clone());
+                    pool
+                }
+            }
+        };
+        let object = pool.get().await.map_err(|error| self.failed(error))?;
+        Ok(PooledConnection {
+            wire: object.under(spot.life.clone()),
+            object,
+        })
+    }
+
+    fn failed(&self, error: PoolError<Failed>) -> Error {
+        let address = &self.connector.address;
+        let message = match error {
+            // Only one that was to be used again has failed by itself, and that one was replaced.
+            PoolError::Backend(Failed::Redis(error)) => {
+                return refusal(Who::Publisher, "connecting to Redis", error);
+            }
+            PoolError::Backend(Failed::Told(error)) => return error,
+            PoolError::Timeout(TimeoutType::Wait) => {
+                format!("all connections to Redis at {address} are in use: raise redis.pool_size")
+            }
+            PoolError::Timeout(_) => format!(
+                "can't reach Redis at {address}: no connection within {} s",
+                2 * CONNECT_TIMEOUT.as_secs()
+            ),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                format!("no connection to Redis at {address}")
+            }
+        };
+        Error::new(ErrorKind::Unreachable, message)
     }
 }
 
 impl PooledConnection {
     /// Takes it from its pool for good.
     pub(super) fn take(self) -> Wire {
-        Object::take(self.0)
+        drop(Object::take(self.object));
+        self.wire
     }
 
     pub(super) fn wire(&self) -> Wire {
-        self.0.clone()
+        self.wire.clone()
     }
 }
 
@@ -172,7 +258,7 @@ impl fmt::Debug for PooledConnection {
 
 impl ConnectionLike for PooledConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(cmd)
+        self.wire.req_packed_command(cmd)
     }
 
     fn req_packed_commands<'a>(
@@ -181,11 +267,11 @@ impl ConnectionLike for PooledConnection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(cmd, offset, count)
+        self.wire.req_packed_commands(cmd, offset, count)
     }
 
     fn get_db(&self) -> i64 {
-        self.0.get_db()
+        self.wire.get_db()
     }
 }
 
@@ -194,14 +280,40 @@ impl managed::Manager for Manager {
     type Error = Failed;
 
     async fn create(&self) -> Result<Wire, Failed> {
-        let life = self.connector.lives().current();
-        // It is not taken along where its life ends: it may still have answers to give. It is not used again.
-        let (mut conn, _) = self.connector.login(ANSWER).await?;
-        is_let_in(&mut conn).await?;
-        let hello = hello(&mut conn).await.unwrap_or_default();
-        match hello.version {
-            Some(version) if version < OLDEST => Err(Failed::TooOld(version)),
-            _ => Ok(Wire::new(conn, life, hello.is_replica)),
+        let mut tries = 0;
+        loop {
+            let spot = self.connector.spot().await?;
+            let explain = |error| self.connector.explain(&spot, error, Who::Publisher);
+            // It is not taken along where its life ends, for it may still have answers to give; it is not used again. A server
+            // that was looked up is left at once: what it answers is lost.
+            let (mut conn, driver) = self
+                .connector
+                .log_in(&spot, ANSWER)
+                .await
+                .map_err(explain)?;
+            if self.connector.is_looked_up() {
+                spot.life.takes_along(driver);
+            }
+            is_let_in(&mut conn).await.map_err(explain)?;
+            let hello = hello(&mut conn).await.unwrap_or_default();
+            match hello.version {
+                Some(version) if version < OLDEST => {
+                    return Err(self.connector.too_old(&spot, version).into());
+                }
+                _ if hello.is_sentinel => return Err(self.connector.is_a_sentinel(&spot).into()),
+                _ => {}
+            }
+            if !self.connector.is_looked_up() || !hello.is_replica && !spot.life.is_over() {
+                self.connector.learns(hello.is_cluster);
+                return Ok(self
+                    .connector
+                    .wire(&spot, conn, hello.is_replica, Arc::default()));
+            }
+            tries += 1;
+            if tries == TRIES {
+                return Err(self.connector.is_a_replica(&spot).into());
+            }
+            tokio::time::sleep(ALIVE / 10).await;
         }
     }
 
@@ -210,6 +322,7 @@ impl managed::Manager for Manager {
         wire: &mut Wire,
         metrics: &managed::Metrics,
     ) -> managed::RecycleResult<Failed> {
+        self.connector.looks_after();
         // A replica will do as long as no primary is known.
         if wire.life().is_over() || wire.was_replica() && wire.life().has_met_one() {
             return Err(RecycleError::message(
@@ -276,6 +389,10 @@ impl Hello {
                 Some(b"role") => {
                     hello.is_replica = matches!(&reply::text(value)?[..], "replica" | "slave");
                 }
+                Some(b"mode") => {
+                    let mode = reply::text(value)?;
+                    (hello.is_sentinel, hello.is_cluster) = (mode == "sentinel", mode == "cluster");
+                }
                 _ => {}
             }
         }
@@ -301,5 +418,11 @@ async fn is_let_in(conn: &mut MultiplexedConnection) -> RedisResult<()> {
 impl From<RedisError> for Failed {
     fn from(error: RedisError) -> Self {
         Failed::Redis(error)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed::Told(error)
     }
 }

@@ -2,16 +2,18 @@
 //! and logged in by the client crate, as every other connection, and then taken out of its hands.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::error::Trouble;
+use super::error::{Answer, Trouble};
 use super::life::Life;
 use super::read::Read;
 use super::resp::{Decoder, Reply};
 use super::socket::{Greeting, Socket};
+use super::topology::{Cluster, Node};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Entry, EntryId};
 
@@ -37,6 +39,8 @@ pub(crate) struct Reader {
     patience: Duration,
     pub greeting: Greeting,
     life: Life,
+    /// The node of a cluster that it is at.
+    node: Option<(Arc<Cluster>, Arc<Node>)>,
 }
 
 impl Reader {
@@ -45,6 +49,7 @@ impl Reader {
         greeting: Greeting,
         patience: Duration,
         life: Life,
+        node: Option<(Arc<Cluster>, Arc<Node>)>,
     ) -> Self {
         Reader {
             socket,
@@ -57,6 +62,7 @@ impl Reader {
             patience,
             greeting,
             life,
+            node,
         }
     }
 
@@ -152,11 +158,15 @@ impl Reader {
                 delivered.ok_or_else(|| Trouble::garbled(DOING))
             }
             Reply::Error(error) => {
-                let trouble = Trouble::of(DOING, server_error(&error));
-                if let Trouble::Elsewhere(_) = trouble {
-                    self.life.end(&error);
+                let said = server_error(&error);
+                match (Answer::of(&said), &self.node) {
+                    (Some(answer), Some((cluster, node))) if answer.is_about_the_place() => {
+                        cluster.heard(&self.life, &node.at, &answer);
+                    }
+                    (Some(answer), None) if answer.is_elsewhere() => self.life.end(&error),
+                    _ => {}
                 }
-                Err(trouble)
+                Err(Trouble::of(DOING, said))
             }
         }
     }

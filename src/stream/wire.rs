@@ -1,14 +1,17 @@
 //! A connection as all use it, whoever asks. The one place that hears every answer, and ends the life of all connections
 //! where the server says that it is not the one to ask any more.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value};
 
-use super::error::{elsewhere, is_elsewhere, what_failed};
+use super::error::{Answer, what_failed};
 use super::life::Life;
 use super::script;
+use super::topology::{Cluster, Node};
 
 /// The name of requests that are not ours.
 const OTHER: &str = "other";
@@ -44,6 +47,17 @@ pub(super) struct Wire {
     life: Life,
     /// Its server was a replica when it was made.
     was_replica: bool,
+    /// Where it is in a cluster.
+    place: Option<Place>,
+}
+
+/// The node of a cluster that a connection leads to. It is not there for this wire alone.
+#[derive(Clone)]
+struct Place {
+    cluster: Arc<Cluster>,
+    node: Arc<Node>,
+    /// The connection is of no more use to anybody.
+    broken: Arc<AtomicBool>,
 }
 
 impl Wire {
@@ -52,6 +66,33 @@ impl Wire {
             conn,
             life,
             was_replica,
+            place: None,
+        }
+    }
+
+    /// The same, over a connection to a node of a cluster that does not end with the life of this one.
+    pub fn in_a_cluster(
+        self,
+        cluster: Arc<Cluster>,
+        node: Arc<Node>,
+        broken: Arc<AtomicBool>,
+    ) -> Self {
+        let place = Place {
+            cluster,
+            node,
+            broken,
+        };
+        Wire {
+            place: Some(place),
+            ..self
+        }
+    }
+
+    /// The same connection, as part of another life.
+    pub fn under(&self, life: Life) -> Wire {
+        Wire {
+            life,
+            ..self.clone()
         }
     }
 
@@ -70,8 +111,8 @@ impl Wire {
 
     /// A script has caught an error: it is as if the server had said it.
     pub fn caught(&self, error: &str) {
-        if is_elsewhere(error) {
-            self.life.end(error);
+        if let Some(answer) = Answer::in_words(error) {
+            self.said(&answer);
         }
     }
 
@@ -86,8 +127,83 @@ impl Wire {
 
     #[cold]
     fn failed(&self, error: &redis::RedisError) {
-        if let Some(answer) = elsewhere(error) {
-            self.life.end(&answer.text);
+        match (Answer::of(error), &self.place) {
+            (Some(answer), _) => self.said(&answer),
+            (None, Some(place)) => place.broken.store(true, Ordering::Release),
+            (None, None) => {}
+        }
+    }
+
+    /// The server said this instead of what was asked for.
+    #[cold]
+    fn said(&self, answer: &Answer) {
+        if answer.is_half_done() {
+            tracing::error!(
+                "a script was broken off because a slot of the cluster moved meanwhile, and what it had written until then \
+                 stays; it is repeated: {}",
+                answer.text
+            );
+        }
+        match &self.place {
+            Some(place) if answer.is_about_the_place() => {
+                place.cluster.heard(&self.life, &place.node.at, answer);
+            }
+            None if answer.is_elsewhere() => self.life.end(&answer.text),
+            _ => {}
+        }
+    }
+
+    /// Nothing is to be asked here any more: as if the server had said so, and nothing was done.
+    fn left(&self) -> Option<RedisError> {
+        self.place.as_ref().filter(|_| self.life.is_over())?;
+        let server =
+            redis::parse_redis_value(b"-MOVED elsewhere since this connection was made\r\n");
+        server.and_then(Value::extract_error).err()
+    }
+
+    /// Asks once more what a node has for an answer of this kind to: the slot is on its way to another one, and this key is
+    /// there already, or will be once it is written.
+    #[cold]
+    async fn ask_there(
+        &self,
+        commands: &[&Cmd],
+        error: &RedisError,
+    ) -> Option<RedisResult<Vec<Value>>> {
+        let (place, answer) = (self.place.as_ref()?, Answer::of(error)?);
+        // A script has several keys, and is refused at both ends until all of them are at one.
+        let is_script = |command: &&Cmd| {
+            let first = command.args_iter().next();
+            matches!(first, Some(Arg::Simple(name)) if name.starts_with(b"EVAL"))
+        };
+        if answer.code != "ASK" || commands.iter().any(is_script) {
+            return None;
+        }
+        Some(place.cluster.ask(&answer, &place.node.at, commands).await)
+    }
+
+    /// The same for those commands of a pipeline that got this answer.
+    async fn ask_there_for_some(&self, cmd: &Pipeline, offset: usize, values: &mut [Value]) {
+        if self.place.is_none() || cmd.is_transaction() {
+            return;
+        }
+        for at in 0..values.len() {
+            let Some(error) = asked_elsewhere(&values[at]) else {
+                continue;
+            };
+            // All that were sent to the same place go there in one request, in their order.
+            let same: Vec<usize> = (at..values.len())
+                .filter(|at| asked_elsewhere(&values[*at]).is_some_and(|other| other == error))
+                .collect();
+            let commands: Vec<&Cmd> = cmd.cmd_iter().skip(offset).collect();
+            let commands: Vec<&Cmd> = same
+                .iter()
+                .filter_map(|at| commands.get(*at).copied())
+                .collect();
+            if let Some(Ok(answers)) = self.ask_there(&commands, &error).await {
+                for (at, answer) in same.into_iter().zip(answers) {
+                    values[at] = answer;
+                }
+            }
         }
     }
 
@@ -108,8 +224,17 @@ impl Wire {
 impl ConnectionLike for Wire {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
+            if let Some(left) = self.left() {
+                return Err(left);
+            }
             let timed = self.timed(|| name(cmd));
-            let answer = self.conn.send_packed_command(cmd).await;
+            let mut answer = self.conn.send_packed_command(cmd).await;
+            if let Some(error) = asked_elsewhere_by(&answer)
+                && let Some(Ok(mut there)) = self.ask_there(&[cmd], &error).await
+                && let Some(there) = there.pop()
+            {
+                answer = Ok(there);
+            }
             self.heard(&answer);
             if let Some(timed) = timed {
                 timed.ended(&self.life, &answer);
@@ -125,8 +250,14 @@ impl ConnectionLike for Wire {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
+            if let Some(left) = self.left() {
+                return Err(left);
+            }
             let timed = self.timed(|| cmd.cmd_iter().last().map_or(OTHER, name));
-            let answers = self.conn.send_packed_commands(cmd, offset, count).await;
+            let mut answers = self.conn.send_packed_commands(cmd, offset, count).await;
+            if let Ok(values) = &mut answers {
+                self.ask_there_for_some(cmd, offset, values).await;
+            }
             if let Some(timed) = timed {
                 timed.all_are_over(&self.life, &answers);
             }
@@ -141,6 +272,25 @@ impl ConnectionLike for Wire {
     fn get_db(&self) -> i64 {
         self.conn.get_db()
     }
+}
+
+/// The error of a node that wants a command to be asked elsewhere.
+fn asked_elsewhere(value: &Value) -> Option<RedisError> {
+    match value {
+        Value::ServerError(error) => Some(RedisError::from(error.clone())).filter(is_ask),
+        _ => None,
+    }
+}
+
+fn asked_elsewhere_by(answer: &RedisResult<Value>) -> Option<RedisError> {
+    match answer {
+        Ok(value) => asked_elsewhere(value),
+        Err(error) => Some(error.clone()).filter(is_ask),
+    }
+}
+
+fn is_ask(error: &RedisError) -> bool {
+    error.kind() == ServerErrorKind::Ask.into()
 }
 
 /// A request under way.

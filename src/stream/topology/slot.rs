@@ -13,7 +13,11 @@ impl Slot {
         Slot(crc16(hashed(key.as_ref())) % SLOTS)
     }
 
-    #[allow(dead_code)]
+    /// The slot of this number, if there is one.
+    pub fn numbered(number: u16) -> Option<Self> {
+        (number < SLOTS).then_some(Slot(number))
+    }
+
     pub fn number(self) -> u16 {
         self.0
     }

@@ -1,0 +1,6 @@
+//! Where the primary is while that changes: publishers by Sentinel and in a cluster, under load, every event counted.
+
+mod cluster;
+mod load;
+mod nodes;
+mod sentinel;
