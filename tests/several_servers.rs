@@ -2,5 +2,4 @@
 
 mod cluster;
 mod load;
-mod nodes;
 mod sentinel;

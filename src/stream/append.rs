@@ -10,7 +10,7 @@ use redis::{Cmd, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
-use super::error::{Trouble, Who, elsewhere, refusal};
+use super::error::{Trouble, Who, elsewhere, is_half_done, refusal};
 use super::keys::StreamKeys;
 use super::pool::{Pool, PooledConnection};
 use super::reply;
@@ -207,6 +207,11 @@ async fn send_all(
                 Err(error) if !is_last && elsewhere(&error).is_some() => {
                     is_elsewhere = true;
                     Fate::NotSent
+                }
+                // A part of it may be done.
+                Err(error) if is_half_done(&error) => {
+                    appended.broken = Some(refusal(how.who(), &doing, error));
+                    Fate::InDoubt
                 }
                 Err(error) => Fate::Refused(refusal(how.who(), &doing, error)),
                 Ok(answer) => match how.done(answer, &entries[place], &doing) {

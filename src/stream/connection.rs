@@ -331,9 +331,9 @@ impl Connector {
     /// Where a connection is to be made now.
     pub(super) async fn spot(&self) -> Result<Spot> {
         match (self.home.cluster.get(), &self.home.sentinels) {
-            (Some(cluster), _) => self.spot_in(cluster).await,
+            (Some(cluster), _) => Box::pin(self.spot_in(cluster)).await,
             (None, Some(sentinels)) => {
-                let primary = sentinels.primary().await?;
+                let primary = Box::pin(sentinels.primary()).await?;
                 let why = "the sentinels name another primary";
                 Ok(Spot {
                     address: self.home.access.address_of(&primary),
@@ -392,10 +392,10 @@ impl Connector {
         F: Future<Output = Result<T>>,
     {
         for _ in 0..SERVERS {
-            let Some(spot) = self.spot_to_try().await? else {
+            let spot = self.spot_to_try().await?;
+            let Some(made) = spot.attend(Box::pin(make(spot.clone()))).await else {
                 continue;
             };
-            let made = make(spot.clone()).await;
             let made = match &spot.node {
                 Some((cluster, node)) => {
                     if made.is_err() {
@@ -421,11 +421,11 @@ impl Connector {
     }
 
     /// Where to try now, if it may be tried.
-    async fn spot_to_try(&self) -> Result<Option<Spot>> {
+    async fn spot_to_try(&self) -> Result<Spot> {
         if let (Some(cluster), false) =
             (self.home.cluster.get(), matches!(self.target, Target::Any))
         {
-            let spot = self.spot_in(cluster).await?;
+            let spot = Box::pin(self.spot_in(cluster)).await?;
             if let Some((_, node)) = &spot.node
                 && let Err(error) = node.outage.is_over()
             {
@@ -433,11 +433,11 @@ impl Connector {
                 cluster.refresh_soon();
                 return Err(error);
             }
-            return Ok(Some(spot));
+            return Ok(spot);
         }
         let outage = &self.home.outage;
         outage.lets_try()?;
-        outage.heard(self.spot().await).map(Some)
+        outage.heard(self.spot().await)
     }
 
     /// Looks after whom to ask where the primary is, if anybody. To be called now and then by whoever keeps connections.
@@ -504,6 +504,12 @@ impl Connector {
             return Ok(());
         }
         Err(self.is_a_replica(spot))
+    }
+
+    /// What is said of a server that was left while it was connected to.
+    pub(super) fn was_left(&self, spot: &Spot) -> Error {
+        let message = format!("another server took over from {} each time", spot.address);
+        Error::new(ErrorKind::Unreachable, message)
     }
 
     /// What is said of a replica where a primary is to be.
@@ -630,6 +636,20 @@ fn client_name(name: &str) -> Cow<'_, str> {
         byte => format!("%{byte:02X}"),
     });
     Cow::Owned(bytes.collect())
+}
+
+impl Spot {
+    /// What comes of doing something there, unless it turns out meanwhile that it is to be done elsewhere.
+    pub async fn attend<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
+        match &self.node {
+            Some((cluster, _)) => cluster.attend(&self.life, false, doing).await,
+            None => tokio::select! {
+                biased;
+                done = doing => Some(done),
+                () = self.life.ended() => None,
+            },
+        }
+    }
 }
 
 /// The present life, which is at `place`: one that is elsewhere ends.

@@ -45,7 +45,7 @@ pub(super) async fn log_in_as(
             let (conn, driver) = making.await?;
             Ok((conn, driver.boxed()))
         };
-        in_time(making).await
+        in_time(Box::pin(making)).await
     })
     .await?;
     Ok((conn, tokio::spawn(driver).abort_handle()))
@@ -65,7 +65,7 @@ pub(super) async fn log_in_lending(
             let (conn, driver) = making.await?;
             Ok((lent, conn, driver.boxed()))
         };
-        in_time(making).await
+        in_time(Box::pin(making)).await
     })
     .await
 }

@@ -285,6 +285,11 @@ pub(super) fn what_failed(error: &RedisError) -> &'static str {
     }
 }
 
+/// Whether a script was broken off in the middle.
+pub(super) fn is_half_done(error: &RedisError) -> bool {
+    Answer::of(error).is_some_and(|answer| answer.is_half_done())
+}
+
 /// Why a server is not the one to ask any more, if this error says so.
 pub(super) fn elsewhere(error: &RedisError) -> Option<Answer> {
     Answer::of(error).filter(|answer| answer.kind() == Kind::Elsewhere)

@@ -158,18 +158,22 @@ impl Pool {
         if let Some(conn) = self.get_at_the_only_place().await? {
             return Ok(conn);
         }
+        // Futures that make connections are large, and are kept where they do not make every other one so.
+        Box::pin(self.get_at_a_node()).await
+    }
+
+    async fn get_at_a_node(&self) -> Result<PooledConnection> {
         let (spot, cluster, node) = self.place().await?;
-        match self.get_at(&spot, &node.at).await {
-            Ok(conn) => Ok(conn),
-            Err(error) => {
-                // Another node may have taken over.
-                cluster.refreshed().await?;
-                let (spot, _, next) = self.place().await?;
-                match next.at == node.at {
-                    true => Err(error),
-                    false => self.get_at(&spot, &next.at).await,
-                }
-            }
+        let first = match spot.attend(self.get_at(&spot, &node.at)).await {
+            Some(Ok(conn)) => return Ok(conn),
+            first => first,
+        };
+        // Another node may have taken over.
+        cluster.refreshed().await?;
+        let (spot, _, next) = self.place().await?;
+        match first {
+            Some(Err(error)) if next.at == node.at => Err(error),
+            _ => self.get_at(&spot, &next.at).await,
         }
     }
 
@@ -280,17 +284,23 @@ impl managed::Manager for Manager {
     type Error = Failed;
 
     async fn create(&self) -> Result<Wire, Failed> {
-        let mut tries = 0;
-        loop {
+        let mut last = None;
+        for _ in 0..TRIES {
+            if last.is_some() {
+                tokio::time::sleep(ALIVE / 10).await;
+            }
             let spot = self.connector.spot().await?;
             let explain = |error| self.connector.explain(&spot, error, Who::Publisher);
+            let Some(login) = spot
+                .attend(Box::pin(self.connector.log_in(&spot, ANSWER)))
+                .await
+            else {
+                last = Some(self.connector.was_left(&spot));
+                continue;
+            };
+            let (mut conn, driver) = login.map_err(explain)?;
             // It is not taken along where its life ends, for it may still have answers to give; it is not used again. A server
             // that was looked up is left at once: what it answers is lost.
-            let (mut conn, driver) = self
-                .connector
-                .log_in(&spot, ANSWER)
-                .await
-                .map_err(explain)?;
             if self.connector.is_looked_up() {
                 spot.life.takes_along(driver);
             }
@@ -303,18 +313,22 @@ impl managed::Manager for Manager {
                 _ if hello.is_sentinel => return Err(self.connector.is_a_sentinel(&spot).into()),
                 _ => {}
             }
-            if !self.connector.is_looked_up() || !hello.is_replica && !spot.life.is_over() {
-                self.connector.learns(hello.is_cluster);
-                return Ok(self
-                    .connector
-                    .wire(&spot, conn, hello.is_replica, Arc::default()));
+            if self.connector.is_looked_up() && hello.is_replica {
+                last = Some(self.connector.is_a_replica(&spot));
+                continue;
             }
-            tries += 1;
-            if tries == TRIES {
-                return Err(self.connector.is_a_replica(&spot).into());
+            if self.connector.is_looked_up() && spot.life.is_over() {
+                last = Some(self.connector.was_left(&spot));
+                continue;
             }
-            tokio::time::sleep(ALIVE / 10).await;
+            self.connector.learns(hello.is_cluster);
+            let wire = self
+                .connector
+                .wire(&spot, conn, hello.is_replica, Arc::default());
+            return Ok(wire);
         }
+        let none = || Error::new(ErrorKind::Internal, "no connection was tried");
+        Err(last.unwrap_or_else(none).into())
     }
 
     async fn recycle(

@@ -1,6 +1,8 @@
 //! A connection as all use it, whoever asks. The one place that hears every answer, and ends the life of all connections
 //! where the server says that it is not the one to ask any more.
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -161,6 +163,24 @@ impl Wire {
         server.and_then(Value::extract_error).err()
     }
 
+    /// What comes of asking. In a cluster others use the connection as well, so that it does not end with this life.
+    async fn attended<T, F: Future<Output = RedisResult<T>>>(
+        &self,
+        may_take_long: bool,
+        ask: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> RedisResult<T> {
+        let asking = ask(self.conn.clone());
+        let Some(place) = &self.place else {
+            return asking.await;
+        };
+        let answer = place
+            .cluster
+            .attend(&self.life, may_take_long, asking)
+            .await;
+        // Whether it was done nobody knows.
+        answer.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::NotConnected).into()))
+    }
+
     /// Asks once more what a node has for an answer of this kind to: the slot is on its way to another one, and this key is
     /// there already, or will be once it is written.
     #[cold]
@@ -228,7 +248,12 @@ impl ConnectionLike for Wire {
                 return Err(left);
             }
             let timed = self.timed(|| name(cmd));
-            let mut answer = self.conn.send_packed_command(cmd).await;
+            let may_take_long = self.place.is_some() && blocks(cmd);
+            let mut answer = self
+                .attended(may_take_long, |mut conn| async move {
+                    conn.send_packed_command(cmd).await
+                })
+                .await;
             if let Some(error) = asked_elsewhere_by(&answer)
                 && let Some(Ok(mut there)) = self.ask_there(&[cmd], &error).await
                 && let Some(there) = there.pop()
@@ -254,7 +279,12 @@ impl ConnectionLike for Wire {
                 return Err(left);
             }
             let timed = self.timed(|| cmd.cmd_iter().last().map_or(OTHER, name));
-            let mut answers = self.conn.send_packed_commands(cmd, offset, count).await;
+            let may_take_long = self.place.is_some() && cmd.cmd_iter().any(blocks);
+            let mut answers = self
+                .attended(may_take_long, |mut conn| async move {
+                    conn.send_packed_commands(cmd, offset, count).await
+                })
+                .await;
             if let Ok(values) = &mut answers {
                 self.ask_there_for_some(cmd, offset, values).await;
             }
@@ -272,6 +302,12 @@ impl ConnectionLike for Wire {
     fn get_db(&self) -> i64 {
         self.conn.get_db()
     }
+}
+
+/// Whether a command may wait for something to come.
+fn blocks(command: &Cmd) -> bool {
+    let first = command.args_iter().next();
+    matches!(first, Some(Arg::Simple(name)) if name.starts_with(b"XREAD"))
 }
 
 /// The error of a node that wants a command to be asked elsewhere.

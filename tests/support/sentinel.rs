@@ -169,13 +169,14 @@ impl Trio {
     /// Waits until the server at this place is a replica whose link is up.
     pub async fn is_replicated(&self, at: usize) {
         eventually(PATIENCE, "the replica to be linked", async || {
-            let mut conn = self.servers[at].connect().await;
-            // Who changes sides closes connections.
-            let info: redis::RedisResult<String> = redis::cmd("INFO")
-                .arg("replication")
-                .query_async(&mut conn)
-                .await;
-            let info = info.unwrap_or_default();
+            // Who changes sides closes connections, also one that is just made.
+            let asking = async {
+                let client = redis::Client::open(self.servers[at].url())?;
+                let mut conn = client.get_multiplexed_async_connection().await?;
+                let info = redis::cmd("INFO").arg("replication").to_owned();
+                info.query_async::<String>(&mut conn).await
+            };
+            let info = asking.await.unwrap_or_default();
             info.contains("role:slave") && info.contains("master_link_status:up")
         })
         .await;

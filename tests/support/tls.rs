@@ -153,6 +153,17 @@ impl TlsServer {
         panic!("no free port for TLS");
     }
 
+    /// A port where TLS is spoken before whatever listens at another one, for as long as the test runs.
+    pub async fn before(identity: &Identity, to: u16) -> u16 {
+        for port in free_ports() {
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+                std::mem::forget(Front::start(listener, (identity.clone(), None, to)));
+                return port;
+            }
+        }
+        panic!("no free port for TLS");
+    }
+
     /// Its address, by one of its names.
     pub fn url(&self, name: &str) -> String {
         format!("rediss://{name}:{}", self.port)

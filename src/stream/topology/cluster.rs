@@ -6,6 +6,8 @@
 //! else ends with it. No lock here is held while anything is waited for.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -35,6 +37,8 @@ const EVERY: Duration = Duration::from_secs(15);
 const NEW: Duration = Duration::from_millis(200);
 /// How long a node's answer to that is waited for, and to a command that is to be asked there.
 const ANSWER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// How long a node may take to answer until it is looked whether it has a successor.
+const SLOW: Duration = Duration::from_secs(1);
 /// How many nodes are asked for the map at most.
 const ASKED: usize = 6;
 
@@ -174,6 +178,27 @@ impl Cluster {
     /// How that node is reached.
     pub fn address(&self, node: &Node) -> ConnectionAddr {
         self.access.address_of(&node.at)
+    }
+
+    /// What comes of asking a node, unless the life it is done under ends before. Where it takes long it may be that the node
+    /// hangs, and has a successor: that is looked after meanwhile, unless it is to take long.
+    pub async fn attend<T>(
+        self: &Arc<Self>,
+        life: &Life,
+        may_take_long: bool,
+        asking: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut asking = pin!(asking);
+        let mut wait = SLOW;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut asking => return Some(answer),
+                () = life.ended() => return None,
+                () = tokio::time::sleep(wait), if !may_take_long => self.refresh_soon(),
+            }
+            wait *= 2;
+        }
     }
 
     /// What a node said, over a connection of `life`, instead of what was asked for. Ends the lives of what is to be looked

@@ -36,6 +36,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// For how long an answer is passed over that is older than one that was had. Sentinels that are set up anew count from 0.
 const MEMORY: Duration = Duration::from_secs(600);
 
+const LOGIN: &str =
+    " (check redis.sentinel.username, and redis.sentinel.password or password_file)";
 const CHANNEL: &str = "+switch-master";
 
 /// The sentinels of one primary.
@@ -291,12 +293,24 @@ impl Known {
 
     fn explain(&self, at: usize, error: &RedisError) -> Error {
         let node = &self.nodes[at];
+        let is_login = error.kind() == redis::ErrorKind::AuthenticationFailed;
         let why = match Answer::of(error) {
-            Some(answer) => format!("{}{}", answer.text, hint(&answer.code, Who::Operator)),
-            None if error.kind() == redis::ErrorKind::AuthenticationFailed => {
-                "it does not accept redis.sentinel.username or redis.sentinel.password".to_owned()
+            Some(answer) if is_login || answer.is_about_the_login() => {
+                format!("{}{LOGIN}", answer.text)
             }
-            None => tls::explain(error, self.access.current().tls.is_some()),
+            Some(answer) => format!("{}{}", answer.text, hint(&answer.code, Who::Operator)),
+            None if is_login => format!("it does not accept the user or the password{LOGIN}"),
+            None => tls::explain(error, self.access.current().tls.is_some())
+                .replace("redis.tls_", "redis.sentinel.tls_")
+                .replace(
+                    "redis.url must begin with rediss://",
+                    "redis.sentinel.tls must be true",
+                )
+                .replace(
+                    "redis.url must begin with redis://",
+                    "redis.sentinel.tls must be false",
+                )
+                .replace("redis.url", "redis.sentinel.nodes"),
         };
         let message = format!("the sentinel at {node}: {why}");
         Error::new(ErrorKind::Unreachable, message)
