@@ -1,5 +1,6 @@
 //! What the processes of a crew do, and in which way.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -17,6 +18,18 @@ pub(super) struct Job {
     pub fails: bool,
     /// The events tell when they were due.
     pub due: bool,
+    pub watch: Watch,
+}
+
+/// Who can watch the runtime work.
+#[derive(Clone, Copy)]
+pub(super) enum Watch {
+    /// Nobody: it counts nothing.
+    Off,
+    /// Whoever reads its pulse, as by default.
+    Pulse,
+    /// Whoever asks for its metrics at this address, too.
+    Metrics(SocketAddr),
 }
 
 /// A way to work through a stream.
@@ -43,6 +56,7 @@ impl Job {
             wait: None,
             fails: false,
             due: false,
+            watch: Watch::Pulse,
         }
     }
 }

@@ -21,6 +21,7 @@ mod runs;
 mod scale;
 mod tally;
 mod throughput;
+mod watched;
 mod worker;
 
 use std::path::PathBuf;
@@ -148,6 +149,8 @@ struct BenchArgs {
 enum Part {
     /// A backlog, as fast as it goes, against the bare loop
     Throughput,
+    /// A backlog by a worker that nobody watches, one with its pulse, and one whose metrics are scraped
+    Watched,
     /// From publication to the start of the handler, against a loop on a blocking socket
     Latency,
     /// What a message costs at 10,000 a second, against reading and acknowledging one by one
@@ -212,6 +215,7 @@ async fn measure(
 ) -> Result<Box<dyn Measured>, CommandError> {
     Ok(match args.part {
         Part::Throughput => Box::new(throughput::run(rig, sizes).await?),
+        Part::Watched => Box::new(watched::run(rig, sizes).await?),
         Part::Latency => Box::new(latency::run(rig, sizes).await?),
         Part::Load => Box::new(load::run(rig, sizes).await?),
         Part::Scale => Box::new(scale::run(rig, sizes, &args.only).await?),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::job::Job;
+use super::job::{Job, Watch};
 use super::measure::{Meter, field};
 use super::progress::Progress;
 use streamhand::cli::CommandError;
@@ -234,6 +234,18 @@ impl Rig {
             let mut retry = toml::Table::new();
             retry.insert("backoff".to_owned(), backoff.into());
             root.insert("retry".to_owned(), retry.into());
+        }
+        match job.watch {
+            Watch::Pulse => {}
+            Watch::Off => {
+                let off = toml::toml! { enabled = false };
+                root.insert("pulse".to_owned(), off.into());
+            }
+            Watch::Metrics(at) => {
+                let mut telemetry = toml::Table::new();
+                telemetry.insert("listen".to_owned(), at.to_string().into());
+                root.insert("telemetry".to_owned(), telemetry.into());
+            }
         }
         self.files.write("worker.toml", &root.to_string())
     }

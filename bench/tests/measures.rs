@@ -76,6 +76,15 @@ on_both_servers! {
         }
     }
 
+    async fn it_measures_what_being_watched_costs(server: Server) {
+        let report = measured(&server, &["watched"]).await;
+        for way in ["unwatched", "pulse", "scraped"] {
+            figure(&report[way], "per_second");
+        }
+        figure(&report, "pulse_ratio");
+        figure(&report, "scraped_cpu_ratio");
+    }
+
     async fn it_measures_latencies_from_when_events_were_due(server: Server) {
         let report = measured(&server, &["latency"]).await;
         for (at, per_second) in [(0, 100.0), (1, 1_000.0), (2, 10_000.0)] {

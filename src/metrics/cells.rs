@@ -1,78 +1,152 @@
 //! A histogram that any thread may count into at any time, without a lock.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::{FIRST, Histogram, LAST, index};
 
-const BUCKETS: usize = (LAST - FIRST + 1) as usize;
+/// The buckets, and before them what counts as zero.
+const CELLS: usize = (LAST - FIRST + 2) as usize;
 
 /// Counts of values that come as whole numbers of a unit.
 pub struct Cells {
-    /// How much one is.
-    unit: f64,
-    zero: AtomicU64,
+    unit: Unit,
+    /// The largest value of each cell, by its place.
+    tops: &'static [u64],
     sum: AtomicU64,
-    buckets: Box<[AtomicU64]>,
+    cells: Box<[AtomicU64]>,
 }
 
 /// What values are numbers of.
-pub const NANOSECONDS: f64 = 1e-9;
-pub const MILLISECONDS: f64 = 1e-3;
-pub const ONES: f64 = 1.0;
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    Nanoseconds,
+    Milliseconds,
+    Ones,
+}
+
+/// Values of one cell that are counted at once: those that come behind each other are most often much the same, and then
+/// each costs a comparison and two sums.
+#[derive(Default)]
+pub struct Lot {
+    /// The values it takes: from `low` on so many. None before the first.
+    low: u64,
+    span: u64,
+    cell: usize,
+    count: u64,
+    sum: u64,
+}
 
 impl Cells {
-    pub fn new(unit: f64) -> Self {
+    pub fn new(unit: Unit) -> Self {
         Cells {
             unit,
-            zero: AtomicU64::new(0),
+            tops: unit.tops(),
             sum: AtomicU64::new(0),
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     /// Counts one value.
     pub fn record(&self, value: u64) {
-        self.count(value);
-        self.add(value);
+        self.cells[self.unit.cell(value)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Counts a value that is [added](Self::add) together with others.
+    /// Counts a value with others: the lot is [put](Self::put) here at last.
     #[inline]
-    pub fn count(&self, value: u64) {
-        let cell = match index(value as f64 * self.unit) {
-            Some(index) => self.buckets.get((index - FIRST) as usize),
-            None => Some(&self.zero),
-        };
-        if let Some(cell) = cell {
-            cell.fetch_add(1, Ordering::Relaxed);
+    pub fn gather(&self, lot: &mut Lot, value: u64) {
+        if value.wrapping_sub(lot.low) >= lot.span {
+            self.begin(lot, value);
         }
+        lot.count += 1;
+        lot.sum = lot.sum.wrapping_add(value);
     }
 
-    /// What values that were counted come to together.
+    /// The lot that takes this value; the one before is counted.
+    fn begin(&self, lot: &mut Lot, value: u64) {
+        self.put(lot);
+        let cell = self.unit.cell(value);
+        let low = match cell.checked_sub(1) {
+            Some(below) => self.tops[below] + 1,
+            None => 0,
+        };
+        (lot.cell, lot.low) = (cell, low);
+        lot.span = self.tops[cell] - low + 1;
+    }
+
+    /// Counts what is in a lot, and empties it.
     #[inline]
-    pub fn add(&self, sum: u64) {
-        self.sum.fetch_add(sum, Ordering::Relaxed);
+    pub fn put(&self, lot: &mut Lot) {
+        let Lot {
+            cell, count, sum, ..
+        } = std::mem::take(lot);
+        if count > 0 {
+            self.cells[cell].fetch_add(count, Ordering::Relaxed);
+            self.sum.fetch_add(sum, Ordering::Relaxed);
+        }
     }
 
     /// What was counted; nothing where that is nothing.
     pub fn get(&self) -> Option<Histogram> {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let indices = FIRST..=LAST;
-        let buckets = indices.zip(self.buckets.iter().map(load));
+        let mut cells = self.cells.iter().map(load);
+        let zero = cells.next().unwrap_or_default();
         // Divided by what is whole nothing is rounded that need not be.
-        let sum = load(&self.sum) as f64 / (1.0 / self.unit).round();
-        let histogram = Histogram::of(load(&self.zero), sum, buckets);
+        let sum = load(&self.sum) as f64 / (1.0 / self.unit.size()).round();
+        let histogram = Histogram::of(zero, sum, (FIRST..=LAST).zip(cells));
         (!histogram.is_empty()).then_some(histogram)
+    }
+}
+
+impl Unit {
+    fn size(self) -> f64 {
+        match self {
+            Unit::Nanoseconds => 1e-9,
+            Unit::Milliseconds => 1e-3,
+            Unit::Ones => 1.0,
+        }
+    }
+
+    /// The place of the cell that a value counts to.
+    fn cell(self, value: u64) -> usize {
+        match index(value as f64 * self.size()) {
+            Some(index) => (index - FIRST + 1) as usize,
+            None => 0,
+        }
+    }
+
+    /// The largest value of each cell; one that takes none has the same as the one before.
+    fn tops(self) -> &'static [u64] {
+        static TOPS: [OnceLock<Box<[u64]>>; 3] = [const { OnceLock::new() }; 3];
+        let largest = |cell: usize| {
+            // The first value beyond it, by halves: `below` is none, `beyond` is one.
+            let (mut below, mut beyond) = (0, u64::MAX);
+            if self.cell(beyond) <= cell {
+                return beyond;
+            }
+            while beyond - below > 1 {
+                let middle = below + (beyond - below) / 2;
+                match self.cell(middle) > cell {
+                    true => beyond = middle,
+                    false => below = middle,
+                }
+            }
+            below
+        };
+        TOPS[self as usize].get_or_init(|| (0..CELLS).map(largest).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn what_is_counted_at_once_is_what_is_counted_one_by_one() {
-        let (cells, mut histogram) = (Cells::new(NANOSECONDS), Histogram::default());
+        let (cells, mut histogram) = (Cells::new(Unit::Nanoseconds), Histogram::default());
         assert_eq!(cells.get(), None);
         for value in [
             0,
@@ -85,7 +159,7 @@ mod tests {
             u64::MAX / 100,
         ] {
             cells.record(value);
-            histogram.record(value as f64 * NANOSECONDS);
+            histogram.record(value as f64 * 1e-9);
         }
         let got = cells.get().unwrap();
         assert_eq!(
@@ -93,5 +167,27 @@ mod tests {
             (histogram.zero(), histogram.buckets())
         );
         assert!((got.sum() / histogram.sum() - 1.0).abs() < 1e-9);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_gathered_is_what_is_counted_one_by_one(
+            values in proptest::collection::vec(prop_oneof![0..3u64, 100..140u64, 0..100_000u64, any::<u64>(), Just(u64::MAX)], 0..60),
+            repeats in 1..4usize,
+        ) {
+            for unit in [Unit::Nanoseconds, Unit::Milliseconds, Unit::Ones] {
+                let (one_by_one, at_once) = (Cells::new(unit), Cells::new(unit));
+                let mut lot = Lot::default();
+                for value in &values {
+                    for _ in 0..repeats {
+                        one_by_one.record(*value);
+                        at_once.gather(&mut lot, *value);
+                    }
+                }
+                at_once.put(&mut lot);
+                at_once.put(&mut lot);
+                prop_assert_eq!(one_by_one.get(), at_once.get());
+            }
+        }
     }
 }

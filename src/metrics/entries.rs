@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::cells::{Cells, MILLISECONDS, NANOSECONDS, ONES};
+use super::cells::{Cells, Lot, Unit};
 use super::snapshot::{Labels, Snapshot, Value, of};
 use super::table::Id;
 
@@ -158,10 +158,10 @@ pub struct Tally<'a> {
     now_ms: u64,
     of: Option<(&'a TypeCounts, usize, Outcome)>,
     entries: u64,
-    ran: u64,
-    wait: u64,
-    end_to_end: u64,
-    attempts: u64,
+    ran: Lot,
+    wait: Lot,
+    end_to_end: Lot,
+    attempts: Lot,
 }
 
 impl WorkerCounts {
@@ -192,7 +192,7 @@ impl WorkerCounts {
             group: group.into(),
             streams: streams.into_iter().map(stream).collect(),
             clock,
-            margin: Cells::new(MILLISECONDS),
+            margin: Cells::new(Unit::Milliseconds),
             blocked: types.iter().map(|_| AtomicU64::new(0)).collect(),
             types,
         }
@@ -273,10 +273,10 @@ impl StreamCounts {
             now_ms: self.clock.ms_at(now),
             of: None,
             entries: 0,
-            ran: 0,
-            wait: 0,
-            end_to_end: 0,
-            attempts: 0,
+            ran: Lot::default(),
+            wait: Lot::default(),
+            end_to_end: Lot::default(),
+            attempts: Lot::default(),
         }
     }
 
@@ -347,9 +347,9 @@ impl Default for TypeCounts {
             held_back: Default::default(),
             dead: Default::default(),
             ran: Default::default(),
-            wait: Cells::new(MILLISECONDS),
-            end_to_end: Cells::new(MILLISECONDS),
-            attempts: Cells::new(ONES),
+            wait: Cells::new(Unit::Milliseconds),
+            end_to_end: Cells::new(Unit::Milliseconds),
+            attempts: Cells::new(Unit::Ones),
         }
     }
 }
@@ -370,21 +370,18 @@ impl Tally<'_> {
         };
         self.entries += 1;
         if let Some((since, ran)) = entry.ran {
-            let cells = counts.ran[outcome as usize].get_or_init(|| Cells::new(NANOSECONDS));
-            cells.count(ran);
-            self.ran += ran;
+            let cells = counts.ran[outcome as usize].get_or_init(|| Cells::new(Unit::Nanoseconds));
+            cells.gather(&mut self.ran, ran);
             if entry.attempt == 1 {
                 let wait = self.counts.clock.ms_at(since).saturating_sub(entry.ms);
-                counts.wait.count(wait);
-                self.wait += wait;
+                counts.wait.gather(&mut self.wait, wait);
             }
         }
         if outcome.is_an_end() {
             let age = self.now_ms.saturating_sub(entry.ms);
-            counts.end_to_end.count(age);
-            self.end_to_end += age;
-            counts.attempts.count(u64::from(entry.attempt));
-            self.attempts += u64::from(entry.attempt);
+            counts.end_to_end.gather(&mut self.end_to_end, age);
+            let attempt = u64::from(entry.attempt);
+            counts.attempts.gather(&mut self.attempts, attempt);
         }
     }
 
@@ -392,20 +389,14 @@ impl Tally<'_> {
         let Some((counts, _, outcome)) = self.of.take() else {
             return;
         };
-        let add = |cells: &Cells, sum: &mut u64| {
-            let sum = std::mem::take(sum);
-            if sum > 0 {
-                cells.add(sum);
-            }
-        };
         let entries = std::mem::take(&mut self.entries);
         counts.settled[outcome as usize].fetch_add(entries, Ordering::Relaxed);
         if let Some(ran) = counts.ran[outcome as usize].get() {
-            add(ran, &mut self.ran);
+            ran.put(&mut self.ran);
         }
-        add(&counts.wait, &mut self.wait);
-        add(&counts.end_to_end, &mut self.end_to_end);
-        add(&counts.attempts, &mut self.attempts);
+        counts.wait.put(&mut self.wait);
+        counts.end_to_end.put(&mut self.end_to_end);
+        counts.attempts.put(&mut self.attempts);
     }
 }
 

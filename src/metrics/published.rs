@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::cells::{Cells, NANOSECONDS};
+use super::cells::{Cells, Unit};
 use super::entries::OTHER;
 use super::snapshot::{Labels, Snapshot, Value, of};
 use super::table::Id;
@@ -68,7 +68,7 @@ impl Publishing {
         }
         let labels = of(&[stream, worst.as_str()]);
         let cells = inner.took.entry(labels);
-        let cells = cells.or_insert_with(|| Arc::new(Cells::new(NANOSECONDS)));
+        let cells = cells.or_insert_with(|| Arc::new(Cells::new(Unit::Nanoseconds)));
         cells.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use super::cells::{Cells, NANOSECONDS};
+use super::cells::{Cells, Unit};
 use super::snapshot::{Snapshot, Value, of};
 use super::table::Id;
 use crate::sync::{read, write};
@@ -73,7 +73,7 @@ impl Requests {
         }
         let new = || {
             Arc::new(Request {
-                took: Cells::new(NANOSECONDS),
+                took: Cells::new(Unit::Nanoseconds),
                 errors: RwLock::default(),
             })
         };

@@ -10,8 +10,9 @@ use crate::Error;
 use crate::machine::Machine;
 
 /// What is measured, a part at a time.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "throughput",
+    "watched",
     "peers",
     "latency",
     "load",
@@ -24,6 +25,7 @@ pub struct Data {
     /// What each part was measured on, in the parts' order.
     pub machines: Vec<(&'static str, Machine)>,
     pub throughput: Option<Throughput>,
+    pub watched: Option<Watched>,
     pub latency: Option<Latency>,
     pub load: Option<Load>,
     pub scale: Option<Scale>,
@@ -44,6 +46,19 @@ pub struct Throughput {
     pub redis_cpu_ratio: f64,
     pub client_cpu_ratio: f64,
     pub redis_busy: f64,
+}
+
+#[derive(Deserialize)]
+pub struct Watched {
+    pub events: u64,
+    pub runs: u64,
+    pub unwatched: Figures,
+    pub pulse: Figures,
+    pub scraped: Figures,
+    pub pulse_ratio: f64,
+    pub scraped_ratio: f64,
+    pub pulse_cpu_ratio: f64,
+    pub scraped_cpu_ratio: f64,
 }
 
 /// Of a message.
@@ -254,6 +269,7 @@ impl Data {
         let data = Data {
             machines: machines(directory)?,
             throughput: part(directory, "throughput")?,
+            watched: part(directory, "watched")?,
             latency: part(directory, "latency")?,
             load: part(directory, "load")?,
             scale: part(directory, "scale")?,
@@ -269,6 +285,7 @@ impl Data {
 
     fn is_empty(&self) -> bool {
         self.throughput.is_none()
+            && self.watched.is_none()
             && self.latency.is_none()
             && self.load.is_none()
             && self.scale.is_none()

@@ -5,7 +5,7 @@ mod scale;
 
 use std::fmt::Write;
 
-use crate::data::{Data, Latency, Load, Peers, Publish, Throughput, Way};
+use crate::data::{Data, Latency, Load, Peers, Publish, Throughput, Watched, Way};
 use crate::machine::Machine;
 use crate::plots::Plots;
 use crate::table::{self, thousands};
@@ -31,6 +31,9 @@ pub fn report(data: &Data, plots: &Plots) -> String {
         peers_of(&mut text, peers);
     }
     image(&mut text, &plots.throughput, "messages a second");
+    if let Some(watched) = &data.watched {
+        watched_of(&mut text, watched);
+    }
     if let Some(latency) = &data.latency {
         latency_of(&mut text, latency);
         image(&mut text, &plots.latency, "latency by percentile");
@@ -174,6 +177,46 @@ fn throughput_of(text: &mut String, throughput: &Throughput) {
         "Throughput",
         &[about, table::text(&header, &rows), busy],
     );
+}
+
+fn watched_of(text: &mut String, watched: &Watched) {
+    let row = |name: &str, figures: &crate::data::Figures, ratios: Option<(f64, f64)>| {
+        let ratio = |ratio: f64| format!("{ratio:.2}");
+        [
+            name.to_owned(),
+            thousands(figures.per_second),
+            format!("{:.2}", figures.redis_us),
+            format!("{:.2}", figures.client_us),
+            ratios.map(|(of, _)| ratio(of)).unwrap_or_default(),
+            ratios.map(|(_, cpu)| ratio(cpu)).unwrap_or_default(),
+        ]
+    };
+    let pulse = (watched.pulse_ratio, watched.pulse_cpu_ratio);
+    let scraped = (watched.scraped_ratio, watched.scraped_cpu_ratio);
+    let rows = [
+        row("nobody: nothing is counted", &watched.unwatched, None),
+        row("whoever reads the pulse", &watched.pulse, Some(pulse)),
+        row(
+            "a scraper of `/metrics`, too",
+            &watched.scraped,
+            Some(scraped),
+        ),
+    ];
+    let header = [
+        "who watches",
+        "messages/s",
+        "Redis µs",
+        "client µs",
+        "of unwatched",
+        "client of it",
+    ];
+    let about = format!(
+        "The same with {} events, {}, by workers that differ in who can watch them. The pulse is on by default. The \
+         scraper asks every half second, thirty times as often as Prometheus does. By the message:",
+        thousands(watched.events as f64),
+        runs(watched.runs)
+    );
+    section(text, "Being watched", &[about, table::text(&header, &rows)]);
 }
 
 fn peers_of(text: &mut String, peers: &Peers) {

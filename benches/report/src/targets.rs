@@ -45,6 +45,13 @@ pub fn rows(data: &Data) -> Vec<[String; 4]> {
             t.redis_busy >= 0.9,
         );
     }
+    if let Some(watched) = &data.watched {
+        let (what, ratio) = (
+            "throughput watched by pulse and scrapes, of that unwatched".to_owned(),
+            watched.scraped_ratio,
+        );
+        add(what, "0.95 or more", format!("{ratio:.2}"), ratio >= 0.95);
+    }
     if let Some(fastest) = data.peers.as_ref().and_then(|peers| peers.fastest())
         && let Some(of_streamhand) = fastest.of_streamhand
     {
