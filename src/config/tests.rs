@@ -9,6 +9,7 @@ use crate::retry::Backoff;
 
 mod refusals;
 mod tls;
+mod topology;
 
 const DEFAULT_FILE: &str = include_str!("../../config.toml");
 

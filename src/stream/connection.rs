@@ -241,6 +241,14 @@ impl Connector {
 
     /// The same to any server, for reading.
     pub async fn connect_to_any(&self, name: &str, response_timeout: Duration) -> Result<Link> {
+        let mut link = self.link_there(name, response_timeout).await?;
+        if self.learns(link.greeting.is_cluster) && self.goes_by_node() {
+            link = self.link_there(name, response_timeout).await?;
+        }
+        Ok(link)
+    }
+
+    async fn link_there(&self, name: &str, response_timeout: Duration) -> Result<Link> {
         let spot = self.spot().await?;
         self.link(&spot, name, response_timeout).await
     }

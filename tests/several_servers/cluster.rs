@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use streamhand::admin::Admin;
 use tokio::time::{Instant, sleep};
 
 use super::load::{Load, lost};
@@ -93,6 +94,9 @@ on_both_servers! {
     /// stream's master.
     async fn a_node_says_by_itself_that_it_is_one_of_a_cluster(cluster: Cluster) {
         let url = cluster.node(5).url();
+        // Nothing else has found it out for them.
+        let admin = Admin::connect(&url, "workers", ["jobs"]).unwrap();
+        assert_eq!(admin.servers().await.unwrap().len(), 3, "one for each master");
         let publisher = publisher(&format!("[redis]\nurl = \"{url}\""));
         let job = Job::new("one", Action::Succeed);
         for stream in spread("jobs", 6, 3) {
