@@ -104,6 +104,7 @@ mod retries;
 mod rolling_deploy;
 mod scheduling;
 mod secrets;
+mod services;
 mod several_servers;
 mod shop;
 mod status;

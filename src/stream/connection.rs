@@ -14,7 +14,8 @@ use tokio::task::AbortHandle;
 use super::access::Access;
 use super::dial::{self, CONNECT_TIMEOUT};
 use super::error::{Answer, Found, Trouble, Who, cause, hint};
-use super::life::{Life, Lives, ServerIdentity};
+use super::introduction::{Introduction, introduce};
+use super::life::{Life, Lives};
 use super::outage::Outage;
 use super::reader::Reader;
 use super::socket::Greeting;
@@ -80,14 +81,6 @@ pub(crate) struct Link {
     pub(super) conn: Wire,
     pub greeting: Greeting,
     pub(super) found: Found,
-}
-
-/// What a server says of itself.
-struct Introduction {
-    version: (u32, u32),
-    greeting: Greeting,
-    is_replica: bool,
-    is_sentinel: bool,
 }
 
 impl Connector {
@@ -322,7 +315,7 @@ impl Connector {
     ) -> Result<(MultiplexedConnection, AbortHandle, Introduction)> {
         let explain = |error| self.explain(spot, error, Who::Worker);
         let (mut conn, driver) = self.log_in(spot, response_timeout).await.map_err(explain)?;
-        let introduction = self.greet(spot, &mut conn, name).await?;
+        let introduction = self.greet(spot, &mut conn, name, false).await?;
         spot.life.connected(name);
         Ok((conn, driver, introduction))
     }
@@ -494,7 +487,7 @@ impl Connector {
             is_replica,
             ..
         } = tokio::select! {
-            greeting = self.greet(&spot, &mut conn, name) => greeting?,
+            greeting = self.greet(&spot, &mut conn, name, true) => greeting?,
             () = driver => return Err(unreachable(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
         };
         self.needs_a_primary(&spot, is_replica)?;
@@ -546,22 +539,12 @@ impl Connector {
         spot: &Spot,
         conn: &mut MultiplexedConnection,
         name: &str,
+        is_for_reading: bool,
     ) -> Result<Introduction> {
-        // One question for several sections: servers before 7.0 know no other way.
-        let (info, client): (String, i64) = redis::pipe()
-            .cmd("INFO")
-            .cmd("CLIENT")
-            .arg("ID")
-            .cmd("CLIENT")
-            .arg("SETNAME")
-            .arg(&*client_name(name))
-            .ignore()
-            .query_async(conn)
-            .await
-            .map_err(|error| self.explain(spot, error, Who::Worker))?;
-        let introduction = Introduction::of(&info, client);
-        if introduction.version < OLDEST {
-            return Err(self.too_old(spot, introduction.version));
+        let introducing = introduce(conn, &client_name(name), is_for_reading).await;
+        let introduction = introducing.map_err(|error| self.explain(spot, error, Who::Worker))?;
+        if let Some(version) = introduction.version.filter(|version| *version < OLDEST) {
+            return Err(self.too_old(spot, version));
         }
         if introduction.is_sentinel {
             return Err(self.is_a_sentinel(spot));
@@ -703,59 +686,5 @@ impl Greeted for Link {
 impl Greeted for Reader {
     fn greeting(&self) -> &Greeting {
         &self.greeting
-    }
-}
-
-impl Introduction {
-    /// What `INFO` tells.
-    fn of(info: &str, client: i64) -> Self {
-        let field = |name: &str| {
-            let value = info
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.unwrap_or("").trim().to_owned()
-        };
-        let version = field("redis_version");
-        let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-        Introduction {
-            version: (parts.next().unwrap_or(0), parts.next().unwrap_or(0)),
-            greeting: Greeting {
-                server: ServerIdentity {
-                    run: field("run_id"),
-                    replication: (field("master_replid"), field("master_replid2")),
-                },
-                client,
-                // Valkey has its own word for it.
-                is_cluster: ["redis_mode", "server_mode"]
-                    .iter()
-                    .any(|mode| field(mode) == "cluster"),
-            },
-            is_sentinel: field("redis_mode") == "sentinel",
-            // One that can be written to is as good as a primary.
-            is_replica: field("role") == "slave" && field("slave_read_only") != "0",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_and_the_run_are_read_from_info() {
-        let info = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nrun_id:abc\r\n";
-        let replication =
-            "role:slave\r\nslave_read_only:1\r\nmaster_replid:x\r\nmaster_replid2:y\r\n";
-        let told = Introduction::of(&(info.to_owned() + replication), 7);
-        let server = &told.greeting.server;
-        assert_eq!((told.version, &server.run[..]), ((7, 2), "abc"));
-        assert_eq!(server.replication, ("x".to_owned(), "y".to_owned()));
-        assert!(told.is_replica && !told.greeting.is_cluster);
-        assert!(!Introduction::of("role:slave\r\nslave_read_only:0\r\n", 1).is_replica);
-        for mode in ["server_mode:cluster\r\n", "redis_mode:cluster\r\n"] {
-            assert!(Introduction::of(mode, 1).greeting.is_cluster);
-        }
-        let silent = Introduction::of("", 1);
-        assert!(silent.version == (0, 0) && !silent.greeting.server.is_known());
     }
 }

@@ -101,6 +101,14 @@ impl Trouble {
             let error = Error::new(ErrorKind::Unreachable, message).with_source(cause(error));
             return Trouble::Broken(error);
         };
+        if answer.is_without_scripts() {
+            let message = format!(
+                "{doing}: the server runs no scripts, and streamhand can't work without them (EVALSHA and SCRIPT LOAD): {}",
+                answer.text
+            );
+            let error = Error::new(ErrorKind::Unsupported, message).with_source(cause(error));
+            return Trouble::Refused(error);
+        }
         let message = format!("{doing}: {}{}", answer.text, hint(&answer.code, who));
         Self::of_kind(answer.kind(), message, Some(error))
     }
@@ -325,6 +333,16 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Whether the server knows no scripts: nothing can be done then, now or later.
+    fn is_without_scripts(&self) -> bool {
+        let text = self.text.to_ascii_uppercase();
+        self.code == "ERR"
+            && text.contains("UNKNOWN COMMAND")
+            && ["'EVALSHA", "`EVALSHA", "'SCRIPT", "`SCRIPT"]
+                .iter()
+                .any(|name| text.contains(name))
+    }
+
     /// None where it is not the server that speaks. Of a pipeline's errors the first counts.
     pub fn of(error: &RedisError) -> Option<Answer> {
         let errors = error.clone().into_server_errors()?;

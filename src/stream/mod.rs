@@ -35,6 +35,7 @@ mod group;
 mod history;
 #[cfg(test)]
 pub(crate) mod instructions;
+mod introduction;
 mod keys;
 mod letter_groups;
 mod letter_notes;

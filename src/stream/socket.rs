@@ -28,6 +28,8 @@ pub(crate) struct Greeting {
     pub server: ServerIdentity,
     /// The connection's id at the server, by which a blocked read can be woken.
     pub client: i64,
+    /// Whether one connection can wake another's blocked read here: some services know no CLIENT UNBLOCK.
+    pub can_unblock: bool,
     /// One step reaches keys of one hash slot only.
     pub is_cluster: bool,
 }

@@ -44,7 +44,7 @@ pub use port::free_ports;
 pub use process::{Builder as ProcessBuilder, WorkerProcess, most_memory, run_worker};
 pub use publisher::{publisher, publisher_with};
 pub use requests::{CommandStats, Requests};
-pub use resp_proxy::Proxy;
+pub use resp_proxy::{Proxy, Service};
 pub use resp_traps::{Caught, Exchange};
 pub use resp_watch::{Watched, monotonic};
 pub use scenario::run;

@@ -72,6 +72,7 @@ impl Proxy {
             traps: Traps::default(),
             traffic: Mutex::default(),
             watches: Watches::default(),
+            service: Mutex::default(),
             flowing: watch::Sender::new(true),
             asking: watch::Sender::new(true),
             latency: watch::Sender::new(Duration::ZERO),
@@ -88,6 +89,11 @@ impl Proxy {
             held: None,
             shared,
         }
+    }
+
+    /// Refuses what this service refuses, in its words.
+    pub fn serve_as(&self, service: &'static Service) {
+        *locked(&self.shared.service) = Some(service);
     }
 
     pub fn port(&self) -> u16 {
@@ -231,6 +237,8 @@ struct Shared {
     traps: Traps,
     traffic: Mutex<Traffic>,
     watches: Watches,
+    /// What it refuses, as a service would.
+    service: Mutex<Option<&'static Service>>,
     flowing: watch::Sender<bool>,
     asking: watch::Sender<bool>,
     latency: watch::Sender<Duration>,
@@ -287,6 +295,17 @@ async fn pass_requests(
         let mut whole = 0;
         while let Some(length) = message_len(&unsent[whole..]) {
             let request = unsent[whole..whole + length].to_vec();
+            let mut length = length;
+            if let Some(name) = shared.refuses(&request) {
+                // The server refuses it in its place, so that replies stay in their order.
+                let refused = format!(
+                    "*2\r\n${}\r\n{REFUSED}\r\n${}\r\n{name}\r\n",
+                    REFUSED.len(),
+                    name.len()
+                );
+                unsent.splice(whole..whole + length, refused.bytes());
+                length = refused.len();
+            }
             if let Some(trap) = shared.traps.for_request(&request) {
                 shared.ask(&mut server, &unsent[..whole]).await?;
                 unsent.drain(..whole);
@@ -329,6 +348,17 @@ async fn pass_replies(
         while let Some(length) = message_len(&unsent[whole..]) {
             let reply = &unsent[whole..whole + length];
             // What the server pushes answers nothing.
+            let mut length = length;
+            let in_place = format!("-ERR unknown command '{REFUSED}'");
+            let says = reply
+                .starts_with(in_place.as_bytes())
+                .then(|| shared.refusal(reply))
+                .flatten();
+            if let Some(says) = says {
+                unsent.splice(whole..whole + length, says.bytes());
+                length = says.len();
+            }
+            let reply = &unsent[whole..whole + length];
             let pushed = reply[0] == b'>';
             let request = (!pushed).then(|| locked(asked).pop_front()).flatten();
             let (asked_at, request) = request.unwrap_or_default();
@@ -362,7 +392,45 @@ async fn lose_all(mut server: OwnedReadHalf) -> io::Result<()> {
     Ok(())
 }
 
+/// What the server is sent in place of what is refused.
+const REFUSED: &str = "refused-by-the-service";
+
+/// A managed service: which commands it does not know, and its words for that, `{}` being the command.
+pub struct Service {
+    pub name: &'static str,
+    /// In capitals, with or without a subcommand.
+    pub refuses: &'static [&'static str],
+    pub says: &'static str,
+}
+
 impl Shared {
+    /// The name of what the service does not know.
+    fn refuses(&self, request: &[u8]) -> Option<String> {
+        let service = (*locked(&self.service))?;
+        let words = String::from_utf8_lossy(request).to_ascii_uppercase();
+        let words: Vec<&str> = words.split("\r\n").skip(2).step_by(2).take(2).collect();
+        let name = words.first()?;
+        let both = words.join(" ");
+        let is_it = |refused: &&str| *refused == *name || *refused == both;
+        service
+            .refuses
+            .iter()
+            .any(|refused| is_it(refused))
+            .then(|| name.to_lowercase())
+    }
+
+    fn refusal(&self, reply: &[u8]) -> Option<String> {
+        let service = (*locked(&self.service))?;
+        let reply = String::from_utf8_lossy(reply);
+        let name = reply
+            .rsplit("beginning with: '")
+            .next()?
+            .split('\'')
+            .next()?
+            .to_owned();
+        Some(format!("-{}\r\n", service.says.replace("{}", &name)))
+    }
+
     /// Passes whole requests on, once anything is passed on.
     async fn ask(&self, server: &mut OwnedWriteHalf, requests: &[u8]) -> io::Result<()> {
         // The sender lives as long as this: waiting for it cannot fail.

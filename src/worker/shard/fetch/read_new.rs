@@ -22,6 +22,8 @@ use crate::worker::state::source::Sources;
 
 /// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
 const BLOCK: Duration = Duration::from_secs(1);
+/// The longest it may if it can't be woken.
+const UNWAKEABLE: Duration = Duration::from_millis(100);
 
 /// Reads new entries.
 pub(crate) struct NewReads {
@@ -105,6 +107,11 @@ impl NewReads {
             Some(wait) => wait.min(self.patience(terms.next_look)),
             None if depth == 1 => self.patience(terms.next_look),
             None => self.short_block(),
+        };
+        let block = match reader.greeting.can_unblock {
+            true => block,
+            // Nobody can end it if something else comes up.
+            false => block.min(UNWAKEABLE),
         };
         let more = more || !blocks || block.is_zero();
         let of = if is_limited {

@@ -161,7 +161,7 @@ impl<'a> Reading<'a> {
         let is_first = inflight.entries() == 0;
         let room = prefetch.room().max(usize::from(is_first));
         let (reader, streams) = (&mut *self.reader, &self.streams);
-        let client = reader.greeting.client;
+        let (client, can_wake) = (reader.greeting.client, reader.greeting.can_unblock);
         let Some(block) = self.asked.front().and_then(|read| read.block) else {
             return reader.receive(streams, Duration::ZERO, room).await;
         };
@@ -175,7 +175,7 @@ impl<'a> Reading<'a> {
                 biased;
                 delivered = &mut answer => return delivered,
                 () = until_something_else(signals, look), if !self.winds_up => self.winds_up = true,
-                () = ring(self.link.clone(), client, wait), if self.winds_up => wait = (wait * 2).min(RINGS.1),
+                () = ring(self.link.clone(), client, wait), if self.winds_up && can_wake => wait = (wait * 2).min(RINGS.1),
             }
         }
     }
