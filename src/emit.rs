@@ -51,16 +51,16 @@ impl Context {
         const { demand::<E>() };
         let leaves = self.outbox_or_new().emit(stream, |place| {
             let envelope = envelope_of(&event, Format::default()).map_err(|e| e.to_string())?;
-            self.complete(stream, envelope, place)
+            self.addressed(stream, self.complete(stream, envelope, place)?)
         });
         self.tell_unless(leaves);
     }
 
     /// The same with an event that is ready made: with an id, a subject or fields of its own.
     pub fn emit_envelope(&self, stream: &str, envelope: Envelope) {
-        let leaves = self
-            .outbox_or_new()
-            .emit(stream, |place| self.complete(stream, envelope, place));
+        let leaves = self.outbox_or_new().emit(stream, |place| {
+            self.addressed(stream, self.complete(stream, envelope, place)?)
+        });
         self.tell_unless(leaves);
     }
 
@@ -193,6 +193,16 @@ impl Context {
             return Err(format!("an event of more than {MOST_FIELDS} fields"));
         }
         Ok(envelope)
+    }
+
+    /// An event that is complete, and the stream it goes to: that of its partition if `stream` is a topic.
+    fn addressed(&self, stream: &str, envelope: Envelope) -> Result<(String, Envelope), String> {
+        let publisher = self.surroundings().publisher.as_ref();
+        let placed = publisher.and_then(|publisher| publisher.placed(stream));
+        let stream = placed.map_or(stream.to_owned(), |placed| {
+            placed.stream_of(&envelope).stream.clone()
+        });
+        Ok((stream, envelope))
     }
 
     fn id_at(&self, place: usize) -> String {

@@ -148,7 +148,7 @@ impl GroupLoad {
             ..GroupLoad::default()
         };
         let mut refused = None;
-        for stream in &settings.worker.streams {
+        for stream in &settings.streams_of(&settings.worker.streams) {
             match look(pool, settings, stream).await {
                 Ok(looked) => load.streams.push(looked),
                 Err(error) if error.kind() == ErrorKind::Redis => {

@@ -102,10 +102,6 @@ mod otlp;
 #[cfg(feature = "eventstore")]
 mod outbox;
 mod pages;
-#[allow(
-    dead_code,
-    reason = "publishers, workers and commands come to use what is not used yet"
-)]
 mod partition;
 #[cfg(feature = "worker")]
 mod policy;

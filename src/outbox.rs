@@ -85,15 +85,18 @@ impl Outbox {
         lock(&self.inner)
     }
 
-    /// Adds the event that `make` makes for its place. Returns whether it can still leave.
-    pub fn emit(&self, stream: &str, make: impl FnOnce(usize) -> Result<Envelope, String>) -> bool {
+    /// Adds the event that `make` makes for its place, and the stream it goes to. Returns whether it can still leave.
+    pub fn emit(
+        &self,
+        stream: &str,
+        make: impl FnOnce(usize) -> Result<(String, Envelope), String>,
+    ) -> bool {
         let mut inner = self.lock();
         let made = make(inner.emitted);
         inner.emitted += 1;
         match made {
             _ if inner.is_over() => return false,
-            Ok(envelope) => {
-                let stream = stream.to_owned();
+            Ok((stream, envelope)) => {
                 inner.items.events.push(Emitted { stream, envelope });
             }
             Err(wrong) => inner.goes_wrong(format!("emitting to {stream:?}: {wrong}")),
@@ -226,7 +229,7 @@ mod tests {
             for _ in 0..2 {
                 outbox.emit("s", |place| {
                     places.push(place);
-                    Ok(Envelope::new("a.b"))
+                    Ok(("s".to_owned(), Envelope::new("a.b")))
                 });
             }
             places

@@ -4,12 +4,14 @@ mod many;
 mod once;
 mod scheduled;
 mod sending;
+mod topics;
 
 pub use many::{PublishError, Published};
 pub use once::Once;
 pub(crate) use once::once_within;
 pub use scheduled::{Scheduled, ScheduledEvent, ScheduledEvents};
 pub(crate) use scheduled::{after, at_time};
+pub(crate) use topics::Topics;
 
 use std::fmt;
 use std::future::Future;
@@ -28,7 +30,9 @@ use crate::event::{EntryId, Envelope, Event, demand, envelope_of, with_id};
 use crate::event_type;
 use crate::metrics::Metrics;
 use crate::metrics::published::Status;
-use crate::stream::{Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection};
+use crate::stream::{
+    Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection, StreamKeys,
+};
 use crate::trace::{TraceContext, Tracer};
 
 /// Puts events on streams. Cheap to clone; clones share their connections.
@@ -46,6 +50,7 @@ pub struct Publisher {
     timeout: Option<Duration>,
     metrics: Option<Metrics>,
     traced: Option<Traced>,
+    topics: Topics,
 }
 
 impl Publisher {
@@ -90,7 +95,54 @@ impl Publisher {
             timeout: None,
             metrics: None,
             traced: None,
+            topics: Topics::default(),
         }
+    }
+
+    /// A publisher with connections of its own, by `[redis]`, which spreads those streams over partitions that
+    /// `[streams]` says so of.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "config")]
+    pub fn of_settings(settings: &crate::config::Settings) -> Result<Self> {
+        Ok(Self::new(&settings.redis)?.with_topics(Topics::new(settings.topics())))
+    }
+
+    pub(crate) fn with_topics(mut self, topics: Topics) -> Self {
+        self.topics = topics;
+        self
+    }
+
+    /// The same publisher, which spreads what it publishes to `topic` over so many partitions: an event goes to the
+    /// stream `{orders:7}`, say, by its subject, or by its id if it has no subject. All that publish to the topic or read
+    /// it have to say the same number; whoever says another one is refused.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if there can't be so many, or the name has a tag of its own.
+    pub fn partitioned(self, topic: &str, partitions: u32) -> Result<Self> {
+        check_stream(topic)?;
+        let topics = self.topics.with(topic, partitions)?;
+        Ok(self.with_topics(topics))
+    }
+
+    /// Where the events of a topic go, if that is one and has been asked for: a worker asks before it begins.
+    #[cfg(feature = "worker")]
+    pub(crate) fn placed(&self, stream: &str) -> Option<Arc<topics::Placed>> {
+        self.topics.known(stream)
+    }
+
+    /// The stream that an event would go to: `stream`, or that of its partition if it is a topic. An event without a
+    /// subject and without an id has no place yet.
+    ///
+    /// # Errors
+    /// If Redis can't be reached, or knows the topic to have another number of partitions.
+    pub async fn stream_of(&self, stream: &str, event: &Envelope) -> Result<String> {
+        let placed = self.within(self.topics.place(&self.pool, stream)).await?;
+        Ok(match placed {
+            Some(placed) => placed.stream_of(event).stream.clone(),
+            None => stream.to_owned(),
+        })
     }
 
     /// The same publisher, encoding data as `format` (MessagePack where this is not called).
@@ -239,21 +291,28 @@ impl Publisher {
         stop: &CancellationToken,
         appended: &mut Appended,
     ) {
-        let additions: Vec<Addition<'_>> = envelopes
-            .iter()
-            .map(|envelope| Addition::new(envelope, how))
-            .collect();
         let since = self
             .metrics
             .as_ref()
             .map(|metrics| (metrics, Instant::now()));
-        let pool = self.pool.at(stream);
-        let sent = pool.append(stream, how, &additions, stop, appended);
-        let in_time = self.within(async {
-            sent.await;
+        let keys = StreamKeys::new(stream);
+        appended.fates = envelopes.iter().map(|_| Fate::NotSent).collect();
+        let sent = async {
+            let placed = self.topics.place(&self.pool, stream).await?;
+            let keys = |event| {
+                placed
+                    .as_ref()
+                    .map_or(&keys, |placed| placed.stream_of(event))
+            };
+            let additions: Vec<Addition<'_>> = envelopes
+                .iter()
+                .map(|envelope| Addition::new(keys(envelope), envelope, how))
+                .collect();
+            let to = self.pool.append(stream, how, &additions, stop, appended);
+            to.await;
             Ok(())
-        });
-        if let Err(late) = in_time.await {
+        };
+        if let Err(late) = self.within(sent).await {
             appended.broken = Some(late);
         }
         if let Some((metrics, since)) = since {

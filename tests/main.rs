@@ -86,6 +86,7 @@ mod operating;
 mod operator_clock;
 mod outages;
 mod parked;
+mod partitions;
 mod pausing;
 mod program;
 mod projections;

@@ -56,6 +56,7 @@ mod server;
 mod splice;
 mod status;
 mod steps;
+mod topics;
 mod verify;
 
 pub use crate::eventstore::Problem;
@@ -86,6 +87,7 @@ pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
     StreamStatus, StreamTrouble,
 };
+pub use topics::TopicStatus;
 pub use verify::Verified;
 
 use std::fmt;
@@ -108,6 +110,8 @@ pub struct Admin {
     /// For aggregates, of which many steps go over one connection.
     line: Line,
     settings: Arc<Settings>,
+    /// What it looks at: those of a partitioned topic one by one.
+    streams: Arc<[String]>,
 }
 
 impl Admin {
@@ -181,6 +185,7 @@ impl Admin {
         Admin {
             line: Line::new(pool.clone()),
             pool,
+            streams: settings.streams_of(&settings.worker.streams).into(),
             settings: Arc::new(settings.clone()),
         }
     }
@@ -206,6 +211,7 @@ impl Admin {
     ) -> Result<Self> {
         let streams: Vec<String> = streams.into_iter().map(Into::into).collect();
         streams.iter().try_for_each(|name| check_stream(name))?;
+        self.streams = self.settings.streams_of(&streams).into();
         Arc::make_mut(&mut self.settings).worker.streams = streams;
         Ok(self)
     }
@@ -220,9 +226,14 @@ impl Admin {
         &self.settings.worker.group
     }
 
-    /// The group's streams.
+    /// The group's streams, those of a partitioned topic one by one.
     pub fn streams(&self) -> &[String] {
-        &self.settings.worker.streams
+        &self.streams
+    }
+
+    /// The streams that a name stands for: a partitioned topic's, or itself.
+    pub(crate) fn streams_of(&self, name: &str) -> Vec<String> {
+        self.settings.streams_of(&[name.to_owned()])
     }
 
     /// Its connections.

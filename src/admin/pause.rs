@@ -133,12 +133,18 @@ impl Admin {
             lasts: request.lasts,
             reason: request.reason.as_deref(),
         };
-        let keys = Keys::new(&request.stream, self.group());
-        let (is_new, until) = self.pool.pause(&keys, &what, &new).await?;
-        Ok(Paused {
-            is_new,
-            until: until.map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
-        })
+        let mut paused = Paused {
+            is_new: false,
+            until: None,
+        };
+        // A topic is paused once all of its partitions are; who is stopped half-way asks again.
+        for stream in self.streams_of(&request.stream) {
+            let keys = Keys::new(&stream, self.group());
+            let (is_new, until) = self.pool.pause(&keys, &what, &new).await?;
+            paused.is_new |= is_new;
+            paused.until = until.map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
+        }
+        Ok(paused)
     }
 
     /// Ends a pause of `stream`. Dropped half-way it has ended, or can be ended by another call.
@@ -168,8 +174,11 @@ impl Admin {
 
     async fn resume_one(&self, stream: &str, what: Pausable) -> Result<Resumed> {
         check_stream(stream)?;
-        let keys = Keys::new(stream, self.group());
-        let was_paused = self.pool.resume(&keys, &what).await?;
+        let mut was_paused = false;
+        for stream in self.streams_of(stream) {
+            let keys = Keys::new(&stream, self.group());
+            was_paused |= self.pool.resume(&keys, &what).await?;
+        }
         Ok(Resumed { was_paused })
     }
 }

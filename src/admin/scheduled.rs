@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Admin, check_stream};
 use crate::error::Result;
-use crate::publisher::{Publisher, ScheduledEvents};
+use crate::publisher::{Publisher, ScheduledEvents, Topics};
 use crate::stream::{self, Adding, Pool, Readers, StreamKeys, Wanted};
 
 /// Workers that were there so recently are being restarted.
@@ -72,7 +72,7 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
-        Publisher::with_pool(self.pool.clone()).scheduled(stream)
+        self.publisher().scheduled(stream)
     }
 
     /// Cancels events that wait for their time. Returns what became of each, in their order.
@@ -97,7 +97,10 @@ impl Admin {
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
         let wanted: Vec<Wanted<'_>> = events.iter().map(ScheduledId::wanted).collect();
-        let cancelled = self.pool.cancel(&StreamKeys::new(stream), &wanted).await?;
+        let cancelled = self
+            .publisher()
+            .cancel_all_scheduled(stream, &wanted)
+            .await?;
         let outcome = |cancelled| match cancelled {
             stream::Cancelled::Yes => Cancelled::Yes,
             stream::Cancelled::No => Cancelled::No,
@@ -121,7 +124,17 @@ impl Admin {
     /// ```
     pub async fn unread_schedule(&self, stream: &str) -> Result<Option<UnreadSchedule>> {
         check_stream(stream)?;
-        unread(&self.pool, stream).await
+        for stream in self.streams_of(stream) {
+            if let Some(found) = unread(&self.pool, &stream).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn publisher(&self) -> Publisher {
+        let topics = Topics::new(self.settings.topics());
+        Publisher::with_pool(self.pool.clone()).with_topics(topics)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use super::projections::ProjectionStatus;
 use super::retention::RetentionStatus;
 use super::scheduled::{UnreadSchedule, unread};
+use super::topics::{Part, TopicStatus};
 use super::{Admin, check_stream, in_ms, since_1970, text};
 use crate::error::{ErrorKind, Result};
 use crate::event::EntryId;
@@ -18,13 +19,16 @@ use crate::stream::{self, BreakerNote, ConsumerInfo, Keys, PARKED, Pausable, Pau
 pub const PROTOCOL: u32 = stream::PROTOCOL;
 
 /// How a group is doing, by [`Admin::status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The group.
     pub group: String,
     /// Each of its streams that can be looked at.
     pub streams: Vec<StreamStatus>,
+    /// Partitioned topics among them, as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TopicStatus>,
     /// Those that can't, because the server refuses it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub in_trouble: Vec<StreamTrouble>,
@@ -248,6 +252,7 @@ impl Admin {
         let policy = eviction.policy();
         Ok(Status {
             group: self.group().to_owned(),
+            topics: TopicStatus::all(streams.iter().map(StreamStatus::part)),
             streams,
             in_trouble,
             projections,
@@ -304,6 +309,22 @@ impl Admin {
 }
 
 impl StreamStatus {
+    /// What it adds to the topic that it may be a partition of.
+    fn part(&self) -> Part<'_> {
+        let group = self.group.as_ref();
+        Part {
+            stream: &self.stream,
+            length: self.length,
+            lag: group.and_then(|group| group.lag),
+            lag_at_least: group.map_or(0, |group| group.lag_at_least),
+            pending: group.map_or(0, |group| group.pending),
+            parked: self.parked,
+            replayed: self.replayed,
+            dead: self.dead,
+            scheduled: self.scheduled,
+        }
+    }
+
     /// Whether a newer release works on it, whose keys this one does not understand.
     pub fn is_of_newer_release(&self) -> bool {
         self.protocol.is_some_and(|protocol| protocol > PROTOCOL)

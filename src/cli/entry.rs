@@ -63,7 +63,11 @@ pub(super) async fn run(args: EntryArgs, settings: Settings) -> Result<(), Comma
 async fn find(args: &EntryArgs, admin: &Admin) -> Result<(String, EntryId), CommandError> {
     let streams = match args.stream.is_empty() {
         true => admin.streams().to_vec(),
-        false => args.stream.clone(),
+        false => args
+            .stream
+            .iter()
+            .flat_map(|name| admin.streams_of(name))
+            .collect(),
     };
     if let Ok(id) = args.id.parse::<EntryId>() {
         let mut there = Vec::new();

@@ -9,10 +9,14 @@ use super::text::{rough, table, time};
 use super::{CommandError, adding, called, projection, retention};
 use crate::admin::{
     Admin, BreakerStatus, ConsumerStatus, GroupStatus, PROTOCOL, Pause, Standing, Status,
-    StreamStatus,
+    StreamStatus, TopicStatus,
 };
 use crate::config::Settings;
 use crate::names::shown;
+use crate::partition::Partition;
+
+/// From so many times the mean on it is said that a partition is longer than the others.
+const SKEWED: f64 = 3.0;
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
@@ -22,6 +26,9 @@ pub(super) struct StatusArgs {
     /// Print one JSON value
     #[arg(long)]
     json: bool,
+    /// List each partition of a topic in place of their totals
+    #[arg(long)]
+    partitions: bool,
 }
 
 pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), CommandError> {
@@ -36,6 +43,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     let Status {
         group,
         streams,
+        topics,
         in_trouble,
         projections,
         eviction_warning,
@@ -52,16 +60,39 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         "DEAD",
         "OLDEST PENDING",
     ];
-    let mut rows: Vec<Vec<String>> = streams.iter().map(row).collect();
+    let is_alone = |status: &&StreamStatus| args.partitions || topic_of(&status.stream).is_none();
+    let alone: Vec<&StreamStatus> = streams.iter().filter(is_alone).collect();
+    let totals = topics.iter().filter(|_| !args.partitions);
+    let totals: Vec<(&TopicStatus, Vec<&StreamStatus>)> = totals
+        .map(|topic| {
+            let is_of = |status: &&StreamStatus| topic_of(&status.stream) == Some(&topic.topic[..]);
+            (topic, streams.iter().filter(is_of).collect())
+        })
+        .collect();
+    let mut rows: Vec<Vec<String>> = totals
+        .iter()
+        .map(|(topic, of)| topic_row(topic, of))
+        .collect();
+    rows.extend(alone.iter().map(|status| row(status)));
     // Where nothing is, there is no need for the room.
     if streams.iter().any(|status| status.scheduled > 0) {
         header.push("SCHEDULED");
-        for (row, status) in rows.iter_mut().zip(&streams) {
-            row.push(waiting(status.scheduled, status.next_scheduled));
+        let scheduled = totals.iter().map(|(topic, of)| {
+            let next = of.iter().filter_map(|status| status.next_scheduled);
+            waiting(topic.scheduled, next.min())
+        });
+        let single = alone.iter();
+        let single = single.map(|status| waiting(status.scheduled, status.next_scheduled));
+        for (row, scheduled) in rows.iter_mut().zip(scheduled.chain(single)) {
+            row.push(scheduled);
         }
     }
     print(table(&header, &["STREAM"], &rows))?;
-    let rows: Vec<Vec<String>> = streams.iter().flat_map(consumer_rows).collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (topic, of) in &totals {
+        rows.extend(together(&topic.topic, of).iter().flat_map(consumer_rows));
+    }
+    rows.extend(alone.iter().copied().flat_map(consumer_rows));
     if !rows.is_empty() {
         let header = [
             "CONSUMER",
@@ -97,10 +128,108 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
             .chain(projections.iter().flat_map(projection::notes))
             .chain(eviction_warning)
             .collect();
+    let notes = match args.partitions {
+        true => notes,
+        false => by_topic(notes),
+    };
+    let notes: Vec<String> = totals
+        .iter()
+        .filter_map(|(topic, _)| skew_note(topic))
+        .chain(notes)
+        .collect();
     if !notes.is_empty() {
         print(format_args!("\n{}", notes.join("\n")))?;
     }
     Ok(())
+}
+
+/// The topic that a stream is a partition of.
+fn topic_of(stream: &str) -> Option<&str> {
+    Partition::parse(stream).map(|partition| partition.topic)
+}
+
+/// What the partitions of a topic come to together.
+fn topic_row(topic: &TopicStatus, of: &[&StreamStatus]) -> Vec<String> {
+    let groups = || of.iter().filter_map(|status| status.group.as_ref());
+    let is_there = groups().next().is_some();
+    let known = |text: String| if is_there { text } else { "-".to_owned() };
+    let oldest = groups().filter_map(|group| group.oldest_pending_age).max();
+    vec![
+        format!("{} ({} partitions)", topic.topic, topic.partitions),
+        topic.length.to_string(),
+        known(match topic.lag {
+            Some(lag) => lag.to_string(),
+            None => format!("{}+", topic.lag_at_least),
+        }),
+        known(topic.pending.to_string()),
+        waiting(
+            topic.parked,
+            of.iter().filter_map(|status| status.next_due).min(),
+        ),
+        topic.replayed.to_string(),
+        topic.dead.to_string(),
+        oldest.map_or_else(|| "-".to_owned(), rough),
+    ]
+}
+
+/// The consumers of all partitions of a topic, as if they were those of one stream.
+fn together(topic: &str, of: &[&StreamStatus]) -> Option<StreamStatus> {
+    let mut all = (*of.iter().find(|status| status.group.is_some())?).clone();
+    all.stream = topic.to_owned();
+    let mut consumers: Vec<ConsumerStatus> = Vec::new();
+    let each = of.iter().flat_map(|status| &status.group);
+    for consumer in each.flat_map(|group| &group.consumers) {
+        match consumers
+            .iter_mut()
+            .find(|known| known.name == consumer.name)
+        {
+            Some(known) => {
+                known.pending += consumer.pending;
+                if consumer.last_seen < known.last_seen {
+                    known.last_seen = consumer.last_seen;
+                    known.standing = consumer.standing;
+                }
+            }
+            None => consumers.push(consumer.clone()),
+        }
+    }
+    all.group.as_mut()?.consumers = consumers;
+    Some(all)
+}
+
+/// The same notes, of which those that are alike for partitions of a topic are one.
+fn by_topic(notes: Vec<String>) -> Vec<String> {
+    let mut all: Vec<(String, usize)> = Vec::new();
+    for note in notes {
+        let of = note.split_once("}: ").and_then(|(stream, what)| {
+            let stream = format!("{stream}}}");
+            Some(format!("{}: {what}", topic_of(&stream)?))
+        });
+        match of {
+            Some(note) => match all.iter_mut().find(|(known, _)| *known == note) {
+                Some((_, count)) => *count += 1,
+                None => all.push((note, 1)),
+            },
+            None => all.push((note, 0)),
+        }
+    }
+    let told = all.into_iter().map(|(note, count)| match count {
+        0 => note,
+        1 => format!("{note} (one partition)"),
+        many => format!("{note} ({many} partitions)"),
+    });
+    told.collect()
+}
+
+/// That one partition has far more than the others: then few subjects have most of the events.
+fn skew_note(topic: &TopicStatus) -> Option<String> {
+    // A few events are never even.
+    let is_skewed = topic.skew >= SKEWED && topic.length >= 100 * topic.partitions as u64;
+    let longest = topic.longest.as_ref().filter(|_| is_skewed)?;
+    Some(format!(
+        "{}: {longest} has {} times as many entries as its partitions have on average: one subject, or few, have most",
+        topic.topic, topic.skew
+    ))
 }
 
 fn row(status: &StreamStatus) -> Vec<String> {

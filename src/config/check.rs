@@ -16,6 +16,7 @@ use super::{
 use crate::delay::LONGEST;
 use crate::duration;
 use crate::event_type;
+use crate::partition::{self, Partition};
 use crate::retry::Backoff;
 
 /// Handlers and entries of one process; more is a slip, and would be reserved for in advance.
@@ -74,6 +75,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
             findings.add(path.clone(), format!("the stream name {refusal}"));
         }
         stream(&path, settings, &mut findings);
+        partitions(&path, name, settings, &mut findings);
     }
     if let Some(kept) = settings.dead_letters.keep {
         keep(KeyPath::plain("dead_letters.keep"), kept, &mut findings);
@@ -261,6 +263,11 @@ fn streams(names: &[String], group: &str, findings: &mut Findings) {
                 at,
                 format!("{name:?} and {twin:?} would share their keys; rename one of them"),
             );
+        } else if let Some(of) =
+            topic_of(name).filter(|topic| names.iter().any(|name| name == topic))
+        {
+            let message = format!("{name:?} is a partition of {of:?}, which is in the list too");
+            findings.add(at, message);
         } else if is_own_key(name, group) {
             findings.add(
                 at,
@@ -273,6 +280,11 @@ fn streams(names: &[String], group: &str, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// The topic that a stream is a partition of, by its name.
+fn topic_of(name: &str) -> Option<&str> {
+    Partition::parse(name).map(|partition| partition.topic)
 }
 
 /// The keys of `orders` are named after `{orders}`, which is what `{orders}` keeps.
@@ -417,6 +429,14 @@ fn stream(path: &KeyPath, settings: &StreamSettings, findings: &mut Findings) {
             vec![path.key("retention")],
             "needs a retention by age or number, which it trims to whatever a group has not settled",
         );
+    }
+}
+
+fn partitions(path: &KeyPath, name: &str, settings: &StreamSettings, findings: &mut Findings) {
+    if let Some(many) = settings.partitions
+        && let Err(why) = partition::check(name, many)
+    {
+        findings.add(path.key("partitions"), format!("can't be {many}: {why}"));
     }
 }
 

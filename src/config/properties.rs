@@ -232,11 +232,22 @@ fn stream_settings() -> impl Strategy<Value = StreamSettings> {
             .prop_map(|(keep, force)| (Some(Retention::Beyond(keep)), force)),
         Just((None, None)),
     ];
-    (of(start()), retention).prop_map(|(start, (retention, force))| StreamSettings {
-        start,
-        retention,
-        force,
+    let partitions = of(1..=16384_u32);
+    (of(start()), retention, partitions).prop_map(|(start, (retention, force), partitions)| {
+        StreamSettings {
+            start,
+            retention,
+            force,
+            partitions,
+        }
     })
+}
+
+/// A topic's name has no tag.
+fn without_tags(mut streams: BTreeMap<String, StreamSettings>) -> BTreeMap<String, StreamSettings> {
+    let tagged = streams.iter_mut().filter(|(name, _)| name.contains('{'));
+    tagged.for_each(|(_, stream)| stream.partitions = None);
+    streams
 }
 
 fn projection() -> impl Strategy<Value = ProjectionSettings> {
@@ -343,7 +354,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::collection::btree_map(event_type, handler(), 0..3),
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
-        proptest::collection::btree_map(stream(), stream_settings(), 0..3),
+        proptest::collection::btree_map(stream(), stream_settings(), 0..3).prop_map(without_tags),
         (dead_letters(), telemetry(), alerts(), pulse()),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
@@ -412,7 +423,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);
     levels.insert(
         "streams.orders".to_owned(),
-        owned(&["start", "retention", "force"]),
+        owned(&["start", "retention", "force", "partitions"]),
     );
     levels.insert(
         "projections.orders-by-status".to_owned(),

@@ -116,6 +116,7 @@ impl Reader<'_> {
             section.setting("start", &mut stream.start);
             section.setting("retention", &mut stream.retention);
             section.setting("force", &mut stream.force);
+            section.setting("partitions", &mut stream.partitions);
             read.streams.insert(name.to_owned(), stream);
         });
         root.section("dead_letters", |dead| {

@@ -17,6 +17,7 @@ use super::telemetry::TelemetrySettings;
 use super::value::{Given, Refusal, Setting, one_of};
 use super::web::WebSettings;
 use crate::duration;
+use crate::partition::Partition;
 use crate::retry::Backoff;
 
 /// Everything that can be set.
@@ -115,8 +116,36 @@ impl Settings {
 
     /// Where a new group begins to read `stream`: its own section, then `[worker]`.
     pub fn start(&self, stream: &str) -> Start {
-        let own = self.streams.get(stream);
+        let own = self.of_stream(stream);
         own.and_then(|own| own.start).unwrap_or(self.worker.start)
+    }
+
+    /// What holds for a stream: its own section, or that of the topic it is a partition of.
+    pub(crate) fn of_stream(&self, stream: &str) -> Option<&StreamSettings> {
+        self.streams.get(stream).or_else(|| {
+            let topic = self.streams.get(Partition::parse(stream)?.topic)?;
+            topic.partitions.is_some().then_some(topic)
+        })
+    }
+
+    /// The partitioned topics, and how many partitions each is to have.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, u32)> {
+        let all = self.streams.iter();
+        all.filter_map(|(name, of)| Some((&name[..], of.partitions?)))
+    }
+
+    /// The streams that these names stand for: those of a partitioned topic are its partitions.
+    pub(crate) fn streams_of(&self, names: &[String]) -> Vec<String> {
+        let streams = |name: &String| {
+            let of = self.streams.get(name);
+            match of.and_then(|of| of.partitions) {
+                Some(partitions) => (0..partitions)
+                    .map(|number| Partition::first(name, number).to_string())
+                    .collect(),
+                None => vec![name.clone()],
+            }
+        };
+        names.iter().flat_map(streams).collect()
     }
 }
 
@@ -315,6 +344,8 @@ pub struct StreamSettings {
     pub retention: Option<Retention>,
     /// Trims to `retention` even what a group has not settled. That is lost to it.
     pub force: Option<bool>,
+    /// Spreads it over so many streams, by subject; unset, it is one stream. The number is for good.
+    pub partitions: Option<u32>,
 }
 
 /// `[projections."orders-by-status"]`: one projection.
@@ -459,6 +490,7 @@ setters!(StreamSettings {
     some start: Start,
     some retention: Retention,
     some force: bool,
+    some partitions: u32,
 });
 
 setters!(ProjectionSettings {

@@ -121,7 +121,7 @@ impl DeadLetters {
     /// As Redis has counted them.
     async fn counted(&self, filter: &Filter, progress: &mut impl FnMut(u64)) -> Result<Vec<Group>> {
         let places = match &filter.stream {
-            Some(stream) => vec![self.place(stream)?],
+            Some(stream) => self.places(stream)?,
             None => (0..self.streams.len()).collect(),
         };
         let (mut all, mut before) = (Vec::new(), 0);

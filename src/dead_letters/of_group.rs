@@ -9,6 +9,7 @@ use super::notes::LetterNotes;
 use crate::config::{RedisSettings, Settings, check, stream_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
+use crate::partition::Partition;
 use crate::stream::{Connector, Keys, Pool};
 
 /// The dead letters of one group. Cheap to clone; clones share their connections.
@@ -26,7 +27,8 @@ impl DeadLetters {
     /// If `redis.url` is wrong.
     pub fn new(settings: &Settings) -> Result<Self> {
         let worker = &settings.worker;
-        let streams = worker.streams.iter().map(String::as_str);
+        let streams = settings.streams_of(&worker.streams);
+        let streams = streams.iter().map(String::as_str);
         Self::of(&settings.redis, &worker.group, streams)
     }
 
@@ -123,6 +125,20 @@ impl DeadLetters {
             self.group
         );
         Error::new(ErrorKind::NotFound, message)
+    }
+
+    /// Where a stream is among these, or the partitions of a topic are.
+    pub(super) fn places(&self, name: &str) -> Result<Vec<usize>> {
+        let is_of = |keys: &Keys| Partition::parse(&keys.stream).is_some_and(|of| of.topic == name);
+        let all = self.streams.iter().enumerate();
+        let places: Vec<usize> = all
+            .filter(|(_, keys)| is_of(keys))
+            .map(|(at, _)| at)
+            .collect();
+        if places.is_empty() || self.streams.iter().any(|keys| keys.stream == name) {
+            return Ok(vec![self.place(name)?]);
+        }
+        Ok(places)
     }
 
     /// Where a stream is among these.

@@ -139,7 +139,7 @@ impl Selection {
     pub(super) async fn filtered(dead: DeadLetters, filter: Filter) -> Result<Self> {
         filter.check()?;
         let places = match &filter.stream {
-            Some(stream) => vec![dead.place(stream)?],
+            Some(stream) => dead.places(stream)?,
             None => (0..dead.streams.len()).collect(),
         };
         let mut bounds = Vec::new();

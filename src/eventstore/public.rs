@@ -58,9 +58,11 @@ impl PublicStreams {
             let message = format!("{partitions} partitions of {stream:?}: {why}");
             Err(Error::new(ErrorKind::Invalid, message))
         };
+        if partitions == 1 {
+            return Ok(self);
+        }
         match partition::check(stream, partitions) {
             Err(why) => invalid(why),
-            Ok(()) if partitions == 1 => Ok(self),
             Ok(()) => Ok(PublicStreams {
                 streams: (0..partitions)
                     .map(|number| Partition::first(stream, number).to_string())

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
@@ -53,7 +53,10 @@ pub struct ScheduledEvent {
 #[derive(Debug)]
 #[must_use = "it reads nothing before it is asked"]
 pub struct ScheduledEvents {
-    pages: Pages<Waiting>,
+    /// Those of a stream, or of each partition of a topic.
+    pages: Vec<Pages<Waiting>>,
+    /// The next of each, as far as it is known and has not been given away; None behind the last one.
+    heads: Vec<Option<Option<ScheduledEvent>>>,
 }
 
 /// Where the next page begins.
@@ -136,14 +139,20 @@ impl Publisher {
     /// Where the stream's name can't be one.
     pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
         check_stream(stream)?;
-        let pages = Pages::of(Waiting {
-            pool: self.pool.at(stream),
-            keys: StreamKeys::new(stream),
-            place: None,
-            more: true,
-            told: HashSet::new(),
-        });
-        Ok(ScheduledEvents { pages })
+        let streams = self.topics.streams(stream);
+        let waiting = |stream: &String| {
+            Pages::of(Waiting {
+                pool: self.pool.at(stream),
+                keys: StreamKeys::new(stream),
+                place: None,
+                more: true,
+                told: HashSet::new(),
+            })
+        };
+        Ok(ScheduledEvents {
+            heads: streams.iter().map(|_| None).collect(),
+            pages: streams.iter().map(waiting).collect(),
+        })
     }
 
     /// Takes the event with this id off, so that it will not be published. Answers whether it waited for its time:
@@ -194,9 +203,18 @@ impl Publisher {
         events: &[Wanted<'_>],
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
-        let pool = self.pool.at(stream);
-        self.within(pool.cancel(&StreamKeys::new(stream), events))
-            .await
+        let mut all = vec![Cancelled::No; events.len()];
+        for stream in self.topics.streams(stream) {
+            let pool = self.pool.at(&stream);
+            let keys = StreamKeys::new(&stream);
+            let cancelled = self.within(pool.cancel(&keys, events)).await?;
+            for (all, one) in all.iter_mut().zip(cancelled) {
+                if one != Cancelled::No {
+                    *all = one;
+                }
+            }
+        }
+        Ok(all)
     }
 
     async fn schedule(&self, stream: &str, envelope: Envelope, how: How) -> Result<Scheduled> {
@@ -223,8 +241,7 @@ impl ScheduledEvents {
     /// # Errors
     /// Where Redis can't be reached, or refuses to say.
     pub async fn next(&mut self) -> Result<Option<ScheduledEvent>> {
-        let pages = &mut self.pages;
-        std::future::poll_fn(|cx| Pin::new(&mut *pages).poll_next(cx))
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx))
             .await
             .transpose()
     }
@@ -234,7 +251,16 @@ impl Stream for ScheduledEvents {
     type Item = Result<ScheduledEvent>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.pages).poll_next(cx)
+        let ScheduledEvents { pages, heads } = &mut *self;
+        for (pages, head) in pages.iter_mut().zip(heads.iter_mut()) {
+            if head.is_none() {
+                *head = Some(ready!(Pin::new(pages).poll_next(cx)).transpose()?);
+            }
+        }
+        let due = |head: &Option<Option<ScheduledEvent>>| Some(head.as_ref()?.as_ref()?.at);
+        let known = heads.iter_mut().filter(|head| due(head).is_some());
+        let first = known.min_by_key(|head| due(head));
+        Poll::Ready(first.and_then(Option::take).flatten().map(Ok))
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::maybe_done;
+use futures_util::future::{join_all, maybe_done};
 use redis::{Cmd, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -80,10 +80,39 @@ pub(crate) struct Appended {
     pub broken: Option<Error>,
 }
 
-/// One event, and which one it is where that is asked for.
+/// One event, where it goes, and which one it is where that is asked for.
+#[derive(Clone)]
 pub(crate) struct Addition<'a> {
+    /// The stream it is added to.
+    keys: &'a StreamKeys,
     event: &'a Envelope,
     identity: Option<Identity>,
+}
+
+/// Entries of one hash slot, of many that are added at once.
+struct Lot<'a> {
+    places: Vec<usize>,
+    entries: Vec<Addition<'a>>,
+    appended: Appended,
+}
+
+/// Entries of several hash slots. What became of them is put in order in the end, whatever brings that about.
+struct Scattered<'a, 'b> {
+    lots: Vec<Lot<'a>>,
+    all: &'b mut Appended,
+}
+
+impl Drop for Scattered<'_, '_> {
+    fn drop(&mut self) {
+        for lot in self.lots.drain(..) {
+            for (place, fate) in lot.places.into_iter().zip(lot.appended.fates) {
+                self.all.fates[place] = fate;
+            }
+            if self.all.broken.is_none() {
+                self.all.broken = lot.appended.broken;
+            }
+        }
+    }
 }
 
 /// What Redis says of the entries of one pipeline.
@@ -99,7 +128,7 @@ struct Queue {
 }
 
 impl Pool {
-    /// Gives entries of `stream` to Redis in their order, until one is refused, the connection breaks, or `stop` says
+    /// Gives entries of a stream, or of the partitions of a topic, which is called `stream`, to Redis in their order, until one is refused, the connection breaks, or `stop` says
     /// so. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
     /// what was on its way meanwhile. So is, once and to the server there is by then, what was refused because the server
     /// was not the one to ask any more.
@@ -112,9 +141,44 @@ impl Pool {
         appended: &mut Appended,
     ) {
         appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
+        let lots = self.by_slot(entries, |entry| &entry.keys.stream);
+        if lots.len() < 2 {
+            return self
+                .append_in_slot(stream, how, entries, stop, appended)
+                .await;
+        }
+        let lots = lots.into_iter().map(|(_, places)| Lot {
+            entries: places.iter().map(|place| entries[*place].clone()).collect(),
+            appended: Appended::default(),
+            places,
+        });
+        let mut scattered = Scattered {
+            lots: lots.collect(),
+            all: appended,
+        };
+        let lots = scattered.lots.iter_mut().map(|lot| {
+            let (entries, appended) = (&lot.entries, &mut lot.appended);
+            self.append_in_slot(stream, how, entries, stop, appended)
+        });
+        join_all(lots).await;
+    }
+
+    /// The same with entries of one hash slot.
+    async fn append_in_slot(
+        &self,
+        stream: &str,
+        how: &How,
+        entries: &[Addition<'_>],
+        stop: &CancellationToken,
+        appended: &mut Appended,
+    ) {
+        appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
+        let Some(first) = entries.first() else {
+            return;
+        };
         let mut queue = Queue::of(0, entries.len(), VecDeque::new());
         for is_last in [false, true] {
-            let conn = match self.at(stream).get().await {
+            let conn = match self.at(&first.keys.stream).get().await {
                 Ok(conn) => conn,
                 Err(error) => {
                     appended.broken = Some(error);
@@ -146,13 +210,12 @@ async fn send_all(
     is_last: bool,
 ) -> bool {
     let doing = how.doing(stream);
-    let keys = StreamKeys::new(stream);
     let mut is_elsewhere = false;
     let send = |queue: &mut Queue, fates: &mut Vec<Fate>| {
         if stop.is_cancelled() {
             return None;
         }
-        let (pipe, places) = pipeline(&keys, how, entries, queue)?;
+        let (pipe, places) = pipeline(how, entries, queue)?;
         for place in &places {
             fates[*place] = Fate::InDoubt;
         }
@@ -259,12 +322,16 @@ impl Queue {
 
 impl<'a> Addition<'a> {
     /// An event that is complete.
-    pub fn new(event: &'a Envelope, how: &How) -> Self {
+    pub fn new(keys: &'a StreamKeys, event: &'a Envelope, how: &How) -> Self {
         let identity = match how {
             How::Now => None,
             _ => Identity::of(event.fields()),
         };
-        Addition { event, identity }
+        Addition {
+            keys,
+            event,
+            identity,
+        }
     }
 
     /// Whether these fields of the same event say something else.
@@ -277,7 +344,6 @@ impl<'a> Addition<'a> {
 /// The first of what is to be sent as one pipeline, and their places. Its first answer is that of loading the script,
 /// where there is one.
 fn pipeline(
-    keys: &StreamKeys,
     how: &How,
     entries: &[Addition<'_>],
     queue: &mut Queue,
@@ -291,7 +357,7 @@ fn pipeline(
     while places.len() < PIPELINE && bytes <= PIPELINE_BYTES {
         let Some(place) = queue.pop() else { break };
         let entry = &entries[place];
-        pipe.add_command(how.request(keys, entry));
+        pipe.add_command(how.request(entry));
         bytes += entry.event.fields().size();
         places.push(place);
     }
@@ -334,7 +400,8 @@ impl How {
     }
 
     /// The request for an entry.
-    fn request(&self, keys: &StreamKeys, entry: &Addition<'_>) -> Cmd {
+    fn request(&self, entry: &Addition<'_>) -> Cmd {
+        let keys = entry.keys;
         let fields = entry.event.fields();
         let id = entry.event.id();
         let (which, data) = match &entry.identity {

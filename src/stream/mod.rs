@@ -81,6 +81,7 @@ mod status;
 mod tail;
 mod tidy;
 mod tls;
+mod topic;
 mod topology;
 #[cfg(feature = "worker")]
 mod trim_policy;
@@ -163,6 +164,7 @@ pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]
 pub(crate) use status::{GroupStatus, StreamStatus};
 pub(crate) use tail::Waiters;
+pub(crate) use topic::TopicLayout;
 #[allow(unused_imports)]
 pub(crate) use topology::Slot;
 #[cfg(feature = "worker")]

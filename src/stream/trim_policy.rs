@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What trims a stream by these settings, if anything does.
 pub(crate) fn trim_policy(settings: &Settings, stream: &str) -> Option<Policy> {
-    let own = settings.streams.get(stream)?;
+    let own = settings.of_stream(stream)?;
     Some(Policy {
         retention: own.retention?,
         force: own.force.unwrap_or(false),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use crate::metrics::snapshot::{Snapshot, Value, of};
 use crate::metrics::table::Id;
+use crate::partition::Partition;
 use crate::policy::{Breakers, State};
 use crate::worker::runtime::Blocked;
 use crate::worker::shard::unit::Shard;
@@ -49,11 +50,11 @@ impl Gauges {
         };
         let mut entries: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for source in sources.named() {
-            entries.insert(&source.surroundings.stream, (0, 0));
+            entries.insert(counted_as(&source.surroundings.stream), (0, 0));
         }
         let batches = inflight.snapshot();
         for batch in &batches {
-            let of = entries.entry(&batch.source.surroundings.stream);
+            let of = entries.entry(counted_as(&batch.source.surroundings.stream));
             let (running, held) = of.or_default();
             *running += batch.running();
             *held += batch.open();
@@ -76,6 +77,11 @@ impl Gauges {
         }
         true
     }
+}
+
+/// What a stream is counted as: a topic's partitions all together.
+fn counted_as(stream: &str) -> &str {
+    Partition::parse(stream).map_or(stream, |partition| partition.topic)
 }
 
 /// Counts which handler holds up the thread that speaks to Redis, if anything is counted.

@@ -31,15 +31,17 @@ pub use observer::{Observer, Outcome, Settled, Unstarted};
 
 use crate::config::{Settings, TraceMode};
 use crate::context::{Ask, Cancelled, Surroundings};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::handler::Registry;
 use crate::metrics::Metrics;
 use crate::metrics::entries::ServerTime;
 #[cfg(feature = "telemetry")]
 use crate::otlp::{self, Exporter};
+use crate::partition::Partition;
 use crate::policy::Breakers;
-use crate::publisher::Publisher;
-use crate::stream::Connector;
+use crate::publisher::{Publisher, Topics};
+use crate::reconnect::{Complaint, Pause};
+use crate::stream::{Connector, Pool};
 use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
@@ -198,13 +200,24 @@ impl Worker {
             connector.counted_in(metrics);
         }
         let pool = connector.pool(settings.redis.pool_size)?;
+        let topics = Topics::new(settings.topics());
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(Summary { settled: 0, unsettled: 0 }),
+            placed = place_all(&topics, &pool) => placed?,
+        }
+        let streams = settings.streams_of(&settings.worker.streams);
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
         let (ask, asks) = mpsc::unbounded_channel();
+        let publisher = Publisher::with_pool(pool.clone())
+            .counts_in(metrics.clone())
+            .with_topics(topics);
         let surroundings = |stream: &String| Surroundings {
             stream: stream.clone(),
             group: settings.worker.group.clone(),
             pool: Some(pool.clone()),
-            publisher: Some(Publisher::with_pool(pool.clone()).counts_in(metrics.clone())),
+            publisher: Some(publisher.clone()),
             breakers: breakers.clone(),
             commits: Some(ask.downgrade()),
             tracer: tracer.clone(),
@@ -228,11 +241,16 @@ impl Worker {
         });
         let source = |stream: &String| {
             let start = settings.start(stream);
-            let counts = counts.as_ref().and_then(|counts| counts.stream(stream));
+            // A topic's partitions are counted together: a label each would be too many.
+            let counted = Partition::parse(stream).map(|partition| partition.topic);
+            let counts = counts.as_ref().and_then(|counts| {
+                let topic = || counted.and_then(|topic| counts.stream(topic));
+                counts.stream(stream).or_else(topic)
+            });
             let is_limited = routes.is_limited();
             Source::new(surroundings(stream), start, is_limited, counts.cloned())
         };
-        let sources = Sources::new(settings.worker.streams.iter().map(source).collect());
+        let sources = Sources::new(streams.iter().map(source).collect());
         let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
         let suspects = capacity.quarantine.clone();
         let shard = Shard::new(&settings, connector, sources, routes, suspects, counts);
@@ -346,7 +364,7 @@ impl Worker {
         let mut work = tokio::spawn(executor.work(at_executor));
 
         tokio::select! {
-            () = shutdown => tracing::info!("stopping: what has not started is released"),
+            () = &mut shutdown => tracing::info!("stopping: what has not started is released"),
             () = shard.signals.stopped() => {}
         }
         let drain = Instant::now() + settings.worker.drain;
@@ -398,6 +416,22 @@ impl Worker {
         }
         Ok(summary)
     }
+}
+
+/// Asks how many partitions each topic has, and says so if nobody has: a worker that is set otherwise would read what
+/// others do not write, or put in order what is not. Waits for a Redis that can't be reached.
+async fn place_all(topics: &Topics, pool: &Pool) -> Result<()> {
+    let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
+    for topic in topics.names() {
+        while let Err(error) = topics.place(pool, &topic).await {
+            if error.kind() == ErrorKind::Invalid {
+                return Err(error);
+            }
+            complaint.warn(error.to_string());
+            tokio::time::sleep(pause.next()).await;
+        }
+    }
+    Ok(())
 }
 
 /// Who traces runs, if their spans are sent anywhere.

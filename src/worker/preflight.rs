@@ -119,8 +119,9 @@ fn idle(settings: &Settings, registry: &Registry) -> Vec<String> {
         }
     }
     let streams = &settings.worker.streams;
-    for name in settings.streams.keys() {
-        if !streams.contains(name) {
+    for (name, of) in &settings.streams {
+        // How many partitions a topic has is said to whoever publishes to it as well.
+        if !streams.contains(name) && of.partitions.is_none() {
             let meant = meant(nearest::of(name, streams.iter().map(String::as_str)));
             warnings.push(format!(
                 "[streams.{name:?}] has no effect here: worker.streams does not name it{meant}"

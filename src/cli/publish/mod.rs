@@ -108,7 +108,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
     let later = args.when.is_later().then(|| args.stream.clone());
-    let publisher = Publisher::new(&settings.redis)?;
+    let publisher = Publisher::of_settings(&settings)?;
     publish(args, publisher.clone()).await?;
     if let Some(stream) = later
         // Who may only publish may not look; what was to be done is done.
