@@ -78,6 +78,7 @@ mod lost_replies;
 mod meddling;
 mod metrics;
 mod mistakes;
+mod moving_slots;
 mod observing;
 mod old_server;
 mod one_server;

@@ -15,7 +15,7 @@ use super::keys::StreamKeys;
 use super::pool::{Pool, PooledConnection};
 use super::reply;
 use super::schedule::time;
-use super::script::script;
+use super::script::{Script, script};
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EntryId, Envelope};
@@ -351,7 +351,7 @@ fn pipeline(
     let mut pipe = redis::Pipeline::with_capacity((queue.all - queue.next).min(PIPELINE) + 1);
     pipe.ignore_errors();
     if let Some(script) = how.script() {
-        pipe.load_script(script);
+        pipe.load_script(script.text());
     }
     let (mut places, mut bytes) = (Vec::new(), 0);
     while places.len() < PIPELINE && bytes <= PIPELINE_BYTES {
@@ -391,7 +391,7 @@ impl How {
         }
     }
 
-    fn script(&self) -> Option<&'static redis::Script> {
+    fn script(&self) -> Option<&'static Script> {
         match self {
             How::Now => None,
             How::Once(_) => Some(&PUBLISH_ONCE),
@@ -408,20 +408,13 @@ impl How {
             Some(identity) => (identity.which(), identity.data()),
             None => ("", ""),
         };
-        let call = |script, of: usize| {
-            let names = of * keys.stream.len() + id.len();
-            let arguments = BEFORE_FIELDS.0 + 2 * fields.len();
-            Call::of(
-                script,
-                of,
-                (arguments, BEFORE_FIELDS.1 + names + fields.size()),
-            )
-        };
+        let room = (
+            BEFORE_FIELDS.0 + 2 * fields.len(),
+            BEFORE_FIELDS.1 + id.len() + fields.size(),
+        );
         let schedule = |due: Option<u64>, delay: Duration| {
-            let mut call = call(&SCHEDULE, 3);
-            call.arg(&keys.stream)
-                .arg(&keys.scheduled)
-                .arg(&keys.events);
+            let its = [&keys.stream, &keys.scheduled, &keys.events];
+            let mut call = Call::of(&SCHEDULE, its.into_iter().map(String::as_str), room);
             call.arg(&*id)
                 .arg(which)
                 .arg(due.map_or(String::new(), |due| due.to_string()))
@@ -433,8 +426,9 @@ impl How {
             How::At(due) => schedule(Some(due), Duration::ZERO),
             How::After(delay) => schedule(None, delay),
             How::Once(window) => {
-                let mut call = call(&PUBLISH_ONCE, 2);
-                call.arg(&keys.stream).arg(keys.published(which));
+                let published = keys.published(which);
+                let its = [&keys.stream[..], &published[..]];
+                let mut call = Call::of(&PUBLISH_ONCE, its.into_iter(), room);
                 call.arg(window.as_millis() as u64).arg(data);
                 call
             }

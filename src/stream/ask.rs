@@ -6,7 +6,6 @@ use redis::{RedisResult, Value};
 
 use super::error::{Answer, Trouble, Who, refusal};
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use crate::error::Result;
@@ -122,7 +121,7 @@ impl Pool {
             call.arg(words.join("\0"));
         }
         // Who only looks may run scripts that only read.
-        let mut answer: RedisResult<Value> = call.invoke_async(&mut ReadOnly(&mut conn)).await;
+        let mut answer: RedisResult<Value> = call.read_async(&mut conn).await;
         if matches!(&answer, Err(error) if Answer::of(error).is_some()) {
             answer = call.invoke_async(&mut conn).await;
         }

@@ -1,8 +1,12 @@
-//! Calling a script with all its keys and arguments written into one buffer, the one that is sent. The client crate's
-//! own way gives each of them memory of its own first, and copies it, which matters if there are many.
+//! Calling a script with all its keys and arguments written into one buffer, the one that is sent. An [`Invocation`] gives
+//! each of them memory of its own first, and copies it, which matters if there are many.
+//!
+//! [`Invocation`]: super::script::ScriptInvocation
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, RedisResult, Script, ServerErrorKind, ToRedisArgs, Value};
+use redis::{Cmd, RedisResult, ServerErrorKind, ToRedisArgs, Value};
+
+use super::script::{Script, never};
 
 /// A call of a script.
 pub(super) struct Call {
@@ -11,14 +15,26 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// A call with so many keys, which are its first arguments, and room for so many arguments of so many bytes in all.
-    pub fn of(script: &'static Script, keys: usize, room: (usize, usize)) -> Self {
-        let mut command = Cmd::with_capacity(3 + room.0, 64 + room.1);
-        command.arg("EVALSHA").arg(script.get_hash()).arg(keys);
+    /// A call with these keys, and room for so many arguments of so many bytes in all.
+    pub fn of<'a>(
+        script: &'static Script,
+        keys: impl Iterator<Item = &'a str> + Clone,
+        room: (usize, usize),
+    ) -> Self {
+        let never = never(keys.clone().map(str::as_bytes));
+        let names = keys.clone().chain([":never"]).map(str::len);
+        let (count, bytes) = names.fold((0, 0), |all, one| (all.0 + 1, all.1 + one));
+        let bytes = 64 + room.1 + bytes + never.as_ref().map_or(0, Vec::len);
+        let mut command = Cmd::with_capacity(3 + count + room.0, bytes);
+        command.arg("EVALSHA").arg(script.get_hash()).arg(count);
+        keys.for_each(|key| {
+            command.arg(key);
+        });
+        command.arg(never);
         Call { script, command }
     }
 
-    /// Adds a key or an argument.
+    /// Adds an argument.
     pub fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
         self.command.arg(arg);
         self
@@ -29,7 +45,7 @@ impl Call {
         self.command
     }
 
-    /// What the script answers; it is loaded where the server has not seen it yet.
+    /// What the script answers; it is loaded if the server has not seen it yet.
     pub async fn invoke(&self, conn: &mut impl ConnectionLike) -> RedisResult<Value> {
         match self.command.query_async(conn).await {
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {

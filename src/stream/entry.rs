@@ -5,7 +5,6 @@ use redis::Value;
 use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use crate::error::Result;
@@ -45,7 +44,7 @@ impl Pool {
             .key(&keys.guards)
             .arg(group)
             .arg(id.to_string())
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         stand(value, id).ok_or_else(|| Trouble::garbled(&doing).into_error())

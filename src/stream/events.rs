@@ -77,11 +77,9 @@ impl Line {
         let room = room.fold((3, 2 * public.reached.len() + 20), |all, one| {
             (all.0 + one.0, all.1 + one.1)
         });
-        let mut call = Call::of(&APPEND_EVENTS, 2 + aggregates.len(), room);
-        call.arg(&public.stream[..]).arg(&public.reached[..]);
-        for aggregate in aggregates {
-            call.arg(aggregate.key);
-        }
+        let own = [&public.stream[..], &public.reached[..]].into_iter();
+        let keys = own.chain(aggregates.iter().map(|aggregate| aggregate.key));
+        let mut call = Call::of(&APPEND_EVENTS, keys, room);
         match first {
             Some(version) => call.arg(version),
             None => call.arg(""),

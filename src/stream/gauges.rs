@@ -7,7 +7,6 @@ use super::group::ConsumerInfo;
 use super::keys::Keys;
 use super::pause::{self, Pausable, PauseNote};
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use super::status::{BYTES, COUNT, Lag};
@@ -73,7 +72,7 @@ impl Pool {
             .arg(group)
             .arg(COUNT)
             .arg(BYTES)
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         gauges(value).ok_or_else(|| Trouble::garbled(&doing).into_error())

@@ -90,7 +90,8 @@ impl Line {
             return Ok(Vec::new());
         };
         let mut line = self.get(first).await?;
-        let mut call = FIRST_EVENTS.arg(after.to_string());
+        let mut call = FIRST_EVENTS.prepare_invoke();
+        call.arg(after.to_string());
         for key in keys {
             call.key(key);
         }

@@ -6,7 +6,6 @@ use redis::aio::ConnectionLike;
 use super::error::{Trouble, Who, refusal, refusal_in};
 use super::keys::Keys;
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::script::script;
 use super::{PROTOCOL, reply};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +85,7 @@ pub(super) async fn newest(
     conn: &mut (impl ConnectionLike + Send),
     key: &str,
 ) -> redis::RedisResult<Option<EntryId>> {
-    let id: Value = NEWEST.key(key).invoke_async(&mut ReadOnly(conn)).await?;
+    let id: Value = NEWEST.key(key).read_async(conn).await?;
     Ok(reply::id(&id))
 }
 
@@ -193,7 +192,7 @@ impl Pool {
             .arg(if browse.brief { BRIEF } else { "" })
             .arg(browse.fingerprint.unwrap_or_default())
             .arg(if browse.masked { "1" } else { "" })
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let parse = |value| {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as PlainMutex};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ScriptInvocation, Value};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult, Value};
 use tokio::sync::Mutex;
 
 use super::call::Call;
 use super::error::{Trouble, Who, elsewhere, was_cut};
 use super::pool::{Pool, is_there};
-use super::read_only::ReadOnly;
+use super::script::ScriptInvocation;
 use super::topology::Slot;
 use super::wire::Wire;
 use crate::error::{Error, Result};
@@ -157,7 +157,7 @@ impl OnLine {
     /// The same of a script that only reads.
     pub async fn read(&mut self, doing: &str, call: &ScriptInvocation<'_>) -> Result<Value> {
         let answer = self
-            .ask(|mut conn| async move { call.invoke_async(&mut ReadOnly(&mut conn)).await })
+            .ask(|mut conn| async move { call.read_async(&mut conn).await })
             .await;
         self.answered(doing, answer).await
     }

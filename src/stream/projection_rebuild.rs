@@ -10,7 +10,7 @@ use super::history::literally;
 use super::keys::ProjectionKeys;
 use super::projection::ActingAs;
 use super::reply;
-use super::script::script;
+use super::script::{ScriptInvocation, script};
 use crate::event::EntryId;
 
 script!(REBUILD, "project_rebuild", behind "common/ids", behind "common/reached", behind "common/projection");
@@ -128,7 +128,7 @@ impl Link {
     }
 }
 
-fn rebuild(who: ActingAs<'_>, step: &str) -> redis::ScriptInvocation<'static> {
+fn rebuild(who: ActingAs<'_>, step: &str) -> ScriptInvocation<'static> {
     let keys = who.keys;
     let mut call = REBUILD.key(&keys.stream);
     call.key(&keys.checkpoint)

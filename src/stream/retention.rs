@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{ScriptInvocation, Value};
+use redis::Value;
 
 use super::clock::Expected;
 use super::connection::Link;
@@ -10,9 +10,8 @@ use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
-use super::script::script;
+use super::script::{ScriptInvocation, script};
 use super::status::{BYTES, COUNT, Lag};
 use crate::config::{Keep, Retention};
 use crate::error::Result;
@@ -249,10 +248,7 @@ impl Pool {
                 groups: &groups,
                 ..of
             };
-            let answer = of
-                .call(Step::Look)
-                .invoke_async(&mut ReadOnly(&mut conn))
-                .await;
+            let answer = of.call(Step::Look).read_async(&mut conn).await;
             let value: Value = answer.map_err(|error| refusal(Who::Operator, &doing, error))?;
             match trim(value).ok_or_else(|| Trouble::garbled(&doing).into_error())? {
                 Trim::Done(done) => return Ok(Some(done)),

@@ -9,7 +9,6 @@ use super::error::{Trouble, Who, refusal};
 use super::keys::StreamKeys;
 use super::obstacle::need;
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use crate::error::Result;
@@ -128,7 +127,7 @@ impl Pool {
         let value: Value = call
             .arg(EVENTS)
             .arg(BYTES)
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         let one = |value| {

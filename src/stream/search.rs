@@ -7,7 +7,6 @@ use super::PARKED;
 use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::pool::Pool;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use crate::error::Result;
@@ -51,7 +50,7 @@ impl Pool {
             .arg(1)
             .arg(most.min(SLICE))
             .arg(BYTES)
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         slice(value).ok_or_else(|| Trouble::garbled(&doing).into_error())
@@ -75,7 +74,7 @@ impl Pool {
             .arg(high)
             .arg(most.min(SLICE))
             .arg(BYTES)
-            .invoke_async(&mut ReadOnly(&mut conn))
+            .read_async(&mut conn)
             .await
             .map_err(|error| refusal(Who::Operator, &doing, error))?;
         slice(value).ok_or_else(|| Trouble::garbled(&doing).into_error())

@@ -6,7 +6,6 @@ use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
 use super::obstacle::need;
-use super::read_only::ReadOnly;
 use super::reply;
 use super::script::script;
 use crate::event::EntryId;
@@ -38,7 +37,7 @@ impl Link {
         for id in held {
             call.arg(id.to_string());
         }
-        let answer = call.invoke_async(&mut ReadOnly(&mut self.conn)).await;
+        let answer = call.read_async(&mut self.conn).await;
         let needs = || vec![need(&keys.stream, "stream", "XPENDING XRANGE")];
         let value: Value = self.answered(|| doing.to_owned(), answer, needs).await?;
         if value == Value::Nil {

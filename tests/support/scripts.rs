@@ -28,6 +28,21 @@ pub fn text(name: &str) -> String {
     whole(&folder().join(format!("{name}.lua")))
 }
 
+/// The names of all scripts.
+pub fn names() -> Vec<String> {
+    let files = std::fs::read_dir(folder()).expect("the scripts");
+    let paths = files.map(|file| file.expect("a script").path());
+    let scripts = paths.filter(|path| path.extension().is_some_and(|kind| kind == "lua"));
+    scripts
+        .map(|path| {
+            path.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
+}
+
 /// Makes all scripts known to a server, so that every call of one is the step itself.
 pub async fn load(redis: &mut MultiplexedConnection) {
     for file in std::fs::read_dir(folder()).expect("the scripts") {

@@ -28,7 +28,7 @@ local function reaches(position)
   was = highest(was)
   if was then return was end
   -- Nothing is known of it: then it is behind what these aggregates have, at least.
-  for k = 3, #KEYS do
+  for k = 3, #KEYS - 1 do
     local last = redis.pcall('XREVRANGE', KEYS[k], '+', '-', 'COUNT', 1)
     local at = last[1] and highest(field(last[1][2], 'position'))
     if at and (not was or above(at, was)) then was = at end
@@ -121,7 +121,7 @@ local function look(key)
 end
 
 local all, repeats, a = {}, 0, 2
-for k = 3, #KEYS do
+for k = 3, #KEYS - 1 do
   local key, expected, count = KEYS[k], ARGV[a], tonumber(ARGV[a + 1])
   local events, place_of = {}, {}
   a = a + 2

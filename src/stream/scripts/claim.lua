@@ -4,7 +4,7 @@
 -- ARGV: group, then of every entry: id, how long a claim is kept (ms), a hash of its data
 -- Answers, for each: run, done, differs (done, and with other data), wait
 local stream, group, out = KEYS[1], ARGV[1], {}
-for k = 2, #KEYS do
+for k = 2, #KEYS - 1 do
   local mark, id, kept, data = KEYS[k], ARGV[3 * k - 4], ARGV[3 * k - 3], ARGV[3 * k - 2]
   -- Where the key holds something else the commit will say so.
   local was = redis.pcall('GET', mark)
