@@ -151,7 +151,7 @@ impl GroupLoad {
         for stream in &settings.streams_of(&settings.worker.streams) {
             match look(pool, settings, stream).await {
                 Ok(looked) => load.streams.push(looked),
-                Err(error) if error.kind() == ErrorKind::Redis => {
+                Err(error) if pool.is_of_one_stream(&error) => {
                     load.in_trouble.push(LoadTrouble {
                         stream: stream.clone(),
                         error: error.to_string(),

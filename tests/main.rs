@@ -83,6 +83,7 @@ mod observing;
 mod old_server;
 mod one_server;
 mod operating;
+mod operating_clusters;
 #[cfg(target_os = "linux")]
 mod operator_clock;
 mod outages;

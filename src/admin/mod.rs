@@ -115,6 +115,12 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Whether what failed says nothing of what is at other nodes.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_of_one_node(&self, error: &crate::Error) -> bool {
+        self.pool.is_of_one_node(error)
+    }
+
     /// The group and the streams of `[worker]`, at the server of `[redis]`. Its connections are made when they are
     /// needed.
     ///

@@ -82,7 +82,8 @@ pub struct SlowCommand {
 }
 
 impl Admin {
-    /// How the server itself is, or each master of a cluster. Costs two commands at each.
+    /// How the server itself is, or each master of a cluster. Costs two commands at each. Of a master that can't be
+    /// reached there is its address, and why under `warnings`; its software is `unreachable`.
     ///
     /// # Errors
     /// If Redis can't be reached, or its ACL has no INFO for this user. That SLOWLOG is refused is no error.
@@ -98,7 +99,16 @@ impl Admin {
     /// ```
     pub async fn servers(&self) -> Result<Vec<ServerStatus>> {
         let says = self.pool.servers().await?;
-        Ok(says.into_iter().map(ServerStatus::of).collect())
+        let status = |says: std::result::Result<_, (String, crate::Error)>| match says {
+            Ok(says) => ServerStatus::of(says),
+            Err((address, error)) => ServerStatus {
+                address,
+                software: "unreachable".to_owned(),
+                warnings: vec![error.to_string()],
+                ..ServerStatus::default()
+            },
+        };
+        Ok(says.into_iter().map(status).collect())
     }
 }
 

@@ -11,7 +11,7 @@ use super::retention::RetentionStatus;
 use super::scheduled::{UnreadSchedule, unread};
 use super::topics::{Part, TopicStatus};
 use super::{Admin, check_stream, in_ms, since_1970, text};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::event::EntryId;
 use crate::stream::{self, BreakerNote, ConsumerInfo, Keys, PARKED, Pausable, PauseNote};
 
@@ -29,7 +29,7 @@ pub struct Status {
     /// Partitioned topics among them, as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<TopicStatus>,
-    /// Those that can't, because the server refuses it.
+    /// Those that can't, because the server refuses it, or the node of a cluster is away that they lie at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub in_trouble: Vec<StreamTrouble>,
     /// Projections that read these streams, whatever program they are of.
@@ -233,7 +233,7 @@ impl Admin {
         for stream in self.streams() {
             match self.stream_status(stream).await {
                 Ok(status) => streams.push(status),
-                Err(error) if error.kind() == ErrorKind::Redis => {
+                Err(error) if self.pool.is_of_one_stream(&error) => {
                     in_trouble.push(StreamTrouble {
                         stream: stream.clone(),
                         error: error.to_string(),

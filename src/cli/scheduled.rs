@@ -73,7 +73,7 @@ async fn list(args: &ListArgs, admin: &Admin, streams: &[String]) -> Result<(), 
     for stream in streams {
         let mut events = admin.scheduled(stream)?;
         let mut shown = 0;
-        while let Some(event) = events.next().await? {
+        while let Some(event) = or_told(stream, admin, events.next().await)? {
             if shown == limit {
                 cut.push(stream.as_str());
                 break;
@@ -107,6 +107,23 @@ async fn list(args: &ListArgs, admin: &Admin, streams: &[String]) -> Result<(), 
     say_unread(admin, &waiting).await
 }
 
+/// Where the node of one stream is away the others are shown all the same.
+fn or_told<T>(
+    stream: &str,
+    admin: &Admin,
+    looked: crate::Result<Option<T>>,
+) -> crate::Result<Option<T>> {
+    looked.or_else(|error| match admin.is_of_one_node(&error) {
+        true => {
+            say(format_args!(
+                "warning: {stream}: can't be looked at: {error}"
+            ));
+            Ok(None)
+        }
+        false => Err(error),
+    })
+}
+
 fn row(scheduled: &ScheduledEvent) -> Vec<String> {
     let event = scheduled.event.as_ref();
     let or_none = |text: Option<&str>| text.map_or("-".to_owned(), |text| shown(text).to_string());
@@ -132,7 +149,7 @@ async fn list_as_json(
         let mut events = admin.scheduled(stream)?;
         let mut left = args.limit.unwrap_or(u64::MAX);
         while left > 0
-            && let Some(event) = events.next().await?
+            && let Some(event) = or_told(stream, admin, events.next().await)?
         {
             left -= 1;
             if waiting.last() != Some(&stream.as_str()) {

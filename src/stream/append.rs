@@ -141,7 +141,13 @@ impl Pool {
         appended: &mut Appended,
     ) {
         appended.fates = entries.iter().map(|_| Fate::NotSent).collect();
-        let lots = self.by_slot(entries, |entry| &entry.keys.stream);
+        let lots = match self.by_slot(entries, |entry| &entry.keys.stream).await {
+            Ok(lots) => lots,
+            Err(error) => {
+                appended.broken = Some(error);
+                return;
+            }
+        };
         if lots.len() < 2 {
             return self
                 .append_in_slot(stream, how, entries, stop, appended)

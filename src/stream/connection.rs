@@ -163,7 +163,7 @@ impl Connector {
 
     /// Finds out whether it is a cluster, if that is not known yet, and returns it.
     pub async fn learn(&self) -> Result<bool> {
-        if !self.home.is_known.load(Ordering::Acquire) {
+        if !self.is_known() {
             let any = self.to(Target::Any);
             any.connect_to_any("streamhand:mode", CONNECT_TIMEOUT)
                 .await?;
@@ -171,9 +171,14 @@ impl Connector {
         Ok(self.is_cluster())
     }
 
+    /// Whether it is known if it is a cluster.
+    pub(super) fn is_known(&self) -> bool {
+        self.home.is_known.load(Ordering::Acquire)
+    }
+
     /// A server says whether it is a node of a cluster. Returns whether that is news to this connector.
     pub(super) fn learns(&self, is_cluster: bool) -> bool {
-        if self.home.is_known.load(Ordering::Acquire) {
+        if self.is_known() {
             return false;
         }
         if is_cluster {

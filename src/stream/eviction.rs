@@ -7,7 +7,7 @@ use redis::aio::ConnectionLike;
 use super::connection::Link;
 use super::error::{Trouble, Who, refusal};
 use super::pool::Pool;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// What is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,16 +73,25 @@ impl Link {
 impl Pool {
     /// Whether the server deletes keys when its memory is full; in a cluster, whether any of its masters does.
     pub async fn eviction(&self) -> Result<Eviction> {
-        let mut found = Eviction::Unknown("no master is known".to_owned());
+        let mut found = Err(Error::new(ErrorKind::Unreachable, "no master is known"));
         for master in self.masters().await? {
-            let mut conn = master.get().await?;
-            let asked = ask(&mut conn).await;
-            found = asked.map_err(|error| refusal(Who::Operator, DOING, error))?;
-            if found.warning().is_some() {
+            let asked = match master.get().await {
+                Ok(mut conn) => {
+                    let asked = ask(&mut conn).await;
+                    asked.map_err(|error| refusal(Who::Operator, DOING, error))
+                }
+                Err(error) => Err(error),
+            };
+            match asked {
+                // Those that are there say it.
+                Err(error) if self.is_of_one_node(&error) => found = found.or(Err(error)),
+                asked => found = Ok(asked?),
+            }
+            if matches!(&found, Ok(found) if found.warning().is_some()) {
                 break;
             }
         }
-        Ok(found)
+        found
     }
 }
 
@@ -98,7 +107,11 @@ impl Pool {
     pub async fn server_gauges(&self) -> Result<ServerGauges> {
         let mut all = ServerGauges::default();
         for master in self.masters().await? {
-            let mut conn = master.get().await?;
+            let mut conn = match master.get().await {
+                Ok(conn) => conn,
+                Err(error) if self.is_of_one_node(&error) => continue,
+                Err(error) => return Err(error),
+            };
             // Two sections in one call: servers before 7.0 would not take them.
             let mut info = redis::cmd("INFO");
             info.arg("memory").arg("persistence");

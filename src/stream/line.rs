@@ -102,6 +102,8 @@ impl Line {
 
     /// The connection to whoever has this key.
     pub(super) async fn get(&self, key: &str) -> Result<OnLine> {
+        // Else all that is asked for at first would go where the first key is.
+        self.pool.learn().await?;
         let slot = self.pool.connector().slot_of(key);
         let line = {
             let mut slots = lock(&self.slots);

@@ -116,9 +116,36 @@ impl Pool {
         }
     }
 
+    /// Finds out whether it is a cluster, if that is not known yet, by what every user may ask.
+    pub(super) async fn learn(&self) -> Result<()> {
+        if !self.connector.is_known() {
+            Box::pin(self.get_at_the_only_place()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether what failed at one node says nothing of what is at others: the node of a cluster is away.
+    pub fn is_of_one_node(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Unreachable && self.connector.is_cluster()
+    }
+
+    /// Whether what failed with one stream says nothing of other streams: Redis refuses to say something of it, or the node
+    /// it lies at is away.
+    pub fn is_of_one_stream(&self, error: &Error) -> bool {
+        error.kind() == ErrorKind::Redis || self.is_of_one_node(error)
+    }
+
     /// The places of `items` by the slots of their keys, each with the pool that leads there. If it is no cluster all of them
     /// are together.
-    pub fn by_slot<T>(&self, items: &[T], key: impl Fn(&T) -> &str) -> Vec<(Pool, Vec<usize>)> {
+    ///
+    /// # Errors
+    /// If it is not known yet whether it is one, and Redis can't be reached.
+    pub async fn by_slot<T>(
+        &self,
+        items: &[T],
+        key: impl Fn(&T) -> &str,
+    ) -> Result<Vec<(Pool, Vec<usize>)>> {
+        self.learn().await?;
         let mut lots: Vec<(_, Pool, Vec<usize>)> = Vec::new();
         for (place, item) in items.iter().enumerate() {
             let key = key(item);
@@ -128,14 +155,14 @@ impl Pool {
                 None => lots.push((slot, self.at(key), vec![place])),
             }
         }
-        lots.into_iter()
-            .map(|(_, pool, places)| (pool, places))
-            .collect()
+        let lots = lots.into_iter();
+        Ok(lots.map(|(_, pool, places)| (pool, places)).collect())
     }
 
     /// A pool for each master: see [`Connector::masters`].
     #[allow(dead_code)]
     pub async fn masters(&self) -> Result<Vec<Pool>> {
+        self.learn().await?;
         let masters = self.connector.masters().await?.into_iter();
         let pool = |connector| Pool {
             connector,

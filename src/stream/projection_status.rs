@@ -18,7 +18,7 @@ impl Pool {
     pub async fn views_served(&self, all: &[ProjectionKeys]) -> Result<Vec<Option<u64>>> {
         let doing = "looking for a view";
         let mut served = vec![None; all.len()];
-        for (pool, places) in self.by_slot(all, |keys| &keys.stream) {
+        for (pool, places) in self.by_slot(all, |keys| &keys.stream).await? {
             let mut conn = pool.get().await?;
             let mut pipe = redis::Pipeline::with_capacity(places.len());
             for place in &places {

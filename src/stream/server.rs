@@ -8,7 +8,7 @@ use super::error::{Answer, Trouble, Who, refusal};
 use super::pool::Pool;
 use super::reply;
 use super::script_names::script_name;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Most slow commands.
 const SLOW: usize = 32;
@@ -35,11 +35,18 @@ pub(crate) struct Slow {
 }
 
 impl Pool {
-    /// What each master says of itself; of one that is no cluster there is one.
-    pub async fn servers(&self) -> Result<Vec<ServerSays>> {
+    /// What each master says of itself; of one that is no cluster there is one. Of a master that is away its address, and
+    /// why it can't be asked.
+    pub async fn servers(&self) -> Result<Vec<std::result::Result<ServerSays, (String, Error)>>> {
         let mut all = Vec::new();
         for master in self.masters().await? {
-            all.push(master.server().await?);
+            all.push(match master.server().await {
+                Ok(says) => Ok(says),
+                Err(error) if self.is_of_one_node(&error) => {
+                    Err((master.address().to_owned(), error))
+                }
+                Err(error) => return Err(error),
+            });
         }
         Ok(all)
     }

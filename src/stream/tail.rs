@@ -123,6 +123,7 @@ impl Waiters {
     ///
     /// A read takes streams of one slot: in a cluster each slot is waited for on a connection of its own.
     pub async fn wait(&mut self, streams: Vec<(String, EntryId)>) -> Result<()> {
+        self.connector.learn().await?;
         let mut by_slot = HashMap::<_, Vec<_>>::new();
         for stream in streams {
             let slot = self.connector.slot_of(&stream.0);
