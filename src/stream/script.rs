@@ -143,14 +143,23 @@ impl ScriptInvocation<'_> {
     }
 }
 
-/// A key in the slot of these keys that never exists: named after the first that has a tag, since a user who may use that
-/// one may use this one as well by all rules that end with an asterisk. None without keys.
+/// A key in the slot of these keys that never exists, named so that the rules for theirs allow it as well: after the first
+/// that has a tag; else after the first, as the keys of a stream are, or behind it if it is one of ours. None without keys,
+/// and of one whose braces would be taken for a tag.
 pub(super) fn never<'a>(keys: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
     if let Some(tagged) = keys.clone().find(|key| has_tag(key)) {
         return Some([tagged, b":never"].concat());
     }
     let first = keys.into_iter().next()?;
-    Some([b"{", first, b"}:never"].concat())
+    if first.iter().any(|byte| matches!(byte, b'{' | b'}')) {
+        return None;
+    }
+    let of_ours: [&[u8]; 2] = if first.starts_with(b"streamhand:") {
+        [first, b":"]
+    } else {
+        [b"", b""]
+    };
+    Some([of_ours[0], of_ours[1], b"{", first, b"}:never"].concat())
 }
 
 /// Whether a cluster goes by a part of the key.

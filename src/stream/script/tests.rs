@@ -66,8 +66,12 @@ fn that_key_is_in_the_slot_of_the_others() {
     };
     assert_eq!(of(&[]), None);
     assert_eq!(of(&["jobs"]).unwrap(), "{jobs}:never");
-    // A cluster takes neither of these for a tag.
-    assert_eq!(of(&["}{"]).unwrap(), "{}{}:never");
+    assert_eq!(of(&["}{"]), None);
+    // A rule for all keys of ours allows it.
+    assert_eq!(
+        of(&["streamhand:g:rate:t"]).unwrap(),
+        "streamhand:g:rate:t:{streamhand:g:rate:t}:never"
+    );
     assert_eq!(of(&["{jobs:7}"]).unwrap(), "{jobs:7}:never");
     assert_eq!(
         of(&["streamhand:{g}:pulse"]).unwrap(),
