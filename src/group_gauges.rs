@@ -80,6 +80,9 @@ pub struct StreamLoad {
     pub paused: Vec<PausedLoad>,
     /// Who keeps the stream from being trimmed, and for how long, where it is trimmed at all.
     pub retention_blocked: Option<Blocked>,
+    /// What its handlers have emitted to streams of other slots of a cluster, and is not there yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outbox: Vec<OutboxLoad>,
 }
 
 /// Consumers of a group, by what there is to know of them.
@@ -102,6 +105,18 @@ pub struct PausedLoad {
     pub handler: Option<String>,
     /// Since when, in seconds.
     pub seconds: f64,
+}
+
+/// What waits for one other stream.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct OutboxLoad {
+    /// That stream.
+    pub target: String,
+    /// How many events.
+    pub events: u64,
+    /// Age of the oldest of them, in seconds.
+    pub oldest_seconds: f64,
 }
 
 /// Who keeps a stream from being trimmed.
@@ -232,6 +247,11 @@ impl GroupLoad {
                 let of = &[stream, &blocked.group];
                 snapshot.gauge(Id::RetentionBlocked, of, blocked.seconds);
             }
+            for queue in &load.outbox {
+                let of = &[stream, &queue.target[..]];
+                snapshot.gauge(Id::StreamOutbox, of, queue.events as f64);
+                snapshot.gauge(Id::StreamOutboxOldest, of, queue.oldest_seconds);
+            }
             snapshot.gauge(Id::StreamLength, &[stream], load.length as f64);
         }
         for projection in &self.projections {
@@ -260,6 +280,14 @@ async fn look(pool: &Pool, settings: &Settings, stream: &str) -> Result<StreamLo
         return Err(Error::new(ErrorKind::Redis, message));
     }
     let mut load = StreamLoad::of(stream, gauges);
+    let queues = pool.outbox(&keys.outbox).await?.into_iter();
+    load.outbox = queues
+        .map(|queue| OutboxLoad {
+            target: queue.target,
+            events: queue.length,
+            oldest_seconds: queue.oldest.as_secs_f64(),
+        })
+        .collect();
     load.retention_blocked = match trim_policy(settings, stream) {
         Some(policy) if load.length > 0 => {
             let of = Trimming {

@@ -55,6 +55,18 @@ pub(crate) fn which(source: &[u8], id: &[u8], event_type: &[u8]) -> String {
     hash(&name).simple().to_string()
 }
 
+/// Which emit it is of an event that is emitted by what these say, at the same place each time: 32 hexadecimal digits.
+pub(crate) fn emitted(by: &[&str], fields: &Fields) -> String {
+    let mut name = Vec::new();
+    by.iter()
+        .for_each(|part| put(&mut name, b'e', part.as_bytes()));
+    if let Some(event) = Identity::of(fields) {
+        put(&mut name, b's', event.which.as_bytes());
+        put(&mut name, b's', event.data.as_bytes());
+    }
+    hash(&name).simple().to_string()
+}
+
 /// An event in a message: `an event order.created with the id "7" of the source "shop"`.
 pub(crate) fn named(fields: &Fields) -> String {
     let known = codec::find(fields).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What a handler emits and wants to take effect leaves with the acknowledgement of its event, once, or not at all.
 
-mod cluster;
+pub mod cluster;
 mod wire;
 
 use std::time::Duration;

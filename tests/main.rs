@@ -87,6 +87,7 @@ mod operating_clusters;
 #[cfg(target_os = "linux")]
 mod operator_clock;
 mod outages;
+mod outbox;
 mod parked;
 mod partitions;
 mod pausing;

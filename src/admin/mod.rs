@@ -61,7 +61,8 @@ mod verify;
 
 pub use crate::eventstore::Problem;
 pub use crate::group_gauges::{
-    Blocked, GroupLoad, LoadTrouble, PausedLoad, ProjectionLoad, StreamLoad, WorkerCounts,
+    Blocked, GroupLoad, LoadTrouble, OutboxLoad, PausedLoad, ProjectionLoad, StreamLoad,
+    WorkerCounts,
 };
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
@@ -84,8 +85,8 @@ pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
 pub use search::{Budget, Covered, Hit, Place, Search, SearchPage};
 pub use server::{ServerStatus, SlowCommand};
 pub use status::{
-    BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, PROTOCOL, Pause, Standing, Status,
-    StreamStatus, StreamTrouble,
+    BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, OutboxStatus, PROTOCOL, Pause, Standing,
+    Status, StreamStatus, StreamTrouble,
 };
 pub use topics::TopicStatus;
 pub use verify::Verified;

@@ -13,7 +13,9 @@ use super::topics::{Part, TopicStatus};
 use super::{Admin, check_stream, in_ms, since_1970, text};
 use crate::error::Result;
 use crate::event::EntryId;
-use crate::stream::{self, BreakerNote, ConsumerInfo, Keys, PARKED, Pausable, PauseNote};
+use crate::stream::{
+    self, BreakerNote, ConsumerInfo, Keys, OutboxQueue, PARKED, Pausable, PauseNote,
+};
 
 /// The protocol that this release speaks: [`StreamStatus::protocol`] of a group that it works on.
 pub const PROTOCOL: u32 = stream::PROTOCOL;
@@ -95,6 +97,9 @@ pub struct StreamStatus {
     /// Keys of the group that hold something else than they should.
     #[serde(serialize_with = "keys")]
     pub in_the_way: Vec<InTheWay>,
+    /// What its handlers have emitted to streams of other slots of a cluster, and is not there yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outbox: Vec<OutboxStatus>,
     /// The group, where it is there.
     pub group: Option<GroupStatus>,
     /// What the stream is trimmed to, where it is.
@@ -102,6 +107,29 @@ pub struct StreamStatus {
     /// The server's time when this was read.
     #[serde(skip)]
     pub now: SystemTime,
+}
+
+/// What waits in a stream's outbox for one other stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OutboxStatus {
+    /// The stream it is for.
+    pub stream: String,
+    /// How many events.
+    pub events: u64,
+    /// How long the first of them has waited.
+    #[serde(rename = "oldest_ms", serialize_with = "ms")]
+    pub oldest: Duration,
+    /// Why the stream can't be added to, if it can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// For how long that has been so.
+    #[serde(
+        rename = "refused_ms",
+        serialize_with = "in_ms",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub refused_for: Option<Duration>,
 }
 
 /// How a group is doing with one stream.
@@ -279,8 +307,10 @@ impl Admin {
             _ => unread(&self.pool, stream).await?,
         };
         let dead_dropped = self.pool.dropped_letters(&keys).await?;
+        let outbox = self.pool.outbox(&keys.outbox).await?;
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         Ok(StreamStatus {
+            outbox: outbox.into_iter().map(OutboxStatus::of).collect(),
             stream: stream.to_owned(),
             length: status.length,
             parked: status.parked,
@@ -334,6 +364,19 @@ impl StreamStatus {
     pub fn is_worked_on(&self) -> bool {
         let consumers = self.group.iter().flat_map(|group| &group.consumers);
         consumers.into_iter().any(ConsumerStatus::is_there)
+    }
+}
+
+impl OutboxStatus {
+    fn of(queue: OutboxQueue) -> Self {
+        let (refused_for, refused) = queue.why.unzip();
+        OutboxStatus {
+            stream: queue.target,
+            events: queue.length,
+            oldest: queue.oldest,
+            refused,
+            refused_for,
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use super::terminal::{print, print_json};
 use super::text::{rough, table, time};
 use super::{CommandError, adding, called, projection, retention};
 use crate::admin::{
-    Admin, BreakerStatus, ConsumerStatus, GroupStatus, PROTOCOL, Pause, Standing, Status,
-    StreamStatus, TopicStatus,
+    Admin, BreakerStatus, ConsumerStatus, GroupStatus, OutboxStatus, PROTOCOL, Pause, Standing,
+    Status, StreamStatus, TopicStatus,
 };
 use crate::config::Settings;
 use crate::names::shown;
@@ -322,17 +322,35 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
         let (key, kind) = (&one.key, &one.kind);
         format!("{key} is a {kind} that is in the way of the group: rename or delete it")
     });
+    let outbox = status.outbox.iter().map(outbox);
     let paused = status.paused.iter().map(|pause| paused(pause, status));
     let breakers = status.circuit_breakers.iter();
     let breakers = breakers.map(|breaker| breaker_note(breaker, status));
     let notes = state
         .into_iter()
         .chain(in_the_way)
+        .chain(outbox)
         .chain(paused)
         .chain(breakers);
     notes
         .map(|note| format!("{}: {note}", status.stream))
         .collect()
+}
+
+/// What waits for a stream of another slot. A moment of it is as it should be.
+fn outbox(queue: &OutboxStatus) -> String {
+    let (stream, oldest) = (shown(&queue.stream), rough(queue.oldest));
+    let events = match queue.events {
+        1 => "1 event".to_owned(),
+        events => format!("{events} events"),
+    };
+    let waits = format!("{events} emitted to \"{stream}\" in the outbox, the first for {oldest}");
+    match (&queue.refused, queue.refused_for) {
+        (Some(why), Some(since)) => {
+            format!("{waits}; refused for {}: {}", rough(since), shown(why))
+        }
+        _ => waits,
+    }
 }
 
 fn paused(pause: &Pause, status: &StreamStatus) -> String {

@@ -147,6 +147,10 @@ table! {
         "For how long a type's entries, or all of the `stream`, have been paused.";
     StreamLength: Group Gauge "stream_length" One ["stream"]
         "Entries of the stream.";
+    StreamOutbox: Group Gauge "stream_outbox" One ["stream", "target"]
+        "Events that handlers have emitted to a stream of another slot of a cluster, and that are not there yet.";
+    StreamOutboxOldest: Group Gauge "stream_outbox_oldest_seconds" Seconds ["stream", "target"]
+        "Age of the oldest of these.";
     RetentionBlocked: Group Gauge "retention_blocked_seconds" Seconds ["stream", "group"]
         "For how long the group has kept the stream from being trimmed.";
     ProjectionLagEvents: Group Gauge "projection_lag_events" One ["projection"]

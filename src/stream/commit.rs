@@ -1,16 +1,18 @@
 //! How an entry leaves a worker together with what its handler emitted and wants to take effect.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::Value;
 
-use super::append::xadd;
 use super::connection::Link;
 use super::error::{Trouble, is_for_now};
-use super::keys::{Keys, tag};
+use super::keys::Keys;
 use super::obstacle::{Need, need};
 use super::reply;
 use super::script::script;
+use super::topology::Slot;
 use crate::effects::{Effect, Presence};
 use crate::event::EntryId;
 use crate::fields::Fields;
@@ -24,6 +26,9 @@ script!(
     behind "common/guards"
 );
 
+/// The name of the first field of what waits in an outbox.
+pub(super) const MARK: &str = "outbox.mark";
+
 /// One entry to be committed.
 pub(crate) struct Commit<'a> {
     pub id: EntryId,
@@ -34,8 +39,19 @@ pub(crate) struct Commit<'a> {
     /// The group has a record of it.
     pub recorded: bool,
     pub mark: Option<Mark>,
-    pub events: Vec<(&'a str, &'a Fields)>,
+    pub events: Vec<Leaving<'a>>,
     pub effects: &'a [Effect],
+}
+
+/// An event that leaves with the acknowledgement.
+pub(crate) struct Leaving<'a> {
+    /// The stream it is for.
+    pub stream: &'a str,
+    /// Where it is added to: that stream, or, if one step can't reach that, what waits for it in the outbox.
+    pub key: Cow<'a, str>,
+    pub fields: &'a Fields,
+    /// What a relay is to know it by, if it goes by the outbox.
+    pub mark: Option<String>,
 }
 
 /// Notes that an event is done.
@@ -74,7 +90,7 @@ impl Commit<'_> {
     /// What this one needs, and others need not: of the streams it emits to, and of what it changes.
     pub fn needs(&self) -> Vec<Need<'_>> {
         let events = self.events.iter();
-        let events = events.map(|(stream, _)| need(*stream, "stream", "XADD"));
+        let events = events.map(|event| need(&*event.key, "stream", "XADD"));
         let effects = self.effects.iter();
         let effects = effects.map(|effect| need(&effect.key, "", effect.command));
         events.chain(effects).collect()
@@ -82,9 +98,15 @@ impl Commit<'_> {
 
     /// About how many bytes it has.
     pub fn size(&self) -> usize {
-        let events = self.events.iter().map(|(_, fields)| fields.size());
+        let events = self.events.iter().map(|event| event.fields.size());
         let args = self.effects.iter().flat_map(|effect| &effect.args);
         events.sum::<usize>() + args.map(Vec::len).sum::<usize>()
+    }
+
+    /// The streams that something of it goes to by the outbox.
+    fn far(&self) -> BTreeSet<&str> {
+        let far = self.events.iter().filter(|event| event.mark.is_some());
+        far.map(|event| event.stream).collect()
     }
 }
 
@@ -114,6 +136,7 @@ impl Link {
                 None => call.key(&keys.stream),
             };
             let mark = commit.mark.as_ref();
+            let far = commit.far();
             call.arg(id)
                 .arg(commit.consumer)
                 .arg(commit.count)
@@ -123,10 +146,15 @@ impl Link {
                 .arg(mark.map_or("", |mark| mark.event.data()))
                 .arg(u8::from(mark.is_some_and(|mark| mark.counts)))
                 .arg(commit.events.len())
-                .arg(commit.effects.len());
-            for (stream, fields) in &commit.events {
-                call.key(*stream).arg(2 * fields.len());
-                for (name, value) in *fields {
+                .arg(commit.effects.len() + far.len());
+            for event in &commit.events {
+                let fields = event.fields;
+                let marks = usize::from(event.mark.is_some());
+                call.key(&*event.key).arg(2 * (fields.len() + marks));
+                if let Some(mark) = &event.mark {
+                    call.arg(MARK).arg(mark);
+                }
+                for (name, value) in fields {
                     call.arg(name).arg(value);
                 }
             }
@@ -148,6 +176,11 @@ impl Link {
                 effect.args.iter().for_each(|arg| {
                     call.arg(&arg[..]);
                 });
+            }
+            // Behind the handler's own, whose places are answered. A relay finds by these what waits.
+            for stream in far {
+                call.key(&keys.outbox.targets);
+                call.arg("SADD").arg(&["", "", "", ""]).arg(1).arg(stream);
             }
         }
         let answer = call.invoke_async(&mut self.conn).await;
@@ -173,20 +206,9 @@ impl Link {
         Ok(outcomes)
     }
 
-    /// Adds events to streams, one after the other.
-    pub async fn add(&mut self, events: &[(&str, &Fields)]) -> Result<(), Trouble> {
-        let mut pipe = redis::Pipeline::with_capacity(events.len());
-        for (stream, fields) in events {
-            pipe.add_command(xadd(stream, fields)).ignore();
-        }
-        pipe.query_async(&mut self.conn)
-            .await
-            .map_err(|error| Trouble::of("publishing what was emitted", error))
-    }
-
     /// Whether one step can reach the keys of `stream` and this one.
     pub fn reaches(&self, stream: &str, key: &str) -> bool {
-        !self.greeting.is_cluster || tag(stream).unwrap_or(stream) == tag(key).unwrap_or(key)
+        !self.greeting.is_cluster || Slot::of(stream) == Slot::of(key)
     }
 }
 

@@ -240,6 +240,13 @@ impl Trouble {
         Self::of_kind(kind_of(code, error), message, None)
     }
 
+    /// What was added to a stream of another node is not known to be with any of its replicas yet.
+    pub fn not_replicated(stream: &str) -> Self {
+        let message =
+            format!("adding to {stream:?}: no replica has it yet, so it is kept here as well");
+        Trouble::Wait(Error::new(ErrorKind::Redis, message))
+    }
+
     /// An answer that is not of the form the step has.
     pub fn garbled(doing: &str) -> Self {
         Trouble::Broken(Error::new(

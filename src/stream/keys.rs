@@ -11,7 +11,18 @@ pub(crate) struct StreamKeys {
     pub events: String,
     /// The highest position it ever gave an event of an aggregate, or a view has passed: it outlives the stream.
     pub reached: String,
+    /// What its handlers have emitted to streams of other slots.
+    pub outbox: OutboxKeys,
     pub(super) prefix: String,
+}
+
+/// The keys of what waits to be added to streams of other slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutboxKeys {
+    /// Those streams.
+    pub targets: String,
+    /// Whose turn it is to relay to each, how far that is, and what is in the way.
+    pub turns: String,
 }
 
 /// The keys of a stream as one group sees it.
@@ -66,6 +77,8 @@ pub(crate) struct Keys {
     base: String,
     /// What each worker's last commit settled, to know a repeat by.
     pub commits: String,
+    /// What handlers have emitted to streams of other slots: the stream's, not the group's.
+    pub outbox: OutboxKeys,
     /// What came to an end of late, to know a repeat of an earlier step by.
     pub guards: String,
     /// What deduplication marks begin with: those of replayed entries are the stream's own.
@@ -152,6 +165,20 @@ impl ProjectionKeys {
     }
 }
 
+impl OutboxKeys {
+    fn new(prefix: &str) -> Self {
+        OutboxKeys {
+            targets: format!("{prefix}:outbox"),
+            turns: format!("{prefix}:outbox:turns"),
+        }
+    }
+
+    /// What waits for one of those streams.
+    pub fn waiting(&self, target: &str) -> String {
+        format!("{}:to:{target}", self.targets)
+    }
+}
+
 impl StreamKeys {
     /// The keys of `stream`.
     pub fn new(stream: &str) -> Self {
@@ -161,6 +188,7 @@ impl StreamKeys {
             scheduled: format!("{prefix}:scheduled"),
             events: format!("{prefix}:scheduled:events"),
             reached: format!("{prefix}:reached"),
+            outbox: OutboxKeys::new(&prefix),
             prefix,
         }
     }
@@ -205,6 +233,7 @@ impl Keys {
         keys.paused = self.paused.clone();
         keys.asked = self.asked.clone();
         keys.seen = self.seen.clone();
+        keys.outbox = self.outbox.clone();
         keys
     }
 
@@ -252,6 +281,7 @@ impl Keys {
             protocol: format!("{prefix}:protocol"),
             base,
             commits: format!("{prefix}:commits"),
+            outbox: of_stream.outbox,
             guards: format!("{prefix}:guards"),
             seen: format!("{prefix}:seen:"),
         }
@@ -305,6 +335,14 @@ mod tests {
         assert_eq!(keys.events, "{orders}:scheduled:events");
         assert_eq!(keys.published("0a1b"), "{orders}:published:0a1b");
         assert_eq!(keys.reached, "{orders}:reached");
+        assert_eq!(keys.outbox.targets, "{orders}:outbox");
+        assert_eq!(
+            keys.outbox.waiting("{stock:1}"),
+            "{orders}:outbox:to:{stock:1}"
+        );
+        let of_group = Keys::new("orders", "fulfilment");
+        assert_eq!(of_group.outbox, keys.outbox);
+        assert_eq!(of_group.again("fulfilment").outbox, keys.outbox);
         assert_eq!(
             StreamKeys::new("eu:{orders}:3").scheduled,
             "eu:{orders}:3:scheduled"

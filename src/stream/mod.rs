@@ -46,6 +46,7 @@ mod line;
 mod look_ahead;
 mod obstacle;
 mod outage;
+mod outbox;
 mod pause;
 mod pool;
 mod projection;
@@ -100,7 +101,7 @@ pub(crate) use breaker::Probing;
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
-pub(crate) use commit::{Commit, CommitOutcome, Mark};
+pub(crate) use commit::{Commit, CommitOutcome, Leaving, Mark};
 #[cfg(feature = "worker")]
 pub(crate) use connection::OLDEST as OLDEST_SERVER;
 pub(crate) use connection::{Connector, Link};
@@ -119,7 +120,7 @@ pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
 pub(crate) use history::{Found, PageOf, Scan};
 #[cfg(feature = "telemetry")]
 pub(crate) use keys::AlertKeys;
-pub(crate) use keys::{Keys, ProjectionKeys, PulseKeys, StreamKeys};
+pub(crate) use keys::{Keys, OutboxKeys, ProjectionKeys, PulseKeys, StreamKeys};
 pub(crate) use letter_groups::{CountedGroup, Counting};
 pub(crate) use letter_notes::{Noted as NotedLetter, Notes};
 pub(crate) use letter_runs::{RunRecord, RunState, RunTurn, TurnOf};
@@ -129,6 +130,7 @@ pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
 pub(crate) use look_ahead::Run;
 pub(crate) use look_ahead::Seen;
+pub(crate) use outbox::{OutboxQueue, RelayTurn, Relayed, Waiting};
 pub(crate) use pause::{BreakerNote, NewPause, Pausable, PauseNote};
 pub(crate) use pool::Pool;
 pub use pool::PooledConnection;

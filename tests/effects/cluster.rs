@@ -1,4 +1,4 @@
-//! On a cluster a step reaches one hash slot: what is out of its reach is told, or published before.
+//! On a cluster a step reaches one hash slot: what is out of its reach is told, or goes there by the outbox.
 
 use redis::AsyncCommands;
 use streamhand::{Context, Effect, Registry};
@@ -8,7 +8,7 @@ use crate::support::jobs::Job;
 use crate::support::{Kind, Proxy, Server, Setup, eventually, scripts, settled};
 
 /// One node that has all slots.
-async fn cluster(kind: Kind) -> Server {
+pub async fn cluster(kind: Kind) -> Server {
     let server = Server::builder(kind)
         .args(["--cluster-enabled", "yes"])
         .start()
@@ -34,7 +34,7 @@ async fn cluster(kind: Kind) -> Server {
 }
 
 on_both_servers! {
-    async fn what_is_in_the_streams_slot_leaves_with_it_and_other_streams_get_theirs_before(kind: Kind) {
+    async fn what_is_in_the_streams_slot_leaves_with_it_and_other_streams_get_theirs_after_it(kind: Kind) {
         let server = cluster(kind).await;
         let mut redis = server.connect().await;
         scripts::load(&mut redis).await;
@@ -48,13 +48,14 @@ on_both_servers! {
         let worker = Setup::at(proxy.url()).start_with(registry);
         publish(&mut redis, &["one", "two"]).await;
         settled(&mut redis, "jobs", PATIENCE).await;
-        // A commit that is repeated publishes nothing again, for its worker knows that it has.
+        // A commit that is repeated puts nothing there again.
         let caught = proxy.cut_before(scripts::call("commit"));
         publish(&mut redis, &["three"]).await;
         caught.within(PATIENCE).await;
         settled(&mut redis, "jobs", PATIENCE).await;
         let counted: Vec<u64> = redis.hvals("{jobs}:counted").await.unwrap();
         assert_eq!(counted, [1, 1, 1]);
+        eventually(PATIENCE, "what goes by the outbox", async || entries(&mut redis, "far").await.len() == 3).await;
         let (near, far) = (entries(&mut redis, "{jobs}:near").await, entries(&mut redis, "far").await);
         assert_eq!((near.len(), far.len()), (3, 3));
         assert_ne!(field(&near[0], "id"), field(&far[0], "id"));

@@ -167,6 +167,8 @@ impl Builder {
                     });
                 }
                 Err(log) if log.contains(&format!("Failed listening on port {port} ")) => {}
+                // A node of a cluster takes the port 10,000 above as well.
+                Err(log) if log.contains("(cluster), aborting") => {}
                 Err(log) => return Err(log),
             }
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::emits::Emits;
 use super::look_ahead::LookAhead;
 use super::next_due::Schedule;
 use super::pauses::Pauses;
@@ -30,6 +31,8 @@ pub(crate) struct Source {
     pub again: Option<Arc<Source>>,
     /// What is known of events that are to be added to it later.
     pub schedule: Schedule,
+    /// What was emitted to streams of other slots, for the relay; the same for replayed entries.
+    pub emits: Arc<Emits>,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
     /// Joining its group was refused: nothing is asked of it until that is done.
@@ -69,6 +72,7 @@ impl Source {
         let surroundings = Arc::new(surroundings);
         let keys = Keys::new(&surroundings.stream, &surroundings.group);
         let pauses = Arc::<Pauses>::default();
+        let emits = Arc::<Emits>::default();
         let source = |keys: Keys, start, again, is_active| Source {
             seed: trace::seed(&keys.stream, &surroundings.group),
             keys,
@@ -77,6 +81,7 @@ impl Source {
             is_limited,
             again,
             schedule: Schedule::default(),
+            emits: emits.clone(),
             active: AtomicBool::new(is_active),
             barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),

@@ -5,6 +5,7 @@ mod lease_renewer;
 mod orders;
 pub(crate) mod projections;
 pub(crate) mod pulse;
+mod relay;
 mod repair;
 mod replays;
 mod scheduler;
@@ -23,6 +24,7 @@ use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
 use orders::Orders;
 use pulse::{Pulses, Told};
+use relay::Relay;
 use repair::Repair;
 use scheduler::Scheduler;
 
@@ -32,6 +34,7 @@ pub(crate) struct Maintenance {
     repair: Repair,
     breaker_report: BreakerReport,
     scheduler: Scheduler,
+    relay: Relay,
     orders: Orders,
     pulses: Pulses,
 }
@@ -58,6 +61,7 @@ impl Maintenance {
             repair: Repair::new(shard, settings),
             breaker_report: BreakerReport::new(shard, breakers.clone()),
             scheduler: Scheduler::new(shard),
+            relay: Relay::new(shard),
             orders: Orders::new(shard, slots.clone()),
             pulses: Pulses::new(shard, settings, breakers, slots, told),
         }
@@ -71,6 +75,7 @@ impl Maintenance {
         running.spawn(self.repair.run());
         running.spawn(self.breaker_report.run());
         running.spawn(self.scheduler.run());
+        running.spawn(self.relay.run());
         running.spawn(self.orders.run());
         let end = CancellationToken::new();
         Maintaining {

@@ -1,14 +1,14 @@
-//! The steps the committer sends: what an entry's commit comes to as a request, and on a cluster, what has to be
-//! published before it.
+//! The steps the committer sends: what an entry's commit comes to as a request. On a cluster what is emitted to another
+//! slot goes to the outbox of the entry's own, and a relay is told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::context::Context;
-use crate::fields::Fields;
-use crate::identity::Identity;
-use crate::outbox::Items;
-use crate::stream::{Commit, CommitOutcome, Link, Mark, Trouble};
+use crate::identity::{self, Identity};
+use crate::outbox::{Emitted, Items};
+use crate::stream::{Commit, CommitOutcome, Leaving, Link, Mark, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Who;
@@ -29,8 +29,6 @@ pub(crate) struct Job {
     pub nobodys: bool,
     /// It goes by itself: a request with others was refused, and it may have been for its sake.
     pub alone: bool,
-    /// What one step can't reach has been published before it.
-    published: bool,
     /// When it came here, if its run is traced.
     pub since: Option<SystemTime>,
 }
@@ -54,7 +52,6 @@ impl Job {
             who,
             nobodys: false,
             alone: false,
-            published: false,
         }
     }
 
@@ -64,9 +61,8 @@ impl Job {
 
     fn commit<'a>(&'a self, by: &'a CommitRequests, link: &Link) -> Commit<'a> {
         let slot = self.slot();
-        let stream = &self.batch.source.keys.stream;
-        let events = self.items.events.iter();
-        let events = events.filter(|event| link.reaches(stream, &event.stream));
+        let events = self.items.events.iter().enumerate();
+        let events = events.map(|(place, event)| self.leaving(place, event, link));
         Commit {
             id: slot.id,
             consumer: by.worker.consumer(self.batch.alone),
@@ -74,9 +70,7 @@ impl Job {
             nobodys_until: self.nobodys_until(&by.clock),
             recorded: slot.recorded,
             mark: self.mark(&by.windows),
-            events: events
-                .map(|event| (&event.stream[..], event.envelope.fields()))
-                .collect(),
+            events: events.collect(),
             effects: &self.items.effects,
         }
     }
@@ -97,14 +91,36 @@ impl Job {
         })
     }
 
-    /// The events that one step with the acknowledgement can't reach.
-    fn far(&self, link: &Link) -> Vec<(&str, &Fields)> {
-        let stream = &self.batch.source.keys.stream;
-        let events = self.items.events.iter();
-        events
-            .filter(|event| !link.reaches(stream, &event.stream))
-            .map(|event| (&event.stream[..], event.envelope.fields()))
-            .collect()
+    /// An event that leaves, the one emitted at this place.
+    fn leaving<'a>(&'a self, place: usize, event: &'a Emitted, link: &Link) -> Leaving<'a> {
+        let (keys, fields) = (&self.batch.source.keys, event.envelope.fields());
+        let stream = &event.stream[..];
+        if link.reaches(&keys.stream, stream) {
+            let (key, mark) = (Cow::Borrowed(stream), None);
+            return Leaving {
+                stream,
+                key,
+                fields,
+                mark,
+            };
+        }
+        let cause = self.ctx.envelope();
+        // Of this entry of this event: whoever handles it again after a failover emits the same.
+        let id = self.slot().id.to_string();
+        let of_cause = identity::which(
+            cause.source_bytes(),
+            cause.id().as_bytes(),
+            cause.type_bytes(),
+        );
+        let group = &self.batch.source.surroundings.group;
+        let place = place.to_string();
+        let emitted = [&keys.stream, &id, &of_cause, group, &place, stream];
+        Leaving {
+            stream,
+            key: Cow::Owned(keys.outbox.waiting(stream)),
+            fields,
+            mark: Some(identity::emitted(&emitted, fields)),
+        }
     }
 }
 
@@ -138,20 +154,13 @@ impl CommitRequests {
         number: u64,
     ) -> (Vec<(Job, Option<CommitOutcome>)>, Option<Trouble>) {
         let mut answers = Vec::with_capacity(lot.len());
-        if link.greeting.is_cluster {
-            let (near, mut far): (Vec<_>, Vec<_>) =
-                lot.into_iter().partition(|job| is_near(job, &link));
-            lot = near;
-            while let Some(mut job) = far.pop() {
-                match publish_far(&mut link, &mut job).await {
-                    Ok(None) => lot.push(job),
-                    Ok(Some(failed)) => answers.push((job, Some(failed))),
-                    Err(trouble) => {
-                        far.push(job);
-                        far.append(&mut lot);
-                        answers.extend(far.into_iter().map(|job| (job, None)));
-                        return (answers, Some(trouble));
-                    }
+        let is_cluster = link.greeting.is_cluster;
+        if is_cluster {
+            let tried = std::mem::take(&mut lot);
+            for job in tried {
+                match beyond_reach(&link, &job) {
+                    Some(failed) => answers.push((job, Some(failed))),
+                    None => lot.push(job),
                 }
             }
         }
@@ -169,7 +178,16 @@ impl CommitRequests {
             lot.iter_mut().for_each(|job| job.alone = true);
         }
         let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
-        answers.extend(lot.into_iter().zip(outcomes));
+        let lot: Vec<_> = lot.into_iter().zip(outcomes).collect();
+        if is_cluster {
+            let done = lot
+                .iter()
+                .filter(|(_, outcome)| *outcome == Some(CommitOutcome::Done));
+            let events = done.flat_map(|(job, _)| &job.items.events);
+            let far = events.filter(|event| !link.reaches(&source.keys.stream, &event.stream));
+            source.emits.add(far.map(|event| &event.stream[..]));
+        }
+        answers.extend(lot);
         (answers, met)
     }
 }
@@ -195,7 +213,7 @@ async fn whose(
         let missing = link.missing_right(&commit.needs()).await;
         outcomes.push(missing.map(|missing| {
             let what = match commit.events.get(missing.place) {
-                Some((stream, _)) => format!("emitting to {stream}: "),
+                Some(event) => format!("emitting to {}: ", event.stream),
                 None => String::new(),
             };
             CommitOutcome::Failed(what + &missing.words)
@@ -205,32 +223,12 @@ async fn whose(
     (outcomes, (!is_for_some).then_some(trouble))
 }
 
-/// Whether one step can do all of it.
-fn is_near(job: &Job, link: &Link) -> bool {
-    let reaches = |key: &str| link.reaches(&job.batch.source.keys.stream, key);
-    job.items.events.iter().all(|event| reaches(&event.stream))
-        && job.items.effects.iter().all(|effect| reaches(&effect.key))
-}
-
-/// On a cluster: what goes to other slots is published first, under the same ids should it be published again.
-async fn publish_far(link: &mut Link, job: &mut Job) -> Result<Option<CommitOutcome>, Trouble> {
+/// On a cluster: what no step with the acknowledgement can do, if there is anything.
+fn beyond_reach(link: &Link, job: &Job) -> Option<CommitOutcome> {
     let stream = &job.batch.source.keys.stream;
     let mut effects = job.items.effects.iter();
-    if let Some(far) = effects.find(|effect| !link.reaches(stream, &effect.key)) {
-        return Ok(Some(CommitOutcome::Failed(format!(
-            "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
-        ))));
-    }
-    if job.published {
-        return Ok(None);
-    }
-    let mut sending = link.clone();
-    match sending.add(&job.far(link)).await {
-        Ok(()) => {
-            job.published = true;
-            Ok(None)
-        }
-        Err(Trouble::Refused(error)) => Ok(Some(CommitOutcome::Failed(error.to_string()))),
-        Err(trouble) => Err(trouble),
-    }
+    let far = effects.find(|effect| !link.reaches(stream, &effect.key))?;
+    Some(CommitOutcome::Failed(format!(
+        "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
+    )))
 }
