@@ -33,6 +33,7 @@ mod busy;
 mod chain;
 mod chaos;
 mod clock_steps;
+mod cluster_workers;
 mod clusters;
 mod configuration;
 mod crashes;

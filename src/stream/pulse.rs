@@ -13,7 +13,7 @@ use redis::{Cmd, RedisResult, Value};
 use super::connection::Link;
 use super::error::{Answer, Trouble, Who, refusal};
 use super::events;
-use super::keys::{Keys, PulseKeys, tag};
+use super::keys::{Keys, PulseKeys};
 use super::obstacle::need;
 use super::pool::Pool;
 use super::reply;
@@ -85,11 +85,6 @@ pub(crate) struct PulseFollower {
 }
 
 impl Link {
-    /// Whether the pulses of a group are where its streams are: elsewhere in a cluster they can't be sent from here.
-    pub fn has_pulses_of(&self, keys: &PulseKeys, stream: &str) -> bool {
-        !self.greeting.is_cluster || tag(&keys.pulse) == Some(tag(stream).unwrap_or(stream))
-    }
-
     /// Sends a pulse. Returns the id it was given.
     pub async fn send_pulse(
         &mut self,

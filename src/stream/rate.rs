@@ -29,6 +29,11 @@ pub(crate) struct RateGrant {
 }
 
 impl RateRequest {
+    /// Where it is counted.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// So many starts of a group's handler.
     pub fn new(group: &str, handler: &str, rate: Rate, wanted: u32) -> Self {
         RateRequest {

@@ -17,18 +17,22 @@ use crate::worker::state::source::Sources;
 /// What is asked. It does not keep a worker from ending.
 pub(crate) struct Gauges {
     group: String,
-    sources: Weak<Sources>,
-    inflight: Weak<Inflight>,
+    shards: Vec<(Weak<Sources>, Weak<Inflight>)>,
     slots: Weak<Slots>,
     breakers: Weak<Breakers>,
 }
 
 impl Gauges {
-    pub fn new(shard: &Shard, slots: &Arc<Slots>, breakers: &Arc<Breakers>) -> Self {
+    pub fn new(shards: &[Shard], slots: &Arc<Slots>, breakers: &Arc<Breakers>) -> Self {
+        let weak = |shard: &Shard| {
+            (
+                Arc::downgrade(&shard.sources),
+                Arc::downgrade(&shard.inflight),
+            )
+        };
         Gauges {
-            group: shard.identity.group.clone(),
-            sources: Arc::downgrade(&shard.sources),
-            inflight: Arc::downgrade(&shard.inflight),
+            group: shards[0].identity.group.clone(),
+            shards: shards.iter().map(weak).collect(),
             slots: Arc::downgrade(slots),
             breakers: Arc::downgrade(breakers),
         }
@@ -36,12 +40,13 @@ impl Gauges {
 
     /// Adds what is now. Returns whether the worker is still there.
     pub fn tell(&self, snapshot: &mut Snapshot) -> bool {
-        let (Some(sources), Some(inflight), Some(slots), Some(breakers)) = (
-            self.sources.upgrade(),
-            self.inflight.upgrade(),
-            self.slots.upgrade(),
-            self.breakers.upgrade(),
-        ) else {
+        let shards = self.shards.iter();
+        let shards: Option<Vec<_>> = shards
+            .map(|(sources, inflight)| Some((sources.upgrade()?, inflight.upgrade()?)))
+            .collect();
+        let (Some(shards), Some(slots), Some(breakers)) =
+            (shards, self.slots.upgrade(), self.breakers.upgrade())
+        else {
             return false;
         };
         let group = &self.group[..];
@@ -49,10 +54,14 @@ impl Gauges {
             snapshot.add(id, of(labels), Value::Gauge(value as f64));
         };
         let mut entries: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for source in sources.named() {
+        let sources = shards.iter().flat_map(|(sources, _)| sources.named());
+        for source in sources {
             entries.insert(counted_as(&source.surroundings.stream), (0, 0));
         }
-        let batches = inflight.snapshot();
+        let batches: Vec<_> = shards
+            .iter()
+            .flat_map(|(_, inflight)| inflight.snapshot())
+            .collect();
         for batch in &batches {
             let of = entries.entry(counted_as(&batch.source.surroundings.stream));
             let (running, held) = of.or_default();

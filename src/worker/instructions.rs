@@ -30,9 +30,11 @@ use crate::worker::run::routes::Routes;
 use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
 use crate::worker::shard::fetch::rounds::{Downstream, Rounds};
 use crate::worker::shard::settle::acker::Acker;
-use crate::worker::shard::unit::Shard;
+use crate::worker::shard::unit::{Common, Shard};
 use crate::worker::state::capacity::Capacity;
+use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Coming;
+use crate::worker::state::slots::Slots;
 use crate::worker::state::source::Source;
 use crate::worker::state::source::Sources;
 use crate::worker::watchdog::LOOK;
@@ -157,10 +159,12 @@ impl Worker {
             of_stream.cloned(),
         );
         let sources = Sources::new(vec![source.clone()]);
-        let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
+        let capacity = Capacity::new(Arc::new(Slots::new(1)), 2 * LOOK);
+        let identity = Arc::new(Identity::new(&settings));
         let suspects = capacity.quarantine.clone();
+        let common = Common::new(&settings, identity, routes, suspects, counts);
         Worker {
-            shard: Shard::new(&settings, connector, sources, routes, suspects, counts),
+            shard: Shard::new(&common, connector, sources, Arc::default()),
             settings,
             capacity,
             source,

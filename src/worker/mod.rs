@@ -21,11 +21,13 @@ mod watchdog;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::OptionFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 pub use observer::{Observer, Outcome, Settled, Unstarted};
 
@@ -41,14 +43,17 @@ use crate::partition::Partition;
 use crate::policy::Breakers;
 use crate::publisher::{Publisher, Topics};
 use crate::reconnect::{Complaint, Pause};
-use crate::stream::{Connector, Pool};
+use crate::stream::{Connector, Pool, Trouble};
 use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Outcomes;
 use crate::worker::run::report::Reporter;
 use crate::worker::run::spans::Spans;
-use crate::worker::shard::unit::Shard;
+use crate::worker::shard::unit::{Common, Shard};
+use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
+use crate::worker::state::slots::Slots;
 use crate::worker::state::source::Sources;
 use gauges::Gauges;
 use preflight::preflight;
@@ -201,27 +206,8 @@ impl Worker {
         }
         let pool = connector.pool(settings.redis.pool_size)?;
         let topics = Topics::new(settings.topics());
-        let mut shutdown = std::pin::pin!(shutdown);
-        tokio::select! {
-            biased;
-            () = &mut shutdown => return Ok(Summary { settled: 0, unsettled: 0 }),
-            placed = place_all(&topics, &pool) => placed?,
-        }
         let streams = settings.streams_of(&settings.worker.streams);
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
-        let (ask, asks) = mpsc::unbounded_channel();
-        let publisher = Publisher::with_pool(pool.clone())
-            .counts_in(metrics.clone())
-            .with_topics(topics);
-        let surroundings = |stream: &String| Surroundings {
-            stream: stream.clone(),
-            group: settings.worker.group.clone(),
-            pool: Some(pool.clone()),
-            publisher: Some(publisher.clone()),
-            breakers: breakers.clone(),
-            commits: Some(ask.downgrade()),
-            tracer: tracer.clone(),
-        };
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -239,129 +225,217 @@ impl Worker {
                 ServerTime::default(),
             )
         });
-        let source = |stream: &String| {
-            let start = settings.start(stream);
-            // A topic's partitions are counted together: a label each would be too many.
-            let counted = Partition::parse(stream).map(|partition| partition.topic);
-            let counts = counts.as_ref().and_then(|counts| {
-                let topic = || counted.and_then(|topic| counts.stream(topic));
-                counts.stream(stream).or_else(topic)
-            });
-            let is_limited = routes.is_limited();
-            Source::new(surroundings(stream), start, is_limited, counts.cloned())
-        };
-        let sources = Sources::new(streams.iter().map(source).collect());
-        let capacity = Capacity::new(settings.worker.concurrency, 2 * LOOK);
-        let suspects = capacity.quarantine.clone();
-        let shard = Shard::new(&settings, connector, sources, routes, suspects, counts);
-        if let Some(metrics) = &metrics {
-            let gauges = Gauges::new(&shard, &capacity.slots, &breakers);
-            metrics.gauges(move |snapshot| gauges.tell(snapshot));
-        }
+        let identity = Arc::new(Identity::new(&settings));
+        tracing::info!(
+            group = identity.group,
+            streams = settings.worker.streams.join(", "),
+            handles = types,
+            consumer = identity.name,
+            redis = connector.address,
+            "worker starts"
+        );
+        let mut shutdown = pin!(shutdown);
+        // How many shards there are is known once it is known whether it is a cluster.
+        let concurrency = settings.worker.concurrency;
+        let slots = Arc::new(Slots::new(concurrency));
         #[cfg(feature = "telemetry")]
-        let exporter = exporter(&settings, &shard, tracer.clone(), metrics.clone())?;
-        #[cfg(feature = "telemetry")]
-        let vitals = vitals::Vitals::new(&shard, capacity.slots.clone());
+        let vitals = vitals::Vitals::new(
+            identity.clone(),
+            &settings,
+            &connector.address,
+            slots.clone(),
+        );
         #[cfg(feature = "telemetry")]
         let server = vitals.serve(port, metrics.clone(), settings.telemetry.token.as_ref())?;
         #[cfg(feature = "telemetry")]
-        let beside = vitals.tasks(systemd);
+        let mut beside = vitals.tasks(systemd);
         #[cfg(not(feature = "telemetry"))]
-        let beside = Vec::new();
-        tracing::info!(
-            group = shard.identity.group,
-            streams = settings.worker.streams.join(", "),
-            handles = types,
-            consumer = shard.identity.name,
-            redis = shard.links.connector.address,
-            "worker starts"
-        );
-
-        let projections = Projections::run(
-            projections,
+        let mut beside = Vec::new();
+        let learnt = tokio::select! {
+            learnt = learn(&connector, &topics, &pool) => learnt,
+            () = &mut shutdown => {
+                #[cfg(feature = "telemetry")]
+                vitals.stops();
+                Ok(false)
+            }
+            () = drive(&mut beside) => unreachable!("it goes on for ever"),
+        };
+        let by_slot = match learnt {
+            Ok(true) => by_slot(&connector, &streams),
+            Ok(false) => {
+                #[cfg(feature = "telemetry")]
+                OptionFuture::from(server.map(|server| server.stop())).await;
+                tracing::info!(settled = 0, "stopped");
+                return Ok(Summary {
+                    settled: 0,
+                    unsettled: 0,
+                });
+            }
+            Err(error) => {
+                tracing::error!("{}", crate::error::chain(&error));
+                return Err(error);
+            }
+        };
+        let suspects = Capacity::new(slots.clone(), 2 * LOOK);
+        let common = Common::new(
             &settings,
-            &shard.links.connector,
-            &shard.identity.name,
-        )?;
-        let (acknowledge, acks) = mpsc::unbounded_channel();
-        let (settle, settlements) = mpsc::unbounded_channel();
-        let (commit, jobs) = mpsc::unbounded_channel();
-        let outcomes = Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
-        let spans = tracer.map(|tracer| {
-            let address = shard.links.connector.address.clone();
-            Spans::new(tracer, shard.identity.clone(), address)
-        });
-        let reporter = Reporter::new(
-            observer.clone(),
-            shard.routes.clone(),
-            shard.inflight.clone(),
-            spans,
+            identity,
+            routes,
+            suspects.quarantine.clone(),
+            counts,
         );
-        let reporter = Arc::new(reporter);
-        let settler = Settler::new(&shard, windows.clone(), acknowledge);
-        let committer = Committer::new(&shard, windows.clone(), reporter.clone(), settle.clone());
-        let committing = committer.run(jobs, asks);
-        let (to_executor, at_executor, inline) = Dispatcher::to_executor(capacity.inline.clone());
-        let lanes = to_executor.lanes();
-        // If no handler deduplicates, nobody stands between the fetcher and the executor.
-        let (dispatcher, door) = if windows.is_empty() {
-            (to_executor, None)
-        } else {
-            let (to_deduplicator, at_deduplicator) = Dispatcher::to_deduplicator();
-            let claims = Claims::new(shard.links.clone(), shard.signals.clone());
-            let (routes, signals) = (shard.routes.clone(), shard.signals.clone());
-            let (outcomes, reporter) = (outcomes.clone(), reporter.clone());
-            let deduplicator = Deduplicator::new(
-                claims,
-                windows,
-                routes,
-                signals,
-                to_executor,
-                outcomes,
-                reporter,
+        let is_alone = by_slot.len() == 1;
+        if !is_alone {
+            slots.share();
+        }
+        let all_signals = Signals::of_shards(by_slot.len());
+        let (mut shards, mut ways) = (Vec::new(), Vec::new());
+        for (streams, signals) in by_slot.iter().zip(all_signals) {
+            let (ask, asks) = mpsc::unbounded_channel();
+            let source = |stream: &String| {
+                let pool = match connector.is_cluster() {
+                    true => pool.at(stream),
+                    false => pool.clone(),
+                };
+                let publisher = Publisher::with_pool(pool.clone())
+                    .counts_in(metrics.clone())
+                    .with_topics(topics.clone());
+                let surroundings = Surroundings {
+                    stream: stream.clone(),
+                    group: settings.worker.group.clone(),
+                    pool: Some(pool),
+                    publisher: Some(publisher),
+                    breakers: breakers.clone(),
+                    commits: Some(ask.downgrade()),
+                    tracer: tracer.clone(),
+                };
+                // A topic's partitions are counted together: a label each would be too many.
+                let counted = Partition::parse(stream).map(|partition| partition.topic);
+                let counts = common.counts.as_ref().and_then(|counts| {
+                    let topic = || counted.and_then(|topic| counts.stream(topic));
+                    counts.stream(stream).or_else(topic)
+                });
+                let (start, is_limited) = (settings.start(stream), common.routes.is_limited());
+                Source::new(surroundings, start, is_limited, counts.cloned())
+            };
+            let sources = Sources::new(streams.iter().map(source).collect());
+            let there = match connector.is_cluster() {
+                true => connector.at(&streams[0]),
+                false => connector.clone(),
+            };
+            shards.push(Shard::new(&common, there, sources, signals));
+            ways.push((ask, asks));
+        }
+        common.held.by(shards.iter().map(|shard| &shard.inflight));
+        if let Some(metrics) = &metrics {
+            let gauges = Gauges::new(&shards, &slots, &breakers);
+            metrics.gauges(move |snapshot| gauges.tell(snapshot));
+        }
+        #[cfg(feature = "telemetry")]
+        let exporter = exporter(&settings, &common.identity, tracer.clone(), metrics.clone())?;
+        #[cfg(feature = "telemetry")]
+        vitals.are(&shards);
+        let projections =
+            Projections::run(projections, &settings, &connector, &common.identity.name)?;
+        let spans = tracer.map(|tracer| {
+            let address = connector.address.clone();
+            Spans::new(tracer, common.identity.clone(), address)
+        });
+        let told = Told {
+            version,
+            metrics: metrics.clone(),
+        };
+        let mut told = Some(told);
+        let (mut parts, mut fetchers) = (Vec::new(), Vec::new());
+        let (mut executors, mut inlined) = (JoinSet::new(), None);
+        for (shard, (ask, asks)) in shards.iter().zip(ways) {
+            let (acknowledge, acks) = mpsc::unbounded_channel();
+            let (settle, settlements) = mpsc::unbounded_channel();
+            let (commit, jobs) = mpsc::unbounded_channel();
+            let outcomes =
+                Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
+            let reporter = Reporter::new(
+                observer.clone(),
+                shard.routes.clone(),
+                shard.inflight.clone(),
+                spans.clone(),
             );
-            (to_deduplicator, Some(deduplicator.run(at_deduplicator)))
+            let reporter = Arc::new(reporter);
+            let settler = Settler::new(shard, windows.clone(), acknowledge);
+            let committer =
+                Committer::new(shard, windows.clone(), reporter.clone(), settle.clone());
+            let committing = committer.run(jobs, asks);
+            let capacity = suspects.of_shard(2 * LOOK);
+            let (to_executor, at_executor, inline) =
+                Dispatcher::to_executor(capacity.inline.clone());
+            let lanes = to_executor.lanes();
+            // If no handler deduplicates, nobody stands between the fetcher and the executor.
+            let (dispatcher, door) = if windows.is_empty() {
+                (to_executor, None)
+            } else {
+                let (to_deduplicator, at_deduplicator) = Dispatcher::to_deduplicator();
+                let claims = Claims::new(shard.links.clone(), shard.signals.clone());
+                let (routes, signals) = (shard.routes.clone(), shard.signals.clone());
+                let (outcomes, reporter) = (outcomes.clone(), reporter.clone());
+                let deduplicator = Deduplicator::new(
+                    claims,
+                    windows.clone(),
+                    routes,
+                    signals,
+                    to_executor,
+                    outcomes,
+                    reporter,
+                );
+                (to_deduplicator, Some(deduplicator.run(at_deduplicator)))
+            };
+            let executor = executor(shard, capacity.clone(), reporter, outcomes, commit, ask);
+            let mut maintenance = Maintenance::new(shard, &settings, &breakers);
+            if let Some(told) = told.take() {
+                maintenance = maintenance.once(&shards, &settings, &breakers, &slots, told);
+            }
+            parts.push(runtime::Parts {
+                acker: Acker::new(shard),
+                acks,
+                settler,
+                settlements,
+                maintenance,
+                leaving: Leaving::new(shard),
+                committing: async move {
+                    tokio::join!(committing, OptionFuture::from(door));
+                },
+            });
+            let hands = runtime::Hands {
+                executor: executor.clone(),
+                lanes,
+                inline: capacity.inline.clone(),
+            };
+            let downstream = Downstream {
+                capacity,
+                breakers: breakers.clone(),
+                observer: observer.clone(),
+                runs: dispatcher,
+                settle,
+            };
+            let fetcher = Fetcher::new(shard, &settings, downstream);
+            match is_alone {
+                true => {
+                    inlined = Some(runtime::Inlined {
+                        fetcher,
+                        runs: inline,
+                        hands,
+                        blocked: gauges::blocked(shard),
+                    });
+                }
+                false => fetchers.push(fetcher),
+            }
+            executors.spawn(executor.work(at_executor));
+        }
+        let fetching = match inlined {
+            Some(inlined) => runtime::Fetching::Inline(inlined),
+            None => runtime::Fetching::Tasks(fetchers),
         };
-        let executor = executor(&shard, capacity.clone(), reporter, outcomes, commit, ask);
-        let parts = runtime::Parts {
-            acker: Acker::new(&shard),
-            acks,
-            settler,
-            settlements,
-            maintenance: Maintenance::new(
-                &shard,
-                &settings,
-                breakers.clone(),
-                capacity.slots.clone(),
-                Told { version, metrics },
-            ),
-            leaving: Leaving::new(&shard),
-            committing: async move {
-                tokio::join!(committing, OptionFuture::from(door));
-            },
-            beside,
-        };
-        let hands = runtime::Hands {
-            executor: executor.clone(),
-            lanes,
-            inline: capacity.inline.clone(),
-        };
-        let slots = capacity.slots.clone();
-        let downstream = Downstream {
-            capacity,
-            breakers,
-            observer,
-            runs: dispatcher,
-            settle,
-        };
-        let inlined = runtime::Inlined {
-            fetcher: Fetcher::new(&shard, &settings, downstream),
-            runs: inline,
-            hands,
-            blocked: gauges::blocked(&shard),
-        };
-        let io = runtime::spawn(shard.signals.clone(), parts, inlined)?;
-        let mut work = tokio::spawn(executor.work(at_executor));
+        let shard = &shards[0];
+        let io = runtime::spawn(shard.signals.clone(), parts, beside, fetching)?;
 
         tokio::select! {
             () = &mut shutdown => tracing::info!("stopping: what has not started is released"),
@@ -370,8 +444,10 @@ impl Worker {
         let drain = Instant::now() + settings.worker.drain;
         shard.signals.stop();
         projections.stop();
-        shard.inflight.cancel_all(Cancelled::Stopping);
-        if tokio::time::timeout_at(drain.into(), &mut work)
+        for shard in &shards {
+            shard.inflight.cancel_all(Cancelled::Stopping);
+        }
+        if tokio::time::timeout_at(drain.into(), ended(&mut executors))
             .await
             .is_err()
         {
@@ -382,9 +458,9 @@ impl Worker {
             );
             shard.signals.give_up();
             // A handler that blocks its thread can't be cut off: it dies with the process.
-            let _ = tokio::time::timeout(Duration::from_millis(500), &mut work).await;
+            let _ = tokio::time::timeout(Duration::from_millis(500), ended(&mut executors)).await;
         }
-        work.abort();
+        executors.abort_all();
         if tokio::time::timeout_at((drain + LAST_WORDS).into(), io.ended())
             .await
             .is_err()
@@ -403,8 +479,8 @@ impl Worker {
             return Err(error);
         }
         let summary = Summary {
-            settled: shard.inflight.settled(),
-            unsettled: shard.inflight.entries(),
+            settled: shards.iter().map(|shard| shard.inflight.settled()).sum(),
+            unsettled: shards.iter().map(|shard| shard.inflight.entries()).sum(),
         };
         if summary.unsettled > 0 {
             tracing::error!(
@@ -416,6 +492,27 @@ impl Worker {
         }
         Ok(summary)
     }
+}
+
+/// Finds out whether it is a cluster, however long Redis can't be reached.
+///
+/// # Errors
+/// If waiting can't help.
+async fn learn(connector: &Connector, topics: &Topics, pool: &Pool) -> Result<bool> {
+    let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
+    loop {
+        let trouble = match connector.learn().await {
+            Ok(_) => break,
+            Err(error) => Trouble::Broken(error),
+        };
+        if trouble.is_final() {
+            return Err(trouble.into_error());
+        }
+        complaint.warn(trouble.error().to_string());
+        tokio::time::sleep(pause.next()).await;
+    }
+    place_all(topics, pool).await?;
+    Ok(true)
 }
 
 /// Asks how many partitions each topic has, and says so if nobody has: a worker that is set otherwise would read what
@@ -434,6 +531,38 @@ async fn place_all(topics: &Topics, pool: &Pool) -> Result<()> {
     Ok(())
 }
 
+/// The streams of each shard: all together, or by their hash slots.
+fn by_slot(connector: &Connector, streams: &[String]) -> Vec<Vec<String>> {
+    let mut by_slot: Vec<(_, Vec<String>)> = Vec::new();
+    for stream in streams {
+        let slot = connector.slot_of(stream);
+        match by_slot.iter_mut().find(|(known, _)| *known == slot) {
+            Some((_, streams)) => streams.push(stream.clone()),
+            None => by_slot.push((slot, vec![stream.clone()])),
+        }
+    }
+    by_slot.into_iter().map(|(_, streams)| streams).collect()
+}
+
+/// Waits until all of them have ended.
+async fn ended(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Goes on with what runs beside, until it is dropped.
+async fn drive(beside: &mut [BoxFuture<'static, ()>]) {
+    let mut is_over = vec![false; beside.len()];
+    std::future::poll_fn(|cx| {
+        for (task, is_over) in beside.iter_mut().zip(&mut is_over) {
+            if !*is_over {
+                *is_over = task.as_mut().poll(cx).is_ready();
+            }
+        }
+        std::task::Poll::<()>::Pending
+    })
+    .await;
+}
+
 /// Who traces runs, if their spans are sent anywhere.
 fn tracer(settings: &Settings) -> Option<Tracer> {
     let telemetry = &settings.telemetry;
@@ -446,7 +575,7 @@ fn tracer(settings: &Settings) -> Option<Tracer> {
 #[cfg(feature = "telemetry")]
 fn exporter(
     settings: &Settings,
-    shard: &Shard,
+    identity: &Identity,
     tracer: Option<Tracer>,
     metrics: Option<Metrics>,
 ) -> Result<Option<Exporter>> {
@@ -454,7 +583,6 @@ fn exporter(
     let Some(tracer) = tracer else {
         return Ok(None);
     };
-    let identity = &shard.identity;
     let sources = otlp::Sources {
         tracer,
         resource: otlp::Resource::of_group(

@@ -40,8 +40,14 @@ pub(crate) struct Parts<C> {
     pub leaving: Leaving,
     /// The committer, and the deduplicator if there is one.
     pub committing: C,
-    /// What else goes on there until it ends.
-    pub beside: Vec<BoxFuture<'static, ()>>,
+}
+
+/// What brings entries.
+pub(crate) enum Fetching {
+    /// Of a worker with one shard: what it brings may be handled there and then.
+    Inline(Inlined),
+    /// Of one with several: each is a task, and lanes handle what they bring.
+    Tasks(Vec<Fetcher>),
 }
 
 /// What brings runs there, and what takes them.
@@ -84,7 +90,7 @@ struct Threads {
     watchdog: Watchdog,
     /// Gone once it has ended.
     fetching: Mutex<Option<BoxFuture<'static, ()>>>,
-    runs: Receiver<Run>,
+    runs: Option<Receiver<Run>>,
     /// Gone once nothing more can come.
     hands: Mutex<Option<Hands>>,
     /// Everything that speaks to Redis has ended.
@@ -101,8 +107,9 @@ impl Io {
 /// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
 pub(crate) fn spawn(
     signals: Arc<Signals>,
-    parts: Parts<impl Future<Output = ()> + Send + 'static>,
-    inlined: Inlined,
+    parts: Vec<Parts<impl Future<Output = ()> + Send + 'static>>,
+    beside: Vec<BoxFuture<'static, ()>>,
+    fetching: Fetching,
 ) -> Result<Io> {
     let internal = |error: std::io::Error| {
         Error::new(
@@ -116,20 +123,47 @@ pub(crate) fn spawn(
         .map_err(internal)?;
     let (end, ended) = oneshot::channel();
     let all_ended = CancellationToken::new();
+    let mut blocked = None;
+    let (mut inline, mut runs, mut hands) = (None, None, None);
+    match fetching {
+        Fetching::Inline(inlined) => {
+            blocked = inlined.blocked;
+            inline = Some(fetch(signals.clone(), inlined.fetcher));
+            (runs, hands) = (Some(inlined.runs), Some(inlined.hands));
+        }
+        Fetching::Tasks(fetchers) => {
+            for fetcher in fetchers {
+                runtime.spawn(fetch(signals.clone(), fetcher));
+            }
+        }
+    }
     let threads = Arc::new(Threads {
         signals: signals.clone(),
         runtime,
         callers: Handle::current(),
-        blocked: inlined.blocked,
+        blocked,
         watchdog: Watchdog::default(),
-        fetching: Mutex::new(Some(fetch(signals.clone(), inlined.fetcher))),
-        runs: inlined.runs,
-        hands: Mutex::new(Some(inlined.hands)),
+        fetching: Mutex::new(inline),
+        runs,
+        hands: Mutex::new(hands),
         ended: all_ended.clone(),
     });
     // Dropped in a panic as well: the worker then ends instead of waiting for ever.
     let guards = (StopsAtLast(signals.clone()), all_ended.drop_guard(), end);
-    threads.runtime.spawn(run(signals, parts, guards));
+    let all = parts.into_iter().map(|parts| run(signals.clone(), parts));
+    // What is dropped is aborted.
+    let all: JoinSet<()> = {
+        let _there = threads.runtime.enter();
+        all.collect()
+    };
+    threads.runtime.spawn(async move {
+        let _guards = guards;
+        let beside = JoinSet::from_iter(beside);
+        // A panic of one of them ends all.
+        let mut all = all;
+        while let Some(Ok(())) = all.join_next().await {}
+        drop(beside);
+    });
     let start = |name: &str, begin: fn(&Threads)| {
         let threads = threads.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
@@ -160,8 +194,8 @@ fn fetch(signals: Arc<Signals>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
         .boxed()
 }
 
-/// Everything else that speaks to Redis, until the worker ends.
-async fn run<C: Future<Output = ()>, G>(signals: Arc<Signals>, parts: Parts<C>, _guards: G) {
+/// Everything else of a shard that speaks to Redis, until the worker ends.
+async fn run<C: Future<Output = ()>>(signals: Arc<Signals>, parts: Parts<C>) {
     let Parts {
         acker,
         acks,
@@ -170,18 +204,14 @@ async fn run<C: Future<Output = ()>, G>(signals: Arc<Signals>, parts: Parts<C>, 
         maintenance,
         leaving,
         committing,
-        beside,
     } = parts;
     let maintenance = maintenance.spawn();
-    // What is dropped is aborted.
-    let beside = JoinSet::from_iter(beside);
     // They end when the executor has: it, and every handler, has a sender. The fetcher ends before it.
     tokio::join!(committing, settler.run(settlements), acker.run(acks));
     if !signals.is_abandoned() {
         maintenance.end().await;
         leaving.leave().await;
     }
-    drop(beside);
 }
 
 impl Threads {
@@ -212,9 +242,9 @@ impl Threads {
     /// Drives the runtime. Answers whether somebody else has taken that over; else all is over.
     fn drive(&self) -> bool {
         let hands = self.hands().clone();
-        if let Some(hands) = hands {
+        if let (Some(hands), Some(runs)) = (hands, &self.runs) {
             let mut acks = None;
-            while let Some(run) = self.runtime.block_on(self.next(&hands, acks.take())) {
+            while let Some(run) = self.runtime.block_on(self.next(&hands, runs, acks.take())) {
                 match self.handle(&hands, run) {
                     Handled::Here(done) => acks = done,
                     Handled::HeldUp => return true,
@@ -230,11 +260,11 @@ impl Threads {
     /// The next run that is to be handled here. What the last one came to is handed in from the runtime, which need not
     /// be woken then. The fetcher is no task, so that nothing comes between it and the handler; and it goes on, which may
     /// mean that it lets the thread sleep, once nothing is to be handled any more.
-    async fn next(&self, hands: &Hands, acks: Option<Acks>) -> Option<Run> {
+    async fn next(&self, hands: &Hands, runs: &Receiver<Run>, acks: Option<Acks>) -> Option<Run> {
         if let Some(acks) = acks {
             hands.executor.hand_in(acks);
         }
-        let mut run = pin!(self.runs.recv());
+        let mut run = pin!(runs.recv());
         poll_fn(|cx| {
             if let Poll::Ready(run) = run.as_mut().poll(cx) {
                 return Poll::Ready(run);

@@ -5,8 +5,8 @@
 //! because Redis is away would make things worse. It is ready as long as it has joined its groups, does not stop, and
 //! Redis has answered within a lease.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -21,7 +21,6 @@ use crate::telemetry::routes::{Probe, Scraped, behind, metrics, probes};
 use crate::telemetry::server::{Bound, Limits, Server};
 use crate::telemetry::systemd::Systemd;
 use crate::worker::shard::health::ServerHealth;
-use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
@@ -41,17 +40,26 @@ const LONGER: Duration = Duration::from_secs(30);
 /// What is known of whether a worker lives and is ready.
 pub(crate) struct Vitals {
     identity: Arc<Identity>,
-    signals: Arc<Signals>,
-    sources: Arc<Sources>,
-    inflight: Arc<Inflight>,
+    streams: Vec<String>,
+    /// Where Redis is, as it was configured.
+    address: String,
     slots: Arc<Slots>,
-    health: Arc<ServerHealth>,
-    links: Arc<Links>,
+    /// Gone as long as it is not known where the streams are.
+    shards: OnceLock<Vec<Part>>,
     began: Instant,
     /// When the thread that speaks to Redis last turned, in milliseconds since it began.
     turned: AtomicU64,
-    /// When it had joined, plus one; 0 before.
+    /// When all shards had joined, plus one; 0 before.
     joined: AtomicU64,
+    is_stopping: AtomicBool,
+}
+
+/// One shard of it.
+struct Part {
+    signals: Arc<Signals>,
+    sources: Arc<Sources>,
+    inflight: Arc<Inflight>,
+    health: Arc<ServerHealth>,
 }
 
 /// Takes the port of `[telemetry] listen`, if there is one: before a worker does anything else, so that it fails at once
@@ -63,19 +71,67 @@ pub(crate) fn port(settings: &Settings) -> Result<Option<Bound>> {
 }
 
 impl Vitals {
-    pub fn new(shard: &Shard, slots: Arc<Slots>) -> Arc<Self> {
+    pub fn new(
+        identity: Arc<Identity>,
+        settings: &Settings,
+        address: &str,
+        slots: Arc<Slots>,
+    ) -> Arc<Self> {
         Arc::new(Vitals {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
-            inflight: shard.inflight.clone(),
+            identity,
+            streams: settings.worker.streams.clone(),
+            address: address.to_owned(),
             slots,
-            health: shard.health.clone(),
-            links: shard.links.clone(),
+            shards: OnceLock::new(),
             began: Instant::now(),
             turned: AtomicU64::new(0),
             joined: AtomicU64::new(0),
+            is_stopping: AtomicBool::new(false),
         })
+    }
+
+    /// It is known by now where the streams are.
+    pub fn are(&self, shards: &[Shard]) {
+        let parts = shards.iter().map(|shard| Part {
+            signals: shard.signals.clone(),
+            sources: shard.sources.clone(),
+            inflight: shard.inflight.clone(),
+            health: shard.health.clone(),
+        });
+        let _ = self.shards.set(parts.collect());
+    }
+
+    /// It stops before that was known.
+    pub fn stops(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn parts(&self) -> &[Part] {
+        self.shards.get().map_or(&[], |parts| &parts[..])
+    }
+
+    fn is_stopping(&self) -> bool {
+        let is = self.parts().first().map(|part| part.signals.is_stopping());
+        is.unwrap_or_else(|| self.is_stopping.load(Ordering::Relaxed))
+    }
+
+    /// Waits until it stops, or has joined all groups; both are looked for anew now and then.
+    async fn changes(&self) {
+        let Some(first) = self.parts().first() else {
+            return std::future::pending().await;
+        };
+        let joins = async {
+            for part in self.parts() {
+                part.signals.joined().await;
+            }
+            if self.joined.load(Ordering::Relaxed) > 0 {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = first.signals.stopped() => {}
+            () = joins => {}
+        }
     }
 
     /// Serves the probes, and the metrics for who shows the token if there is one. The server ends when it is dropped.
@@ -112,15 +168,13 @@ impl Vitals {
     async fn beat(self: Arc<Self>) {
         loop {
             self.turned.store(self.now(), Ordering::Relaxed);
-            let joins = async {
-                match self.joined.load(Ordering::Relaxed) {
-                    0 => self.signals.joined().await,
-                    _ => std::future::pending().await,
-                }
-            };
+            if self.joined.load(Ordering::Relaxed) == 0 && self.all_joined() {
+                self.joined.store(self.now() + 1, Ordering::Relaxed);
+            }
+            let stops = self.is_stopping();
             tokio::select! {
                 () = tokio::time::sleep(BEAT) => {}
-                () = joins => self.joined.store(self.now() + 1, Ordering::Relaxed),
+                () = self.changes(), if !stops => {}
             }
         }
     }
@@ -140,14 +194,13 @@ impl Vitals {
         let answered = Answer {
             group: identity.group.clone(),
             consumer: identity.name.clone(),
-            streams: self.streams(|_| true),
+            streams: self.streams.clone(),
         };
         Some(Box::pin(answer(listener, answered)))
     }
 
     /// Tells systemd how it is, and that the thread turns.
     async fn report(self: Arc<Self>, systemd: Systemd) {
-        let signals = &self.signals;
         let every = systemd.watchdog.map_or(TELL, |limit| (limit / 2).min(TELL));
         let longer = NotifyState::ExtendTimeoutUsec(LONGER.as_micros() as u32);
         let (mut is_ready, mut is_stopping) = (false, false);
@@ -157,7 +210,7 @@ impl Vitals {
                 is_ready = true;
                 states.push(NotifyState::Ready);
             }
-            if signals.is_stopping() && !is_stopping {
+            if self.is_stopping() && !is_stopping {
                 is_stopping = true;
                 states.push(NotifyState::Stopping);
             }
@@ -168,19 +221,13 @@ impl Vitals {
             let status = self.status();
             states.push(NotifyState::Status(&status));
             systemd.tell(&states);
-            let changes = async {
-                match (is_ready, is_stopping) {
-                    (_, true) => std::future::pending().await,
-                    (true, false) => signals.stopped().await,
-                    (false, false) => tokio::select! {
-                        () = signals.joined() => {}
-                        () = signals.stopped() => {}
-                    },
-                }
+            let every = match self.shards.get() {
+                Some(_) => every,
+                None => every.min(BEAT),
             };
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
-                () = changes => {}
+                () = self.changes(), if !is_stopping => {}
             }
         }
     }
@@ -201,7 +248,7 @@ impl Vitals {
     /// Whether it takes entries.
     fn is_ready(&self) -> Verdict {
         let mut why = Vec::new();
-        if self.signals.is_stopping() {
+        if self.is_stopping() {
             why.push("the worker stops".to_owned());
         }
         if !self.has_joined() {
@@ -214,31 +261,62 @@ impl Vitals {
             ));
         }
         // One that is left alone waits by itself, and others are worked on.
-        let left = self.streams(|is_barred| is_barred);
-        let left = left.iter().map(|stream| {
-            format!("the group of {stream:?} can't be joined: the log says why; its other streams are worked on")
-        });
-        Verdict::of(why).noting(left.collect())
+        let left = self.worked_on(|is_barred| is_barred);
+        let mut notes: Vec<String> = left
+            .iter()
+            .map(|stream| {
+                format!("the group of {stream:?} can't be joined: the log says why; its other streams are worked on")
+            })
+            .collect();
+        if why.is_empty() {
+            let silent = self.parts().iter();
+            let silent = silent.filter_map(|part| Some((part, self.silent_for(part)?)));
+            notes.extend(silent.map(|(part, silent)| {
+                let streams = streams_of(part).join(", ");
+                let silent = seconds(silent);
+                format!("the node of {streams} has not answered for {silent}; its other streams are worked on")
+            }));
+        }
+        Verdict::of(why).noting(notes)
     }
 
     fn has_joined(&self) -> bool {
-        self.signals.has_joined()
+        self.joined.load(Ordering::Relaxed) > 0 || self.all_joined()
     }
 
-    /// For how long Redis has not answered, if that is longer than a lease.
+    fn all_joined(&self) -> bool {
+        let parts = self.parts();
+        !parts.is_empty() && parts.iter().all(|part| part.signals.has_joined())
+    }
+
+    /// For how long no server has answered, if that is longer than a lease.
     fn silent(&self) -> Option<Duration> {
+        let mut shortest = None::<Duration>;
+        for part in self.parts() {
+            let silent = self.silent_for(part)?;
+            shortest = Some(shortest.map_or(silent, |known| known.min(silent)));
+        }
+        shortest
+    }
+
+    fn silent_for(&self, part: &Part) -> Option<Duration> {
         let joined = self.joined.load(Ordering::Relaxed);
         let joined = (joined > 0).then(|| self.began + Duration::from_millis(joined - 1));
-        let answered = self.health.last_answer().max(joined)?;
+        let answered = part.health.last_answer().max(joined)?;
         let silent = answered.elapsed();
         (silent > self.identity.lease).then_some(silent)
     }
 
     /// How it is, in a line.
     fn status(&self) -> String {
-        let address = &self.links.connector.address;
-        if self.signals.is_stopping() {
-            let (running, held) = (self.slots.running(), self.inflight.entries());
+        let address = &self.address;
+        if self.is_stopping() {
+            let held: usize = self
+                .parts()
+                .iter()
+                .map(|part| part.inflight.entries())
+                .sum();
+            let running = self.slots.running();
             return format!("stops: {running} handlers run, {held} entries are not settled yet");
         }
         if !self.has_joined() {
@@ -248,13 +326,13 @@ impl Vitals {
             let silent = seconds(silent);
             return format!("Redis at {address} has not answered for {silent}");
         }
-        let streams = self.streams(|is_barred| !is_barred).join(", ");
+        let streams = self.worked_on(|is_barred| !is_barred).join(", ");
         format!("works on {streams} for the group {}", self.identity.group)
     }
 
     /// Its streams, by whether their group can't be joined.
-    fn streams(&self, is_wanted: impl Fn(bool) -> bool) -> Vec<String> {
-        let named = self.sources.named().iter();
+    fn worked_on(&self, is_wanted: impl Fn(bool) -> bool) -> Vec<String> {
+        let named = self.parts().iter().flat_map(|part| part.sources.named());
         let wanted = named.filter(|source| is_wanted(source.is_barred()));
         wanted.map(|source| source.keys.stream.clone()).collect()
     }
@@ -262,6 +340,11 @@ impl Vitals {
     fn now(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
+}
+
+fn streams_of(part: &Part) -> Vec<String> {
+    let named = part.sources.named().iter();
+    named.map(|source| source.keys.stream.clone()).collect()
 }
 
 /// In whole seconds.

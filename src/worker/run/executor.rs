@@ -67,7 +67,9 @@ impl Executor {
             quarantine: suspects,
         } = arrivals;
         // If the caller's runtime ends, nothing is handled elsewhere either.
-        let _inline = self.inline.open();
+        let shared = self.handlers.slots.is_shared();
+        // Entries of several shards go to lanes: which of them is read next is not for one of their handlers to say.
+        let _inline = (!shared).then(|| self.inline.open());
         let Handlers {
             slots,
             routes,
@@ -90,7 +92,21 @@ impl Executor {
             });
         }
         tasks.close();
-        tasks.wait().await;
+        let seek = async {
+            let handlers = &self.handlers;
+            match shared {
+                true => {
+                    self.precedence
+                        .seek(&handlers.slots, &handlers.attempts.signals)
+                        .await
+                }
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tasks.wait() => {}
+            () = seek => tasks.wait().await,
+        }
     }
 
     /// Takes runs one after the other and starts their handlers.
@@ -109,6 +125,9 @@ impl Executor {
             };
             self.run(run, &mut starter, &runs).await;
             self.inline.came_back();
+            if self.handlers.slots.is_wanted() {
+                starter.leave_slot();
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Batch, Owner};
 
 /// Makes spans of runs.
+#[derive(Clone)]
 pub(crate) struct Spans {
     tracer: Tracer,
     identity: Arc<Identity>,

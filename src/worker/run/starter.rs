@@ -344,7 +344,7 @@ impl<'a> Starter<'a> {
         }
         if of.attempts.signals.has_released() {
             // There is a place for one that waits in Redis.
-            of.attempts.signals.replan();
+            of.attempts.signals.replan_all();
         }
         any
     }

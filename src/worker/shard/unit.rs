@@ -10,6 +10,7 @@ use crate::metrics::entries::WorkerCounts;
 use crate::stream::Connector;
 use crate::worker::run::routes::Routes;
 use crate::worker::state::heard::Heard;
+use crate::worker::state::held::Held;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::quarantine::Quarantine;
@@ -17,12 +18,31 @@ use crate::worker::state::recent_acks::RecentAcks;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
 
-/// The state of a worker, and what it has of one server. Each part is made from this, and keeps what it uses.
+/// What all shards of a worker have in common.
+pub(crate) struct Common {
+    pub identity: Arc<Identity>,
+    pub routes: Arc<Routes>,
+    /// All streams of the worker.
+    pub streams: Arc<[String]>,
+    /// What operators ask of this worker.
+    pub heard: Arc<Heard>,
+    /// What is counted, if it is.
+    pub counts: Option<Arc<WorkerCounts>>,
+    /// What all shards hold.
+    pub held: Arc<Held>,
+    pub quarantine: Arc<Quarantine>,
+}
+
+/// What a worker has of one server, and what it has in common with the other shards. Each part is made from this, and
+/// keeps what it uses.
 pub(crate) struct Shard {
     pub identity: Arc<Identity>,
     pub signals: Arc<Signals>,
     pub sources: Arc<Sources>,
+    /// All streams of the worker.
+    pub streams: Arc<[String]>,
     pub inflight: Arc<Inflight>,
+    pub held: Arc<Held>,
     pub recent_acks: Arc<RecentAcks>,
     pub routes: Arc<Routes>,
     /// What operators ask of this worker.
@@ -34,23 +54,39 @@ pub(crate) struct Shard {
     pub clock: Arc<ServerClock>,
 }
 
-impl Shard {
+impl Common {
     pub fn new(
         settings: &Settings,
-        connector: Connector,
-        sources: Sources,
+        identity: Arc<Identity>,
         routes: Routes,
         quarantine: Arc<Quarantine>,
         counts: Option<Arc<WorkerCounts>>,
     ) -> Self {
-        let identity = Arc::new(Identity::new(settings));
-        let signals = Arc::<Signals>::default();
-        let inflight = Arc::new(Inflight::new(quarantine, signals.clone()));
+        Common {
+            identity,
+            routes: Arc::new(routes),
+            streams: settings.worker.streams.clone().into(),
+            heard: Arc::default(),
+            counts,
+            held: Arc::default(),
+            quarantine,
+        }
+    }
+}
+
+impl Shard {
+    /// The one that reads these sources, by a connector that leads to them.
+    pub fn new(
+        common: &Common,
+        connector: Connector,
+        sources: Sources,
+        signals: Arc<Signals>,
+    ) -> Self {
+        let identity = &common.identity;
+        let inflight = Arc::new(Inflight::new(common.quarantine.clone(), signals.clone()));
         let recent_acks = Arc::<RecentAcks>::default();
-        let server_began_ms = counts
-            .as_ref()
-            .map(|counts| counts.server_began_ms().clone());
-        let server_began_ms = server_began_ms.unwrap_or_default();
+        let counts = common.counts.as_ref();
+        let server_began_ms = counts.map(|counts| counts.server_began_ms().clone());
         Shard {
             links: Arc::new(Links::new(
                 connector,
@@ -60,15 +96,17 @@ impl Shard {
                 recent_acks.clone(),
             )),
             health: Arc::new(ServerHealth::new(identity.lease)),
-            clock: Arc::new(ServerClock::new(server_began_ms)),
-            identity,
+            clock: Arc::new(ServerClock::new(server_began_ms.unwrap_or_default())),
+            identity: identity.clone(),
             signals,
             sources: Arc::new(sources),
+            streams: common.streams.clone(),
             inflight,
+            held: common.held.clone(),
             recent_acks,
-            routes: Arc::new(routes),
-            heard: Arc::default(),
-            counts,
+            routes: common.routes.clone(),
+            heard: common.heard.clone(),
+            counts: common.counts.clone(),
         }
     }
 }

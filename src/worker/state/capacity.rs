@@ -18,12 +18,23 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// For so many handlers at once. One that takes long on the thread that reads is noticed after
+    /// For as many handlers at once as there are slots. One that takes long on the thread that reads is noticed after
     /// `noticed`.
-    pub fn new(concurrency: usize, noticed: Duration) -> Self {
+    pub fn new(slots: Arc<Slots>, noticed: Duration) -> Self {
         Capacity {
-            slots: Arc::new(Slots::new(concurrency)),
+            slots,
             quarantine: Arc::default(),
+            precedence: Arc::default(),
+            inline: Arc::new(Inline::new(noticed)),
+        }
+    }
+
+    /// That of one of so many shards, which share slots and quarantine. What they take over, and where that is handled,
+    /// is each one's own.
+    pub fn of_shard(&self, noticed: Duration) -> Self {
+        Capacity {
+            slots: self.slots.clone(),
+            quarantine: self.quarantine.clone(),
             precedence: Arc::default(),
             inline: Arc::new(Inline::new(noticed)),
         }

@@ -353,6 +353,17 @@ impl Batch {
     }
 }
 
+/// What has run for the longest, of all shards.
+pub(crate) fn longest(shards: &[Arc<Inflight>], most: usize) -> Vec<Running> {
+    let mut running: Vec<Running> = shards
+        .iter()
+        .flat_map(|inflight| inflight.longest(most))
+        .collect();
+    running.sort_by_key(|run| std::cmp::Reverse(run.lasts));
+    running.truncate(most);
+    running
+}
+
 impl Inflight {
     /// Entries that run alone tell the `quarantine` when they are settled, and the fetcher by the `signals`.
     pub fn new(quarantine: Arc<Quarantine>, signals: Arc<Signals>) -> Self {

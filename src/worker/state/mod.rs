@@ -5,6 +5,7 @@ pub(super) mod capacity;
 pub(super) mod debugged;
 pub(super) mod emits;
 pub(super) mod heard;
+pub(super) mod held;
 pub(super) mod identity;
 pub(super) mod inflight;
 pub(super) mod inline;

@@ -4,7 +4,7 @@
 //! The fetcher closes the gate, lets a suspect in once nothing else runs, and opens the gate again; lanes only pass
 //! it. How long the gate may be closed is bounded, so that suspects never stop the rest: see [`Visits`].
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -21,6 +21,9 @@ const TURN: Duration = Duration::from_millis(500);
 pub(crate) struct Quarantine {
     closed: AtomicBool,
     occupied: AtomicBool,
+    /// Whose suspects may come, of the shards that share it: the number of their visits, or 0.
+    turn: AtomicUsize,
+    visitors: AtomicUsize,
     /// Signalled when others may start again.
     opened: Notify,
 }
@@ -36,6 +39,8 @@ pub(crate) struct Visits {
     rest_until: Instant,
     /// The last look left suspects that have still to come in.
     waiting: bool,
+    /// Its number, once it has asked.
+    number: usize,
 }
 
 /// What a suspect that would come in is told.
@@ -101,6 +106,7 @@ impl Visits {
             tries: 0,
             rest_until: Instant::now(),
             waiting: false,
+            number: 0,
         }
     }
 
@@ -114,6 +120,9 @@ impl Visits {
         let now = Instant::now();
         if self.closed.is_none() && now < self.rest_until {
             return Admission::At(self.rest_until);
+        }
+        if self.closed.is_none() && !self.takes_turn(quarantine) {
+            return Admission::At(now + TURN / 4);
         }
         quarantine.close();
         let since = *self.closed.get_or_insert(now);
@@ -178,6 +187,17 @@ impl Visits {
         }
     }
 
+    /// Whether no other shard's suspects have their turn.
+    fn takes_turn(&mut self, quarantine: &Quarantine) -> bool {
+        if self.number == 0 {
+            self.number = quarantine.visitors.fetch_add(1, Ordering::SeqCst) + 1;
+        }
+        let (free, mine) = (0, self.number);
+        let taken = &quarantine.turn;
+        let turn = taken.compare_exchange(free, mine, Ordering::SeqCst, Ordering::SeqCst);
+        turn.is_ok() || turn == Err(mine)
+    }
+
     fn patience(&self) -> Duration {
         PATIENCE * 2u32.pow(self.tries.min(TRIES))
     }
@@ -185,6 +205,9 @@ impl Visits {
     fn reopen(&mut self, quarantine: &Quarantine, rest: Duration) {
         self.closed = None;
         self.rest_until = Instant::now() + rest;
+        let (mine, free) = (self.number, 0);
+        let turn = &quarantine.turn;
+        let _ = turn.compare_exchange(mine, free, Ordering::SeqCst, Ordering::SeqCst);
         quarantine.open();
     }
 }

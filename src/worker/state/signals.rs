@@ -3,8 +3,8 @@
 //! Flags have a wake-up beside them. Whoever raises one sets the flag first; whoever is woken takes the flag, and looks
 //! after that: so nothing that is raised meanwhile is missed, and what is raised twice before a look is looked at once.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -15,16 +15,11 @@ use crate::delay;
 use crate::error::Error;
 use crate::sync::lock;
 
-/// What the parts of a worker tell each other.
+/// What the parts of a worker tell each other. What has to do with its end is told to all its shards.
 #[derive(Default)]
 pub(crate) struct Signals {
-    stopping: CancellationToken,
-    /// The same as `stopping`, without its lock.
-    stops: AtomicBool,
-    giving_up: CancellationToken,
-    abandoned: CancellationToken,
+    worker: Arc<OfWorker>,
     joined: CancellationToken,
-    failure: Mutex<Option<Error>>,
     nudge: Notify,
     adopt: AtomicBool,
     replan: AtomicBool,
@@ -34,76 +29,106 @@ pub(crate) struct Signals {
     due: Mutex<Option<Instant>>,
     due_changed: Notify,
     schedule_changed: Notify,
+    renew_now: Notify,
+}
+
+/// What all shards of a worker hear.
+#[derive(Default)]
+struct OfWorker {
+    stopping: CancellationToken,
+    /// The same as `stopping`, without its lock.
+    stops: AtomicBool,
+    giving_up: CancellationToken,
+    abandoned: CancellationToken,
+    failure: Mutex<Option<Error>>,
     /// Nothing new is taken up, because an operator asks for it.
     quiet: AtomicBool,
-    renew_now: Notify,
+    shards: OnceLock<Vec<Weak<Signals>>>,
+}
+
+impl Signals {
+    /// Those of each shard of a worker.
+    pub fn of_shards(count: usize) -> Vec<Arc<Self>> {
+        let worker = Arc::<OfWorker>::default();
+        let all: Vec<Arc<Signals>> = (0..count)
+            .map(|_| {
+                let worker = worker.clone();
+                Arc::new(Signals {
+                    worker,
+                    ..Signals::default()
+                })
+            })
+            .collect();
+        let _ = worker.shards.set(all.iter().map(Arc::downgrade).collect());
+        all
+    }
 }
 
 /// The end.
 impl Signals {
     /// The worker takes up nothing more: what has not started is released.
     pub fn stop(&self) {
-        self.stops.store(true, Ordering::SeqCst);
-        self.stopping.cancel();
+        self.worker.stops.store(true, Ordering::SeqCst);
+        self.worker.stopping.cancel();
     }
 
     /// Whether the worker takes up nothing more. Asked for every entry: costs one load. Relaxed, because nothing else is
     /// read by what it says: one who sees it late starts one entry more.
     #[inline]
     pub fn is_stopping(&self) -> bool {
-        self.stops.load(Ordering::Relaxed)
+        self.worker.stops.load(Ordering::Relaxed)
     }
 
     /// The worker takes up nothing new until it is told to go on. What it has is handled.
     pub fn set_quiet(&self, quiet: bool) {
-        self.quiet.store(quiet, Ordering::SeqCst);
-        self.replan();
+        self.worker.quiet.store(quiet, Ordering::SeqCst);
+        self.replan_all();
     }
 
     pub fn is_quiet(&self) -> bool {
-        self.quiet.load(Ordering::Relaxed)
+        self.worker.quiet.load(Ordering::Relaxed)
     }
 
     /// Waits until it stops.
     pub fn stopped(&self) -> WaitForCancellationFuture<'_> {
-        self.stopping.cancelled()
+        self.worker.stopping.cancelled()
     }
 
     /// Handlers that still run are dropped.
     pub fn give_up(&self) {
-        self.giving_up.cancel();
+        self.worker.giving_up.cancel();
     }
 
     /// Waits until they are.
     pub fn given_up(&self) -> WaitForCancellationFuture<'_> {
-        self.giving_up.cancelled()
+        self.worker.giving_up.cancelled()
     }
 
     /// What is not settled by now stays pending, and others reclaim it.
     pub fn abandon(&self) {
-        self.abandoned.cancel();
+        self.worker.abandoned.cancel();
     }
 
     /// Whether that has come.
     pub fn is_abandoned(&self) -> bool {
-        self.abandoned.is_cancelled()
+        self.worker.abandoned.is_cancelled()
     }
 
     /// Waits for that.
     pub fn abandoned(&self) -> WaitForCancellationFuture<'_> {
-        self.abandoned.cancelled()
+        self.worker.abandoned.cancelled()
     }
 
     /// Something that waiting can't mend: the worker stops and ends with it.
     pub fn fail(&self, error: Error) {
         tracing::error!("{}", crate::error::chain(&error));
-        lock(&self.failure).get_or_insert(error);
+        lock(&self.worker.failure).get_or_insert(error);
         self.stop();
         self.abandon();
     }
 
     pub fn take_failure(&self) -> Option<Error> {
-        lock(&self.failure).take()
+        lock(&self.worker.failure).take()
     }
 }
 
@@ -138,6 +163,17 @@ impl Signals {
     pub fn replan(&self) {
         if !self.replan.swap(true, Ordering::SeqCst) {
             self.nudge();
+        }
+    }
+
+    /// The same at all shards of the worker.
+    pub fn replan_all(&self) {
+        match self.worker.shards.get() {
+            Some(shards) if shards.len() > 1 => {
+                let shards = shards.iter().filter_map(Weak::upgrade);
+                shards.for_each(|shard| shard.replan());
+            }
+            _ => self.replan(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How many handlers run at once: `worker.concurrency`, or what an operator asks for in its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -16,11 +16,22 @@ pub(crate) struct Slots {
     there: AtomicUsize,
     permits: Arc<Semaphore>,
     lowered: Notify,
+    /// How many wait for one.
+    waiting: AtomicUsize,
+    /// Several shards share them.
+    shared: AtomicBool,
 }
 
 impl Slots {
+    /// Several shards share them from now on.
+    pub fn share(&self) {
+        self.shared.store(true, Ordering::SeqCst);
+    }
+
     pub fn new(all: usize) -> Self {
         Slots {
+            waiting: AtomicUsize::new(0),
+            shared: AtomicBool::new(false),
             all: AtomicUsize::new(all),
             there: AtomicUsize::new(all),
             permits: Arc::new(Semaphore::new(all)),
@@ -36,7 +47,21 @@ impl Slots {
 
     /// A slot, once one is free.
     pub async fn take(&self) -> Option<Permit> {
-        self.permits.clone().acquire_owned().await.ok()
+        let waits = Waits::new(&self.waiting);
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        drop(waits);
+        permit
+    }
+
+    /// Whether one that is kept from one handler to the next is to be left, because another shard may be waiting for it.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.is_shared() && self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether several shards share them.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
     }
 
     pub fn all(&self) -> usize {
@@ -80,6 +105,22 @@ impl Slots {
             }
             self.lowered.notified().await;
         }
+    }
+}
+
+/// One waits as long as this is there.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waits(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

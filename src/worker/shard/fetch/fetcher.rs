@@ -51,7 +51,9 @@ impl Fetcher {
     /// Fetches until the worker stops. The ways to the executor close with it.
     pub async fn run(mut self) {
         while !self.signals.is_stopping() {
-            let result = match self.lines.take() {
+            // In a cluster a link that has ended is not broken: others use the connection as well.
+            let lines = self.lines.take().filter(|lines| !lines.link.is_over());
+            let result = match lines {
                 Some(mut lines) => {
                     let result = self.rounds.round(&mut lines.reader, &mut lines.link).await;
                     if let Err(Trouble::Broken(_)) = result {

@@ -54,6 +54,10 @@ impl Joiner {
         }
         let is_first = source.known().is_none() && !source.deletes();
         let joined = self.join(link, source).await;
+        if link.is_over() && joined.is_err() {
+            // Not the stream's fault, and nothing more can be had over this link.
+            return joined;
+        }
         let joined = self.refusals.heard(Chore::Join, stream, joined)?;
         if joined.is_some() && is_first {
             self.inherit_breakers(link, source).await?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::worker::state::held::Held;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::precedence::Precedence;
 use crate::worker::state::slots::Slots;
@@ -29,6 +30,8 @@ pub(crate) struct Prefetch {
     /// `worker.prefetch`: most entries held.
     most_held: usize,
     inflight: Arc<Inflight>,
+    /// What other shards hold counts as well.
+    held: Arc<Held>,
     slots: Arc<Slots>,
     precedence: Arc<Precedence>,
     throughput: Throughput,
@@ -54,12 +57,14 @@ impl Prefetch {
     pub fn new(
         most_held: usize,
         inflight: Arc<Inflight>,
+        held: Arc<Held>,
         slots: Arc<Slots>,
         precedence: Arc<Precedence>,
     ) -> Self {
         Prefetch {
             most_held,
             inflight,
+            held,
             slots,
             precedence,
             throughput: Throughput::new(Instant::now()),
@@ -71,7 +76,9 @@ impl Prefetch {
 
     /// How many more bytes may be held.
     pub fn room(&self) -> usize {
-        BYTES.saturating_sub(self.inflight.bytes())
+        let others = self.held.besides(&self.inflight);
+        let bytes = others.leave(BYTES, others.bytes);
+        bytes.saturating_sub(self.inflight.bytes())
     }
 
     /// The most entries and bytes that one request other than a read may bring, of so many entries.
@@ -131,19 +138,26 @@ impl Prefetch {
     /// How many entries may be taken now, with so many that have come and are not held yet: as many as are likely to be
     /// settled in a tenth of a second, at least one for each free slot, and no more than `prefetch` and [`BYTES`] allow.
     pub fn entries(&mut self, coming: usize) -> usize {
+        let others = self.held.besides(&self.inflight);
         let all = self.inflight.entries() + coming;
         // What the server refuses to settle takes up memory, and is in nobody's way.
         let held = all - self.inflight.stuck().min(all);
         // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - self.inflight.succeeded().min(held);
         let (prefetch, free) = (self.most_held, self.slots.free());
+        let prefetch = others.leave(prefetch, others.entries);
         let settled = self.inflight.settled();
         let ahead = self.throughput.ahead(Instant::now(), settled).min(prefetch);
         let bytes = self.inflight.bytes() + coming * self.size;
-        let bytes = BYTES.saturating_sub(bytes) / self.size.max(1);
+        let bytes = others.leave(BYTES, others.bytes).saturating_sub(bytes) / self.size.max(1);
         // What is held and does not run yet takes the free slots first.
-        let waiting = held.saturating_sub(self.slots.all() - free);
-        let by_slots = free.saturating_sub(waiting);
+        let running = self.slots.all().saturating_sub(free);
+        let waiting = (held + others.entries).saturating_sub(running);
+        let mut by_slots = free.saturating_sub(waiting);
+        if others.shards > 0 && held == 0 {
+            // Else another shard's lanes would have every slot as soon as it is free: one has to wait for the next.
+            by_slots = by_slots.max(1);
+        }
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
             .min(prefetch.saturating_sub(all));
@@ -165,12 +179,15 @@ impl Prefetch {
 
     /// How many of the slots that lanes have offered may be taken by what comes first.
     pub fn offered(&self) -> usize {
-        let free = self.slots.free();
+        let free = self.slots.free() + self.precedence.kept();
         let open = self
             .inflight
             .entries()
             .saturating_sub(self.inflight.succeeded());
-        let room = self.most_held.saturating_sub(open);
+        let others = self.held.besides(&self.inflight);
+        let room = others
+            .leave(self.most_held, others.entries)
+            .saturating_sub(open);
         self.precedence.take_offered().min(free).min(room)
     }
 
@@ -196,7 +213,8 @@ mod tests {
     /// With nothing held, room for 100 entries, and four slots.
     fn prefetch() -> Prefetch {
         let inflight = Arc::new(Inflight::new(Arc::default(), Arc::default()));
-        Prefetch::new(100, inflight, Arc::new(Slots::new(4)), Arc::default())
+        let slots = Arc::new(Slots::new(4));
+        Prefetch::new(100, inflight, Arc::default(), slots, Arc::default())
     }
 
     #[test]

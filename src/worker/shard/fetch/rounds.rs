@@ -111,7 +111,7 @@ impl Rounds {
             attempts_of(settings),
         );
         let (most, precede) = (settings.worker.prefetch, precedence.clone());
-        let prefetch = Prefetch::new(most, inflight(), slots, precede);
+        let prefetch = Prefetch::new(most, inflight(), shard.held.clone(), slots, precede);
         let clock = shard.clock.clone();
         Rounds {
             identity: identity(),
@@ -136,7 +136,7 @@ impl Rounds {
             looks_ahead: LooksAhead::new(signals(), sources(), routes()),
             new_reads: NewReads::new(identity(), signals(), sources(), inflight(), inline),
             flow_control: FlowControl::default(),
-            group_rates: GroupRates::new(identity(), routes()),
+            group_rates: GroupRates::new(identity(), routes(), shard.links.connector.clone()),
             prefetch,
             shares: Shares::default(),
             hand_over: HandOver::new(identity(), inflight(), observer, runs, settle),

@@ -29,6 +29,10 @@ pub(crate) struct BreakerReport {
     signals: Arc<Signals>,
     sources: Arc<Sources>,
     breakers: Arc<Breakers>,
+    /// Its place among those who hear what changes here.
+    reader: usize,
+    /// It has the stream by which workers agree.
+    is_home: bool,
     link: KeptLink,
     notes: BTreeMap<String, BreakerNote>,
     /// How often each had opened and been closed when that was told last.
@@ -40,7 +44,13 @@ pub(crate) struct BreakerReport {
 
 impl BreakerReport {
     pub fn new(shard: &Shard, breakers: Arc<Breakers>) -> Self {
+        let home = first(&shard.streams);
+        let named = shard.sources.named().iter();
         BreakerReport {
+            reader: breakers.news().reader(),
+            is_home: named
+                .map(|source| &source.keys.stream)
+                .any(|stream| Some(stream) == home),
             identity: shard.identity.clone(),
             signals: shard.signals.clone(),
             sources: shard.sources.clone(),
@@ -91,9 +101,9 @@ impl BreakerReport {
     /// Tells what has changed, asks for what is wanted, and looks at what others tell where it is time to.
     /// Answers whether something has changed here.
     async fn turn(&mut self) -> Result<bool, Trouble> {
-        let changed = self.breakers.news().take();
+        let changed = self.breakers.news().take(self.reader);
         if let Err(trouble) = self.tell(&changed).await {
-            self.breakers.news().put_back(changed);
+            self.breakers.news().put_back(self.reader, changed);
             return Err(trouble);
         }
         let of_group = self.of_group();
@@ -113,7 +123,11 @@ impl BreakerReport {
         (!self.of_group().is_empty()).then_some(self.look_at)
     }
 
+    /// Those that are the whole group's, if it is here that workers agree on them.
     fn of_group(&self) -> Vec<Arc<Circuit>> {
+        if !self.is_home {
+            return Vec::new();
+        }
         let all = self.breakers.all().into_iter();
         all.filter(|circuit| circuit.is_of_group()).collect()
     }
@@ -167,7 +181,8 @@ impl BreakerReport {
             return Ok(false);
         }
         let epoch = circuit.epoch();
-        let Some(source) = first(self.sources.named()) else {
+        let named = self.sources.named().iter();
+        let Some(source) = named.min_by_key(|source| &source.keys.stream) else {
             return Ok(false);
         };
         let link = self.link.get().await?;
@@ -219,8 +234,8 @@ fn told(sources: &Sources) -> impl Iterator<Item = &Arc<Source>> {
 }
 
 /// The stream by which workers agree: the same for all that read the same ones.
-fn first(sources: &[Arc<Source>]) -> Option<&Arc<Source>> {
-    sources.iter().min_by_key(|source| &source.keys.stream)
+fn first(streams: &[String]) -> Option<&String> {
+    streams.iter().min()
 }
 
 /// What there is to tell of a breaker, if anything; by the server's clock, which shows `now_ms`.

@@ -35,36 +35,44 @@ pub(crate) struct Maintenance {
     breaker_report: BreakerReport,
     scheduler: Scheduler,
     relay: Relay,
-    orders: Orders,
-    pulses: Pulses,
+    /// What a worker does once, however many shards it has.
+    once: Option<(Orders, Pulses)>,
 }
 
 /// All of that, at work until it is dropped.
 pub(crate) struct Maintaining {
     /// Ends with this.
     _running: JoinSet<()>,
-    pulsing: JoinHandle<()>,
+    pulsing: Option<JoinHandle<()>>,
     end: CancellationToken,
 }
 
 impl Maintenance {
-    /// What the pulse tells beside what a shard knows is in `told`.
-    pub fn new(
-        shard: &Shard,
-        settings: &Settings,
-        breakers: Arc<Breakers>,
-        slots: Arc<Slots>,
-        told: Told,
-    ) -> Self {
+    /// That of one shard.
+    pub fn new(shard: &Shard, settings: &Settings, breakers: &Arc<Breakers>) -> Self {
         Maintenance {
             lease_renewer: LeaseRenewer::new(shard),
             repair: Repair::new(shard, settings),
             breaker_report: BreakerReport::new(shard, breakers.clone()),
             scheduler: Scheduler::new(shard),
             relay: Relay::new(shard),
-            orders: Orders::new(shard, slots.clone()),
-            pulses: Pulses::new(shard, settings, breakers, slots, told),
+            once: None,
         }
+    }
+
+    /// The same with what a worker does once for all its shards. What the pulse tells beside what they know is in `told`.
+    pub fn once(
+        mut self,
+        shards: &[Shard],
+        settings: &Settings,
+        breakers: &Arc<Breakers>,
+        slots: &Arc<Slots>,
+        told: Told,
+    ) -> Self {
+        let orders = Orders::new(shards, slots.clone());
+        let pulses = Pulses::new(shards, settings, breakers.clone(), slots.clone(), told);
+        self.once = Some((orders, pulses));
+        self
     }
 
     /// Begins, on the runtime that this is called on. It ends when what is returned is dropped, and by
@@ -76,11 +84,14 @@ impl Maintenance {
         running.spawn(self.breaker_report.run());
         running.spawn(self.scheduler.run());
         running.spawn(self.relay.run());
-        running.spawn(self.orders.run());
         let end = CancellationToken::new();
+        let pulsing = self.once.map(|(orders, pulses)| {
+            running.spawn(orders.run());
+            tokio::spawn(pulses.run(end.clone()))
+        });
         Maintaining {
             _running: running,
-            pulsing: tokio::spawn(self.pulses.run(end.clone())),
+            pulsing,
             end,
         }
     }
@@ -90,12 +101,16 @@ impl Maintaining {
     /// Ends it, with a last pulse: what was counted since the one before is not to be lost.
     pub async fn end(mut self) {
         self.end.cancel();
-        let _ = (&mut self.pulsing).await;
+        if let Some(pulsing) = &mut self.pulsing {
+            let _ = pulsing.await;
+        }
     }
 }
 
 impl Drop for Maintaining {
     fn drop(&mut self) {
-        self.pulsing.abort();
+        if let Some(pulsing) = &self.pulsing {
+            pulsing.abort();
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::worker::shard::unit::Shard;
 use crate::worker::state::debugged;
 use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::Inflight;
+use crate::worker::state::inflight::{Inflight, longest};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
 
@@ -23,7 +23,7 @@ use crate::worker::state::slots::Slots;
 pub(crate) struct Orders {
     identity: Arc<Identity>,
     signals: Arc<Signals>,
-    inflight: Arc<Inflight>,
+    inflights: Vec<Arc<Inflight>>,
     heard: Arc<Heard>,
     slots: Arc<Slots>,
     /// `worker.concurrency`.
@@ -34,11 +34,12 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    pub fn new(shard: &Shard, slots: Arc<Slots>) -> Self {
+    pub fn new(shards: &[Shard], slots: Arc<Slots>) -> Self {
+        let shard = &shards[0];
         Orders {
             identity: shard.identity.clone(),
             signals: shard.signals.clone(),
-            inflight: shard.inflight.clone(),
+            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
             heard: shard.heard.clone(),
             configured: slots.all(),
             slots,
@@ -95,7 +96,7 @@ impl Orders {
         if slots != self.slots.all() {
             self.slots.set(slots);
             tracing::info!("{slots} handlers run at once from now on");
-            signals.replan();
+            signals.replan_all();
         }
         if wanted.debugged != self.wanted.debugged {
             debugged::set(&wanted.debugged);
@@ -140,10 +141,14 @@ impl Orders {
 
     /// Logs what runs.
     fn dump(&self, by: &str) {
-        let inflight = &self.inflight;
-        let (running, held) = (self.slots.running(), inflight.entries());
+        let held: usize = self
+            .inflights
+            .iter()
+            .map(|inflight| inflight.entries())
+            .sum();
+        let running = self.slots.running();
         tracing::info!(by, running, held, "what runs, the longest first:");
-        for run in inflight.longest(MOST_RUNS) {
+        for run in longest(&self.inflights, MOST_RUNS) {
             let stream = &run.source.keys.stream;
             let lasts = duration::rounded(run.lasts);
             match &run.ctx {

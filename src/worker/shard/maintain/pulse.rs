@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{PulseSettings, Settings};
@@ -26,7 +27,7 @@ use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::Inflight;
+use crate::worker::state::inflight::{Inflight, longest};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
 
@@ -56,8 +57,8 @@ pub(crate) struct Told {
 /// Pulses.
 pub(crate) struct Pulses {
     identity: Arc<Identity>,
-    signals: Arc<Signals>,
-    inflight: Arc<Inflight>,
+    signals: Vec<Arc<Signals>>,
+    inflights: Vec<Arc<Inflight>>,
     heard: Arc<Heard>,
     links: Arc<Links>,
     breakers: Arc<Breakers>,
@@ -96,12 +97,13 @@ struct Made {
 
 impl Pulses {
     pub fn new(
-        shard: &Shard,
+        shards: &[Shard],
         settings: &Settings,
         breakers: Arc<Breakers>,
         slots: Arc<Slots>,
         told: Told,
     ) -> Self {
+        let shard = &shards[0];
         let types = shard.routes.all().iter();
         let who = Who {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
@@ -115,14 +117,27 @@ impl Pulses {
             types: types.map(|bound| bound.gate.name.clone()).collect(),
         };
         let now = Instant::now();
+        let keys = PulseKeys::new(&shard.identity.group);
+        let connector = &shard.links.connector;
+        // In a cluster they are in a slot of their own.
+        let links = match connector.is_cluster() {
+            true => Arc::new(Links::new(
+                connector.at(&keys.pulse),
+                shard.identity.clone(),
+                Arc::default(),
+                Arc::new(Inflight::new(Arc::default(), Arc::default())),
+                Arc::default(),
+            )),
+            false => shard.links.clone(),
+        };
         Pulses {
-            keys: PulseKeys::new(&shard.identity.group),
+            keys,
+            links,
             settings: settings.pulse.clone(),
             identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            inflight: shard.inflight.clone(),
+            signals: shards.iter().map(|shard| shard.signals.clone()).collect(),
+            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
             heard: shard.heard.clone(),
-            links: shard.links.clone(),
             breakers,
             slots,
             who,
@@ -149,8 +164,9 @@ impl Pulses {
             return;
         }
         let (signals, heard) = (self.signals.clone(), self.heard.clone());
+        let joined = signals.iter().map(|signals| Box::pin(signals.joined()));
         tokio::select! {
-            () = signals.joined() => {}
+            _ = select_all(joined) => {}
             () = end.cancelled() => return,
         }
         // Not all workers of a fleet at once.
@@ -199,11 +215,6 @@ impl Pulses {
                 return self.pause.next().min(self.settings.every);
             }
         };
-        if !link.has_pulses_of(&self.keys, &self.who.streams[0]) {
-            // In a cluster the pulses of a group are elsewhere, unless its name has the stream's tag.
-            self.say("the group's pulses belong elsewhere in this cluster: there is no history of this worker");
-            return REFUSED.1;
-        }
         let done = match self.send(&mut link, made).await {
             Ok(()) => self.merge(&mut link).await,
             Err(trouble) => Err(trouble),
@@ -319,16 +330,16 @@ impl Pulses {
         let wanted = standing.wanted_of(&self.identity.name);
         let runs = match has_left {
             true => Vec::new(),
-            false => self.inflight.longest(MOST_RUNS),
+            false => longest(&self.inflights, MOST_RUNS),
         };
         Now {
-            is_draining: self.signals.is_stopping(),
-            is_quiet: self.signals.is_quiet(),
+            is_draining: self.signals[0].is_stopping(),
+            is_quiet: self.signals[0].is_quiet(),
             has_left,
             is_watched: standing.watched_until_ms.is_some(),
             slots: self.slots.all() as u64,
             running: self.slots.running() as u64,
-            held: self.inflight.entries() as u64,
+            held: self.inflights.iter().map(|one| one.entries() as u64).sum(),
             memory: process::memory(),
             cpu: (used * 1000 / lasted) as u64,
             round_trip_us: self.round_trip.as_micros() as u64,
