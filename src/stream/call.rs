@@ -22,9 +22,12 @@ impl Call {
         room: (usize, usize),
     ) -> Self {
         let never = never(keys.clone().map(str::as_bytes));
-        let names = keys.clone().chain([":never"]).map(str::len);
-        let (count, bytes) = names.fold((0, 0), |all, one| (all.0 + 1, all.1 + one));
-        let bytes = 64 + room.1 + bytes + never.as_ref().map_or(0, Vec::len);
+        let lengths = keys
+            .clone()
+            .map(str::len)
+            .chain(never.as_ref().map(Vec::len));
+        let (count, bytes) = lengths.fold((0, 0), |all, one| (all.0 + 1, all.1 + one));
+        let bytes = 64 + room.1 + bytes;
         let mut command = Cmd::with_capacity(3 + count + room.0, bytes);
         command.arg("EVALSHA").arg(script.get_hash()).arg(count);
         keys.for_each(|key| {
