@@ -163,6 +163,59 @@ impl Wire {
         server.and_then(Value::extract_error).err()
     }
 
+    fn all_heard(&self, timed: Option<Timed>, answers: &RedisResult<Vec<Value>>) {
+        if let Some(timed) = timed {
+            timed.all_are_over(&self.life, answers);
+        }
+        match answers {
+            Err(error) => self.failed(error),
+            Ok(values) => values.iter().for_each(|value| self.heard_in(value)),
+        }
+    }
+
+    async fn asked_in_a_cluster(&self, cmd: &Cmd) -> RedisResult<Value> {
+        if let Some(left) = self.left() {
+            return Err(left);
+        }
+        let timed = self.timed(|| name(cmd));
+        let asking =
+            |mut conn: MultiplexedConnection| async move { conn.send_packed_command(cmd).await };
+        let mut answer = self.attended(blocks(cmd), asking).await;
+        if let Some(error) = asked_elsewhere_by(&answer)
+            && let Some(Ok(mut there)) = self.ask_there(&[cmd], &error).await
+            && let Some(there) = there.pop()
+        {
+            answer = Ok(there);
+        }
+        self.heard(&answer);
+        if let Some(timed) = timed {
+            timed.ended(&self.life, &answer);
+        }
+        answer
+    }
+
+    async fn all_asked_in_a_cluster(
+        &self,
+        cmd: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        if let Some(left) = self.left() {
+            return Err(left);
+        }
+        let timed = self.timed(|| cmd.cmd_iter().last().map_or(OTHER, name));
+        let asking = |mut conn: MultiplexedConnection| async move {
+            conn.send_packed_commands(cmd, offset, count).await
+        };
+        let may_take_long = cmd.cmd_iter().any(blocks);
+        let mut answers = self.attended(may_take_long, asking).await;
+        if let Ok(values) = &mut answers {
+            self.ask_there_for_some(cmd, offset, values).await;
+        }
+        self.all_heard(timed, &answers);
+        answers
+    }
+
     /// What comes of asking. In a cluster others use the connection as well, so that it does not end with this life.
     async fn attended<T, F: Future<Output = RedisResult<T>>>(
         &self,
@@ -243,23 +296,13 @@ impl Wire {
 
 impl ConnectionLike for Wire {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        // What is to be done in a cluster makes the future larger, and no other one's.
+        if self.place.is_some() {
+            return Box::pin(self.asked_in_a_cluster(cmd));
+        }
         Box::pin(async move {
-            if let Some(left) = self.left() {
-                return Err(left);
-            }
             let timed = self.timed(|| name(cmd));
-            let may_take_long = self.place.is_some() && blocks(cmd);
-            let mut answer = self
-                .attended(may_take_long, |mut conn| async move {
-                    conn.send_packed_command(cmd).await
-                })
-                .await;
-            if let Some(error) = asked_elsewhere_by(&answer)
-                && let Some(Ok(mut there)) = self.ask_there(&[cmd], &error).await
-                && let Some(there) = there.pop()
-            {
-                answer = Ok(there);
-            }
+            let answer = self.conn.send_packed_command(cmd).await;
             self.heard(&answer);
             if let Some(timed) = timed {
                 timed.ended(&self.life, &answer);
@@ -274,27 +317,13 @@ impl ConnectionLike for Wire {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
+        if self.place.is_some() {
+            return Box::pin(self.all_asked_in_a_cluster(cmd, offset, count));
+        }
         Box::pin(async move {
-            if let Some(left) = self.left() {
-                return Err(left);
-            }
             let timed = self.timed(|| cmd.cmd_iter().last().map_or(OTHER, name));
-            let may_take_long = self.place.is_some() && cmd.cmd_iter().any(blocks);
-            let mut answers = self
-                .attended(may_take_long, |mut conn| async move {
-                    conn.send_packed_commands(cmd, offset, count).await
-                })
-                .await;
-            if let Ok(values) = &mut answers {
-                self.ask_there_for_some(cmd, offset, values).await;
-            }
-            if let Some(timed) = timed {
-                timed.all_are_over(&self.life, &answers);
-            }
-            match &answers {
-                Err(error) => self.failed(error),
-                Ok(values) => values.iter().for_each(|value| self.heard_in(value)),
-            }
+            let answers = self.conn.send_packed_commands(cmd, offset, count).await;
+            self.all_heard(timed, &answers);
             answers
         })
     }
