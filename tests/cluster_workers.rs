@@ -35,7 +35,7 @@ fn counting(handled: &Handled) -> Registry {
         let handled = handled.clone();
         async move {
             // Every third waits a little, so that some run whatever happens.
-            if event.number % 3 == 0 {
+            if event.number.is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             *handled

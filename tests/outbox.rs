@@ -205,13 +205,15 @@ on_both_servers! {
         let mut redis = server.connect().await;
         scripts::load(&mut redis).await;
         let proxy = behind(&server, &mut redis).await;
-        let process = WorkerProcess::builder().test("outbox::emitting_worker_process");
-        let mut process = process.config(&Setup::at(proxy.url()).toml()).start();
-        publish(&mut redis, 0, 1).await;
-        all_there(&mut redis, 1).await;
         for (nth, script) in ["outbox_add", "outbox_done"].into_iter().enumerate() {
+            let jobs = 5 * nth;
+            // Each begins anew: one that has met the server itself meanwhile goes on there.
+            let process = WorkerProcess::builder().test("outbox::emitting_worker_process");
+            let mut process = process.config(&Setup::at(proxy.url()).toml()).start();
+            publish(&mut redis, jobs, jobs + 1).await;
+            all_there(&mut redis, jobs + 1).await;
             let held = proxy.hold_request(scripts::call(script));
-            let jobs = 1 + 4 * nth;
+            let jobs = jobs + 1;
             publish(&mut redis, jobs, jobs + 2).await;
             let late = held.within(PATIENCE).await;
             settled(&mut redis, "jobs", PATIENCE).await;

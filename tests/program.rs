@@ -67,6 +67,7 @@ on_both_servers! {
           web          Serve the pages to watch and operate a group by
           alerts       Tell what is wrong with the group: look once, watch, or print the rules for Prometheus and Grafana
           redis        Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
+          doctor       Look for what will go wrong, or does: the server, its settings and rights, the group, its workers
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
           top          Watch the group work: streams, types, workers, and what is wrong, in the terminal

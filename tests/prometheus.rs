@@ -131,6 +131,7 @@ const NOT_IN_SCENE: &[&str] = &[
     "streamhand_redis_errors_total",
     "streamhand_redis_reconnects_total",
     "streamhand_retention_blocked_seconds",
+    "streamhand_stream_outbox",
     "streamhand_projection_lag",
 ];
 

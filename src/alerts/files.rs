@@ -140,6 +140,8 @@ const ROWS: &[(&str, &[Id])] = &[
             Id::RedisEvicts,
             Id::RedisAppendOnly,
             Id::StreamLength,
+            Id::StreamOutbox,
+            Id::StreamOutboxOldest,
             Id::RetentionBlocked,
         ],
     ),

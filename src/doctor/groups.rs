@@ -162,9 +162,15 @@ mod tests {
         let of = |pending, consumers: &[ConsumerInfo]| judged("orders", pending, consumers, &case);
         let dead = consumer("sh2-30000-host-1-abc", 3, 90_000);
         let alive = consumer("sh2-30000-host-2-abc", 3, 5_000);
-        assert_eq!(of(3, &[dead.clone()])[0].severity, Severity::Danger);
+        assert_eq!(
+            of(3, std::slice::from_ref(&dead))[0].severity,
+            Severity::Danger
+        );
         assert_eq!(of(3, &[dead, alive.clone()])[0].severity, Severity::Notice);
-        assert_eq!(of(3, &[alive.clone()])[0].severity, Severity::Ok);
+        assert_eq!(
+            of(3, std::slice::from_ref(&alive))[0].severity,
+            Severity::Ok
+        );
         let foreign = of(1, &[consumer("redis-cli", 1, 60_000), alive.clone()]);
         assert_eq!((foreign[0].severity, foreign.len()), (Severity::Warning, 1));
         let large = of(250_000, &[consumer(PARKED, 249_000, 1), alive]);

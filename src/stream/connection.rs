@@ -443,7 +443,11 @@ impl Connector {
         }
         let outage = &self.home.outage;
         outage.lets_try()?;
-        outage.heard(self.spot().await)
+        // To know where it is is not to have met it.
+        match self.spot().await {
+            Ok(spot) => Ok(spot),
+            Err(error) => outage.heard(Err(error)),
+        }
     }
 
     /// Looks after whom to ask where the primary is, if anybody. To be called now and then by whoever keeps connections.

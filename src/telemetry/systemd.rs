@@ -4,14 +4,15 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 /// The socket that systemd listens on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Systemd {
-    socket: UnixDatagram,
+    socket: Arc<UnixDatagram>,
     address: SocketAddr,
     /// How long it may hear nothing before it ends the process, if it watches.
     pub watchdog: Option<Duration>,
@@ -34,7 +35,7 @@ impl Systemd {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         Ok(Systemd {
-            socket,
+            socket: Arc::new(socket),
             address: address(path)?,
             watchdog: sd_notify::watchdog_enabled(),
         })

@@ -79,6 +79,9 @@ use watchdog::LOOK;
 
 /// How long after the drain time what is finished may still take to be settled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Where Redis is at hand it is known by then whether it is a cluster.
+#[cfg(feature = "telemetry")]
+const SOON: Duration = Duration::from_millis(200);
 
 /// A worker of a group: reads entries of streams, hands each to its handler, and settles it.
 ///
@@ -247,10 +250,14 @@ impl Worker {
         );
         #[cfg(feature = "telemetry")]
         let server = vitals.serve(port, metrics.clone(), settings.telemetry.token.as_ref())?;
+        // As long as that takes they run here; nothing of them may stay with a runtime that a handler can block.
         #[cfg(feature = "telemetry")]
-        let mut beside = vitals.tasks(systemd);
+        let meanwhile = async {
+            tokio::time::sleep(SOON).await;
+            drive(vitals.tasks(systemd.clone())).await;
+        };
         #[cfg(not(feature = "telemetry"))]
-        let mut beside = Vec::new();
+        let meanwhile = std::future::pending::<()>();
         let learnt = tokio::select! {
             learnt = learn(&connector, &topics, &pool) => learnt,
             () = &mut shutdown => {
@@ -258,7 +265,7 @@ impl Worker {
                 vitals.stops();
                 Ok(false)
             }
-            () = drive(&mut beside) => unreachable!("it goes on for ever"),
+            () = meanwhile => unreachable!("it goes on for ever"),
         };
         let by_slot = match learnt {
             Ok(true) => by_slot(&connector, &streams),
@@ -335,6 +342,10 @@ impl Worker {
         let exporter = exporter(&settings, &common.identity, tracer.clone(), metrics.clone())?;
         #[cfg(feature = "telemetry")]
         vitals.are(&shards);
+        #[cfg(feature = "telemetry")]
+        let beside = vitals.tasks(systemd);
+        #[cfg(not(feature = "telemetry"))]
+        let beside = Vec::new();
         let projections =
             Projections::run(projections, &settings, &connector, &common.identity.name)?;
         let spans = tracer.map(|tracer| {
@@ -431,7 +442,7 @@ impl Worker {
             executors.spawn(executor.work(at_executor));
         }
         let fetching = match inlined {
-            Some(inlined) => runtime::Fetching::Inline(inlined),
+            Some(inlined) => runtime::Fetching::Inline(Box::new(inlined)),
             None => runtime::Fetching::Tasks(fetchers),
         };
         let shard = &shards[0];
@@ -550,17 +561,10 @@ async fn ended(tasks: &mut JoinSet<()>) {
 }
 
 /// Goes on with what runs beside, until it is dropped.
-async fn drive(beside: &mut [BoxFuture<'static, ()>]) {
-    let mut is_over = vec![false; beside.len()];
-    std::future::poll_fn(|cx| {
-        for (task, is_over) in beside.iter_mut().zip(&mut is_over) {
-            if !*is_over {
-                *is_over = task.as_mut().poll(cx).is_ready();
-            }
-        }
-        std::task::Poll::<()>::Pending
-    })
-    .await;
+#[cfg(feature = "telemetry")]
+async fn drive(beside: Vec<BoxFuture<'static, ()>>) {
+    futures_util::future::join_all(beside).await;
+    std::future::pending().await
 }
 
 /// Who traces runs, if their spans are sent anywhere.

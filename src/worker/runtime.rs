@@ -45,7 +45,7 @@ pub(crate) struct Parts<C> {
 /// What brings entries.
 pub(crate) enum Fetching {
     /// Of a worker with one shard: what it brings may be handled there and then.
-    Inline(Inlined),
+    Inline(Box<Inlined>),
     /// Of one with several: each is a task, and lanes handle what they bring.
     Tasks(Vec<Fetcher>),
 }

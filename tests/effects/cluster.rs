@@ -39,6 +39,10 @@ on_both_servers! {
         let mut redis = server.connect().await;
         scripts::load(&mut redis).await;
         let proxy = Proxy::start(server.port()).await;
+        // By the slot map workers are led to it as well.
+        let mut announce = redis::cmd("CONFIG");
+        announce.arg("SET").arg("cluster-announce-port").arg(proxy.port());
+        let _: () = announce.query_async(&mut redis).await.unwrap();
         let registry = Registry::new().on(async |job: Job, ctx: Context| {
             ctx.effect(Effect::hincr_by("{jobs}:counted", &job.id, 1));
             ctx.emit("{jobs}:near", Done { id: job.id.clone() });

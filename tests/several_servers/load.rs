@@ -47,7 +47,7 @@ impl Load {
                 let mut count = 0;
                 while !stop.load(Ordering::Relaxed) {
                     count += 1;
-                    let job = Job::new(&format!("{task}-{count}"), Action::Succeed);
+                    let job = Job::new(format!("{task}-{count}"), Action::Succeed);
                     let event: Envelope = publisher.envelope(&job).unwrap();
                     let id = event.id().into_owned();
                     // The same event until it is in.

@@ -145,7 +145,7 @@ on_both_servers! {
 
 /// Eight publishers under way.
 async fn begun(trio: &Trio) -> Load {
-    let publisher = publisher(&of_trio(&trio));
+    let publisher = publisher(&of_trio(trio));
     let load = Load::start(
         &publisher,
         &["jobs".to_owned()],

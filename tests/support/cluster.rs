@@ -133,10 +133,7 @@ impl Cluster {
                     let flags = words.nth(2).unwrap_or_default();
                     !flags.contains("handshake") && !flags.contains("noaddr")
                 });
-                let is_linked = match is_replica(&mut conn.clone()).await {
-                    Some(linked) => linked,
-                    None => true,
-                };
+                let is_linked = is_replica(&mut conn.clone()).await.unwrap_or(true);
                 info.contains("cluster_state:ok")
                     && info.contains("cluster_slots_ok:16384")
                     && known.count() == self.nodes.len()

@@ -415,7 +415,7 @@ impl Shared {
         service
             .refuses
             .iter()
-            .any(|refused| is_it(refused))
+            .any(is_it)
             .then(|| name.to_lowercase())
     }
 
