@@ -13,7 +13,7 @@ use crate::stream::{Eviction, Risk, ServerSays};
 /// From this part of its memory on, a server is short of it.
 const NEARLY_FULL: f64 = 0.9;
 
-/// How the server is, by [`Admin::server`]. What it does not say is None.
+/// How the server is, by [`Admin::servers`]. What it does not say is None.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ServerStatus {
