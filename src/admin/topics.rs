@@ -14,7 +14,7 @@ pub struct TopicStatus {
     pub partitions: usize,
     /// Entries of all of them.
     pub length: u64,
-    /// Entries that were not delivered yet; None where it is not known of all, or there is no group.
+    /// Entries that were not delivered yet; None if one partition does not know, or there is no group.
     pub lag: Option<u64>,
     /// So many there are at least.
     pub lag_at_least: u64,
@@ -38,7 +38,7 @@ pub struct TopicStatus {
 pub(super) struct Part<'a> {
     pub stream: &'a str,
     pub length: u64,
-    /// None where it is not known, or there is no group.
+    /// None if it is not known, or there is no group.
     pub lag: Option<u64>,
     pub lag_at_least: u64,
     pub pending: u64,

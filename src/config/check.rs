@@ -153,7 +153,7 @@ fn redis(redis: &RedisSettings, findings: &mut Findings) {
     }
 }
 
-/// Logging in to sentinels; where they are is looked at with the mode.
+/// How to log in to sentinels. Their addresses are checked with the mode.
 fn sentinel(redis: &RedisSettings, findings: &mut Findings) {
     let sentinel = &redis.sentinel;
     let at = |key| KeyPath::plain("redis.sentinel").key(key);

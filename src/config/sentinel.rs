@@ -69,7 +69,7 @@ setters!(SentinelSettings {
 });
 
 impl SentinelSettings {
-    /// The primary that sentinels know as `master`, and where they are.
+    /// The sentinels at these addresses, and the name `master` by which they know the primary.
     pub fn new<S: Into<String>>(
         master: impl Into<String>,
         nodes: impl IntoIterator<Item = S>,

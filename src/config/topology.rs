@@ -51,7 +51,7 @@ pub(crate) struct NodeAddress {
 pub(crate) enum Topology {
     /// It is the one at `redis.url`, unless that says that it is a node of a cluster, where `may_be_a_cluster`.
     Single { may_be_a_cluster: bool },
-    /// These know where it is, by the name.
+    /// These sentinels know by this name where it is.
     Sentinel {
         master: String,
         nodes: Vec<NodeAddress>,

@@ -18,13 +18,7 @@ const CONSUMERS: usize = 2000;
 
 pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> {
     let stream = &keys.stream;
-    let words = |words: &[&str]| {
-        words
-            .iter()
-            .map(|word| (*word).to_owned())
-            .collect::<Vec<_>>()
-    };
-    let groups = node.ask_words(words(&["XINFO", "GROUPS", stream])).await;
+    let groups = node.ask_words(&["XINFO", "GROUPS", stream]).await;
     if let Some(why) = groups.refusal() {
         return vec![match why.contains("no such key") {
             true => Finding::new(
@@ -53,7 +47,7 @@ pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> 
         ];
     };
     let consumers = node
-        .ask_words(words(&["XINFO", "CONSUMERS", stream, &case.group]))
+        .ask_words(&["XINFO", "CONSUMERS", stream, &case.group])
         .await;
     let consumers: Vec<ConsumerInfo> = consumers.items().iter().filter_map(consumer).collect();
     let pending = group.get("pending").and_then(Said::number).unwrap_or(0);

@@ -67,11 +67,13 @@ impl Node {
 
     /// What it says to this command, whose words have no spaces.
     pub async fn ask(&self, command: &str) -> Said {
-        self.ask_words(words(command)).await
+        let words: Vec<&str> = command.split_whitespace().collect();
+        self.ask_words(&words).await
     }
 
-    pub async fn ask_words(&self, words: Vec<String>) -> Said {
-        let said = self.ask_all(&[words]).await.into_iter().next();
+    /// The same, of words that may have spaces.
+    pub async fn ask_words(&self, words: &[&str]) -> Said {
+        let said = self.ask_all(&[owned(words)]).await.into_iter().next();
         said.unwrap_or(Said::Nothing)
     }
 
@@ -140,7 +142,12 @@ impl Node {
     }
 }
 
-/// A command's words.
+/// A command as [`Node::ask_all`] takes it.
+pub(super) fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A command's words, none of which has spaces.
 pub(super) fn words(command: &str) -> Vec<String> {
     command.split_whitespace().map(str::to_owned).collect()
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::case::Case;
-use super::node::Node;
+use super::node::{Node, owned};
 use super::report::{Finding, Severity};
 use crate::event::EntryId;
 use crate::stream::{Keys, Said};
@@ -58,17 +58,11 @@ pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> 
 
 async fn stand(node: &Node, keys: &Keys, case: &Case) -> Option<Stand> {
     let stream = &keys.stream;
-    let words = |words: &[&str]| {
-        words
-            .iter()
-            .map(|word| (*word).to_owned())
-            .collect::<Vec<_>>()
-    };
     let asked = [
-        words(&["XINFO", "STREAM", stream]),
-        words(&["XINFO", "GROUPS", stream]),
-        words(&["HGET", &keys.trimmed, "settled"]),
-        words(&["XPENDING", stream, &case.group]),
+        owned(&["XINFO", "STREAM", stream]),
+        owned(&["XINFO", "GROUPS", stream]),
+        owned(&["HGET", &keys.trimmed, "settled"]),
+        owned(&["XPENDING", stream, &case.group]),
     ];
     let said = node.ask_all(&asked).await;
     let [about, groups, settled, pending] = &said[..] else {
@@ -89,7 +83,7 @@ async fn stand(node: &Node, keys: &Keys, case: &Case) -> Option<Stand> {
     let lowest = pending.items().get(1).and_then(Said::text);
     let is_there = match lowest {
         Some(lowest) => !node
-            .ask_words(words(&["XRANGE", stream, lowest, lowest]))
+            .ask_words(&["XRANGE", stream, lowest, lowest])
             .await
             .items()
             .is_empty(),

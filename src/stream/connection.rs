@@ -192,9 +192,22 @@ impl Connector {
     }
 
     /// The hash slot of a key, in a cluster.
-    #[allow(dead_code)]
     pub fn slot_of(&self, key: &str) -> Option<Slot> {
         self.is_cluster().then(|| Slot::of(key))
+    }
+
+    /// The places of `items` by the slots of their keys, in the order in which those come. If it is no cluster all of them are
+    /// together.
+    pub fn by_slot<T>(&self, items: &[T], key: impl Fn(&T) -> &str) -> Vec<Vec<usize>> {
+        let mut lots: Vec<(_, Vec<usize>)> = Vec::new();
+        for (place, item) in items.iter().enumerate() {
+            let slot = self.slot_of(key(item));
+            match lots.iter_mut().find(|(known, _)| *known == slot) {
+                Some((_, places)) => places.push(place),
+                None => lots.push((slot, vec![place])),
+            }
+        }
+        lots.into_iter().map(|(_, places)| places).collect()
     }
 
     /// One for each master, for what all of them are to be asked: SCAN and INFO. On one server it is that.

@@ -146,17 +146,9 @@ impl Pool {
         key: impl Fn(&T) -> &str,
     ) -> Result<Vec<(Pool, Vec<usize>)>> {
         self.learn().await?;
-        let mut lots: Vec<(_, Pool, Vec<usize>)> = Vec::new();
-        for (place, item) in items.iter().enumerate() {
-            let key = key(item);
-            let slot = self.connector.slot_of(key);
-            match lots.iter_mut().find(|(known, ..)| *known == slot) {
-                Some((.., places)) => places.push(place),
-                None => lots.push((slot, self.at(key), vec![place])),
-            }
-        }
-        let lots = lots.into_iter();
-        Ok(lots.map(|(_, pool, places)| (pool, places)).collect())
+        let lots = self.connector.by_slot(items, &key).into_iter();
+        let with_pool = |places: Vec<usize>| (self.at(key(&items[places[0]])), places);
+        Ok(lots.map(with_pool).collect())
     }
 
     /// A pool for each master: see [`Connector::masters`].

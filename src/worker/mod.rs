@@ -544,15 +544,9 @@ async fn place_all(topics: &Topics, pool: &Pool) -> Result<()> {
 
 /// The streams of each shard: all together, or by their hash slots.
 fn by_slot(connector: &Connector, streams: &[String]) -> Vec<Vec<String>> {
-    let mut by_slot: Vec<(_, Vec<String>)> = Vec::new();
-    for stream in streams {
-        let slot = connector.slot_of(stream);
-        match by_slot.iter_mut().find(|(known, _)| *known == slot) {
-            Some((_, streams)) => streams.push(stream.clone()),
-            None => by_slot.push((slot, vec![stream.clone()])),
-        }
-    }
-    by_slot.into_iter().map(|(_, streams)| streams).collect()
+    let lots = connector.by_slot(streams, |stream| stream).into_iter();
+    let streams_at = |places: Vec<usize>| places.iter().map(|at| streams[*at].clone()).collect();
+    lots.map(streams_at).collect()
 }
 
 /// Waits until all of them have ended.

@@ -247,7 +247,7 @@ impl Cluster {
         Migration { slot, from, to }
     }
 
-    /// Moves some of its keys: those that `wants` one by their names. Answers which.
+    /// Moves some of its keys: those whose names `wants` accepts. Returns which.
     pub async fn migrate_keys(
         &self,
         migration: &Migration,

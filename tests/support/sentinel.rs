@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::Value;
+use redis::aio::MultiplexedConnection;
 
 use super::scenario::Given;
 use super::{Kind, Server, eventually};
@@ -104,12 +105,7 @@ impl Trio {
     pub async fn primary(&self) -> usize {
         let sentinel = self.sentinels.iter().find(|sentinel| sentinel.is_running());
         let mut conn = sentinel.expect("a sentinel that runs").connect().await;
-        let (_, port): (String, String) = redis::cmd("SENTINEL")
-            .arg("GET-MASTER-ADDR-BY-NAME")
-            .arg(NAME)
-            .query_async(&mut conn)
-            .await
-            .expect("what it knows");
+        let port = port_of_primary(&mut conn).await;
         let place = self
             .servers
             .iter()
@@ -152,13 +148,7 @@ impl Trio {
         for sentinel in self.sentinels.iter().filter(|one| one.is_running()) {
             let conn = sentinel.connect().await;
             eventually(PATIENCE, "the sentinels to name another", async || {
-                let mut conn = conn.clone();
-                let (_, port): (String, String) = redis::cmd("SENTINEL")
-                    .arg("GET-MASTER-ADDR-BY-NAME")
-                    .arg(NAME)
-                    .query_async(&mut conn)
-                    .await
-                    .expect("what it knows");
+                let port = port_of_primary(&mut conn.clone()).await;
                 self.servers[old].port().to_string() != port
             })
             .await;
@@ -181,4 +171,15 @@ impl Trio {
         })
         .await;
     }
+}
+
+/// The port of the primary, as a sentinel says.
+async fn port_of_primary(sentinel: &mut MultiplexedConnection) -> String {
+    let (_, port): (String, String) = redis::cmd("SENTINEL")
+        .arg("GET-MASTER-ADDR-BY-NAME")
+        .arg(NAME)
+        .query_async(sentinel)
+        .await
+        .expect("what it knows");
+    port
 }

@@ -129,22 +129,16 @@ impl Runner {
                 Some((_, runner)) => runner.partitions.push(partition),
                 None => {
                     let runner = Runner {
-                        partitions: Vec::new(),
                         rules: self.rules.clone(),
                         public: self.public.clone(),
                         connector: self.connector.at(stream),
                         pool: self.pool.clone(),
                         me: self.me.clone(),
                         alone: self.alone.clone(),
+                        partitions: vec![partition],
                         ..self
                     };
                     runners.push((slot, runner));
-                    runners
-                        .last_mut()
-                        .expect("it has just been added")
-                        .1
-                        .partitions
-                        .push(partition);
                 }
             }
         }
