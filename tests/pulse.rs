@@ -189,6 +189,34 @@ on_both_servers! {
         assert!(said.contains("no worker of workers is called"), "{said}");
     }
 
+    /// A read that waits at the server when the order comes can't be ended at once here, and must not bring anything after
+    /// the worker has said that it is quiet.
+    async fn one_that_says_that_it_is_quiet_starts_nothing_more(server: Server) {
+        let mut redis = server.connect().await;
+        let mut acl = redis::cmd("ACL");
+        for word in "SETUSER worker on >secret ~* &* +@all -client|unblock".split(' ') {
+            acl.arg(word);
+        }
+        let _: () = acl.query_async(&mut redis).await.unwrap();
+        let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+        let worker = Setup::at(url).more("[pulse]\nevery = \"1s\"").start();
+        let admin = admin(&server);
+        fleet(&admin, "the worker", |fleet| !fleet.workers.is_empty()).await;
+        for round in 0..4 {
+            let quiet = streamhand::admin::WorkerOrder::quiet(HOUR);
+            let order = admin.order(quiet, "alice").await.unwrap();
+            fleet(&admin, "it to be quiet", |fleet| only(fleet).carried_out.contains(&order.number)).await;
+            let started = jobs::started(&mut redis).await.len();
+            jobs::publish(&mut redis, "jobs", &many(&format!("waits-{round}"), 1, &Action::Succeed)).await;
+            let before = pulses(&mut redis).await;
+            eventually(PATIENCE, "it to have pulsed on", async || pulses(&mut redis).await >= before + 2).await;
+            assert_eq!(jobs::started(&mut redis).await.len(), started, "in round {round}");
+            admin.take_back(order.number).await.unwrap();
+            settled(&mut redis, "jobs", PATIENCE).await;
+        }
+        worker.stop().await;
+    }
+
     async fn what_holds_for_a_time_is_over_by_itself(server: Server) {
         let mut redis = server.connect().await;
         let worker = quick(&server).start();

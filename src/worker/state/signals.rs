@@ -24,6 +24,8 @@ pub(crate) struct Signals {
     adopt: AtomicBool,
     replan: AtomicBool,
     rejoin: AtomicBool,
+    /// The fetcher asks for entries, or may.
+    takes_up: AtomicBool,
     /// Something was released because of a limit, ever: from then on it is asked how much.
     releases: AtomicBool,
     due: Mutex<Option<Instant>>,
@@ -43,6 +45,8 @@ struct OfWorker {
     failure: Mutex<Option<Error>>,
     /// Nothing new is taken up, because an operator asks for it.
     quiet: AtomicBool,
+    /// A fetcher takes up nothing more because of that.
+    rested: Notify,
     shards: OnceLock<Vec<Weak<Signals>>>,
 }
 
@@ -85,8 +89,40 @@ impl Signals {
         self.replan_all();
     }
 
+    /// Whether the fetcher may take up something new. If so, it counts as taking up until it asks again.
+    pub fn may_take_up(&self) -> bool {
+        // Said before it is asked: whoever sees that nothing is taken up after the worker was made quiet can rely on it.
+        self.takes_up.store(true, Ordering::SeqCst);
+        let may = !self.worker.quiet.load(Ordering::SeqCst);
+        if !may {
+            self.takes_up_nothing();
+        }
+        may
+    }
+
+    /// The fetcher waits for no entries.
+    pub fn takes_up_nothing(&self) {
+        let took_up = self.takes_up.swap(false, Ordering::SeqCst);
+        if took_up && self.worker.quiet.load(Ordering::SeqCst) {
+            self.worker.rested.notify_one();
+        }
+    }
+
+    /// Whether the worker is quiet by now: it was told to be, and no read is under way any more.
     pub fn is_quiet(&self) -> bool {
-        self.worker.quiet.load(Ordering::Relaxed)
+        let takes_up = match self.worker.shards.get() {
+            Some(shards) => {
+                let mut shards = shards.iter().filter_map(Weak::upgrade);
+                shards.any(|shard| shard.takes_up.load(Ordering::SeqCst))
+            }
+            None => self.takes_up.load(Ordering::SeqCst),
+        };
+        self.worker.quiet.load(Ordering::SeqCst) && !takes_up
+    }
+
+    /// Waits until a fetcher takes up nothing more.
+    pub fn rested(&self) -> Notified<'_> {
+        self.worker.rested.notified()
     }
 
     /// Waits until it stops.

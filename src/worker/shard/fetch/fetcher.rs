@@ -96,6 +96,7 @@ impl Fetcher {
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {
+        self.signals.takes_up_nothing();
         let connecting = self.links.connect("fetch", ANSWER).await;
         let mut link = connecting.map_err(Trouble::Broken)?;
         let connecting = self.links.connect_reader().await;

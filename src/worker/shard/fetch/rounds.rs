@@ -162,6 +162,7 @@ impl Rounds {
         }
         self.joiner.join_barred(link).await?;
         if self.sources.active().is_empty() {
+            self.signals.takes_up_nothing();
             until_there_is_room(&self.signals, &self.inflight).await;
             return Ok(());
         }
@@ -176,7 +177,7 @@ impl Rounds {
             self.adopts = false;
             self.adopt(link).await?;
         }
-        if self.signals.is_quiet() {
+        if !self.signals.may_take_up() {
             // It hears by this that it may go on.
             self.take_due(link, 0).await?;
             until_there_is_room(&self.signals, &self.inflight).await;

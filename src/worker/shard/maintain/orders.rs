@@ -50,13 +50,15 @@ impl Orders {
 
     /// Does what is asked until it is dropped.
     pub async fn run(mut self) {
-        let (slots, heard) = (self.slots.clone(), self.heard.clone());
+        let (slots, heard, signals) =
+            (self.slots.clone(), self.heard.clone(), self.signals.clone());
         let follow = async {
             loop {
-                let changed = heard.changed();
+                let (changed, rested) = (heard.changed(), signals.rested());
                 let next = self.follow();
                 tokio::select! {
                     () = changed => {}
+                    () = rested => {}
                     () = sleep_until(next) => {}
                 }
             }
@@ -72,14 +74,18 @@ impl Orders {
         if wanted != self.wanted {
             self.turn_into(wanted);
         }
-        let mut standing = BTreeSet::new();
+        let (mut standing, mut carried_out) = (BTreeSet::new(), BTreeSet::new());
         for order in asked.orders_for(&me) {
             if !self.done.contains(&order.number) {
                 self.carry_out(order);
             }
             standing.insert(order.number);
+            // A read that was under way when it came may still bring something.
+            if order.order.what != What::Quiet || self.signals.is_quiet() {
+                carried_out.insert(order.number);
+            }
         }
-        self.heard.carried_out(standing.iter().copied().collect());
+        self.heard.carried_out(carried_out.into_iter().collect());
         self.done = standing;
         changes.map(|wait| Instant::now() + wait)
     }
