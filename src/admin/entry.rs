@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::search::{Budget, Covered, Hit, Place, Search, whole};
-use super::{Admin, check_stream};
+use super::{Admin, StreamTrouble, check_stream};
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::rfc3339;
@@ -150,6 +150,8 @@ pub struct Relations {
     pub caused: Vec<Caused>,
     /// Where this was looked for.
     pub covered: Vec<Covered>,
+    /// Streams in which it was not looked for, because the node of a cluster they lie at can't be reached.
+    pub in_trouble: Vec<StreamTrouble>,
     /// Whether there may be more where it was not looked.
     pub is_cut: bool,
 }
@@ -268,7 +270,7 @@ impl Admin {
         related.letters.retain(|hit| {
             is(hit, "id", &event) || is(hit, "entry", &entry) || is(hit, "replay.entry", &entry)
         });
-        related.look(page.covered, page.cursor.is_some());
+        related.look(page.covered, page.in_trouble, page.cursor.is_some());
 
         let cause = life.event.get("causationid").and_then(Value::as_str);
         if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
@@ -289,6 +291,7 @@ impl Admin {
                 .find(|hit| is(hit, "id", cause) || is(hit, "entry", cause));
             related.look(
                 page.covered,
+                page.in_trouble,
                 related.cause.is_none() && page.cursor.is_some(),
             );
         }
@@ -300,10 +303,13 @@ impl Admin {
         let page = self
             .search_as_seen(&mut search, &budget.clone().hits(CAUSED), hide)
             .await?;
-        related.look(page.covered, page.cursor.is_some());
+        related.look(page.covered, page.in_trouble, page.cursor.is_some());
         for hit in page.hits {
             let groups = match hit.id.parse() {
-                Ok(id) => self.entry(&hit.stream, id).await?.groups,
+                Ok(id) => match self.entry(&hit.stream, id).await {
+                    Err(error) if self.pool.is_of_one_node(&error) => Vec::new(),
+                    life => life?.groups,
+                },
                 Err(_) => Vec::new(),
             };
             related.caused.push(Caused { hit, groups });
@@ -355,8 +361,17 @@ impl EntryLife {
 }
 
 impl Relations {
-    fn look(&mut self, covered: Vec<Covered>, is_cut: bool) {
+    fn look(&mut self, covered: Vec<Covered>, in_trouble: Vec<StreamTrouble>, is_cut: bool) {
         self.is_cut |= is_cut;
+        for trouble in in_trouble {
+            if self
+                .in_trouble
+                .iter()
+                .all(|known| known.stream != trouble.stream)
+            {
+                self.in_trouble.push(trouble);
+            }
+        }
         for covered in covered {
             let is_same = |known: &&mut Covered| {
                 known.stream == covered.stream && known.place == covered.place

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::query::Query;
 use super::steps::Steps;
-use super::{Admin, check_stream, data};
+use super::{Admin, StreamTrouble, check_stream, data};
 use crate::codec;
 use crate::dead_letters::WholeLetter;
 use crate::error::{Error, ErrorKind, Result};
@@ -79,6 +79,9 @@ pub struct SearchPage {
     pub hits: Vec<Hit>,
     /// What has been looked at so far, by this call and those before.
     pub covered: Vec<Covered>,
+    /// Streams that were left out of this call, because the node of a cluster they lie at can't be reached. A search that
+    /// goes on comes back to them.
+    pub in_trouble: Vec<StreamTrouble>,
     /// Goes on from here, by [`Search::resume`]; None where all has been looked at.
     pub cursor: Option<String>,
 }
@@ -380,7 +383,8 @@ impl Admin {
     /// Dropped before it has ended, it has found nothing and is where it was.
     ///
     /// # Errors
-    /// Where Redis can't be reached or refuses it, or no stream can have such a name.
+    /// Where Redis can't be reached or refuses it, or no stream can have such a name. If only the nodes of some streams are
+    /// away, the others are looked through; it fails once nothing else is left.
     ///
     /// ```no_run
     /// use streamhand::admin::{Budget, Search};
@@ -412,14 +416,29 @@ impl Admin {
             Some(turns) => turns.clone(),
             None => search.begin(self.streams()),
         };
-        self.count(&mut turns).await?;
+        let mut away = Away::default();
+        let answered = self.count(&mut turns, &mut away).await?;
+        let is_stuck = search.turns.is_some() && !turns.iter().any(|turn| away.leaves(turn));
+        if let Some(error) = away.last.take().filter(|_| answered == 0 || is_stuck) {
+            // Who asks until all has been looked at would ask for ever.
+            return Err(error);
+        }
         let (mut hits, mut entries, mut bytes) = (Vec::new(), 0, 0);
         let needs_data = search.query.needs_data();
         let mut steps = Steps::of(budget.time, stream::SLICE as u64);
-        'rounds: while turns.iter().any(|turn| !turn.covered.is_done) {
-            for turn in turns.iter_mut().filter(|turn| !turn.covered.is_done) {
+        'rounds: while turns.iter().any(|turn| away.leaves(turn)) {
+            for turn in &mut turns {
+                if !away.leaves(turn) {
+                    continue;
+                }
                 let (begun, most) = (Instant::now(), budget.entries.saturating_sub(entries));
-                let slice = self.step(turn, steps.next().min(most)).await?;
+                let slice = match self.step(turn, steps.next().min(most)).await {
+                    Err(error) if self.pool.is_of_one_node(&error) => {
+                        away.add(&turn.covered.stream, error);
+                        continue;
+                    }
+                    slice => slice?,
+                };
                 entries += slice.entries.len() as u64;
                 bytes += slice.bytes;
                 turn.covered.entries += slice.entries.len() as u64;
@@ -463,22 +482,34 @@ impl Admin {
         Ok(SearchPage {
             hits,
             covered,
+            in_trouble: away.streams,
             cursor: search.cursor(),
         })
     }
 
-    /// Learns how many entries there are of each place; one request a stream.
-    async fn count(&self, turns: &mut [Turn]) -> Result<()> {
+    /// Learns how many entries there are of each place; one request a stream. Returns how many streams have answered.
+    async fn count(&self, turns: &mut [Turn], away: &mut Away) -> Result<usize> {
         let mut known: Vec<(String, Sizes)> = Vec::new();
-        for turn in turns {
+        for turn in turns.iter_mut() {
             let stream = &turn.covered.stream;
+            if away.is(stream) {
+                continue;
+            }
             let sizes = match known.iter().find(|(name, _)| name == stream) {
                 Some((_, sizes)) => *sizes,
                 None => {
                     check_stream(stream)?;
-                    let sizes = self.pool.sizes(&Keys::new(stream, self.group())).await?;
-                    known.push((stream.clone(), sizes));
-                    sizes
+                    match self.pool.sizes(&Keys::new(stream, self.group())).await {
+                        Err(error) if self.pool.is_of_one_node(&error) => {
+                            away.add(stream, error);
+                            continue;
+                        }
+                        sizes => {
+                            let sizes = sizes?;
+                            known.push((stream.clone(), sizes));
+                            sizes
+                        }
+                    }
                 }
             };
             turn.covered.of = match turn.covered.place {
@@ -493,7 +524,7 @@ impl Admin {
                 turn.left.clear();
             }
         }
-        Ok(())
+        Ok(known.len())
     }
 
     /// Reads some entries of a place.
@@ -539,7 +570,7 @@ impl Admin {
 
     async fn scheduled_step(&self, turn: &mut Turn) -> Result<Seen> {
         let keys = StreamKeys::new(&turn.covered.stream);
-        let after = turn.after.take();
+        let after = turn.after.clone();
         let after = after.map(|(name, due)| stream::Place { name, due });
         let (events, more) = self.pool.scheduled(&keys, after.as_ref()).await?;
         let last = events
@@ -558,6 +589,34 @@ impl Admin {
                 .push(Found::Scheduled(id, event.due_ms, fields, place));
         }
         Ok(seen)
+    }
+}
+
+/// Streams whose node is away: they have no turn in this call.
+#[derive(Default)]
+struct Away {
+    streams: Vec<StreamTrouble>,
+    last: Option<Error>,
+}
+
+impl Away {
+    fn add(&mut self, stream: &str, error: Error) {
+        if !self.is(stream) {
+            self.streams.push(StreamTrouble {
+                stream: stream.to_owned(),
+                error: error.to_string(),
+            });
+        }
+        self.last = Some(error);
+    }
+
+    fn is(&self, stream: &str) -> bool {
+        self.streams.iter().any(|away| away.stream == stream)
+    }
+
+    /// Whether a place can be looked at, and there is something left of it.
+    fn leaves(&self, turn: &Turn) -> bool {
+        !turn.covered.is_done && !self.is(&turn.covered.stream)
     }
 }
 

@@ -172,6 +172,11 @@ impl Standing {
         &self.lags
     }
 
+    /// Whether no kinds of failures have been looked at yet.
+    pub fn is_first_look(&self) -> bool {
+        self.kinds.is_none()
+    }
+
     /// Which of these kinds of failures were never seen before. At the first look none is new: what there is has been
     /// there.
     pub fn new_kinds(&mut self, kinds: impl IntoIterator<Item = String>, now: u64) -> Vec<String> {

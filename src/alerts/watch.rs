@@ -381,7 +381,12 @@ async fn counted(
 }
 
 async fn new_failures(admin: &Admin, standing: &mut Standing, now: u64) -> Result<Vec<NewFailure>> {
-    let groups = admin.dead_letters()?.groups(Filter::new()).await?.groups;
+    let dead = admin.dead_letters()?.leaving_out_unreachable();
+    let groups = dead.groups(Filter::new()).await?.groups;
+    if standing.is_first_look() && !dead.left_out().is_empty() {
+        // What is seen at the first look is not new; all of it would be that is not seen now.
+        return Ok(Vec::new());
+    }
     let kind = |stream: &str, fingerprint: &str| format!("{stream} {fingerprint}");
     let kinds = groups
         .iter()

@@ -1,14 +1,16 @@
 //! `entry`: the life of one entry.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Args;
 
 use super::CommandError;
+use super::away::say_away;
 use super::data::laid_out;
 use super::terminal::{print, print_json, progress, say};
 use super::text::{count, printable, time};
-use crate::admin::{Admin, Budget, EntryLife, GroupLife, Hit, Place, Relations, Search};
+use crate::admin::{Admin, Budget, Covered, EntryLife, GroupLife, Hit, Place, Relations, Search};
 use crate::config::Settings;
 use crate::event::EntryId;
 use crate::names::shown;
@@ -37,7 +39,8 @@ pub(super) async fn run(args: EntryArgs, settings: Settings) -> Result<(), Comma
     if let Some(group) = &args.group {
         admin = admin.for_group(group)?;
     }
-    let (stream, id) = find(&args, &admin).await?;
+    let mut away = BTreeMap::new();
+    let (stream, id) = find(&args, &admin, &mut away).await?;
     let mut life = admin.entry(&stream, id).await?;
     let budget = Budget::default().entries(args.entries);
     let bar = progress(None, "entries looked at");
@@ -45,13 +48,20 @@ pub(super) async fn run(args: EntryArgs, settings: Settings) -> Result<(), Comma
     bar.finish_and_clear();
     let related = related?;
     life.know(&related);
+    for trouble in &related.in_trouble {
+        away.entry(trouble.stream.clone())
+            .or_insert(trouble.error.clone());
+    }
+    for (stream, error) in &away {
+        say_away(stream, error);
+    }
     if args.json {
         let mut json = serde_json::to_value(&life).unwrap_or_default();
         json["relations"] = serde_json::to_value(&related).unwrap_or_default();
         return print_json(&json);
     }
     print(readable(&life, &related).trim_end())?;
-    if related.is_cut {
+    if related.is_cut && related.in_trouble.is_empty() {
         say(
             "not all was looked through for what it has to do with: raise --entries, or use streamhand find",
         );
@@ -59,8 +69,12 @@ pub(super) async fn run(args: EntryArgs, settings: Settings) -> Result<(), Comma
     Ok(())
 }
 
-/// Which entry is meant.
-async fn find(args: &EntryArgs, admin: &Admin) -> Result<(String, EntryId), CommandError> {
+/// Which entry is meant. `away` is told which streams can't be looked at, and why.
+async fn find(
+    args: &EntryArgs,
+    admin: &Admin,
+    away: &mut BTreeMap<String, String>,
+) -> Result<(String, EntryId), CommandError> {
     let streams = match args.stream.is_empty() {
         true => admin.streams().to_vec(),
         false => args
@@ -72,7 +86,13 @@ async fn find(args: &EntryArgs, admin: &Admin) -> Result<(String, EntryId), Comm
     if let Ok(id) = args.id.parse::<EntryId>() {
         let mut there = Vec::new();
         for stream in &streams {
-            let life = admin.entry(stream, id).await?;
+            let life = match admin.entry(stream, id).await {
+                Err(error) if streams.len() > 1 && admin.is_of_one_node(&error) => {
+                    away.insert(stream.clone(), error.to_string());
+                    continue;
+                }
+                life => life?,
+            };
             if life.is_there || streams.len() == 1 {
                 there.push(stream.clone());
             }
@@ -103,8 +123,16 @@ async fn find(args: &EntryArgs, admin: &Admin) -> Result<(String, EntryId), Comm
         };
         Some((hit.stream.clone(), id.parse().ok()?))
     });
+    let troubles = page.in_trouble.iter();
+    away.extend(troubles.map(|trouble| (trouble.stream.clone(), trouble.error.clone())));
     found.ok_or_else(|| {
-        let looked: Vec<String> = page.covered.iter().map(ToString::to_string).collect();
+        let is_away = |covered: &&Covered| away.contains_key(&covered.stream);
+        let looked = page.covered.iter().filter(|covered| !is_away(covered));
+        let looked = looked.map(ToString::to_string);
+        let not = away
+            .iter()
+            .map(|(stream, error)| format!("{stream} can't be looked at: {error}"));
+        let looked: Vec<String> = looked.chain(not).collect();
         CommandError::failed(format!(
             "no entry is or has {}: looked at {}",
             shown(&args.id),

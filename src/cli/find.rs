@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::CommandError;
+use super::away::say_away;
 use super::called;
 use super::moment::Moment;
 use super::terminal::{print, print_json, progress, say};
@@ -69,6 +70,9 @@ pub(super) async fn run(args: FindArgs, settings: Settings) -> Result<(), Comman
     let page = admin.search(&mut search, &budget).await;
     bar.finish_and_clear();
     let page = page?;
+    for away in &page.in_trouble {
+        say_away(&away.stream, &away.error);
+    }
     if args.json {
         return print_json(&page);
     }

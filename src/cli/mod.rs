@@ -6,6 +6,7 @@
 mod adding;
 mod aggregate;
 mod alerts;
+mod away;
 mod called;
 mod completions;
 mod config;

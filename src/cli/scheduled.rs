@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 
+use super::away::say_away;
 use super::terminal::{closed, print, say};
 use super::text::{count, table, time};
 use super::{CommandError, adding};
@@ -115,9 +116,7 @@ fn or_told<T>(
 ) -> crate::Result<Option<T>> {
     looked.or_else(|error| match admin.is_of_one_node(&error) {
         true => {
-            say(format_args!(
-                "warning: {stream}: can't be looked at: {error}"
-            ));
+            say_away(stream, error);
             Ok(None)
         }
         false => Err(error),

@@ -124,14 +124,18 @@ impl DeadLetters {
             Some(stream) => self.places(stream)?,
             None => (0..self.streams.len()).collect(),
         };
-        let (mut all, mut before) = (Vec::new(), 0);
+        let (mut all, mut before, mut others) = (Vec::new(), 0, places.len());
         for at in places {
             let keys = &self.streams[at];
-            let groups = loop {
-                match self.pool.count_groups(keys, MOST).await? {
-                    Counting::On(counted) => progress(before + counted),
-                    Counting::Done(groups) => break groups,
+            let counted = loop {
+                match self.pool.count_groups(keys, MOST).await {
+                    Ok(Counting::On(counted)) => progress(before + counted),
+                    Ok(Counting::Done(groups)) => break Ok(groups),
+                    Err(error) => break Err(error),
                 }
+            };
+            let Some(groups) = self.or_left_out(at, counted, &mut others)? else {
+                continue;
             };
             before += groups.iter().map(|group| group.count).sum::<u64>();
             let groups = groups

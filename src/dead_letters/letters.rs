@@ -56,6 +56,8 @@ struct Browsing {
     turn: usize,
     /// Where to go on within it; None to begin.
     from: Option<String>,
+    /// Streams that have not been left out.
+    others: usize,
 }
 
 impl Letters {
@@ -84,11 +86,16 @@ impl Letters {
                 (place.map_or(0, |place| place + 1), None)
             }
         };
+        let others = match &*what {
+            What::Filtered(_, bounds) => bounds.len(),
+            What::Picked(..) => 1,
+        };
         let pages = Pages::of(Browsing {
             dead,
             what,
             turn,
             from,
+            others,
         });
         Letters {
             pages,
@@ -182,7 +189,9 @@ impl Source for Browsing {
                 let Some(bound) = bounds.get(self.turn) else {
                     return Ok(None);
                 };
-                let (found, next) = filtered(dead, filter, *bound, self.from.as_deref()).await?;
+                let page = filtered(dead, filter, *bound, self.from.as_deref()).await;
+                let page = dead.or_left_out(bound.0, page, &mut self.others)?;
+                let (found, next) = page.unwrap_or_default();
                 if next.is_none() {
                     self.turn += 1;
                 }

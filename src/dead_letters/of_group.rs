@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::left_out::{LeftOut, List};
 use super::letter::WholeLetter;
 use super::notes::LetterNotes;
 use crate::config::{RedisSettings, Settings, check, stream_name};
@@ -18,6 +19,8 @@ pub struct DeadLetters {
     pub(super) pool: Pool,
     group: Arc<str>,
     pub(super) streams: Arc<[Keys]>,
+    /// None if nothing may be left out.
+    pub(super) left_out: Option<List>,
 }
 
 impl DeadLetters {
@@ -69,6 +72,7 @@ impl DeadLetters {
             pool: pool()?,
             group: group.into(),
             streams,
+            left_out: None,
         })
     }
 
@@ -116,6 +120,50 @@ impl DeadLetters {
         let noted = self.pool.notes(keys, &ticket).await?.pop();
         letter.notes = LetterNotes::of(noted.unwrap_or_default());
         Ok(letter)
+    }
+
+    /// The same, which goes on with the other streams if the node of a cluster can't be reached that one lies at. What was
+    /// left out is in [`left_out`](Self::left_out). If all that is asked for lies there, it fails as ever.
+    ///
+    /// ```no_run
+    /// # use streamhand::dead_letters::{DeadLetters, Filter};
+    /// # async fn example(dead: DeadLetters) -> streamhand::Result<()> {
+    /// let dead = dead.leaving_out_unreachable();
+    /// println!("{} letters", dead.groups(Filter::new()).await?.total);
+    /// for left_out in dead.left_out() {
+    ///     println!("but for those of {}: {}", left_out.stream, left_out.error);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn leaving_out_unreachable(mut self) -> Self {
+        self.left_out = Some(List::default());
+        self
+    }
+
+    /// The streams that were left out since [`leaving_out_unreachable`](Self::leaving_out_unreachable), by this one, its
+    /// clones, and what they have made.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        self.left_out.as_ref().map(List::all).unwrap_or_default()
+    }
+
+    /// What one stream has answered; None if it is left out. `others` are those asked for that have not been left out.
+    ///
+    /// # Errors
+    /// If it can't be left out, or is the last.
+    pub(super) fn or_left_out<T>(
+        &self,
+        at: usize,
+        asked: Result<T>,
+        others: &mut usize,
+    ) -> Result<Option<T>> {
+        match (asked, &self.left_out) {
+            (Err(error), Some(list)) if *others > 1 && self.pool.is_of_one_node(&error) => {
+                *others -= 1;
+                list.add(&self.streams[at].stream, error.to_string());
+                Ok(None)
+            }
+            (asked, _) => asked.map(Some),
+        }
     }
 
     /// Says that there is no such letter.

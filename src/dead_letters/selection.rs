@@ -142,9 +142,10 @@ impl Selection {
             Some(stream) => dead.places(stream)?,
             None => (0..dead.streams.len()).collect(),
         };
-        let mut bounds = Vec::new();
+        let (mut bounds, mut others) = (Vec::new(), places.len());
         for at in places {
-            if let Some(newest) = dead.pool.newest_letter(&dead.streams[at]).await? {
+            let newest = dead.pool.newest_letter(&dead.streams[at]).await;
+            if let Some(newest) = dead.or_left_out(at, newest, &mut others)?.flatten() {
                 bounds.push((at, newest));
             }
         }

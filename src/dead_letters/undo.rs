@@ -130,9 +130,11 @@ impl DeadLetters {
     /// If Redis can't be reached.
     pub async fn purges(&self) -> Result<Vec<PurgeRun>> {
         let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-        let mut purges: Vec<PurgeRun> = Vec::new();
-        for keys in self.streams.iter() {
-            for note in self.pool.purges(keys).await? {
+        let (mut purges, mut others): (Vec<PurgeRun>, _) = (Vec::new(), self.streams.len());
+        for (place, keys) in self.streams.iter().enumerate() {
+            let notes = self.pool.purges(keys).await;
+            let notes = self.or_left_out(place, notes, &mut others)?;
+            for note in notes.unwrap_or_default() {
                 let (began, until) = (at(note.at_ms), at(note.until_ms));
                 // One purge may take letters of several streams.
                 match purges.iter_mut().find(|known| known.name == note.run) {
@@ -163,10 +165,13 @@ impl DeadLetters {
     /// [`ErrorKind::NotFound`] if there is nothing of this name to bring back: its time is over, or it was undone. If
     /// Redis can't be reached or refuses it; what is back by then is.
     pub async fn undo_purge(&self, name: &str, mut progress: impl FnMut(u64)) -> Result<Undone> {
-        let mut restored = 0;
-        for keys in self.streams.iter() {
+        let (mut restored, mut others) = (0, self.streams.len());
+        for (place, keys) in self.streams.iter().enumerate() {
             loop {
-                let (back, left) = self.pool.undo_purge(keys, name).await?;
+                let undone = self.pool.undo_purge(keys, name).await;
+                let undone = self.or_left_out(place, undone, &mut others)?;
+                // Nothing is left of a stream that is left out.
+                let (back, left) = undone.unwrap_or_default();
                 if back > 0 {
                     restored += back;
                     progress(restored);

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::CommandError;
 use super::select::FilterArgs;
+use crate::cli::away::say_left_out;
 use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, printable, table, time};
 use crate::dead_letters::{DeadLetters, Group};
@@ -37,6 +38,7 @@ pub(super) async fn run(args: GroupsArgs, dead: &DeadLetters) -> Result<(), Comm
     let groups = groups.await;
     bar.finish_and_clear();
     let groups = groups?;
+    say_left_out(dead);
     if args.json {
         return print_json(&groups);
     }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::CommandError;
 use super::select::{FilterArgs, say_strangers};
+use crate::cli::away::say_left_out;
 use crate::cli::terminal::{closed, print, say};
 use crate::cli::text::{printable, table, time};
 use crate::dead_letters::{DeadLetter, DeadLetters};
@@ -57,6 +58,7 @@ pub(super) async fn run(args: ListArgs, dead: &DeadLetters) -> Result<(), Comman
         print(lay_out(&rows, with_stream))?;
     }
     say_strangers(letters.strangers());
+    say_left_out(dead);
     if count == 0 {
         args.filter.say_none(dead);
     } else if more && args.filter.limit.is_none() {
@@ -83,7 +85,9 @@ async fn as_json(args: &ListArgs, dead: &DeadLetters) -> Result<(), CommandError
     let end = if separator == "[" { "[]" } else { "\n]" };
     writeln!(out, "{end}")
         .and_then(|()| out.flush())
-        .map_err(closed)
+        .map_err(closed)?;
+    say_left_out(dead);
+    Ok(())
 }
 
 fn lay_out(letters: &[DeadLetter], with_stream: bool) -> String {

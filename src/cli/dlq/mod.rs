@@ -75,7 +75,8 @@ pub(super) async fn run<Fut: Future<Output = Result<Registry, CommandError>>>(
     if let Some(group) = args.group {
         admin = admin.for_group(group)?;
     }
-    let dead = admin.dead_letters()?;
+    // What can be seen is shown, and what can't is named.
+    let dead = admin.dead_letters()?.leaving_out_unreachable();
     match args.command {
         DlqCommand::List(args) => list::run(args, &dead).await,
         DlqCommand::Show(args) => show::run(args, &dead).await,

@@ -129,7 +129,7 @@ pub(super) async fn run(args: PurgeArgs, dead: &DeadLetters) -> Result<(), Comma
             }
         ));
     }
-    meant.all_there()
+    meant.all_there(dead, args.dry_run)
 }
 
 fn ask(

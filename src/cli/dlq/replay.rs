@@ -234,11 +234,11 @@ pub(super) async fn run(
         let by = args.by.clone().unwrap_or_else(whoami);
         if let Some(to) = &args.to {
             send(&args, &meant, admin, to, &by).await?;
-            return meant.all_there();
+            return meant.all_there(dead, args.dry_run);
         }
         if args.is_a_run() {
             begin(&args, &meant, dead, &by).await?;
-            return meant.all_there();
+            return meant.all_there(dead, args.dry_run);
         }
         let stop = told_to_stop("; what was replayed so far is")?;
         let bar = progress(Some(meant.counted.found), "letters");
@@ -284,5 +284,5 @@ pub(super) async fn run(
             count(run.replayed, "dead letter")
         ))?;
     }
-    meant.all_there()
+    meant.all_there(dead, args.dry_run)
 }

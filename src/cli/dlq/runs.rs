@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::CommandError;
+use crate::cli::away::say_left_out;
 use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, printable, table, time, whoami};
 use crate::cli::told_to_stop;
@@ -40,6 +41,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn list(args: RunsArgs, dead: &DeadLetters) -> Result<(), CommandError> {
     let mut runs = dead.runs().await?;
+    say_left_out(dead);
     if let Some(stream) = &args.stream {
         if !dead.streams().any(|known| known == stream) {
             // Says which there are.
@@ -224,6 +226,13 @@ async fn stream_of(args: &RunArgs, dead: &DeadLetters) -> Result<String, Command
         return Ok(stream.clone());
     }
     let runs = dead.runs().await?;
+    if let Some(left_out) = dead.left_out().first() {
+        say_left_out(dead);
+        return Err(CommandError::failed(format!(
+            "{} may have a run r-{} as well: say by --stream which is meant",
+            left_out.stream, args.run
+        )));
+    }
     let mut of = runs.into_iter().filter(|run| run.number == args.run);
     match (of.next(), of.next()) {
         (Some(only), None) => Ok(only.stream),

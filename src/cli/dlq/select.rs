@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
+use crate::cli::away::{none_left_out, say_left_out};
 use crate::cli::called;
 use crate::cli::moment::Moment;
 use crate::cli::terminal::{ask, progress, say};
@@ -167,6 +168,7 @@ impl Which {
         let counted = selection.count(|found| bar.set_position(found)).await?;
         bar.finish_and_clear();
         say_strangers(counted.strangers);
+        say_left_out(dead);
         if counted.found == 0 && counted.missing.is_empty() {
             self.filter.say_none(dead);
         }
@@ -179,11 +181,15 @@ impl Which {
 }
 
 impl Meant {
-    /// Fails where ids were asked for that are none; said last, when the others have been dealt with.
-    pub fn all_there(&self) -> Result<(), CommandError> {
+    /// Fails where ids were asked for that are none, or letters were left out that something was to be done with; said last,
+    /// when the others have been dealt with.
+    pub fn all_there(&self, dead: &DeadLetters, dry_run: bool) -> Result<(), CommandError> {
         let missing = &self.counted.missing;
         if missing.is_empty() {
-            return Ok(());
+            return match dry_run {
+                true => Ok(()),
+                false => none_left_out(dead),
+            };
         }
         let ids: Vec<String> = missing.iter().map(EntryId::to_string).collect();
         Err(CommandError::failed(format!(

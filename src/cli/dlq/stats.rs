@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::CommandError;
 use super::select::FilterArgs;
+use crate::cli::away::say_left_out;
 use crate::cli::terminal::{print, print_json};
 use crate::cli::text::{count, table, time};
 use crate::dead_letters::{DeadLetters, Tally};
@@ -23,6 +24,7 @@ pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), Comma
     let filter = if args.json { filter } else { filter.brief() };
     let selection = dead.select(filter).await?;
     let stats = selection.stats().await?;
+    say_left_out(dead);
     if args.json {
         return print_json(&stats);
     }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::CommandError;
+use crate::cli::away::{none_left_out, say_left_out};
 use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, table, time};
 use crate::dead_letters::DeadLetters;
@@ -25,18 +26,21 @@ pub(super) async fn run(args: UndoArgs, dead: &DeadLetters) -> Result<(), Comman
     let bar = progress(None, "letters");
     let undone = dead.undo_purge(name, |back| bar.set_position(back)).await;
     bar.finish_and_clear();
+    say_left_out(dead);
     let undone = undone?;
     match args.json {
-        true => print_json(&undone),
+        true => print_json(&undone)?,
         false => print(format_args!(
             "brought back {}",
             count(undone.restored, "dead letter")
-        )),
+        ))?,
     }
+    none_left_out(dead)
 }
 
 async fn list(args: &UndoArgs, dead: &DeadLetters) -> Result<(), CommandError> {
     let purges = dead.purges().await?;
+    say_left_out(dead);
     if args.json {
         return print_json(&purges);
     }

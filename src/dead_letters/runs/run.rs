@@ -82,9 +82,11 @@ impl DeadLetters {
     /// If Redis can't be reached.
     pub async fn runs(&self) -> Result<Vec<Run>> {
         let now = self.now().await?;
-        let mut all = Vec::new();
+        let (mut all, mut others) = (Vec::new(), self.streams.len());
         for place in 0..self.streams.len() {
-            for record in self.records(place).await? {
+            let records = self.records(place).await;
+            let records = self.or_left_out(place, records, &mut others)?;
+            for record in records.unwrap_or_default() {
                 if let Ok(stored) = Stored::of(&record) {
                     all.push(self.shown(place, record, stored, now));
                 }

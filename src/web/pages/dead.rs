@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::admin::data;
 use crate::config::Role;
 use crate::dead_letters::{
-    DeadLetter, DeadLetters, EarlierError, Filter, Group, PurgeRun, Run, RunPlan, RunStanding,
-    Selection, WholeLetter,
+    DeadLetter, DeadLetters, EarlierError, Filter, Group, LeftOut, PurgeRun, Run, RunPlan,
+    RunStanding, Selection, WholeLetter,
 };
 use crate::event::EntryId;
 use crate::handler::Validity;
@@ -79,6 +79,7 @@ struct Groups {
     groups: Vec<OneGroup>,
     runs: Vec<OneRun>,
     purges: Vec<OnePurge>,
+    left_out: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
@@ -134,6 +135,7 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         .cloned()
         .collect();
     let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
+    let dead = dead.leaving_out_unreachable();
     let counted = counted(&app, &dead).await?;
     let is_counting = counted.is_none();
     let (total, found) = match counted {
@@ -165,6 +167,7 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
             .into_iter()
             .map(|purge| OnePurge::of(purge, &first, &visit))
             .collect(),
+        left_out: dead.left_out(),
     };
     let html = GroupsPage {
         frame: visit.frame("Dead letters"),

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::admin::{Budget, Covered, Hit, Place, Search};
+use crate::admin::{Budget, Covered, Hit, Place, Search, StreamTrouble};
 use crate::config::Role;
 use crate::rfc3339;
 use crate::web::app::App;
@@ -48,6 +48,7 @@ struct Page {
     query: String,
     hits: Vec<Row>,
     covered: Vec<Covered>,
+    in_trouble: Vec<StreamTrouble>,
     cursor: Option<String>,
     #[serde(skip)]
     further: Option<String>,
@@ -105,6 +106,7 @@ async fn find(
         query: params.q.trim().to_owned(),
         hits: Vec::new(),
         covered: Vec::new(),
+        in_trouble: Vec::new(),
         cursor: None,
         further: None,
         command: CommandLine::new(["find", params.q.trim()]),
@@ -165,6 +167,7 @@ async fn look(app: &App, visit: &Visit, params: &Params, page: &mut Page) -> Res
     let found = admin.search_as_seen(&mut search, &budget, &hide).await?;
     page.hits = found.hits.into_iter().map(Row::of).collect();
     page.covered = found.covered;
+    page.in_trouble = found.in_trouble;
     page.further = found.cursor.as_ref().map(|cursor| {
         link::link(
             "/find",
