@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pages chaos check docs instructions instructions-renew fuzz audit bench peers servers clean
+.PHONY: help demo test pages chaos check docs instructions instructions-renew fuzz audit simulate bench peers servers clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,10 @@ audit: ## Look for known vulnerabilities and unwanted licences among the depende
 	else \
 	    echo "nothing was audited: install cargo-deny with 'cargo install --locked cargo-deny'" >&2; exit 1; \
 	fi
+
+# Not optimised but for the simulation itself: what it drives is small.
+simulate: ## What a fleet of 1,000 workers on 1,000 partitions asks of each node, in virtual time; ARGS="--workers 200"
+	@cargo run --quiet --package streamhand-simulate -- $(ARGS)
 
 bench: ## Measure everything and write docs/benchmarks.md: an hour on a quiet machine; ARGS="latency load" measures these
 	@scripts/bench $(ARGS)

@@ -16,7 +16,8 @@ pub(crate) struct Complaint {
 }
 
 /// Waits that grow while something stays wrong, so that nothing spins.
-pub(crate) struct Pause {
+#[derive(Debug)]
+pub struct Pause {
     backoff: Backoff,
     /// How often it has been waited in a row.
     waits: u32,

@@ -1,4 +1,5 @@
-//! A door to the library's inside for the bench alone, which measures the least that could be done beside what is done.
+//! A door to the library's inside for the bench, which measures the least that could be done beside what is done, and for
+//! the simulation of a fleet, which drives what says when a worker asks Redis next.
 //! Not part of the public API: it may change with any release.
 
 use std::time::Duration;
@@ -8,7 +9,10 @@ use redis::aio::MultiplexedConnection;
 pub use crate::cli::{flush, table};
 use crate::config::RedisSettings;
 use crate::error::Result;
+pub use crate::reconnect::Pause;
 use crate::stream::Connector;
+pub use crate::stream::{OutageTimes, RefreshTimes, SLOT_MAP_EVERY};
+pub use crate::worker::pace;
 
 /// What a consumer's name says of the release.
 pub const PROTOCOL: u32 = crate::stream::PROTOCOL;

@@ -172,6 +172,11 @@ pub(crate) use topology::Slot;
 #[cfg(feature = "worker")]
 pub(crate) use trim_policy::{TRIM_EVERY, trim_policy, trim_rhythm};
 pub(crate) use unheld::Unheld;
+#[cfg(feature = "cli")]
+pub use {
+    outage::OutageTimes,
+    topology::{RefreshTimes, SLOT_MAP_EVERY},
+};
 
 /// What a consumer's name, the scripts and the keys of this release agree on.
 pub(crate) const PROTOCOL: u32 = 2;

@@ -7,6 +7,14 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
+/// When a server that can't be had is asked next whether it is back. Pure, for the program in `simulate/` as well.
+#[derive(Debug)]
+pub struct OutageTimes {
+    /// When the next one may ask.
+    next: Instant,
+    wait: Duration,
+}
+
 /// The first and the longest time between two questions.
 const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -17,9 +25,37 @@ pub(super) struct Outage(Mutex<Option<Known>>);
 struct Known {
     kind: ErrorKind,
     message: String,
-    /// When the next one may ask.
-    next: Instant,
-    wait: Duration,
+    times: OutageTimes,
+}
+
+impl OutageTimes {
+    /// It could not be had, and had been before.
+    pub fn new(now: Instant) -> Self {
+        OutageTimes {
+            next: now + WAITS.0,
+            wait: WAITS.0,
+        }
+    }
+
+    /// Whether somebody may ask: then nobody else does for a while.
+    pub fn lets_try(&mut self, now: Instant) -> bool {
+        let lets = self.is_over(now);
+        if lets {
+            self.next = now + self.wait;
+        }
+        lets
+    }
+
+    /// Whether somebody may ask.
+    pub fn is_over(&self, now: Instant) -> bool {
+        now >= self.next
+    }
+
+    /// It could not be had again.
+    pub fn failed(&mut self, now: Instant) {
+        self.wait = (self.wait * 2).min(WAITS.1);
+        self.next = now + self.wait;
+    }
 }
 
 impl Outage {
@@ -32,12 +68,10 @@ impl Outage {
         let Some(known) = &mut *outage else {
             return Ok(());
         };
-        let now = Instant::now();
-        if now < known.next {
-            return Err(Error::new(known.kind, known.message.clone()));
+        match known.times.lets_try(Instant::now()) {
+            true => Ok(()),
+            false => Err(Error::new(known.kind, known.message.clone())),
         }
-        known.next = now + known.wait;
-        Ok(())
     }
 
     /// Whether it may be tried, by whoever is to ask [`lets_try`](Self::lets_try) before it does.
@@ -46,7 +80,7 @@ impl Outage {
     /// As there.
     pub fn is_over(&self) -> Result<()> {
         match &*lock(&self.0) {
-            Some(known) if Instant::now() < known.next => {
+            Some(known) if !known.times.is_over(Instant::now()) => {
                 Err(Error::new(known.kind, known.message.clone()))
             }
             _ => Ok(()),
@@ -59,14 +93,19 @@ impl Outage {
         match &tried {
             Ok(_) => *outage = None,
             Err(error) => {
-                let wait = outage
-                    .as_ref()
-                    .map_or(WAITS.0, |known| (known.wait * 2).min(WAITS.1));
+                let (kind, message) = (error.kind(), error.to_string());
+                let now = Instant::now();
+                let times = match outage.take() {
+                    Some(mut known) => {
+                        known.times.failed(now);
+                        known.times
+                    }
+                    None => OutageTimes::new(now),
+                };
                 *outage = Some(Known {
-                    kind: error.kind(),
-                    message: error.to_string(),
-                    next: Instant::now() + wait,
-                    wait,
+                    kind,
+                    message,
+                    times,
                 });
             }
         }
@@ -91,7 +130,7 @@ mod tests {
             (said.kind(), said.to_string()),
             (ErrorKind::Unreachable, "away".to_owned())
         );
-        lock(&outage.0).as_mut().unwrap().next = Instant::now();
+        lock(&outage.0).as_mut().unwrap().times.next = Instant::now();
         // One, and nobody beside it.
         assert!(outage.lets_try().is_ok() && outage.lets_try().is_err());
         assert!(outage.heard(Ok(())).is_ok() && outage.lets_try().is_ok());

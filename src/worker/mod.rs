@@ -10,6 +10,7 @@ mod gauges;
 #[cfg(test)]
 mod instructions;
 mod observer;
+pub mod pace;
 pub(crate) mod preflight;
 mod run;
 mod runtime;

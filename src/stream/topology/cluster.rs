@@ -18,6 +18,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ConnectionAddr, RedisError, RedisResult, Value};
 use tokio::task::JoinHandle;
 
+use super::refresh_times::{EVERY, RefreshTimes};
 use super::slot::Slot;
 use super::slot_map::SlotMap;
 use crate::config::NodeAddress;
@@ -31,10 +32,6 @@ use crate::stream::socket::Greeting;
 use crate::stream::{dial, reply};
 use crate::sync::lock;
 
-/// How often the map is asked for if nothing happens.
-const EVERY: Duration = Duration::from_secs(15);
-/// How long a map is new enough for whoever doubts it.
-const NEW: Duration = Duration::from_millis(200);
 /// How long a node's answer to that is waited for, and to a command that is to be asked there.
 const ANSWER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// How long a node may take to answer until it is looked whether it has a successor.
@@ -59,7 +56,7 @@ pub(in crate::stream) struct Cluster {
 struct Refresh {
     /// The one that is under way.
     under_way: Option<Refreshing>,
-    last: Option<Instant>,
+    times: RefreshTimes,
     /// The highest epoch that any map came with.
     epoch: u64,
     /// A gap in the map was told of.
@@ -260,14 +257,14 @@ impl Cluster {
         {
             return Some(under_way.clone());
         }
-        if refresh.last.is_some_and(|last| last.elapsed() < NEW) {
+        if !refresh.times.may_ask(Instant::now()) {
             return None;
         }
         let cluster = self.clone();
         let refreshing = async move {
             let told = cluster.ask_for_the_map().await;
             // Set here, so that it is not asked over and over by those who can't have it either.
-            lock(&cluster.refresh).last = Some(Instant::now());
+            lock(&cluster.refresh).times.asked(Instant::now());
             cluster.take(told.map_err(Arc::new)?);
             Ok(())
         };

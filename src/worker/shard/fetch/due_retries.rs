@@ -12,6 +12,7 @@ use super::prefetch::Prefetch;
 use crate::metrics::entries::Via;
 use crate::policy::Room;
 use crate::stream::{Link, Trouble};
+use crate::worker::pace::due::{DueTimes, POLL, Turn};
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::clock::ticks;
 use crate::worker::shard::refusals::{Chore, Refusals};
@@ -21,13 +22,6 @@ use crate::worker::state::inflight::Coming;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
-/// How often every worker looks for due entries that nobody told it of, and for what is paused: that holds within a
-/// second. A server at rest looks at its clock ten times a second only, and may wake it so much later: scheduled events
-/// are to be found within a second all the same.
-const POLL: Duration = Duration::from_millis(850);
-/// The least time between two looks, so that due times close together are woken together.
-pub(super) const LEAST: Duration = Duration::from_millis(5);
-
 /// Takes what is due.
 pub(crate) struct DueRetries {
     identity: Arc<Identity>,
@@ -35,15 +29,8 @@ pub(crate) struct DueRetries {
     sources: Arc<Sources>,
     routes: Arc<Routes>,
     heard: Arc<Heard>,
-    alarm: Alarm,
+    times: DueTimes,
     refusals: Refusals,
-}
-
-/// When parked entries are to be looked for next.
-struct Alarm {
-    next: Instant,
-    /// No look without room before this: it takes nothing, and only tells what is paused.
-    bare: Instant,
 }
 
 /// One look at all streams.
@@ -79,14 +66,14 @@ impl DueRetries {
             sources,
             routes,
             heard,
-            alarm: Alarm::now(),
+            times: DueTimes::new(Instant::now()),
             refusals: Refusals::default(),
         }
     }
 
     /// When to look next for what others have parked.
     pub fn next_look(&self) -> Instant {
-        self.alarm.next
+        self.times.next()
     }
 
     /// A look for up to `most` entries whose time has come, of all streams, if it is time for one. Without room it only
@@ -95,14 +82,8 @@ impl DueRetries {
         let now = Instant::now();
         // Parked by this worker since the last look; what others parked, the last look has told.
         let parked_here = self.signals.next_due();
-        let at = parked_here.map_or(self.alarm.next, |due| due.min(self.alarm.next));
-        let is_bare = most == 0;
-        if at > now || (is_bare && self.alarm.bare > now) {
-            self.alarm.next = at;
-            return Begin::Not(Taken::none_and(at <= now));
-        }
-        if is_bare {
-            self.alarm.bare = now + POLL;
+        if let Turn::Not { due } = self.times.begin(now, parked_here, most == 0) {
+            return Begin::Not(Taken::none_and(due));
         }
         self.signals.due_looked_for(now);
         Begin::Look(DueLook {
@@ -160,7 +141,7 @@ impl DueRetries {
             source.heard_of_waiting(woken.waiting);
             if let Some(step) = step {
                 clock.stepped(step);
-                self.alarm = Alarm::now();
+                self.times = DueTimes::new(Instant::now());
                 look.stepped = true;
             }
             let entries = woken.entries.into_iter();
@@ -185,13 +166,8 @@ impl DueRetries {
         if look.stepped {
             return look.taken;
         }
-        if look.taken.more {
-            // No waiting, not even a little: a read would have to block for it, and a server at rest looks at its
-            // clock ten times a second only.
-            self.alarm.next = Instant::now();
-        } else {
-            self.alarm.set(look.next);
-        }
+        let more = look.taken.more;
+        self.times.end(Instant::now(), more, look.next);
         look.taken
     }
 
@@ -238,19 +214,6 @@ impl DueLook {
             return None;
         }
         Some(source)
-    }
-}
-
-impl Alarm {
-    fn now() -> Self {
-        Alarm {
-            next: Instant::now(),
-            bare: Instant::now(),
-        }
-    }
-
-    fn set(&mut self, wait: Duration) {
-        self.next = Instant::now() + wait.clamp(LEAST, POLL);
     }
 }
 

@@ -13,6 +13,7 @@ use super::read_plan::{DEPTH, Flow, OFTEN, ReadPlan, Shift};
 use super::reading::{Answer, Reading, Terms};
 use super::stream_rotation::{ROUND, Share, StreamRotation};
 use crate::stream::{Link, Reader, Trouble};
+use crate::worker::pace::reads::{block, patience};
 use crate::worker::shard::refusals::Refusals;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
@@ -20,8 +21,6 @@ use crate::worker::state::inline::Inline;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
 
-/// The longest a read waits for new entries. Other work that comes up meanwhile wakes it.
-const BLOCK: Duration = Duration::from_secs(1);
 /// The longest it may if it can't be woken.
 const UNWAKEABLE: Duration = Duration::from_millis(100);
 
@@ -227,18 +226,11 @@ impl NewReads {
 
     /// How long a single read may block: until it is time for something else.
     fn patience(&self, next_look: Instant) -> Duration {
-        next_look
-            .saturating_duration_since(Instant::now())
-            .clamp(Duration::from_millis(1), self.block())
-    }
-
-    /// The longest a read may block: the server can't tell a worker that waits from one that is gone.
-    fn block(&self) -> Duration {
-        BLOCK.min(self.identity.lease / 3)
+        patience(Instant::now(), next_look, self.identity.lease)
     }
 
     /// The longest each of several reads may block, so that all of them together block no longer than one would.
     fn short_block(&self) -> Duration {
-        (self.block() / DEPTH.0 as u32).max(Duration::from_millis(1))
+        (block(self.identity.lease) / DEPTH.0 as u32).max(Duration::from_millis(1))
     }
 }

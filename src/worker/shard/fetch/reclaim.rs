@@ -12,18 +12,13 @@ use super::prefetch::Prefetch;
 use super::takeover::{Holder, Takeover};
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Trouble};
+use crate::worker::pace::reclaims::{LONGEST, ReclaimTimes, Turn, runs_out_in};
 use crate::worker::shard::clock::Clock;
 use crate::worker::shard::health::ServerHealth;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::source::{Source, Sources};
 
-/// The longest time between two looks at the group's consumers.
-const LONGEST: Duration = Duration::from_secs(5);
-/// The shortest.
-const SHORTEST: Duration = Duration::from_millis(50);
-/// Every tenth look also looks at holders that are alive.
-const THOROUGH: u64 = 10;
 /// After so many leases without a word a consumer that holds nothing is forgotten.
 const FORGOTTEN: u32 = 10;
 
@@ -33,22 +28,8 @@ pub(crate) struct Reclaimer {
     sources: Arc<Sources>,
     health: Arc<ServerHealth>,
     takeover: Takeover,
-    schedule: Schedule,
+    times: ReclaimTimes,
     refusals: Refusals,
-}
-
-/// When to look next.
-///
-/// A look without room takes nothing but suspects. It must not use up the turn of one with room: if it has found
-/// something, the next one with room is due at once.
-struct Schedule {
-    /// The next look with room.
-    next: Instant,
-    /// The next look at every holder, room or not: suspects need none.
-    all: Instant,
-    looks: u64,
-    /// Something is to be looked for sooner: a suspect that may come in now.
-    soon: Option<Instant>,
 }
 
 /// One look at the group's consumers.
@@ -84,19 +65,19 @@ impl Reclaimer {
             sources,
             health,
             takeover,
-            schedule: Schedule::new(),
+            times: ReclaimTimes::new(Instant::now()),
             refusals: Refusals::default(),
         }
     }
 
     /// When to look next, with room.
     pub fn next_look(&self) -> Instant {
-        self.schedule.next.min(self.schedule.next_at_all())
+        self.times.next()
     }
 
     /// Looks at this time at the latest.
     pub fn look_soon(&mut self, at: Instant) {
-        self.schedule.look_soon(at);
+        self.times.look_soon(at);
     }
 
     /// An entry has come that runs alone.
@@ -108,32 +89,24 @@ impl Reclaimer {
     /// held.
     pub fn tend_quarantine(&mut self, held: usize) {
         if self.takeover.tend_quarantine(held) {
-            self.schedule.look_soon(Instant::now());
+            self.times.look_soon(Instant::now());
         }
     }
 
     /// A look for up to `most` entries whose holders let their leases run out, if it is time for one.
     pub fn begin(&mut self, most: usize) -> Begin<ReclaimLook> {
         let now = Instant::now();
-        let (schedule, lease) = (&mut self.schedule, self.identity.lease);
-        let all = schedule.next_at_all() <= now;
-        if !all && (most == 0 || schedule.next > now) {
-            return Begin::Not(Taken::none_and(schedule.next <= now));
-        }
-        if !self.health.is_healthy() {
-            schedule.soon = None;
-            schedule.next = now + lease / 10;
-            schedule.all = schedule.next;
-            return Begin::Not(Taken::NONE);
-        }
-        if all {
-            schedule.soon = None;
-            schedule.looks += 1;
-        }
+        let lease = self.identity.lease;
+        let is_healthy = || self.health.is_healthy();
+        let turn = self.times.begin(now, most > 0, is_healthy, lease);
+        let (all, thorough) = match turn {
+            Turn::Look { all, thorough } => (all, thorough),
+            Turn::Not { due } => return Begin::Not(Taken::none_and(due)),
+        };
         Begin::Look(ReclaimLook {
             most,
             all,
-            thorough: all && schedule.looks.is_multiple_of(THOROUGH),
+            thorough,
             sources: self.sources.active().into_iter(),
             holders: None,
             holder: None,
@@ -173,14 +146,13 @@ impl Reclaimer {
 
     /// The look is over. Returns what it came to.
     pub fn end(&mut self, look: ReclaimLook) -> Taken {
-        let (now, wait) = (Instant::now(), look.next.max(SHORTEST));
         let mut taken = look.taken;
         taken.more |= look.left_out;
         if !look.left_out {
             self.takeover.looked(look.waiting);
-            self.schedule.all = now + wait;
         }
-        self.schedule.next = if taken.more { now } else { now + wait };
+        let now = Instant::now();
+        self.times.end(now, look.next, taken.more, look.left_out);
         taken
     }
 
@@ -218,8 +190,8 @@ impl Reclaimer {
             return Ok(());
         };
         let left = lease_ms.saturating_sub(holder.idle_ms);
-        if left > 0 {
-            look.next = look.next.min(Duration::from_millis(left + 1));
+        if let Some(wait) = runs_out_in(left) {
+            look.next = look.next.min(wait);
         }
         if holder.pending == 0 {
             let forgot = self.forget(link, source, &holder, lease_ms, clock).await;
@@ -248,7 +220,7 @@ impl Reclaimer {
             .next(&mut holder, room, link, clock, prefetch)
             .await;
         if let Some(at) = holder.ask_again.take() {
-            self.schedule.look_soon(at);
+            self.times.look_soon(at);
         }
         let stream = &holder.source.keys.stream;
         let Some(deliveries) = self.refusals.heard(Chore::Reclaim, stream, brought)? else {
@@ -300,26 +272,6 @@ impl ReclaimLook {
     /// How many more entries it may take.
     fn room(&self) -> usize {
         self.most.saturating_sub(self.taken.entries)
-    }
-}
-
-impl Schedule {
-    fn new() -> Self {
-        Schedule {
-            next: Instant::now(),
-            all: Instant::now(),
-            looks: 0,
-            soon: None,
-        }
-    }
-
-    /// When every holder is to be looked at next.
-    fn next_at_all(&self) -> Instant {
-        self.soon.map_or(self.all, |soon| soon.min(self.all))
-    }
-
-    fn look_soon(&mut self, at: Instant) {
-        self.soon = Some(self.soon.map_or(at, |soon| soon.min(at)));
     }
 }
 

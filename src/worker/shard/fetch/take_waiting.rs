@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
 use super::delivery::{Begin, Deliveries, Delivery, Taken};
-use super::due_retries::LEAST;
 use super::flow_control::room_of;
 use super::group_rates::GroupRates;
 use super::prefetch::Prefetch;
 use crate::metrics::entries::Via;
 use crate::policy::Room;
 use crate::stream::{Kind, Link, Trouble};
+use crate::worker::pace::due::LEAST;
 use crate::worker::run::routes::{Bound, Routes};
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::identity::Identity;

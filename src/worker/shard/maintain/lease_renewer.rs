@@ -10,6 +10,7 @@ use crate::event::EntryId;
 use crate::metrics::entries::WorkerCounts;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
+use crate::worker::pace::leases::every;
 use crate::worker::shard::health::ServerHealth;
 use crate::worker::shard::links::KeptLink;
 use crate::worker::shard::refusals::{Chore, Refusals};
@@ -72,7 +73,7 @@ impl LeaseRenewer {
                     if self.complaint.clear() {
                         tracing::info!("leases are renewed again");
                     }
-                    let wait = self.identity.lease / 3;
+                    let wait = every(self.identity.lease);
                     if all {
                         self.pause.reset();
                         wait
@@ -87,7 +88,7 @@ impl LeaseRenewer {
                         return self.signals.fail(trouble.into_error());
                     }
                     self.complaint.warn(trouble.error().to_string());
-                    self.pause.next().min(self.identity.lease / 3)
+                    self.pause.next().min(every(self.identity.lease))
                 }
             };
             let soon = tokio::time::sleep(Duration::from_millis(20));

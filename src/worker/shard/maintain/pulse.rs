@@ -23,6 +23,7 @@ use crate::pulse::process;
 use crate::pulse::slot::Length;
 use crate::reconnect::Pause;
 use crate::stream::{Link, PulseKeys, Sending, Trouble};
+use crate::worker::pace::pulses::{AT_REST, LEAST, first_in, is_due_at_rest};
 use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::heard::Heard;
@@ -31,12 +32,8 @@ use crate::worker::state::inflight::{Inflight, longest};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
 
-/// At rest it pulses once in so many times.
-const AT_REST: u32 = 3;
 /// How often while somebody looks.
 const WATCHED: Duration = Duration::from_secs(1);
-/// The least time between two.
-const LEAST: Duration = Duration::from_millis(250);
 /// How long it waits after a refusal, at first and at most.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// Minutes are merged so many milliseconds after their end, and not by all workers at once.
@@ -169,8 +166,7 @@ impl Pulses {
             _ = select_all(joined) => {}
             () = end.cancelled() => return,
         }
-        // Not all workers of a fleet at once.
-        let mut next = Instant::now() + Duration::from_millis(fastrand::u64(..500));
+        let mut next = Instant::now() + first_in();
         loop {
             let wanted = heard.pulse_wanted();
             let is_wanted = tokio::select! {
@@ -198,12 +194,11 @@ impl Pulses {
     async fn turn(&mut self, is_wanted: bool) -> Duration {
         let is_watched = self.heard.is_watched();
         let since = self.told_at.elapsed();
-        let rest = self.settings.every * AT_REST;
         let made = self.make(false);
         let is_due = is_wanted
             || is_watched
             || self.unanswered.is_some()
-            || since + LEAST >= rest
+            || is_due_at_rest(since, self.settings.every)
             || self.has_news(&made);
         if !is_due {
             return self.settings.every;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{OutboxKeys, Pool, RelayTurn, Relayed, Trouble, Waiting};
+use crate::worker::pace::relays::look_in;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
@@ -25,8 +26,6 @@ const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a turn lasts without being taken again. If its relay is frozen, or waits for an answer for longer, two may be
 /// at it: marks see to that.
 const TURN: Duration = Duration::from_secs(4);
-/// How often a worker looks for what others have left behind.
-const LOOK: Duration = Duration::from_secs(5);
 /// Other streams that are added to at once, of each stream.
 const AT_ONCE: usize = 8;
 /// The longest wait before a stream that refuses is tried again.
@@ -205,7 +204,7 @@ impl Outbox {
 
     /// Looks for what others have left behind.
     async fn look(&mut self) {
-        self.look_at = Instant::now() + LOOK.mul_f64(0.75 + 0.5 * fastrand::f64());
+        self.look_at = Instant::now() + look_in();
         match self.by.waits_for().await {
             Ok(targets) => self.emitted(targets.into_iter().collect()),
             Err(trouble) => tracing::debug!("{}", trouble.error()),

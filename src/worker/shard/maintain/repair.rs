@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::trimmer::Trimmer;
 use crate::config::Settings;
 use crate::stream::{Link, Trouble};
+use crate::worker::pace::tidying::mend_in;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::shard::unit::Shard;
@@ -52,9 +53,7 @@ impl Repair {
         let lease = self.identity.lease;
         // What has come about before a worker began is left alone as long as what comes about later.
         let mut thorough_at = Instant::now() + lease * THOROUGH;
-        // Not all workers of a fleet at once.
-        let spread = || lease.mul_f64(0.75 + 0.5 * fastrand::f64());
-        let mut tidy_at = Instant::now() + spread();
+        let mut tidy_at = Instant::now() + mend_in(lease);
         loop {
             tokio::time::sleep_until(tidy_at.min(self.trimmer.next()).into()).await;
             let mut link = match self.line.get().await {
@@ -71,7 +70,7 @@ impl Repair {
                     thorough_at = Instant::now() + lease * THOROUGH;
                 }
                 let done = self.round(&mut link, thorough).await;
-                tidy_at = Instant::now() + spread();
+                tidy_at = Instant::now() + mend_in(lease);
                 done
             } else {
                 self.trimmer.round(&mut link).await

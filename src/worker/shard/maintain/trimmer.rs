@@ -15,14 +15,13 @@ use crate::stream::{
     Expire, Expired, Hold, Link, Policy, Rhythm, Step, TRIM_EVERY, Trim, Trimmed, Trimming,
     Trouble, trim_policy, trim_rhythm,
 };
+use crate::worker::pace::tidying::{EXPIRE, expire_in, first_expire_in, trim_in};
 use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
-/// Between two looks at the dead letters: they grow slowly, and are kept for days.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// Steps of one turn. What is left after them is for the next: another stream may wait.
 const STEPS: usize = 200;
 /// How far the server's clock may be off what it should show. It takes a second to notice that it was set, and a busy
@@ -80,14 +79,12 @@ impl Trimmer {
             replays: Replays::new(shard),
             streams: shard.sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
-            trim_at: now + spread(TRIM_EVERY),
-            // A worker that has just come may be one of many that have; where nothing is dropped, a look is for a
-            // warning only.
+            trim_at: now + trim_in(TRIM_EVERY),
             expire_at: now
-                + spread(match settings.dead_letters.keep {
-                    Some(_) => TRIM_EVERY,
-                    None => EXPIRE_EVERY.min(shard.identity.lease),
-                }),
+                + first_expire_in(
+                    settings.dead_letters.keep.is_some().then_some(TRIM_EVERY),
+                    shard.identity.lease,
+                ),
         }
     }
 
@@ -105,7 +102,7 @@ impl Trimmer {
         let by = &self.by;
         let now = Instant::now();
         if now >= self.trim_at {
-            self.trim_at = now + spread(TRIM_EVERY);
+            self.trim_at = now + trim_in(TRIM_EVERY);
             // A group that was destroyed a moment ago looks as if it had been long ago: its workers make it anew first.
             let grace = trim_rhythm(by.identity.lease).grace;
             if !by.clock.get().was_set_within(grace) {
@@ -115,12 +112,12 @@ impl Trimmer {
             }
         }
         if now >= self.expire_at {
-            self.expire_at = now + spread(EXPIRE_EVERY);
+            self.expire_at = now + expire_in();
             for source in by.sources.named() {
                 match expire(by, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),
-                    Ok(Looked::Soon) => self.expire_at = now + spread(TRIM_EVERY),
+                    Ok(Looked::Soon) => self.expire_at = now + trim_in(TRIM_EVERY),
                     Ok(Looked::Done(undriven)) => {
                         if let Some(run) = undriven {
                             self.replays.drive(&source.keys.stream, run);
@@ -248,7 +245,7 @@ async fn expire(
     loop {
         let clock = by.clock.get();
         let rhythm = Rhythm {
-            every: EXPIRE_EVERY,
+            every: EXPIRE,
             clock: Some(clock.expected(LEEWAY)),
             ..trim_rhythm(by.identity.lease)
         };
@@ -304,9 +301,4 @@ async fn expire(
         );
     }
     Ok(Looked::Done(undriven))
-}
-
-/// About so long, so that a fleet spreads out.
-fn spread(time: Duration) -> Duration {
-    time.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

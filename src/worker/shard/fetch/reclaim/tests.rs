@@ -54,7 +54,7 @@ fn a_look_without_room_leaves_what_is_due_to_one_with_room() {
     let mut reclaimer = reclaimer(true);
     assert_eq!(look(&mut reclaimer, 1), Some(true));
     // Some holder's lease has run out, and the look at all of them is later.
-    reclaimer.schedule.next = Instant::now();
+    reclaimer.times.next = Instant::now();
     assert!(matches!(reclaimer.begin(0), Begin::Not(taken) if taken.more));
     let Begin::Look(mut with_room) = reclaimer.begin(1) else {
         panic!("it is due");
