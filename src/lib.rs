@@ -60,6 +60,8 @@ pub mod admin;
 pub mod alerts;
 #[cfg(feature = "worker")]
 mod breaker;
+#[cfg(feature = "web")]
+mod called;
 #[cfg(feature = "worker")]
 mod classify;
 #[cfg(feature = "cli")]

@@ -17,6 +17,13 @@ fn program() {
     run_program(streamhand::cli::Program::new(ledger::registry()));
 }
 
+/// With a name of its own.
+#[test]
+#[ignore = "run by other tests"]
+fn program_called_ledger() {
+    run_program(streamhand::cli::Program::new(ledger::registry()).name("ledger"));
+}
+
 #[test]
 #[ignore = "run by other tests"]
 fn program_without() {

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::CommandError;
 use super::away::say_away;
-use super::called;
 use super::moment::Moment;
 use super::terminal::{print, print_json, progress, say};
 use super::text::{table, time};
 use crate::admin::{Admin, Budget, Covered, Hit, Place, Search};
+use crate::called;
 use crate::config::Settings;
 use crate::duration;
 use crate::names::shown;

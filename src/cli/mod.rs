@@ -7,7 +7,6 @@ mod adding;
 mod aggregate;
 mod alerts;
 mod away;
-mod called;
 mod completions;
 mod config;
 mod data;

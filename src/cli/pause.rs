@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
-use super::called;
 use super::terminal::{print, say};
 use super::text::{time, whoami};
 use crate::admin::{Admin, PauseRequest};
+use crate::called;
 use crate::config::{Settings, stream_name};
 use crate::duration;
 

@@ -16,10 +16,11 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, called, completions, config, dlq, doctor, entry, exporter,
-    find, health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top,
-    web, worker,
+    CommandError, aggregate, alerts, completions, config, dlq, doctor, entry, exporter, find,
+    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top, web,
+    worker,
 };
+use crate::called;
 use crate::config::Settings;
 use crate::handler::Registry;
 use crate::worker::{Observer, Summary};

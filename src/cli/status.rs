@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::terminal::{print, print_json};
 use super::text::{rough, table, time};
-use super::{CommandError, adding, called, projection, retention};
+use super::{CommandError, adding, projection, retention};
 use crate::admin::{
     Admin, BreakerStatus, ConsumerStatus, GroupStatus, OutboxStatus, PROTOCOL, Pause, Standing,
     Status, StreamStatus, TopicStatus,
 };
+use crate::called;
 use crate::config::Settings;
 use crate::names::shown;
 use crate::partition::Partition;

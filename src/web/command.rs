@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use crate::called;
+
 /// A command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandLine(Vec<String>);
 
 impl CommandLine {
-    /// `streamhand` with these arguments.
+    /// This program with these arguments.
     pub fn new<S: Into<String>>(arguments: impl IntoIterator<Item = S>) -> Self {
         CommandLine(arguments.into_iter().map(Into::into).collect())
     }
@@ -22,7 +24,7 @@ impl CommandLine {
 /// As a shell takes it.
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("streamhand")?;
+        f.write_str(called::program())?;
         for argument in &self.0 {
             f.write_str(" ")?;
             if is_plain(argument) {

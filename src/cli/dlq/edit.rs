@@ -15,7 +15,7 @@ use super::CommandError;
 use super::find::find;
 use super::select::confirm;
 use crate::admin::{Admin, FieldChange, LetterEdit};
-use crate::cli::called;
+use crate::called;
 use crate::cli::data::laid_out;
 use crate::cli::terminal::{print, print_json, say};
 use crate::cli::text::{printable, whoami};

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::CommandError;
 use super::select::{Meant, Which, confirm};
-use crate::cli::called;
+use crate::called;
 use crate::cli::terminal::{print, print_json, progress, say};
 use crate::cli::text::{count, whoami};
 use crate::cli::told_to_stop;

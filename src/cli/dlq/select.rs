@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::CommandError;
+use crate::called;
 use crate::cli::away::{none_left_out, say_left_out};
-use crate::cli::called;
 use crate::cli::moment::Moment;
 use crate::cli::terminal::{ask, progress, say};
 use crate::dead_letters::{Counted, DeadLetters, Filter, Selection};
