@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "worker")]
 use crate::context::Context;
 use crate::event::{Entry, EntryId};
 use crate::names::shown;
@@ -23,6 +24,7 @@ pub(crate) struct About<'a> {
 
 impl<'a> About<'a> {
     /// Of an event that stands in `stream`.
+    #[cfg(feature = "worker")]
     pub fn of(ctx: &'a Context, stream: &'a str) -> Self {
         let envelope = ctx.envelope();
         About {
@@ -55,6 +57,7 @@ impl<'a> About<'a> {
     }
 
     /// Of an entry that can't be read.
+    #[cfg(feature = "worker")]
     pub fn unread(entry: EntryId, stream: &'a str, attempt: u32) -> Self {
         About {
             entry,

@@ -52,7 +52,7 @@
 // Each feature leaves unused what the next one needs: of what speaks to Redis, a publisher does little.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
-#[cfg(feature = "worker")]
+#[cfg(feature = "eventstore")]
 mod about;
 #[cfg(feature = "worker")]
 pub mod admin;

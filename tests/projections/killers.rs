@@ -206,7 +206,7 @@ on_both_servers! {
         drop(fleet);
 
         let mended = super::past::process_of("projections::killers::program", &setup.more("[projections.\"beside\"]\non_bad_event = \"bury\""), "run").env(MENDED, "1");
-        let mended = mended.start();
+        let mut mended = mended.start();
         let mut resumed = process(&quick(&server), "projection resume orders-by-status");
         assert!(resumed.wait(PATIENCE).await.success(), "{}", resumed.log());
         eventually(PATIENCE, "it to be tried again", async || {
@@ -214,6 +214,12 @@ on_both_servers! {
             at.get("stopped.why").is_some_and(|why| why.contains("mended, and bad"))
         })
         .await;
+        // Like every line about an entry it names its event.
+        let log = mended.wait_for_log("stopped at a bad event", PATIENCE).await;
+        let line = log.lines().find(|line| line.contains("stopped at a bad event")).expect("the line");
+        for said in [&format!("entry={bad}")[..], "event=", "event_type=order.", "attempt=1", "projection=\"orders-by-status\""] {
+            assert!(line.contains(said), "{said}: {line}");
+        }
         drop(mended);
     }
 

@@ -54,12 +54,13 @@ pub(super) struct Made {
 pub(super) enum End {
     #[default]
     Whole,
-    /// The next event is tried again later, for this reason.
-    Retried(String),
+    /// The next event is tried again later, for this reason; it was tried so often.
+    Retried(String, u32),
     /// The next event is bad, and nothing behind it is to be applied.
     Bad {
         id: EntryId,
         why: String,
+        attempts: u32,
         /// Who applies it dies.
         kills: bool,
     },
@@ -97,6 +98,7 @@ impl Rules {
                     made.end = End::Bad {
                         id: entry.id,
                         why: error,
+                        attempts,
                         kills: true,
                     };
                     break;
@@ -126,13 +128,14 @@ impl Rules {
                 }
                 Err(failure) => match self.judge(failure, entry.id, head) {
                     Ok(why) => {
-                        made.end = End::Retried(why);
+                        made.end = End::Retried(why, head.failed.max(1));
                         break;
                     }
                     Err(bad) if self.on_bad == OnBadEvent::Stop && !is_again => {
                         made.end = End::Bad {
                             id: entry.id,
                             why: bad.error,
+                            attempts: bad.attempts,
                             kills: false,
                         };
                         break;

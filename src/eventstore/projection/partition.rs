@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::batch::{Bad, End, Head, Made, Rules, bury};
 use super::catch_up::CatchUp;
 use super::quarantine::{Portion, Quarantine};
+use crate::about::{About, tell};
 use crate::config::OnBadEvent;
 use crate::event::{Entry, EntryId};
 use crate::stream::{
@@ -43,6 +44,17 @@ pub(super) enum State {
     Live(Stand),
     /// It reads the aggregates, for the public stream does not have it all. None if that is still to begin.
     CatchUp(Stand, Standing, Option<Box<CatchUp>>),
+}
+
+/// An event that the projection stops at.
+struct Stopper<'a> {
+    /// None if it is not at hand.
+    entry: Option<&'a Entry>,
+    id: EntryId,
+    why: &'a str,
+    attempts: u32,
+    /// Who applies it dies.
+    kills: bool,
 }
 
 impl Partition {
@@ -252,14 +264,33 @@ impl Partition {
             }
             self.renewed(who);
         }
-        let (projection, stream) = (who.projection, &self.keys.stream);
+        let projection = who.projection;
+        // What comes behind all that were applied.
+        let next = entries.get(count);
         match end {
             End::Whole => Ok(()),
-            End::Retried(why) => {
-                tracing::warn!(projection, stream, "an event is tried again: {why}");
+            End::Retried(why, attempt) => {
+                if let Some(entry) = next {
+                    let about = About::raw(entry, &self.keys.stream, attempt);
+                    tell!(warn, about, projection, "an event is tried again: {why}");
+                }
                 Ok(())
             }
-            End::Bad { id, why, kills } => self.stop(id, &why, kills, who, link).await,
+            End::Bad {
+                id,
+                why,
+                attempts,
+                kills,
+            } => {
+                let bad = Stopper {
+                    entry: next.filter(|entry| entry.id == id),
+                    id,
+                    why: &why,
+                    attempts,
+                    kills,
+                };
+                self.stop(bad, who, link).await
+            }
         }
     }
 
@@ -301,7 +332,14 @@ impl Partition {
         };
         let entry = &entries[place];
         if rules.on_bad == OnBadEvent::Stop && from != From::Again {
-            return self.stop(entry.id, &bad.error, false, who, link).await;
+            let bad = Stopper {
+                entry: Some(entry),
+                id: entry.id,
+                why: &bad.error,
+                attempts: bad.attempts,
+                kills: false,
+            };
+            return self.stop(bad, who, link).await;
         }
         // Those between, which are passed over, are passed with it.
         let passed = match from {
@@ -332,15 +370,14 @@ impl Partition {
 
     async fn stop(
         &mut self,
-        id: EntryId,
-        why: &str,
-        kills: bool,
+        bad: Stopper<'_>,
         who: ActingAs<'_>,
         link: &mut Link,
     ) -> Result<(), Trouble> {
         let Some(stand) = self.stand() else {
             return Ok(());
         };
+        let Stopper { id, why, kills, .. } = bad;
         let step = LeaseStep::Stop {
             stand,
             at: id,
@@ -352,15 +389,23 @@ impl Partition {
         self.due = Instant::now() + who.lease / 3;
         self.halted = Some((id, why.to_owned()));
         if let Taken::Done = stopped {
-            let (projection, stream) = (who.projection, &self.keys.stream);
+            let (projection, stream) = (who.projection, &self.keys.stream[..]);
             let again = match kills {
                 true => "it is not tried again until `projection resume`",
                 false => "a worker that is started tries it again",
             };
-            tracing::error!(
-                projection, stream, entry = %id,
-                "the projection has stopped at a bad event, as on_bad_event says; {again}: {why}"
-            );
+            match bad.entry {
+                Some(entry) => tell!(
+                    error,
+                    About::raw(entry, stream, bad.attempts),
+                    projection,
+                    "the projection has stopped at a bad event, as on_bad_event says; {again}: {why}"
+                ),
+                None => tracing::error!(
+                    projection, stream, entry = %id,
+                    "the projection has stopped at a bad event, as on_bad_event says; {again}: {why}"
+                ),
+            }
         }
         Ok(())
     }

@@ -351,7 +351,7 @@ impl Runner {
             End::Whole if made.entries < entries.len() => made.entries.max(1),
             _ => self.quick,
         };
-        let is_tried_again = is_noted && matches!(made.end, End::Retried(_));
+        let is_tried_again = is_noted && matches!(made.end, End::Retried(..));
         let who = acting!(self, &keys);
         let partition = &mut self.partitions[place];
         let applied = partition
