@@ -33,7 +33,7 @@ chaos: ## Have everything go wrong at once for ten minutes on each server; SECON
 	export STREAMHAND_CHAOS_SECONDS="$(SECONDS)" STREAMHAND_CHAOS_SEED="$(SEED)" && \
 	cargo test --test behaviour chaos::at_length_on_$(SERVER) -- --ignored --nocapture --test-threads=2
 
-pages: ## Look how long pages take with ten million entries and a million letters: six minutes, and a gigabyte
+pages: ## Look how long pages take with ten million entries and a million letters: nine minutes, and a gigabyte
 	@servers=$$(scripts/servers both) && eval "$$servers" && \
 	export STREAMHAND_TEST_REDIS="$$redis" STREAMHAND_TEST_VALKEY="$$valkey" && \
 	cargo test --test behaviour web::pages_of_ten_million -- --ignored --nocapture

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::browser::driver::{Browser, LOOKS};
-use crate::browser::site::Site;
+use crate::browser::site::{Site, may_only_read};
 use crate::support::letters::{AGAIN, DEAD, bury, bury_many, fields};
 use crate::support::{Requests, Server, entries, eventually};
 
@@ -105,7 +105,7 @@ on_both_servers! {
         let page = format!("/dead/group?stream=orders&fingerprint={}", group["fingerprint"].as_str().unwrap());
         browser.goto(&site.at(&page)).await;
         act(&browser, "/dead/purge?stream=orders", "out of date").await;
-        browser.shows("9 dead letters are purged; 1 are held").await;
+        browser.shows("9 dead letters are purged; 1 is held").await;
         assert_eq!(entries(&mut redis, DEAD).await.len(), 2);
         act(&browser, "/dead/undo?stream=orders", "they were not").await;
         browser.shows("9 dead letters are back").await;
@@ -191,6 +191,31 @@ on_both_servers! {
         browser.close().await;
     }
 
+    /// Neither shown nor found by it: a search that tells whether something is in it would tell all of it, bit by bit.
+    async fn what_an_event_holds_is_for_who_may_operate_its_stream(server: Server) {
+        let mut redis = server.connect().await;
+        let id: String = redis::cmd("XADD").arg("orders").arg("*").arg("type").arg("order.created")
+            .arg("data").arg("{\"card\":\"4711\"}").query_async(&mut redis).await.unwrap();
+        bury_many(&mut redis, 1).await;
+        let letter = &entries(&mut redis, DEAD).await[0].id;
+        let pages = [
+            format!("/entry?stream=orders&id={id}"),
+            format!("/dead/letter?stream=orders&id={letter}"),
+            "/find?q=type:order.created&in=stream".to_owned(),
+        ];
+        for (role, is_shown) in [("view", false), ("operate", true)] {
+            let site = Site::start_with(&server, &format!("role = \"{role}\"\n")).await;
+            for path in &pages {
+                let said = json_of(&site, path).await.to_string();
+                let hidden = said.contains("whoever may operate this stream is shown it");
+                assert_eq!(hidden, !is_shown, "{role} {path}: {said}");
+                assert!(is_shown || !said.contains("4711"), "{role} {path}: {said}");
+            }
+            let found = json_of(&site, "/find?q=data.card:4711&in=stream").await;
+            assert_eq!(found["hits"].as_array().map(Vec::len), Some(usize::from(is_shown)), "{role}: {found}");
+        }
+    }
+
     /// However much there is.
     async fn a_page_asks_redis_for_little(server: Server) {
         let mut redis = server.connect().await;
@@ -215,7 +240,7 @@ on_both_servers! {
         let id = dead.select(Filter::new().limit(1)).await.unwrap().letters().next().await.unwrap().unwrap().id;
         let mut requests = Requests::of(&server).await;
         for (path, most) in [
-            ("/dead".to_owned(), 30),
+            ("/dead".to_owned(), 40),
             (format!("/dead/group?stream=orders&fingerprint={}", group.fingerprint), 30),
             (format!("/dead/letter?stream=orders&id={id}"), 10),
             // At most 50,000 entries at 500 a request, and a few smaller steps: see admin/steps.rs.
@@ -253,13 +278,28 @@ on_both_servers! {
         let copy = "local e = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][2] \
             for n = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', unpack(e)) end";
         let () = redis::cmd("EVAL").arg(copy).arg(1).arg(DEAD).arg(60_000).query_async(&mut redis).await.unwrap();
-        let since = Instant::now();
-        let page = json_of(&site, "/dead").await;
-        assert!(page["is_counting"] == true && page["groups"] == json!([]), "{page}");
-        assert!(since.elapsed() < Duration::from_secs(3), "after {:?}", since.elapsed());
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let since = Instant::now();
+            let page = json_of(&site, "/dead").await;
+            times.push(since.elapsed());
+            assert!(page["is_counting"] == true && page["groups"] == json!([]), "{page}");
+        }
+        // Counting takes half a second and more, and each page waits a twentieth of one.
+        times.sort();
+        assert!(times[0] < Duration::from_millis(200), "{times:?}");
         eventually(PATIENCE, "all to be counted", async || {
             let page = json_of(&site, "/dead").await;
             page["is_counting"] == false && page["total"] == 60_001 && page["groups"][0]["count"] == 60_001
+        })
+        .await;
+        // Who may not write can't have them counted in Redis: they are gone through, behind the page as well.
+        let reader = may_only_read(&mut redis).await;
+        let site = Site::start_with(&server, reader).await;
+        assert_eq!(json_of(&site, "/dead").await["is_counting"], true);
+        eventually(PATIENCE, "all to be gone through", async || {
+            let page = json_of(&site, "/dead").await;
+            if page["groups"][0]["count"] == 60_001 { Ok(()) } else { Err(page) }
         })
         .await;
     }

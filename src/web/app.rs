@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::command::CommandLine;
+use super::counting::Counting;
 use super::past::Past;
 use super::problem::Problem;
 use super::range;
@@ -51,8 +52,8 @@ struct Inner {
     waited: StdMutex<Waited>,
     stop: CancellationToken,
     aggregates: Option<Aggregates>,
-    /// Whose turn it is to have dead letters counted.
-    counting: Arc<Mutex<()>>,
+    /// Dead letters by what they have in common.
+    counting: Counting,
     /// Whose handlers say whether they could decode an edited letter.
     registry: std::sync::OnceLock<Arc<Registry>>,
 }
@@ -107,7 +108,7 @@ impl App {
             settings: own,
             stop,
             aggregates,
-            counting: Arc::default(),
+            counting: Counting::default(),
             registry: std::sync::OnceLock::new(),
         })))
     }
@@ -153,9 +154,9 @@ impl App {
         self.0.registry.get().map(|registry| &**registry)
     }
 
-    /// Whose turn it is to have dead letters counted, which takes long the first time if they are many.
-    pub fn counting(&self) -> Arc<Mutex<()>> {
-        self.0.counting.clone()
+    /// Dead letters by what they have in common, shared by all who look.
+    pub fn counting(&self) -> &Counting {
+        &self.0.counting
     }
 
     /// Is over when the pages are to stop.
@@ -252,6 +253,7 @@ impl App {
         self.0.status.forget().await;
         self.0.fleet.forget().await;
         self.0.orders.forget().await;
+        self.0.counting.forget();
         if visit.wants == Wants::Json {
             return Ok(axum::Json(serde_json::json!({ "said": words })).into_response());
         }

@@ -34,6 +34,7 @@ mod app;
 mod assets;
 mod chart;
 mod command;
+mod counting;
 mod filters;
 mod form;
 mod front;

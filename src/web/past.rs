@@ -111,3 +111,39 @@ impl Past {
         (HistorySlot::merged(before), HistorySlot::merged(after))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pulse::slot::Slot;
+
+    #[test]
+    fn what_came_before_a_deploy_is_not_counted_as_after_it() {
+        let minute = |n: u64| UNIX_EPOCH + Duration::from_secs(60 * n);
+        let slot = |n: u64, workers: f64| {
+            let slot = Slot {
+                at_ms: n * 60_000,
+                ..Slot::default()
+            };
+            let mut slot = HistorySlot::of(slot);
+            slot.workers = workers;
+            slot
+        };
+        let past = Past {
+            resolution: Duration::from_secs(60),
+            slots: vec![slot(1, 2.0), slot(2, 4.0), slot(3, 8.0), slot(4, 10.0)],
+            deploys: Vec::new(),
+            now: minute(5),
+        };
+        let workers = |slot: Option<HistorySlot>| slot.map(|slot| slot.workers);
+        // The minute that it falls into is after it, as far as it is any.
+        let (before, after) = past.around(minute(3) + Duration::from_secs(30));
+        assert_eq!((workers(before), workers(after)), (Some(3.0), Some(9.0)));
+        let (before, after) = past.around(minute(3));
+        assert_eq!((workers(before), workers(after)), (Some(3.0), Some(9.0)));
+        let (before, after) = past.around(minute(1));
+        assert_eq!((workers(before), workers(after)), (None, Some(6.0)));
+        let (before, after) = past.around(minute(9));
+        assert_eq!((workers(before), workers(after)), (Some(6.0), None));
+    }
+}

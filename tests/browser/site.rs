@@ -1,14 +1,17 @@
 //! The pages of a group on a private server, served inside the test, with something on them.
 
 use redis::aio::MultiplexedConnection;
+use redis::streams::StreamRangeReply;
 use streamhand::admin::Admin;
+use streamhand::dead_letters::Filter;
 use streamhand::web::Web;
-use streamhand::{Envelope, Publisher, Settings};
+use streamhand::{Envelope, Publisher, Registry, Settings};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::PAGES;
 use crate::support::Server;
-use crate::support::letters::{bury, fields};
+use crate::support::letters::{DEAD, bury, fields};
 
 pub struct Site {
     pub address: String,
@@ -26,6 +29,11 @@ impl Site {
 
     /// The same with further lines of `[web]`, or whole tables.
     pub async fn start_with(server: &Server, web: &str) -> Site {
+        Site::start_knowing(server, web, &Registry::new()).await
+    }
+
+    /// The same of a program that has registered something.
+    pub async fn start_knowing(server: &Server, web: &str, known: &Registry) -> Site {
         let toml = format!(
             "[redis]\nurl = \"{}\"\n[worker]\ngroup = \"fulfilment\"\nstreams = [\"orders\", \"payments\"]\n\
              [web]\nlisten = \"127.0.0.1:0\"\n{web}",
@@ -33,6 +41,7 @@ impl Site {
         );
         let settings = Settings::from_toml_str(&toml).expect("right settings");
         let pages = Web::new(&settings).expect("the pages");
+        let pages = pages.knowing(known).expect("a right registry");
         let address = format!("http://{}", pages.address());
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(pages.run(async {
@@ -108,6 +117,43 @@ impl Site {
             .expect("an audit");
     }
 
+    /// Every page with what is on it: those of [`PAGES`], and those of an entry and a letter that [`fill`](Self::fill)
+    /// has made.
+    pub async fn pages(&self) -> Vec<(String, &'static str)> {
+        let mut redis = self.redis.clone();
+        let ids = async |redis: &mut MultiplexedConnection, key: &str| {
+            let first = redis::cmd("XRANGE")
+                .arg(key)
+                .arg(&["-", "+", "COUNT", "1"])
+                .query_async(redis)
+                .await;
+            let first: StreamRangeReply = first.expect("entries");
+            first.ids[0].id.clone()
+        };
+        let (entry, letter) = (ids(&mut redis, "orders").await, ids(&mut redis, DEAD).await);
+        let dead = self.admin().dead_letters().expect("dead letters");
+        let groups = dead.groups(Filter::new()).await.expect("groups").groups;
+        let mut all: Vec<_> = PAGES
+            .iter()
+            .map(|(path, says)| ((*path).to_owned(), *says))
+            .collect();
+        all.extend([
+            (format!("/entry?stream=orders&id={entry}"), "Its life"),
+            (
+                format!(
+                    "/dead/group?stream=orders&fingerprint={}",
+                    groups[0].fingerprint
+                ),
+                "Letters, the oldest first",
+            ),
+            (
+                format!("/dead/letter?stream=orders&id={letter}"),
+                "What became of it",
+            ),
+        ]);
+        all
+    }
+
     /// What stands in the audit.
     pub async fn audited(&self) -> Vec<String> {
         let notes = self.admin().audited(None, 100).await.expect("the audit");
@@ -134,4 +180,20 @@ pub async fn publish(redis: &mut MultiplexedConnection, stream: &str, data: &str
         .arg("data")
         .arg(data);
     command.query_async::<String>(redis).await.expect("XADD");
+}
+
+/// Makes the user of Redis that the docs tell of, who may only read, and returns the settings of pages that use it.
+pub async fn may_only_read(redis: &mut MultiplexedConnection) -> &'static str {
+    let docs = include_str!("../../docs/dashboard.md");
+    let rule = docs
+        .lines()
+        .find(|line| line.starts_with("ACL SETUSER pages "))
+        .expect("the rule");
+    let mut words = rule.split_whitespace();
+    let mut rule = redis::cmd(words.next().expect("a command"));
+    rule.arg(words.collect::<Vec<_>>())
+        .arg("~payments")
+        .arg("~{payments}:*");
+    rule.query_async::<()>(redis).await.expect("a rule");
+    "[web.redis]\nusername = \"pages\"\npassword = \"secret\"\n"
 }

@@ -36,8 +36,6 @@ const RUNS: usize = 20;
 const LETTERS: usize = 50;
 /// Letters of a group are looked for so long: where a group is rare among many, they are found by the program.
 const LOOKS: Duration = Duration::from_millis(70);
-/// Letters are counted for so long before a page says that they still are.
-const COUNTS: Duration = Duration::from_millis(250);
 /// Most letters that are exported from here.
 const EXPORTED: usize = 1_000;
 /// How long a purge can be undone.
@@ -76,6 +74,8 @@ struct Groups {
     total: u64,
     /// They are being counted, and their groups are not known yet.
     is_counting: bool,
+    /// When they were counted, if that is a while ago.
+    as_of: Option<String>,
     groups: Vec<OneGroup>,
     runs: Vec<OneRun>,
     purges: Vec<OnePurge>,
@@ -136,10 +136,12 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         .collect();
     let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
     let dead = dead.leaving_out_unreachable();
-    let counted = counted(&app, &dead).await?;
+    let counted = app.counting().get(&dead).await?;
     let is_counting = counted.is_none();
+    let as_of = counted.as_ref().and_then(|counted| counted.as_of);
+    let of_count = counted.as_ref().map(|counted| counted.left_out.clone());
     let (total, found) = match counted {
-        Some(counted) => (counted.total, counted.groups),
+        Some(counted) => (counted.groups.total, counted.groups.groups.clone()),
         None => {
             let status = app.status().await?;
             let seen = status
@@ -154,10 +156,17 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
     runs.sort_by_key(|run| std::cmp::Reverse(run.began));
     runs.truncate(RUNS);
     let purges = dead.purges().await?;
+    let mut left_out = of_count.unwrap_or_default();
+    for away in dead.left_out() {
+        if left_out.iter().all(|known| known.stream != away.stream) {
+            left_out.push(away);
+        }
+    }
     let first = dead.streams().next().unwrap_or_default().to_owned();
     let page = Groups {
         total,
         is_counting,
+        as_of: as_of.map(seen::second),
         groups: found.into_iter().take(GROUPS).map(OneGroup::of).collect(),
         runs: runs
             .into_iter()
@@ -167,7 +176,7 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
             .into_iter()
             .map(|purge| OnePurge::of(purge, &first, &visit))
             .collect(),
-        left_out: dead.left_out(),
+        left_out,
     };
     let html = GroupsPage {
         frame: visit.frame("Dead letters"),
@@ -175,27 +184,6 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         page: &page,
     };
     visit.page(&page, html)
-}
-
-/// The groups of what is alike. The first time that may take long: then it goes on behind the page, and there is none yet.
-async fn counted(
-    app: &App,
-    dead: &DeadLetters,
-) -> Result<Option<crate::dead_letters::Groups>, Problem> {
-    let Ok(turn) = tokio::time::timeout(COUNTS, app.counting().lock_owned()).await else {
-        return Ok(None);
-    };
-    let dead = dead.clone();
-    let mut counting = tokio::spawn(async move {
-        let groups = dead.groups(Filter::new()).await;
-        drop(turn);
-        groups
-    });
-    match tokio::time::timeout(COUNTS, &mut counting).await {
-        Err(_) => Ok(None),
-        Ok(Ok(groups)) => Ok(Some(groups?)),
-        Ok(Err(_)) => Err(Problem::wrong("counting was cut off")),
-    }
 }
 
 impl OneGroup {
@@ -328,13 +316,13 @@ async fn group(
     let stream = visit.stream().to_owned();
     let dead = dead_of(&app, &stream)?;
     let fingerprint = &which.fingerprint;
-    let groups = counted(&app, &dead)
-        .await?
-        .map(|counted| counted.groups)
-        .unwrap_or_default();
-    let group = groups
-        .into_iter()
-        .find(|group| group.fingerprint == *fingerprint);
+    let counted = app.counting().get(&dead).await?;
+    let group = counted.and_then(|counted| {
+        let mut groups = counted.groups.groups.iter();
+        groups
+            .find(|group| group.fingerprint == *fingerprint)
+            .cloned()
+    });
     let after: Option<EntryId> = which.after.parse().ok();
     let mut filter = filter_of(&stream, fingerprint).brief();
     if let Some(since) = after
@@ -742,11 +730,8 @@ async fn replay(
         let doing = async {
             let done = dead.pick(&stream, ids)?.replay(&by, None, |_| ()).await?;
             Ok::<_, Problem>(match done.gone {
-                0 => format!("{} with their handler again", are(done.replayed)),
-                gone => format!(
-                    "{} with their handler again; {gone} were gone",
-                    are(done.replayed)
-                ),
+                0 => with_handler(done.replayed),
+                gone => format!("{}; {gone} were gone", are(done.replayed)),
             })
         };
         let back = visit.to("/dead");
@@ -781,10 +766,16 @@ async fn replay(
             0 => "",
             _ => "; another run means some of the same letters",
         };
-        Ok(format!("r-{number} replays {found} dead letters{shared}"))
+        let letters = if found == 1 { "letter" } else { "letters" };
+        Ok(format!("r-{number} replays {found} dead {letters}{shared}"))
     };
     let back = visit.to("/dead");
     app.act(&visit, sent.act(command, back), doing).await
+}
+
+fn with_handler(count: u64) -> String {
+    let whose = if count == 1 { "its" } else { "their" };
+    format!("{} with {whose} handler again", are(count))
 }
 
 fn are(count: u64) -> String {
@@ -897,6 +888,7 @@ async fn purge(
             Ok(Ok(Ok(Some(purged)))) => {
                 let held = match purged.held {
                     0 => String::new(),
+                    1 => "; 1 is held, and stays".to_owned(),
                     held => format!("; {held} are held, and stay"),
                 };
                 Ok(format!(
