@@ -34,7 +34,7 @@ on_both_servers! {
         let site = Site::start(&server).await;
         site.fill().await;
         let browser = Browser::start().await;
-        for (path, title) in PAGES {
+        for (path, title) in &site.pages().await {
             for look in LOOKS {
                 browser.look(look).await;
                 browser.goto(&site.at(path)).await;
@@ -55,7 +55,7 @@ on_both_servers! {
         site.fill().await;
         let browser = Browser::start().await;
         browser.look(Look { width: 1440, dark: false, script: false }).await;
-        for (path, title) in PAGES {
+        for (path, title) in &site.pages().await {
             browser.goto(&site.at(path)).await;
             browser.shows(title).await;
             let text = browser.text().await;
@@ -136,6 +136,8 @@ pub async fn act(browser: &Browser, action: &str, reason: &str) {
 }
 
 fn name_of(path: &str) -> String {
+    // Ids are other ones each time.
+    let path = path.split("?stream=").next().unwrap_or(path);
     let name = path.trim_matches('/').replace(['/', '?', '=', '&'], "-");
     if name.is_empty() {
         "now".to_owned()

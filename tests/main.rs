@@ -124,6 +124,7 @@ mod trimming;
 mod unread_schedules;
 mod versions;
 mod web;
+mod web_by_hand;
 mod web_pages;
 
 /// A worker in a process of its own: this program once more. See [`support::WorkerProcess`].
