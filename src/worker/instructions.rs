@@ -29,7 +29,6 @@ use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::fetch::delivery::{Deliveries, Delivery};
 use crate::worker::shard::fetch::rounds::{Downstream, Rounds};
-use crate::worker::shard::settle::acker::Acker;
 use crate::worker::shard::unit::{Common, Shard};
 use crate::worker::state::capacity::Capacity;
 use crate::worker::state::identity::Identity;
@@ -161,8 +160,7 @@ impl Worker {
         let sources = Sources::new(vec![source.clone()]);
         let capacity = Capacity::new(Arc::new(Slots::new(1)), 2 * LOOK);
         let identity = Arc::new(Identity::new(&settings));
-        let suspects = capacity.quarantine.clone();
-        let common = Common::new(&settings, identity, routes, suspects, counts);
+        let common = Common::new(identity, routes, capacity.clone(), counts);
         Worker {
             shard: Shard::new(&common, connector, sources, Arc::default()),
             settings,
@@ -190,7 +188,7 @@ impl Worker {
             None,
         ));
         let outcomes = Outcomes::new(self.shard.inflight.clone(), acknowledge, settle);
-        let executor = super::executor(
+        let executor = super::wiring::executor(
             &self.shard,
             self.capacity.clone(),
             reporter,
@@ -226,7 +224,7 @@ impl Worker {
 
     /// Acknowledges what has succeeded, all at once.
     fn settle(&self, acks: mpsc::UnboundedReceiver<Acks>, counts: bool) {
-        let acker = Acker::new(&self.shard);
+        let acker = super::wiring::acker(&self.shard);
         counted(counts, || self.runtime.block_on(acker.run(acks)));
     }
 }

@@ -19,6 +19,7 @@ mod state;
 #[cfg(feature = "telemetry")]
 mod vitals;
 mod watchdog;
+mod wiring;
 
 use std::fmt;
 use std::future::Future;
@@ -27,56 +28,39 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, OptionFuture};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use observer::{Observer, Outcome, Settled, Unstarted};
 
 use crate::config::{Settings, TraceMode};
-use crate::context::{Ask, Cancelled, Surroundings};
+use crate::context::Cancelled;
 use crate::error::{ErrorKind, Result};
 use crate::handler::Registry;
 use crate::metrics::Metrics;
 use crate::metrics::entries::ServerTime;
 #[cfg(feature = "telemetry")]
 use crate::otlp::{self, Exporter};
-use crate::partition::Partition;
 use crate::policy::Breakers;
-use crate::publisher::{Publisher, Topics};
+use crate::publisher::Topics;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Connector, Pool, Trouble};
 use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
-use crate::worker::run::outcome::Committing;
-use crate::worker::run::outcome::Outcomes;
-use crate::worker::run::report::Reporter;
 use crate::worker::run::spans::Spans;
 use crate::worker::shard::unit::{Common, Shard};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
-use crate::worker::state::source::Sources;
 use gauges::Gauges;
 use preflight::preflight;
-use run::attempt::Attempts;
-use run::commit_handle::CommitHandle;
-use run::dedup::Deduplicator;
-use run::dispatch::Dispatcher;
-use run::executor::Executor;
 use run::routes::Routes;
-use shard::claims::Claims;
-use shard::fetch::fetcher::Fetcher;
-use shard::fetch::rounds::Downstream;
-use shard::leave::Leaving;
+use runtime::Fetching;
 use shard::maintain::Maintenance;
 use shard::maintain::projections::Projections;
 use shard::maintain::pulse::Told;
-use shard::settle::acker::Acker;
-use shard::settle::committer::Committer;
-use shard::settle::settler::Settler;
 use state::capacity::Capacity;
-use state::source::Source;
 use watchdog::LOOK;
+use wiring::Wiring;
 
 /// How long after the drain time what is finished may still take to be settled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -284,57 +268,35 @@ impl Worker {
                 return Err(error);
             }
         };
-        let suspects = Capacity::new(slots.clone(), 2 * LOOK);
-        let common = Common::new(
-            &settings,
-            identity,
-            routes,
-            suspects.quarantine.clone(),
-            counts,
-        );
-        let is_alone = by_slot.len() == 1;
-        if !is_alone {
+        if by_slot.len() > 1 {
             slots.share();
         }
+        let capacity = Capacity::new(slots.clone(), 2 * LOOK);
+        let common = Common::new(identity, routes, capacity, counts);
+        let spans = tracer.clone().map(|tracer| {
+            let address = connector.address.clone();
+            Spans::new(tracer, common.identity.clone(), address)
+        });
+        let wiring = Wiring {
+            settings: &settings,
+            connector: &connector,
+            pool: &pool,
+            topics: &topics,
+            breakers: &breakers,
+            metrics: metrics.as_ref(),
+            tracer: tracer.as_ref(),
+            observer: observer.as_ref(),
+            windows,
+            spans,
+            common: &common,
+        };
         let all_signals = Signals::of_shards(by_slot.len());
-        let (mut shards, mut ways) = (Vec::new(), Vec::new());
-        for (streams, signals) in by_slot.iter().zip(all_signals) {
-            let (ask, asks) = mpsc::unbounded_channel();
-            let source = |stream: &String| {
-                let pool = match connector.is_cluster() {
-                    true => pool.at(stream),
-                    false => pool.clone(),
-                };
-                let publisher = Publisher::with_pool(pool.clone())
-                    .counts_in(metrics.clone())
-                    .with_topics(topics.clone());
-                let surroundings = Surroundings {
-                    stream: stream.clone(),
-                    group: settings.worker.group.clone(),
-                    pool: Some(pool),
-                    publisher: Some(publisher),
-                    breakers: breakers.clone(),
-                    commits: Some(ask.downgrade()),
-                    tracer: tracer.clone(),
-                };
-                // A topic's partitions are counted together: a label each would be too many.
-                let counted = Partition::parse(stream).map(|partition| partition.topic);
-                let counts = common.counts.as_ref().and_then(|counts| {
-                    let topic = || counted.and_then(|topic| counts.stream(topic));
-                    counts.stream(stream).or_else(topic)
-                });
-                let (start, is_limited) = (settings.start(stream), common.routes.is_limited());
-                Source::new(surroundings, start, is_limited, counts.cloned())
-            };
-            let sources = Sources::new(streams.iter().map(source).collect());
-            let there = match connector.is_cluster() {
-                true => connector.at(&streams[0]),
-                false => connector.clone(),
-            };
-            shards.push(Shard::new(&common, there, sources, signals));
-            ways.push((ask, asks));
-        }
-        common.held.by(shards.iter().map(|shard| &shard.inflight));
+        let shards = by_slot.iter().zip(all_signals);
+        let (shards, ways): (Vec<_>, Vec<_>) = shards
+            .map(|(streams, signals)| wiring.shard(streams, signals))
+            .unzip();
+        let inflights = shards.iter().map(|shard| &shard.inflight);
+        common.capacity.held.by(inflights);
         if let Some(metrics) = &metrics {
             let gauges = Gauges::new(&shards, &slots, &breakers);
             metrics.gauges(move |snapshot| gauges.tell(snapshot));
@@ -349,136 +311,32 @@ impl Worker {
         let beside = Vec::new();
         let projections =
             Projections::run(projections, &settings, &connector, &common.identity.name)?;
-        let spans = tracer.map(|tracer| {
-            let address = connector.address.clone();
-            Spans::new(tracer, common.identity.clone(), address)
-        });
-        let told = Told {
+        let mut told = Some(Told {
             version,
             metrics: metrics.clone(),
-        };
-        let mut told = Some(told);
-        let (mut parts, mut fetchers) = (Vec::new(), Vec::new());
-        let (mut executors, mut inlined) = (JoinSet::new(), None);
-        for (shard, (ask, asks)) in shards.iter().zip(ways) {
-            let (acknowledge, acks) = mpsc::unbounded_channel();
-            let (settle, settlements) = mpsc::unbounded_channel();
-            let (commit, jobs) = mpsc::unbounded_channel();
-            let outcomes =
-                Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
-            let reporter = Reporter::new(
-                observer.clone(),
-                shard.routes.clone(),
-                shard.inflight.clone(),
-                spans.clone(),
-            );
-            let reporter = Arc::new(reporter);
-            let settler = Settler::new(shard, windows.clone(), acknowledge);
-            let committer =
-                Committer::new(shard, windows.clone(), reporter.clone(), settle.clone());
-            let committing = committer.run(jobs, asks);
-            let capacity = suspects.of_shard(2 * LOOK);
-            let (to_executor, at_executor, inline) =
-                Dispatcher::to_executor(capacity.inline.clone());
-            let lanes = to_executor.lanes();
-            // If no handler deduplicates, nobody stands between the fetcher and the executor.
-            let (dispatcher, door) = if windows.is_empty() {
-                (to_executor, None)
-            } else {
-                let (to_deduplicator, at_deduplicator) = Dispatcher::to_deduplicator();
-                let claims = Claims::new(shard.links.clone(), shard.signals.clone());
-                let (routes, signals) = (shard.routes.clone(), shard.signals.clone());
-                let (outcomes, reporter) = (outcomes.clone(), reporter.clone());
-                let deduplicator = Deduplicator::new(
-                    claims,
-                    windows.clone(),
-                    routes,
-                    signals,
-                    to_executor,
-                    outcomes,
-                    reporter,
-                );
-                (to_deduplicator, Some(deduplicator.run(at_deduplicator)))
-            };
-            let executor = executor(shard, capacity.clone(), reporter, outcomes, commit, ask);
+        });
+        let (mut parts, mut inlined, mut executors) = (Vec::new(), Vec::new(), JoinSet::new());
+        for (shard, asking) in shards.iter().zip(ways) {
             let mut maintenance = Maintenance::new(shard, &settings, &breakers);
             if let Some(told) = told.take() {
                 maintenance = maintenance.once(&shards, &settings, &breakers, &slots, told);
             }
-            parts.push(runtime::Parts {
-                acker: Acker::new(shard),
-                acks,
-                settler,
-                settlements,
-                maintenance,
-                leaving: Leaving::new(shard),
-                committing: async move {
-                    tokio::join!(committing, OptionFuture::from(door));
-                },
-            });
-            let hands = runtime::Hands {
-                executor: executor.clone(),
-                lanes,
-                inline: capacity.inline.clone(),
-            };
-            let downstream = Downstream {
-                capacity,
-                breakers: breakers.clone(),
-                observer: observer.clone(),
-                runs: dispatcher,
-                settle,
-            };
-            let fetcher = Fetcher::new(shard, &settings, downstream);
-            match is_alone {
-                true => {
-                    inlined = Some(runtime::Inlined {
-                        fetcher,
-                        runs: inline,
-                        hands,
-                        blocked: gauges::blocked(shard),
-                    });
-                }
-                false => fetchers.push(fetcher),
-            }
-            executors.spawn(executor.work(at_executor));
+            let wired = wiring.parts(shard, maintenance, asking);
+            parts.push(wired.parts);
+            inlined.push(wired.inlined);
+            executors.spawn(wired.executing);
         }
-        let fetching = match inlined {
-            Some(inlined) => runtime::Fetching::Inline(Box::new(inlined)),
-            None => runtime::Fetching::Tasks(fetchers),
-        };
-        let shard = &shards[0];
-        let io = runtime::spawn(shard.signals.clone(), parts, beside, fetching)?;
+        let signals = shards[0].signals.clone();
+        let io = runtime::spawn(signals.clone(), parts, beside, Fetching::of(inlined))?;
 
         tokio::select! {
             () = &mut shutdown => tracing::info!("stopping: what has not started is released"),
-            () = shard.signals.stopped() => {}
+            () = signals.stopped() => {}
         }
         let drain = Instant::now() + settings.worker.drain;
-        shard.signals.stop();
+        signals.stop();
         projections.stop();
-        for shard in &shards {
-            shard.inflight.cancel_all(Cancelled::Stopping);
-        }
-        if tokio::time::timeout_at(drain.into(), ended(&mut executors))
-            .await
-            .is_err()
-        {
-            let running = slots.running();
-            tracing::warn!(
-                running,
-                "the drain time is over: handlers that still run are cut off"
-            );
-            shard.signals.give_up();
-            // A handler that blocks its thread can't be cut off: it dies with the process.
-            let _ = tokio::time::timeout(Duration::from_millis(500), ended(&mut executors)).await;
-        }
-        executors.abort_all();
-        if tokio::time::timeout_at((drain + LAST_WORDS).into(), io.ended())
-            .await
-            .is_err()
-        {
-            shard.signals.abandon();
-        }
+        stop(&shards, &slots, executors, io, drain).await;
         projections.ended().await;
         // Until here probes are told that it stops; whoever is connected holds it up no longer.
         #[cfg(feature = "telemetry")]
@@ -487,23 +345,62 @@ impl Worker {
         if let Some(exporter) = exporter {
             exporter.stop().await;
         }
-        if let Some(error) = shard.signals.take_failure() {
+        if let Some(error) = signals.take_failure() {
             return Err(error);
         }
-        let summary = Summary {
-            settled: shards.iter().map(|shard| shard.inflight.settled()).sum(),
-            unsettled: shards.iter().map(|shard| shard.inflight.entries()).sum(),
-        };
-        if summary.unsettled > 0 {
-            tracing::error!(
-                unsettled = summary.unsettled,
-                "stopped with entries unsettled; they stay pending, and other workers take them over"
-            );
-        } else {
-            tracing::info!(settled = summary.settled, "stopped");
-        }
-        Ok(summary)
+        Ok(summary(&shards))
     }
+}
+
+/// Waits for running handlers until the drain time is over, and for what they did to be settled.
+async fn stop(
+    shards: &[Shard],
+    slots: &Slots,
+    mut executors: JoinSet<()>,
+    io: runtime::Io,
+    drain: Instant,
+) {
+    let signals = &shards[0].signals;
+    for shard in shards {
+        shard.inflight.cancel_all(Cancelled::Stopping);
+    }
+    if tokio::time::timeout_at(drain.into(), ended(&mut executors))
+        .await
+        .is_err()
+    {
+        let running = slots.running();
+        tracing::warn!(
+            running,
+            "the drain time is over: handlers that still run are cut off"
+        );
+        signals.give_up();
+        // A handler that blocks its thread can't be cut off: it dies with the process.
+        let _ = tokio::time::timeout(Duration::from_millis(500), ended(&mut executors)).await;
+    }
+    executors.abort_all();
+    if tokio::time::timeout_at((drain + LAST_WORDS).into(), io.ended())
+        .await
+        .is_err()
+    {
+        signals.abandon();
+    }
+}
+
+/// What a worker has done that has stopped.
+fn summary(shards: &[Shard]) -> Summary {
+    let summary = Summary {
+        settled: shards.iter().map(|shard| shard.inflight.settled()).sum(),
+        unsettled: shards.iter().map(|shard| shard.inflight.entries()).sum(),
+    };
+    if summary.unsettled > 0 {
+        tracing::error!(
+            unsettled = summary.unsettled,
+            "stopped with entries unsettled; they stay pending, and other workers take them over"
+        );
+    } else {
+        tracing::info!(settled = summary.settled, "stopped");
+    }
+    summary
 }
 
 /// Finds out whether it is a cluster, however long Redis can't be reached.
@@ -592,26 +489,4 @@ fn exporter(
         snapshot: metrics.map(|metrics| Box::new(move || metrics.snapshot()) as _),
     };
     Exporter::start(otlp, sources)
-}
-
-/// What starts handlers, made of what it needs.
-fn executor(
-    shard: &Shard,
-    capacity: Capacity,
-    reporter: Arc<Reporter>,
-    outcomes: Outcomes,
-    commit: mpsc::UnboundedSender<Committing>,
-    asks: mpsc::UnboundedSender<Ask>,
-) -> Arc<Executor> {
-    let routes = shard.routes.clone();
-    let (reports, leaves) = (reporter.clone(), outcomes.clone());
-    let attempts = Attempts {
-        signals: shard.signals.clone(),
-        inflight: shard.inflight.clone(),
-        reporter,
-        outcomes,
-        commit_handle: CommitHandle::new(routes.clone(), reports, leaves, commit, asks),
-    };
-    let recent_acks = shard.recent_acks.clone();
-    Arc::new(Executor::new(attempts, routes, recent_acks, capacity))
 }

@@ -31,7 +31,7 @@ use crate::worker::state::inline::Inline;
 use crate::worker::state::signals::Signals;
 
 /// What runs on that thread, beside the fetcher.
-pub(crate) struct Parts<C> {
+pub(crate) struct Parts {
     pub acker: Acker,
     pub acks: mpsc::UnboundedReceiver<Acks>,
     pub settler: Settler,
@@ -39,7 +39,7 @@ pub(crate) struct Parts<C> {
     pub maintenance: Maintenance,
     pub leaving: Leaving,
     /// The committer, and the deduplicator if there is one.
-    pub committing: C,
+    pub committing: BoxFuture<'static, ()>,
 }
 
 /// What brings entries.
@@ -50,12 +50,25 @@ pub(crate) enum Fetching {
     Tasks(Vec<Fetcher>),
 }
 
-/// What brings runs there, and what takes them.
+/// What brings a shard's runs there, and what takes them.
 pub(crate) struct Inlined {
     pub fetcher: Fetcher,
     pub runs: Receiver<Run>,
     pub hands: Hands,
     pub blocked: Option<Blocked>,
+}
+
+impl Fetching {
+    /// What brings entries to these shards.
+    pub fn of(mut shards: Vec<Inlined>) -> Self {
+        match shards.pop() {
+            Some(only) if shards.is_empty() => Fetching::Inline(Box::new(only)),
+            last => {
+                let all = shards.into_iter().chain(last);
+                Fetching::Tasks(all.map(|shard| shard.fetcher).collect())
+            }
+        }
+    }
 }
 
 /// Is told when a handler holds up the thread that speaks to Redis.
@@ -107,7 +120,7 @@ impl Io {
 /// Starts everything that speaks to Redis. Handlers belong to the runtime that this is called on.
 pub(crate) fn spawn(
     signals: Arc<Signals>,
-    parts: Vec<Parts<impl Future<Output = ()> + Send + 'static>>,
+    parts: Vec<Parts>,
     beside: Vec<BoxFuture<'static, ()>>,
     fetching: Fetching,
 ) -> Result<Io> {
@@ -195,7 +208,7 @@ fn fetch(signals: Arc<Signals>, fetcher: Fetcher) -> BoxFuture<'static, ()> {
 }
 
 /// Everything else of a shard that speaks to Redis, until the worker ends.
-async fn run<C: Future<Output = ()>>(signals: Arc<Signals>, parts: Parts<C>) {
+async fn run(signals: Arc<Signals>, parts: Parts) {
     let Parts {
         acker,
         acks,

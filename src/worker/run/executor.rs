@@ -45,6 +45,7 @@ impl Executor {
             quarantine,
             precedence,
             inline,
+            held: _,
         } = capacity;
         Executor {
             handlers: Arc::new(Handlers {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::links::Links;
-use super::unit::Shard;
 use crate::stream::Trouble;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::source::Sources;
@@ -17,11 +16,11 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(identity: Arc<Identity>, sources: Arc<Sources>, links: Arc<Links>) -> Self {
         Leaving {
-            identity: shard.identity.clone(),
-            sources: shard.sources.clone(),
-            links: shard.links.clone(),
+            identity,
+            sources,
+            links,
         }
     }
 

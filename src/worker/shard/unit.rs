@@ -5,15 +5,13 @@ use std::sync::Arc;
 use super::clock::ServerClock;
 use super::health::ServerHealth;
 use super::links::Links;
-use crate::config::Settings;
 use crate::metrics::entries::WorkerCounts;
 use crate::stream::Connector;
 use crate::worker::run::routes::Routes;
+use crate::worker::state::capacity::Capacity;
 use crate::worker::state::heard::Heard;
-use crate::worker::state::held::Held;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
-use crate::worker::state::quarantine::Quarantine;
 use crate::worker::state::recent_acks::RecentAcks;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
@@ -22,27 +20,20 @@ use crate::worker::state::source::Sources;
 pub(crate) struct Common {
     pub identity: Arc<Identity>,
     pub routes: Arc<Routes>,
-    /// All streams of the worker.
-    pub streams: Arc<[String]>,
     /// What operators ask of this worker.
     pub heard: Arc<Heard>,
     /// What is counted, if it is.
     pub counts: Option<Arc<WorkerCounts>>,
-    /// What all shards hold.
-    pub held: Arc<Held>,
-    pub quarantine: Arc<Quarantine>,
+    pub capacity: Capacity,
 }
 
-/// What a worker has of one server, and what it has in common with the other shards. Each part is made from this, and
-/// keeps what it uses.
+/// What a worker has of one server, and what it has in common with the other shards. The parts are made from this, and each
+/// is given what it uses.
 pub(crate) struct Shard {
     pub identity: Arc<Identity>,
     pub signals: Arc<Signals>,
     pub sources: Arc<Sources>,
-    /// All streams of the worker.
-    pub streams: Arc<[String]>,
     pub inflight: Arc<Inflight>,
-    pub held: Arc<Held>,
     pub recent_acks: Arc<RecentAcks>,
     pub routes: Arc<Routes>,
     /// What operators ask of this worker.
@@ -56,20 +47,17 @@ pub(crate) struct Shard {
 
 impl Common {
     pub fn new(
-        settings: &Settings,
         identity: Arc<Identity>,
         routes: Routes,
-        quarantine: Arc<Quarantine>,
+        capacity: Capacity,
         counts: Option<Arc<WorkerCounts>>,
     ) -> Self {
         Common {
             identity,
             routes: Arc::new(routes),
-            streams: settings.worker.streams.clone().into(),
             heard: Arc::default(),
             counts,
-            held: Arc::default(),
-            quarantine,
+            capacity,
         }
     }
 }
@@ -83,7 +71,10 @@ impl Shard {
         signals: Arc<Signals>,
     ) -> Self {
         let identity = &common.identity;
-        let inflight = Arc::new(Inflight::new(common.quarantine.clone(), signals.clone()));
+        let inflight = Arc::new(Inflight::new(
+            common.capacity.quarantine.clone(),
+            signals.clone(),
+        ));
         let recent_acks = Arc::<RecentAcks>::default();
         let counts = common.counts.as_ref();
         let server_began_ms = counts.map(|counts| counts.server_began_ms().clone());
@@ -100,9 +91,7 @@ impl Shard {
             identity: identity.clone(),
             signals,
             sources: Arc::new(sources),
-            streams: common.streams.clone(),
             inflight,
-            held: common.held.clone(),
             recent_acks,
             routes: common.routes.clone(),
             heard: common.heard.clone(),

@@ -92,6 +92,7 @@ impl Rounds {
         } = downstream;
         let Capacity {
             slots,
+            held,
             quarantine,
             precedence,
             inline,
@@ -111,7 +112,7 @@ impl Rounds {
             attempts_of(settings),
         );
         let (most, precede) = (settings.worker.prefetch, precedence.clone());
-        let prefetch = Prefetch::new(most, inflight(), shard.held.clone(), slots, precede);
+        let prefetch = Prefetch::new(most, inflight(), held, slots, precede);
         let clock = shard.clock.clone();
         Rounds {
             identity: identity(),

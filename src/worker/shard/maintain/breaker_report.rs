@@ -10,8 +10,7 @@ use crate::policy::{Breakers, Circuit, State};
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{BreakerNote, Probing, Trouble};
-use crate::worker::shard::links::KeptLink;
-use crate::worker::shard::unit::Shard;
+use crate::worker::shard::links::{KeptLink, Links};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
@@ -43,19 +42,22 @@ pub(crate) struct BreakerReport {
 }
 
 impl BreakerReport {
-    pub fn new(shard: &Shard, breakers: Arc<Breakers>) -> Self {
-        let home = first(&shard.streams);
-        let named = shard.sources.named().iter();
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        links: Arc<Links>,
+        breakers: Arc<Breakers>,
+        is_home: bool,
+    ) -> Self {
         BreakerReport {
             reader: breakers.news().reader(),
-            is_home: named
-                .map(|source| &source.keys.stream)
-                .any(|stream| Some(stream) == home),
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
+            is_home,
+            identity,
+            signals,
+            sources,
             breakers,
-            link: KeptLink::new(shard.links.clone(), "tell", ANSWER),
+            link: KeptLink::new(links, "tell", ANSWER),
             notes: BTreeMap::new(),
             told: HashMap::new(),
             ask_at: HashMap::new(),
@@ -231,11 +233,6 @@ impl BreakerReport {
 fn told(sources: &Sources) -> impl Iterator<Item = &Arc<Source>> {
     let all = sources.named().iter();
     all.filter(|source| !source.is_barred())
-}
-
-/// The stream by which workers agree: the same for all that read the same ones.
-fn first(streams: &[String]) -> Option<&String> {
-    streams.iter().min()
 }
 
 /// What there is to tell of a breaker, if anything; by the server's clock, which shows `now_ms`.

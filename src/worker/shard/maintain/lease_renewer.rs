@@ -12,9 +12,8 @@ use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, PROTOCOL, Trouble};
 use crate::worker::pace::leases::every;
 use crate::worker::shard::health::ServerHealth;
-use crate::worker::shard::links::KeptLink;
+use crate::worker::shard::links::{KeptLink, Links};
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Batch, Inflight, Owner};
 use crate::worker::state::signals::Signals;
@@ -42,19 +41,24 @@ pub(crate) struct LeaseRenewer {
 }
 
 impl LeaseRenewer {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        inflight: Arc<Inflight>,
+        health: Arc<ServerHealth>,
+        counts: Option<Arc<WorkerCounts>>,
+        links: Arc<Links>,
+    ) -> Self {
+        let patience = (identity.lease / 2).max(Duration::from_millis(500));
         LeaseRenewer {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
-            inflight: shard.inflight.clone(),
-            health: shard.health.clone(),
-            counts: shard.counts.clone(),
-            link: KeptLink::new(
-                shard.links.clone(),
-                "renew",
-                (shard.identity.lease / 2).max(Duration::from_millis(500)),
-            ),
+            identity,
+            signals,
+            sources,
+            inflight,
+            health,
+            counts,
+            link: KeptLink::new(links, "renew", patience),
             complaint: Complaint::default(),
             unnoted: Complaint::default(),
             gone: Complaint::default(),

@@ -23,10 +23,12 @@ use crate::worker::state::slots::Slots;
 use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
 use orders::Orders;
-use pulse::{Pulses, Told};
+use pulse::{Pulses, Told, Watched};
 use relay::Relay;
 use repair::Repair;
+use replays::Replays;
 use scheduler::Scheduler;
+use trimmer::Trimmer;
 
 /// All that keeps things as they should be, but for projections, which run with the handlers.
 pub(crate) struct Maintenance {
@@ -50,12 +52,38 @@ pub(crate) struct Maintaining {
 impl Maintenance {
     /// That of one shard.
     pub fn new(shard: &Shard, settings: &Settings, breakers: &Arc<Breakers>) -> Self {
+        let identity = || shard.identity.clone();
+        let signals = || shard.signals.clone();
+        let sources = || shard.sources.clone();
+        let links = || shard.links.clone();
+        let (inflight, health) = (shard.inflight.clone(), shard.health.clone());
+        let (counts, clock) = (shard.counts.clone(), shard.clock.clone());
+        let lease_renewer = LeaseRenewer::new(
+            identity(),
+            signals(),
+            sources(),
+            inflight,
+            health,
+            counts,
+            links(),
+        );
+        let replays = Replays::new(identity(), signals(), links());
+        let trimmer = Trimmer::new(identity(), signals(), sources(), clock, replays, settings);
+        let is_home = has_first(shard, &settings.worker.streams);
+        let breakers = breakers.clone();
         Maintenance {
-            lease_renewer: LeaseRenewer::new(shard),
-            repair: Repair::new(shard, settings),
-            breaker_report: BreakerReport::new(shard, breakers.clone()),
-            scheduler: Scheduler::new(shard),
-            relay: Relay::new(shard),
+            lease_renewer,
+            repair: Repair::new(identity(), signals(), sources(), links(), trimmer),
+            breaker_report: BreakerReport::new(
+                identity(),
+                signals(),
+                sources(),
+                links(),
+                breakers,
+                is_home,
+            ),
+            scheduler: Scheduler::new(signals(), sources(), links()),
+            relay: Relay::new(identity(), signals(), sources(), links()),
             once: None,
         }
     }
@@ -69,8 +97,25 @@ impl Maintenance {
         slots: &Arc<Slots>,
         told: Told,
     ) -> Self {
-        let orders = Orders::new(shards, slots.clone());
-        let pulses = Pulses::new(shards, settings, breakers.clone(), slots.clone(), told);
+        let shard = &shards[0];
+        let watched = Watched {
+            identity: shard.identity.clone(),
+            signals: shards.iter().map(|shard| shard.signals.clone()).collect(),
+            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
+            heard: shard.heard.clone(),
+            breakers: breakers.clone(),
+            slots: slots.clone(),
+        };
+        let orders = Orders::new(
+            watched.identity.clone(),
+            shard.signals.clone(),
+            watched.inflights.clone(),
+            watched.heard.clone(),
+            slots.clone(),
+        );
+        let types = shard.routes.all().iter();
+        let types = types.map(|bound| bound.gate.name.clone()).collect();
+        let pulses = Pulses::new(watched, &shard.links, types, settings, told);
         self.once = Some((orders, pulses));
         self
     }
@@ -105,6 +150,13 @@ impl Maintaining {
             let _ = pulsing.await;
         }
     }
+}
+
+/// Whether a shard has the stream by which workers agree: the same for all that read the same ones.
+fn has_first(shard: &Shard, streams: &[String]) -> bool {
+    let first = streams.iter().min();
+    let mut named = shard.sources.named().iter();
+    named.any(|source| Some(&source.keys.stream) == first)
 }
 
 impl Drop for Maintaining {

@@ -11,7 +11,6 @@ use crate::names::shown;
 use crate::pulse::message::MOST_RUNS;
 use crate::pulse::orders::{Standing, Wanted, What};
 use crate::reconnect::sleep_until;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::debugged;
 use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
@@ -34,13 +33,18 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    pub fn new(shards: &[Shard], slots: Arc<Slots>) -> Self {
-        let shard = &shards[0];
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        inflights: Vec<Arc<Inflight>>,
+        heard: Arc<Heard>,
+        slots: Arc<Slots>,
+    ) -> Self {
         Orders {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
-            heard: shard.heard.clone(),
+            identity,
+            signals,
+            inflights,
+            heard,
             configured: slots.all(),
             slots,
             wanted: Wanted::default(),

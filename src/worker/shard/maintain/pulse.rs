@@ -25,7 +25,6 @@ use crate::reconnect::Pause;
 use crate::stream::{Link, PulseKeys, Sending, Trouble};
 use crate::worker::pace::pulses::{AT_REST, LEAST, first_in, is_due_at_rest};
 use crate::worker::shard::links::Links;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Inflight, longest};
@@ -83,6 +82,16 @@ pub(crate) struct Pulses {
     keep_from_ms: Option<u64>,
 }
 
+/// What it tells of: of all shards.
+pub(crate) struct Watched {
+    pub identity: Arc<Identity>,
+    pub signals: Vec<Arc<Signals>>,
+    pub inflights: Vec<Arc<Inflight>>,
+    pub heard: Arc<Heard>,
+    pub breakers: Arc<Breakers>,
+    pub slots: Arc<Slots>,
+}
+
 /// A pulse that is sent.
 struct Made {
     packed: Vec<u8>,
@@ -93,15 +102,22 @@ struct Made {
 }
 
 impl Pulses {
+    /// Of what is watched, told over these links. `types` are those it handles.
     pub fn new(
-        shards: &[Shard],
+        watched: Watched,
+        links: &Arc<Links>,
+        types: Vec<String>,
         settings: &Settings,
-        breakers: Arc<Breakers>,
-        slots: Arc<Slots>,
         told: Told,
     ) -> Self {
-        let shard = &shards[0];
-        let types = shard.routes.all().iter();
+        let Watched {
+            identity,
+            signals,
+            inflights,
+            heard,
+            breakers,
+            slots,
+        } = watched;
         let who = Who {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             pid: std::process::id().into(),
@@ -111,30 +127,30 @@ impl Pulses {
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis() as u64),
             streams: settings.worker.streams.clone(),
-            types: types.map(|bound| bound.gate.name.clone()).collect(),
+            types,
         };
         let now = Instant::now();
-        let keys = PulseKeys::new(&shard.identity.group);
-        let connector = &shard.links.connector;
+        let keys = PulseKeys::new(&identity.group);
+        let connector = &links.connector;
         // In a cluster they are in a slot of their own.
         let links = match connector.is_cluster() {
             true => Arc::new(Links::new(
                 connector.at(&keys.pulse),
-                shard.identity.clone(),
+                identity.clone(),
                 Arc::default(),
                 Arc::new(Inflight::new(Arc::default(), Arc::default())),
                 Arc::default(),
             )),
-            false => shard.links.clone(),
+            false => links.clone(),
         };
         Pulses {
             keys,
             links,
             settings: settings.pulse.clone(),
-            identity: shard.identity.clone(),
-            signals: shards.iter().map(|shard| shard.signals.clone()).collect(),
-            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
-            heard: shard.heard.clone(),
+            identity,
+            signals,
+            inflights,
+            heard,
             breakers,
             slots,
             who,

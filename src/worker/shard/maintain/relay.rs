@@ -16,7 +16,6 @@ use crate::reconnect::{Complaint, Pause};
 use crate::stream::{OutboxKeys, Pool, RelayTurn, Relayed, Trouble, Waiting};
 use crate::worker::pace::relays::look_in;
 use crate::worker::shard::links::Links;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
@@ -82,12 +81,17 @@ enum Ended {
 }
 
 impl Relay {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        links: Arc<Links>,
+    ) -> Self {
         Relay {
-            signals: shard.signals.clone(),
-            identity: shard.identity.clone(),
-            sources: shard.sources.clone(),
-            links: shard.links.clone(),
+            signals,
+            identity,
+            sources,
+            links,
         }
     }
 

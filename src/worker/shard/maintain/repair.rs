@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::trimmer::Trimmer;
-use crate::config::Settings;
 use crate::stream::{Link, Trouble};
 use crate::worker::pace::tidying::mend_in;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
@@ -33,13 +31,19 @@ pub(crate) struct Repair {
 }
 
 impl Repair {
-    pub fn new(shard: &Shard, settings: &Settings) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        links: Arc<Links>,
+        trimmer: Trimmer,
+    ) -> Self {
         Repair {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
-            trimmer: Trimmer::new(shard, settings),
-            line: TidyLine::new(shard.links.clone()),
+            identity,
+            signals,
+            sources,
+            trimmer,
+            line: TidyLine::new(links),
             refusals: Refusals::default(),
         }
     }

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use crate::dead_letters::DeadLetters;
 use crate::error::Result;
 use crate::worker::shard::links::Links;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 
@@ -25,11 +24,11 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(identity: Arc<Identity>, signals: Arc<Signals>, links: Arc<Links>) -> Self {
         Replays {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            links: shard.links.clone(),
+            identity,
+            signals,
+            links,
             driving: JoinSet::new(),
         }
     }

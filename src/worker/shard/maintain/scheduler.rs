@@ -12,8 +12,7 @@ use crate::names::shown;
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, StreamKeys, Trouble};
-use crate::worker::shard::links::KeptLink;
-use crate::worker::shard::unit::Shard;
+use crate::worker::shard::links::{KeptLink, Links};
 use crate::worker::state::next_due::SILENCE;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
@@ -45,11 +44,11 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(signals: Arc<Signals>, sources: Arc<Sources>, links: Arc<Links>) -> Self {
         Scheduler {
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
-            link: KeptLink::new(shard.links.clone(), "schedule", ANSWER),
+            signals,
+            sources,
+            link: KeptLink::new(links, "schedule", ANSWER),
         }
     }
 

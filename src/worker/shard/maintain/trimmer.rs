@@ -17,7 +17,6 @@ use crate::stream::{
 };
 use crate::worker::pace::tidying::{EXPIRE, expire_in, first_expire_in, trim_in};
 use crate::worker::shard::clock::ServerClock;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
@@ -59,32 +58,39 @@ struct Kept {
 }
 
 impl Trimmer {
-    pub fn new(shard: &Shard, settings: &Settings) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        clock: Arc<ServerClock>,
+        replays: Replays,
+        settings: &Settings,
+    ) -> Self {
         let kept = |source: &Arc<Source>| {
             Some(Kept {
                 source: source.clone(),
                 policy: trim_policy(settings, &source.keys.stream)?,
-                groups: vec![shard.identity.group.clone().into_bytes()],
+                groups: vec![identity.group.clone().into_bytes()],
                 complaint: Complaint::default(),
             })
         };
         let now = Instant::now();
         Trimmer {
-            by: TrimsBy {
-                identity: shard.identity.clone(),
-                signals: shard.signals.clone(),
-                sources: shard.sources.clone(),
-                clock: shard.clock.clone(),
-            },
-            replays: Replays::new(shard),
-            streams: shard.sources.named().iter().filter_map(kept).collect(),
+            replays,
+            streams: sources.named().iter().filter_map(kept).collect(),
             dead: settings.dead_letters.clone(),
             trim_at: now + trim_in(TRIM_EVERY),
             expire_at: now
                 + first_expire_in(
                     settings.dead_letters.keep.is_some().then_some(TRIM_EVERY),
-                    shard.identity.lease,
+                    identity.lease,
                 ),
+            by: TrimsBy {
+                identity,
+                signals,
+                sources,
+                clock,
+            },
         }
     }
 

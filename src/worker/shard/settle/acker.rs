@@ -15,7 +15,6 @@ use crate::stream::{Ack, Fence, Link, Plain, Trouble};
 use crate::worker::run::outcome::Acks;
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Batch, ENOUGH_TO_ACK, Inflight, Owner};
 use crate::worker::state::recent_acks::RecentAcks;
@@ -60,18 +59,25 @@ struct Answer {
 }
 
 impl Acker {
-    pub fn new(shard: &Shard) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        inflight: Arc<Inflight>,
+        recent_acks: Arc<RecentAcks>,
+        links: Arc<Links>,
+    ) -> Self {
+        let hold_up = HoldUp::new(signals.clone());
         Acker {
-            identity: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            inflight: shard.inflight.clone(),
-            recent_acks: shard.recent_acks.clone(),
-            links: shard.links.clone(),
+            identity,
+            signals,
+            inflight,
+            recent_acks,
+            links,
             waiting: Vec::new(),
             ids: 0,
             sent: None,
             left_out: None,
-            hold_up: HoldUp::new(shard.signals.clone()),
+            hold_up,
             refused: Vec::new(),
             refused_until: None,
         }

@@ -13,7 +13,6 @@ use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Who;
 use crate::worker::shard::clock::ServerClock;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity as Worker;
 use crate::worker::state::inflight::{Batch, Slot};
 use crate::worker::state::source::Source;
@@ -127,15 +126,15 @@ impl Job {
 /// What these requests are made by.
 pub(crate) struct CommitRequests {
     worker: Arc<Worker>,
-    clock: Arc<ServerClock>,
+    pub clock: Arc<ServerClock>,
     windows: Arc<Windows>,
 }
 
 impl CommitRequests {
-    pub fn new(shard: &Shard, windows: Arc<Windows>) -> Self {
+    pub fn new(worker: Arc<Worker>, clock: Arc<ServerClock>, windows: Arc<Windows>) -> Self {
         CommitRequests {
-            worker: shard.identity.clone(),
-            clock: shard.clock.clone(),
+            worker,
+            clock,
             windows,
         }
     }

@@ -18,7 +18,6 @@ use crate::identity;
 use crate::outbox::Known;
 use crate::reconnect::sleep_until;
 use crate::stream::{CommitOutcome, Trouble};
-use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Settlement;
@@ -26,11 +25,9 @@ use crate::worker::run::outcome::Who;
 use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::{self, Verdict};
-use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Source;
@@ -48,7 +45,6 @@ pub(crate) struct Committer {
     inflight: Arc<Inflight>,
     routes: Arc<Routes>,
     links: Arc<Links>,
-    clock: Arc<ServerClock>,
     requests: CommitRequests,
     reporter: Arc<Reporter>,
     settle: mpsc::UnboundedSender<Settlement>,
@@ -72,23 +68,26 @@ enum Fate {
 
 impl Committer {
     pub fn new(
-        shard: &Shard,
-        windows: Arc<Windows>,
+        signals: Arc<Signals>,
+        inflight: Arc<Inflight>,
+        routes: Arc<Routes>,
+        links: Arc<Links>,
+        requests: CommitRequests,
         reporter: Arc<Reporter>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
+        let hold_up = HoldUp::new(signals.clone());
         Committer {
-            signals: shard.signals.clone(),
-            inflight: shard.inflight.clone(),
-            routes: shard.routes.clone(),
-            links: shard.links.clone(),
-            clock: shard.clock.clone(),
-            requests: CommitRequests::new(shard, windows),
+            signals,
+            inflight,
+            routes,
+            links,
+            requests,
             reporter,
             settle,
             queue: Vec::new(),
             number: 0,
-            hold_up: HoldUp::new(shard.signals.clone()),
+            hold_up,
             refusals: Refusals::default(),
         }
     }
@@ -251,7 +250,7 @@ impl Committer {
             }
             // It stayed on its way for long, and was not done.
             Some(CommitOutcome::Late(now)) => {
-                self.clock.shows(now);
+                self.requests.clock.shows(now);
                 self.queue.push(job);
                 return None;
             }

@@ -15,7 +15,6 @@ use crate::worker::run::outcome::Body;
 use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::Reason;
 use crate::worker::shard::clock::ServerClock;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::identity::Identity as Worker;
 use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
 use crate::worker::state::signals::Signals;
@@ -186,17 +185,23 @@ pub(crate) struct Requests {
     worker: Arc<Worker>,
     signals: Arc<Signals>,
     routes: Arc<Routes>,
-    clock: Arc<ServerClock>,
+    pub clock: Arc<ServerClock>,
     windows: Arc<Windows>,
 }
 
 impl Requests {
-    pub fn new(shard: &Shard, windows: Arc<Windows>) -> Self {
+    pub fn new(
+        worker: Arc<Worker>,
+        signals: Arc<Signals>,
+        routes: Arc<Routes>,
+        clock: Arc<ServerClock>,
+        windows: Arc<Windows>,
+    ) -> Self {
         Requests {
-            worker: shard.identity.clone(),
-            signals: shard.signals.clone(),
-            routes: shard.routes.clone(),
-            clock: shard.clock.clone(),
+            worker,
+            signals,
+            routes,
+            clock,
             windows,
         }
     }

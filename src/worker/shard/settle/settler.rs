@@ -12,14 +12,11 @@ use crate::about::tell;
 use crate::metrics::entries::{Outcome, Reason as Why};
 use crate::reconnect::sleep_until;
 use crate::stream::{Buried, ParkOutcome, Trouble};
-use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
-use crate::worker::shard::clock::ServerClock;
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
-use crate::worker::shard::unit::Shard;
 use crate::worker::state::inflight::{Batch, Inflight, Owner};
 use crate::worker::state::signals::Signals;
 
@@ -34,7 +31,6 @@ pub(crate) struct Settler {
     signals: Arc<Signals>,
     inflight: Arc<Inflight>,
     links: Arc<Links>,
-    clock: Arc<ServerClock>,
     requests: Requests,
     acks: mpsc::UnboundedSender<Acks>,
     others: Vec<Job>,
@@ -47,16 +43,22 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub fn new(shard: &Shard, windows: Arc<Windows>, acks: mpsc::UnboundedSender<Acks>) -> Self {
+    pub fn new(
+        signals: Arc<Signals>,
+        inflight: Arc<Inflight>,
+        links: Arc<Links>,
+        requests: Requests,
+        acks: mpsc::UnboundedSender<Acks>,
+    ) -> Self {
+        let hold_up = HoldUp::new(signals.clone());
         Settler {
-            signals: shard.signals.clone(),
-            inflight: shard.inflight.clone(),
-            links: shard.links.clone(),
-            clock: shard.clock.clone(),
-            requests: Requests::new(shard, windows),
+            signals,
+            inflight,
+            links,
+            requests,
             acks,
             others: Vec::new(),
-            hold_up: HoldUp::new(shard.signals.clone()),
+            hold_up,
             no_burial_before: None,
             stuck: Vec::new(),
             stuck_until: None,
@@ -241,7 +243,7 @@ impl Settler {
             match result {
                 // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
                 Ok(Buried::Late(now)) => {
-                    self.clock.shows(now);
+                    self.requests.clock.shows(now);
                     self.others.push(job);
                 }
                 Ok(outcome) => {
