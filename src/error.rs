@@ -22,6 +22,9 @@ pub enum ErrorKind {
     NotFound,
     /// What was to be made is there already, and differs.
     Exists,
+    /// It is stored, and fewer replicas are known to have it than were asked for: [`NotReplicated`](crate::NotReplicated)
+    /// has its id. It is not to be taken for what is not stored.
+    NotReplicated,
     /// A value could not be encoded or decoded.
     Codec,
     /// Something in this process failed: a file, a thread, a handler's task.

@@ -158,6 +158,7 @@ pub use outbox::Emitted;
 pub use publisher::{
     Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
 };
+pub use stream::NotReplicated;
 pub use stream::PooledConnection;
 pub use trace::TraceContext;
 #[cfg(feature = "worker")]

@@ -31,7 +31,7 @@ use crate::event_type;
 use crate::metrics::Metrics;
 use crate::metrics::published::Status;
 use crate::stream::{
-    Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection, StreamKeys,
+    Addition, Appended, Connector, Done, Fate, How, Pool, PooledConnection, Replicas, StreamKeys,
 };
 use crate::trace::{TraceContext, Tracer};
 
@@ -48,6 +48,7 @@ pub struct Publisher {
     format: Format,
     source: Option<Arc<str>>,
     timeout: Option<Duration>,
+    pub(crate) replicas: Replicas,
     metrics: Option<Metrics>,
     traced: Option<Traced>,
     topics: Topics,
@@ -89,6 +90,7 @@ impl Publisher {
 
     pub(crate) fn with_pool(pool: Pool) -> Self {
         Publisher {
+            replicas: pool.connector().replicas(),
             pool,
             format: Format::default(),
             source: None,
@@ -156,6 +158,21 @@ impl Publisher {
     /// all the same: of many events [`PublishError`] has which those are.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// The same publisher, whose events are acknowledged once so many replicas have them, in place of `redis.replicas`: a
+    /// failover then loses none of them. If fewer have them within the timeout that is an error of
+    /// [`ErrorKind::NotReplicated`], which says as what entry it is stored: see [`NotReplicated`](crate::NotReplicated). Of many
+    /// events no more are sent then.
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas.count = replicas;
+        self
+    }
+
+    /// The same publisher, which waits so long for those, in place of `redis.replicas_timeout`: from a millisecond to 5 s.
+    pub fn replicas_timeout(mut self, timeout: Duration) -> Self {
+        self.replicas.timeout = timeout;
         self
     }
 
@@ -308,7 +325,10 @@ impl Publisher {
                 .iter()
                 .map(|envelope| Addition::new(keys(envelope), envelope, how))
                 .collect();
-            let to = self.pool.append(stream, how, &additions, stop, appended);
+            let replicas = self.replicas.asked();
+            let to = self
+                .pool
+                .append(stream, how, &additions, replicas, stop, appended);
             to.await;
             Ok(())
         };
@@ -409,6 +429,7 @@ fn status(fate: &Fate) -> Status {
             Status::Duplicate
         }
         Fate::Done(Done::Scheduled { is_new: true, .. }) => Status::Scheduled,
+        Fate::NotReplicated(..) => Status::NotReplicated,
         Fate::Refused(_) | Fate::InDoubt | Fate::NotSent => Status::Error,
     }
 }

@@ -289,7 +289,7 @@ on_both_servers! {
             args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
         };
         for id in ["e-1", "e-2"] {
-            let schedule = call("schedule", &[], &[id, "", "1", "0", "type", "t", "id", id]);
+            let schedule = call("schedule", &[], &[id, "", "1", "0", "0", "type", "t", "id", id]);
             schedule.at(&mut redis).await.unwrap();
         }
         let _: Value = redis::cmd("XADD").arg(&["jobs", "*", "type", "t"]).query_async(&mut redis).await.unwrap();

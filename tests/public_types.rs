@@ -17,7 +17,7 @@ fn public_types_go_between_threads() {
     use streamhand::*;
     all!(goes_anywhere:
         Breaker, Cancelled, Committed, Context, Effect, Entry, EntryId, Envelope, ErrorKind, Failure, FailureKind,
-        FailureReason, Fields, Format, Once, Outcome, Published, Publisher, Refusal, Registry, Scheduled, ScheduledEvent,
+        FailureReason, Fields, Format, NotReplicated, Once, Outcome, Published, Publisher, Refusal, Registry, Scheduled, ScheduledEvent,
         Settings, Settled<'_>, Summary, TraceContext, Unstarted<'_>, retry::Backoff,
     );
     all!(goes_anywhere:
@@ -34,7 +34,7 @@ fn public_types_go_between_threads() {
     // They belong to one who runs them.
     all!(goes_to_another_thread: Worker);
     all!(is_an_error:
-        CommitError, DecodeError, Error, PublishError, config::ConfigError, eventstore::AppendError,
+        CommitError, DecodeError, Error, NotReplicated, PublishError, config::ConfigError, eventstore::AppendError,
     );
     all!(is_a_list:
         ScheduledEvents, dead_letters::Letters, admin::List<admin::HistoryEvent>, eventstore::Aggregates,

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use streamhand::{Context, Effect, Failure, Registry};
+
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Proxy, Server, Service, Setup, eventually, pending};
+use crate::support::{Exchange, Proxy, Server, Service, Setup, eventually, pending};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -91,6 +93,36 @@ on_both_servers! {
             assert!(traffic.commands.keys().all(|name| !ADMINISTRATION.contains(&&name[..])), "{}: {traffic:?}", service.name);
             worker.stop().await;
         }
+    }
+
+    /// However many fail at once, and however much is committed.
+    async fn no_call_has_more_arguments_than_services_take(server: Server) {
+        let mut redis = server.connect().await;
+        let proxy = Proxy::start(server.port()).await;
+        let calls = proxy.watch(Exchange::of("EVALSHA"));
+        let registry = Registry::new().on(async |job: Job, ctx: Context| {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            if ctx.attempt() == 1 {
+                return Err(Failure::retry("all at once"));
+            }
+            for n in 0..10 {
+                ctx.effect(Effect::hincr_by("{jobs}:done", format!("{}-{n}", job.id), 1));
+            }
+            Ok(())
+        });
+        jobs::publish(&mut redis, "jobs", &many("job", 1000, &Action::Succeed)).await;
+        let setup = Setup::at(proxy.url()).worker("concurrency = 1000").worker("prefetch = 2000");
+        let worker = setup.start_with(registry);
+        eventually(PATIENCE, "all to be done", async || {
+            let done: usize = redis::cmd("HLEN").arg("{jobs}:done").query_async(&mut redis).await.unwrap();
+            done == 10_000
+        })
+        .await;
+        worker.stop().await;
+        let arguments = |head: &[u8]| std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?.strip_prefix(b"*")?).ok()?.parse::<usize>().ok();
+        let most = calls.seen().iter().filter_map(|call| arguments(&call.head)).max().unwrap();
+        println!("at most {most} arguments");
+        assert!((1000..=3900).contains(&most), "{most}");
     }
 
     async fn without_scripts_a_worker_says_that_it_cannot_work(server: Server) {

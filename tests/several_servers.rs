@@ -2,4 +2,5 @@
 
 mod cluster;
 mod load;
+mod replicated;
 mod sentinel;

@@ -288,6 +288,7 @@ impl Aggregates {
                 // Others were faster: what they stored is to be looked at, too.
                 Err(AppendError::Conflict(_)) if expect.is_none() && tries > 0 => {}
                 Err(AppendError::Failed(error)) => return Err(error),
+                Err(AppendError::NotReplicated { error, .. }) => return Err(error.into_error()),
                 Err(other) => {
                     return Err(Error::new(ErrorKind::Exists, other.to_string()).with_source(other));
                 }

@@ -37,6 +37,8 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(1);
 const LONGEST_KEPT: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 /// More often a pulse is not worth its cost; less often its worker is taken for gone.
+/// Answers are not waited for as long as twice that.
+const REPLICAS_TIMEOUT: (Duration, Duration) = (SHORTEST_WAIT, Duration::from_secs(5));
 const PULSE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Everything in `settings` that cannot work.
@@ -114,6 +116,9 @@ pub(crate) fn group_name(name: &str) -> Result<(), String> {
 fn redis(redis: &RedisSettings, findings: &mut Findings) {
     let at = |key| KeyPath::plain("redis").key(key);
     findings.count(at("pool_size"), redis.pool_size, MOST_CONNECTIONS);
+    let (least, most) = REPLICAS_TIMEOUT;
+    let timeout = redis.replicas_timeout;
+    findings.duration(at("replicas_timeout"), timeout, least, most);
     findings.text(at("username"), redis.username.as_deref());
     let password = redis.password.as_ref().map(|password| password.expose());
     findings.text(at("password"), password);

@@ -64,13 +64,20 @@ fn redis() -> impl Strategy<Value = RedisSettings> {
     ]);
     let url = url.prop_map(|url| RedisUrl::parse(url).expect(url));
     let password = prop_oneof![Just(SECRET.to_owned()), ".{1,12}"];
-    (url, ".{1,8}", proptest::option::of(password), 1..100_usize).prop_map(
-        |(url, user, password, pool_size)| RedisSettings {
+    let replicas = (
+        0..100_u32,
+        wait(Duration::from_millis(1), Duration::from_secs(5)),
+    );
+    let password = proptest::option::of(password);
+    (url, ".{1,8}", password, 1..100_usize, replicas).prop_map(
+        |(url, user, password, pool_size, (replicas, replicas_timeout))| RedisSettings {
             url,
             username: password.is_some().then_some(user),
             password: password.map(Secret::new),
             password_file: None,
             pool_size,
+            replicas,
+            replicas_timeout,
             mode: RedisMode::Single,
             ..RedisSettings::default()
         },

@@ -55,6 +55,8 @@ impl Reader<'_> {
             redis.setting("tls_cert", &mut read.redis.tls_cert);
             redis.setting("tls_key", &mut read.redis.tls_key);
             redis.setting("pool_size", &mut read.redis.pool_size);
+            redis.setting("replicas", &mut read.redis.replicas);
+            redis.setting("replicas_timeout", &mut read.redis.replicas_timeout);
             redis.setting("mode", &mut read.redis.mode);
             redis.setting("nodes", &mut read.redis.nodes);
             let sentinel = &mut read.redis.sentinel;

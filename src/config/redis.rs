@@ -1,6 +1,7 @@
 //! Where the server is, and how to log in: all that a publisher needs to know.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::ProblemKind;
 use super::secret::{RedisUrl, Secret};
@@ -31,6 +32,11 @@ pub struct RedisSettings {
     pub tls_key: Option<PathBuf>,
     /// Connections that handlers can borrow at once; 4. In a cluster from each node.
     pub pool_size: usize,
+    /// How many replicas must have what is published, scheduled or appended to aggregates until that is acknowledged; 0. If fewer
+    /// have it in time that is an error, which says that it is stored. What handlers settle does not wait.
+    pub replicas: u32,
+    /// How long those are waited for; 1 s.
+    pub replicas_timeout: Duration,
     /// What there is, and how the server to ask is found; [`RedisMode::Auto`].
     pub mode: RedisMode,
     /// Some nodes of a cluster, as `host:port`, any of which is asked for the others; without a port 6379. What `url` says of
@@ -52,6 +58,8 @@ impl Default for RedisSettings {
             tls_cert: None,
             tls_key: None,
             pool_size: 4,
+            replicas: 0,
+            replicas_timeout: Duration::from_secs(1),
             mode: RedisMode::Auto,
             nodes: Vec::new(),
             sentinel: SentinelSettings::default(),
@@ -81,6 +89,8 @@ setters!(RedisSettings {
     some_into tls_cert: PathBuf,
     some_into tls_key: PathBuf,
     plain pool_size: usize,
+    plain replicas: u32,
+    plain replicas_timeout: Duration,
     plain mode: RedisMode,
     plain sentinel: SentinelSettings,
 });

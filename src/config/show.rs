@@ -31,7 +31,7 @@ pub(super) fn to_toml(settings: &Settings, shown: &[&str]) -> String {
 /// can be read back.
 impl Serialize for RedisSettings {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut redis = to.serialize_struct("redis", 11)?;
+        let mut redis = to.serialize_struct("redis", 13)?;
         redis.serialize_field("url", &self.url)?;
         if let Some(username) = &self.username {
             redis.serialize_field("username", username)?;
@@ -47,6 +47,9 @@ impl Serialize for RedisSettings {
             }
         }
         redis.serialize_field("pool_size", &self.pool_size)?;
+        redis.serialize_field("replicas", &self.replicas)?;
+        let timeout = duration::format(self.replicas_timeout).to_string();
+        redis.serialize_field("replicas_timeout", &timeout)?;
         redis.serialize_field("mode", self.mode.name())?;
         if !self.nodes.is_empty() {
             redis.serialize_field("nodes", &self.nodes)?;

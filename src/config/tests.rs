@@ -318,6 +318,8 @@ token = "hunter2"
     url = "redis://worker:***@host:6379"
     password = "***"
     pool_size = 4
+    replicas = 0
+    replicas_timeout = "1s"
     mode = "auto"
 
     [worker]
@@ -374,7 +376,7 @@ token = "hunter2"
 
 #[test]
 fn a_program_makes_settings_as_a_file_does() {
-    let text = "[redis]\nurl = \"redis://redis.internal\"\npassword = \"hunter2\"\npool_size = 8\n\
+    let text = "[redis]\nurl = \"redis://redis.internal\"\npassword = \"hunter2\"\npool_size = 8\nreplicas = 1\n\
                 [worker]\ngroup = \"billing\"\nstreams = [\"orders\", \"payments\"]\nlease = \"10s\"\n\
                 [retry]\nmax_attempts = 3\nbackoff = { initial = \"2s\", factor = 3.0 }\n\
                 [handlers.\"order.created\"]\ntimeout = \"5s\"\nrate = \"100/s\"\nmax_attempts = 2\n\
@@ -388,7 +390,12 @@ fn a_program_makes_settings_as_a_file_does() {
         .rate("100/s".parse().expect("a rate"))
         .max_attempts(2);
     let made = Settings::default()
-        .redis(RedisSettings::new(url).password("hunter2").pool_size(8))
+        .redis(
+            RedisSettings::new(url)
+                .password("hunter2")
+                .pool_size(8)
+                .replicas(1),
+        )
         .worker(
             WorkerSettings::default()
                 .group("billing")

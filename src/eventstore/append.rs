@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;
 use crate::identity::{self, Identity};
+use crate::stream::NotReplicated;
 
 /// At which version an aggregate is expected when events are appended to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +82,16 @@ pub enum AppendError {
     /// Some of the events are stored already, and not at this place, or not all; nothing was stored.
     #[error(transparent)]
     Overlap(#[from] Overlap),
+    /// The events are stored, and fewer replicas are known to have them than were asked for: a failover may lose them. The
+    /// same append can be repeated, which stores nothing anew and waits for the replicas again.
+    #[error("{error}")]
+    NotReplicated {
+        /// What became of each aggregate.
+        appended: Vec<Appended>,
+        /// Why.
+        #[source]
+        error: NotReplicated,
+    },
     /// An event can't be stored (then none was), or Redis can't be reached or refuses. Of
     /// [`ErrorKind::Exists`](crate::ErrorKind::Exists) where these ids are stored at this place with other events.
     #[error(transparent)]

@@ -12,14 +12,18 @@ use crate::config::RedisSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
 use crate::publisher::Publisher;
-use crate::stream::{At, Connector, EventsAppended, EventsFor, KeptSnapshot, Line, Pool};
+use crate::stream::{
+    At, Connector, EventsAppended, EventsFor, KeptSnapshot, Line, NotReplicated, Pool, Replicas,
+};
 use std::fmt;
+use std::time::Duration;
 
 /// Keeps aggregates in Redis. Cheap to clone; clones share one connection, over which many requests can be under way.
 #[derive(Clone)]
 pub struct RedisEventStore {
     pub(super) line: Line,
     public: PublicStreams,
+    replicas: Replicas,
 }
 
 impl fmt::Debug for RedisEventStore {
@@ -37,10 +41,21 @@ impl RedisEventStore {
     /// Where the address is not one.
     pub fn new(settings: &RedisSettings, public: PublicStreams) -> Result<Self> {
         let pool = Connector::new(settings)?.pool(settings.pool_size)?;
-        Ok(RedisEventStore {
-            line: Line::new(pool),
-            public,
-        })
+        Ok(Self::on_line(Line::new(pool), public))
+    }
+
+    /// The same store, whose appends are acknowledged once so many replicas have them, in place of `redis.replicas` (or
+    /// what the publisher says that it was made from). If fewer have them within the timeout that is
+    /// [`AppendError::NotReplicated`].
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas.count = replicas;
+        self
+    }
+
+    /// The same store, which waits so long for those, in place of `redis.replicas_timeout`: from a millisecond to 5 s.
+    pub fn replicas_timeout(mut self, timeout: Duration) -> Self {
+        self.replicas.timeout = timeout;
+        self
     }
 
     /// A store for a kind of aggregates, on the public streams that it says.
@@ -54,14 +69,18 @@ impl RedisEventStore {
     /// The same, at the server of a publisher.
     pub fn with_publisher(publisher: &Publisher, public: PublicStreams) -> Self {
         RedisEventStore {
-            line: Line::new(publisher.pool().clone()),
-            public,
+            replicas: publisher.replicas,
+            ..Self::with_pool(publisher.pool().clone(), public)
         }
     }
 
     /// The same, over a connection that others use as well.
     pub(crate) fn on_line(line: Line, public: PublicStreams) -> Self {
-        RedisEventStore { line, public }
+        RedisEventStore {
+            replicas: line.replicas(),
+            line,
+            public,
+        }
     }
 
     /// Entries of an aggregate as they are, from a version on.
@@ -89,10 +108,7 @@ impl RedisEventStore {
 
     /// The same, over connections of a pool.
     pub(super) fn with_pool(pool: Pool, public: PublicStreams) -> Self {
-        RedisEventStore {
-            line: Line::new(pool),
-            public,
-        }
+        Self::on_line(Line::new(pool), public)
     }
 
     /// The streams on which others are told of the events.
@@ -120,8 +136,13 @@ impl EventStore for RedisEventStore {
             .collect();
         let fresh = appends.iter().all(|append| append.fresh);
         let of = |place: usize| appends.get(place).ok_or_else(garbled);
-        match self.line.append_events(public, fresh, &parts).await? {
-            EventsAppended::Done { is_new, aggregates } => {
+        let replicas = self.replicas.asked();
+        let appending = self.line.append_events(public, fresh, &parts, replicas);
+        let (appended, lacking) = appending.await?;
+        match appended {
+            EventsAppended::Done {
+                is_new, aggregates, ..
+            } => {
                 if !is_new {
                     for ((append, key), (first, _)) in appends.iter().zip(&keys).zip(&aggregates) {
                         let count = append.events.len();
@@ -130,14 +151,19 @@ impl EventStore for RedisEventStore {
                         append.is_what_was_stored(*first, stored)?;
                     }
                 }
-                Ok(aggregates
-                    .into_iter()
-                    .map(|(first, positions)| Appended {
-                        first,
-                        positions,
-                        is_new,
-                    })
-                    .collect())
+                let of_one = |(first, positions)| Appended {
+                    first,
+                    positions,
+                    is_new,
+                };
+                let appended = aggregates.into_iter().map(of_one).collect();
+                match lacking {
+                    None => Ok(appended),
+                    Some(why) => Err(AppendError::NotReplicated {
+                        appended,
+                        error: NotReplicated::new(None, is_new, why),
+                    }),
+                }
             }
             EventsAppended::Conflict { place, actual } => {
                 let append = of(place)?;

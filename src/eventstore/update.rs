@@ -95,9 +95,13 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     }
 }
 
-/// Whether the events may be stored all the same.
+/// Whether the events may be stored all the same, or are, and replicas may have them by now.
 fn is_in_doubt(error: &AppendError) -> bool {
-    matches!(error, AppendError::Failed(error) if error.kind() == ErrorKind::Unreachable)
+    match error {
+        AppendError::Failed(error) => error.kind() == ErrorKind::Unreachable,
+        AppendError::NotReplicated { .. } => true,
+        _ => false,
+    }
 }
 
 impl<E> UpdateError<E> {

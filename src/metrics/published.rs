@@ -21,6 +21,7 @@ pub enum Status {
     Ok,
     Duplicate,
     Scheduled,
+    NotReplicated,
     Error,
 }
 
@@ -40,6 +41,7 @@ impl Status {
             Status::Ok => "ok",
             Status::Duplicate => "duplicate",
             Status::Scheduled => "scheduled",
+            Status::NotReplicated => "not_replicated",
             Status::Error => "error",
         }
     }

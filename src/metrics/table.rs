@@ -106,7 +106,7 @@ table! {
     RedisReconnects: Process Counter "redis_reconnects_total" One ["connection"]
         "Connections to Redis that were made anew.";
     Published: Process Counter "published_total" One ["stream", "type", "status"]
-        "Events that were given to a publisher: `ok`, `duplicate` (published before), `scheduled`, or `error`.";
+        "Events that were given to a publisher: `ok`, `duplicate` (published before), `scheduled`, `not_replicated` (stored, and not known to be with as many replicas as were asked for), or `error`.";
     PublishDuration: Process Histogram "publish_duration_seconds" Seconds ["stream", "status"]
         "From giving events to a publisher to the reply of Redis.";
     BuildInfo: Process Gauge "build_info" One ["version"]

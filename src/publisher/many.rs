@@ -12,6 +12,8 @@ use crate::stream::{Appended, Done, Fate};
 pub enum Published {
     /// It is in its stream, as this entry.
     Added(EntryId),
+    /// It is as well, and fewer replicas are known to have it than were asked for: a failover may lose it.
+    NotReplicated(EntryId),
     /// It is not: Redis refused it, for this reason.
     Refused(Error),
     /// It was sent, and there was no answer: it may be in its stream or not.
@@ -63,13 +65,16 @@ impl PublishError {
             .map(|(event, published)| (event, published))
     }
 
-    /// The events that are not known to be in, in their order, to be published again. Those that are [`Unknown`] among
+    /// The events that are not known to be in, in their order, to be published again: not those that are in, and not known to
+    /// be [with replicas](Published::NotReplicated). Those that are [`Unknown`] among
     /// them may come to be on the stream twice, under one id.
     ///
     /// [`Unknown`]: Published::Unknown
     pub fn into_rest(self) -> Vec<Envelope> {
         let rest = self.events.into_iter();
-        rest.filter(|(_, published)| !matches!(published, Published::Added(_)))
+        let is_in =
+            |one: &Published| matches!(one, Published::Added(_) | Published::NotReplicated(_));
+        rest.filter(|(_, published)| !is_in(published))
             .map(|(event, _)| event)
             .collect()
     }
@@ -94,6 +99,13 @@ pub(super) fn added(
     let mut first = appended.broken;
     let published = appended.fates.into_iter().map(|fate| match fate {
         Fate::Done(Done::Added(id) | Done::AddedBefore(id)) => Published::Added(id),
+        Fate::NotReplicated(done, why) => {
+            if first.is_none() {
+                first = Some(done.not_replicated(why).into_error());
+            }
+            done.entry()
+                .map_or(Published::Unknown, Published::NotReplicated)
+        }
         Fate::Done(Done::Scheduled { .. }) | Fate::InDoubt => Published::Unknown,
         Fate::NotSent => Published::NotSent,
         Fate::Refused(error) => {
@@ -119,6 +131,10 @@ impl fmt::Display for PublishError {
         }
         let added = self.count(|one| matches!(one, Published::Added(_)));
         write!(f, "; {added} of {all} events are published")?;
+        match self.count(|one| matches!(one, Published::NotReplicated(_))) {
+            0 => {}
+            stored => write!(f, ", {stored} are stored and not known to be replicated")?,
+        }
         match self.count(|one| matches!(one, Published::Unknown)) {
             0 => Ok(()),
             unknown => write!(f, ", and of {unknown} it is not known"),

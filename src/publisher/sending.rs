@@ -3,7 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::event::Envelope;
 use crate::names::shown;
 use crate::stream::{Appended, Done, Fate, Pool};
@@ -110,7 +110,10 @@ impl Begun<'_> {
         match events {
             [event] => {
                 let entry = appended.fates.iter().find_map(|fate| match fate {
-                    Fate::Done(Done::Added(id) | Done::AddedBefore(id)) => Some(id.to_string()),
+                    Fate::Done(Done::Added(id) | Done::AddedBefore(id))
+                    | Fate::NotReplicated(Done::Added(id) | Done::AddedBefore(id), _) => {
+                        Some(id.to_string())
+                    }
                     _ => None,
                 });
                 if let Some(entry) = entry {
@@ -124,15 +127,18 @@ impl Begun<'_> {
             }
             events => attributes.push(("messaging.batch.message_count", events.len().into())),
         }
-        let refused = appended.fates.iter().find_map(|fate| match fate {
-            Fate::Refused(error) => Some(error),
-            _ => None,
-        });
-        let error = refused.or(appended.broken.as_ref());
-        let exception = error.map(|error| Exception {
+        let failed = |error: &Error| Exception {
             kind: word(error.kind()),
             message: error.to_string(),
+        };
+        let refused = appended.fates.iter().find_map(|fate| match fate {
+            Fate::Refused(error) => Some(failed(error)),
+            Fate::NotReplicated(done, why) => {
+                Some(failed(&done.not_replicated(why.clone()).into_error()))
+            }
+            _ => None,
         });
+        let exception = refused.or_else(|| appended.broken.as_ref().map(failed));
         if let Some(exception) = &exception {
             attributes.push(("error.type", exception.kind.into()));
         }
@@ -164,6 +170,7 @@ fn word(kind: ErrorKind) -> &'static str {
         ErrorKind::Unsupported => "unsupported",
         ErrorKind::Redis => "redis",
         ErrorKind::Codec => "codec",
+        ErrorKind::NotReplicated => "not_replicated",
         _ => "_OTHER",
     }
 }

@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{join_all, maybe_done};
-use redis::{Cmd, ServerErrorKind, Value};
+use redis::{Cmd, Pipeline, RedisResult, ServerErrorKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
+use super::connection::Link;
 use super::error::{Trouble, Who, elsewhere, is_half_done, refusal};
 use super::keys::StreamKeys;
 use super::pool::{Pool, PooledConnection};
+use super::replicated::{NOT_WRITTEN, NotReplicated, Replicas};
 use super::reply;
 use super::schedule::time;
 use super::script::{Script, script};
@@ -32,7 +35,7 @@ script!(SCHEDULE, "schedule", behind "common/scheduled", behind "common/rights")
 const PIPELINE: usize = 250;
 const PIPELINE_BYTES: usize = 512 << 10;
 /// Most arguments of a script before an entry's fields, and about how many bytes they have besides names and ids.
-const BEFORE_FIELDS: (usize, usize) = (8, 192);
+const BEFORE_FIELDS: (usize, usize) = (9, 192);
 /// So often in a row a server may have forgotten the script before the first of a pipeline.
 const PATIENCE: u32 = 20;
 
@@ -65,6 +68,8 @@ pub(crate) enum Done {
 #[derive(Debug)]
 pub(crate) enum Fate {
     Done(Done),
+    /// It was dealt with, and fewer replicas are known to have it than were asked for, for this reason.
+    NotReplicated(Done, Arc<str>),
     Refused(Error),
     /// It was sent, and there is no answer: it may have been dealt with or not.
     InDoubt,
@@ -115,8 +120,15 @@ impl Drop for Scattered<'_, '_> {
     }
 }
 
-/// What Redis says of the entries of one pipeline.
-type Answers = redis::RedisResult<Vec<redis::RedisResult<Value>>>;
+/// What entries are sent over.
+enum Over {
+    Pooled(PooledConnection),
+    /// The connection that what waits for replicas has in common.
+    InTurn(Link, Replicas),
+}
+
+/// What Redis says of the entries of one pipeline, and why replicas are not known to have them, if that was asked.
+type Answers = RedisResult<(Vec<RedisResult<Value>>, Option<Arc<str>>)>;
 
 /// What is to be sent, by places among the entries: those that are new, and those that have to be sent again.
 struct Queue {
@@ -129,7 +141,7 @@ struct Queue {
 
 impl Pool {
     /// Gives entries of a stream, or of the partitions of a topic, which is called `stream`, to Redis in their order, until one is refused, the connection breaks, or `stop` says
-    /// so. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
+    /// so, or until some are not with as many `replicas` as are asked for. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
     /// what was on its way meanwhile. So is, once and to the server there is by then, what was refused because the server
     /// was not the one to ask any more.
     pub async fn append(
@@ -137,6 +149,7 @@ impl Pool {
         stream: &str,
         how: &How,
         entries: &[Addition<'_>],
+        replicas: Option<Replicas>,
         stop: &CancellationToken,
         appended: &mut Appended,
     ) {
@@ -150,7 +163,7 @@ impl Pool {
         };
         if lots.len() < 2 {
             return self
-                .append_in_slot(stream, how, entries, stop, appended)
+                .append_in_slot(stream, how, entries, replicas, stop, appended)
                 .await;
         }
         let lots = lots.into_iter().map(|(_, places)| Lot {
@@ -164,7 +177,7 @@ impl Pool {
         };
         let lots = scattered.lots.iter_mut().map(|lot| {
             let (entries, appended) = (&lot.entries, &mut lot.appended);
-            self.append_in_slot(stream, how, entries, stop, appended)
+            self.append_in_slot(stream, how, entries, replicas, stop, appended)
         });
         join_all(lots).await;
     }
@@ -175,6 +188,7 @@ impl Pool {
         stream: &str,
         how: &How,
         entries: &[Addition<'_>],
+        replicas: Option<Replicas>,
         stop: &CancellationToken,
         appended: &mut Appended,
     ) {
@@ -184,16 +198,31 @@ impl Pool {
         };
         let mut queue = Queue::of(0, entries.len(), VecDeque::new());
         for is_last in [false, true] {
-            let conn = match self.at(&first.keys.stream).get().await {
-                Ok(conn) => conn,
+            let key = &first.keys.stream;
+            let over = match replicas {
+                None => self.at(key).get().await.map(Over::Pooled),
+                Some(replicas) => Box::pin(self.in_turn(key))
+                    .await
+                    .map(|link| Over::InTurn(link, replicas)),
+            };
+            let over = match over {
+                Ok(over) => over,
                 Err(error) => {
                     appended.broken = Some(error);
                     return;
                 }
             };
             let all = (stream, how, entries);
-            let is_elsewhere = send_all(&conn, all, queue, stop, appended, is_last).await;
-            let is_refused = |fate: &Fate| matches!(fate, Fate::Refused(_) | Fate::InDoubt);
+            let is_elsewhere = send_all(&over, all, queue, stop, appended, is_last).await;
+            if let (Over::InTurn(link, _), Some(_)) = (&over, &appended.broken) {
+                self.in_turn_broke(key, link).await;
+            }
+            let is_refused = |fate: &Fate| {
+                matches!(
+                    fate,
+                    Fate::Refused(_) | Fate::InDoubt | Fate::NotReplicated(..)
+                )
+            };
             if !is_elsewhere || appended.fates.iter().any(is_refused) {
                 return;
             }
@@ -208,7 +237,7 @@ impl Pool {
 /// Sends what is queued of entries of a stream. Answers whether the server is not the one to ask any more: then what is
 /// not sent can be sent to another, unless this was the last try.
 async fn send_all(
-    conn: &PooledConnection,
+    over: &Over,
     (stream, how, entries): (&str, &How, &[Addition<'_>]),
     mut queue: Queue,
     stop: &CancellationToken,
@@ -221,12 +250,11 @@ async fn send_all(
         if stop.is_cancelled() {
             return None;
         }
-        let (pipe, places) = pipeline(how, entries, queue)?;
+        let (pipe, places) = pipeline(how, entries, over.waits(), queue)?;
         for place in &places {
             fates[*place] = Fate::InDoubt;
         }
-        let mut conn = conn.wire();
-        let answers = maybe_done(async move { pipe.query_async(&mut conn).await });
+        let answers = maybe_done(over.ask(pipe));
         Some((places, Box::pin(answers)))
     };
     let mut unknown = 0;
@@ -248,8 +276,8 @@ async fn send_all(
             .as_mut()
             .take_output()
             .expect("it has been polled to its end");
-        let mut answers = match answers {
-            Ok(answers) => answers.into_iter(),
+        let (mut answers, lacking) = match answers {
+            Ok((answers, lacking)) => (answers.into_iter(), lacking),
             Err(error) => {
                 appended.broken = Some(refusal(how.who(), &doing, error));
                 return false;
@@ -283,12 +311,18 @@ async fn send_all(
                     Fate::InDoubt
                 }
                 Err(error) => Fate::Refused(refusal(how.who(), &doing, error)),
-                Ok(answer) => match how.done(answer, &entries[place], &doing) {
-                    Ok(done) => Fate::Done(done),
-                    Err(error) => Fate::Refused(error),
+                Ok(answer) => match (how.done(answer, &entries[place], &doing), &lacking) {
+                    (Ok((done, _)), Some(why)) => Fate::NotReplicated(done, why.clone()),
+                    // Nothing was written that replicas could be asked for.
+                    (Ok((done, false)), None) if over.waits() => {
+                        Fate::NotReplicated(done, NOT_WRITTEN.into())
+                    }
+                    (Ok((done, _)), None) => Fate::Done(done),
+                    (Err(error), _) => Fate::Refused(error),
                 },
             };
-            if matches!(fate, Fate::Refused(_) | Fate::NotSent) {
+            let goes_on = matches!(fate, Fate::Done(_) | Fate::InDoubt);
+            if !goes_on {
                 queue.refused = queue.refused.min(Some(place)).or(Some(place));
             }
             appended.fates[place] = fate;
@@ -299,6 +333,25 @@ async fn send_all(
         older = newer.or_else(|| send(&mut queue, &mut appended.fates));
     }
     is_elsewhere
+}
+
+impl Over {
+    /// Whether it is waited for replicas.
+    fn waits(&self) -> bool {
+        matches!(self, Over::InTurn(..))
+    }
+
+    async fn ask(&self, pipe: Pipeline) -> Answers {
+        match self {
+            Over::Pooled(conn) => Ok((pipe.query_async(&mut conn.wire()).await?, None)),
+            Over::InTurn(link, replicas) => {
+                let asking = link.conn.ask_in_turn(&link.turns, &pipe, *replicas);
+                let (values, waited) = Box::pin(asking).await?;
+                let values = values.into_iter().map(Value::extract_error);
+                Ok((values.collect(), replicas.lacking(&waited.extract_error())))
+            }
+        }
+    }
 }
 
 impl Queue {
@@ -352,6 +405,7 @@ impl<'a> Addition<'a> {
 fn pipeline(
     how: &How,
     entries: &[Addition<'_>],
+    waits: bool,
     queue: &mut Queue,
 ) -> Option<(redis::Pipeline, Vec<usize>)> {
     let mut pipe = redis::Pipeline::with_capacity((queue.all - queue.next).min(PIPELINE) + 1);
@@ -363,7 +417,7 @@ fn pipeline(
     while places.len() < PIPELINE && bytes <= PIPELINE_BYTES {
         let Some(place) = queue.pop() else { break };
         let entry = &entries[place];
-        pipe.add_command(how.request(entry));
+        pipe.add_command(how.request(entry, waits));
         bytes += entry.event.fields().size();
         places.push(place);
     }
@@ -405,8 +459,8 @@ impl How {
         }
     }
 
-    /// The request for an entry.
-    fn request(&self, entry: &Addition<'_>) -> Cmd {
+    /// The request for an entry. If it `waits` for replicas a repeat writes something that they can be asked for.
+    fn request(&self, entry: &Addition<'_>, waits: bool) -> Cmd {
         let keys = entry.keys;
         let fields = entry.event.fields();
         let id = entry.event.id();
@@ -424,7 +478,8 @@ impl How {
             call.arg(&*id)
                 .arg(which)
                 .arg(due.map_or(String::new(), |due| due.to_string()))
-                .arg(delay.as_millis() as u64);
+                .arg(delay.as_millis() as u64)
+                .arg(u8::from(waits));
             call
         };
         let mut call = match *self {
@@ -435,7 +490,8 @@ impl How {
                 let published = keys.published(which);
                 let its = [&keys.stream[..], &published[..]];
                 let mut call = Call::of(&PUBLISH_ONCE, its.into_iter(), room);
-                call.arg(window.as_millis() as u64).arg(data);
+                call.arg(window.as_millis() as u64);
+                call.arg(data).arg(u8::from(waits));
                 call
             }
         };
@@ -445,9 +501,9 @@ impl How {
         call.into_command()
     }
 
-    /// What the answer to that request says.
-    fn done(&self, answer: Value, entry: &Addition<'_>, doing: &str) -> Result<Done> {
-        let (done, differs) = self
+    /// What the answer to that request says, and whether something was written.
+    fn done(&self, answer: Value, entry: &Addition<'_>, doing: &str) -> Result<(Done, bool)> {
+        let (done, differs, is_written) = self
             .parse(answer, entry)
             .ok_or_else(|| Trouble::garbled(doing).into_error())?;
         let exists = |message| Err(Error::new(ErrorKind::Exists, message));
@@ -472,18 +528,19 @@ impl How {
                     rfc3339::millis(time(due_ms))
                 ))
             }
-            (_, done) => Ok(done),
+            (_, done) => Ok((done, is_written)),
         }
     }
 
-    /// What was done, and whether that was with other data.
-    fn parse(&self, answer: Value, entry: &Addition<'_>) -> Option<(Done, bool)> {
+    /// What was done, whether that was with other data, and whether something was written.
+    fn parse(&self, answer: Value, entry: &Addition<'_>) -> Option<(Done, bool, bool)> {
         if let How::Now = self {
-            return reply::id(&answer).map(|id| (Done::Added(id), false));
+            return reply::id(&answer).map(|id| (Done::Added(id), false, true));
         }
-        let [what, is_new, differs] = reply::tuple(answer)?;
+        let [what, is_new, differs, is_written] = reply::tuple(answer)?;
         let is_new = reply::int(&is_new)? == 1;
-        Some(match self {
+        let is_written = reply::int(&is_written)? == 1;
+        let (done, differs) = match self {
             How::At(_) | How::After(_) => {
                 let due_ms = reply::text(what)?.parse::<f64>().ok()? as u64;
                 let kept = reply::bytes(differs).and_then(codec::packed);
@@ -495,7 +552,8 @@ impl How {
                 reply::id(&what).map(Done::AddedBefore)?,
                 reply::int(&differs)? == 1,
             ),
-        })
+        };
+        Some((done, differs, is_written))
     }
 }
 
@@ -509,6 +567,9 @@ impl Appended {
         for fate in self.fates {
             match fate {
                 Fate::Done(one) => done.push(one),
+                Fate::NotReplicated(one, why) => {
+                    return Err(one.not_replicated(why).into_error());
+                }
                 Fate::Refused(error) => return Err(error),
                 Fate::InDoubt | Fate::NotSent => {
                     return Err(self.broken.unwrap_or_else(|| {
@@ -522,6 +583,16 @@ impl Appended {
 }
 
 impl Done {
+    /// What is said of it if replicas are not known to have it.
+    pub fn not_replicated(self, why: Arc<str>) -> NotReplicated {
+        let is_new = match self {
+            Done::Added(_) => true,
+            Done::AddedBefore(_) => false,
+            Done::Scheduled { is_new, .. } => is_new,
+        };
+        NotReplicated::new(self.entry(), is_new, why)
+    }
+
     /// The entry there is in the stream.
     pub fn entry(self) -> Option<EntryId> {
         match self {

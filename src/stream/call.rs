@@ -8,6 +8,19 @@ use redis::{Cmd, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 
 use super::script::{Script, never};
 
+/// Most arguments of one call, keys included: some services refuse more.
+pub(crate) const ARGUMENTS: usize = 3_900;
+/// How many of them do not belong to a single entry: the command, the script, keys and what holds for all.
+const FOR_ALL: usize = 32;
+/// Most entries in one script: it is not to hold up the server.
+const ENTRIES: usize = 500;
+
+/// How many entries go into one call if each takes so many arguments and keys.
+pub(super) const fn at_once(each: usize) -> usize {
+    let fit = (ARGUMENTS - FOR_ALL) / each;
+    if fit < ENTRIES { fit } else { ENTRIES }
+}
+
 /// A call of a script.
 pub(super) struct Call {
     script: &'static Script,
@@ -48,6 +61,15 @@ impl Call {
         self.command
     }
 
+    /// The same, by whom it is looked at.
+    pub fn command(&self) -> &Cmd {
+        &self.command
+    }
+
+    pub fn script(&self) -> &'static Script {
+        self.script
+    }
+
     /// What the script answers; it is loaded if the server has not seen it yet.
     pub async fn invoke(&self, conn: &mut impl ConnectionLike) -> RedisResult<Value> {
         match self.command.query_async(conn).await {
@@ -56,6 +78,19 @@ impl Call {
                 self.command.query_async(conn).await
             }
             answer => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_no_more_arguments_than_services_take() {
+        assert_eq!(at_once(1), ENTRIES);
+        for each in 1..100 {
+            assert!(at_once(each) > 0 && at_once(each) * each + FOR_ALL <= ARGUMENTS);
         }
     }
 }

@@ -103,6 +103,14 @@ impl Commit<'_> {
         events.sum::<usize>() + args.map(Vec::len).sum::<usize>()
     }
 
+    /// How many arguments it takes, keys included: some services refuse a call with many.
+    pub fn arguments(&self) -> usize {
+        let events = self.events.iter();
+        let events = events.map(|event| 4 + 2 * event.fields.len());
+        let effects = self.effects.iter().map(|effect| 7 + effect.args.len());
+        11 + events.sum::<usize>() + effects.sum::<usize>() + 8 * self.far().len()
+    }
+
     /// The streams that something of it goes to by the outbox.
     fn far(&self) -> BTreeSet<&str> {
         let far = self.events.iter().filter(|event| event.mark.is_some());

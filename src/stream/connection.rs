@@ -18,6 +18,7 @@ use super::introduction::{Introduction, introduce};
 use super::life::{Life, Lives};
 use super::outage::Outage;
 use super::reader::Reader;
+use super::replicated::{Replicas, Turns};
 use super::socket::Greeting;
 use super::tls;
 use super::topology::{Cluster, Node, Sentinels, SharedConn, Slot};
@@ -50,6 +51,7 @@ struct Home {
     lives: Arc<Lives>,
     outage: Outage,
     metrics: Arc<OnceLock<Metrics>>,
+    replicas: Replicas,
     sentinels: Option<Sentinels>,
     cluster: OnceLock<Arc<Cluster>>,
     /// It is known whether it is a cluster.
@@ -64,6 +66,14 @@ enum Target {
     /// The master of a slot.
     Slot(Slot),
     Node(NodeAddress),
+}
+
+/// Who has a connection.
+#[derive(Clone, Copy)]
+enum Sharing {
+    /// All who name it alike at a node of a cluster. On one server everybody has one of their own.
+    ByName,
+    Alone,
 }
 
 /// Where a connection is to be made, and the life it belongs to.
@@ -81,6 +91,8 @@ pub(crate) struct Link {
     pub(super) conn: Wire,
     pub greeting: Greeting,
     pub(super) found: Found,
+    /// What goes over it in turns, if it is for that.
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Connector {
@@ -128,6 +140,10 @@ impl Connector {
             lives,
             outage: Outage::default(),
             metrics,
+            replicas: Replicas {
+                count: settings.replicas,
+                timeout: settings.replicas_timeout,
+            },
             sentinels,
             cluster,
             is_known: AtomicBool::new(is_known),
@@ -169,6 +185,11 @@ impl Connector {
                 .await?;
         }
         Ok(self.is_cluster())
+    }
+
+    /// How many replicas are to have what is published or appended, by `[redis]`.
+    pub fn replicas(&self) -> Replicas {
+        self.home.replicas
     }
 
     /// Whether it is known if it is a cluster.
@@ -240,17 +261,37 @@ impl Connector {
         let _ = self.home.metrics.set(metrics.clone());
     }
 
-    /// A new connection to a primary, whose answers are waited for at most `response_timeout`.
+    /// A connection to a primary, whose answers are waited for at most `response_timeout`. Those of one name have it in
+    /// common at a node of a cluster, whatever slots they go by: nothing may be asked over it that blocks.
     pub async fn connect(&self, name: &str, response_timeout: Duration) -> Result<Link> {
+        self.primary(name, response_timeout, Sharing::ByName).await
+    }
+
+    /// The same, which nobody else has: what blocks on it holds up nobody.
+    pub async fn connect_alone(&self, name: &str, response_timeout: Duration) -> Result<Link> {
+        self.primary(name, response_timeout, Sharing::Alone).await
+    }
+
+    async fn primary(
+        &self,
+        name: &str,
+        response_timeout: Duration,
+        sharing: Sharing,
+    ) -> Result<Link> {
         self.meet(|spot: Spot| async move {
-            let link = self.link(&spot, name, response_timeout).await?;
+            let link = match (&spot.node, sharing) {
+                (Some((_, node)), Sharing::ByName) => {
+                    self.shared_link(&spot, node, name, response_timeout).await
+                }
+                _ => self.link(&spot, name, response_timeout).await,
+            }?;
             self.needs_a_primary(&spot, link.conn.was_replica())?;
             Ok(link)
         })
         .await
     }
 
-    /// The same to any server, for reading.
+    /// A connection to any server, for reading, which nobody else has: what blocks on it holds up nobody.
     pub async fn connect_to_any(&self, name: &str, response_timeout: Duration) -> Result<Link> {
         let mut link = self.link_there(name, response_timeout).await?;
         if self.learns(link.greeting.is_cluster) && self.goes_by_node() {
@@ -266,14 +307,15 @@ impl Connector {
 
     async fn link(&self, spot: &Spot, name: &str, response_timeout: Duration) -> Result<Link> {
         if let Some((_, node)) = &spot.node {
-            return self.shared_link(spot, node, name, response_timeout).await;
+            node.outage.lets_try()?;
         }
         let (conn, driver, introduction) = self.greeted(spot, name, response_timeout).await?;
         spot.life.takes_along(driver);
         Ok(Link {
-            conn: Wire::new(conn, spot.life.clone(), introduction.is_replica),
+            conn: self.wire(spot, conn, introduction.is_replica, Arc::default()),
             greeting: introduction.greeting,
             found: Found::default(),
+            turns: Arc::default(),
         })
     }
 
@@ -298,15 +340,19 @@ impl Connector {
                     conn,
                     greeting: introduction.greeting,
                     is_replica: introduction.is_replica,
+                    turns: Arc::default(),
                     broken: Arc::default(),
                 };
                 place.insert(shared).clone()
             }
         };
         Ok(Link {
-            conn: self.wire(spot, shared.conn, shared.is_replica, shared.broken),
+            conn: self
+                .wire(spot, shared.conn, shared.is_replica, shared.broken)
+                .of_several(),
             greeting: shared.greeting,
             found: Found::default(),
+            turns: shared.turns,
         })
     }
 
@@ -352,11 +398,10 @@ impl Connector {
         match (self.home.cluster.get(), &self.home.sentinels) {
             (Some(cluster), _) => Box::pin(self.spot_in(cluster)).await,
             (None, Some(sentinels)) => {
-                let primary = Box::pin(sentinels.primary()).await?;
-                let why = "the sentinels name another primary";
+                let (primary, life) = Box::pin(sentinels.primary()).await?;
                 Ok(Spot {
                     address: self.home.access.address_of(&primary),
-                    life: settled(&self.home.lives, &primary, why),
+                    life,
                     node: None,
                 })
             }
@@ -375,9 +420,7 @@ impl Connector {
     async fn spot_in(&self, cluster: &Arc<Cluster>) -> Result<Spot> {
         let (node, life) = match &self.target {
             Target::Slot(slot) => {
-                let node = cluster.owner(*slot).await?;
-                let lives = cluster.lives_of(*slot);
-                let life = settled(&lives, &node.at, "the slot has another master");
+                let (node, life) = cluster.owner(*slot).await?;
                 tokio::time::sleep(life.pause()).await;
                 (node, life)
             }
@@ -663,18 +706,6 @@ impl Spot {
             },
         }
     }
-}
-
-/// The present life, which is at `place`: one that is elsewhere ends.
-fn settled(lives: &Lives, place: &NodeAddress, why: &str) -> Life {
-    let place = place.to_string();
-    lives.leave_others(&place, why);
-    let life = lives.current();
-    // Somebody has found it elsewhere in this very moment: the next try is told.
-    if !life.is_at(&place) {
-        life.end(why);
-    }
-    life
 }
 
 fn listed(nodes: &[NodeAddress]) -> String {

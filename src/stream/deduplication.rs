@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::call::at_once;
 use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
@@ -15,8 +16,8 @@ use crate::identity::Identity;
 
 script!(CLAIM, "claim");
 
-/// Most entries in one script.
-const CHUNK: usize = 500;
+/// Most entries in one call: each has three arguments and a key.
+const CHUNK: usize = at_once(4);
 /// The shortest time a claim is kept: it is void as soon as its entry is settled, and only has to go some time.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,6 +1,7 @@
 //! Events of aggregates: appended with what others are told of them, and read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -8,6 +9,7 @@ use super::call::Call;
 use super::error::Trouble;
 use super::keys::StreamKeys;
 use super::line::Line;
+use super::replicated::{NOT_WRITTEN, Replicas};
 use super::reply;
 use super::script::script;
 use crate::error::Result;
@@ -36,6 +38,8 @@ pub(crate) enum At {
 pub(crate) enum EventsAppended {
     Done {
         is_new: bool,
+        /// Something was written. If not, replicas can't be asked whether they have it.
+        is_written: bool,
         /// Of each aggregate: the first event's version, and where each event stands on the public stream.
         aggregates: Vec<(u64, Vec<EntryId>)>,
     },
@@ -62,13 +66,15 @@ impl StreamKeys {
 
 impl Line {
     /// Appends events to aggregates and puts them on `public`, all or none. They are `fresh` where none of them can be
-    /// the last one of its aggregate already.
+    /// the last one of its aggregate already. Also returns why as many `replicas` as are asked for are not known to have
+    /// them, if so.
     pub async fn append_events(
         &self,
         public: &StreamKeys,
         fresh: bool,
         aggregates: &[EventsFor<'_>],
-    ) -> Result<EventsAppended> {
+        replicas: Option<Replicas>,
+    ) -> Result<(EventsAppended, Option<Arc<str>>)> {
         let first = match aggregates {
             [one] if fresh => one.first(),
             _ => None,
@@ -99,8 +105,27 @@ impl Line {
             }
         }
         let doing = format!("storing events of {:?}", public.stream);
-        let answer = self.get(&public.stream).await?.call(&doing, &call).await?;
-        appended(answer, first).ok_or_else(|| Trouble::garbled(&doing).into_error())
+        let (answer, lacking) = match replicas {
+            None => {
+                let mut line = self.get(&public.stream).await?;
+                (line.call(&doing, &call).await?, None)
+            }
+            Some(replicas) => {
+                let pool = self.pool();
+                let asking = pool.call_in_turn(&doing, &public.stream, &call, replicas);
+                Box::pin(asking).await?
+            }
+        };
+        let appended =
+            appended(answer, first).ok_or_else(|| Trouble::garbled(&doing).into_error())?;
+        let lacking = match appended {
+            EventsAppended::Done {
+                is_written: false, ..
+            } => lacking.or_else(|| replicas.map(|_| NOT_WRITTEN.into())),
+            EventsAppended::Done { .. } => lacking,
+            _ => None,
+        };
+        Ok((appended, lacking))
     }
 
     /// The events of an aggregate from a version on, at most so many.
@@ -201,6 +226,7 @@ fn appended(answer: Value, first: Option<u64>) -> Option<EventsAppended> {
         let positions = positions.split(|byte| *byte == b' ').map(EntryId::parse);
         return Some(EventsAppended::Done {
             is_new: true,
+            is_written: true,
             aggregates: vec![(first?, positions.collect::<Option<_>>()?)],
         });
     }
@@ -209,15 +235,19 @@ fn appended(answer: Value, first: Option<u64>) -> Option<EventsAppended> {
     let mut number = || reply::int(&answer.next()?).and_then(|number| u64::try_from(number).ok());
     let place = |number: u64| (number as usize).checked_sub(1);
     match &what[..] {
-        "done" => Some(EventsAppended::Done {
-            is_new: number()? == 1,
-            aggregates: answer
-                .map(|one| {
-                    let [first, positions] = reply::tuple(one)?;
-                    let first = u64::try_from(reply::int(&first)?).ok()?;
-                    Some((first, reply::ids(positions)?))
-                })
-                .collect::<Option<_>>()?,
+        "done" => Some({
+            let what = number()?;
+            EventsAppended::Done {
+                is_new: what == 1,
+                is_written: what != 2,
+                aggregates: answer
+                    .map(|one| {
+                        let [first, positions] = reply::tuple(one)?;
+                        let first = u64::try_from(reply::int(&first)?).ok()?;
+                        Some((first, reply::ids(positions)?))
+                    })
+                    .collect::<Option<_>>()?,
+            }
         }),
         "conflict" => Some(EventsAppended::Conflict {
             place: place(number()?)?,

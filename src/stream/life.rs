@@ -206,6 +206,20 @@ impl Lives {
         }
     }
 
+    /// The present life, which is at `place` from now on: one that is elsewhere ends.
+    ///
+    /// Whoever finds out where that is calls this before anything newer can be found out, or connections are made to a
+    /// server that has just been left.
+    pub fn settle(&self, place: &str, why: &str) -> Life {
+        self.leave_others(place, why);
+        let life = self.current();
+        // Somebody has found it elsewhere in this very moment: the next try is told.
+        if !life.is_at(place) {
+            life.end(why);
+        }
+        life
+    }
+
     /// The life that a new connection belongs to.
     pub fn current(&self) -> Life {
         let mut life = lock(&self.0);

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use super::call::Call;
 use super::error::{Trouble, Who, elsewhere, was_cut};
 use super::pool::{Pool, is_there};
+use super::replicated::Replicas;
 use super::script::ScriptInvocation;
 use super::topology::Slot;
 use super::wire::Wire;
@@ -70,6 +71,11 @@ impl Line {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How many replicas are to have what is appended, by `[redis]`.
+    pub fn replicas(&self) -> Replicas {
+        self.pool.connector().replicas()
     }
 
     /// How many of so many entries to ask for at once.

@@ -33,6 +33,7 @@ mod gauges;
 #[cfg(feature = "worker")]
 mod group;
 mod history;
+mod in_turn;
 #[cfg(test)]
 pub(crate) mod instructions;
 mod introduction;
@@ -62,6 +63,7 @@ mod read_only;
 mod reader;
 #[cfg(feature = "worker")]
 mod readers;
+mod replicated;
 mod reply;
 mod resp;
 #[cfg(feature = "worker")]
@@ -98,6 +100,8 @@ pub(crate) use ask::Said;
 #[cfg(feature = "worker")]
 pub(crate) use audit::AuditNote;
 pub(crate) use breaker::Probing;
+#[cfg(feature = "worker")]
+pub(crate) use call::ARGUMENTS;
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
@@ -149,6 +153,8 @@ pub(crate) use read::Read;
 pub(crate) use reader::Reader;
 #[cfg(feature = "worker")]
 pub(crate) use readers::{Adding, Readers};
+pub use replicated::NotReplicated;
+pub(crate) use replicated::Replicas;
 #[cfg(feature = "worker")]
 pub(crate) use retention::{
     Expire, Expired, Hold, HoldWhy, Policy, Rhythm, Step, Trim, Trimmed, Trimming,

@@ -9,11 +9,11 @@ use deadpool::managed::{self, Object, PoolError, RecycleError, TimeoutType};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
-use super::connection::{Connector, OLDEST, Spot};
+use super::connection::{Connector, Link, OLDEST, Spot};
 use super::dial::CONNECT_TIMEOUT;
 use super::error::{Answer, Who, refusal};
 use super::reply;
-use super::topology::{Cluster, Node};
+use super::topology::{Cluster, Node, Slot};
 use super::wire::Wire;
 use crate::config::NodeAddress;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +24,8 @@ use crate::sync::lock;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to tell that a connection is still there.
 const ALIVE: Duration = Duration::from_secs(1);
+/// After so long without use a connection may have been closed unnoticed.
+const IDLE: Duration = Duration::from_millis(500);
 /// How many servers in a row may turn out to be no primary.
 const TRIES: usize = 3;
 
@@ -39,7 +41,12 @@ struct Pools {
     size: usize,
     whole: managed::Pool<Manager>,
     nodes: Mutex<HashMap<NodeAddress, managed::Pool<Manager>>>,
+    /// What waits for replicas has connections of its own, by slot.
+    in_turn: Mutex<HashMap<Option<Slot>, Arc<InTurn>>>,
 }
+
+/// A connection that requests go over in turns, and when it was last used.
+type InTurn = tokio::sync::Mutex<Option<(Link, Instant)>>;
 
 /// A connection from the worker's pool, for a handler's own use. It is a connection of the `redis` crate, and goes back
 /// when it is dropped.
@@ -80,6 +87,7 @@ impl Connector {
                 size,
                 whole: pool_of(self.clone(), size)?,
                 nodes: Mutex::default(),
+                in_turn: Mutex::default(),
             }),
             connector: self.clone(),
         })
@@ -103,7 +111,7 @@ fn pool_of(connector: Connector, size: usize) -> Result<managed::Pool<Manager>> 
 
 impl Pool {
     /// Makes connections to the same server.
-    pub(super) fn connector(&self) -> &Connector {
+    pub fn connector(&self) -> &Connector {
         &self.connector
     }
 
@@ -179,6 +187,39 @@ impl Pool {
         }
         // Futures that make connections are large, and are kept where they do not make every other one so.
         Box::pin(self.get_at_a_node()).await
+    }
+
+    /// The connection on which what is written at `key` waits for replicas: none of the pool's, which others need.
+    pub(super) async fn in_turn(&self, key: &str) -> Result<Link> {
+        self.learn().await?;
+        let place = self.place_in_turn(key);
+        let mut place = place.lock().await;
+        if let Some((link, used)) = &mut *place
+            && !link.is_over()
+            && (used.elapsed() < IDLE
+                || link.turns.are_under_way()
+                || is_there(&mut link.conn).await)
+        {
+            *used = Instant::now();
+            return Ok(link.clone());
+        }
+        *place = None;
+        let connector = self.connector.at(key);
+        let link = connector.connect("streamhand:replicated", ANSWER).await?;
+        *place = Some((link.clone(), Instant::now()));
+        Ok(link)
+    }
+
+    /// That connection is of no more use.
+    pub(super) async fn in_turn_broke(&self, key: &str, broken: &Link) {
+        let place = self.place_in_turn(key);
+        let is_it = |(link, _): &mut (Link, Instant)| Arc::ptr_eq(&link.turns, &broken.turns);
+        place.lock().await.take_if(is_it);
+    }
+
+    fn place_in_turn(&self, key: &str) -> Arc<InTurn> {
+        let slot = self.connector.slot_of(key);
+        lock(&self.pools.in_turn).entry(slot).or_default().clone()
     }
 
     async fn get_at_a_node(&self) -> Result<PooledConnection> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::call::at_once;
 use super::connection::Link;
 use super::error::Trouble;
 use super::keys::Keys;
@@ -25,8 +26,9 @@ script!(
     behind "common/guards"
 );
 
-/// Most entries in one script: Lua's unpack ends at some 8,000 values.
-const CHUNK: usize = 500;
+/// Most entries that one call acknowledges, and parks, by how many arguments each takes.
+const ACKS: usize = at_once(3);
+const PARKINGS: usize = at_once(9);
 
 /// One entry to be acknowledged by the script.
 #[derive(Clone, Copy)]
@@ -165,7 +167,7 @@ impl Link {
         acks: &[Ack<'_>],
     ) -> Result<usize, Trouble> {
         let mut acked = 0;
-        for chunk in acks.chunks(CHUNK) {
+        for chunk in acks.chunks(ACKS) {
             let mut call = ACK.key(&keys.stream);
             call.key(&keys.retry).key(&keys.failures).key(&keys.guards);
             let which = match fence {
@@ -203,7 +205,7 @@ impl Link {
     ) -> Result<Vec<ParkOutcome>, Trouble> {
         let doing = || format!("parking entries in {} and {}", keys.retry, keys.failures);
         let mut outcomes = Vec::with_capacity(parkings.len());
-        for chunk in parkings.chunks(CHUNK) {
+        for chunk in parkings.chunks(PARKINGS) {
             let mut call = PARK.key(&keys.stream);
             call.key(&keys.retry)
                 .key(&keys.failures)

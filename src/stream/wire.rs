@@ -12,6 +12,7 @@ use redis::{Arg, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, ServerErro
 
 use super::error::{Answer, what_failed};
 use super::life::Life;
+use super::replicated::{Replicas, Turns, lesser};
 use super::script;
 use super::topology::{Cluster, Node};
 
@@ -60,6 +61,8 @@ struct Place {
     node: Arc<Node>,
     /// The connection is of no more use to anybody.
     broken: Arc<AtomicBool>,
+    /// Others ask over the same connection.
+    is_of_several: bool,
 }
 
 impl Wire {
@@ -83,11 +86,20 @@ impl Wire {
             cluster,
             node,
             broken,
+            is_of_several: false,
         };
         Wire {
             place: Some(place),
             ..self
         }
+    }
+
+    /// The same, if others ask over the connection as well: nothing that blocks goes over it.
+    pub fn of_several(mut self) -> Self {
+        if let Some(place) = &mut self.place {
+            place.is_of_several = true;
+        }
+        self
     }
 
     /// The same connection, as part of another life.
@@ -116,6 +128,12 @@ impl Wire {
         if let Some(answer) = Answer::in_words(error) {
             self.said(&answer);
         }
+    }
+
+    /// What blocks would hold up whoever else asks over the connection.
+    fn holds_up_nobody(&self, command: &Cmd) -> bool {
+        let is_of_several = self.place.as_ref().is_some_and(|place| place.is_of_several);
+        !is_of_several || !waits(command)
     }
 
     /// Takes the time of a request, where somebody counts those.
@@ -177,6 +195,7 @@ impl Wire {
         if let Some(left) = self.left() {
             return Err(left);
         }
+        debug_assert!(self.holds_up_nobody(cmd), "{}", name(cmd));
         let timed = self.timed(|| name(cmd));
         let asking =
             |mut conn: MultiplexedConnection| async move { conn.send_packed_command(cmd).await };
@@ -234,6 +253,54 @@ impl Wire {
         answer.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::NotConnected).into()))
     }
 
+    /// The answers to commands that go over the connection in turns, and the one that tells how many replicas have what
+    /// they wrote, wherever they were asked.
+    pub async fn ask_in_turn(
+        &self,
+        turns: &Arc<Turns>,
+        pipe: &Pipeline,
+        replicas: Replicas,
+    ) -> RedisResult<(Vec<Value>, Value)> {
+        if let Some(left) = self.left() {
+            return Err(left);
+        }
+        let timed = self.timed(|| pipe.cmd_iter().last().map_or(OTHER, name));
+        let asking = |conn: MultiplexedConnection| async move {
+            turns.ask(&conn, pipe.clone(), replicas).await
+        };
+        let answers = self.attended(false, asking).await;
+        let (mut values, mut waited) = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.all_heard(timed, &Err(error.clone()));
+                return Err(error);
+            }
+        };
+        let commands: Vec<&Cmd> = pipe.cmd_iter().collect();
+        for at in 0..values.len() {
+            let (Some((places, error)), Some(place)) = (asked_alike(&values, at), &self.place)
+            else {
+                continue;
+            };
+            let commands: Vec<&Cmd> = places.iter().map(|at| commands[*at]).collect();
+            let Some(answer) = to_ask_there(&commands, &error) else {
+                continue;
+            };
+            let (cluster, node) = (&place.cluster, &place.node.at);
+            let asked = cluster.ask_in_turn(&answer, node, &commands, replicas);
+            if let Ok((answers, there)) = asked.await {
+                waited = lesser(waited, there);
+                for (at, answer) in places.into_iter().zip(answers) {
+                    values[at] = answer;
+                }
+            }
+        }
+        self.heard_in(&waited);
+        let answers = Ok(values);
+        self.all_heard(timed, &answers);
+        answers.map(|values| (values, waited))
+    }
+
     /// Asks once more what a node has for an answer of this kind to: the slot is on its way to another one, and this key is
     /// there already, or will be once it is written.
     #[cold]
@@ -242,15 +309,7 @@ impl Wire {
         commands: &[&Cmd],
         error: &RedisError,
     ) -> Option<RedisResult<Vec<Value>>> {
-        let (place, answer) = (self.place.as_ref()?, Answer::of(error)?);
-        // A script has several keys, and is refused at both ends until all of them are at one.
-        let is_script = |command: &&Cmd| {
-            let first = command.args_iter().next();
-            matches!(first, Some(Arg::Simple(name)) if name.starts_with(b"EVAL"))
-        };
-        if answer.code != "ASK" || commands.iter().any(is_script) {
-            return None;
-        }
+        let (place, answer) = (self.place.as_ref()?, to_ask_there(commands, error)?);
         Some(place.cluster.ask(&answer, &place.node.at, commands).await)
     }
 
@@ -260,13 +319,9 @@ impl Wire {
             return;
         }
         for at in 0..values.len() {
-            let Some(error) = asked_elsewhere(&values[at]) else {
+            let Some((same, error)) = asked_alike(values, at) else {
                 continue;
             };
-            // All that were sent to the same place go there in one request, in their order.
-            let same: Vec<usize> = (at..values.len())
-                .filter(|at| asked_elsewhere(&values[*at]).is_some_and(|other| other == error))
-                .collect();
             let commands: Vec<&Cmd> = cmd.cmd_iter().skip(offset).collect();
             let commands: Vec<&Cmd> = same
                 .iter()
@@ -339,12 +394,37 @@ fn blocks(command: &Cmd) -> bool {
     matches!(first, Some(Arg::Simple(name)) if name.starts_with(b"XREAD"))
 }
 
+/// Whether a command makes those behind it on its connection wait.
+fn waits(command: &Cmd) -> bool {
+    let mut args = command.args_iter();
+    let is_wait = matches!(args.next(), Some(Arg::Simple(b"WAIT" | b"WAITAOF")));
+    is_wait || blocks(command) && args.any(|arg| matches!(arg, Arg::Simple(b"BLOCK")))
+}
+
 /// The error of a node that wants a command to be asked elsewhere.
 fn asked_elsewhere(value: &Value) -> Option<RedisError> {
     match value {
         Value::ServerError(error) => Some(RedisError::from(error.clone())).filter(is_ask),
         _ => None,
     }
+}
+
+/// The places of all that were sent to the same place as this one, if it was: they go there in one request, in their order.
+fn asked_alike(values: &[Value], at: usize) -> Option<(Vec<usize>, RedisError)> {
+    let error = asked_elsewhere(&values[at])?;
+    let is_same = |at: &usize| asked_elsewhere(&values[*at]).is_some_and(|other| other == error);
+    Some(((at..values.len()).filter(is_same).collect(), error))
+}
+
+/// Where these are to be asked, if they can be. A script has several keys, and is refused at both ends until all of them are at
+/// one.
+fn to_ask_there(commands: &[&Cmd], error: &RedisError) -> Option<Answer> {
+    let is_script = |command: &&Cmd| {
+        let first = command.args_iter().next();
+        matches!(first, Some(Arg::Simple(name)) if name.starts_with(b"EVAL"))
+    };
+    let answer = Answer::of(error)?;
+    (answer.code == "ASK" && !commands.iter().any(is_script)).then_some(answer)
 }
 
 fn asked_elsewhere_by(answer: &RedisResult<Value>) -> Option<RedisError> {

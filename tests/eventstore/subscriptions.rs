@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::category::{Told, merged};
 use super::shelf::{event, events, order, orders, stored};
 use super::{run, store_of};
-use crate::support::{Proxy, Server, eventually};
+use crate::support::cluster::Cluster;
+use crate::support::{Kind, Proxy, Server, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -219,6 +220,30 @@ on_both_servers! {
         let _ = timeout(Duration::from_millis(900), one.next()).await;
         let asked = proxy.traffic().since(&before).requests();
         assert!(asked <= 4, "{asked} requests");
+    }
+
+    /// Four partitions, in four slots of one node.
+    async fn who_waits_in_one_slot_holds_up_no_other_at_its_node(kind: Kind) {
+        let cluster = Cluster::start(kind, 1, false).await;
+        let public = || orders().partitions(4).unwrap();
+        let store = store_of(&cluster.node(0).url(), public());
+        let reading = store_of(&cluster.node(0).url(), public());
+        let mut categories = [(); 2].map(|()| reading.subscribe(&["order"]).unwrap());
+        for category in &mut categories {
+            assert!(until_live(category).await.is_empty());
+        }
+        let of = |partition| (0..).map(|n| order(&format!("o-{n}"))).find(|id| public().partition(id) == partition).unwrap();
+        for partition in 0..4 {
+            for category in &mut categories {
+                assert!(timeout(Duration::from_millis(60), category.next()).await.is_err());
+            }
+            let begin = Instant::now();
+            store.append(&of(partition), events(&["a"]), Expected::Any).await.unwrap();
+            for category in &mut categories {
+                next(category).await;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        }
     }
 
     async fn a_server_that_cuts_large_answers_is_asked_for_less(server: Server) {

@@ -612,7 +612,7 @@ impl Scene<'_> {
                 }
                 "publish_once" => {
                     for _ in 0..2 {
-                        let once = ["60000", "ab12", "type", "t"];
+                        let once = ["60000", "ab12", "1", "type", "t"];
                         self.step(script, &[&stream[..], "mark"], &once).await;
                     }
                 }
@@ -621,7 +621,7 @@ impl Scene<'_> {
                     self.step(
                         "schedule",
                         &keys,
-                        &["e", &"a".repeat(32), "1", "", "type", "t"],
+                        &["e", &"a".repeat(32), "1", "", "1", "type", "t"],
                     )
                     .await;
                     self.step(script, &keys, &["10", "10000"]).await;

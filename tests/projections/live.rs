@@ -1,6 +1,6 @@
 //! What is published reaches the view: in order, once, whoever runs it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use streamhand::eventstore::{AggregateEvent, EventStore};
 use streamhand::{EntryId, Envelope, Registry};
@@ -10,7 +10,8 @@ use super::views::{
     registry, setup, store, view,
 };
 use crate::eventstore::orders::{Added, Created};
-use crate::support::{Proxy, Server, Setup, WorkerProcess, eventually, publisher, scripts};
+use crate::support::cluster::Cluster;
+use crate::support::{Kind, Proxy, Server, Setup, WorkerProcess, eventually, publisher, scripts};
 
 /// A worker with the projection in a process of its own.
 pub fn process(setup: &Setup) -> WorkerProcess {
@@ -99,6 +100,25 @@ on_both_servers! {
         for worker in workers {
             worker.stop().await;
         }
+    }
+
+    /// Four partitions, in four slots of one node.
+    async fn a_view_in_one_slot_waits_for_no_other_at_its_node(kind: Kind) {
+        let cluster = Cluster::start(kind, 1, false).await;
+        let mut redis = cluster.node(0).connect().await;
+        let (store, ids) = (store(cluster.node(0), 4), names(8));
+        let worker = setup(cluster.node(0)).start_with(Registry::new().projection(InFour(ByStatus::default())));
+        for id in &ids {
+            happens(&store, id, [any_event()]).await;
+        }
+        agrees(&mut redis, &store, &ids, &[]).await;
+        for id in &ids {
+            let since = Instant::now();
+            happens(&store, id, [any_event()]).await;
+            agrees(&mut redis, &store, &ids, &[]).await;
+            assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        }
+        worker.stop().await;
     }
 
     async fn a_batch_whose_answer_got_lost_is_applied_once(server: Server) {

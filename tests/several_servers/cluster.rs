@@ -20,6 +20,9 @@ on_both_servers! {
         let streams = spread("jobs", 12, 3);
         let publisher = publisher(&of_cluster(&cluster));
         let load = Load::start(&publisher, &streams, 80, Duration::from_millis(20));
+        // Some wait for a replica.
+        let safe = publisher.clone().replicas(1).replicas_timeout(Duration::from_millis(300));
+        let safe = Load::start(&safe, &streams, 12, Duration::from_millis(20));
         sleep(Duration::from_millis(500)).await;
         assert!(load.all_go_on(Duration::from_millis(500)));
 
@@ -29,7 +32,7 @@ on_both_servers! {
         cluster.migrate_keys(&migration, |_| true).await;
         // It is asked for at its new place alone, and its slot is still at the old one.
         sleep(Duration::from_secs(1)).await;
-        assert!(load.all_go_on(Duration::from_millis(500)));
+        assert!(load.all_go_on(Duration::from_millis(500)) && safe.all_go_on(Duration::from_millis(900)));
         cluster.finish_migration(migration).await;
         eventually(PATIENCE, "all to go on after a move", async || {
             load.all_go_on(Duration::from_millis(500))
@@ -53,8 +56,11 @@ on_both_servers! {
         sleep(Duration::from_secs(1)).await;
         assert!(load.all_go_on(Duration::from_millis(800)), "nobody stalls");
 
-        let acked = load.end().await;
-        let lost = lost(&acked, &kept(&cluster, &streams).await);
+        let (acked, safe) = (load.end().await, safe.end().await);
+        let kept = kept(&cluster, &streams).await;
+        let lost_safe = lost(&safe, &kept);
+        assert!(lost_safe.is_empty() && safe.len() > 200, "{} of {} were with a replica and are lost", lost_safe.len(), safe.len());
+        let lost = lost(&acked, &kept);
         println!("{} published, {} lost when a master died; all went on after {back:?}", acked.len(), lost.len());
         let window = killed - Duration::from_millis(500)..killed + Duration::from_millis(100);
         for event in lost {

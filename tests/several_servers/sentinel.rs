@@ -191,7 +191,7 @@ async fn all_but_those_of(windows: &[Range<Instant>], load: Load, trio: &mut Tri
 }
 
 /// `[redis]` for it.
-fn of_trio(trio: &Trio) -> String {
+pub fn of_trio(trio: &Trio) -> String {
     let nodes = trio.addresses();
     format!(
         "[redis]\nmode = \"sentinel\"\n[redis.sentinel]\nmaster = \"{NAME}\"\nnodes = {nodes:?}\n"

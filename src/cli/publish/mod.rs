@@ -60,6 +60,9 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "envelopes",
           value_parser = clap::value_parser!(u32).range(1..))]
     schema_version: Option<u32>,
+    /// Acknowledge events once so many replicas have them [default: redis.replicas]
+    #[arg(long, value_name = "NUMBER")]
+    replicas: Option<u32>,
     #[command(flatten)]
     when: WhenArgs,
     /// Keep the data as JSON instead of encoding it as MessagePack
@@ -99,6 +102,8 @@ struct Tally {
     missing: Option<u64>,
     /// Events of lines behind that one that it has all the same.
     behind: u64,
+    /// Events that are in, and not known to be with as many replicas as are asked for.
+    not_replicated: u64,
     /// The first and the last line of which it may have an event or not, and how many they are.
     doubt: Option<(u64, u64, u64)>,
 }
@@ -128,6 +133,9 @@ async fn publish(mut args: PublishArgs, mut publisher: Publisher) -> Result<(), 
     let how = args.when.how(&publisher).await?;
     if let Some(source) = &args.source {
         publisher = publisher.source(source);
+    }
+    if let Some(replicas) = args.replicas {
+        publisher = publisher.replicas(replicas);
     }
     let template = Template {
         event_type: args.event_type.clone(),
@@ -370,9 +378,17 @@ impl Tally {
 
     /// Counts what was answered; an error says what was not published, or may not have been.
     fn take(&mut self, lines: &[Line], appended: Appended) -> Result<(), String> {
-        let mut refused = Vec::new();
+        let (mut refused, mut lacking) = (Vec::new(), None);
         for (line, fate) in lines.iter().zip(appended.fates) {
             let number = line.number;
+            let fate = match fate {
+                Fate::NotReplicated(done, why) => {
+                    self.not_replicated += 1;
+                    lacking.get_or_insert((number, why));
+                    Fate::Done(done)
+                }
+                fate => fate,
+            };
             match fate {
                 Fate::Done(done) => {
                     self.count(done);
@@ -387,7 +403,7 @@ impl Tally {
                     let (first, _, count) = self.doubt.unwrap_or((number, number, 0));
                     self.doubt = Some((first, number, count + 1));
                 }
-                Fate::NotSent => {}
+                Fate::NotReplicated(..) | Fate::NotSent => {}
             }
             self.missing.get_or_insert(number);
         }
@@ -399,7 +415,12 @@ impl Tally {
             return Err(format!("line {line}{more}: {}\n{self}", chain(error)));
         }
         match appended.broken {
-            None => Ok(()),
+            None => match lacking {
+                None => Ok(()),
+                Some((line, why)) => Err(format!(
+                    "line {line}: stored, not replicated: {why}\n{self}"
+                )),
+            },
             Some(error) => Err(format!("{}\n{self}", chain(&error))),
         }
     }
@@ -415,6 +436,13 @@ impl std::fmt::Display for Tally {
         }
         if self.before > 0 {
             write!(f, " ({} had been {verb} before)", self.before)?;
+        }
+        if self.not_replicated > 0 {
+            write!(
+                f,
+                ", {} of them not known to be replicated",
+                self.not_replicated
+            )?;
         }
         match (self.line, self.behind, self.missing) {
             (0, 0, _) => {}

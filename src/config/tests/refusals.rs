@@ -158,6 +158,7 @@ fn impossible_values_are_refused_with_what_is_possible() {
 url = "redis://worker@host"
 password = ""
 pool_size = 0
+replicas_timeout = "6s"
 [worker]
 group = "a:b"
 streams = ["", "orders", "orders", "{orders}", "a{}", "{a}{b}", "}a{", "x\ty", "{a}:a:b:retry", "{a}.x"]
@@ -177,33 +178,34 @@ backoff = { initial = "1h", max = "1m" }
 backoff = { factor = nan }
 [streams."a{"]
 "#), @r#"
-    26 problems in the configuration:
+    27 problems in the configuration:
       line 4, column 12: redis.password: is empty; leave it out where there is none
       line 5, column 13: redis.pool_size: 0 is too few; at least 1
-      line 7, column 9: worker.group: the group name has a ':', which parts the names of its keys
-      line 8, column 12: worker.streams[0]: the stream name is empty
-      line 8, column 26: worker.streams[2]: "orders" is in the list twice
-      line 8, column 36: worker.streams[3]: "{orders}" and "orders" would share their keys; rename one of them
-      line 8, column 48: worker.streams[4]: the stream name has an empty tag; write something between the braces, or none
-      line 8, column 55: worker.streams[5]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
-      line 8, column 65: worker.streams[6]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
-      line 8, column 72: worker.streams[7]: the stream name has the control character '\t'
-      line 8, column 80: worker.streams[8]: "{a}:a:b:retry" is a key that the group "a:b" keeps for itself
-      line 9, column 15: worker.concurrency: 0 is too few; at least 1
-      line 10, column 12: worker.prefetch: -1 is less than 0
-      line 11, column 9: worker.lease: 499ms is too short; at least 500ms
-      line 12, column 9: worker.drain: 2000d is too long; at most 365d
-      line 14, column 16: retry.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
-      line 15, column 23: retry.backoff.initial: 0s is too short; at least 1ms
-      line 15, column 38: retry.backoff.factor: 0.5 is not a factor to grow by; at least 1
-      line 15, column 49: retry.backoff.max: 3652d 12h is too long; at most 365d
-      line 15, column 65: retry.backoff.jitter: -0.1 is not a share; from 0 to 1
-      line 16, column 1: handlers.ordercreated: the event type has no dot; write a noun and what happened to it, as in "order.created"
-      line 17, column 16: handlers.ordercreated.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
-      line 19, column 11: handlers."order.created".timeout: 0s is too short; at least 1ms
-      line 20, column 23: handlers."order.created".backoff.initial: 1h is longer than the longest wait, max = "1m"
-      line 22, column 22: handlers."order.shipped".backoff.factor: NaN is not a factor to grow by; at least 1
-      line 23, column 1: streams."a{": the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      line 6, column 20: redis.replicas_timeout: 6s is too long; at most 5s
+      line 8, column 9: worker.group: the group name has a ':', which parts the names of its keys
+      line 9, column 12: worker.streams[0]: the stream name is empty
+      line 9, column 26: worker.streams[2]: "orders" is in the list twice
+      line 9, column 36: worker.streams[3]: "{orders}" and "orders" would share their keys; rename one of them
+      line 9, column 48: worker.streams[4]: the stream name has an empty tag; write something between the braces, or none
+      line 9, column 55: worker.streams[5]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      line 9, column 65: worker.streams[6]: the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
+      line 9, column 72: worker.streams[7]: the stream name has the control character '\t'
+      line 9, column 80: worker.streams[8]: "{a}:a:b:retry" is a key that the group "a:b" keeps for itself
+      line 10, column 15: worker.concurrency: 0 is too few; at least 1
+      line 11, column 12: worker.prefetch: -1 is less than 0
+      line 12, column 9: worker.lease: 499ms is too short; at least 500ms
+      line 13, column 9: worker.drain: 2000d is too long; at most 365d
+      line 15, column 16: retry.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
+      line 16, column 23: retry.backoff.initial: 0s is too short; at least 1ms
+      line 16, column 38: retry.backoff.factor: 0.5 is not a factor to grow by; at least 1
+      line 16, column 49: retry.backoff.max: 3652d 12h is too long; at most 365d
+      line 16, column 65: retry.backoff.jitter: -0.1 is not a share; from 0 to 1
+      line 17, column 1: handlers.ordercreated: the event type has no dot; write a noun and what happened to it, as in "order.created"
+      line 18, column 16: handlers.ordercreated.max_attempts: 0 attempts would bury every entry unseen; write 1 for no retries
+      line 20, column 11: handlers."order.created".timeout: 0s is too short; at least 1ms
+      line 21, column 23: handlers."order.created".backoff.initial: 1h is longer than the longest wait, max = "1m"
+      line 23, column 22: handlers."order.shipped".backoff.factor: NaN is not a factor to grow by; at least 1
+      line 24, column 1: streams."a{": the stream name has braces that are not one tag; write none, or one pair as in "{shop}.orders"
     "#);
 }
 

@@ -229,5 +229,5 @@ async fn clear(
 
 async fn connected<'a>(runner: &Runner, slot: &'a mut Option<Link>) -> Result<&'a mut Link> {
     let patience = Duration::from_secs(30);
-    reconnect::connected(slot, runner.connector.connect(&runner.me, patience)).await
+    reconnect::connected(slot, runner.connector.connect_alone(&runner.me, patience)).await
 }

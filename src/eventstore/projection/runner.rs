@@ -183,7 +183,7 @@ impl Runner {
         let link = reconnect::connected(slot, async {
             let name = format!("{}:{}", self.me, self.rules.projection.name);
             let patience = self.lease / 3 + PATIENCE;
-            let link = self.connector.connect(&name, patience).await;
+            let link = self.connector.connect_alone(&name, patience).await;
             link.map_err(Trouble::Broken)
         })
         .await?;

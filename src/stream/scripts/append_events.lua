@@ -5,7 +5,7 @@
 --       known that none of the events is its last one, else empty; then for each aggregate: the version it is expected
 --       at (or exists|any), number of events; then of every event: number of strings, strings
 -- Answers: positions on the public stream, by spaces, where the first was given and is right: a list costs more
---       {'done', is it new (0|1), then for each aggregate: {first version, positions on the public stream}}
+--       {'done', is it new (1), a repeat (0), or a repeat that nothing could be written for (2), then for each aggregate: {first version, positions on the public stream}}
 --       {'conflict', place of the aggregate, its version}
 --       {'overlap', place of the aggregate, its version}
 --       {'strange', place of the aggregate}: it does not begin with its first event
@@ -164,7 +164,7 @@ for k = 3, #KEYS - 1 do
       return { 'conflict', k - 2, version }
     end
   end
-  all[k - 2] = { key = key, after = after, events = events, positions = positions, count = count }
+  all[k - 2] = { key = key, version = version, after = after, events = events, positions = positions, count = count }
 end
 
 if repeats > 0 then
@@ -174,6 +174,12 @@ if repeats > 0 then
 end
 
 local answer, highest_now = { 'done', repeats > 0 and 0 or 1 }, nil
+if repeats > 0 then
+  -- WAIT covers what its own connection wrote: of a repeat it would say nothing. What an aggregate is at is written as
+  -- it is; replicas that have this have what was before it.
+  local same = redis.pcall('XSETID', all[1].key, id_of(all[1].version))
+  if same.err then answer[2] = 2 end
+end
 for place, one in ipairs(all) do
   if repeats == 0 then
     for i, e in ipairs(one.events) do

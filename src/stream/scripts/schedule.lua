@@ -2,16 +2,16 @@
 -- Behind: common/scheduled, common/rights
 -- KEYS: stream, scheduled, events
 -- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
---       then its fields
+--       whether its replicas are waited for (0|1), then its fields
 -- Answers: due time (ms), whether it is new (0|1), the packed fields of what is kept where its data is written otherwise,
---       or false
+--       or false, whether anything was written (0|1)
 local stream, scheduled, events, id, which = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', events)
 local no = lacks(scheduled, 'ZADD', events, 'HSET')
 if no then return no end
 local fields = {}
-for a = 5, #ARGV do fields[#fields + 1] = ARGV[a] end
+for a = 6, #ARGV do fields[#fields + 1] = ARGV[a] end
 
 -- When it is due that has this name, and what is kept of it.
 local function look(name)
@@ -23,17 +23,19 @@ local function alike(kept, what) return not kept or says(kept, what) == says(fie
 
 local name = name_of(which, id)
 local due, packed = look(name)
-local is_it = packed
+local is_it, known_as = packed, name
 if not packed and stands_alone(id) then
   due, packed = look(id)
   local kept = fields_of(packed)
   is_it = packed and alike(kept, 'type') and alike(kept, 'source')
-  if not packed then name = id end
+  if packed then known_as = id else name = id end
 end
 if is_it then
   local kept, same = fields_of(packed), true
   for _, what in ipairs({ 'data', 'datacontenttype', 'schemaversion' }) do same = same and alike(kept, what) end
-  return { string.format('%.0f', due), 0, not same and packed }
+  -- WAIT covers what its own connection wrote: see publish_once.
+  local again = ARGV[5] == '1' and redis.pcall('HSET', events, known_as, packed)
+  return { string.format('%.0f', due), 0, not same and packed, type(again) == 'number' and 1 or 0 }
 end
 
 due = ARGV[3]
@@ -50,4 +52,4 @@ if name ~= id then
 end
 redis.call('HSET', events, name, cmsgpack.pack(fields))
 redis.call('ZADD', scheduled, due, name)
-return { due, 1, false }
+return { due, 1, false, 1 }

@@ -28,6 +28,7 @@ use crate::stream::access::Access;
 use crate::stream::error::Answer;
 use crate::stream::life::{Life, Lives};
 use crate::stream::outage::Outage;
+use crate::stream::replicated::{Replicas, Turns};
 use crate::stream::socket::Greeting;
 use crate::stream::{dial, reply};
 use crate::sync::lock;
@@ -73,6 +74,8 @@ pub(in crate::stream) struct Node {
     pub outage: Outage,
     /// What is asked here for others: the map, and what a slot that moves to it is asked.
     asking: Mutex<Option<MultiplexedConnection>>,
+    /// The same for what waits for replicas.
+    asking_in_turn: Mutex<Option<(MultiplexedConnection, Arc<Turns>)>>,
     /// Connections that all have in common who go by slots of it, by what they are for and how long an answer may take.
     shared: Mutex<HashMap<(String, Duration), Arc<Place>>>,
 }
@@ -86,6 +89,8 @@ pub(in crate::stream) struct SharedConn {
     pub conn: MultiplexedConnection,
     pub greeting: Greeting,
     pub is_replica: bool,
+    /// What goes over it in turns, if it is for that.
+    pub turns: Arc<Turns>,
     /// No more is to be asked over it.
     pub broken: Arc<AtomicBool>,
 }
@@ -117,17 +122,23 @@ impl Cluster {
         }
     }
 
-    /// The master of a slot.
+    /// The master of a slot, and the life of what goes by it there.
     ///
     /// # Errors
     /// If no node says which one it is, or it has none.
-    pub async fn owner(self: &Arc<Self>, slot: Slot) -> Result<Arc<Node>> {
+    pub async fn owner(self: &Arc<Self>, slot: Slot) -> Result<(Arc<Node>, Life)> {
         self.tick();
         if self.map().owner(slot).is_none() {
             self.refreshed().await?;
         }
-        match self.map().owner(slot) {
-            Some(owner) => Ok(self.node(owner)),
+        let lives = self.lives_of(slot);
+        // Under its lock: who changes the map ends what is elsewhere after that.
+        let map = lock(&self.map);
+        match map.owner(slot) {
+            Some(owner) => {
+                let life = lives.settle(&owner.to_string(), "the slot has another master");
+                Ok((self.node(owner), life))
+            }
             None => Err(Error::new(
                 ErrorKind::Unreachable,
                 format!("no master of the cluster has the slot {}", slot.number()),
@@ -166,6 +177,7 @@ impl Cluster {
                 lives: Lives::counting(&at.to_string(), self.metrics.clone()),
                 outage: Outage::default(),
                 asking: Mutex::default(),
+                asking_in_turn: Mutex::default(),
                 shared: Mutex::default(),
             })
         });
@@ -385,34 +397,54 @@ impl Cluster {
         said_by: &NodeAddress,
         commands: &[&Cmd],
     ) -> RedisResult<Vec<Value>> {
-        let redirection = self.map().redirection(&redirected.text, said_by);
-        let Some((_, to)) = redirection else {
-            return Err((
-                redis::ErrorKind::Client,
-                "a redirection that can't be understood",
-            )
-                .into());
-        };
-        let node = self.node(&to);
-        let mut pipe = redis::Pipeline::with_capacity(2 * commands.len());
-        for command in commands {
-            pipe.cmd("ASKING").add_command((*command).clone());
-        }
+        let node = self.named(redirected, said_by)?;
         let mut conn = self.asking(&node).await?;
-        let mut answers = conn
+        let pipe = asking_before_each(commands);
+        let answers = conn
             .send_packed_commands(&pipe, 0, 2 * commands.len())
             .await;
         if answers.is_err() {
             node.forget();
         }
-        if let Ok(values) = &mut answers {
-            let mut at = 0;
-            values.retain(|_| {
-                at += 1;
-                at % 2 == 0
-            });
+        answers.map(every_other)
+    }
+
+    /// The same, and how many replicas of that node have what they wrote.
+    pub async fn ask_in_turn(
+        &self,
+        redirected: &Answer,
+        said_by: &NodeAddress,
+        commands: &[&Cmd],
+        replicas: Replicas,
+    ) -> RedisResult<(Vec<Value>, Value)> {
+        let node = self.named(redirected, said_by)?;
+        let known = lock(&node.asking_in_turn).clone();
+        let (conn, turns) = match known {
+            Some(known) => known,
+            None => {
+                let address = self.address(&node);
+                let (conn, _) = dial::log_in(&self.access, &address, ANSWER.1).await?;
+                let new = (conn, Arc::default());
+                lock(&node.asking_in_turn).insert(new).clone()
+            }
+        };
+        let answers = turns
+            .ask(&conn, asking_before_each(commands), replicas)
+            .await;
+        if answers.is_err() {
+            *lock(&node.asking_in_turn) = None;
         }
-        answers
+        answers.map(|(values, waited)| (every_other(values), waited))
+    }
+
+    fn named(&self, redirected: &Answer, said_by: &NodeAddress) -> RedisResult<Arc<Node>> {
+        match self.map().redirection(&redirected.text, said_by) {
+            Some((_, to)) => Ok(self.node(&to)),
+            None => {
+                let why = "a redirection that can't be understood";
+                Err((redis::ErrorKind::Client, why).into())
+            }
+        }
     }
 
     async fn asking(&self, node: &Node) -> RedisResult<MultiplexedConnection> {
@@ -449,6 +481,19 @@ impl Cluster {
     fn map(&self) -> Arc<SlotMap> {
         lock(&self.map).clone()
     }
+}
+
+fn asking_before_each(commands: &[&Cmd]) -> redis::Pipeline {
+    let mut pipe = redis::Pipeline::with_capacity(2 * commands.len());
+    for command in commands {
+        pipe.cmd("ASKING").add_command((*command).clone());
+    }
+    pipe
+}
+
+/// The answers to the commands behind each ASKING.
+fn every_other(values: Vec<Value>) -> Vec<Value> {
+    values.into_iter().skip(1).step_by(2).collect()
 }
 
 impl Drop for Cluster {

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::stream::access::Access;
 use crate::stream::dial::{self, CONNECT_TIMEOUT};
 use crate::stream::error::{Answer, Who, hint};
-use crate::stream::life::Lives;
+use crate::stream::life::{Life, Lives};
 use crate::stream::{reply, tls};
 use crate::sync::lock;
 
@@ -105,15 +105,15 @@ impl Sentinels {
         }
     }
 
-    /// Where the primary is by what the sentinels know now.
+    /// Where the primary is by what the sentinels know now, and the life of connections to it.
     ///
     /// # Errors
     /// If none can be reached, none knows it, or they do not agree.
-    pub async fn primary(&self) -> Result<NodeAddress> {
+    pub async fn primary(&self) -> Result<(NodeAddress, Life)> {
         self.watch();
         let conns = self.known.connected().await?;
         let answers = self.known.ask(conns).await;
-        self.known.decide(answers)
+        self.known.settle(self.known.decide(answers)?)
     }
 
     /// What they named is no primary: what was heard before is of no more use.
@@ -222,7 +222,7 @@ impl Known {
     }
 
     /// The primary by these answers.
-    fn decide(&self, answers: Vec<(usize, Result<Option<Said>>)>) -> Result<NodeAddress> {
+    fn decide(&self, answers: Vec<(usize, Result<Option<Said>>)>) -> Result<Said> {
         let (mut said, mut strangers, mut failed) = (Vec::new(), 0, None);
         for (at, answer) in answers {
             match answer {
@@ -264,24 +264,28 @@ impl Known {
                 self.master
             );
         }
-        self.heard(&Said {
-            epoch,
-            primary: primary.clone(),
-        });
-        Ok(primary)
+        Ok(Said { epoch, primary })
     }
 
-    /// What a sentinel has said counts from now on, unless it is older than what is known.
-    fn heard(&self, said: &Said) -> bool {
+    /// Connections are made to this primary, unless a later failover was heard of since it was asked for: what takes long to
+    /// be answered may be over by then. A primary that is none any more takes writes for ten seconds.
+    fn settle(&self, said: Said) -> Result<(NodeAddress, Life)> {
+        let gone = || Error::new(ErrorKind::Internal, "nobody asks any more");
+        let lives = self.lives.upgrade().ok_or_else(gone)?;
         let mut state = self.state();
-        let is_old = state
-            .latest
-            .as_ref()
-            .is_some_and(|(latest, at)| said.epoch < latest.epoch && at.elapsed() < MEMORY);
-        if !is_old {
-            state.latest = Some((said.clone(), Instant::now()));
+        let said = state.latest_of(said);
+        let place = said.primary.to_string();
+        let life = lives.settle(&place, "the sentinels name another primary");
+        Ok((said.primary, life))
+    }
+
+    /// What a sentinel has said counts from now on, unless it is older than what is known: connections to another server end.
+    fn heard(&self, said: &Said) {
+        let mut state = self.state();
+        let latest = state.latest_of(said.clone());
+        if latest == *said {
+            self.leave_others(&said.primary, "a sentinel names another primary");
         }
-        !is_old
     }
 
     /// The primary is there: all connections to another one end.
@@ -362,6 +366,21 @@ impl Known {
     }
 }
 
+impl State {
+    /// What counts from now on: this, unless it is older than what is known.
+    fn latest_of(&mut self, said: Said) -> Said {
+        match &self.latest {
+            Some((latest, at)) if said.epoch < latest.epoch && at.elapsed() < MEMORY => {
+                latest.clone()
+            }
+            _ => {
+                self.latest = Some((said.clone(), Instant::now()));
+                said
+            }
+        }
+    }
+}
+
 /// What a sentinel answers to where the primary is, and to how that is.
 fn said(address: Value, fields: RedisResult<Value>) -> Option<Said> {
     let mut address = reply::array(address)?.into_iter();
@@ -428,11 +447,7 @@ async fn listen(known: Arc<Known>, weak: &Weak<Known>, at: usize) -> Error {
             return Error::new(ErrorKind::Internal, "nobody asks any more");
         };
         match here.ask_one(at, conn.clone()).await {
-            Ok(Some(said)) => {
-                if here.heard(&said) {
-                    here.leave_others(&said.primary, "a sentinel names another primary");
-                }
-            }
+            Ok(Some(said)) => here.heard(&said),
             Ok(None) => {}
             Err(error) => return error,
         }
@@ -473,4 +488,40 @@ fn switched(push: PushInfo, master: &str) -> Option<NodeAddress> {
     let mut words = words.skip(2);
     let (host, port) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
     Some(NodeAddress { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RedisSettings;
+
+    #[test]
+    fn an_answer_that_took_long_leads_to_no_server_that_was_left_meanwhile() {
+        let lives = Arc::new(Lives::counting("orders-db", Arc::default()));
+        let settings = RedisSettings::default();
+        let access = Access::new(&settings, "redis.sentinel").expect("settings");
+        let sentinels = Sentinels::new("orders-db".to_owned(), Vec::new(), access, &lives);
+        let at = |port| NodeAddress {
+            host: "redis".to_owned(),
+            port,
+        };
+        let said = |epoch, port| Said {
+            epoch,
+            primary: at(port),
+        };
+        let known = &sentinels.known;
+        let (primary, first) = known.settle(said(1, 1)).unwrap();
+        assert_eq!(primary, at(1));
+        // It is asked for by somebody, who is told the old one late.
+        known.heard(&said(2, 2));
+        assert!(first.is_over());
+        let (primary, second) = known.settle(said(1, 1)).unwrap();
+        assert_eq!(primary, at(2));
+        assert!(second.is_at("redis:2") && !second.is_over());
+        // Who says something old ends nothing.
+        known.heard(&said(1, 1));
+        assert!(!second.is_over());
+        let (primary, third) = known.settle(said(3, 1)).unwrap();
+        assert!(primary == at(1) && second.is_over() && !third.is_over());
+    }
 }

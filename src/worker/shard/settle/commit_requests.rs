@@ -139,9 +139,10 @@ impl CommitRequests {
         }
     }
 
-    /// About how many bytes the request has that commits this.
-    pub fn size(&self, job: &Job, link: &Link) -> usize {
-        job.commit(self, link).size()
+    /// About how many bytes, and at most how many arguments, the request has that commits this.
+    pub fn size(&self, job: &Job, link: &Link) -> (usize, usize) {
+        let commit = job.commit(self, link);
+        (commit.size(), commit.arguments())
     }
 
     /// Commits one lot. Returns for each entry what became of it where that is known, and why it is not.

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::identity;
 use crate::outbox::Known;
 use crate::reconnect::sleep_until;
-use crate::stream::{CommitOutcome, Trouble};
+use crate::stream::{ARGUMENTS, CommitOutcome, Trouble};
 use crate::worker::run::outcome::Body;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Settlement;
@@ -36,6 +36,8 @@ use crate::worker::state::source::by_source;
 /// Most entries in one step, and about how many bytes, so that Redis does nothing for too long.
 const LOT: usize = 100;
 const LOT_BYTES: usize = 256 << 10;
+/// Arguments of a step that belong to no single entry.
+const FOR_ALL: usize = 32;
 /// What is told of entries that wait because nothing can be committed.
 const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
 
@@ -180,19 +182,23 @@ impl Committer {
                 refused.for_each(|job| self.tell(job, Fate::Refusing(wait)));
                 continue;
             }
-            let (mut lot, mut bytes) = (Vec::new(), 0);
+            let (mut lot, mut bytes, mut arguments) = (Vec::new(), 0, 0);
             for at in places {
                 let is_next = |job: &Job| lot.is_empty() || !job.alone;
                 let is_alone = |lot: &[Job]| lot.iter().any(|job| job.alone);
                 if lot.len() == LOT || bytes > LOT_BYTES || is_alone(&lot) {
                     break;
                 }
-                if !rest[at].as_ref().is_some_and(is_next) {
+                let Some(next) = rest[at].as_ref().filter(|job| is_next(job)) else {
                     continue;
+                };
+                let (its_bytes, its_arguments) = self.requests.size(next, &link);
+                if !lot.is_empty() && arguments + its_arguments > ARGUMENTS - FOR_ALL {
+                    break;
                 }
-                let job = rest[at].take().expect("each has one place");
-                bytes += self.requests.size(&job, &link);
-                lot.push(job);
+                bytes += its_bytes;
+                arguments += its_arguments;
+                lot.extend(rest[at].take());
             }
             self.number += 1;
             lots.push((source, lot, self.number));
