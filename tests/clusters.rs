@@ -1,7 +1,8 @@
 //! Clusters and sentinels as tests start them: what other tests go by.
 
+use crate::support::Cli;
 use crate::support::cluster::{Cluster, slot, spread};
-use crate::support::sentinel::Trio;
+use crate::support::sentinel::{NAME, Trio};
 
 on_both_servers! {
     /// Slots are where the names say, and move; who dies is replaced.
@@ -37,6 +38,9 @@ on_both_servers! {
     async fn sentinels_make_another_the_primary(trio: Trio) {
         let mut trio = trio;
         assert_eq!(trio.primary().await, 0);
+        let sentinels = format!("[redis.sentinel]\nmaster = \"{NAME}\"\nnodes = {:?}\n", trio.addresses());
+        let checked = Cli::at("redis://x", &sentinels).run(&["config", "check", "--connect"]).await.ok();
+        assert!(checked.contains(&format!("the primary of {NAME} by the sentinels ")), "{checked}");
         assert_eq!(trio.failover().await, 1);
         trio.is_replicated(0).await;
         trio.servers[1].stop();

@@ -10,7 +10,7 @@ use streamhand::dead_letters::Filter;
 use streamhand::eventstore::RedisEventStore;
 use streamhand::{Publisher, Settings};
 
-use crate::support::cluster::{Cluster, spread};
+use crate::support::cluster::{Cluster, slot, spread};
 use crate::support::jobs::{Action, Job};
 use crate::support::letters::{bury, fields};
 use crate::support::{Cli, Kind, eventually};
@@ -86,6 +86,13 @@ on_both_servers! {
             .collect();
         assert_eq!(seen, [(Some(5), Some(2), Some(1), Some(1)); 3], "{status}");
         assert_eq!(group.json(&["redis"]).await.as_array().map(Vec::len), Some(3), "each master");
+        let checked = group.ok(&["config", "check", "--connect"]).await;
+        assert!(checked.contains("a cluster, found from "), "{checked}");
+        for (place, stream) in group.streams.iter().enumerate() {
+            let node = group.cluster.node(place).url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+            let expected = format!("ok place at {node}: {stream}: slot {}\n", slot(stream));
+            assert!(checked.contains(&expected), "{expected}: {checked}");
+        }
         let found = group.json(&["find", "data.order_id:o-1"]).await.to_string();
         let letters = group.json(&["dlq", "list"]).await;
         assert_eq!(letters.as_array().map(Vec::len), Some(6));
@@ -234,7 +241,12 @@ on_both_servers! {
         let servers = group.json(&["redis"]).await;
         let unreachable = servers.as_array().unwrap().iter().filter(|of| of["software"] == "unreachable");
         let unreachable: Vec<_> = unreachable.map(|of| of["address"].as_str().unwrap()).collect();
-        assert_eq!(unreachable, [away], "{servers}");
+        assert_eq!(unreachable, [&away], "{servers}");
+        let checked = group.cli.run(&["config", "check", "--connect"]).await;
+        assert!(checked.code == 1 && both(&checked.out), "{checked:?}");
+        for says in [format!("danger place at {away}: can't reach Redis"), format!("{}: can't be looked at", group.streams[0])] {
+            assert!(checked.out.contains(&says), "{says}: {checked:?}");
+        }
         let load = Admin::new(&group.settings()).unwrap().load().await.unwrap();
         assert_eq!((load.streams.len(), &load.in_trouble[0].stream), (2, &group.streams[0]));
     }

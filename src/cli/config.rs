@@ -2,13 +2,15 @@
 
 use std::future::Future;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::CommandError;
+use super::doctor::{no_danger, text as report_text};
 use super::globals::Globals;
-use super::terminal::{print, say};
+use super::terminal::{print, print_json, say};
 use super::text::count;
 use crate::config::Settings;
+use crate::doctor;
 use crate::error::chain;
 use crate::handler::Registry;
 use crate::worker::preflight::preflight;
@@ -16,14 +18,25 @@ use crate::worker::preflight::preflight;
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
     /// Say whether a worker can run by the configuration, and all that is wrong with it
-    Check,
+    Check(CheckArgs),
     /// Print the configuration in force, secrets hidden
     Show,
+}
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    /// Connect to Redis as well, and say what is there, and what it refuses, lacks or does not let this user do
+    #[arg(long)]
+    connect: bool,
+    /// Print what was found there as one JSON value
+    #[arg(long, requires = "connect")]
+    json: bool,
 }
 
 /// Says everything that `run` would refuse or warn of before it connects. `registry` makes the handlers, as for `run`;
 /// a program that has none can't say whether they fit the configuration.
 pub(super) async fn check<F>(
+    args: CheckArgs,
     globals: &Globals,
     registry: Option<impl FnOnce(Settings) -> F>,
 ) -> Result<(), CommandError>
@@ -48,13 +61,24 @@ where
             return Err(CommandError::usage(refused.join("\n")));
         }
     }
+    if args.json {
+        let report = doctor::examine_connection(&settings).await?;
+        print_json(&report)?;
+        return no_danger(&report);
+    }
     match warnings {
-        0 => print("the configuration is right"),
+        0 => print("the configuration is right")?,
         warnings => print(format_args!(
             "the configuration can be used, with {}",
             count(warnings, "warning")
-        )),
+        ))?,
     }
+    if !args.connect {
+        return Ok(());
+    }
+    let report = doctor::examine_connection(&settings).await?;
+    print(report_text(&report, true).trim_end())?;
+    no_danger(&report)
 }
 
 /// Prints what is in force, and of `[app]` the values of these keys.

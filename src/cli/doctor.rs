@@ -27,6 +27,11 @@ pub(super) async fn run(args: DoctorArgs, settings: &Settings) -> Result<(), Com
         true => print_json(&report)?,
         false => print(text(&report, args.all).trim_end())?,
     }
+    no_danger(&report)
+}
+
+/// Fails if anything that was found is a danger.
+pub(super) fn no_danger(report: &Report) -> Result<(), CommandError> {
     match report.count(Severity::Danger) as u64 {
         0 => Ok(()),
         dangers => Err(CommandError::failed(format!(
@@ -36,7 +41,8 @@ pub(super) async fn run(args: DoctorArgs, settings: &Settings) -> Result<(), Com
     }
 }
 
-fn text(report: &Report, all: bool) -> String {
+/// What was found, for people; `all`: also what is as it should be.
+pub(super) fn text(report: &Report, all: bool) -> String {
     let shown = |finding: &&Finding| all || finding.severity != Severity::Ok;
     let mut lines: Vec<String> = report.findings.iter().filter(shown).map(entry).collect();
     let fine = report.count(Severity::Ok);

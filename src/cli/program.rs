@@ -422,8 +422,8 @@ impl Program {
                     exporter::run(settings).await
                 }
                 Builtin::Health(args) => health::run(args).await,
-                Builtin::Config(ConfigCommand::Check) => {
-                    config::check(&globals, self.registry).await
+                Builtin::Config(ConfigCommand::Check(args)) => {
+                    config::check(args, &globals, self.registry).await
                 }
                 Builtin::Config(ConfigCommand::Show) => config::show(&globals, &self.app_shown),
                 Builtin::Completions(args) => completions::run(args, tree),

@@ -21,8 +21,9 @@ pub(super) struct Case {
 impl Case {
     pub fn of(settings: &Settings, user: String) -> Self {
         let worker = &settings.worker;
-        let keys = worker
-            .streams
+        // Of a partitioned topic each.
+        let streams = settings.streams_of(&worker.streams);
+        let keys = streams
             .iter()
             .map(|stream| Keys::new(stream, &worker.group));
         let trimmed = settings

@@ -15,9 +15,11 @@ mod latency;
 mod memory;
 mod node;
 mod persistence;
+mod place;
 mod replicas;
 mod report;
 mod rights;
+mod service;
 mod slots;
 mod timeouts;
 mod trimmers;
@@ -51,9 +53,16 @@ pub async fn examine(settings: &Settings) -> Result<Report> {
     let case = Case::of(settings, pool.user());
     let mut findings = Vec::new();
     for master in pool.masters().await? {
-        let node = &Node::of(master).await?;
+        let node = match Node::of(master.clone()).await {
+            Err(error) if pool.is_of_one_node(&error) => {
+                findings.push(place::away(master.address(), &error));
+                continue;
+            }
+            node => &node?,
+        };
         let of_node = [
             version::look(node),
+            service::look(node, &case).await,
             eviction::look(node),
             persistence::look(node).await,
             memory::look(node, &case).await,
@@ -70,7 +79,13 @@ pub async fn examine(settings: &Settings) -> Result<Report> {
         findings.extend(of_node.map(|finding| finding.at(&node.address)));
     }
     for keys in &case.streams {
-        let here = &Node::of(pool.at(&keys.stream)).await?;
+        let here = match Node::of(pool.at(&keys.stream)).await {
+            Err(error) if pool.is_of_one_node(&error) => {
+                findings.push(place::stream_away(keys, &error));
+                continue;
+            }
+            here => &here?,
+        };
         findings.extend(groups::look(here, keys, &case).await);
         findings.extend(trimmers::look(here, keys, &case).await);
     }
@@ -83,6 +98,49 @@ pub async fn examine(settings: &Settings) -> Result<Report> {
             &case.user,
             "",
         )),
+    }
+    Ok(Report::of(findings))
+}
+
+/// Whether a worker could work at the servers of `[redis]`: what was found there, what they refuse or lack and what that
+/// costs, what the user may do, and where each stream lies. Of what goes wrong later [`examine`] says more.
+///
+/// # Errors
+/// As [`examine`].
+pub async fn examine_connection(settings: &Settings) -> Result<Report> {
+    let admin = Admin::new(settings)?;
+    let pool = admin.pool();
+    let case = Case::of(settings, pool.user());
+    let masters = pool.masters().await?;
+    let mut findings = vec![place::found(&settings.redis, pool, &masters)];
+    for master in masters {
+        let node = match Node::of(master.clone()).await {
+            Err(error) if pool.is_of_one_node(&error) => {
+                findings.push(place::away(master.address(), &error));
+                continue;
+            }
+            node => &node?,
+        };
+        let of_node = [
+            version::look(node),
+            service::look(node, &case).await,
+            eviction::look(node),
+            slots::look(node).await,
+            rights::look(node, &case).await?,
+        ];
+        let of_node = of_node.into_iter().flatten();
+        findings.extend(of_node.map(|finding| finding.at(&node.address)));
+    }
+    for keys in &case.streams {
+        let here = match Node::of(pool.at(&keys.stream)).await {
+            Err(error) if pool.is_of_one_node(&error) => {
+                findings.push(place::stream_away(keys, &error));
+                continue;
+            }
+            here => &here?,
+        };
+        findings.push(place::of_stream(pool, keys).await?);
+        findings.extend(groups::look(here, keys, &case).await);
     }
     Ok(Report::of(findings))
 }

@@ -8,7 +8,8 @@ use super::case::Case;
 use super::node::{Node, words};
 use super::report::{Finding, Severity};
 use crate::error::Result;
-use crate::stream::{Said, script_commands};
+use crate::partition::Partition;
+use crate::stream::{Keys, Said, script_commands};
 
 const CHECK: &str = "rights";
 
@@ -235,7 +236,9 @@ fn is_refusal(said: &Said) -> bool {
 
 fn needs(case: &Case) -> Vec<Need> {
     let mut needs = Vec::new();
-    for keys in &case.streams {
+    // Of a topic's partitions the first: a rule is for all of them.
+    let is_tried = |keys: &&Keys| Partition::parse(&keys.stream).is_none_or(|of| of.number == 0);
+    for keys in case.streams.iter().filter(is_tried) {
         let own = format!(
             "{}:doctor",
             keys.retry.strip_suffix(":retry").unwrap_or(&keys.retry)

@@ -139,6 +139,21 @@ impl Pool {
         }
     }
 
+    /// Whether it is a cluster, as far as that is known.
+    pub fn is_cluster(&self) -> bool {
+        self.connector().is_cluster()
+    }
+
+    /// The hash slot of a key and the master that has it now; None if it is no cluster.
+    pub async fn slot_and_master(&self, key: &str) -> Result<Option<(u16, String)>> {
+        self.learn().await?;
+        let Some(slot) = self.connector().slot_of(key) else {
+            return Ok(None);
+        };
+        let (_, _, node) = self.at(key).place().await?;
+        Ok(Some((slot.number(), node.at.to_string())))
+    }
+
     /// Whom the server knows us as.
     pub fn user(&self) -> String {
         self.connector().user()

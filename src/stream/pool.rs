@@ -251,7 +251,7 @@ impl Pool {
         }))
     }
 
-    async fn place(&self) -> Result<(Spot, Arc<Cluster>, Arc<Node>)> {
+    pub(super) async fn place(&self) -> Result<(Spot, Arc<Cluster>, Arc<Node>)> {
         let spot = self.connector.spot().await?;
         let (cluster, node) = spot.node.clone().ok_or_else(|| {
             let message = format!("no node of the cluster is known at {}", self.address());

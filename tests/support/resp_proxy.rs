@@ -401,6 +401,8 @@ pub struct Service {
     /// In capitals, with or without a subcommand.
     pub refuses: &'static [&'static str],
     pub says: &'static str,
+    /// Most arguments it takes in a call.
+    pub most: usize,
 }
 
 impl Shared {
@@ -412,11 +414,13 @@ impl Shared {
         let name = words.first()?;
         let both = words.join(" ");
         let is_it = |refused: &&str| *refused == *name || *refused == both;
-        service
-            .refuses
-            .iter()
-            .any(is_it)
-            .then(|| name.to_lowercase())
+        let count = request.split(|byte| *byte == b'\r').next()?;
+        let count: usize = std::str::from_utf8(count.strip_prefix(b"*")?)
+            .ok()?
+            .parse()
+            .ok()?;
+        let is_refused = count > service.most || service.refuses.iter().any(is_it);
+        is_refused.then(|| name.to_lowercase())
     }
 
     fn refusal(&self, reply: &[u8]) -> Option<String> {
