@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Proxy, Server, Setup, entries, eventually, pending, settled};
+use crate::support::{Exchange, Proxy, Server, Setup, entries, eventually, pending, settled};
 
 const LEASE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -149,8 +149,9 @@ on_both_servers! {
         drop(heir);
     }
 
-    /// The woken worker's success makes it nobody's while it runs here, and a stop cuts that run off: it can't be released any
-    /// more. It has succeeded, and is no dead letter.
+    /// The woken worker's success makes it nobody's while it runs here, and a stop cuts that run off: it has succeeded, and does
+    /// not come again. Of what was acknowledged by hand nothing is known: it comes back with its attempt. Neither is a dead
+    /// letter.
     async fn what_a_late_success_settles_is_not_buried_by_whoever_took_it_over(server: Server) {
         let mut redis = server.connect().await;
         let mut frozen = Setup::new(&server).process();
@@ -166,19 +167,45 @@ on_both_servers! {
             pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum::<u64>() == 1
         })
         .await;
+        // It must not take what comes back.
+        frozen.kill();
         let _: i64 = redis::cmd("XACK").arg("jobs").arg("workers").arg(&ids[1]).query_async(&mut redis).await.unwrap();
         let stopped = heir.stop().await;
         assert_eq!(stopped.unsettled, 0);
-        // Of the other one nothing is known, and it says so.
-        let letters = entries(&mut redis, "{jobs}:workers:dead").await;
-        let field = |letter: &crate::support::Entry, name: &str| {
-            let of = letter.fields.iter().find(|(field, _)| field == name.as_bytes());
-            String::from_utf8_lossy(&of.unwrap().1).into_owned()
-        };
-        let buried: Vec<String> = letters.iter().map(|letter| field(letter, "dead.entry")).collect();
-        assert_eq!(buried, [ids[1].clone()]);
-        let error = field(&letters[0], "dead.error");
-        assert!(error.contains("cut off") && error.contains("it may have been handled"), "{error}");
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        let third = Setup::new(&server).start_with(jobs::holding_registry());
+        eventually(PATIENCE, "the other one to come back", async || jobs::started(&mut redis).await.len() == 4).await;
+        let again = jobs::started(&mut redis).await.pop().unwrap();
+        assert_eq!((&again.id[..], again.attempt), ("by-hand", 2));
+        assert_eq!(pending(&mut redis, "jobs").await.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        drop(third);
+    }
+
+    /// It was sent under a lease, and done after another worker had taken the entry over. Whoever sent it sees that when the
+    /// answer comes, and tells the other, which a stop then cuts off.
+    async fn what_is_acknowledged_behind_a_takeover_does_not_come_again(server: Server) {
+        let mut redis = server.connect().await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut late = Setup::at(proxy.url()).worker("lease = \"1s\"").process();
+        late.wait_for_log("the group is new", PATIENCE).await;
+        let ack = proxy.hold_request(Exchange::of("XACK"));
+        jobs::publish(&mut redis, "jobs", &[Job::new("late", Action::SleepQuietly(100))]).await;
+        let ack = ack.within(PATIENCE).await;
+        late.freeze();
+        let heir = Setup::new(&server).worker("lease = \"1s\"").worker("drain = \"300ms\"").start_with(jobs::holding_registry());
+        eventually(PATIENCE, "the other worker to run it", async || jobs::started(&mut redis).await.len() == 1).await;
+        ack.now();
+        eventually(PATIENCE, "it to be acknowledged", async || pending(&mut redis, "jobs").await.is_empty()).await;
+        late.thaw();
+        eventually(PATIENCE, "it to be told", async || {
+            let guards: usize = redis::cmd("ZCARD").arg("{jobs}:workers:guards").query_async(&mut redis).await.unwrap();
+            guards == 1
+        })
+        .await;
+        assert_eq!(heir.stop().await.unsettled, 0);
+        assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await, []);
+        settled(&mut redis, "jobs", PATIENCE).await;
+        assert_eq!(jobs::started(&mut redis).await.len(), 1);
     }
 
     /// What it held and had not begun is the other worker's as well.

@@ -158,9 +158,10 @@ on_both_servers! {
     }
 
     /// The handler's success stands, and its failure, which nobody else would hear of, is a dead letter.
+    /// One that fails comes back, as long as it has attempts left.
     async fn an_entry_acknowledged_while_it_runs_ends_as_its_handler_does(server: Server) {
         let mut redis = server.connect().await;
-        let worker = Setup::new(&server).start();
+        let worker = Setup::new(&server).retry("max_attempts = 2").start();
         let jobs = [
             Job::new("succeeds", Action::Take(1_500)),
             Job::new("fails", Action::TakeThenFail(1_500)),
@@ -171,14 +172,17 @@ on_both_servers! {
         until_started(&mut redis, jobs.len()).await;
         let acked: usize = by_hand(&mut redis, &format!("XACK jobs workers {}", ids.join(" "))).await;
         assert_eq!(acked, jobs.len());
-        eventually(TWO_LEASES, "the failures to be buried", async || buried(&mut redis).await.len() == 2).await;
+        eventually(2 * TWO_LEASES, "the failures to be buried", async || buried(&mut redis).await.len() == 2).await;
         eventually(TWO_LEASES, "the other to succeed", async || jobs::handled(&mut redis).await.len() == 1).await;
         let stopped = worker.stop().await;
-        assert_eq!((stopped.settled, stopped.unsettled), (3, 0));
-        let errors = buried(&mut redis).await;
-        assert!(errors.iter().all(|error| error.contains("asked to fail (and it was no longer pending")), "{errors:?}");
-        assert_eq!(jobs::started(&mut redis).await.len(), jobs.len(), "none ran again");
+        assert_eq!((stopped.settled, stopped.unsettled), (5, 0));
+        each_ran_at(&mut redis, &jobs[..1], &[1]).await;
+        for id in ["fails", "fails-soon"] {
+            assert_eq!(jobs::starts_of(&mut redis, id).await, 2, "{id}");
+        }
         assert_eq!(holders(&mut redis).await, BTreeMap::new());
+        let left: u64 = by_hand(&mut redis, &format!("EXISTS {RETRY} {FAILURES}")).await;
+        assert_eq!(left, 0);
     }
 
     /// It is not to be told from one whose consumer was deleted: it comes back, at the attempt it had reached.
@@ -263,10 +267,10 @@ on_both_servers! {
         worker.stop().await;
     }
 
-    /// Its handlers' successes stand, its failures are buried, and it reads on.
+    /// Its handlers' successes stand, its failures are tried again, and it reads on.
     async fn a_workers_own_consumer_deleted_by_hand_takes_nothing_along(server: Server) {
         let mut redis = server.connect().await;
-        let worker = Setup::new(&server).start();
+        let worker = Setup::new(&server).retry("max_attempts = 2").start();
         let mut all = many("takes", 10, &Action::Take(1_500));
         all.push(Job::new("fails", Action::TakeThenFail(1_500)));
         jobs::publish(&mut redis, "jobs", &all).await;
@@ -275,12 +279,14 @@ on_both_servers! {
         let dropped: usize = by_hand(&mut redis, &format!("XGROUP DELCONSUMER jobs workers {me}")).await;
         assert_eq!(dropped, all.len());
         jobs::publish(&mut redis, "jobs", &many("next", 10, &Action::Succeed)).await;
-        eventually(TWO_LEASES, "all to be handled or buried", async || {
+        eventually(2 * TWO_LEASES, "all to be handled or buried", async || {
             jobs::handled(&mut redis).await.len() == 20 && buried(&mut redis).await.len() == 1
         })
         .await;
         settled(&mut redis, "jobs", TWO_LEASES).await;
-        assert_eq!(jobs::started(&mut redis).await.len(), 21, "none ran again");
+        each_ran_at(&mut redis, &all[..10], &[1]).await;
+        assert_eq!(jobs::starts_of(&mut redis, "fails").await, 2);
+        assert_eq!(jobs::started(&mut redis).await.len(), 22);
         worker.stop().await;
     }
 

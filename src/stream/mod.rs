@@ -166,7 +166,7 @@ pub(crate) use script_names::script_commands;
 pub(crate) use search::{SLICE, Sizes, Slice};
 #[cfg(feature = "worker")]
 pub(crate) use server::{ServerSays, Slow, info_fields};
-pub(crate) use settle::{Ack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
+pub(crate) use settle::{Ack, BroughtBack, Burial, Buried, Fence, ParkOutcome, Parking, Plain};
 pub(crate) use snapshots::KeptSnapshot;
 pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]

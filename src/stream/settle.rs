@@ -16,7 +16,15 @@ use crate::event::EntryId;
 use crate::fields::Fields;
 
 script!(ACK, "ack", behind "common/rights", behind "common/guards");
-script!(PARK, "park", behind "common/errors", behind "common/rights");
+script!(
+    PARK,
+    "park",
+    behind "common/errors",
+    behind "common/rights",
+    behind "common/ids",
+    behind "common/reading",
+    behind "common/guards"
+);
 script!(
     BURY,
     "bury",
@@ -77,6 +85,22 @@ pub(crate) enum ParkOutcome {
     Nobody,
     /// It was ours until now, and is no longer in the stream.
     Trimmed,
+}
+
+/// What became of the parking of an entry that is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BroughtBack {
+    Parked,
+    /// It was parked already, or another delivery of it is under way.
+    Taken,
+    /// It came to its end elsewhere.
+    Settled,
+    /// It has not been read yet, as the group stands now: it will come as a new one.
+    Unread,
+    /// It is no longer in the stream.
+    Missing,
+    /// The time is over in which its end was this worker's to write: nothing was done. And the server's time (ms).
+    Late(u64),
 }
 
 /// One entry to be buried.
@@ -203,45 +227,95 @@ impl Link {
         group: &str,
         parkings: &[Parking<'_>],
     ) -> Result<Vec<ParkOutcome>, Trouble> {
-        let doing = || format!("parking entries in {} and {}", keys.retry, keys.failures);
         let mut outcomes = Vec::with_capacity(parkings.len());
         for chunk in parkings.chunks(PARKINGS) {
-            let mut call = PARK.key(&keys.stream);
-            call.key(&keys.retry)
-                .key(&keys.failures)
-                .key(&keys.waiting)
-                .arg(group);
-            for parking in chunk {
-                call.arg(parking.id.to_string())
-                    .arg(parking.consumer)
-                    .arg(parking.count)
-                    .arg(delay::millis(parking.delay))
-                    .arg(u8::from(parking.released))
-                    .arg(parking.age.as_millis() as u64)
-                    .arg(parking.doomed.unwrap_or("-"))
-                    .arg(parking.error)
-                    .arg(parking.listed.as_deref().unwrap_or(b"-"));
-            }
-            let answer = call.invoke_async(&mut self.conn).await;
-            let needs = || {
-                vec![
-                    need(&keys.stream, "stream", "XPENDING XCLAIM"),
-                    need(&keys.retry, "zset", "ZCARD ZADD"),
-                    need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
-                ]
-            };
-            let value: Value = self.answered(doing, answer, needs).await?;
-            for outcome in reply::array(value).ok_or_else(|| Trouble::garbled(&doing()))? {
-                outcomes.push(match reply::bytes(outcome).as_deref() {
-                    Some(b"ok") => ParkOutcome::Parked,
-                    Some(b"taken") => ParkOutcome::Taken,
-                    Some(b"nobody") => ParkOutcome::Nobody,
-                    Some(b"trimmed") => ParkOutcome::Trimmed,
-                    _ => return Err(Trouble::garbled(&doing())),
+            for outcome in self.park_some(keys, group, chunk, None).await? {
+                outcomes.push(match &outcome[..] {
+                    b"ok" => ParkOutcome::Parked,
+                    b"taken" => ParkOutcome::Taken,
+                    b"nobody" => ParkOutcome::Nobody,
+                    b"trimmed" => ParkOutcome::Trimmed,
+                    _ => return Err(Trouble::garbled(&parking_in(keys))),
                 });
             }
         }
         Ok(outcomes)
+    }
+
+    /// Parks an entry that is nobody's. Until `own_until` (ms, by the server's clock) its end is this worker's to write;
+    /// `released`: so many attempts had been given back when it was delivered, if it had a failure record.
+    pub async fn bring_back(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        parking: Parking<'_>,
+        (own_until, released): (u64, Option<u32>),
+    ) -> Result<BroughtBack, Trouble> {
+        let nobodys = Some((own_until, released));
+        let outcomes = self.park_some(keys, group, &[parking], nobodys).await?;
+        let outcome = outcomes.first().map(Vec::as_slice).unwrap_or_default();
+        Ok(match outcome {
+            b"ok" => BroughtBack::Parked,
+            b"taken" => BroughtBack::Taken,
+            b"settled" => BroughtBack::Settled,
+            b"unread" => BroughtBack::Unread,
+            b"missing" | b"trimmed" => BroughtBack::Missing,
+            other => std::str::from_utf8(other)
+                .ok()
+                .and_then(late)
+                .map(BroughtBack::Late)
+                .ok_or_else(|| Trouble::garbled(&parking_in(keys)))?,
+        })
+    }
+
+    async fn park_some(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        parkings: &[Parking<'_>],
+        nobodys: Option<(u64, Option<u32>)>,
+    ) -> Result<Vec<Vec<u8>>, Trouble> {
+        let doing = || parking_in(keys);
+        let mut call = PARK.key(&keys.stream);
+        call.key(&keys.retry)
+            .key(&keys.failures)
+            .key(&keys.waiting)
+            .arg(group);
+        for parking in parkings {
+            call.arg(parking.id.to_string())
+                .arg(parking.consumer)
+                .arg(parking.count)
+                .arg(delay::millis(parking.delay))
+                .arg(u8::from(parking.released))
+                .arg(parking.age.as_millis() as u64)
+                .arg(parking.doomed.unwrap_or("-"))
+                .arg(parking.error)
+                .arg(parking.listed.as_deref().unwrap_or(b"-"));
+        }
+        if let Some((own_until, released)) = nobodys {
+            call.key(&keys.guards).arg(own_until);
+            match released {
+                Some(released) => call.arg(released),
+                None => call.arg("-"),
+            };
+        }
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            let mut needs = vec![
+                need(&keys.stream, "stream", "XPENDING XCLAIM"),
+                need(&keys.retry, "zset", "ZCARD ZADD"),
+                need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
+            ];
+            if nobodys.is_some() {
+                needs.push(need(&keys.stream, "stream", "XRANGE XINFO|GROUPS"));
+                needs.push(need(&keys.guards, "zset", "ZSCORE"));
+            }
+            needs
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let outcomes =
+            reply::array(value).and_then(|all| all.into_iter().map(reply::bytes).collect());
+        outcomes.ok_or_else(|| Trouble::garbled(&doing()))
     }
 
     /// Moves an entry to the dead letters.
@@ -300,12 +374,20 @@ impl Link {
                 "missing" if burial.fields.is_empty() => return Ok(Buried::Missing),
                 "missing" if !with_fields => with_fields = true,
                 other => {
-                    let now = other.strip_prefix("late ").and_then(|ms| ms.parse().ok());
-                    return now
+                    return late(other)
                         .map(Buried::Late)
                         .ok_or_else(|| Trouble::garbled(&doing()));
                 }
             }
         }
     }
+}
+
+fn parking_in(keys: &Keys) -> String {
+    format!("parking entries in {} and {}", keys.retry, keys.failures)
+}
+
+/// The server's time (ms), if it says that a request came too late.
+fn late(answer: &str) -> Option<u64> {
+    answer.strip_prefix("late ")?.parse().ok()
 }

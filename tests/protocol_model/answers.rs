@@ -38,14 +38,16 @@ pub fn receive(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>
         ));
     }
     if let SettleSlot::Answered {
-        settlement: Settlement { step, .. },
+        settlement: Settlement {
+            step, brings_back, ..
+        },
         verdict,
     } = worker.settle
     {
         let mut state = *state;
         let worker = state.worker(who);
         worker.settle = SettleSlot::Idle;
-        receive_verdict(rules, worker, step, verdict);
+        receive_verdict(rules, worker, step, brings_back, verdict);
         out.push(Transition::fair(
             Action::ReceivesVerdict(who, step, verdict),
             state,
@@ -93,6 +95,7 @@ fn taken(delivery: Delivery) -> Held {
         },
         lapsed: delivery.aged,
         nobodys: false,
+        is_gone: false,
         commit_unanswered: false,
         asked: false,
         asked_long_ago: false,
@@ -163,7 +166,13 @@ fn receive_renewal(rules: &Rules, worker: &mut Worker, renewal: Renewal) {
     }
 }
 
-fn receive_verdict(rules: &Rules, worker: &mut Worker, step: Step, verdict: Verdict) {
+fn receive_verdict(
+    rules: &Rules,
+    worker: &mut Worker,
+    step: Step,
+    brings_back: bool,
+    verdict: Verdict,
+) {
     match (step, verdict) {
         (_, Verdict::NoGroup) => {} // repeated once the group is there again
         (_, Verdict::Late) => {}    // repeated as long as it is still ours
@@ -180,6 +189,8 @@ fn receive_verdict(rules: &Rules, worker: &mut Worker, step: Step, verdict: Verd
         {
             drop_held(rules, worker);
         }
+        // It was asked for as nobody's, and is not its worker's to settle any more.
+        (Step::Park | Step::Release, Verdict::Nobody) if brings_back => drop_held(rules, worker),
         (Step::Commit | Step::Park | Step::Release, Verdict::Nobody) => {
             becomes_nobodys(rules, worker)
         }
@@ -206,6 +217,7 @@ fn turns_out_trimmed(worker: &mut Worker) {
         worker.settle = outdated(worker.settle);
     }
     if let Some(held) = &mut worker.held {
-        (held.lapsed, held.nobodys, held.commit_unanswered) = (false, true, false);
+        (held.lapsed, held.nobodys, held.is_gone) = (false, true, true);
+        held.commit_unanswered = false;
     }
 }

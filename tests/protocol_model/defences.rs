@@ -128,17 +128,21 @@ fn without_a_guard_of_every_burial_its_repeat_buries_twice() {
     );
 }
 
+/// The record that it took along tells it as well.
 #[test]
-fn without_a_guard_of_its_ack_a_repeated_park_buries_what_succeeded() {
+fn without_a_guard_of_its_ack_a_repeated_park_brings_back_what_succeeded() {
     breaks(
         Rules::new(2),
         may!(losses: 1, failures: 1),
-        |defences| defences.ack_guards_the_parked = false,
-        Violation::DeadThoughDone,
+        |defences| {
+            defences.ack_guards_the_parked = false;
+            defences.a_lost_record_tells = false;
+        },
+        Violation::ComesBack,
         &[
             "park of delivery 1: done",
             "park is lost",
-            "bury of delivery 1: done",
+            "park of delivery 1: done",
         ],
     );
 }
@@ -365,6 +369,55 @@ fn without_a_commit_of_what_is_nobodys_its_effect_is_lost() {
         |defences| defences.nobodys_commit = false,
         Violation::NeverSettled,
         &["the entry is trimmed", "renew: trimmed"],
+    );
+}
+
+#[test]
+fn with_burials_of_what_is_nobodys_a_late_success_and_a_release_make_a_dead_letter() {
+    breaks(
+        Rules::new(3),
+        may!(freezes: 1, releases: 1),
+        |defences| defences.nobodys_are_brought_back = false,
+        Violation::DeadTooSoon,
+        &[
+            "freezes",
+            "reclaim: the entry, delivery 2",
+            "ack of delivery 1",
+            "bury of delivery 2: done",
+        ],
+    );
+}
+
+#[test]
+fn with_a_repeated_release_that_does_not_ask_the_record_an_attempt_is_had_twice() {
+    breaks(
+        Rules::new(2),
+        may!(parked_deleted: 1, losses: 1, failures: 1, releases: 1),
+        |defences| defences.a_repeat_asks_the_record = false,
+        Violation::AttemptTwice,
+        &[
+            "release of delivery 2: done",
+            "release is lost",
+            "deletes the consumer (parked)",
+            "release of delivery 2: done",
+            "starts the handler, attempt 1",
+        ],
+    );
+}
+
+#[test]
+fn without_a_look_for_its_record_what_a_dead_worker_has_settled_runs_too_often() {
+    breaks(
+        Rules::new(1),
+        may!(crashes: 3, releases: 1),
+        |defences| defences.a_lost_record_tells = false,
+        Violation::TooManyStarts,
+        &[
+            "dies",
+            "ack of delivery 2 reaches Redis",
+            "release of delivery 3: done",
+            "starts the handler",
+        ],
     );
 }
 

@@ -48,6 +48,8 @@ pub struct Settlement {
     /// If it is nobody's it is this worker's to settle: its lease has not lapsed, and, for a commit, no
     /// earlier commit of it can have been run.
     pub own: bool,
+    /// It is known to be nobody's, and is to be parked all the same.
+    pub brings_back: bool,
     /// The time is over until which that holds.
     pub outdated: bool,
 }
@@ -66,7 +68,7 @@ pub enum Verdict {
     Done,
     Taken,
     Nobody,
-    /// It was still mine, and is no longer in the stream.
+    /// It was still mine, or is nobody's, and is no longer in the stream.
     Trimmed,
     NoGroup,
     /// It is nobody's, and the time is over in which it was this worker's to settle: nothing was done.

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use crate::action::{Action, Transition};
-use crate::messages::{Fetch, LateRequest};
+use crate::messages::{Fetch, LateRequest, Step, Verdict};
 use crate::rules::{Budget, Rules};
 use crate::state::{Holder, Phase, State, WORKERS, Who};
 
@@ -18,6 +18,7 @@ pub enum Violation {
     TakenFromItsHolder,
     DeadTwice,
     DeadThoughDone,
+    DeadTooSoon,
     EffectTwice,
     NeverSettled,
 }
@@ -38,6 +39,9 @@ impl Display for Violation {
             }
             Violation::DeadTwice => "there are two dead letters of one entry",
             Violation::DeadThoughDone => "an entry that succeeded is a dead letter as well",
+            Violation::DeadTooSoon => {
+                "an entry with attempts left is a dead letter, and is in the stream"
+            }
             Violation::EffectTwice => "an effect is committed twice",
             Violation::NeverSettled => "whatever is done from here on, the entry is never settled",
         })
@@ -58,6 +62,14 @@ pub fn broken_by(
     }
     if is.effects > 1 && used.groups_destroyed == 0 {
         return Some(Violation::EffectTwice);
+    }
+    if let Action::RunsSettlement(_, settlement, Verdict::Done) = step.action
+        && settlement.step == Step::Bury
+        && is.dead > was.dead
+        && was.in_stream
+        && settlement.fence.deliveries < rules.max_attempts
+    {
+        return Some(Violation::DeadTooSoon);
     }
     let was_leased = was
         .pending

@@ -110,6 +110,12 @@ pub struct Defences {
     pub failover_ends_leases: bool,
     /// What is held under a lease that has lapsed is not settled, but for an ack, before a renewal confirms it.
     pub lapsed_is_confirmed_first: bool,
+    /// What is nobody's and in the stream is parked all the same, and comes back; only what is gone from it is buried.
+    pub nobodys_are_brought_back: bool,
+    /// What was parked already at this delivery, as its record tells, is not parked again as nobody's.
+    pub a_repeat_asks_the_record: bool,
+    /// What had a record when it was delivered, and has none now, was settled elsewhere.
+    pub a_lost_record_tells: bool,
     /// What has been called nobody's cannot be taken any more: it stays its holder's, however long that takes.
     pub nobodys_has_no_lease: bool,
     /// A worker that has been in a group knows that it is not new, and does not begin it at the end.
@@ -157,6 +163,9 @@ impl Defences {
             nobodys_commit: true,
             failover_ends_leases: true,
             lapsed_is_confirmed_first: true,
+            nobodys_are_brought_back: true,
+            a_repeat_asks_the_record: true,
+            a_lost_record_tells: true,
             nobodys_has_no_lease: true,
             joined_once_is_remembered: true,
             passed_over_comes_back: true,

@@ -153,8 +153,8 @@ impl Server<'_> {
         match settlement.step {
             Step::Ack => self.ack(settlement.fence),
             Step::Commit => self.commit(me, settlement),
-            Step::Park => self.park(me, settlement.fence, false),
-            Step::Release => self.park(me, settlement.fence, true),
+            Step::Park => self.park(me, settlement, false),
+            Step::Release => self.park(me, settlement, true),
             Step::Bury => self.bury(me, settlement),
         }
     }
@@ -198,8 +198,35 @@ impl Server<'_> {
     }
 
     /// Park, or release where the attempt is given back.
-    fn park(&mut self, me: Who, fence: Fence, give_back: bool) -> Verdict {
-        match self.still_mine(me, fence) {
+    fn park(&mut self, me: Who, settlement: Settlement, give_back: bool) -> Verdict {
+        let (fence, defences) = (settlement.fence, self.rules.defences);
+        let verdict = match self.still_mine(me, fence) {
+            // Its record tells that it was parked already, at this delivery. Whoever settled it at a later one took the record
+            // along. And what is to be delivered as new needs nothing.
+            Verdict::Nobody if settlement.brings_back && settlement.own => {
+                match self.nobodys(settlement) {
+                    Verdict::Nobody if !self.redis.in_stream => return Verdict::Trimmed,
+                    Verdict::Nobody
+                        if self.redis.record.parked_at == fence.deliveries
+                            && defences.a_repeat_asks_the_record =>
+                    {
+                        return Verdict::Taken;
+                    }
+                    Verdict::Nobody
+                        if fence.deliveries > 1
+                            && self.redis.record == Record::default()
+                            && defences.a_lost_record_tells =>
+                    {
+                        return Verdict::Done;
+                    }
+                    Verdict::Nobody if self.redis.delivered => Verdict::Done,
+                    Verdict::Nobody => return Verdict::Taken,
+                    other => return other,
+                }
+            }
+            other => other,
+        };
+        match verdict {
             Verdict::Done
                 if self.redis.record.parked_at > fence.deliveries
                     && self.rules.defences.park_asks_the_record =>

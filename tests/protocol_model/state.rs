@@ -226,6 +226,8 @@ pub struct Held {
     pub lapsed: bool,
     /// Redis has said that it is pending with nobody, and the lease had not lapsed.
     pub nobodys: bool,
+    /// And that it is no longer in the stream: there is nothing to bring back.
+    pub is_gone: bool,
     /// A commit of it was sent and never answered: its effect may be there.
     pub commit_unanswered: bool,
     /// A park or burial of it was sent and never answered: it may have been done.

@@ -215,7 +215,12 @@ fn settle(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
         Phase::Waiting | Phase::Running => return,
         Phase::Succeeded if rules.commits => Step::Commit,
         Phase::Succeeded => Step::Ack,
-        Phase::Failed | Phase::GivenBack if held.nobodys => Step::Bury,
+        Phase::Failed | Phase::GivenBack if held.is_gone => Step::Bury,
+        Phase::Failed | Phase::GivenBack
+            if held.nobodys && !rules.defences.nobodys_are_brought_back =>
+        {
+            Step::Bury
+        }
         Phase::Failed if held.attempt >= rules.max_attempts => Step::Bury,
         Phase::Failed => Step::Park,
         Phase::GivenBack => Step::Release,
@@ -235,6 +240,7 @@ fn settle(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
         step,
         fence: fence(held),
         own,
+        brings_back: held.nobodys && matches!(step, Step::Park | Step::Release),
         outdated: false,
     };
     let mut state = *state;

@@ -255,7 +255,12 @@ impl Batch {
 
     /// The same at a time that [`now`](Self::now) has told.
     pub fn is_lapsed_at(&self, now: u64) -> bool {
-        now >= self.leased_until.load(Ordering::SeqCst)
+        now >= self.leased_until()
+    }
+
+    /// When the lease runs out, as [`now`](Self::now) tells the time.
+    pub fn leased_until(&self) -> u64 {
+        self.leased_until.load(Ordering::SeqCst)
     }
 
     /// Nanoseconds since the worker began.

@@ -79,15 +79,7 @@ fn buried(
     }
     let attempts: u32 = attempts.parse().unwrap_or(u32::MAX);
     let all = rules.max_attempts;
-    // Another run of it had succeeded, and its acknowledgement made it nobody's under the last one, which a stop cut off: that
-    // can't be parked any more, so its holder buries it (docs/protocol.md, "Nobody's, and the lease never lapsed"). Whoever
-    // acknowledges it late tells the holder, so this can only be one that was on its way when the lease ran out.
-    let was_nobodys = reason == "failed"
-        && known.runs_of(&id).last().and_then(|run| run.how()) == Some(How::Dropped)
-        && known
-            .runs_of(&id)
-            .any(|run| run.how() == Some(How::Ok) && !known.surely_ended_late(run));
-    let has_to_have_all = (reason == "failed" || reason == "crashed") && !was_nobodys;
+    let has_to_have_all = reason == "failed" || reason == "crashed";
     if attempts > all || has_to_have_all && attempts != all {
         findings.wrong(
             &id,

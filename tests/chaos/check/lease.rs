@@ -76,21 +76,6 @@ impl Known<'_> {
         true
     }
 
-    /// Whether its worker cannot have believed that it had the lease when this run ended: nothing of the last lease before
-    /// that gave it one. A worker takes a lease to begin when it asks for it, which is not later than what the network saw.
-    pub fn surely_ended_late(&self, run: &Run) -> bool {
-        let Some(end) = &run.end else { return false };
-        let Some(since) = end.at.checked_sub(LEASE_NS) else {
-            return false;
-        };
-        let is_of = |one: &&Renewal| {
-            let rest = run.entry.strip_prefix(one.stream);
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        };
-        let mut renewals = self.life(run).renewals.iter().filter(is_of);
-        run.began < since && !renewals.any(|one| (since..=end.at).contains(&one.asked))
-    }
-
     /// Whether it is known that what this run came to was carried out: nothing was wrong until long after its end.
     pub fn is_surely_settled(&self, run: &Run) -> bool {
         let Some(end) = &run.end else { return false };

@@ -255,6 +255,8 @@ struct Lot<'a> {
     fenced: Vec<Ack<'a>>,
     /// and those that another worker may have taken over.
     late: Vec<Ack<'a>>,
+    /// When the first lease of the others runs out.
+    leased_until: u64,
 }
 
 /// Acknowledges slots of batches, fenced if all have to be. Returns for each what stood in the way, if anything.
@@ -271,11 +273,6 @@ async fn acknowledge(
     let mut troubles: Vec<Option<Trouble>> = Vec::new();
     troubles.resize_with(acks.len(), || None);
     let mut acked = vec![0; lots.len()];
-    let mut met = |lot: &Lot, trouble: &Trouble| {
-        lot.places
-            .iter()
-            .for_each(|at| troubles[*at] = Some(trouble.again()));
-    };
     let plain: Vec<(usize, Plain)> = lots
         .iter()
         .enumerate()
@@ -288,11 +285,13 @@ async fn acknowledge(
                 for (at, answer) in of.into_iter().zip(answers) {
                     match answer {
                         Ok(count) => acked[at] += count,
-                        Err(trouble) => met(&lots[at], &trouble),
+                        Err(trouble) => lots[at].met(&trouble, &mut troubles),
                     }
                 }
             }
-            Err(trouble) => of.into_iter().for_each(|at| met(&lots[at], &trouble)),
+            Err(trouble) => of
+                .into_iter()
+                .for_each(|at| lots[at].met(&trouble, &mut troubles)),
         }
     }
     for (lot, acked_of) in lots.iter().zip(&mut acked) {
@@ -308,8 +307,17 @@ async fn acknowledge(
                     .await;
                 match acked {
                     Ok(count) => *acked_of += count,
-                    Err(trouble) => met(lot, &trouble),
+                    Err(trouble) => lot.met(&trouble, &mut troubles),
                 }
+            }
+        }
+    }
+    for lot in &lots {
+        if let Some(overtaken) = lot.overtaken(&identity, &acks, &troubles) {
+            let (keys, group, deletes) = (&lot.source.keys, lot.group(), lot.source.deletes());
+            let told = link.ack_with_records(keys, group, Fence::Late, deletes, &overtaken);
+            if let Err(trouble) = told.await {
+                lot.met(&trouble, &mut troubles);
             }
         }
     }
@@ -358,12 +366,17 @@ impl<'a> Lot<'a> {
             scripted: Vec::new(),
             fenced: Vec::new(),
             late: Vec::new(),
+            leased_until: u64::MAX,
         };
         let now = places.first().map_or(0, |at| acks[*at].batch.now());
         for Acks { batch, slots, .. } in places.iter().map(|at| &acks[*at]) {
             let consumer = identity.consumer(batch.alone);
             let is_fenced = all_fenced || batch.is_fenced();
-            let is_lapsed = batch.is_lapsed_at(now);
+            let leased_until = batch.leased_until();
+            let is_lapsed = now >= leased_until;
+            if !is_lapsed {
+                lot.leased_until = lot.leased_until.min(leased_until);
+            }
             for slot in slots.iter().map(|at| &batch.slots[*at as usize]) {
                 let (id, count) = (slot.id, slot.count);
                 let ack = Ack {
@@ -384,6 +397,43 @@ impl<'a> Lot<'a> {
         }
         lot.places = places;
         lot
+    }
+
+    /// Those that were acknowledged as their worker's own, if the answer came when their lease had run out: the request may
+    /// have been done after another worker took them over. That one has to learn that they succeeded.
+    fn overtaken(
+        &self,
+        identity: &'a Identity,
+        acks: &'a [Acks],
+        troubles: &[Option<Trouble>],
+    ) -> Option<Vec<Ack<'a>>> {
+        let now = acks[*self.places.first()?].batch.now();
+        if now < self.leased_until {
+            return None;
+        }
+        // After a change of server an id may be another entry's.
+        let is_told = |at: &&usize| troubles[**at].is_none() && !acks[**at].batch.is_fenced();
+        let done = self.places.iter().filter(is_told);
+        let all = done.flat_map(|at| {
+            let Acks { batch, slots, .. } = &acks[*at];
+            let consumer = identity.consumer(batch.alone);
+            slots.iter().map(move |at| {
+                let slot = &batch.slots[*at as usize];
+                Ack {
+                    id: slot.id,
+                    consumer,
+                    count: slot.count,
+                }
+            })
+        });
+        Some(all.collect()).filter(|all: &Vec<_>| !all.is_empty())
+    }
+
+    /// This stood in the way of it.
+    fn met(&self, trouble: &Trouble, troubles: &mut [Option<Trouble>]) {
+        self.places
+            .iter()
+            .for_each(|at| troubles[*at] = Some(trouble.again()));
     }
 
     /// How many entries it is of.

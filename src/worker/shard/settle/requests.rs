@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::about::About;
 use crate::fields::Fields;
 use crate::identity::Identity;
-use crate::stream::{Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
+use crate::stream::{BroughtBack, Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
 use crate::worker::run::routes::Routes;
@@ -20,8 +20,8 @@ use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::by_source;
 
-/// Most burials under way at once.
-const BURIALS: usize = 32;
+/// Most burials, and most entries of nobody's that are brought back, under way at once.
+const AT_ONCE: usize = 32;
 /// When the next attempt is made to bury what could not be buried.
 pub(crate) const DOOMED_WAIT: Duration = Duration::from_secs(5);
 /// So many burials refused, and none done, mean that none can be for a while.
@@ -47,11 +47,13 @@ pub(crate) enum Step {
         listed: bool,
         doomed: Option<Reason>,
         error: String,
+        /// It is not pending with anybody, and is brought back.
+        nobodys: bool,
     },
     Bury {
         reason: Reason,
         error: String,
-        /// It is not pending with anybody: it can't be parked.
+        /// It is not pending with anybody, and not in the stream: it can't be parked.
         nobodys: bool,
     },
 }
@@ -150,6 +152,29 @@ impl Job {
         Job { asked, ..self }
     }
 
+    /// The same, of an entry that turned out to be nobody's.
+    pub fn as_nobodys(self) -> Job {
+        let step = match self.step {
+            Step::Park {
+                delay,
+                released,
+                listed,
+                doomed,
+                error,
+                ..
+            } => Step::Park {
+                delay,
+                released,
+                listed,
+                doomed,
+                error,
+                nobodys: true,
+            },
+            bury => bury,
+        };
+        Job { step, ..self }
+    }
+
     /// The burial that was refused, as a parking that remembers it; or the same again where it can't be parked.
     pub fn doomed(self) -> Result<Job, Job> {
         let step = match self.step {
@@ -160,6 +185,7 @@ impl Job {
                 listed: false,
                 doomed: Some(reason),
                 error,
+                nobodys: false,
             },
             park => park,
         };
@@ -167,14 +193,16 @@ impl Job {
     }
 }
 
-/// The burial of what is no longer pending.
-pub(crate) fn nobodys(reason: Reason, error: String) -> Step {
+/// What is left for what was to be parked, and is neither pending nor in the stream.
+pub(crate) fn gone(step: Step) -> Step {
+    let Step::Park { doomed, error, .. } = step else {
+        return step;
+    };
     let error = format!(
-        "{error} (and it was no longer pending: acknowledged, deleted or trimmed while it ran, or its group was destroyed; \
-         it may have been handled)"
+        "{error} (and it was no longer in the stream: deleted or trimmed while it ran; it may have been handled)"
     );
     Step::Bury {
-        reason,
+        reason: doomed.unwrap_or(Reason::Failed),
         error,
         nobodys: true,
     }
@@ -250,7 +278,7 @@ impl Requests {
         let mut out = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter().peekable();
         while jobs.peek().is_some() {
-            let lot = jobs.by_ref().take(BURIALS).map(|job| {
+            let lot = jobs.by_ref().take(AT_ONCE).map(|job| {
                 let mut link = link.clone();
                 async move {
                     let result = self.bury_one(&mut link, &job).await;
@@ -288,6 +316,7 @@ impl Requests {
             listed,
             doomed,
             error,
+            ..
         } = &job.step
         else {
             return None;
@@ -305,6 +334,51 @@ impl Requests {
         })
     }
 
+    /// Parks what is nobody's; returns for each what became of it.
+    pub async fn bring_back(
+        &self,
+        link: Link,
+        jobs: Vec<Job>,
+    ) -> Vec<(Job, Result<BroughtBack, Trouble>)> {
+        let mut out = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.into_iter().peekable();
+        while jobs.peek().is_some() {
+            let lot = jobs.by_ref().take(AT_ONCE).map(|job| {
+                let mut link = link.clone();
+                async move {
+                    let result = self.bring_one_back(&mut link, &job).await;
+                    (job, result)
+                }
+            });
+            out.extend(join_all(lot).await);
+        }
+        out
+    }
+
+    async fn bring_one_back(&self, link: &mut Link, job: &Job) -> Result<BroughtBack, Trouble> {
+        let Some(parking) = self.parking(job) else {
+            return Err(Trouble::garbled("parking entries"));
+        };
+        let source = &job.batch.source;
+        let (group, delay) = (&source.surroundings.group, parking.delay);
+        let slot = job.slot();
+        let (attempts, crash_checks) = job.attempts(&self.routes);
+        let released = slot.count.saturating_sub(attempts + crash_checks);
+        let released = slot.recorded.then_some(released);
+        let nobodys = (self.own_until(job), released);
+        let outcome = link
+            .bring_back(&source.keys, group, parking, nobodys)
+            .await?;
+        self.signals.due_in(delay);
+        Ok(outcome)
+    }
+
+    /// Until when (ms, by the server's clock) the end of an entry is ours to write should it be nobody's; 0 if it is not.
+    fn own_until(&self, job: &Job) -> u64 {
+        job.ours_to_bury_for()
+            .map_or(0, |left| self.clock.shows_in(left))
+    }
+
     async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
         let Step::Bury { reason, error, .. } = &job.step else {
             return Err(Trouble::garbled("writing a dead letter"));
@@ -315,9 +389,7 @@ impl Requests {
             id: job.slot().id,
             consumer: self.worker.consumer(job.batch.alone),
             count: job.slot().count,
-            own_until: job
-                .ours_to_bury_for()
-                .map_or(0, |left| self.clock.shows_in(left)),
+            own_until: self.own_until(job),
             age: job.batch.since.elapsed(),
             reason: reason.as_str(),
             error,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::requests::{DOOMED_WAIT, Job, Requests, Step, hopeless, nobodys};
+use super::requests::{DOOMED_WAIT, Job, Requests, Step, gone, hopeless};
 use crate::about::tell;
 use crate::metrics::entries::{Outcome, Reason as Why};
 use crate::reconnect::sleep_until;
-use crate::stream::{Buried, ParkOutcome, Trouble};
+use crate::stream::{BroughtBack, Buried, ParkOutcome, Trouble};
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
@@ -137,32 +137,29 @@ impl Settler {
                 error,
                 nobodys: false,
             },
-            (
-                Owner::Nobody,
-                Verdict::Retry { error, .. }
-                | Verdict::Release { error, .. }
-                | Verdict::Wait { error, .. },
-            ) => nobodys(Reason::Failed, error),
-            (Owner::Us, Verdict::Retry { delay, error }) => Step::Park {
+            (owner, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
                 released: false,
                 listed: false,
                 doomed: None,
                 error,
+                nobodys: owner == Owner::Nobody,
             },
-            (Owner::Us, Verdict::Release { delay, error }) => Step::Park {
+            (owner, Verdict::Release { delay, error }) => Step::Park {
                 delay,
                 released: true,
                 listed: false,
                 doomed: None,
                 error,
+                nobodys: owner == Owner::Nobody,
             },
-            (Owner::Us, Verdict::Wait { delay, error }) => Step::Park {
+            (owner, Verdict::Wait { delay, error }) => Step::Park {
                 delay,
                 released: true,
                 listed: true,
                 doomed: None,
                 error,
+                nobodys: owner == Owner::Nobody,
             },
         };
         self.others.push(Job {
@@ -194,10 +191,14 @@ impl Settler {
                 }
             })
             .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { .. }));
-        // Both at once on one connection: none waits for the others' answers.
+        let (nobodys, parks) = parks
+            .into_iter()
+            .partition::<Vec<_>, _>(|job| matches!(job.step, Step::Park { nobodys: true, .. }));
+        // All at once on one connection: none waits for the others' answers.
         let sent = Instant::now();
-        let (parked, buried) = tokio::join!(
+        let (parked, brought_back, buried) = tokio::join!(
             self.requests.park(link.clone(), parks),
+            self.requests.bring_back(link.clone(), nobodys),
             self.requests.bury(link.clone(), burials),
         );
         let mut trouble = None;
@@ -210,19 +211,51 @@ impl Settler {
                         .report_trimmed(&[id], "before they were handled");
                     self.done(&job.batch, job.index, Outcome::Lost);
                 }
-                Ok(outcome @ (ParkOutcome::Nobody | ParkOutcome::Trimmed))
-                    if outcome == ParkOutcome::Trimmed || job.is_ours_to_bury() =>
-                {
+                Ok(ParkOutcome::Trimmed) => {
                     job.slot().is_nobodys();
-                    let step = match job.step {
-                        Step::Park { doomed, error, .. } => {
-                            nobodys(doomed.unwrap_or(Reason::Failed), error)
-                        }
-                        bury => bury,
-                    };
+                    let step = gone(job.step);
                     self.others.push(Job { step, ..job });
                 }
+                Ok(ParkOutcome::Nobody) if job.is_ours_to_bury() => {
+                    job.slot().is_nobodys();
+                    self.others.push(job.as_nobodys());
+                }
                 Ok(outcome) => self.done(&job.batch, job.index, counts_as(&job, outcome)),
+                Err(met) if met.is_lasting() => {
+                    self.hold_up
+                        .warn(format!("{}; its entries are kept", met.error()));
+                    self.is_stuck(job, STUCK_WAIT);
+                }
+                Err(met) => {
+                    self.others.push(job.after(&met, sent));
+                    trouble = Some(met);
+                }
+            }
+        }
+        for (job, result) in brought_back {
+            match result {
+                Ok(BroughtBack::Missing) => {
+                    let step = gone(job.step);
+                    self.others.push(Job { step, ..job });
+                }
+                // As of a burial: see below.
+                Ok(BroughtBack::Late(now)) => {
+                    self.requests.clock.shows(now);
+                    if job.is_ours_to_bury() {
+                        self.others.push(job);
+                    } else {
+                        is_not_known(&job);
+                        self.done(&job.batch, job.index, Outcome::Lost);
+                    }
+                }
+                Ok(outcome) => {
+                    let outcome = match outcome {
+                        BroughtBack::Parked => ParkOutcome::Parked,
+                        BroughtBack::Taken => ParkOutcome::Taken,
+                        _ => ParkOutcome::Nobody,
+                    };
+                    self.done(&job.batch, job.index, counts_as(&job, outcome));
+                }
                 Err(met) if met.is_lasting() => {
                     self.hold_up
                         .warn(format!("{}; its entries are kept", met.error()));
@@ -253,13 +286,8 @@ impl Settler {
                             .source
                             .report_trimmed(&[id], "before they were handled");
                     }
-                    if outcome == Buried::Nobody && job.asked.is_some() {
-                        tell!(
-                            warn,
-                            job.about(),
-                            "no longer pending, and answers to its settling were lost for long: it has been settled, or \
-                             was trimmed, acknowledged or deleted by hand"
-                        );
+                    if outcome == Buried::Nobody {
+                        is_not_known(&job);
                     }
                     let outcome = match outcome {
                         Buried::Done => {
@@ -324,6 +352,18 @@ fn counts_as(job: &Job, outcome: ParkOutcome) -> Outcome {
         ParkOutcome::Nobody | ParkOutcome::Trimmed => Outcome::Lost,
         ParkOutcome::Parked | ParkOutcome::Taken if released => Outcome::Released,
         ParkOutcome::Parked | ParkOutcome::Taken => Outcome::Retried,
+    }
+}
+
+/// It is nobody's, and may have been settled by a request whose answer got lost.
+fn is_not_known(job: &Job) {
+    if job.asked.is_some() {
+        tell!(
+            warn,
+            job.about(),
+            "no longer pending, and answers to its settling were lost for long: it has been settled, or was trimmed, \
+             acknowledged or deleted by hand"
+        );
     }
 }
 
