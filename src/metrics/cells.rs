@@ -11,10 +11,23 @@ const CELLS: usize = (LAST - FIRST + 2) as usize;
 /// Counts of values that come as whole numbers of a unit.
 pub struct Cells {
     unit: Unit,
-    /// The largest value of each cell, by its place.
-    tops: &'static [u64],
+    places: &'static Places,
     sum: AtomicU64,
     cells: Box<[AtomicU64]>,
+}
+
+/// Where the values of a unit count to.
+struct Places {
+    /// The largest value of each cell.
+    tops: Box<[u64]>,
+    /// By how large a value is, to a sixteenth of its octave.
+    parts: Box<[Part]>,
+}
+
+/// Values that differ by a sixteenth at most: those up to a bound count to one cell, those above it to the next one.
+struct Part {
+    top: u64,
+    cell: usize,
 }
 
 /// What values are numbers of.
@@ -33,7 +46,9 @@ pub struct Lot {
     low: u64,
     span: u64,
     cell: usize,
+    /// How many are in it,
     count: u64,
+    /// and what all come to that it ever took: it goes with the last of them.
     sum: u64,
 }
 
@@ -41,7 +56,7 @@ impl Cells {
     pub fn new(unit: Unit) -> Self {
         Cells {
             unit,
-            tops: unit.tops(),
+            places: unit.places(),
             sum: AtomicU64::new(0),
             cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -49,7 +64,7 @@ impl Cells {
 
     /// Counts one value.
     pub fn record(&self, value: u64) {
-        self.cells[self.unit.cell(value)].fetch_add(1, Ordering::Relaxed);
+        self.cells[self.places.cell(value)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
@@ -63,16 +78,19 @@ impl Cells {
         lot.sum = lot.sum.wrapping_add(value);
     }
 
-    /// The lot that takes this value; the one before is counted.
+    /// The lot that takes this value; how many were in the one before is counted.
     fn begin(&self, lot: &mut Lot, value: u64) {
-        self.put(lot);
-        let cell = self.unit.cell(value);
+        if lot.count > 0 {
+            self.cells[lot.cell].fetch_add(lot.count, Ordering::Relaxed);
+            lot.count = 0;
+        }
+        let cell = self.places.cell(value);
         let low = match cell.checked_sub(1) {
-            Some(below) => self.tops[below] + 1,
+            Some(below) => self.places.tops[below] + 1,
             None => 0,
         };
         (lot.cell, lot.low) = (cell, low);
-        lot.span = self.tops[cell] - low + 1;
+        lot.span = self.places.tops[cell] - low + 1;
     }
 
     /// Counts what is in a lot, and empties it.
@@ -108,7 +126,7 @@ impl Unit {
         }
     }
 
-    /// The place of the cell that a value counts to.
+    /// The cell that a value counts to, as histograms have it.
     fn cell(self, value: u64) -> usize {
         match index(value as f64 * self.size()) {
             Some(index) => (index - FIRST + 1) as usize,
@@ -116,26 +134,66 @@ impl Unit {
         }
     }
 
-    /// The largest value of each cell; one that takes none has the same as the one before.
-    fn tops(self) -> &'static [u64] {
-        static TOPS: [OnceLock<Box<[u64]>>; 3] = [const { OnceLock::new() }; 3];
+    fn places(self) -> &'static Places {
+        static PLACES: [OnceLock<Places>; 3] = [const { OnceLock::new() }; 3];
+        PLACES[self as usize].get_or_init(|| Places::of(self))
+    }
+}
+
+impl Places {
+    fn of(unit: Unit) -> Self {
         let largest = |cell: usize| {
             // The first value beyond it, by halves: `below` is none, `beyond` is one.
             let (mut below, mut beyond) = (0, u64::MAX);
-            if self.cell(beyond) <= cell {
+            if unit.cell(beyond) <= cell {
                 return beyond;
             }
             while beyond - below > 1 {
                 let middle = below + (beyond - below) / 2;
-                match self.cell(middle) > cell {
+                match unit.cell(middle) > cell {
                     true => beyond = middle,
                     false => below = middle,
                 }
             }
             below
         };
-        TOPS[self as usize].get_or_init(|| (0..CELLS).map(largest).collect())
+        // One that takes no value has the same as the one before.
+        let tops: Box<[u64]> = (0..CELLS).map(largest).collect();
+        let part_of = |at: usize| {
+            let cell = unit.cell(smallest(at));
+            Part {
+                top: tops[cell],
+                cell,
+            }
+        };
+        Places {
+            parts: (0..=part(u64::MAX)).map(part_of).collect(),
+            tops,
+        }
     }
+
+    /// The cell that a value counts to.
+    #[inline]
+    fn cell(&self, value: u64) -> usize {
+        let part = &self.parts[part(value)];
+        part.cell + usize::from(value > part.top)
+    }
+}
+
+/// Parts that octaves are in, as powers of two. A cell is an eighth of an octave, so no part has more than one bound in it.
+const SIXTEENTHS: u32 = 4;
+
+/// The part of a value: its octave and its next four bits. Values below 32 have one each.
+#[inline]
+fn part(value: u64) -> usize {
+    let shift = u64::BITS - 1 - SIXTEENTHS - (value | 1 << SIXTEENTHS).leading_zeros();
+    ((shift as usize) << SIXTEENTHS) + (value >> shift) as usize
+}
+
+/// The smallest value of a part.
+fn smallest(part: usize) -> u64 {
+    let shift = (part >> SIXTEENTHS).saturating_sub(1);
+    ((part - (shift << SIXTEENTHS)) as u64) << shift
 }
 
 #[cfg(test)]
@@ -167,6 +225,28 @@ mod tests {
             (histogram.zero(), histogram.buckets())
         );
         assert!((got.sum() / histogram.sum() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn parts_follow_each_other_from_nothing_on() {
+        assert_eq!((part(0), part(31), part(32), part(33)), (0, 31, 32, 32));
+        for at in 0..part(u64::MAX) {
+            assert_eq!(part(smallest(at)), at);
+            assert_eq!(part(smallest(at + 1) - 1), at);
+        }
+    }
+
+    #[test]
+    fn each_value_counts_to_the_cell_that_a_histogram_has_for_it() {
+        for unit in [Unit::Nanoseconds, Unit::Milliseconds, Unit::Ones] {
+            let places = unit.places();
+            let bounds = places.tops.iter().copied();
+            let bounds = bounds.chain((0..places.parts.len()).map(smallest));
+            for value in bounds.flat_map(|top| [top.saturating_sub(1), top, top.saturating_add(1)])
+            {
+                assert_eq!(places.cell(value), unit.cell(value), "{unit:?} {value}");
+            }
+        }
     }
 
     proptest! {

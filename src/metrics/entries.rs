@@ -13,6 +13,7 @@ use super::table::Id;
 pub const OTHER: &str = "other";
 /// Most types of streams that are told apart, of all workers of a process. Each takes up 12 kB or more.
 const MOST_TYPES: usize = 1000;
+const NS_OF_MS: u64 = 1_000_000;
 
 /// A label's values.
 macro_rules! values {
@@ -132,7 +133,7 @@ struct TypeCounts {
     failed: [AtomicU64; Failed::COUNT],
     held_back: [AtomicU64; HeldBy::COUNT],
     dead: [AtomicU64; Reason::COUNT],
-    /// Made when there is the first of them: most outcomes are rare.
+    /// Made when the first entry comes to that: most outcomes are rare.
     ran: [OnceLock<Cells>; Outcome::COUNT],
     wait: Cells,
     end_to_end: Cells,
@@ -155,13 +156,25 @@ pub struct Entry {
 /// Counts entries of one stream, those of one type and outcome that come behind each other at once.
 pub struct Tally<'a> {
     counts: &'a StreamCounts,
+    /// What the server's clock showed when the worker began, and shows now.
+    began_ms: u64,
     now_ms: u64,
-    of: Option<(&'a TypeCounts, usize, Outcome)>,
+    of: Option<Alike<'a>>,
     entries: u64,
     ran: Lot,
     wait: Lot,
     end_to_end: Lot,
     attempts: Lot,
+}
+
+/// What entries of one type and outcome count to.
+#[derive(Clone, Copy)]
+struct Alike<'a> {
+    place: usize,
+    outcome: Outcome,
+    is_an_end: bool,
+    counts: &'a TypeCounts,
+    ran: &'a Cells,
 }
 
 impl WorkerCounts {
@@ -268,9 +281,11 @@ impl StreamCounts {
 
     /// Entries are settled `now`, in ns since the worker began.
     pub fn settle(&self, now: u64) -> Tally<'_> {
+        let began_ms = self.clock.server_ms();
         Tally {
             counts: self,
-            now_ms: self.clock.ms_at(now),
+            began_ms,
+            now_ms: began_ms + now / NS_OF_MS,
             of: None,
             entries: 0,
             ran: Lot::default(),
@@ -354,49 +369,58 @@ impl Default for TypeCounts {
     }
 }
 
-impl Tally<'_> {
+impl<'a> Tally<'a> {
     /// Counts one.
     #[inline]
     pub fn count(&mut self, entry: &Entry) {
-        let (place, outcome) = (entry.place, entry.outcome);
-        let counts = match self.of {
-            Some((counts, of, with)) if (of, with) == (place, outcome) => counts,
-            _ => {
-                self.flush();
-                let counts = self.counts.of(place);
-                self.of = Some((counts, place, outcome));
-                counts
-            }
+        let of = match self.of {
+            Some(of) if of.place == entry.place && of.outcome == entry.outcome => of,
+            _ => self.turn_to(entry),
         };
         self.entries += 1;
         if let Some((since, ran)) = entry.ran {
-            let cells = counts.ran[outcome as usize].get_or_init(|| Cells::new(Unit::Nanoseconds));
-            cells.gather(&mut self.ran, ran);
+            of.ran.gather(&mut self.ran, ran);
             if entry.attempt == 1 {
-                let wait = self.counts.clock.ms_at(since).saturating_sub(entry.ms);
-                counts.wait.gather(&mut self.wait, wait);
+                let started_ms = self.began_ms + since / NS_OF_MS;
+                let wait = started_ms.saturating_sub(entry.ms);
+                of.counts.wait.gather(&mut self.wait, wait);
             }
         }
-        if outcome.is_an_end() {
+        if of.is_an_end {
             let age = self.now_ms.saturating_sub(entry.ms);
-            counts.end_to_end.gather(&mut self.end_to_end, age);
+            of.counts.end_to_end.gather(&mut self.end_to_end, age);
             let attempt = u64::from(entry.attempt);
-            counts.attempts.gather(&mut self.attempts, attempt);
+            of.counts.attempts.gather(&mut self.attempts, attempt);
         }
     }
 
+    /// Counts those that came so far, and turns to what counts entries like this one.
+    #[cold]
+    fn turn_to(&mut self, entry: &Entry) -> Alike<'a> {
+        self.flush();
+        let (place, outcome) = (entry.place, entry.outcome);
+        let counts = self.counts.of(place);
+        let of = Alike {
+            place,
+            outcome,
+            is_an_end: outcome.is_an_end(),
+            ran: counts.ran[outcome as usize].get_or_init(|| Cells::new(Unit::Nanoseconds)),
+            counts,
+        };
+        self.of = Some(of);
+        of
+    }
+
     fn flush(&mut self) {
-        let Some((counts, _, outcome)) = self.of.take() else {
+        let Some(of) = self.of.take() else {
             return;
         };
         let entries = std::mem::take(&mut self.entries);
-        counts.settled[outcome as usize].fetch_add(entries, Ordering::Relaxed);
-        if let Some(ran) = counts.ran[outcome as usize].get() {
-            ran.put(&mut self.ran);
-        }
-        counts.wait.put(&mut self.wait);
-        counts.end_to_end.put(&mut self.end_to_end);
-        counts.attempts.put(&mut self.attempts);
+        of.counts.settled[of.outcome as usize].fetch_add(entries, Ordering::Relaxed);
+        of.ran.put(&mut self.ran);
+        of.counts.wait.put(&mut self.wait);
+        of.counts.end_to_end.put(&mut self.end_to_end);
+        of.counts.attempts.put(&mut self.attempts);
     }
 }
 
@@ -428,14 +452,12 @@ impl Default for ServerTime {
 }
 
 impl ServerTime {
-    /// What the server's clock showed so many ns after the worker began.
-    #[inline]
-    fn ms_at(&self, ns: u64) -> u64 {
-        let began = match self.server_began_ms.load(Ordering::Relaxed) {
+    /// What the server's clock showed when the worker began.
+    fn server_ms(&self) -> u64 {
+        match self.server_began_ms.load(Ordering::Relaxed) {
             0 => self.began_ms,
             began => began,
-        };
-        began + ns / 1_000_000
+        }
     }
 }
 
