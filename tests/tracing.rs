@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::support::collector::{self, Collector, Mood, attribute};
 use crate::support::jobs::{self, Action, Job};
 use crate::support::{
-    Authority, Entry, Scrape, Server, Setup, WorkerProcess, entries, eventually, run_worker,
+    Authority, Cli, Entry, Scrape, Server, Setup, WorkerProcess, entries, eventually, run_worker,
     settled,
 };
 
@@ -258,6 +258,30 @@ on_both_servers! {
             assert!(services.iter().any(|(name, _)| name.ends_with("/workers")), "{services:?}");
             assert!(collector.headers().iter().all(|headers| headers["x-tenant"] == "t-1"));
         }
+    }
+
+    async fn what_a_shell_publishes_begins_a_trace_as_well(server: Server) {
+        let mut redis = server.connect().await;
+        let collector = Collector::start(Mood::Takes).await;
+        let cli = Cli::new(&server, &collector.settings("", ""));
+        cli.run(&["publish", "first", "chain.first", "1"]).await.ok();
+        let lines = "1\n2\n3\n";
+        cli.run_with(&["publish", "first", "chain.first", "-"], lines.as_bytes()).await.ok();
+        let spans = collector.wait_for_spans(2).await;
+        let sent = named(&spans, "send first");
+        assert!(sent.iter().all(|span| is_kind(span, SpanKind::Producer)), "{spans:#?}");
+        let known: Vec<String> = sent.iter().map(|span| span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+        let carried: Vec<String> = entries(&mut redis, "first").await.into_iter().map(carried).collect();
+        assert_eq!((carried.len(), &carried[0][3..35]), (4, &known[0][..]));
+        assert!(carried[1..].iter().all(|of| known[1..].contains(&of[3..35].to_owned())), "{carried:?} {known:?}");
+        let services = collector.traces();
+        let of = &services[0].resource_spans[0].resource.as_ref().unwrap().attributes;
+        assert_eq!(attribute(of, "service.name"), "shop");
+        // A collector that hangs holds the command up for no longer than a moment.
+        collector.set(Mood::Hangs);
+        let since = Instant::now();
+        cli.run(&["publish", "first", "chain.first", "1"]).await.ok();
+        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     }
 
     async fn a_batch_is_one_span_with_many_links(server: Server) {

@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::terminal::{byte_progress, print, progress, say};
 use super::text::time;
 use super::{CommandError, adding, told_to_stop};
+use crate::called;
 use crate::config::Settings;
 use crate::config::check_stream;
 use crate::error::chain;
 use crate::event::EntryId;
 use crate::event::with_id;
 use crate::event_type;
+use crate::otlp::Tracing;
 use crate::publisher::Publisher;
 use crate::rfc3339;
 use crate::stream::{Appended, Done, Fate, How};
@@ -113,8 +115,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: PublishArgs, settings: Settings) -> Result<(), CommandError> {
     let later = args.when.is_later().then(|| args.stream.clone());
-    let publisher = Publisher::of_settings(&settings)?;
-    publish(args, publisher.clone()).await?;
+    let tracing = Tracing::start(&settings.telemetry, called::program())?;
+    let publisher = Publisher::of_settings(&settings)?.traced_by(&tracing);
+    let published = publish(args, publisher.clone()).await;
+    tracing.stop().await;
+    published?;
     if let Some(stream) = later
         // Who may only publish may not look; what was to be done is done.
         && let Ok(Some(warning)) = adding::warning(publisher.pool(), &stream).await
