@@ -136,7 +136,10 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         .collect();
     let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
     let dead = dead.leaving_out_unreachable();
-    let counted = app.counting().get(&dead).await?;
+    // Each of these waits for Redis, which may be counting.
+    let (counted, runs, purges) =
+        tokio::join!(app.counting().get(&dead), dead.runs(), dead.purges());
+    let (counted, mut runs, purges) = (counted?, runs?, purges?);
     let is_counting = counted.is_none();
     let as_of = counted.as_ref().and_then(|counted| counted.as_of);
     let of_count = counted.as_ref().map(|counted| counted.left_out.clone());
@@ -152,10 +155,8 @@ async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Proble
         }
     };
     let all = found.len();
-    let mut runs = dead.runs().await?;
     runs.sort_by_key(|run| std::cmp::Reverse(run.began));
     runs.truncate(RUNS);
-    let purges = dead.purges().await?;
     let mut left_out = of_count.unwrap_or_default();
     for away in dead.left_out() {
         if left_out.iter().all(|known| known.stream != away.stream) {
