@@ -296,4 +296,23 @@ on_both_servers! {
         assert!(open(&mut redis).await <= left - 400, "it counts from the first look on");
         eventually(PATIENCE, "a start", async || rate(&mut redis).await.0 == 1).await;
     }
+
+    /// Who drove it died before the clock was set back an hour: nobody has to wait for that hour.
+    async fn a_run_of_replays_whose_driver_died_is_gone_on_with_after_a_step_back(server: Server) {
+        let mut redis = server.connect().await;
+        for (till, expected) in [(now_ms() + 3_000, ["taken", "dead"]), (now_ms() + 3_600_000, ["ok", ""])] {
+            let _: () = redis.hset_multiple("runs", &[
+                ("1:state", "running"), ("1:driver", "dead"), ("1:until", &till.to_string()), ("active", "1"),
+            ]).await.unwrap();
+            let turn = ["1", "drive", "", "me", "5000"];
+            let said: [String; 2] = step(&mut redis, "run_turn", &["runs"], &turn).await;
+            assert_eq!(said, expected);
+            let replay = ["2", "me", "1000", "1", "me", "5000", "10", "1-1"];
+            let keys = ["dead", "again", "protocol", "notes", "groups", "runs", "out"];
+            let said: Vec<redis::Value> = step(&mut redis, "run_step", &keys, &replay).await;
+            let state = if expected[0] == "ok" { "running" } else { "taken" };
+            assert_eq!(said[0], redis::Value::BulkString(state.into()));
+        }
+    }
+
 }

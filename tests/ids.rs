@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::support::jobs::{self, Action, Job};
 use crate::support::{Cli, Server, Setup, eventually, scripts, settled};
-use scene::{Ids, play};
+use scene::{Ids, WITHOUT_IDS, play, played};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a double stops being exact, where a signed number ends, and where an id ends.
@@ -105,6 +105,10 @@ on_both_servers! {
         }
         let last = play(&mut redis, &Ids::last()).await;
         assert_eq!(last, play(&mut redis, &Ids::in_seq(3_000_000_000_000, 0)).await);
+        let mut scripts = scripts::names();
+        let played = played(&last);
+        scripts.retain(|name| !played.contains(&&name[..]) && !WITHOUT_IDS.contains(&&name[..]));
+        assert_eq!(scripts, [""; 0], "scripts that were not played");
     }
 
     /// A worker that dies with it, and a group that is destroyed while it is held: what comes next begins below it.

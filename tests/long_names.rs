@@ -52,7 +52,7 @@ on_both_servers! {
         assert!(took < idle + LONG / 2, "{took} bytes, and {idle} without a list");
         let letters: Vec<String> = redis.xrange_all::<_, redis::streams::StreamRangeReply>(DEAD).await.unwrap()
             .ids.into_iter().map(|letter| letter.id).collect();
-        for args in [&["list"][..], &["stats"], &["show", &letters[0]]] {
+        for args in [&["list"][..], &["stats"], &["groups"], &["show", &letters[0]]] {
             let out = cli.run(&[&["dlq"], args].concat()).await.ok();
             assert!(out.len() < 3_000, "{} bytes of {args:?}", out.len());
             assert!(out.contains("\\u{1b}[31mxxx") && out.contains("x… ("), "{out}");

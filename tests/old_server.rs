@@ -93,6 +93,12 @@ async fn every_command_says_that_it_is_too_old() {
         "aggregate show order:o-1",
         "aggregate history order:o-1",
         "aggregate verify",
+        "dlq groups",
+        "dlq runs",
+        "find order.created",
+        "entry 1-1",
+        "worker list",
+        "redis",
     ] {
         let ran = cli.run(&command.split(' ').collect::<Vec<_>>()).await;
         assert_eq!((ran.code, &ran.out[..]), (1, ""), "{command}: {ran:?}");

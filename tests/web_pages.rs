@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::browser::driver::{Browser, LOOKS};
 use crate::browser::site::{Site, may_only_read};
 use crate::support::letters::{AGAIN, DEAD, bury, bury_many, fields};
-use crate::support::{Requests, Server, entries, eventually};
+use crate::support::{Clock, Kind, Requests, Server, add, entries, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -213,6 +213,22 @@ on_both_servers! {
             }
             let found = json_of(&site, "/find?q=data.card:4711&in=stream").await;
             assert_eq!(found["hits"].as_array().map(Vec::len), Some(usize::from(is_shown)), "{role}: {found}");
+        }
+    }
+
+    /// The clock of the machine that the pages run on is three days behind.
+    async fn what_was_added_of_late_is_so_by_the_servers_clock(kind: Kind) {
+        let clock = Clock::new();
+        clock.ahead(Duration::from_secs(3 * 24 * 3600));
+        let server = Server::builder(kind).clock(&clock).start().await;
+        let mut redis = server.connect().await;
+        let site = Site::start_with(&server, "").await;
+        add(&mut redis, "orders", &fields(&[("type", "order.created"), ("id", "e-old")])).await;
+        clock.ahead(Duration::from_secs(4 * 24 * 3600));
+        add(&mut redis, "orders", &fields(&[("type", "order.created"), ("id", "e-new")])).await;
+        for (since, expected) in [("1h", 1), ("2d", 2), ("", 2)] {
+            let found = json_of(&site, &format!("/find?q=type:order.created&in=stream&since={since}")).await;
+            assert_eq!(found["hits"].as_array().map(Vec::len), Some(expected), "since {since:?}: {found}");
         }
     }
 

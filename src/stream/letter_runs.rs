@@ -23,7 +23,8 @@ script!(
     behind "common/fingerprint",
     behind "common/left",
     behind "common/replay_letter",
-    behind "common/rights"
+    behind "common/rights",
+    behind "common/runs"
 );
 script!(
     LOOK,

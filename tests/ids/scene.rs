@@ -1,6 +1,6 @@
 //! Every script that has to do with ids, played on six of them, and what it says with the ids' places in their stead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use redis::Value;
@@ -72,6 +72,7 @@ struct Scene<'a> {
     ids: &'a Ids,
     places: BTreeMap<String, String>,
     said: Vec<String>,
+    played: BTreeSet<String>,
 }
 
 /// Plays it all on an empty server; answers what every step said.
@@ -83,13 +84,45 @@ pub async fn play(redis: &mut MultiplexedConnection, ids: &Ids) -> Vec<String> {
         ids,
         places,
         said: Vec::new(),
+        played: BTreeSet::new(),
     };
     scene.group().await;
     scene.waiting().await;
     scene.letters().await;
     scene.views().await;
     scene.aggregates().await;
+    scene.looks().await;
+    scene.runs().await;
+    scene.outbox().await;
+    let played: Vec<String> = scene.played.into_iter().collect();
+    scene.said.push(played.join(" "));
     scene.said
+}
+
+/// Scripts that neither compare ids of entries nor count them up or down.
+pub const WITHOUT_IDS: &[&str] = &[
+    "alerts",
+    "ask",
+    "breaker",
+    "cancel",
+    "forget",
+    "lacks",
+    "list_scheduled",
+    "may",
+    "outbox_add",
+    "pause",
+    "pulse_again",
+    "pulse_slot",
+    "pulse_turn",
+    "rate",
+    "resume",
+    "run_turn",
+];
+
+/// Which scripts were played.
+pub fn played(said: &[String]) -> Vec<&str> {
+    let last = said.last().expect("something");
+    last.split(' ').collect()
 }
 
 impl Scene<'_> {
@@ -115,11 +148,12 @@ impl Scene<'_> {
 
     /// One script; what it answers is noted.
     async fn step(&mut self, script: &str, keys: &[&str], args: &[&str]) -> Value {
+        self.played.insert(script.to_owned());
         let text = scripts::text(script);
         let mut call = redis::cmd("EVAL");
         let never: &[&str] = match script {
-            // It only reads.
-            "first_events" => &[],
+            // They only read.
+            "entry" | "first_events" | "gauges" | "newest" | "parked" | "search" => &[],
             _ => &["never"],
         };
         let count = keys.len() + never.len();
@@ -660,5 +694,164 @@ impl Scene<'_> {
         )
         .await;
         self.step("first_events", &["{a}:9"], &["1-0"]).await;
+    }
+
+    /// Where an entry stands, what there is to do, and lists that are gone through a page at a time.
+    async fn looks(&mut self) {
+        self.by_hand("XGROUP CREATE looked workers 0 MKSTREAM")
+            .await;
+        for place in 0..6 {
+            self.by_hand(&format!("XADD looked @{place} type t id e-{place}"))
+                .await;
+        }
+        let read = format!("XREADGROUP GROUP workers {ME} COUNT 4 STREAMS looked >");
+        self.by_hand(&read).await;
+        self.by_hand("XCLAIM looked workers (parked) 0 @0 @1 @2 JUSTID")
+            .await;
+        self.by_hand("ZADD parked-till 9000000000000 @0 9000000000000 @1")
+            .await;
+        self.step("newest", &["looked"], &[]).await;
+        for id in ["@0", "@3", "@5"] {
+            let keys = ["looked", "parked-till", "failed", "guarded"];
+            self.step("entry", &keys, &["workers", id]).await;
+            self.without_idle();
+        }
+        for most in ["2", "3", "10"] {
+            let page = ["workers", "(parked)", "@0", "+", most, "100000"];
+            self.step("parked", &["looked"], &page).await;
+        }
+        for (low, high, newest_first, most) in [
+            ("-", "+", "0", "10"),
+            ("@1", "@4", "0", "3"),
+            ("-", "+", "1", "3"),
+            ("@2", "@5", "1", "10"),
+        ] {
+            let page = [low, high, newest_first, most, "100000"];
+            self.step("search", &["looked"], &page).await;
+        }
+        let keys = [
+            "looked",
+            "trimmed",
+            "parked-till",
+            "letters",
+            "again",
+            "again-till",
+            "later",
+            "paused",
+        ];
+        self.step("gauges", &keys, &["workers", "1000", "1000000"])
+            .await;
+        self.without_idle();
+        // Set back by a second; what it was parked till moves with it, and it goes on where it was left.
+        for _ in 0..4 {
+            let set = ["workers", "-1000", "60000", "2"];
+            self.step("clock_set", &["looked", "parked-till", "set"], &set)
+                .await;
+        }
+        let pending = self.by_hand("XPENDING looked workers").await;
+        self.note("pending", &pending);
+    }
+
+    /// How long something has been idle is by the clock.
+    fn without_idle(&mut self) {
+        static IDLE: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new(r"\[(sh2[^,]*|\(parked\)), \d+, \d+\]").unwrap());
+        let said = self.said.pop().unwrap();
+        self.said.push(IDLE.replace_all(&said, "[$1]").into_owned());
+    }
+
+    /// Letters that a run replays, that are noted of, and that are purged and brought back.
+    async fn runs(&mut self) {
+        let death = "dead.reason failed dead.error no dead.attempts 1 dead.handler t dead.stream jobs dead.group workers \
+                     dead.entry 1-1 dead.consumer c dead.first_delivered then dead.at now dead.replays 0";
+        for place in 0..6 {
+            self.by_hand(&format!("XADD run-dead @{place} type t id e {death}"))
+                .await;
+        }
+        for most in ["4", "10"] {
+            self.step(
+                "groups",
+                &["run-dead", "run-groups"],
+                &[most, "100000", "10"],
+            )
+            .await;
+        }
+        self.step("run_begin", &["runs", "protocol"], &["2", "{}", "", "100"])
+            .await;
+        let keys = [
+            "run-dead",
+            "run-again",
+            "protocol",
+            "run-notes",
+            "run-groups",
+            "runs",
+            "run-out",
+        ];
+        let step = [
+            "2", "me", "100000", "1", "driver", "60000", "10", "@2", "@0", "1-1 now", "@1",
+            "1-1 now",
+        ];
+        self.step("run_step", &keys, &step).await;
+        // The copies' own ids are by the clock.
+        self.said.pop();
+        self.said.push("run_step: some".to_owned());
+        let noted = self.by_hand("HMGET runs 1:cursor 1:replayed looked").await;
+        self.note("run", &noted);
+        let look = ["run-dead", "run-again", "runs", "run-out"];
+        self.step("run_look", &look, &["0", "10", "100000"]).await;
+        self.by_hand("HSET runs looked @1").await;
+        self.step("run_look", &look, &["0", "2", "100000"]).await;
+        let looked = self.by_hand("HGET runs looked").await;
+        self.note("looked", &looked);
+        let of = ["@3", "1-1 now", "*", "who", "me"];
+        self.step("note", &["run-dead", "run-notes", "run-kept"], &of)
+            .await;
+        let noted = self.by_hand("HKEYS run-notes").await;
+        self.note("noted", &noted);
+        let keys = [
+            "run-dead",
+            "protocol",
+            "purged",
+            "purges",
+            "run-notes",
+            "run-groups",
+            "runs",
+            "run-out",
+        ];
+        let purge = [
+            "2", "100000", "one", "me", "60000", "@3", "1-1 now", "@4", "1-1 then", "@5", "1-1 now",
+        ];
+        self.step("purge_kept", &keys, &purge).await;
+        let undo = ["run-back", "protocol", "purged", "purges", "run-notes"];
+        self.step("undo_purge", &undo, &["2", "10", "100000", "one"])
+            .await;
+        let left = self.by_hand("XRANGE run-dead - +").await;
+        self.note("left", &left);
+    }
+
+    /// What waits for a stream of another slot.
+    async fn outbox(&mut self) {
+        for place in 0..6 {
+            self.by_hand(&format!("XADD waits-out @{place} mark m{place} type t"))
+                .await;
+        }
+        let keys = ["outbox", "turns", "waits-out"];
+        for _ in 0..2 {
+            let take = ["me", "there", "1000", "4", "100000"];
+            let taken = self.step("outbox_take", &keys, &take).await;
+            let Value::Array(taken) = taken else {
+                panic!("no list")
+            };
+            // How long ago they were handed out is by the clock.
+            self.said.pop();
+            self.said.push("outbox_take: some".to_owned());
+            self.note("taken", &Value::Array(taken[2..].to_vec()));
+        }
+        let done = [
+            "me", "there", "0", "", "1", "@0", "m0", "@1", "another", "@5", "m5",
+        ];
+        self.step("outbox_done", &keys, &done).await;
+        let left = self.by_hand("XRANGE waits-out - +").await;
+        self.note("left", &left);
     }
 }

@@ -1,7 +1,7 @@
 -- Gives some dead letters back to their group for a run, as replay.lua does, as long as the run goes on, its driver is the
 -- one who asks, and no more of its copies are unsettled than may be. What is noted of the run is noted in the same step:
 -- whoever goes on with it knows all that was done.
--- Behind: common/ids, common/death, common/fingerprint, common/left, common/replay_letter, common/rights
+-- Behind: common/ids, common/death, common/fingerprint, common/left, common/replay_letter, common/rights, common/runs
 -- KEYS: dead, again, protocol, notes, groups, runs, out
 -- ARGV: protocol number, by whom, most bytes, number of the run, driver, ms for which nobody else drives it, how many of its
 --       copies may be unsettled, where the run goes on once all of these are done, then of every letter: id,
@@ -20,7 +20,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local is = redis.call('HMGET', runs, n .. ':state', n .. ':driver', n .. ':until', n .. ':replayed', n .. ':died',
   n .. ':succeeded')
 if is[1] ~= 'running' then return { is[1] or 'missing', {}, false, false } end
-if is[2] ~= ARGV[5] and tonumber(is[3] or 0) > now then return { 'taken', {}, false, false } end
+if is[2] ~= ARGV[5] and is_driven(is[3], now) then return { 'taken', {}, false, false } end
 local outstanding = redis.call('HLEN', out)
 local no = lacks(again, 'XADD', dead, 'XDEL', notes, 'HMGET HDEL', runs, 'HSET HINCRBY', out, 'HSET')
 if no then return no end

@@ -12,7 +12,7 @@ if no then return no end
 local is = redis.call('HMGET', runs, n .. ':state', n .. ':at', n .. ':driver', n .. ':until', n .. ':why', n .. ':replayed',
   n .. ':died', n .. ':succeeded')
 local state, at, driver = is[1], tonumber(is[2] or '') or 0, is[3]
-local driven = driver and driver ~= me and tonumber(is[4] or 0) > now
+local driven = driver and driver ~= me and is_driven(is[4], now)
 if not state then return { 'missing', '' } end
 if state == 'done' then return { 'done', '' } end
 local function vacate() redis.call('HDEL', runs, n .. ':driver', n .. ':until') end

@@ -1,6 +1,6 @@
 //! Find: events by what is in them. A page looks for a moment only; it says what it has looked at, and goes on by a link.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use askama::Template;
 use axum::extract::{Query as Asked, State};
@@ -144,8 +144,12 @@ async fn look(app: &App, visit: &Visit, params: &Params, page: &mut Page) -> Res
             if !params.place.is_empty() {
                 search = search.places([params.place.parse::<Place>()?]);
             }
-            if let Some(since) = since(params.since.trim())? {
-                search = search.since(since);
+            let since = params.since.trim();
+            if let Ok(ago) = crate::duration::parse(since) {
+                // By the clock that the ids are by.
+                search = search.since(admin.now().await?.checked_sub(ago).unwrap_or(UNIX_EPOCH));
+            } else if !since.is_empty() {
+                search = search.since(time(since)?);
             }
             search
         }
@@ -183,17 +187,10 @@ async fn look(app: &App, visit: &Visit, params: &Params, page: &mut Page) -> Res
     Ok(())
 }
 
-/// A time, or so long ago by this machine's clock, which is near enough to look from.
-fn since(text: &str) -> Result<Option<SystemTime>, Problem> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(ago) = crate::duration::parse(text) {
-        return Ok(SystemTime::now().checked_sub(ago));
-    }
+fn time(text: &str) -> Result<SystemTime, Problem> {
     let day = format!("{text}T00:00:00Z");
     let at = rfc3339::parse(text).or_else(|_| rfc3339::parse(&day));
-    at.map(Some).map_err(|_| {
+    at.map_err(|_| {
         Problem::wrong(format!(
             "{text:?} is no time: write 2h, 2026-01-31 or 2026-01-31T12:00:00Z"
         ))

@@ -3,13 +3,19 @@
 -- do, as JSON), `7:state` (waiting|running|stopped|done), `7:at` (when it begins), `7:why` (it is stopped), `7:cursor`,
 -- `7:driver` and `7:until` (who drives it, and until when nobody else does), `7:ended`, and its counts.
 
+-- Whether somebody has the driver's seat. Nobody takes it for so long ahead, a few seconds: else the clock was set back.
+local function is_driven(till, now)
+  local left = (tonumber(till or '') or 0) - now
+  return left > 0 and left <= 60000
+end
+
 -- A run that has begun or is to begin, and that nobody drives.
 local function undriven(runs, now)
   local active = redis.pcall('HGET', runs, 'active')
   if type(active) ~= 'string' then return false end
   for n in string.gmatch(active, '%d+') do
     local is = redis.call('HMGET', runs, n .. ':state', n .. ':at', n .. ':until')
-    if (is[1] == 'running' and tonumber(is[3] or 0) <= now)
+    if (is[1] == 'running' and not is_driven(is[3], now))
       or (is[1] == 'waiting' and tonumber(is[2] or 0) <= now) then return n end
   end
   return false
