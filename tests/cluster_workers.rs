@@ -1,6 +1,7 @@
 //! A worker whose streams lie on several masters of a cluster. What was published and handled is counted outside of it.
 
 mod cost;
+mod storm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

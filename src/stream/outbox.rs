@@ -14,6 +14,7 @@ use super::obstacle::{Need, need};
 use super::pool::{Pool, PooledConnection};
 use super::reply;
 use super::script::script;
+use super::topology::Slot;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::fields::Fields;
@@ -222,7 +223,7 @@ impl Pool {
         if there.len() > events.len() || stopped.is_none() && there.len() < events.len() {
             return Err(garbled());
         }
-        let is_safe = there.is_empty() || is_replicated(&mut conn).await.map_err(met)?;
+        let is_safe = there.is_empty() || is_replicated(&mut conn, target).await.map_err(met)?;
         Ok(Relayed {
             there,
             stopped,
@@ -231,24 +232,31 @@ impl Pool {
     }
 }
 
-/// Whether a replica has what was written on this connection. If there is none, or the server does not say, it is as safe
-/// as it gets.
-async fn is_replicated(conn: &mut PooledConnection) -> RedisResult<bool> {
-    let mut info = redis::cmd("INFO");
-    let Some(info) = unless_refused(info.arg("replication").query_async::<String>(conn).await)?
-    else {
-        return Ok(true);
-    };
-    let replicas = info
-        .lines()
-        .find_map(|line| line.strip_prefix("connected_slaves:"));
-    if replicas.is_none_or(|count| count.trim() == "0") {
-        return Ok(true);
+/// Whether a replica has what was written on this connection to `target`. If there is none, or the server does not say, it is as
+/// safe as it gets. Whether there is one the other nodes are asked as well: the server itself has none from the moment in which
+/// its replica takes over, and hears of that later.
+async fn is_replicated(conn: &mut PooledConnection, target: &str) -> RedisResult<bool> {
+    let wire = conn.wire();
+    if wire.leads_to_one_alone(Slot::of(target)).await {
+        let mut info = redis::cmd("INFO");
+        let asking = info.arg("replication").query_async::<String>(conn);
+        let info = unless_refused(asking.await)?.unwrap_or_default();
+        let replicas = info
+            .lines()
+            .find_map(|line| line.strip_prefix("connected_slaves:"));
+        if replicas.is_none_or(|count| count.trim() == "0") {
+            return Ok(true);
+        }
     }
     let mut wait = redis::cmd("WAIT");
     wait.arg(1).arg(REPLICATED.as_millis() as u64);
     let have: Option<u64> = unless_refused(wait.query_async(conn).await)?;
-    Ok(have.is_none_or(|have| have > 0))
+    let has_it = have.is_none_or(|have| have > 0);
+    if !has_it {
+        // The replica may be gone for good.
+        wire.has_doubts();
+    }
+    Ok(has_it)
 }
 
 /// An answer, if the server does not refuse to give one.

@@ -161,7 +161,9 @@ impl Turns {
         };
         // Nobody's turn ends with whoever began it.
         if is_first {
-            tokio::spawn(self.clone().take_turns(conn.clone()));
+            let until_broken_off = BrokenOff(Some(self.clone()));
+            let taking = self.clone().take_turns(conn.clone(), until_broken_off);
+            tokio::spawn(taking);
         }
         let gone = |_| Err(io::Error::from(io::ErrorKind::NotConnected).into());
         told.await.unwrap_or_else(gone)
@@ -172,7 +174,11 @@ impl Turns {
         lock(&self.0).is_under_way
     }
 
-    async fn take_turns(self: Arc<Self>, mut conn: MultiplexedConnection) {
+    async fn take_turns(
+        self: Arc<Self>,
+        mut conn: MultiplexedConnection,
+        mut broken_off: BrokenOff,
+    ) {
         while let Some(requests) = self.next() {
             let replicas = requests[0].replicas;
             let commands = requests.iter().flat_map(|request| request.pipe.cmd_iter());
@@ -198,6 +204,7 @@ impl Turns {
                 }
             }
         }
+        broken_off.0 = None;
     }
 
     /// Those of the next turn. Who has given up is passed over.
@@ -221,6 +228,20 @@ impl Turns {
         };
         let count = waiting.iter().take_while(|request| goes(request)).count();
         Some(waiting.drain(..count).collect())
+    }
+}
+
+/// Whoever takes turns ends with its runtime, which need not be everybody's: those that wait are told, and the next one who asks
+/// begins anew.
+struct BrokenOff(Option<Arc<Turns>>);
+
+impl Drop for BrokenOff {
+    fn drop(&mut self) {
+        if let Some(turns) = self.0.take() {
+            let mut state = lock(&turns.0);
+            state.is_under_way = false;
+            state.waiting.clear();
+        }
     }
 }
 
@@ -302,6 +323,15 @@ mod tests {
         let mut said = |at: usize| told[at].try_recv().unwrap().unwrap();
         assert_eq!(said(0), (vec![Value::Int(1), Value::Int(2)], Value::Int(7)));
         assert_eq!(said(1), (vec![Value::Int(3)], Value::Int(7)));
+    }
+
+    #[test]
+    fn turns_that_are_broken_off_leave_nobody_waiting() {
+        let turns = Arc::new(Turns::default());
+        let mut told = request(&turns, 1, 1);
+        lock(&turns.0).is_under_way = true;
+        drop(BrokenOff(Some(turns.clone())));
+        assert!(told.try_recv().is_err() && !turns.are_under_way());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::error::{Answer, what_failed};
 use super::life::Life;
 use super::replicated::{Replicas, Turns, lesser};
 use super::script;
-use super::topology::{Cluster, Node};
+use super::topology::{Cluster, Node, Slot};
 
 /// The name of requests that are not ours.
 const OTHER: &str = "other";
@@ -116,6 +116,22 @@ impl Wire {
 
     pub fn life(&self) -> &Life {
         &self.life
+    }
+
+    /// Whether nobody could take over from the server that this leads to, as far as what goes by a slot is concerned. Where it is no
+    /// cluster that is not known, and it is taken for so.
+    pub async fn leads_to_one_alone(&self, slot: Slot) -> bool {
+        match &self.place {
+            Some(place) => place.cluster.is_alone(slot, &place.node.at).await,
+            None => true,
+        }
+    }
+
+    /// What is known of where slots are, and who could take over, may not be so any more.
+    pub fn has_doubts(&self) {
+        if let Some(place) = &self.place {
+            place.cluster.refresh_soon();
+        }
     }
 
     /// The client's connection, for what is none of this module's steps.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use streamhand::{Context, Failure, Registry};
+use streamhand::{Context, Failure, Publisher, Registry};
 use tokio::time::{Instant, sleep};
 
 use super::{Counted, PATIENCE};
 use crate::support::cluster::{Cluster, spread};
-use crate::support::{CommandStats, Kind, Setup, entries, eventually, settled};
+use crate::support::{CommandStats, Kind, Setup, eventually, settled};
 
-const EVENTS: u64 = 250;
+const EVENTS: u64 = 500;
 const STREAMS: usize = 12;
 /// As many partitions as a topic has.
 const MANY: usize = 64;
@@ -37,32 +37,34 @@ async fn spent(cluster: &Cluster) -> (f64, f64) {
     (calls, cpu)
 }
 
-/// What an event costs that is handled with others, over so many nodes.
-async fn of_an_event(cluster: &Cluster, masters: usize) -> (f64, f64) {
-    let streams = spread("work", STREAMS, masters);
-    let registry = Registry::new().on(async |_: Counted, _: Context| Ok::<_, Failure>(()));
-    let publisher = streamhand::Publisher::connect(&cluster.node(0).url()[..])
-        .await
-        .unwrap();
-    for stream in &streams {
+/// Puts so many events on each stream, and waits until all are handled.
+async fn handled(cluster: &Cluster, publisher: &Publisher, streams: &[String], count: u64) {
+    for stream in streams {
         let event = |number| Counted {
             stream: stream.clone(),
             number,
         };
-        let events: Vec<Counted> = (0..EVENTS).map(event).collect();
+        let events: Vec<Counted> = (0..count).map(event).collect();
         publisher.publish_many(stream, &events).await.unwrap();
     }
-    let before = spent(cluster).await;
-    let setup = Setup::new(cluster.node(0))
-        .worker(&format!("streams = {streams:?}"))
-        .worker("lease = \"30s\"");
-    let worker = setup.start_with(registry);
-    for stream in &streams {
+    for stream in streams {
         let master = cluster.master_of(stream).await;
         let mut redis = cluster.node(master).connect().await;
-        assert_eq!(entries(&mut redis, stream).await.len() as u64, EVENTS);
         settled(&mut redis, stream, PATIENCE).await;
     }
+}
+
+/// What an event costs that is published and handled with others, over so many nodes, once the worker runs.
+async fn of_an_event(cluster: &Cluster, masters: usize) -> (f64, f64) {
+    let streams = spread("work", STREAMS, masters);
+    let registry = Registry::new().on(async |_: Counted, _: Context| Ok::<_, Failure>(()));
+    let publisher = Publisher::connect(&cluster.node(0).url()[..]).await;
+    let publisher = publisher.unwrap();
+    let setup = Setup::new(cluster.node(0)).worker(&format!("streams = {streams:?}"));
+    let worker = setup.worker("lease = \"30s\"").start_with(registry);
+    handled(cluster, &publisher, &streams, 10).await;
+    let before = spent(cluster).await;
+    handled(cluster, &publisher, &streams, EVENTS).await;
     let after = spent(cluster).await;
     worker.stop().await;
     let all = (STREAMS as u64 * EVENTS) as f64;

@@ -14,17 +14,27 @@ use crate::support::{Cli, Kind, Server, Switch, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(600);
+/// How long a replica is waited for that hangs.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// A primary, and its replica.
 async fn both(kind: Kind) -> (Server, Server) {
     let (primary, replica) = tokio::join!(a_primary(kind), a_primary(kind));
     follow(&mut replica.connect().await, &primary).await;
+    let mut redis = primary.connect().await;
+    eventually(PATIENCE, "the replica to tell what it has", async || {
+        let mut asking = redis::pipe();
+        asking.set("probe", 1).ignore().cmd("WAIT").arg(1).arg(500);
+        let (have,): (u32,) = asking.query_async(&mut redis).await.unwrap();
+        have == 1
+    })
+    .await;
     (primary, replica)
 }
 
 fn settings(primary: &Server) -> String {
     format!(
-        "[redis]\nurl = \"{}\"\npool_size = 4\nreplicas = 1\nreplicas_timeout = \"300ms\"\n",
+        "[redis]\nurl = \"{}\"\npool_size = 4\nreplicas = 1\nreplicas_timeout = \"5s\"\n",
         primary.url()
     )
 }
@@ -60,25 +70,26 @@ on_both_servers! {
         publisher().publish_after("later", &job("a"), WINDOW).await.unwrap();
 
         replica.freeze();
+        let hasty = || publisher().replicas_timeout(SHORT);
         let since = Instant::now();
-        let error = publisher().publish("jobs", &job("b")).await.unwrap_err();
-        assert!(since.elapsed() >= Duration::from_millis(300), "{:?}", since.elapsed());
+        let error = hasty().publish("jobs", &job("b")).await.unwrap_err();
+        assert!(since.elapsed() >= SHORT, "{:?}", since.elapsed());
         let entry = stored(&error, true).entry().expect("an entry");
         assert!(error.to_string().contains(&entry.to_string()), "{error}");
         assert_eq!(ids(&mut redis, "jobs").await.len(), 2);
 
         // Nothing is written by a repeat, and replicas are asked all the same.
-        let error = publisher().publish_once("once", "b", &job("b"), WINDOW).await.unwrap_err();
+        let error = hasty().publish_once("once", "b", &job("b"), WINDOW).await.unwrap_err();
         let first = stored(&error, true).entry();
-        let error = publisher().publish_once("once", "b", &job("b"), WINDOW).await.unwrap_err();
+        let error = hasty().publish_once("once", "b", &job("b"), WINDOW).await.unwrap_err();
         assert_eq!(stored(&error, false).entry(), first);
-        let scheduled = publisher().envelope(&job("b")).unwrap();
+        let scheduled = hasty().envelope(&job("b")).unwrap();
         for is_new in [true, false] {
-            let again = publisher().publish_envelope_after("later", scheduled.clone(), WINDOW).await;
+            let again = hasty().publish_envelope_after("later", scheduled.clone(), WINDOW).await;
             stored(&again.unwrap_err(), is_new);
         }
         for is_new in [true, false] {
-            let appending = store(&primary).append(&order("o-1"), events(&["b"]), Expected::Exact(1)).await;
+            let appending = store(&primary).replicas_timeout(SHORT).append(&order("o-1"), events(&["b"]), Expected::Exact(1)).await;
             match appending.unwrap_err() {
                 AppendError::NotReplicated { appended, error } => {
                     assert_eq!((appended[0].first, appended[0].is_new, error.is_new()), (2, is_new, is_new));
@@ -86,12 +97,12 @@ on_both_servers! {
                 other => panic!("{other}"),
             }
         }
-        let later = publisher().publish_after("later", &job("c"), WINDOW).await;
+        let later = hasty().publish_after("later", &job("c"), WINDOW).await;
         stored(&later.unwrap_err(), true);
 
         // No more of many are sent, and the rest is what is not stored.
         let many: Vec<Job> = (0..1000).map(|n| job(&n.to_string())).collect();
-        let error = publisher().publish_many("many", &many).await.unwrap_err();
+        let error = hasty().publish_many("many", &many).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotReplicated);
         let stored_ones = error.events().filter(|(_, one)| matches!(one, Published::NotReplicated(_))).count();
         let unsent = error.events().filter(|(_, one)| matches!(one, Published::NotSent)).count();
@@ -114,7 +125,8 @@ on_both_servers! {
 
         // The program.
         let cli = Cli::at(&primary.url(), "");
-        assert_eq!(cli.run(&["publish", "jobs", "a.b", "{}", "--replicas", "1"]).await.code, 0);
+        let with_one = ["publish", "jobs", "a.b", "{}", "--replicas", "1"];
+        eventually(PATIENCE, "a replica to have it", async || cli.run(&with_one).await.code == 0).await;
         let said = cli.run(&["publish", "jobs", "a.b", "{}", "--replicas", "2"]).await;
         assert_eq!(said.code, 1);
         assert!(said.err.contains("stored as ") && said.err.contains("not replicated: 1 of the 2"), "{said:?}");
@@ -148,7 +160,7 @@ on_both_servers! {
         replica.freeze();
         let since = Instant::now();
         let tasks: Vec<_> = (0..80).map(|n| {
-            let waits = waits.clone();
+            let waits = waits.clone().replicas_timeout(SHORT);
             tokio::spawn(async move { waits.publish("jobs", &job(&n.to_string())).await })
         }).collect();
         sleep(Duration::from_millis(50)).await;

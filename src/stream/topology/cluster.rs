@@ -158,6 +158,14 @@ impl Cluster {
         Ok(self.map().masters())
     }
 
+    /// Whether a slot is at this node by what others say now, and it has no replica that could take over. A node alone can't
+    /// tell: it loses its replica in the moment in which that takes over, and hears of it later.
+    pub async fn is_alone(self: &Arc<Self>, slot: Slot, node: &NodeAddress) -> bool {
+        self.map().is_alone(slot, node)
+            && self.refreshed().await.is_ok()
+            && self.map().is_alone(slot, node)
+    }
+
     /// What goes by a slot, one life after the other.
     pub fn lives_of(&self, slot: Slot) -> Arc<Lives> {
         let mut slots = lock(&self.slots);

@@ -1,6 +1,6 @@
 //! Which node is the master of which slot, as a node of the cluster tells it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redis::Value;
 
@@ -13,6 +13,8 @@ use crate::stream::reply;
 pub(super) struct SlotMap {
     /// For each slot the place of its master in `masters`, and one more; 0 if it has none.
     owners: Vec<u16>,
+    /// Masters that have replicas, by their places.
+    replicated: HashSet<u16>,
     masters: Vec<NodeAddress>,
     /// Masters and replicas.
     nodes: Vec<NodeAddress>,
@@ -24,6 +26,7 @@ impl Default for SlotMap {
     fn default() -> Self {
         SlotMap {
             owners: vec![0; usize::from(SLOTS)],
+            replicated: HashSet::new(),
             masters: Vec::new(),
             nodes: Vec::new(),
             names: HashMap::new(),
@@ -39,7 +42,7 @@ impl SlotMap {
         for range in reply::array(answer)? {
             let mut parts = reply::array(range)?.into_iter();
             let (first, last) = (reply::int(&parts.next()?)?, reply::int(&parts.next()?)?);
-            let mut is_master = true;
+            let (mut is_master, mut owner) = (true, 0);
             for node in parts {
                 let Some(node) = map.node(node, asked, by_name) else {
                     // One whose address nobody knows yet.
@@ -47,9 +50,11 @@ impl SlotMap {
                     continue;
                 };
                 if std::mem::take(&mut is_master) {
-                    let owner = map.master(&node);
+                    owner = map.master(&node);
                     let range = usize::try_from(first).ok()?..=usize::try_from(last).ok()?;
                     map.owners.get_mut(range)?.fill(owner);
+                } else {
+                    map.replicated.insert(owner);
                 }
                 if !map.nodes.contains(&node) {
                     map.nodes.push(node);
@@ -63,6 +68,12 @@ impl SlotMap {
     pub fn owner(&self, slot: Slot) -> Option<&NodeAddress> {
         let owner = self.owners[usize::from(slot.number())].checked_sub(1)?;
         self.masters.get(usize::from(owner))
+    }
+
+    /// Whether a slot is at this node, and nobody is there who could take over from it.
+    pub fn is_alone(&self, slot: Slot, node: &NodeAddress) -> bool {
+        let owner = self.owners[usize::from(slot.number())];
+        self.owner(slot) == Some(node) && !self.replicated.contains(&owner)
     }
 
     /// The masters that have slots.
@@ -190,6 +201,8 @@ mod tests {
         assert_eq!(map.owner(slot(16383)), Some(&at("a", 1)));
         assert_eq!((map.owner(slot(5462)), map.gap()), (None, Some(5462)));
         assert_eq!(map.nodes(), [at("a", 1), at("b", 2), at("c", 3)]);
+        assert!(map.is_alone(slot(5461), &at("c", 3)) && !map.is_alone(slot(5461), &at("a", 1)));
+        assert!(!map.is_alone(slot(0), &at("a", 1)) && !map.is_alone(slot(0), &at("b", 2)));
         map.moved(slot(5461), &at("d", 4));
         assert_eq!(map.owner(slot(5461)), Some(&at("d", 4)));
         assert_eq!(map.masters(), [at("a", 1), at("d", 4)]);
