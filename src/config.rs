@@ -87,8 +87,9 @@ pub use secret::{RedisUrl, Secret};
 pub use sentinel::{RedisMode, SentinelSettings};
 #[cfg(feature = "config")]
 pub use settings::{
-    DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, ProjectionSettings,
-    PulseSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled, WorkerSettings,
+    DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, Order,
+    ProjectionSettings, PulseSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled,
+    WorkerSettings,
 };
 pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]

@@ -89,6 +89,7 @@ mod operating;
 mod operating_clusters;
 #[cfg(target_os = "linux")]
 mod operator_clock;
+mod order;
 mod outages;
 mod outbox;
 mod parked;

@@ -239,15 +239,16 @@ fn stream_settings() -> impl Strategy<Value = StreamSettings> {
             .prop_map(|(keep, force)| (Some(Retention::Beyond(keep)), force)),
         Just((None, None)),
     ];
-    let partitions = of(1..=16384_u32);
-    (of(start()), retention, partitions).prop_map(|(start, (retention, force), partitions)| {
-        StreamSettings {
+    let (partitions, order) = (of(1..=16384_u32), of(Just(Order::Subject)));
+    (of(start()), retention, partitions, order).prop_map(
+        |(start, (retention, force), partitions, order)| StreamSettings {
             start,
             retention,
             force,
             partitions,
-        }
-    })
+            order,
+        },
+    )
 }
 
 /// A topic's name has no tag.
@@ -430,7 +431,7 @@ fn levels() -> Vec<(String, Vec<String>)> {
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);
     levels.insert(
         "streams.orders".to_owned(),
-        owned(&["start", "retention", "force", "partitions"]),
+        owned(&["start", "retention", "force", "partitions", "order"]),
     );
     levels.insert(
         "projections.orders-by-status".to_owned(),

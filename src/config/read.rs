@@ -119,6 +119,7 @@ impl Reader<'_> {
             section.setting("retention", &mut stream.retention);
             section.setting("force", &mut stream.force);
             section.setting("partitions", &mut stream.partitions);
+            section.setting("order", &mut stream.order);
             read.streams.insert(name.to_owned(), stream);
         });
         root.section("dead_letters", |dead| {

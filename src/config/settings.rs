@@ -147,6 +147,11 @@ impl Settings {
         };
         names.iter().flat_map(streams).collect()
     }
+
+    /// The order of the events of `stream`, which may be a partition of a topic.
+    pub(crate) fn order(&self, stream: &str) -> Option<Order> {
+        self.of_stream(stream).and_then(|own| own.order)
+    }
 }
 
 impl Default for Settings {
@@ -346,6 +351,17 @@ pub struct StreamSettings {
     pub force: Option<bool>,
     /// Spreads it over so many streams, by subject; unset, it is one stream. The number is for good.
     pub partitions: Option<u32>,
+    /// What of its events is handled one after the other, across the fleet; unset, nothing is.
+    pub order: Option<Order>,
+}
+
+/// What of a stream's events is handled one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Order {
+    /// `"subject"`: those of one subject, in the order of the stream. Those without one have none.
+    Subject,
 }
 
 /// `[projections."orders-by-status"]`: one projection.
@@ -491,6 +507,7 @@ setters!(StreamSettings {
     some retention: Retention,
     some force: bool,
     some partitions: u32,
+    some order: Order,
 });
 
 setters!(ProjectionSettings {
@@ -563,6 +580,12 @@ impl Setting for OnCrash {
             given,
             &[("run_again", Self::RunAgain), ("bury", Self::Bury)],
         )
+    }
+}
+
+impl Setting for Order {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("subject", Self::Subject)])
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Keys {
     pub runs: String,
     /// Their copies that are not settled, each with the number of its run.
     pub out: String,
+    /// Whose the stream is, if its events have an order, and which workers read it.
+    pub order: String,
     /// Whose turn it was to trim the stream, of all groups' workers.
     pub trimmed: String,
     /// When a worker last left the group, kept for 90 days.
@@ -232,6 +234,7 @@ impl Keys {
         keys.protocol = self.protocol.clone();
         keys.paused = self.paused.clone();
         keys.asked = self.asked.clone();
+        keys.order = self.order.clone();
         keys.seen = self.seen.clone();
         keys.outbox = self.outbox.clone();
         keys
@@ -276,6 +279,7 @@ impl Keys {
             groups: format!("{prefix}:dead:groups"),
             runs: format!("{prefix}:runs"),
             out: format!("{prefix}:runs:out"),
+            order: format!("{prefix}:order"),
             trimmed: format!("{base}:trimmed"),
             left: format!("{prefix}:left"),
             protocol: format!("{prefix}:protocol"),

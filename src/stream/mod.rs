@@ -46,6 +46,8 @@ mod life;
 mod line;
 mod look_ahead;
 mod obstacle;
+#[cfg(feature = "worker")]
+mod order;
 mod outage;
 mod outbox;
 mod pause;
@@ -134,6 +136,8 @@ pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
 pub(crate) use look_ahead::Run;
 pub(crate) use look_ahead::Seen;
+#[cfg(feature = "worker")]
+pub(crate) use order::{Ownership, Pending, Wants, Wish};
 pub(crate) use outbox::{OutboxQueue, RelayTurn, Relayed, Waiting};
 pub(crate) use pause::{BreakerNote, NewPause, Pausable, PauseNote};
 pub(crate) use pool::Pool;

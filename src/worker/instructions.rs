@@ -155,6 +155,7 @@ impl Worker {
             surroundings,
             Start::Beginning,
             is_limited,
+            None,
             of_stream.cloned(),
         );
         let sources = Sources::new(vec![source.clone()]);
@@ -162,7 +163,7 @@ impl Worker {
         let identity = Arc::new(Identity::new(&settings));
         let common = Common::new(identity, routes, capacity.clone(), counts);
         Worker {
-            shard: Shard::new(&common, connector, sources, Arc::default()),
+            shard: Shard::new(&common, connector, sources, Arc::default(), None),
             settings,
             capacity,
             source,

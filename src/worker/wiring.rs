@@ -15,6 +15,7 @@ use super::run::dedup::Deduplicator;
 use super::run::dedup_windows::Windows;
 use super::run::dispatch::Dispatcher;
 use super::run::executor::Executor;
+use super::run::orderer::Ordered;
 use super::run::outcome::{Acks, Committing, Outcomes, Settlement};
 use super::run::report::Reporter;
 use super::run::spans::Spans;
@@ -24,6 +25,7 @@ use super::shard::fetch::fetcher::Fetcher;
 use super::shard::fetch::rounds::Downstream;
 use super::shard::leave::Leaving;
 use super::shard::maintain::Maintenance;
+use super::shard::order::carrier::Carrier;
 use super::shard::settle::acker::Acker;
 use super::shard::settle::commit_requests::CommitRequests;
 use super::shard::settle::committer::Committer;
@@ -31,6 +33,7 @@ use super::shard::settle::requests::Requests;
 use super::shard::settle::settler::Settler;
 use super::shard::unit::{Common, Shard};
 use super::state::capacity::Capacity;
+use super::state::order::Order;
 use super::state::signals::Signals;
 use super::state::source::{Source, Sources};
 use super::watchdog::LOOK;
@@ -58,10 +61,11 @@ pub(super) struct Wiring<'a> {
     pub common: &'a Common,
 }
 
-/// The way of handlers that ask for a commit while they run.
+/// The way of handlers that ask for a commit while they run, and what orders entries if any stream's have an order.
 pub(super) struct Asking {
     ask: mpsc::UnboundedSender<Ask>,
     asks: mpsc::UnboundedReceiver<Ask>,
+    ordered: Option<Ordered>,
 }
 
 /// A shard's parts.
@@ -82,8 +86,10 @@ impl Wiring<'_> {
             true => self.connector.at(&streams[0]),
             false => self.connector.clone(),
         };
-        let shard = Shard::new(self.common, connector, sources, signals);
-        (shard, Asking { ask, asks })
+        let ordered = Ordered::of(&sources, self.settings.worker.prefetch);
+        let orderer = ordered.as_ref().map(|ordered| ordered.orderer.clone());
+        let shard = Shard::new(self.common, connector, sources, signals, orderer);
+        (shard, Asking { ask, asks, ordered })
     }
 
     fn source(&self, stream: &str, ask: &mpsc::UnboundedSender<Ask>) -> Arc<Source> {
@@ -111,12 +117,13 @@ impl Wiring<'_> {
         });
         let is_limited = self.common.routes.is_limited();
         let start = self.settings.start(stream);
-        Source::new(surroundings, start, is_limited, counts.cloned())
+        let order = self.settings.order(stream).map(|_| Arc::new(Order::new()));
+        Source::new(surroundings, start, is_limited, order, counts.cloned())
     }
 
     /// All that works for a shard.
     pub fn parts(&self, shard: &Shard, maintenance: Maintenance, asking: Asking) -> Wired {
-        let Asking { ask, asks } = asking;
+        let Asking { ask, asks, ordered } = asking;
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
@@ -136,6 +143,10 @@ impl Wiring<'_> {
         let lanes = to_executor.lanes();
         let (dispatcher, door) = self.door(shard, to_executor, &outcomes, &reporter);
         let executor = executor(shard, capacity.clone(), reporter, outcomes, commit, ask);
+        let carrying = ordered.map(|ordered| {
+            let Ordered { orderer, tasks } = ordered;
+            Carrier::new(shard, orderer, dispatcher.beside(), settle.clone()).run(tasks)
+        });
         let downstream = Downstream {
             capacity: capacity.clone(),
             breakers: self.breakers.clone(),
@@ -156,7 +167,8 @@ impl Wiring<'_> {
                     shard.links.clone(),
                 ),
                 committing: async move {
-                    tokio::join!(committing, OptionFuture::from(door));
+                    let (door, carrying) = (OptionFuture::from(door), OptionFuture::from(carrying));
+                    tokio::join!(committing, door, carrying);
                 }
                 .boxed(),
             },

@@ -48,6 +48,15 @@ impl Dispatcher {
         (dispatcher, arrivals, runs)
     }
 
+    /// Another way to where this leads, for what is handed on by others than the fetcher.
+    pub fn beside(&self) -> Self {
+        Dispatcher {
+            lanes: self.lanes.clone(),
+            quarantine: self.quarantine.clone(),
+            inline: None,
+        }
+    }
+
     /// Whether something waits to be handled where this is called.
     pub fn waits_here(&self) -> bool {
         self.inline

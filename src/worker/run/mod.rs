@@ -8,6 +8,8 @@ pub(super) mod dedup;
 pub(super) mod dedup_windows;
 pub(super) mod dispatch;
 pub(super) mod executor;
+pub(super) mod line;
+pub(super) mod orderer;
 pub(super) mod outcome;
 pub(super) mod queue;
 pub(super) mod report;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::links::Links;
-use crate::stream::Trouble;
+use crate::stream::{Trouble, Wants, Wish};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::source::Sources;
 
@@ -47,6 +47,15 @@ impl Leaving {
                     Err(trouble) => tracing::debug!("{}", trouble.error()),
                     Ok(_) => {}
                 }
+            }
+            if source.order.is_some() && !source.deletes() {
+                let (me, lease) = (&self.identity.name, self.identity.lease);
+                let leaves = Wish {
+                    is_there: false,
+                    wants: Wants::Release,
+                    clock: None,
+                };
+                link.own(&source.keys, me, lease, leaves).await?;
             }
             link.note_leaving(&source.keys).await?;
         }

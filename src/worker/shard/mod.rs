@@ -15,6 +15,7 @@ pub(super) mod hold_up;
 pub(super) mod leave;
 pub(super) mod links;
 pub(super) mod maintain;
+pub(super) mod order;
 pub(super) mod refusals;
 pub(super) mod settle;
 pub(super) mod unit;

@@ -7,6 +7,7 @@ use super::health::ServerHealth;
 use super::links::Links;
 use crate::metrics::entries::WorkerCounts;
 use crate::stream::Connector;
+use crate::worker::run::orderer::Orderer;
 use crate::worker::run::routes::Routes;
 use crate::worker::state::capacity::Capacity;
 use crate::worker::state::heard::Heard;
@@ -40,6 +41,8 @@ pub(crate) struct Shard {
     pub heard: Arc<Heard>,
     /// What is counted, if it is.
     pub counts: Option<Arc<WorkerCounts>>,
+    /// What keeps events in order, if any stream's have one.
+    pub orderer: Option<Arc<Orderer>>,
     pub links: Arc<Links>,
     pub health: Arc<ServerHealth>,
     pub clock: Arc<ServerClock>,
@@ -69,6 +72,7 @@ impl Shard {
         connector: Connector,
         sources: Sources,
         signals: Arc<Signals>,
+        orderer: Option<Arc<Orderer>>,
     ) -> Self {
         let identity = &common.identity;
         let inflight = Arc::new(Inflight::new(
@@ -86,6 +90,7 @@ impl Shard {
                 inflight.clone(),
                 recent_acks.clone(),
             )),
+            orderer,
             health: Arc::new(ServerHealth::new(identity.lease)),
             clock: Arc::new(ServerClock::new(server_began_ms.unwrap_or_default())),
             identity: identity.clone(),

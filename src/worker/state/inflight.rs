@@ -279,6 +279,13 @@ impl Batch {
         self.slots.iter().filter(|slot| slot.is_running()).count()
     }
 
+    /// Whether all of it that is not settled is being handled.
+    pub fn only_runs(&self) -> bool {
+        let phase = |slot: &Slot| slot.state.load(Ordering::SeqCst) & PHASE;
+        let mut phases = self.slots.iter().map(phase);
+        phases.all(|phase| matches!(phase, RUNNING | SETTLED))
+    }
+
     /// How many of it are not settled.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
@@ -440,6 +447,23 @@ impl Inflight {
 
     /// Redis has settled these entries, or they are no longer ours to settle. Each is counted once, as what became of it.
     pub fn settle(&self, batch: &Batch, indices: impl IntoIterator<Item = u32>, outcome: Outcome) {
+        match &batch.source.order {
+            None => self.settle_in_turn(batch, indices, outcome),
+            Some(order) => {
+                let indices: Vec<u32> = indices.into_iter().collect();
+                self.settle_in_turn(batch, indices.iter().copied(), outcome);
+                order.settled(batch, &indices, outcome);
+            }
+        }
+    }
+
+    #[inline]
+    fn settle_in_turn(
+        &self,
+        batch: &Batch,
+        indices: impl IntoIterator<Item = u32>,
+        outcome: Outcome,
+    ) {
         match (&batch.times, &batch.source.counts) {
             (Some(times), Some(counts)) => {
                 let mut tally = counts.settle(batch.now());

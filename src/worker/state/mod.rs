@@ -11,6 +11,7 @@ pub(super) mod inflight;
 pub(super) mod inline;
 pub(super) mod look_ahead;
 pub(super) mod next_due;
+pub(super) mod order;
 pub(super) mod pauses;
 pub(super) mod precedence;
 pub(super) mod quarantine;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::emits::Emits;
 use super::look_ahead::LookAhead;
 use super::next_due::Schedule;
+use super::order::Order;
 use super::pauses::Pauses;
 use crate::config::Start;
 use crate::context::Surroundings;
@@ -25,6 +26,8 @@ pub(crate) struct Source {
     pub surroundings: Arc<Surroundings>,
     /// Where its group begins if there is none.
     pub start: Start,
+    /// Whose it is, if its events have an order; the same for replayed entries.
+    pub order: Option<Arc<Order>>,
     /// Whether any handler is limited by more than its time and `worker.concurrency`.
     is_limited: bool,
     /// The stream of replayed entries that belongs to it; None for such a stream itself.
@@ -67,6 +70,7 @@ impl Source {
         surroundings: Surroundings,
         start: Start,
         is_limited: bool,
+        order: Option<Arc<Order>>,
         counts: Option<Arc<StreamCounts>>,
     ) -> Arc<Self> {
         let surroundings = Arc::new(surroundings);
@@ -78,6 +82,7 @@ impl Source {
             keys,
             surroundings: surroundings.clone(),
             start,
+            order: order.clone(),
             is_limited,
             again,
             schedule: Schedule::default(),
@@ -234,6 +239,19 @@ impl Source {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// Whether this worker is to fetch entries of it.
+    pub fn is_fetched(&self) -> bool {
+        self.order.as_ref().is_none_or(|order| order.reads())
+    }
+
+    /// For how long what came by a request sent at `since` is this worker's.
+    pub fn lease(&self, since: Instant, lease: Duration) -> Duration {
+        match &self.order {
+            Some(order) => order.covers(since, lease),
+            None => lease,
+        }
+    }
+
     pub fn set_active(&self, active: bool) {
         self.active.store(active, Ordering::Relaxed);
     }
@@ -265,6 +283,13 @@ impl Sources {
         let mut active = self.all();
         active.retain(|source| !source.is_barred());
         active
+    }
+
+    /// Those that this worker fetches entries of: where events have an order one worker does.
+    pub fn fetched(&self) -> Vec<Arc<Source>> {
+        let mut fetched = self.active();
+        fetched.retain(|source| source.is_fetched());
+        fetched
     }
 
     /// Those that entries may be held of: those as well whose group was joined once and can't be joined now.

@@ -74,7 +74,7 @@ impl Adopter {
     }
 
     pub fn begin(&self) -> AdoptLook {
-        let sources = self.sources.active().into_iter();
+        let sources = self.sources.fetched().into_iter();
         let pending = sources.flat_map(|source| [(source.clone(), false), (source, true)]);
         AdoptLook {
             pending: pending.collect::<Vec<_>>().into_iter(),

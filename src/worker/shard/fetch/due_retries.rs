@@ -105,7 +105,10 @@ impl DueRetries {
         prefetch: &mut Prefetch,
     ) -> Result<Option<Woken>, Trouble> {
         while let Some(source) = look.next_source() {
-            let left = look.most - look.taken.entries;
+            let left = match source.is_fetched() {
+                true => look.most - look.taken.entries,
+                false => 0,
+            };
             // If nothing may come it is asked all the same: for what is paused, and for when the next one is due.
             let (left, wait) = match room_to_wake(&self.routes, &source) {
                 Room::Any => (left, Duration::ZERO),

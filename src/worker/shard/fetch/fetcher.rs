@@ -93,6 +93,7 @@ impl Fetcher {
                 () = self.signals.stopped() => {}
             }
         }
+        self.rounds.end();
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {

@@ -11,6 +11,7 @@ use crate::event::Entry;
 use crate::fields::Fields;
 use crate::worker::observer::Observer;
 use crate::worker::run::dispatch::Dispatcher;
+use crate::worker::run::orderer::Orderer;
 use crate::worker::run::outcome::{Body, Settlement};
 use crate::worker::run::report::tell_unstarted;
 use crate::worker::run::work::Item;
@@ -23,6 +24,7 @@ pub(crate) struct HandOver {
     inflight: Arc<Inflight>,
     observer: Option<Arc<dyn Observer>>,
     runs: Dispatcher,
+    orderer: Option<Arc<Orderer>>,
     settle: mpsc::UnboundedSender<Settlement>,
 }
 
@@ -32,6 +34,7 @@ impl HandOver {
         inflight: Arc<Inflight>,
         observer: Option<Arc<dyn Observer>>,
         runs: Dispatcher,
+        orderer: Option<Arc<Orderer>>,
         settle: mpsc::UnboundedSender<Settlement>,
     ) -> Self {
         HandOver {
@@ -39,6 +42,7 @@ impl HandOver {
             inflight,
             observer,
             runs,
+            orderer,
             settle,
         }
     }
@@ -56,6 +60,14 @@ impl HandOver {
             since,
             entries,
         } = deliveries;
+        if source
+            .order
+            .as_ref()
+            .is_some_and(|order| order.epoch().is_none())
+        {
+            // Another worker has the stream. It finds this pending here, and takes it over.
+            return;
+        }
         source.coming(entries.len());
         if let Some(counts) = &source.counts {
             counts.delivered(via, entries.len());
@@ -64,7 +76,7 @@ impl HandOver {
             observer.delivered(&source.surroundings.stream, entries.len());
         }
         let slots = entries.iter().map(Delivery::slot).collect();
-        let lease = self.identity.lease;
+        let lease = source.lease(since, self.identity.lease);
         let batch = self.inflight.add(&source, coming, since, lease, slots);
         let items = entries.into_iter().enumerate();
         let items = items.map(|(index, delivery)| Item {
@@ -72,7 +84,13 @@ impl HandOver {
             entry: delivery.entry,
             past: delivery.past,
         });
-        self.runs.send(&batch, items);
+        match (&self.orderer, &source.order) {
+            (Some(orderer), Some(_)) => {
+                let start = orderer.arrive(&batch, items.collect());
+                self.runs.send(&batch, start.into_iter());
+            }
+            _ => self.runs.send(&batch, items),
+        }
     }
 
     /// Has entries settled that no handler is to see.

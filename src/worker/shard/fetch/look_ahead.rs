@@ -33,7 +33,7 @@ impl LooksAhead {
     /// Looks at the streams of which that has to be known now.
     pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
         let routes = &self.routes;
-        for source in self.sources.active() {
+        for source in self.sources.fetched() {
             if !is_limited(
                 routes,
                 self.signals.has_released(),

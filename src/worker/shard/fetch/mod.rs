@@ -12,6 +12,7 @@ mod flow_control;
 mod group_rates;
 mod hand_over;
 mod idle;
+mod in_order;
 mod join;
 mod look_ahead;
 mod met_again;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::worker::run::orderer::Orderer;
 use crate::worker::state::held::Held;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::precedence::Precedence;
@@ -34,6 +35,8 @@ pub(crate) struct Prefetch {
     held: Arc<Held>,
     slots: Arc<Slots>,
     precedence: Arc<Precedence>,
+    /// What keeps events in order, if any stream's have one.
+    orderer: Option<Arc<Orderer>>,
     throughput: Throughput,
     /// The largest entry of late.
     size: usize,
@@ -60,6 +63,7 @@ impl Prefetch {
         held: Arc<Held>,
         slots: Arc<Slots>,
         precedence: Arc<Precedence>,
+        orderer: Option<Arc<Orderer>>,
     ) -> Self {
         Prefetch {
             most_held,
@@ -67,6 +71,7 @@ impl Prefetch {
             held,
             slots,
             precedence,
+            orderer,
             throughput: Throughput::new(Instant::now()),
             size: FIRST_SIZE,
             asked: 0,
@@ -142,6 +147,9 @@ impl Prefetch {
         let all = self.inflight.entries() + coming;
         // What the server refuses to settle takes up memory, and is in nobody's way.
         let held = all - self.inflight.stuck().min(all);
+        // And so does what waits for an earlier event of its subject.
+        let in_line = self.orderer.as_ref().map_or(0, |of| of.waiting());
+        let held = held.saturating_sub(in_line);
         // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - self.inflight.succeeded().min(held);
         let (prefetch, free) = (self.most_held, self.slots.free());
@@ -214,7 +222,7 @@ mod tests {
     fn prefetch() -> Prefetch {
         let inflight = Arc::new(Inflight::new(Arc::default(), Arc::default()));
         let slots = Arc::new(Slots::new(4));
-        Prefetch::new(100, inflight, Arc::default(), slots, Arc::default())
+        Prefetch::new(100, inflight, Arc::default(), slots, Arc::default(), None)
     }
 
     #[test]

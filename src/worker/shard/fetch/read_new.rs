@@ -60,7 +60,7 @@ impl NewReads {
         if !self.flow.fleet_shift.wants_to_look(self.flow.coming, now) {
             return Ok(());
         }
-        let sources = self.sources.active();
+        let sources = self.sources.fetched();
         let [source] = &sources[..] else {
             return Ok(());
         };

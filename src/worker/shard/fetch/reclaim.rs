@@ -107,7 +107,7 @@ impl Reclaimer {
             most,
             all,
             thorough,
-            sources: self.sources.active().into_iter(),
+            sources: self.sources.fetched().into_iter(),
             holders: None,
             holder: None,
             taken: Taken::NONE,
@@ -199,7 +199,8 @@ impl Reclaimer {
             self.refusals.heard(Chore::Forget, stream, forgot)?;
         } else if look.room() == 0 && !look.all {
             look.left_out |= left == 0;
-        } else if left == 0 || look.thorough {
+        } else if left == 0 || look.thorough || source.order.is_some() {
+            // Of a stream that one worker has, others that are alive may have left some, read when it was theirs.
             look.holder = Some(Holder::new(source.clone(), holder, lease_ms));
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! How much is taken is decided by the [`Prefetch`], and how much of each kind by the [`Shares`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -21,6 +21,7 @@ use super::flow_control::{FlowControl, MayRead, Readable, is_limited};
 use super::group_rates::GroupRates;
 use super::hand_over::HandOver;
 use super::idle::{until_there_is_room, until_there_may_be_more};
+use super::in_order::InOrder;
 use super::join::Joiner;
 use super::look_ahead::LooksAhead;
 use super::prefetch::Prefetch;
@@ -45,6 +46,9 @@ use crate::worker::state::inline::handle_now;
 use crate::worker::state::precedence::Precedence;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
+
+/// How long to wait where every stream is another worker's.
+const NOBODYS: Duration = Duration::from_secs(1);
 
 /// What comes after the fetch: where entries go, and what they are held back for.
 pub(crate) struct Downstream {
@@ -79,6 +83,7 @@ pub(crate) struct Rounds {
     prefetch: Prefetch,
     shares: Shares,
     hand_over: HandOver,
+    in_order: InOrder,
 }
 
 impl Rounds {
@@ -112,7 +117,8 @@ impl Rounds {
             attempts_of(settings),
         );
         let (most, precede) = (settings.worker.prefetch, precedence.clone());
-        let prefetch = Prefetch::new(most, inflight(), held, slots, precede);
+        let orderer = shard.orderer.clone();
+        let prefetch = Prefetch::new(most, inflight(), held, slots, precede, orderer);
         let clock = shard.clock.clone();
         Rounds {
             identity: identity(),
@@ -140,15 +146,29 @@ impl Rounds {
             group_rates: GroupRates::new(identity(), routes(), shard.links.connector.clone()),
             prefetch,
             shares: Shares::default(),
-            hand_over: HandOver::new(identity(), inflight(), observer, runs, settle),
+            hand_over: HandOver::new(
+                identity(),
+                inflight(),
+                observer,
+                runs,
+                shard.orderer.clone(),
+                settle,
+            ),
+            in_order: InOrder::new(shard),
         }
     }
 
     /// Joins the groups of all streams; what may be pending with this worker is adopted after that.
     pub async fn join(&mut self, link: &mut Link) -> Result<(), Trouble> {
         self.joiner.join_all(link).await?;
+        self.in_order.joined(link).await?;
         self.signals.adopt_soon();
         Ok(())
+    }
+
+    /// Nothing more is fetched.
+    pub fn end(&mut self) {
+        self.in_order.ends();
     }
 
     /// The connection broke that an answer was to come on.
@@ -162,6 +182,7 @@ impl Rounds {
             self.join(link).await?;
         }
         self.joiner.join_barred(link).await?;
+        self.in_order.stands_still();
         if self.sources.active().is_empty() {
             self.signals.takes_up_nothing();
             until_there_is_room(&self.signals, &self.inflight).await;
@@ -303,7 +324,7 @@ impl Rounds {
         more: bool,
     ) -> Result<(), Trouble> {
         self.looks_ahead.look(link).await?;
-        let (sources, next_look) = (self.sources.active(), self.next_look());
+        let (sources, next_look) = (self.sources.fetched(), self.next_look());
         let Rounds {
             identity,
             signals,
@@ -313,8 +334,13 @@ impl Rounds {
             group_rates,
             prefetch,
             hand_over,
+            in_order,
             ..
         } = self;
+        if sources.is_empty() {
+            until_there_may_be_more(signals, inflight, NOBODYS, next_look).await;
+            return Ok(());
+        }
         let is_limited = is_limited(routes, signals.has_released(), &sources);
         let may_read = self.flow_control.may_read(sources, routes, is_limited);
         let Readable { sources, limits } = match may_read {
@@ -341,9 +367,18 @@ impl Rounds {
         while let Some(mut answer) = new_reads.next(&mut reading, prefetch).await? {
             while let Some(deliveries) = reading.next_of(&mut answer).await? {
                 group_rates.ask_for(link, &deliveries.entries).await?;
+                if deliveries.source.order.is_some()
+                    && !in_order.check(link, &deliveries.source).await?
+                {
+                    continue;
+                }
                 hand_over.deliver(deliveries, prefetch);
             }
             for unread in reading.take_passed(answer) {
+                if unread.source.order.is_some() {
+                    in_order.passed(link, &unread.source).await?;
+                    continue;
+                }
                 hand_over.settle_unread(unread);
             }
             if hand_over.waits_here() {

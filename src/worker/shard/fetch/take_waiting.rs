@@ -76,7 +76,7 @@ impl WaitingEntries {
         }
         Begin::Look(WaitingLook {
             most,
-            sources: self.sources.active().into_iter(),
+            sources: self.sources.fetched().into_iter(),
             taken: Taken::NONE,
             next: UNTIL_TOLD,
         })

@@ -147,7 +147,7 @@ impl LeaseRenewer {
                     counts.lapsed(batch.kept().count());
                 }
             }
-            batch.renew(sent, self.identity.lease);
+            batch.renew(sent, batch.source.lease(sent, self.identity.lease));
         }
         self.inflight.renewed();
         // In time is: before the lease that the previous answer granted was over.

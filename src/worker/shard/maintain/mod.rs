@@ -3,12 +3,14 @@
 mod breaker_report;
 mod lease_renewer;
 mod orders;
+mod ownership;
 pub(crate) mod projections;
 pub(crate) mod pulse;
 mod relay;
 mod repair;
 mod replays;
 mod scheduler;
+mod spread;
 mod trimmer;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::worker::state::slots::Slots;
 use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
 use orders::Orders;
+use ownership::{Owner, Ownership};
 use pulse::{Pulses, Told, Watched};
 use relay::Relay;
 use repair::Repair;
@@ -36,6 +39,7 @@ pub(crate) struct Maintenance {
     repair: Repair,
     breaker_report: BreakerReport,
     scheduler: Scheduler,
+    ownership: Ownership,
     relay: Relay,
     /// What a worker does once, however many shards it has.
     once: Option<(Orders, Pulses)>,
@@ -58,6 +62,18 @@ impl Maintenance {
         let links = || shard.links.clone();
         let (inflight, health) = (shard.inflight.clone(), shard.health.clone());
         let (counts, clock) = (shard.counts.clone(), shard.clock.clone());
+        let ownership = Ownership::new(
+            Owner {
+                identity: identity(),
+                signals: signals(),
+                sources: sources(),
+                inflight: inflight.clone(),
+                health: health.clone(),
+                clock: clock.clone(),
+            },
+            shard.orderer.clone(),
+            links(),
+        );
         let lease_renewer = LeaseRenewer::new(
             identity(),
             signals(),
@@ -83,6 +99,7 @@ impl Maintenance {
                 is_home,
             ),
             scheduler: Scheduler::new(signals(), sources(), links()),
+            ownership,
             relay: Relay::new(identity(), signals(), sources(), links()),
             once: None,
         }
@@ -128,6 +145,7 @@ impl Maintenance {
         running.spawn(self.repair.run());
         running.spawn(self.breaker_report.run());
         running.spawn(self.scheduler.run());
+        running.spawn(self.ownership.run());
         running.spawn(self.relay.run());
         let end = CancellationToken::new();
         let pulsing = self.once.map(|(orders, pulses)| {

@@ -1,0 +1,218 @@
+//! Order of a stream's events: whose the stream is, what is pending of it and of which subject, and what is due because
+//! its turn has come.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::clock::Expected;
+use super::connection::Link;
+use super::error::Trouble;
+use super::keys::Keys;
+use super::obstacle::need;
+use super::reply;
+use super::script::script;
+use crate::event::EntryId;
+
+script!(ORDER, "order", behind "common/clock");
+script!(PENDING, "order_pending", behind "common/ids", behind "common/behind");
+script!(CHECK, "order_check");
+script!(ROUSE, "order_rouse", behind "common/behind");
+
+/// What a worker says and asks of a stream that one worker has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// It is there to have it.
+    pub is_there: bool,
+    pub wants: Wants,
+    /// The server's clock, as far as it is known.
+    pub clock: Option<Expected>,
+}
+
+/// What it wants. What it has is renewed in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Nothing,
+    /// To have it if nobody has.
+    Free,
+    /// The same, and if somebody let the lease lapse.
+    Lapsed,
+    Release,
+}
+
+/// Whose a stream is.
+#[derive(Clone, Debug)]
+pub(crate) struct Ownership {
+    pub is_mine: bool,
+    /// The number of the lease: it goes up with each owner.
+    pub epoch: u64,
+    /// The owner's consumer; empty if there is none.
+    pub owner: String,
+    /// The workers that are there to have it.
+    pub crew: Vec<String>,
+}
+
+/// An entry with a subject that is pending.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub id: EntryId,
+    pub subject: Vec<u8>,
+    /// It is parked only because another one of its subject comes before it.
+    pub is_behind: bool,
+}
+
+/// What is known behind a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    pub is_mine: bool,
+    /// How many are pending with other workers.
+    pub others: u64,
+}
+
+impl Link {
+    /// Says whether a worker is there to have a stream, renews its lease, and does what it wants.
+    pub async fn own(
+        &mut self,
+        keys: &Keys,
+        me: &str,
+        lease: Duration,
+        wish: Wish,
+    ) -> Result<Ownership, Trouble> {
+        let doing = || format!("looking in {} whose {} is", keys.order, keys.stream);
+        let answer = ORDER
+            .key(&keys.order)
+            .arg(me)
+            .arg(lease.as_millis() as u64)
+            .arg(u8::from(wish.is_there))
+            .arg(match wish.wants {
+                Wants::Nothing => "-",
+                Wants::Free => "free",
+                Wants::Lapsed => "lapsed",
+                Wants::Release => "release",
+            })
+            .arg(&Expected::args(wish.clock))
+            .invoke_async(&mut self.conn)
+            .await;
+        let needs = || vec![need(&keys.order, "hash", "HGETALL HSET HDEL")];
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let parse = |value| {
+            let [mine, epoch, owner, crew] = reply::tuple(value)?;
+            Some(Ownership {
+                is_mine: reply::int(&mine)? == 1,
+                epoch: reply::text(epoch)?.parse().ok()?,
+                owner: reply::text(owner)?,
+                crew: reply::array(crew)?
+                    .into_iter()
+                    .filter_map(reply::text)
+                    .collect(),
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// What is pending with whomever, a page from `from` on, and where the next one begins.
+    pub async fn order_pending(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        from: &str,
+        behind: &str,
+    ) -> Result<(Vec<Pending>, Option<String>), Trouble> {
+        let doing = || format!("looking what is pending of {}", keys.stream);
+        let answer = PENDING
+            .key(&keys.stream)
+            .key(&keys.failures)
+            .arg(group)
+            .arg(from)
+            .arg(behind)
+            .read_async(&mut self.conn)
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XRANGE"),
+                need(&keys.failures, "hash", "HGET"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let pending = |value| {
+            let [id, subject, behind] = reply::tuple(value)?;
+            Some(Pending {
+                id: reply::id(&id)?,
+                subject: reply::bytes(subject)?,
+                is_behind: reply::int(&behind)? == 1,
+            })
+        };
+        let parse = |value| {
+            let [all, next] = reply::tuple(value)?;
+            let all = reply::array(all)?.into_iter().map(pending);
+            Some((all.collect::<Option<_>>()?, reply::text(next)))
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Behind a read: whether the stream is still `me`'s under this lease, and what others have pending.
+    pub async fn order_check(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        me: &str,
+        epoch: u64,
+    ) -> Result<Checked, Trouble> {
+        let doing = || format!("looking whether {} is still this worker's", keys.stream);
+        let answer = CHECK
+            .key(&keys.stream)
+            .key(&keys.order)
+            .arg(group)
+            .arg(me)
+            .arg(epoch)
+            .read_async(&mut self.conn)
+            .await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING"),
+                need(&keys.order, "hash", "HMGET"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let parse = |value| {
+            let [mine, others] = reply::tuple(value)?;
+            Some(Checked {
+                is_mine: reply::int(&mine)? == 1,
+                others: reply::int(&others)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Looks at the first entries of subjects: what only waited behind another is due now. Returns which are done with, and
+    /// whether any is due.
+    pub async fn order_rouse(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        behind: &str,
+        ids: &[EntryId],
+    ) -> Result<(Vec<EntryId>, bool), Trouble> {
+        let doing = || format!("waking what waits its turn in {}", keys.retry);
+        let mut call = ROUSE.key(&keys.stream);
+        call.key(&keys.failures).key(&keys.retry);
+        call.arg(group).arg(behind);
+        for id in ids {
+            call.arg(id.to_string());
+        }
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING"),
+                need(&keys.failures, "hash", "HLEN HGET"),
+                need(&keys.retry, "zset", "ZCARD ZADD ZSCORE"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let parse = |value| {
+            let [gone, due] = reply::tuple(value)?;
+            Some((reply::ids(gone)?, reply::int(&due)? > 0))
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+}

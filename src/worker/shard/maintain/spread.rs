@@ -1,0 +1,89 @@
+//! Who should have which stream: the same for all who see the same workers there. Pure.
+
+use std::time::Duration;
+
+/// The shortest time between two looks at whose a stream is.
+const SHORTEST: Duration = Duration::from_millis(500);
+/// So many looks a second are made at most by all workers at all streams of one server.
+const LOOKS: u32 = 5000;
+
+/// Whether `me` should have a stream that `crew` are there to have: who ranks highest for it (rendezvous hashing), so that
+/// only that worker's streams move if one comes or goes. Nobody should before it is known who is there.
+pub(super) fn should_have(stream: &str, crew: &[String], me: &str) -> bool {
+    let best = crew
+        .iter()
+        .max_by_key(|worker| (rank(stream, worker), *worker));
+    best.is_some_and(|best| best == me)
+}
+
+/// How often to look: less often the more workers there are for the more streams, and often enough for the lease.
+pub(super) fn pace(streams: usize, crew: usize, lease: Duration) -> Duration {
+    let looks = streams.saturating_mul(crew).min(u32::MAX as usize) as u32;
+    let wait = Duration::from_secs(1) * looks / LOOKS;
+    wait.clamp(
+        SHORTEST.min(lease / 6),
+        (lease / 4).max(SHORTEST.min(lease / 6)),
+    )
+}
+
+/// FNV-1a over both, mixed: the same in every build.
+fn rank(stream: &str, worker: &str) -> u64 {
+    let bytes = stream.bytes().chain([0]).chain(worker.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owners(streams: usize, workers: usize) -> Vec<usize> {
+        let crew: Vec<String> = (0..workers).map(|n| format!("worker-{n}")).collect();
+        let owner = |n: usize| {
+            let stream = format!("{{orders:{n}}}");
+            let all = crew.iter().enumerate();
+            let has = all.filter(|(_, worker)| should_have(&stream, &crew, worker));
+            let has: Vec<usize> = has.map(|(number, _)| number).collect();
+            assert_eq!(has.len(), 1, "one of them should");
+            has[0]
+        };
+        (0..streams).map(owner).collect()
+    }
+
+    #[test]
+    fn every_stream_has_one_owner_and_all_workers_have_some() {
+        for (streams, workers) in [(1, 1), (64, 5), (64, 8)] {
+            let owners = owners(streams, workers);
+            for worker in 0..workers {
+                let has = owners.iter().filter(|owner| **owner == worker).count();
+                assert!(
+                    has > 0 && has <= 3 * streams / workers,
+                    "{has} of {streams}"
+                );
+            }
+        }
+        assert!(!should_have("orders", &[], "worker-1"));
+    }
+
+    #[test]
+    fn only_what_the_new_worker_gets_moves_when_one_joins() {
+        let (before, after) = (owners(64, 8), owners(64, 9));
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b);
+        assert!(moved.clone().all(|(_, to)| *to == 8));
+        assert!(moved.count() <= 20);
+    }
+
+    #[test]
+    fn many_workers_of_many_streams_look_less_often() {
+        let lease = Duration::from_secs(30);
+        assert_eq!(pace(4, 3, lease), SHORTEST);
+        assert_eq!(pace(64, 100, lease), Duration::from_millis(1280));
+        assert_eq!(pace(1000, 1000, lease), lease / 4);
+        let lease = Duration::from_secs(1);
+        assert_eq!(pace(1000, 1000, lease), lease / 4);
+        assert_eq!(pace(1, 1, lease), lease / 6);
+    }
+}

@@ -1,0 +1,284 @@
+//! Events of one subject are handled one after the other, in the order of the stream, across the fleet: while they fail,
+//! while workers die, freeze, come and go. Other subjects are not held up by that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+
+use crate::support::jobs::{self, Action, Job};
+use crate::support::{Server, Setup, WorkerProcess, eventually, settled};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(1);
+
+fn setup(server: &Server) -> Setup {
+    Setup::new(server)
+        .worker("lease = \"1s\"")
+        .stream("order = \"subject\"")
+        .retry("max_attempts = 20")
+}
+
+/// The event with this number of a subject.
+fn event(subject: &str, number: usize, action: Action) -> Job {
+    Job::new(format!("{subject}/{number}"), action)
+}
+
+/// Adds events to a stream, each with its subject.
+async fn publish(redis: &mut MultiplexedConnection, stream: &str, events: &[Job]) {
+    for chunk in events.chunks(1000) {
+        let mut pipe = redis::pipe();
+        for event in chunk {
+            let (subject, _) = event.id.split_once('/').expect("a subject");
+            let data = serde_json::to_string(event).expect("JSON");
+            pipe.cmd("XADD").arg(stream).arg("*");
+            pipe.arg("type").arg("test.job").arg("data").arg(data);
+            pipe.arg("subject").arg(subject).ignore();
+        }
+        let _: () = pipe.query_async(redis).await.expect("events to be added");
+    }
+}
+
+fn place(id: &str) -> (String, usize) {
+    let (subject, number) = id.split_once('/').expect("a subject and a number");
+    (subject.to_owned(), number.parse().expect("a number"))
+}
+
+/// Whether all that was started of each subject was started in order, each after the one before it had ended.
+async fn assert_in_order(redis: &mut MultiplexedConnection) {
+    let mut ended: BTreeMap<(String, usize), u64> = BTreeMap::new();
+    for trace in jobs::ended(redis).await {
+        let first = ended.entry(place(&trace.id)).or_insert(trace.at);
+        *first = trace.at.min(*first);
+    }
+    let mut last: BTreeMap<String, usize> = BTreeMap::new();
+    // What a worker notes when it has just been frozen comes late.
+    let mut started = jobs::started(redis).await;
+    started.sort_by_key(|trace| trace.at);
+    for trace in started {
+        let (subject, number) = place(&trace.id);
+        let last = last.entry(subject.clone()).or_default();
+        assert!(
+            number >= *last,
+            "{} was started after {subject}/{last}",
+            trace.id
+        );
+        if number > *last {
+            let before = ended.get(&(subject.clone(), number - 1));
+            assert_eq!(number, *last + 1, "{subject}: one was left out");
+            assert!(
+                number == 1 || before.is_some_and(|ended| *ended <= trace.at),
+                "{} was started before the one before it had ended",
+                trace.id
+            );
+        }
+        *last = number;
+    }
+}
+
+async fn all_ended(redis: &mut MultiplexedConnection, events: &[Job]) {
+    let all = jobs::ids(events);
+    eventually(PATIENCE, "all events to be handled", async || {
+        let handled = jobs::handled(redis).await;
+        let missing: Vec<_> = all.iter().filter(|id| !handled.contains_key(*id)).collect();
+        missing.is_empty().then_some(()).ok_or(format!(
+            "{} are missing, of them {:?}",
+            missing.len(),
+            missing.first()
+        ))
+    })
+    .await;
+}
+
+/// Rounds of events of many subjects, of which every third fails at first.
+fn rounds(subjects: usize, from: usize, to: usize) -> Vec<Job> {
+    let action = |subject: usize, number: usize| match (subject + number) % 3 {
+        0 => Action::Fail(1),
+        1 => Action::Take(3),
+        _ => Action::Succeed,
+    };
+    let round =
+        |number| (0..subjects).map(move |of| event(&format!("s{of}"), number, action(of, number)));
+    (from..=to).flat_map(round).collect()
+}
+
+/// Which process runs what is started last.
+async fn owner(redis: &mut MultiplexedConnection, stream: &str) -> String {
+    let owner: Option<String> = redis
+        .hget(format!("{{{stream}}}:workers:order"), "owner")
+        .await
+        .expect("a hash, or nothing");
+    owner.unwrap_or_default()
+}
+
+/// Waits until somebody has the stream.
+async fn owned(redis: &mut MultiplexedConnection, stream: &str) -> String {
+    eventually(PATIENCE, "a worker to have the stream", async || {
+        Some(owner(redis, stream).await)
+            .filter(|owner| !owner.is_empty())
+            .ok_or("nobody has it")
+    })
+    .await
+}
+
+on_both_servers! {
+    /// Two streams, several workers: one is killed, one is frozen for longer than its lease, one comes later.
+    async fn a_subject_stays_in_order_through_failures_deaths_and_frozen_workers(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server);
+        let mut fleet: Vec<WorkerProcess> = (0..3).map(|_| setup.process()).collect();
+        let mut all = rounds(30, 1, 4);
+        publish(&mut redis, "jobs", &all).await;
+        eventually(PATIENCE, "some to be handled", async || jobs::ended(&mut redis).await.len() >= 20).await;
+        let of = |redis: &mut MultiplexedConnection| {
+            let mut redis = redis.clone();
+            async move { jobs::started(&mut redis).await.last().map_or(0, |trace| trace.pid) }
+        };
+        let pid = of(&mut redis).await;
+        let first = fleet.iter_mut().find(|worker| worker.pid() == pid).expect("one of them");
+        first.kill();
+        let more = rounds(30, 5, 8);
+        publish(&mut redis, "jobs", &more).await;
+        all.extend(more);
+        eventually(PATIENCE, "another to go on", async || of(&mut redis).await != pid).await;
+        let pid = of(&mut redis).await;
+        let second = fleet.iter_mut().find(|worker| worker.pid() == pid).expect("one of them");
+        second.freeze();
+        let more = rounds(30, 9, 12);
+        publish(&mut redis, "jobs", &more).await;
+        all.extend(more);
+        eventually(PATIENCE, "the third to go on", async || of(&mut redis).await != pid).await;
+        let second = fleet.iter_mut().find(|worker| worker.pid() == pid).expect("one of them");
+        second.thaw();
+        fleet.push(setup.process());
+        let more = rounds(30, 13, 16);
+        publish(&mut redis, "jobs", &more).await;
+        all.extend(more);
+        all_ended(&mut redis, &all).await;
+        assert_in_order(&mut redis).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+    }
+
+    /// What a frozen owner's read brings after its lease has lapsed comes before what the next owner reads.
+    async fn what_a_frozen_owner_reads_late_is_not_passed(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server);
+        let mut first = setup.process();
+        owned(&mut redis, "jobs").await;
+        publish(&mut redis, "jobs", &[event("a", 1, Action::Succeed)]).await;
+        all_ended(&mut redis, &[event("a", 1, Action::Succeed)]).await;
+        let before = owned(&mut redis, "jobs").await;
+        // Whoever has it now is frozen, in a read that blocks.
+        let mut second = setup.process();
+        tokio::time::sleep(LEASE).await;
+        let now = owned(&mut redis, "jobs").await;
+        let frozen = if now == before { &mut first } else { &mut second };
+        frozen.freeze();
+        let all: Vec<Job> = (2..=40).map(|n| event("a", n, Action::Succeed)).collect();
+        for event in &all {
+            publish(&mut redis, "jobs", std::slice::from_ref(event)).await;
+        }
+        all_ended(&mut redis, &all).await;
+        frozen.thaw();
+        let more: Vec<Job> = (41..=60).map(|n| event("a", n, Action::Fail(1))).collect();
+        publish(&mut redis, "jobs", &more).await;
+        all_ended(&mut redis, &more).await;
+        assert_in_order(&mut redis).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+    }
+
+    /// More events than a worker may hold wait behind one that fails; all others go on at once, and those that waited
+    /// have used up no attempt.
+    async fn a_subject_that_fails_holds_up_no_other(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server)
+            .worker("prefetch = 32")
+            .retry("backoff = { initial = \"3s\", factor = 1.0, jitter = 0.0 }");
+        let mut stuck = vec![event("stuck", 1, Action::Fail(1))];
+        stuck.extend((2..=200).map(|n| event("stuck", n, Action::Succeed)));
+        let others: Vec<Job> = (0..50).map(|n| event(&format!("s{n}"), 1, Action::Succeed)).collect();
+        publish(&mut redis, "jobs", &stuck).await;
+        publish(&mut redis, "jobs", &others).await;
+        let _worker = setup.process();
+        all_ended(&mut redis, &others).await;
+        let handled = jobs::handled(&mut redis).await;
+        assert!(!handled.contains_key("stuck/1"), "the others have waited for it");
+        all_ended(&mut redis, &stuck).await;
+        assert_in_order(&mut redis).await;
+        for trace in jobs::started(&mut redis).await {
+            assert_eq!(trace.attempt, if trace.id == "stuck/1" && trace.attempt == 2 { 2 } else { 1 }, "{}", trace.id);
+        }
+        settled(&mut redis, "jobs", PATIENCE).await;
+    }
+
+    /// Streams go from worker to worker as those come and go. Nothing runs twice, and what runs for long holds up only
+    /// its own subject.
+    async fn streams_are_handed_over_without_a_repeat(server: Server) {
+        let mut redis = server.connect().await;
+        let streams: Vec<String> = (0..6).map(|n| format!("stream-{n}")).collect();
+        let order: String = streams.iter().map(|of| format!("[streams.{of}]\norder = \"subject\"\n")).collect();
+        let setup = Setup::new(&server)
+            .worker("lease = \"1s\"")
+            .worker(&format!("streams = {streams:?}"))
+            .more(&order);
+        let mut first = setup.process();
+        for stream in &streams {
+            owned(&mut redis, stream).await;
+        }
+        let mut all = Vec::new();
+        let mut round = async |redis: &mut MultiplexedConnection, number: usize, action: &Action| {
+            for (at, stream) in streams.iter().enumerate() {
+                let of = |subject| event(&format!("{at}-{subject}"), number, action.clone());
+                let events: Vec<Job> = (0..5).map(of).collect();
+                publish(redis, stream, &events).await;
+                all.extend(events);
+            }
+            all.clone()
+        };
+        round(&mut redis, 1, &Action::Take(2_500)).await;
+        eventually(PATIENCE, "all to run", async || jobs::started(&mut redis).await.len() == 30).await;
+        let second = setup.process();
+        let before = owner(&mut redis, &streams[0]).await;
+        let mut numbers = 2..;
+        // While the first's handlers still run.
+        eventually(PATIENCE, "the second to have some", async || {
+            for stream in &streams {
+                let owner = owner(&mut redis, stream).await;
+                if !owner.is_empty() && owner != before {
+                    return Ok(());
+                }
+            }
+            Err("the first has them all")
+        })
+        .await;
+        assert!(jobs::ended(&mut redis).await.is_empty(), "it was handed over once nothing ran any more");
+        for _ in 0..20 {
+            round(&mut redis, numbers.next().expect("more"), &Action::Take(5)).await;
+        }
+        first.terminate();
+        let mut so_far = Vec::new();
+        for _ in 0..20 {
+            so_far = round(&mut redis, numbers.next().expect("more"), &Action::Succeed).await;
+        }
+        all_ended(&mut redis, &so_far).await;
+        assert_in_order(&mut redis).await;
+        assert!(jobs::handled(&mut redis).await.values().all(|times| *times == 1));
+        assert!(jobs::started(&mut redis).await.iter().any(|trace| trace.pid == second.pid()));
+    }
+
+    /// A stream without an order has no owner, and events of one subject run side by side.
+    async fn without_an_order_nothing_is_different(server: Server) {
+        let mut redis = server.connect().await;
+        let all: Vec<Job> = (1..=10).map(|n| event("a", n, Action::Take(500))).collect();
+        publish(&mut redis, "jobs", &all).await;
+        let worker = Setup::new(&server).start();
+        eventually(PATIENCE, "all to run at once", async || {
+            jobs::started(&mut redis).await.len() == all.len() && jobs::ended(&mut redis).await.is_empty()
+        })
+        .await;
+        worker.stop().await;
+        let keys: Vec<String> = redis.keys("*:order").await.expect("keys");
+        assert_eq!(keys, [""; 0]);
+    }
+}
