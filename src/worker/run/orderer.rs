@@ -16,7 +16,7 @@ use crate::metrics::entries::Outcome;
 use crate::stream::Pending;
 use crate::sync::lock;
 use crate::worker::state::inflight::Batch;
-use crate::worker::state::order::Hears;
+use crate::worker::state::order::{Hears, Settled};
 use crate::worker::state::source::{Source, Sources};
 
 /// What is noted of an entry that only waits behind another.
@@ -229,9 +229,13 @@ impl Orderer {
 }
 
 impl Hears for Orderer {
-    fn settled(&self, batch: &Batch, indices: &[u32], outcome: Outcome) {
-        let source = &batch.source;
-        let stream = &source.surroundings.stream;
+    fn settled(&self, entries: Settled<'_>) {
+        let Settled {
+            stream,
+            is_new,
+            ids,
+            outcome,
+        } = entries;
         let is_back = matches!(
             outcome,
             Outcome::Released | Outcome::Retried | Outcome::Lost
@@ -242,8 +246,8 @@ impl Hears for Orderer {
         let Some(of) = lines.of.get_mut(stream) else {
             return;
         };
-        for index in indices {
-            let place = place(source, batch.slots[*index as usize].id);
+        for id in ids {
+            let place = Place { is_new, id: *id };
             if is_back {
                 of.line.back(place, &mut acts);
                 continue;

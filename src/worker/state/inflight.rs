@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::order::Settled;
 use super::quarantine::Quarantine;
 use super::signals::Signals;
 use super::source::Source;
@@ -452,7 +453,14 @@ impl Inflight {
             Some(order) => {
                 let indices: Vec<u32> = indices.into_iter().collect();
                 self.settle_in_turn(batch, indices.iter().copied(), outcome);
-                order.settled(batch, &indices, outcome);
+                let ids = indices.iter().map(|at| batch.slots[*at as usize].id);
+                let ids: Vec<EntryId> = ids.collect();
+                order.settled(Settled {
+                    stream: &batch.source.surroundings.stream,
+                    is_new: !batch.source.deletes(),
+                    ids: &ids,
+                    outcome,
+                });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::inflight::Batch;
+use crate::event::EntryId;
 use crate::metrics::entries::Outcome;
 
 /// The order of one stream's events; the same for its replayed ones.
@@ -24,7 +24,17 @@ pub(crate) struct Order {
 
 /// Who is told what has become of entries.
 pub(crate) trait Hears: Send + Sync {
-    fn settled(&self, batch: &Batch, indices: &[u32], outcome: Outcome);
+    fn settled(&self, entries: Settled<'_>);
+}
+
+/// Entries of a stream that have been settled, or are no longer this worker's to settle.
+#[derive(Clone, Copy)]
+pub(crate) struct Settled<'a> {
+    pub stream: &'a str,
+    /// They are of the stream itself, and not replayed ones of it.
+    pub is_new: bool,
+    pub ids: &'a [EntryId],
+    pub outcome: Outcome,
 }
 
 impl Order {
@@ -43,9 +53,9 @@ impl Order {
         let _ = self.hears.set(hears);
     }
 
-    pub fn settled(&self, batch: &Batch, indices: &[u32], outcome: Outcome) {
+    pub fn settled(&self, entries: Settled<'_>) {
         if let Some(hears) = self.hears.get() {
-            hears.settled(batch, indices, outcome);
+            hears.settled(entries);
         }
     }
 
