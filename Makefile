@@ -9,10 +9,10 @@ help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 # Not optimised: it builds in half the time, and is fast enough.
-demo: ## Watch the whole story on a private server: a fleet, a crash, retries, dead letters, their replay
+demo: ## Watch the whole story on a private server: a fleet, a crash, retries, dead letters, their replay; ARGS="--cluster"
 	@server=$$(scripts/servers any) && \
 	cargo build --features shop --bin shop && \
-	exec "$$CARGO_TARGET_DIR/debug/shop" demo --server "$$server"
+	exec "$$CARGO_TARGET_DIR/debug/shop" demo --server "$$server" $(ARGS)
 
 # Most tests wait rather than compute: more run at once than there are processors on a small machine. With eight at once two
 # processors are busy all the time, and what is to happen by a time no longer does.

@@ -6,6 +6,7 @@
 
 mod books;
 mod clerks;
+mod cluster;
 mod figures;
 mod fleet;
 mod orders;
@@ -29,6 +30,9 @@ struct DemoArgs {
     /// How many events are published
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000))]
     events: u64,
+    /// A topic over the nodes of a cluster instead, one of which is killed
+    #[arg(long)]
+    cluster: bool,
 }
 
 /// The command that shows what the program can do.
@@ -42,7 +46,8 @@ pub fn command() -> Command {
         let server = args.server.map_or_else(server_on_path, Ok)?;
         let stop = told_to_stop("")?;
         tokio::select! {
-            result = story(&server, args.events) => result,
+            result = cluster::story(&server, args.events), if args.cluster => result,
+            result = story(&server, args.events), if !args.cluster => result,
             () = stop => Err(CommandError::failed("stopped; the demo's server and workers are gone")),
         }
     })

@@ -9,11 +9,14 @@ mod events;
 mod inventory;
 mod order;
 mod orders;
+mod parcels;
 
 fn main() -> std::process::ExitCode {
-    let registry = inventory::registry()
-        .aggregate::<order::Order>()
-        .projection(counts::OrdersByStatus);
+    let registry = parcels::registry().unwrap_or_else(|| {
+        inventory::registry()
+            .aggregate::<order::Order>()
+            .projection(counts::OrdersByStatus)
+    });
     streamhand::program!(registry)
         .about("A small shop: orders, and the stock that is reserved for them")
         .command(orders::command())

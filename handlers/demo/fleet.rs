@@ -20,6 +20,8 @@ const STOP: Duration = Duration::from_secs(30);
 /// The workers, also those that are gone: what they have logged counts.
 pub struct Fleet {
     program: Program,
+    /// What they are told beside their configuration.
+    environment: Vec<(&'static str, String)>,
     workers: Vec<Worker>,
     said: Said,
 }
@@ -69,9 +71,16 @@ impl Fleet {
     pub fn new(program: Program) -> Self {
         Fleet {
             program,
+            environment: Vec::new(),
             workers: Vec::new(),
             said: Said::default(),
         }
+    }
+
+    /// The same, whose workers find this in their environment.
+    pub fn with(mut self, name: &'static str, value: String) -> Self {
+        self.environment.push((name, value));
+        self
     }
 
     /// Starts one more worker and answers its number; the first is 1.
@@ -88,6 +97,7 @@ impl Fleet {
             // At this level they name every entry they have handled.
             .env("STREAMHAND_LOG", "info,streamhand=debug")
             .env("STREAMHAND_LOG_FORMAT", "json")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(std::process::Stdio::null())
             .stderr(log)
             .spawn()

@@ -114,7 +114,7 @@ pub fn standing<'a>(
 /// Which of `streams` the worker reads in any case: those that it ranks highest.
 pub fn own(streams: &[&str], me: &str) -> Vec<bool> {
     let mut order: Vec<usize> = (0..streams.len()).collect();
-    order.sort_by_key(|at| std::cmp::Reverse(rank(streams[*at], me)));
+    order.sort_by_cached_key(|at| std::cmp::Reverse(rank(streams[*at], me)));
     let mut own = vec![false; streams.len()];
     order.iter().take(OWN).for_each(|at| own[*at] = true);
     own
