@@ -20,6 +20,10 @@ struct Demo {
 
 impl Demo {
     fn start(kind: Kind, events: u64) -> Demo {
+        Demo::start_with(kind, events, &[])
+    }
+
+    fn start_with(kind: Kind, events: u64, more: &[&str]) -> Demo {
         let temporary = TempDir::with_prefix("demo-").expect("a directory");
         let file = |name: &str| std::fs::File::create(temporary.path().join(name)).expect("a file");
         let (out, err) = (file("out"), file("err"));
@@ -29,6 +33,7 @@ impl Demo {
             .args(["demo", "--server"])
             .arg(kind.program())
             .args(["--events", &events.to_string()])
+            .args(more)
             .current_dir(temporary.path())
             .env("TMPDIR", temporary.path().join("tmp"))
             .stdin(Stdio::null())
@@ -186,6 +191,23 @@ on_both_servers! {
         assert!(clerks.contains("\"status\": \"cancelled\""), "{clerks}");
         // The janitor has been waited for.
         assert_eq!(demo.left(), [""; 0]);
+    }
+
+    async fn a_node_is_killed_under_a_topic_and_nothing_is_lost(kind: Kind) {
+        let mut demo = Demo::start_with(kind, 1_000, &["--cluster"]);
+        let code = demo.end().await;
+        let (out, err) = (demo.read("out"), demo.read("err"));
+        println!("{err}{out}");
+        assert_eq!(code, Some(0));
+        assert!(err.contains("SIGKILL for the node 127.0.0.1:"), "{err}");
+        assert!(err.contains("has taken its place"), "{err}");
+        let title = "What the handlers wrote down, outside the cluster";
+        let told = figures(&out, title);
+        assert_eq!((told["published"], told["handled"], told["lost"]), (1_000, 1_000, 0));
+        assert_eq!(told.get("out of order").copied().unwrap_or(0), 0);
+        let last = out.trim_end().lines().last().unwrap();
+        assert!(["lost 0", "out of order 0"].contains(&last), "{out}");
+        demo.nothing_is_left().await;
     }
 
     /// A thief reads an event of the group, acknowledges it and does nothing: that one is neither handled nor dead.

@@ -61,6 +61,7 @@ mod failover;
 mod find;
 mod fixture;
 mod fleet;
+mod fleets;
 mod forgetting;
 mod groups;
 mod half_done;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use streamhand::cli::{CommandError, PrivateServer, print};
 use streamhand::{Publisher, Settings};

@@ -557,8 +557,8 @@ impl Simulation {
         let is_healthy =
             || healthy.is_some_and(|since| now.saturating_duration_since(since) >= lease);
         if let reclaims::Turn::Look { .. } = reclaims.begin(now, true, is_healthy, lease) {
-            let (next, more) = self.looks_at_consumers(at);
-            reclaims.end(now, next, more, false);
+            let (next, others) = self.looks_at_consumers(at);
+            reclaims.end(now, next, false, false, others);
         }
         if due.begin(now, None, false) == due::Turn::Look {
             self.ask(node, Request::Wake, 1);
@@ -632,16 +632,18 @@ impl Simulation {
         standing
     }
 
-    /// Looks who else there is, and takes over what who is gone has left. Returns when the next lease runs out, and whether
-    /// there is more.
-    fn looks_at_consumers(&mut self, at: usize) -> (Duration, bool) {
+    /// Looks who else there is, and takes over what who is gone has left. Returns when the next lease runs out, and how
+    /// many others read.
+    fn looks_at_consumers(&mut self, at: usize) -> (Duration, usize) {
         let place = at % self.partitions.len();
         let (node, lease) = (self.partitions[place].node, self.fleet.lease);
         let lease_ms = lease.as_millis() as u64;
         self.ask(node, Request::Consumers, 1);
+        let mut others = 0;
         if !self.fleet.all_read_all {
             let standing = self.standing(at);
             self.shards[at].duty.sees(standing);
+            others = standing.readers;
         }
         let (mut next, now_us) = (reclaims::LONGEST.min(lease), self.clock.now_us());
         let mut taken = 0;
@@ -664,7 +666,7 @@ impl Simulation {
             self.seen(at, taken);
             self.handles(at, taken);
         }
-        (next, false)
+        (next, others)
     }
 
     fn handles(&mut self, at: usize, entries: u32) {

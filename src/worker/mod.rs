@@ -48,6 +48,7 @@ use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::spans::Spans;
 use crate::worker::shard::unit::{Common, Shard};
+use crate::worker::state::duties::Duties;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
@@ -291,6 +292,13 @@ impl Worker {
             common: &common,
         };
         let all_signals = Signals::of_shards(by_slot.len());
+        if connector.is_cluster() {
+            let all = by_slot.iter().zip(&all_signals);
+            let all: Vec<_> = all
+                .map(|(streams, signals)| (&streams[..], &signals.duties))
+                .collect();
+            Duties::begin(&all, &common.identity.name, |_| false);
+        }
         let shards = by_slot.iter().zip(all_signals);
         let (shards, ways): (Vec<_>, Vec<_>) = shards
             .map(|(streams, signals)| wiring.shard(streams, signals))

@@ -269,7 +269,7 @@ impl Vitals {
             })
             .collect();
         if why.is_empty() {
-            let silent = self.parts().iter();
+            let silent = self.on_duty();
             let silent = silent.filter_map(|part| Some((part, self.silent_for(part)?)));
             notes.extend(silent.map(|(part, silent)| {
                 let streams = streams_of(part).join(", ");
@@ -292,11 +292,17 @@ impl Vitals {
     /// For how long no server has answered, if that is longer than a lease.
     fn silent(&self) -> Option<Duration> {
         let mut shortest = None::<Duration>;
-        for part in self.parts() {
+        for part in self.on_duty() {
             let silent = self.silent_for(part)?;
             shortest = Some(shortest.map_or(silent, |known| known.min(silent)));
         }
         shortest
+    }
+
+    /// Those that read their streams: the others ask for so little that their silence says nothing.
+    fn on_duty(&self) -> impl Iterator<Item = &Part> {
+        let parts = self.parts().iter();
+        parts.filter(|part| part.signals.duties.is_on())
     }
 
     fn silent_for(&self, part: &Part) -> Option<Duration> {

@@ -163,6 +163,7 @@ impl Wiring<'_> {
                 maintenance,
                 leaving: Leaving::new(
                     shard.identity.clone(),
+                    shard.signals.clone(),
                     shard.sources.clone(),
                     shard.links.clone(),
                 ),

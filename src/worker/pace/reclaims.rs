@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 pub const LONGEST: Duration = Duration::from_secs(5);
 /// The shortest.
 pub const SHORTEST: Duration = Duration::from_millis(50);
+/// If no more workers than this are alive each of them looks when a lease runs out.
+const FEW: usize = 16;
 /// Every tenth look also looks at holders that are alive.
 pub const THOROUGH: u64 = 10;
 
@@ -93,9 +95,9 @@ impl ReclaimTimes {
     }
 
     /// The look is over: there is `more` to be had now, or the next lease runs out in `next`. `left_out`: there was no room
-    /// for what is due.
-    pub fn end(&mut self, now: Instant, next: Duration, more: bool, left_out: bool) {
-        let wait = next.max(SHORTEST);
+    /// for what is due. So many `others` are alive: not all of many look when a lease runs out.
+    pub fn end(&mut self, now: Instant, next: Duration, more: bool, left_out: bool, others: usize) {
+        let wait = next.max(SHORTEST) + spread(others);
         if !left_out {
             self.all = now + wait;
         }
@@ -108,7 +110,41 @@ impl ReclaimTimes {
     }
 }
 
+/// If many look after the same holders, each looks so much later, by chance: all of them together look no more often than a
+/// few would, and one of them soon.
+fn spread(others: usize) -> Duration {
+    let many = others as f64 / FEW as f64 - 1.0;
+    LONGEST.mul_f64(many.clamp(0.0, 100.0) * fastrand::f64())
+}
+
 /// How long it is from a look until a holder's lease runs out, if so long of it is left; nothing if that is over.
 pub fn runs_out_in(left_ms: u64) -> Option<Duration> {
     (left_ms > 0).then(|| Duration::from_millis(left_ms + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When each of so many others looks next, if a lease runs out in a second.
+    fn looks(others: usize) -> Vec<Duration> {
+        let now = Instant::now();
+        let next = |_| {
+            let mut times = ReclaimTimes::new(now);
+            times.end(now, Duration::from_secs(1), false, false, others);
+            times.next().duration_since(now)
+        };
+        (0..others).map(next).collect()
+    }
+
+    #[test]
+    fn a_few_all_look_when_a_lease_runs_out_and_of_many_a_few() {
+        assert_eq!(looks(FEW), [Duration::from_secs(1); FEW]);
+        let mut many = looks(1000);
+        many.sort();
+        let soon = Duration::from_secs(6);
+        let early = many.iter().filter(|look| **look < soon).count();
+        assert!((4..60).contains(&early), "{early} within five seconds");
+        assert!(many[0] < Duration::from_secs(3), "{:?}", many[0]);
+    }
 }

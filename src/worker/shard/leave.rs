@@ -6,19 +6,27 @@ use std::time::Duration;
 use super::links::Links;
 use crate::stream::{Trouble, Wants, Wish};
 use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
 
 /// Takes the consumers of a worker along when it stops.
 pub(crate) struct Leaving {
     identity: Arc<Identity>,
+    signals: Arc<Signals>,
     sources: Arc<Sources>,
     links: Arc<Links>,
 }
 
 impl Leaving {
-    pub fn new(identity: Arc<Identity>, sources: Arc<Sources>, links: Arc<Links>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        links: Arc<Links>,
+    ) -> Self {
         Leaving {
             identity,
+            signals,
             sources,
             links,
         }
@@ -32,6 +40,9 @@ impl Leaving {
     }
 
     async fn try_to_leave(&self) -> Result<(), Trouble> {
+        if !self.signals.duties.is_on() {
+            return Ok(());
+        }
         let mut link = self
             .links
             .connect("leave", Duration::from_secs(2))

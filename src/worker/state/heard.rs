@@ -62,6 +62,15 @@ impl Heard {
         }
     }
 
+    /// Nobody here listens to what is asked at this stream any more.
+    pub fn forget(&self, stream: &str) {
+        let mut streams = lock(&self.streams);
+        if streams.remove(stream).is_some() {
+            self.any.store(!streams.is_empty(), Ordering::Relaxed);
+            self.changed.notify_one();
+        }
+    }
+
     /// What stands by now, of all streams, and how long it is until that changes by itself.
     pub fn standing(&self) -> (Asked, Option<Duration>) {
         let (mut all, mut changes) = (Asked::default(), None::<u64>);

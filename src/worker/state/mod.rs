@@ -3,6 +3,7 @@
 
 pub(super) mod capacity;
 pub(super) mod debugged;
+pub(super) mod duties;
 pub(super) mod emits;
 pub(super) mod heard;
 pub(super) mod held;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::duties::Duties;
 use crate::delay;
 use crate::error::Error;
 use crate::sync::lock;
@@ -32,6 +33,8 @@ pub(crate) struct Signals {
     due_changed: Notify,
     schedule_changed: Notify,
     renew_now: Notify,
+    /// Whether this shard reads its stream.
+    pub duties: Duties,
 }
 
 /// What all shards of a worker hear.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rounds::{Downstream, Rounds};
+use super::visit::Visitor;
 use crate::config::Settings;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{Link, Reader, Trouble};
@@ -25,6 +26,7 @@ pub(crate) struct Fetcher {
     complaint: Complaint,
     pause: Pause,
     rounds: Rounds,
+    visitor: Visitor,
 }
 
 /// What the fetcher speaks to Redis over.
@@ -44,6 +46,7 @@ impl Fetcher {
             lines: None,
             complaint: Complaint::default(),
             pause: Pause::new(),
+            visitor: Visitor::new(shard),
             rounds: Rounds::new(shard, settings, downstream),
         }
     }
@@ -54,6 +57,16 @@ impl Fetcher {
             // In a cluster a link that has ended is not broken: others use the connection as well.
             let lines = self.lines.take().filter(|lines| !lines.link.is_over());
             let result = match lines {
+                _ if !self.signals.duties.is_on() => {
+                    self.visitor.wait().await;
+                    self.visit().await
+                }
+                Some(mut lines) if self.visitor.may_leave() => {
+                    let left = self.visitor.leave(&mut lines.link).await;
+                    let stays = self.signals.duties.is_on() && left.is_ok();
+                    self.lines = stays.then_some(lines);
+                    left
+                }
                 Some(mut lines) => {
                     let result = self.rounds.round(&mut lines.reader, &mut lines.link).await;
                     if let Err(Trouble::Broken(_)) = result {
@@ -94,6 +107,23 @@ impl Fetcher {
             }
         }
         self.rounds.end();
+    }
+
+    /// Looks whether this shard is needed, over a connection that others have as well.
+    async fn visit(&mut self) -> Result<(), Trouble> {
+        if self.signals.is_stopping() {
+            return Ok(());
+        }
+        let visited = match self.links.connect("fetch", ANSWER).await {
+            Ok(mut link) => self.visitor.visit(&mut link).await,
+            Err(error) => Err(Trouble::Broken(error)),
+        };
+        match &visited {
+            Ok(()) => self.pause.reset(),
+            // The pause that follows is wait enough.
+            Err(_) => self.visitor.later(Duration::ZERO),
+        }
+        visited
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {

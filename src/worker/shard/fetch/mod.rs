@@ -27,3 +27,4 @@ mod shares;
 mod stream_rotation;
 mod take_waiting;
 mod takeover;
+mod visit;

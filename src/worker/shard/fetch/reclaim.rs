@@ -10,6 +10,7 @@ use std::vec::IntoIter;
 use super::delivery::{Begin, Deliveries, Taken};
 use super::prefetch::Prefetch;
 use super::takeover::{Holder, Takeover};
+use super::visit::standing;
 use crate::names::shown;
 use crate::stream::{ConsumerInfo, Link, Trouble};
 use crate::worker::pace::reclaims::{LONGEST, ReclaimTimes, Turn, runs_out_in};
@@ -17,6 +18,7 @@ use crate::worker::shard::clock::Clock;
 use crate::worker::shard::health::ServerHealth;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::identity::Identity;
+use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
 /// After so many leases without a word a consumer that holds nothing is forgotten.
@@ -25,6 +27,7 @@ const FORGOTTEN: u32 = 10;
 /// Takes over what dead workers held.
 pub(crate) struct Reclaimer {
     identity: Arc<Identity>,
+    signals: Arc<Signals>,
     sources: Arc<Sources>,
     health: Arc<ServerHealth>,
     takeover: Takeover,
@@ -47,6 +50,8 @@ pub(crate) struct ReclaimLook {
     taken: Taken,
     /// When the next lease runs out, from now.
     next: Duration,
+    /// How many others read the stream that most read.
+    others: usize,
     /// How many have to come alone and have not come yet.
     waiting: u64,
     /// There was no room for what is due.
@@ -56,12 +61,14 @@ pub(crate) struct ReclaimLook {
 impl Reclaimer {
     pub fn new(
         identity: Arc<Identity>,
+        signals: Arc<Signals>,
         sources: Arc<Sources>,
         health: Arc<ServerHealth>,
         takeover: Takeover,
     ) -> Self {
         Reclaimer {
             identity,
+            signals,
             sources,
             health,
             takeover,
@@ -112,6 +119,7 @@ impl Reclaimer {
             holder: None,
             taken: Taken::NONE,
             next: LONGEST.min(lease),
+            others: 0,
             waiting: 0,
             left_out: false,
         })
@@ -138,6 +146,13 @@ impl Reclaimer {
                 }
             } else if let Some(source) = look.sources.next() {
                 look.holders = self.holders(source, link).await?;
+                if let Some((source, holders)) = &look.holders
+                    && source.again.is_some()
+                {
+                    let standing = standing(&self.identity, source, holders.as_slice());
+                    look.others = look.others.max(standing.readers);
+                    self.signals.duties.sees(standing);
+                }
             } else {
                 return Ok(None);
             }
@@ -152,7 +167,8 @@ impl Reclaimer {
             self.takeover.looked(look.waiting);
         }
         let now = Instant::now();
-        self.times.end(now, look.next, taken.more, look.left_out);
+        let (more, left_out) = (taken.more, look.left_out);
+        self.times.end(now, look.next, more, left_out, look.others);
         taken
     }
 

@@ -130,7 +130,7 @@ impl Rounds {
             joiner: Joiner::new(signals(), sources(), breakers),
             adopter: Adopter::new(identity(), signals(), sources(), inflight()),
             adopts: false,
-            reclaimer: Reclaimer::new(identity(), sources(), health.clone(), takeover),
+            reclaimer: Reclaimer::new(identity(), signals(), sources(), health.clone(), takeover),
             due_retries: DueRetries::new(
                 identity(),
                 signals(),

@@ -72,6 +72,7 @@ impl LeaseRenewer {
     pub async fn run(mut self) {
         self.signals.joined().await;
         loop {
+            self.signals.duties.on().await;
             let wait = match self.round().await {
                 Ok(all) => {
                     if self.complaint.clear() {

@@ -40,6 +40,7 @@ pub(crate) struct Relay {
 
 /// The outbox of one stream.
 struct Outbox {
+    signals: Arc<Signals>,
     source: Arc<Source>,
     by: Arc<By>,
     /// The other streams that something waits for, or lately did.
@@ -118,6 +119,7 @@ impl Relay {
                 pool: source.surroundings.pool.clone()?,
             };
             let outbox = Outbox {
+                signals: self.signals.clone(),
                 source: source.clone(),
                 by: Arc::new(by),
                 targets: BTreeMap::new(),
@@ -209,6 +211,10 @@ impl Outbox {
     /// Looks for what others have left behind.
     async fn look(&mut self) {
         self.look_at = Instant::now() + look_in();
+        if !self.signals.duties.is_on() {
+            // Those do who read the stream.
+            return;
+        }
         match self.by.waits_for().await {
             Ok(targets) => self.emitted(targets.into_iter().collect()),
             Err(trouble) => tracing::debug!("{}", trouble.error()),

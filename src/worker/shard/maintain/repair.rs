@@ -51,6 +51,7 @@ impl Repair {
     /// Mends until it is dropped. What fails is tried again at the next round: nothing waits for it.
     pub async fn run(mut self) {
         self.signals.joined().await;
+        self.signals.duties.on().await;
         if let Err(trouble) = self.line.get().await {
             tracing::debug!("{}", trouble.error());
         }
@@ -60,6 +61,7 @@ impl Repair {
         let mut tidy_at = Instant::now() + mend_in(lease);
         loop {
             tokio::time::sleep_until(tidy_at.min(self.trimmer.next()).into()).await;
+            self.signals.duties.on().await;
             let mut link = match self.line.get().await {
                 Ok(link) => link,
                 Err(trouble) => {

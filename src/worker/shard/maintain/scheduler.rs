@@ -65,6 +65,7 @@ impl Scheduler {
                 () = sleep_until(next.min()) => {}
                 () = self.signals.scheduled_sooner() => continue,
             }
+            self.signals.duties.on().await;
             match round(&mut self.link, &mut streams).await {
                 Ok(()) => pause.reset(),
                 Err(trouble) => {

@@ -24,7 +24,7 @@ fn reclaimer(is_healthy: bool) -> Reclaimer {
         [],
     );
     let sources = Arc::new(Sources::new(Vec::new()));
-    Reclaimer::new(identity, sources, health, takeover)
+    Reclaimer::new(identity, Arc::default(), sources, health, takeover)
 }
 
 /// Looks, and finds nothing. Returns whether it did, and at every holder.
