@@ -1,7 +1,7 @@
 //! Whether a shard is on duty: reads its stream, and keeps what belongs to it as it should be. Off duty it does nothing but
 //! visit now and then: see [`crate::worker::pace::duty`].
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::worker::pace::duty::{self, Duty, Standing};
 pub(crate) struct Duties {
     duty: Mutex<Duty>,
     is_on: watch::Sender<bool>,
+    /// The same, and whether others do without it, for the fetcher, which asks before each round.
+    on: AtomicBool,
+    may_leave: AtomicBool,
     /// How many shards of the worker there are, and at how many of them it is on.
     share: Mutex<Arc<Share>>,
     /// Its place among those that are visited first.
@@ -32,6 +35,8 @@ impl Default for Duties {
         Duties {
             duty: Mutex::new(Duty::new(true, true)),
             is_on: watch::Sender::new(true),
+            on: AtomicBool::new(true),
+            may_leave: AtomicBool::new(false),
             share: Mutex::default(),
             place: AtomicUsize::new(0),
         }
@@ -67,6 +72,7 @@ impl Duties {
                 share.on.fetch_add(1, Ordering::Relaxed);
             }
             duties.is_on.send_replace(duty.is_on());
+            duties.on.store(duty.is_on(), Ordering::Relaxed);
             duties.place.store(place, Ordering::Relaxed);
             *lock(&duties.share) = share.clone();
             *lock(&duties.duty) = duty;
@@ -74,7 +80,7 @@ impl Duties {
     }
 
     pub fn is_on(&self) -> bool {
-        *self.is_on.borrow()
+        self.on.load(Ordering::Relaxed)
     }
 
     /// Waits until it is on duty.
@@ -92,7 +98,7 @@ impl Duties {
 
     /// Whether others do without it.
     pub fn may_leave(&self) -> bool {
-        lock(&self.duty).may_leave()
+        self.may_leave.load(Ordering::Relaxed)
     }
 
     /// It is off duty from now on.
@@ -122,6 +128,7 @@ impl Duties {
         let was_on = duty.is_on();
         change(&mut duty);
         let is_on = duty.is_on();
+        self.may_leave.store(duty.may_leave(), Ordering::Relaxed);
         if was_on == is_on {
             return;
         }
@@ -130,6 +137,7 @@ impl Duties {
             true => on.fetch_add(1, Ordering::Relaxed),
             false => on.fetch_sub(1, Ordering::Relaxed),
         };
+        self.on.store(is_on, Ordering::Relaxed);
         self.is_on.send_replace(is_on);
     }
 }
