@@ -77,6 +77,24 @@ async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
     call.invoke_async(redis).await.unwrap()
 }
 
+/// Releases the third delivery of what is nobody's: until when it is ours, how many were released when it was delivered, and
+/// whether it has attempts left.
+async fn bring_back(redis: &mut MultiplexedConnection, id: &str, nobodys: [&str; 3]) -> String {
+    let script = scripts::named("park");
+    let mut call = script.key("jobs");
+    call.key(key("retry"))
+        .key(key("failures"))
+        .key(key("waiting"))
+        .key(key("guards"))
+        .arg(GROUP);
+    for argument in [id, ME, "3", "600000", "1", "0", "-", "", "-"] {
+        call.arg(argument);
+    }
+    call.arg(&nobodys);
+    let said: Vec<String> = call.invoke_async(redis).await.unwrap();
+    said[0].clone()
+}
+
 async fn fenced_ack(redis: &mut MultiplexedConnection, id: &str) -> i64 {
     let script = scripts::named("ack");
     let mut call = script.key("jobs");
@@ -203,6 +221,52 @@ on_both_servers! {
         // What a worker makes of that answer.
         assert_eq!(bury(&mut redis, &id).await, "ok");
         assert_eq!(entries(&mut redis, &key("dead")).await, []);
+    }
+
+    /// It is nobody's, and its holder has it parked all the same, once, unless something tells that it came to its end; and
+    /// its attempts go on even if what was noted of them is gone.
+    async fn what_is_nobodys_is_brought_back_once_and_with_its_attempts(server: Server) {
+        let mut redis = server.connect().await;
+        let (till, late) = ("4000000000000", "1");
+        let id = deliver(&mut redis).await;
+        let connection = redis.clone();
+        let set = async |record: Option<&str>| {
+            let mut redis = connection.clone();
+            let _: () = redis::cmd("XACK").arg("jobs").arg(GROUP).arg(&id).query_async(&mut redis).await.unwrap();
+            let _: () = redis::cmd("DEL").arg(key("retry")).arg(key("failures")).query_async(&mut redis).await.unwrap();
+            if let Some(record) = record {
+                let _: () = redis::cmd("HSET").arg(key("failures")).arg(&id).arg(record).query_async(&mut redis).await.unwrap();
+            }
+        };
+        // What was noted at the third delivery: taken over, or parked by this very step before; or swept since.
+        for (record, nobodys, expected, noted) in [
+            (Some("1 1 3 + - died"), [till, "1", "1"], "ok", "1 2 3 +"),
+            (Some("1 2 3 + - no"), [till, "1", "1"], "taken", "1 2 3 +"),
+            (Some("1 1 3 - - no"), [till, "1", "1"], "taken", "1 1 3 -"),
+            (None, [till, "1", "1"], "ok", "2 3 -"),
+            (None, [till, "1", "0"], "unknown", ""),
+            (None, [till, "-", "0"], "ok", "1 3 -"),
+            (Some("1 1 3 + - died"), [late, "1", "1"], "late", "1 1 3 +"),
+        ] {
+            set(record).await;
+            let said = bring_back(&mut redis, &id, nobodys).await;
+            assert_eq!(said.split(' ').next(), Some(expected), "{record:?} {nobodys:?}");
+            let left: Option<String> = redis::cmd("HGET").arg(key("failures")).arg(&id).query_async(&mut redis).await.unwrap();
+            let left = left.unwrap_or_default();
+            assert!(left.contains(noted), "{record:?} {nobodys:?}: {left:?}");
+            let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING").arg("jobs").arg(GROUP)
+                .arg("-").arg("+").arg(10).query_async(&mut redis).await.unwrap();
+            let is_parked = pending.iter().any(|(_, holder, _, count)| holder == "(parked)" && *count == 3);
+            assert_eq!(is_parked, expected == "ok", "{record:?} {nobodys:?}: {pending:?}");
+        }
+        set(None).await;
+        let _: () = redis::cmd("XGROUP").arg("SETID").arg("jobs").arg(GROUP).arg("0").query_async(&mut redis).await.unwrap();
+        assert_eq!(bring_back(&mut redis, &id, [till, "-", "1"]).await, "unread");
+        let _: () = redis::cmd("ZADD").arg(key("guards")).arg(till).arg(&id).query_async(&mut redis).await.unwrap();
+        assert_eq!(bring_back(&mut redis, &id, [till, "-", "1"]).await, "settled");
+        let _: () = redis::cmd("DEL").arg(key("guards")).query_async(&mut redis).await.unwrap();
+        let _: () = redis::cmd("XDEL").arg("jobs").arg(&id).query_async(&mut redis).await.unwrap();
+        assert_eq!(bring_back(&mut redis, &id, [till, "-", "1"]).await, "missing");
     }
 
     async fn attempts_go_on_where_the_parked_are_deleted_by_hand(server: Server) {

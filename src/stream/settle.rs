@@ -99,6 +99,8 @@ pub(crate) enum BroughtBack {
     Unread,
     /// It is no longer in the stream.
     Missing,
+    /// Its record is gone, and it has no attempts left.
+    Unknown,
     /// The time is over in which its end was this worker's to write: nothing was done. And the server's time (ms).
     Late(u64),
 }
@@ -243,16 +245,18 @@ impl Link {
     }
 
     /// Parks an entry that is nobody's. Until `own_until` (ms, by the server's clock) its end is this worker's to write;
-    /// `released`: so many attempts had been given back when it was delivered, if it had a failure record.
+    /// `released`: so many attempts had been given back when it was delivered, if it had a failure record; and whether it has
+    /// more.
     pub async fn bring_back(
         &mut self,
         keys: &Keys,
         group: &str,
         parking: Parking<'_>,
-        (own_until, released): (u64, Option<u32>),
+        nobodys: (u64, Option<u32>, bool),
     ) -> Result<BroughtBack, Trouble> {
-        let nobodys = Some((own_until, released));
-        let outcomes = self.park_some(keys, group, &[parking], nobodys).await?;
+        let outcomes = self
+            .park_some(keys, group, &[parking], Some(nobodys))
+            .await?;
         let outcome = outcomes.first().map(Vec::as_slice).unwrap_or_default();
         Ok(match outcome {
             b"ok" => BroughtBack::Parked,
@@ -260,6 +264,7 @@ impl Link {
             b"settled" => BroughtBack::Settled,
             b"unread" => BroughtBack::Unread,
             b"missing" | b"trimmed" => BroughtBack::Missing,
+            b"unknown" => BroughtBack::Unknown,
             other => std::str::from_utf8(other)
                 .ok()
                 .and_then(late)
@@ -273,7 +278,7 @@ impl Link {
         keys: &Keys,
         group: &str,
         parkings: &[Parking<'_>],
-        nobodys: Option<(u64, Option<u32>)>,
+        nobodys: Option<(u64, Option<u32>, bool)>,
     ) -> Result<Vec<Vec<u8>>, Trouble> {
         let doing = || parking_in(keys);
         let mut call = PARK.key(&keys.stream);
@@ -292,12 +297,13 @@ impl Link {
                 .arg(parking.error)
                 .arg(parking.listed.as_deref().unwrap_or(b"-"));
         }
-        if let Some((own_until, released)) = nobodys {
+        if let Some((own_until, released, has_more)) = nobodys {
             call.key(&keys.guards).arg(own_until);
             match released {
                 Some(released) => call.arg(released),
                 None => call.arg("-"),
             };
+            call.arg(u8::from(has_more));
         }
         let answer = call.invoke_async(&mut self.conn).await;
         let needs = || {

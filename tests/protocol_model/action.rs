@@ -257,6 +257,7 @@ impl Display for Verdict {
             Verdict::Taken => "taken",
             Verdict::Nobody => "nobody's",
             Verdict::Trimmed => "trimmed",
+            Verdict::Unknown => "nobody's, and not known",
             Verdict::NoGroup => "no such group",
             Verdict::Late => "too late",
         })

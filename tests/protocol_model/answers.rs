@@ -179,7 +179,7 @@ fn receive_verdict(
         (_, Verdict::Done | Verdict::Taken) | (Step::Bury | Step::Ack, _) => {
             drop_held(rules, worker)
         }
-        (_, Verdict::Trimmed) => turns_out_trimmed(worker),
+        (_, Verdict::Trimmed | Verdict::Unknown) => turns_out_trimmed(worker),
         // Its success stands. What it emitted has left if an earlier commit was run and its answer lost.
         (Step::Commit, Verdict::Nobody) if !rules.defences.nobodys_commit => {
             drop_held(rules, worker)

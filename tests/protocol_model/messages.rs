@@ -48,6 +48,7 @@ pub struct Settlement {
     /// If it is nobody's it is this worker's to settle: its lease has not lapsed, and, for a commit, no
     /// earlier commit of it can have been run.
     pub own: bool,
+    pub attempt: u8,
     /// It is known to be nobody's, and is to be parked all the same.
     pub brings_back: bool,
     /// The time is over until which that holds.
@@ -70,6 +71,8 @@ pub enum Verdict {
     Nobody,
     /// It was still mine, or is nobody's, and is no longer in the stream.
     Trimmed,
+    /// It is nobody's, its record is gone, and it has no attempts left.
+    Unknown,
     NoGroup,
     /// It is nobody's, and the time is over in which it was this worker's to settle: nothing was done.
     Late,

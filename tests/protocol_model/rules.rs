@@ -114,7 +114,7 @@ pub struct Defences {
     pub nobodys_are_brought_back: bool,
     /// What was parked already at this delivery, as its record tells, is not parked again as nobody's.
     pub a_repeat_asks_the_record: bool,
-    /// What had a record when it was delivered, and has none now, was settled elsewhere.
+    /// What had a record when it was delivered, and has none now, does not run behind its last attempt.
     pub a_lost_record_tells: bool,
     /// What has been called nobody's cannot be taken any more: it stays its holder's, however long that takes.
     pub nobodys_has_no_lease: bool,

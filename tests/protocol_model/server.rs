@@ -201,8 +201,8 @@ impl Server<'_> {
     fn park(&mut self, me: Who, settlement: Settlement, give_back: bool) -> Verdict {
         let (fence, defences) = (settlement.fence, self.rules.defences);
         let verdict = match self.still_mine(me, fence) {
-            // Its record tells that it was parked already, at this delivery. Whoever settled it at a later one took the record
-            // along. And what is to be delivered as new needs nothing.
+            // Its record tells that it was parked already, at this delivery. Without one it has the attempts that are left, and no
+            // run behind the last. What is to be delivered as new needs nothing.
             Verdict::Nobody if settlement.brings_back && settlement.own => {
                 match self.nobodys(settlement) {
                     Verdict::Nobody if !self.redis.in_stream => return Verdict::Trimmed,
@@ -215,11 +215,18 @@ impl Server<'_> {
                     Verdict::Nobody
                         if fence.deliveries > 1
                             && self.redis.record == Record::default()
+                            && settlement.attempt >= self.rules.max_attempts
                             && defences.a_lost_record_tells =>
                     {
-                        return Verdict::Done;
+                        return Verdict::Unknown;
                     }
-                    Verdict::Nobody if self.redis.delivered => Verdict::Done,
+                    Verdict::Nobody if self.redis.delivered => {
+                        if self.redis.record == Record::default() {
+                            self.redis.record.given_back =
+                                fence.deliveries.saturating_sub(settlement.attempt);
+                        }
+                        Verdict::Done
+                    }
                     Verdict::Nobody => return Verdict::Taken,
                     other => return other,
                 }

@@ -240,6 +240,7 @@ fn settle(rules: &Rules, state: &State, who: Who, out: &mut Vec<Transition>) {
         step,
         fence: fence(held),
         own,
+        attempt: held.attempt,
         brings_back: held.nobodys && matches!(step, Step::Park | Step::Release),
         outdated: false,
     };

@@ -4,11 +4,11 @@
 -- ARGV: group, then of every entry: id, consumer, count, delay in ms, released (0|1),
 --       ms since its delivery, doomed ('-', or the reason it is to be buried for), error,
 --       what it waits for ('-', or its type and version as they are listed: a worker that can handle it may take it before),
---       and behind one that is nobody's: until when (ms) its end is the consumer's to write, and how many attempts
---       its record said were released when it was delivered ('-': it had none)
+--       and behind one that is nobody's: until when (ms) its end is the consumer's to write, how many attempts its
+--       record said were released when it was delivered ('-': it had none), and whether it has attempts left (0|1)
 -- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed; of what is nobody's: settled (it
---       came to its end elsewhere), unread (it will come as a new one), missing (it is not in the stream), or late <now> (that
---       time is over): nothing was done
+--       came to its end elsewhere), unread (it will come as a new one), missing (it is not in the stream), unknown (its record
+--       is gone, and it has no attempts left), or late <now> (that time is over): nothing was done
 local stream, retry, failures, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
@@ -19,14 +19,15 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- What is nobody's is brought back: acknowledged by hand or by a worker that comes late, or its consumer was deleted. There is
 -- no delivery count any more to fence a repeat, or a step that came before the entry's end elsewhere: those find a guard, or
--- a record that says that it was parked at this delivery, or that whoever settled it at a later one took the record along.
-local own_until = #ARGV % 9 == 3 and tonumber(ARGV[#ARGV - 1])
-local given_then = ARGV[#ARGV]
+-- a record that says that it was parked at this delivery. A record that is gone may have been swept, or gone with a success
+-- that nobody knows any more: an entry without it has the attempts that are left, and no run behind the last one.
+local own_until = #ARGV % 9 == 4 and tonumber(ARGV[#ARGV - 2])
+local given_then, has_more = own_until and ARGV[#ARGV - 1], ARGV[#ARGV] == '1'
 local function stands_in_the_way(id, count, record)
   if is_guarded(KEYS[5], id, now) then return 'settled' end
   if now > own_until then return 'late ' .. string.format('%.0f', now) end
   if #redis.call('XRANGE', stream, id, id) == 0 then return 'missing' end
-  if not record and given_then ~= '-' then return 'settled' end
+  if not record and given_then ~= '-' and not has_more then return 'unknown' end
   -- Who takes over notes the count as well, and that its worker died.
   local given, noted, died = string.match(record or '', '^%d+ (%d+) (%d+) (%S) ')
   if noted == count and (died == '-' or given - (tonumber(given_then) or 0) > 0) then return 'taken' end
@@ -67,7 +68,7 @@ for a = 2, #ARGV - 8, 9 do
       -- that can handle it, or `-`, last error and those before it (errors.lua). What is released is still on the attempt before which its worker died.
       local first, given, died, doomed, error
       if record then first, given, died, doomed, error = string.match(record, '^(%d+) (%d+) %d+ (%S) (%S+) (.*)$') end
-      if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), 0, '-', '-', '' end
+      if not first then first, given, died, doomed, error = string.format('%.0f', now - ARGV[a + 5]), tonumber(given_then or 0) or 0, '-', '-', '' end
       if ARGV[a + 4] ~= '1' then died = '-' end
       if doomed == '?' then doomed = '-' end
       if ARGV[a + 6] ~= '-' then doomed = ARGV[a + 6] end

@@ -193,13 +193,14 @@ impl Job {
     }
 }
 
-/// What is left for what was to be parked, and is neither pending nor in the stream.
+/// What is left for what was to be parked, and is nobody's, if it can't be brought back.
 pub(crate) fn gone(step: Step) -> Step {
     let Step::Park { doomed, error, .. } = step else {
         return step;
     };
     let error = format!(
-        "{error} (and it was no longer in the stream: deleted or trimmed while it ran; it may have been handled)"
+        "{error} (and it was no longer pending: acknowledged, deleted or trimmed while it ran, or its group was destroyed; \
+         it may have been handled)"
     );
     Step::Bury {
         reason: doomed.unwrap_or(Reason::Failed),
@@ -365,7 +366,12 @@ impl Requests {
         let (attempts, crash_checks) = job.attempts(&self.routes);
         let released = slot.count.saturating_sub(attempts + crash_checks);
         let released = slot.recorded.then_some(released);
-        let nobodys = (self.own_until(job), released);
+        let bound = job
+            .fields()
+            .value("type")
+            .and_then(|name| self.routes.find(name));
+        let has_more = bound.is_none_or(|bound| attempts < bound.policy.max_attempts);
+        let nobodys = (self.own_until(job), released, has_more);
         let outcome = link
             .bring_back(&source.keys, group, parking, nobodys)
             .await?;

@@ -234,7 +234,7 @@ impl Settler {
         }
         for (job, result) in brought_back {
             match result {
-                Ok(BroughtBack::Missing) => {
+                Ok(BroughtBack::Missing | BroughtBack::Unknown) => {
                     let step = gone(job.step);
                     self.others.push(Job { step, ..job });
                 }
