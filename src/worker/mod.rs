@@ -297,7 +297,9 @@ impl Worker {
             let all: Vec<_> = all
                 .map(|(streams, signals)| (&streams[..], &signals.duties))
                 .collect();
-            Duties::begin(&all, &common.identity.name, |_| false);
+            // Whose a stream is whose events have an order is agreed upon by other means, and the owner has to read it.
+            let has_order = |stream: &str| settings.order(stream).is_some();
+            Duties::begin(&all, &common.identity.name, has_order);
         }
         let shards = by_slot.iter().zip(all_signals);
         let (shards, ways): (Vec<_>, Vec<_>) = shards

@@ -147,12 +147,16 @@ mod tests {
     use super::*;
 
     fn begun(count: usize) -> Vec<Duties> {
+        begun_with(count, |_| false)
+    }
+
+    fn begun_with(count: usize, always: fn(&str) -> bool) -> Vec<Duties> {
         let streams: Vec<Vec<String>> = (0..count)
             .map(|n| vec![format!("{{orders:{n}}}")])
             .collect();
         let duties: Vec<Duties> = (0..count).map(|_| Duties::default()).collect();
         let all: Vec<_> = streams.iter().map(|of| &of[..]).zip(&duties).collect();
-        Duties::begin(&all, "sh2-30000-host-1-x", |_| false);
+        Duties::begin(&all, "sh2-30000-host-1-x", always);
         duties
     }
 
@@ -178,7 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_partition_is_always_read() {
+    fn what_is_no_partition_or_is_read_for_another_reason_is_always_read() {
+        assert_eq!(on(&begun_with(1000, |_| true)), 1000);
         let duties = Duties::default();
         let enough = Standing {
             readers: 100,
