@@ -1,6 +1,5 @@
 //! What the program is called, for whatever names one of its commands: a user's program has a name of its own.
 
-#[cfg(feature = "cli")]
 use std::fmt::Display;
 use std::sync::OnceLock;
 
@@ -18,7 +17,6 @@ pub(crate) fn program() -> &'static str {
 }
 
 /// A command as it is typed: the program's name and these words.
-#[cfg(feature = "cli")]
 pub(crate) fn command(words: impl Display) -> String {
     format!("{} {words}", program())
 }

@@ -41,7 +41,7 @@ pub use letter::{DeadLetter, WholeLetter};
 pub use letters::Letters;
 pub use notes::{EarlierError, Edit, LetterNotes, Remark};
 pub use of_group::DeadLetters;
-pub use reason::Reason;
+pub use reason::{BuriedFor, Reason};
 pub use runs::{BegunRun, Run, RunPlan, RunStanding};
 pub use selection::{Counted, PurgedLetters, Replayed, Selection, Stats, Tally};
 pub use undo::{PurgeRun, Undone};

@@ -60,7 +60,7 @@ pub mod admin;
 pub mod alerts;
 #[cfg(feature = "worker")]
 mod breaker;
-#[cfg(feature = "web")]
+#[cfg(feature = "config")]
 mod called;
 #[cfg(feature = "worker")]
 mod classify;

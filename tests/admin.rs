@@ -348,7 +348,7 @@ on_both_servers! {
         assert_eq!(serde_json::to_value(&counted).unwrap(), serde_json::json!({ "found": 1, "missing": ["1-1"] }));
 
         let stats = dead.select(Filter::new()).await.unwrap().stats().await.unwrap();
-        let kinds: Vec<_> = stats.kinds.iter().map(|kind| (kind.event_type.as_deref(), &kind.reason[..], kind.count)).collect();
+        let kinds: Vec<_> = stats.kinds.iter().map(|kind| (kind.event_type.as_deref(), kind.reason.as_str(), kind.count)).collect();
         assert_eq!(kinds, [(Some("order.created"), "failed", 3), (Some("order.paid"), "permanent", 1)]);
         assert_eq!((&stats.group[..], stats.total), ("fulfilment", 4));
     }

@@ -43,7 +43,7 @@ async fn keys(redis: &mut MultiplexedConnection) -> BTreeSet<String> {
         .collect()
 }
 
-/// Jobs that fail, come back, are given back, buried and handled once, some of them twice on the stream.
+/// Jobs that fail, come back, are released, buried and handled once, some of them twice on the stream.
 async fn storm(redis: &mut MultiplexedConnection, round: usize, events: usize) {
     let of = |name: &str, count, action: Action| many(&format!("{name}-{round}"), count, &action);
     let mut all = of("fails", 200, Action::Fail(1));

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 on_both_servers! {
     /// Among the entries of the killed worker are some that run, some that wait their turn, and some that had been
-    /// delivered often, but given back.
+    /// delivered often, but released.
     async fn what_a_killed_worker_held_runs_elsewhere_within_a_lease_and_a_second(server: Server) {
         let mut redis = server.connect().await;
         let mut victim = Setup::new(&server).worker("concurrency = 4").process();

@@ -77,7 +77,7 @@ async fn publish(redis: &mut MultiplexedConnection, stream: &str, event_type: &s
     let () = pipe.query_async(redis).await.unwrap();
 }
 
-/// How often each entry was given back that is not settled.
+/// How often each entry was released that is not settled.
 async fn given_back(redis: &mut MultiplexedConnection) -> Vec<u32> {
     let mut hvals = redis::cmd("HVALS");
     let records: Vec<String> = hvals

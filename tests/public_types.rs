@@ -25,7 +25,7 @@ fn public_types_go_between_threads() {
         admin::RetentionStatus, admin::Status, admin::StreamStatus,
         config::HandlerPolicy, config::HandlerSettings, config::Keep, config::Rate, config::RedisSettings, config::RedisUrl,
         config::Secret, config::Sources, config::WorkerSettings,
-        dead_letters::DeadLetter, dead_letters::DeadLetters, dead_letters::Filter, dead_letters::Reason,
+        dead_letters::BuriedFor, dead_letters::DeadLetter, dead_letters::DeadLetters, dead_letters::Filter, dead_letters::Reason,
         dead_letters::Selection, dead_letters::Stats, dead_letters::WholeLetter,
         eventstore::AggregateId, eventstore::Append, eventstore::Appended, eventstore::CategoryEvent,
         eventstore::MemoryEventStore, eventstore::Position, eventstore::PublicStreams, eventstore::RedisEventStore,

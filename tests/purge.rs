@@ -88,7 +88,7 @@ on_both_servers! {
         assert_eq!(permanent.purge(|so_far| told = so_far).await.unwrap(), 400);
         assert_eq!(told, 400);
         let left = dead_letters(&server).select(Filter::new()).await.unwrap().stats().await.unwrap();
-        let counts: Vec<(&str, u64)> = left.kinds.iter().map(|tally| (&tally.reason[..], tally.count)).collect();
+        let counts: Vec<(&str, u64)> = left.kinds.iter().map(|tally| (tally.reason.as_str(), tally.count)).collect();
         assert_eq!(counts, [("failed", 800)]);
     }
 

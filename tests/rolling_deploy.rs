@@ -135,7 +135,7 @@ async fn takeover(
     )
 }
 
-/// Waits until workers that don't know these entries have given back so many, and none holds one.
+/// Waits until workers that don't know these entries have released so many, and none holds one.
 async fn until_given_back(redis: &mut MultiplexedConnection, count: usize) {
     eventually(
         PATIENCE,
@@ -153,7 +153,7 @@ async fn until_given_back(redis: &mut MultiplexedConnection, count: usize) {
     .await;
 }
 
-/// How often each entry that is parked was given back.
+/// How often each entry that is parked was released.
 async fn given_back(redis: &mut MultiplexedConnection) -> Vec<u32> {
     let records: Vec<String> = redis.hvals("{jobs}:workers:failures").await.unwrap();
     let times = |record: &String| record.split(' ').nth(1).unwrap().parse().unwrap();

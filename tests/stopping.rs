@@ -38,7 +38,7 @@ on_both_servers! {
         assert_eq!(handled.keys().cloned().collect::<std::collections::BTreeSet<_>>(), jobs::ids(&all));
         let twice: Vec<_> = handled.into_iter().filter(|(_, times)| *times > 1).collect();
         assert!(twice.is_empty(), "done again: {twice:?}");
-        // What was given back unstarted has used up no attempt.
+        // What was released unstarted has used up no attempt.
         let attempts: Vec<_> = jobs::started(&mut redis).await.into_iter().filter(|trace| trace.attempt > 1).collect();
         assert!(attempts.is_empty(), "{attempts:?}");
     }

@@ -236,7 +236,7 @@ on_both_servers! {
         };
         let mut old = vec![setup.start_with(older()), setup.start_with(older())];
         publish(&mut redis, "early").await;
-        eventually(PATIENCE, "what is newer to be given back", async || {
+        eventually(PATIENCE, "what is newer to be released", async || {
             let listed: usize = redis.zcard("{jobs}:workers:waiting").await.unwrap();
             listed == EACH
         })

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::terminal::{print, say};
 use super::{CommandError, told_to_stop};
+use crate::called;
 use crate::config::Settings;
 use crate::handler::Registry;
 use crate::web::{Web, hash};
@@ -64,9 +65,10 @@ pub(super) fn print_hash() -> Result<(), CommandError> {
         .map_err(|error| CommandError::failed(format!("can't read the password: {error}")))?;
     let password = password.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        return Err(CommandError::usage(
-            "standard input has no password; write `streamhand web hash < FILE`",
-        ));
+        return Err(CommandError::usage(format!(
+            "standard input has no password; write `{}`",
+            called::command("web hash < FILE")
+        )));
     }
     print(hash(password)?)
 }

@@ -7,6 +7,7 @@ use super::tree::KeyPath;
 use super::web::{
     SHORTEST_TOKEN, WebSettings, WebUser, is_header, is_host, prefix_of, refused_without, too_short,
 };
+use crate::called;
 
 /// Everything in `[web]` that cannot work.
 pub(super) fn check(web: &WebSettings, findings: &mut Findings) {
@@ -80,7 +81,10 @@ fn check_user(user: &WebUser, path: &KeyPath, findings: &mut Findings) {
     if hash.is_some_and(|hash| !hash.starts_with("$argon2")) {
         findings.add(
             path.key("password_hash"),
-            "is not the hash of a password; make one with `streamhand web hash`",
+            format!(
+                "is not the hash of a password; make one with `{}`",
+                called::command("web hash")
+            ),
         );
     }
     if user

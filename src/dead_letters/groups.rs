@@ -14,6 +14,7 @@ use super::as_json::as_time;
 use super::filter::Filter;
 use super::letter::DeadLetter;
 use super::of_group::DeadLetters;
+use super::reason::BuriedFor;
 use crate::error::{ErrorKind, Result};
 use crate::stream::{CountedGroup, Counting};
 
@@ -46,8 +47,8 @@ pub struct Group {
     pub fingerprint: String,
     /// How many there are.
     pub count: u64,
-    /// Why they were buried, a [`Reason`](super::Reason), or what a newer release has written.
-    pub reason: String,
+    /// Why they were buried; `other` as well if they are not told apart.
+    pub reason: BuriedFor,
     /// Their event type; None if they have none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
@@ -186,7 +187,7 @@ impl Group {
             last: time(counted.last),
             fingerprint: counted.fingerprint,
             count: counted.count,
-            reason: counted.reason,
+            reason: counted.reason.as_str().into(),
             event_type: counted.event_type,
             handler: counted.handler,
             error: counted.masked,
@@ -211,7 +212,7 @@ impl Group {
         };
         if is_other {
             OTHER.clone_into(&mut group.fingerprint);
-            OTHER.clone_into(&mut group.reason);
+            group.reason = OTHER.into();
             group.event_type = None;
             for text in [&mut group.handler, &mut group.error, &mut group.example] {
                 text.clear();
@@ -244,9 +245,7 @@ impl Filter {
             wanted.as_deref().is_none_or(|wanted| is == Some(wanted))
         };
         is(&self.fingerprint, Some(&group.fingerprint))
-            && self
-                .reason
-                .is_none_or(|reason| group.reason == reason.as_str())
+            && self.reason.is_none_or(|reason| group.reason == reason)
             && is(&self.event_type, group.event_type.as_deref())
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::as_json::{as_text, as_time, serialize_fields};
 use super::notes::LetterNotes;
+use super::reason::BuriedFor;
 use crate::codec;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
@@ -24,8 +25,8 @@ pub struct DeadLetter {
     /// The event's type; None if the entry has none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
-    /// Why it was buried: a [`Reason`](super::Reason), or what a newer release has written.
-    pub reason: String,
+    /// Why it was buried.
+    pub reason: BuriedFor,
     /// The last error; long ones are cut off.
     pub error: String,
     /// How many attempts it had.
@@ -127,7 +128,7 @@ impl DeadLetter {
             fingerprint,
             masked: masked.unwrap_or_default().into(),
             version: version.and_then(|text| text.parse().ok()).unwrap_or(1),
-            reason,
+            reason: reason.as_str().into(),
             error,
             handler,
             group,

@@ -1,7 +1,10 @@
 //! Why an entry is in the dead letters.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind};
 
@@ -65,5 +68,101 @@ impl FromStr for Reason {
             );
             Error::new(ErrorKind::Invalid, message)
         })
+    }
+}
+
+/// What a dead letter says it was buried for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BuriedFor {
+    /// One that this release knows.
+    Known(Reason),
+    /// What a newer release has written, or somebody by hand.
+    Other(Box<str>),
+}
+
+impl BuriedFor {
+    /// As the dead letter has it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            BuriedFor::Known(reason) => reason.as_str(),
+            BuriedFor::Other(text) => text,
+        }
+    }
+
+    /// The reason, if this release knows it.
+    pub fn known(&self) -> Option<Reason> {
+        match self {
+            BuriedFor::Known(reason) => Some(*reason),
+            BuriedFor::Other(_) => None,
+        }
+    }
+}
+
+impl From<&str> for BuriedFor {
+    fn from(text: &str) -> Self {
+        match text.parse() {
+            Ok(reason) => BuriedFor::Known(reason),
+            Err(_) => BuriedFor::Other(text.into()),
+        }
+    }
+}
+
+impl From<Reason> for BuriedFor {
+    fn from(reason: Reason) -> Self {
+        BuriedFor::Known(reason)
+    }
+}
+
+impl PartialEq<Reason> for BuriedFor {
+    fn eq(&self, other: &Reason) -> bool {
+        self.known() == Some(*other)
+    }
+}
+
+/// By its text.
+impl Ord for BuriedFor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for BuriedFor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for BuriedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for BuriedFor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_told_as_it_is_whether_it_is_known_or_not() {
+        for reason in Reason::ALL {
+            let told = BuriedFor::from(reason.as_str());
+            assert_eq!((&told, told.as_str()), (&reason.into(), reason.as_str()));
+            assert!(told == reason);
+        }
+        let newer = BuriedFor::from("eaten");
+        assert_eq!(
+            (newer.known(), newer.to_string()),
+            (None, "eaten".to_owned())
+        );
+        assert!(newer < BuriedFor::from("failed"));
+        let json = serde_json::to_string(&[newer, Reason::TooLarge.into()]);
+        assert_eq!(json.expect("JSON"), r#"["eaten","too_large"]"#);
     }
 }

@@ -12,6 +12,7 @@ use super::filter::Filter;
 use super::letter::DeadLetter;
 use super::letters::{Letters, What};
 use super::of_group::DeadLetters;
+use super::reason::BuriedFor;
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::rfc3339;
@@ -85,8 +86,8 @@ pub struct Tally {
     /// Their event type; None if they have none.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
-    /// Why they were buried: a [`Reason`](super::Reason), or what a newer release has written.
-    pub reason: String,
+    /// Why they were buried.
+    pub reason: BuriedFor,
     /// How many there are.
     pub count: u64,
     /// When the oldest was buried.

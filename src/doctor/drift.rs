@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::report::{Finding, Severity};
 use crate::admin::{Fleet, FleetWorker};
+use crate::called;
 
 pub(super) const CHECK: &str = "drift";
 /// A deploy may take so long.
@@ -88,6 +89,6 @@ fn differing(fleet: &Fleet, what: &str, by: &By<'_>, cost: &str) -> Option<Findi
             ),
         )
         .cost(cost)
-        .mend(format!("streamhand worker drain {}", older.name)),
+        .mend(called::command(format_args!("worker drain {}", older.name))),
     )
 }

@@ -6,6 +6,7 @@ use super::case::Case;
 use super::node::Node;
 use super::report::{Finding, Severity, unknown};
 use crate::admin::Standing;
+use crate::called;
 use crate::duration;
 use crate::stream::{ConsumerInfo, Keys, PARKED, Said};
 
@@ -27,7 +28,7 @@ pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> 
                 format!("{stream}: there is no such stream yet"),
             )
             .cost("nothing, if nothing was published: a worker makes it, and the group with it")
-            .mend("streamhand run"),
+            .mend(called::command("run")),
             false => unknown(
                 CHECK,
                 &format!("the groups of {stream}"),
@@ -43,7 +44,7 @@ pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> 
         return vec![
             Finding::new(CHECK, Severity::Notice, format!("{stream}: there is no group {} yet", case.group))
                 .cost("nobody handles what is published; its first worker makes the group, and begins with the oldest entry")
-                .mend("streamhand run"),
+                .mend(called::command("run")),
         ];
     };
     let consumers = node
@@ -73,14 +74,14 @@ fn judged(stream: &str, pending: i64, consumers: &[ConsumerInfo], case: &Case) -
         found.push(
             Finding::new(CHECK, Severity::Warning, format!("{stream}: {pending} entries are pending, {parked} of them parked"))
                 .cost("each costs the server memory, looks through all of them take long, and a move of the slot stops it; if most are parked, something that handlers need is away")
-                .mend("streamhand run"),
+                .mend(called::command("run")),
         );
     }
     if consumers.len() >= CONSUMERS {
         found.push(
             Finding::new(CHECK, Severity::Warning, format!("{stream}: the group has {} consumers", consumers.len()))
                 .cost("each look at the group goes through all of them; workers forget those of workers that are gone, others nobody does")
-                .mend("streamhand run"),
+                .mend(called::command("run")),
         );
     }
     let others = consumers.iter().filter(|consumer| consumer.name != PARKED);
@@ -101,10 +102,10 @@ fn judged(stream: &str, pending: i64, consumers: &[ConsumerInfo], case: &Case) -
         found.push(match somebody_works {
             true => Finding::new(CHECK, Severity::Notice, what)
                 .cost("other workers take over what it holds; if this stays, none of them has a free slot")
-                .mend("streamhand status"),
+                .mend(called::command("status")),
             false => Finding::new(CHECK, Severity::Danger, what)
                 .cost("nobody takes over what it holds, for no worker is there")
-                .mend("streamhand run"),
+                .mend(called::command("run")),
         });
     }
     for foreign in foreign.iter().filter(|consumer| consumer.pending > 0) {

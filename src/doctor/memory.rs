@@ -6,6 +6,7 @@ use super::case::Case;
 use super::node::Node;
 use super::report::{Finding, Severity, bytes, unknown};
 use crate::admin::ServerStatus;
+use crate::called;
 use crate::stream::Said;
 
 const CHECK: &str = "memory";
@@ -181,16 +182,17 @@ fn of_stream(key: &str, case: &Case) -> Option<String> {
         .iter()
         .find(|keys| keys.stream == key || keys.dead == key)?;
     match of.dead == key {
-        true => Some(format!(
-            "streamhand dlq purge --stream {} --until 30d --yes",
+        true => Some(called::command(format_args!(
+            "dlq purge --stream {} --until 30d --yes",
             of.stream
-        )),
+        ))),
         // Trimming by hand loses what a group has not settled.
         false if !case.trimmed.contains(&of.stream) => Some(format!(
-            "STREAMHAND_STREAMS__{}__RETENTION=acked streamhand run",
-            of.stream.to_uppercase()
+            "STREAMHAND_STREAMS__{}__RETENTION=acked {}",
+            of.stream.to_uppercase(),
+            called::command("run")
         )),
-        false => Some("streamhand status".to_owned()),
+        false => Some(called::command("status")),
     }
 }
 

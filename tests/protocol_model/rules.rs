@@ -92,7 +92,7 @@ pub struct Defences {
     pub lone_death_noted: bool,
     /// It notes there that it died at all: where that is the end, adopt must not run it.
     pub death_in_company_noted: bool,
-    /// What is given back is still on the attempt before which its worker died.
+    /// What is released is still on the attempt before which its worker died.
     pub release_keeps_the_death: bool,
     /// Behind its last attempt an entry runs once, in whatever company it died then.
     pub one_crash_check: bool,
@@ -183,7 +183,7 @@ impl Defences {
 pub struct Budget {
     /// A handler returns an error.
     pub failures: u8,
-    /// An entry is given back: before its start (stopping, breaker open) or by its handler (`later`).
+    /// An entry is released: before its start (stopping, breaker open) or by its handler (`later`).
     pub releases: u8,
     /// A request or an answer gets lost, or a request reaches Redis after its sender gave it up.
     pub losses: u8,

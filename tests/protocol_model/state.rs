@@ -251,7 +251,7 @@ pub enum Phase {
 /// What is known of the entry from outside, and cannot be lost with a failover.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ledger {
-    /// Handler starts of this copy that were not given back.
+    /// Handler starts of this copy that were not released.
     pub starts: u8,
     /// It was reclaimed with its attempts used up: there may be one run more.
     pub crash_check: bool,

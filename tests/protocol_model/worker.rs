@@ -192,7 +192,7 @@ fn handle(state: &State, who: Who, out: &mut Vec<Transition>) {
                 });
             }
         }
-        // A worker that stops gives back what it has not looked at.
+        // A worker that stops releases what it has not looked at.
         Phase::Crashed => {
             if state.left.releases > 0 {
                 push(Action::GivesBack(who), false, &|state| {

@@ -55,7 +55,7 @@ pub(super) async fn run(args: GroupsArgs, dead: &DeadLetters) -> Result<(), Comm
         let versions: Vec<String> = group.versions.iter().map(u32::to_string).collect();
         row.extend([
             shown(group.event_type.as_deref().unwrap_or("-")).to_string(),
-            shown(&group.reason).to_string(),
+            shown(group.reason.as_str()).to_string(),
             versions.join(" "),
             time(group.first),
             time(group.last),

@@ -101,7 +101,7 @@ fn lay_out(letters: &[DeadLetter], with_stream: bool) -> String {
         let event_type = letter.event_type.as_deref().unwrap_or("-");
         row.extend([
             shown(event_type).to_string(),
-            shown(&letter.reason).to_string(),
+            shown(letter.reason.as_str()).to_string(),
             letter.attempts.to_string(),
             time(letter.at),
             printable(&letter.error).to_string(),

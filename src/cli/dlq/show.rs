@@ -62,7 +62,7 @@ fn readable(letter: &WholeLetter, now: SystemTime) -> String {
         ),
     };
     for (name, value) in [
-        ("reason", shown(&head.reason).to_string()),
+        ("reason", shown(head.reason.as_str()).to_string()),
         ("error", head.error.clone()),
         ("attempts", attempts),
         ("handler", shown(handler).to_string()),

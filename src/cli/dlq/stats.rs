@@ -37,7 +37,7 @@ pub(super) async fn run(args: StatsArgs, dead: &DeadLetters) -> Result<(), Comma
         vec![
             tally.stream.clone(),
             shown(tally.event_type.as_deref().unwrap_or("-")).to_string(),
-            shown(&tally.reason).to_string(),
+            shown(tally.reason.as_str()).to_string(),
             tally.count.to_string(),
             time(tally.oldest),
             time(tally.newest),

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::CommandError;
 use crate::admin::Admin;
+use crate::called;
 use crate::config::Settings;
 use crate::pulse::live::Live;
 use app::{App, Pressed};
@@ -37,9 +38,11 @@ pub(super) struct TopArgs {
 
 pub(super) async fn run(_args: TopArgs, settings: Settings) -> Result<(), CommandError> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(CommandError::usage(
-            "top needs a terminal; `streamhand status` and `streamhand worker list` print once",
-        ));
+        return Err(CommandError::usage(format!(
+            "top needs a terminal; `{}` and `{}` print once",
+            called::command("status"),
+            called::command("worker list")
+        )));
     }
     let admin = Admin::new(&settings)?;
     // What can't be reached is told before the screen is taken.

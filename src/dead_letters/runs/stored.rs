@@ -149,7 +149,7 @@ impl Meant {
             && self.since_ms.is_none_or(|ms| letter.id.ms >= ms)
             && self.until_ms.is_none_or(|ms| letter.id.ms <= ms)
             && is(&self.event_type, letter.event_type.as_deref())
-            && is(&self.reason, Some(&letter.reason))
+            && is(&self.reason, Some(letter.reason.as_str()))
             && is(&self.fingerprint, Some(&letter.fingerprint))
             && self.error.as_ref().is_none_or(|regex| {
                 regex::Regex::new(regex).is_ok_and(|regex| regex.is_match(&letter.error))

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 
+use crate::called;
 use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,9 +26,10 @@ pub(crate) fn hash(password: &str) -> Result<String> {
 
 /// Whether it can be the hash of a password; else the end of a sentence about it.
 pub(super) fn check(hash: &Secret) -> Result<(), String> {
-    PasswordHash::new(hash.expose())
-        .map(drop)
-        .map_err(|error| format!("can't be read ({error}); make one with `streamhand web hash`"))
+    PasswordHash::new(hash.expose()).map(drop).map_err(|error| {
+        let command = called::command("web hash");
+        format!("can't be read ({error}); make one with `{command}`")
+    })
 }
 
 /// Whether a password is the one with that hash. Without a hash it never is, and takes as long.

@@ -92,7 +92,7 @@ impl Known<'_> {
         !self.is_surely_settled(run)
     }
 
-    /// Whether the run may have been given back by a worker that stopped, which uses up no attempt.
+    /// Whether the run may have been released by a worker that stopped, which uses up no attempt.
     pub fn may_be_given_back(&self, run: &Run) -> bool {
         if rules::of(&run.event_type).bury_on_crash {
             return false;

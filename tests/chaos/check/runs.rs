@@ -145,7 +145,7 @@ fn attempt(findings: &mut Findings, run: &Run) {
     }
 }
 
-/// No attempt comes twice, but for what asked for it, or was given back by a worker that stopped.
+/// No attempt comes twice, but for what asked for it, or was released by a worker that stopped.
 fn attempts(known: &Known, findings: &mut Findings, earlier: &Run, later: &Run) {
     let is_given_back = earlier.how() == Some(How::Later) || known.may_be_given_back(earlier);
     let place = |run: &Run| run.attempt + u32::from(run.crash_check);
@@ -207,7 +207,7 @@ fn leases(known: &Known, findings: &mut Findings, runs: &[&Run]) {
 }
 
 impl Known<'_> {
-    /// Whether what failed for the last time was given back instead: it ended because its worker stopped.
+    /// Whether what failed for the last time was released instead: it ended because its worker stopped.
     fn was_stopped(&self, earlier: &Run) -> bool {
         let failed = matches!(
             earlier.how(),
