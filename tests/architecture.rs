@@ -121,6 +121,36 @@ fn the_order_alone_forbids_what_must_never_be() {
     }
 }
 
+/// Whoever makes a program of the library gives it a name: what names one of its commands asks for that. What follows a
+/// command's help is given the program's name as a whole.
+#[test]
+fn commands_are_named_by_the_programs_own_name() {
+    let commands =
+        "run|status|dlq|web|worker|pause|resume|find|top|exporter|doctor|publish|health|config";
+    let named = format!("[\"`=] ?streamhand ({commands})\\b");
+    let named = regex::Regex::new(&named).expect("a pattern");
+    let mut wrong = Vec::new();
+    for file in Imports::read(root()).files.values() {
+        // The page of metrics is one of the book.
+        if file == "src/metrics/page.rs" {
+            continue;
+        }
+        let text = std::fs::read_to_string(root().join(file)).expect("a source file");
+        let tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+        let lines = text[..tests].lines().map(str::trim);
+        let code = lines.filter(|line| !line.starts_with("//"));
+        wrong.extend(
+            code.filter(|line| named.is_match(line))
+                .map(|line| format!("{file}: {line}")),
+        );
+    }
+    assert!(
+        wrong.is_empty(),
+        "use called::command:\n{}",
+        wrong.join("\n")
+    );
+}
+
 /// A line about an entry is told by `tell!`, which has all that such a line says; and a duration is written as
 /// `duration.rs` writes it.
 #[test]

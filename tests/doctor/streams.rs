@@ -11,9 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 on_both_servers! {
     async fn what_dead_workers_hold_waits_for_a_worker(server: Server) {
         let (mut redis, cli) = (server.connect().await, doctor(&server));
-        assert_eq!(found(&cli, "notice", "jobs: there is no such stream yet").await, "streamhand run");
+        assert_eq!(found(&cli, "notice", "jobs: there is no such stream yet").await, "shop run");
         jobs::publish(&mut redis, "jobs", &many("held", 3, &Action::TakeOrLess(60_000, 10))).await;
-        assert_eq!(found(&cli, "notice", "there is no group workers yet").await, "streamhand run");
+        assert_eq!(found(&cli, "notice", "there is no group workers yet").await, "shop run");
         let setup = Setup::new(&server).worker("lease = \"1s\"");
         let mut worker = setup.process();
         eventually(PATIENCE, "all to be held", async || jobs::started(&mut redis).await.len() == 3).await;
@@ -24,7 +24,7 @@ on_both_servers! {
             (!that_say(&all, "holds 3 entries").is_empty()).then_some(())
         })
         .await;
-        assert_eq!(found(&cli, "danger", "holds 3 entries").await, "streamhand run");
+        assert_eq!(found(&cli, "danger", "holds 3 entries").await, "shop run");
         let _worker = setup.process();
         eventually(PATIENCE, "all to be handled", async || jobs::ended(&mut redis).await.len() == 3).await;
         is_gone(&cli, "holds 3 entries").await;

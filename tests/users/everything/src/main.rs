@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches};
@@ -11,8 +12,11 @@ use std::time::Duration;
 
 use streamhand::admin::{Admin, PauseRequest};
 use streamhand::cli::{self, Command, CommandError};
-use streamhand::config::{HandlerSettings, Rate, RedisSettings, WorkerSettings};
+use streamhand::config::{
+    HandlerSettings, Rate, RedisSettings, StreamSettings, TelemetrySettings, WorkerSettings,
+};
 use streamhand::dead_letters::{Filter, Reason};
+use streamhand::metrics::Metrics;
 use streamhand::retry::Backoff;
 use streamhand::{
     Context, Envelope, Event, Failure, FailureExt, FailureKind, Observer, Publisher, Registry,
@@ -132,7 +136,12 @@ fn beside() -> Command {
 }
 
 async fn work(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), CommandError> {
-    let summary = Worker::new(settings, registry())?.run(stop).await?;
+    // Counted in one place with whatever else the program counts, and shown wherever it likes.
+    let metrics = Metrics::new();
+    let worker = Worker::new(settings, registry())?.metrics(&metrics);
+    let summary = worker.run(stop).await?;
+    let (form, page) = metrics.render("text/plain");
+    cli::say(format_args!("{} bytes of {form}", page.len()));
     match summary.unsettled {
         0 => Ok(()),
         unsettled => Err(CommandError::failed(format!("{unsettled} are left"))),
@@ -150,14 +159,25 @@ fn look_after() -> Command {
     let clap = clap::Command::new("look-after").about("Replay what crashed, and pause a stream");
     Command::new(clap, |settings, _| async move {
         let admin = Admin::new(&settings)?;
-        for stream in admin.status().await?.streams {
+        let status = admin.status().await?;
+        for stream in status.streams {
             cli::print(format_args!("{} {}", stream.stream, stream.is_worked_on()))?;
+        }
+        for topic in status.topics {
+            cli::print(format_args!(
+                "{} of {} partitions",
+                topic.topic, topic.partitions
+            ))?;
         }
         let dead = admin.dead_letters()?;
         let crashed = dead.select(Filter::new().reason(Reason::Crashed)).await?;
         let mut letters = crashed.letters();
         while let Some(letter) = letters.next().await? {
-            cli::print(format_args!("{} of {}", letter.id, letter.entry))?;
+            let is_known = letter.reason == Reason::Crashed;
+            cli::print(format_args!(
+                "{} of {}: {is_known}",
+                letter.id, letter.entry
+            ))?;
         }
         crashed.replay("ops", None, |_| ()).await?;
         let pause = PauseRequest::of("orders", "ops")
@@ -183,6 +203,8 @@ fn own_settings() -> Settings {
         .redis(redis)
         .worker(worker)
         .handler("order.created", slowly)
+        .stream("orders", StreamSettings::default().partitions(8))
+        .telemetry(TelemetrySettings::default().listen(SocketAddr::from(([127, 0, 0, 1], 9464))))
 }
 
 /// An event with more to it than its type says, published by what was made without a file.
@@ -198,7 +220,9 @@ fn import() -> Command {
             .json(&order)?
             .try_with("time", "2026-01-31T12:00:00Z")?
             .try_with("subject", "order:o-1")?;
-        let publisher = Publisher::new(&own_settings().redis)?;
+        // Which partition it belongs to is for the publisher to know.
+        let publisher = Publisher::of_settings(&own_settings())?;
+        cli::say(publisher.stream_of("orders", &envelope).await?);
         cli::print(publisher.publish_envelope("orders", envelope).await?)
     })
 }
