@@ -87,7 +87,7 @@ pub use secret::{RedisUrl, Secret};
 pub use sentinel::{RedisMode, SentinelSettings};
 #[cfg(feature = "config")]
 pub use settings::{
-    DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, Order,
+    DeadLetterSettings, HandlerPolicy, HandlerSettings, OnBadEvent, OnCrash, OnDead, Order,
     ProjectionSettings, PulseSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled,
     WorkerSettings,
 };

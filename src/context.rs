@@ -61,6 +61,19 @@ pub(crate) struct Place {
     pub index: u32,
     /// Which delivery of the entry before this one ran its handler; 0 if none is known to.
     pub after: u32,
+    /// The number of the lease under which the stream is this worker's; 0 where its events have no order.
+    pub lease: u64,
+}
+
+/// What tells those who are asked from outside of Redis that a later owner of a stream has asked them already: see
+/// [`Context::fence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Fence<'a> {
+    /// The stream, or the partition of a topic. Numbers of different ones have nothing to do with each other.
+    pub partition: &'a str,
+    /// The number of the worker's lease. Each owner's is higher than that of the one before.
+    pub epoch: u64,
 }
 
 /// A run that is traced, or that has asked where in which trace it is.
@@ -175,6 +188,26 @@ impl Context {
     /// [crash check](Self::is_crash_check): there this is the last attempt once more.
     pub fn attempt(&self) -> u32 {
         self.inner.attempt.min(self.inner.max_attempts)
+    }
+
+    /// Under which lease this worker has the stream, if the stream's events have an order (`order = "subject"`). A worker
+    /// that froze may go on with a handler when another one has taken the stream over. What is outside of Redis can know
+    /// that: it keeps the highest epoch it has seen of each partition, and refuses a lower one.
+    ///
+    /// ```
+    /// # use streamhand::{Context, Failure};
+    /// # async fn example(ctx: Context) -> Result<(), Failure> {
+    /// if let Some(fence) = ctx.fence() {
+    ///     println!("UPDATE accounts SET … WHERE epoch <= {} -- of {}", fence.epoch, fence.partition);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn fence(&self) -> Option<Fence<'_>> {
+        let epoch = self.inner.place.lease;
+        (epoch > 0).then(|| Fence {
+            partition: &self.inner.surroundings.stream,
+            epoch,
+        })
     }
 
     /// Whether the event runs once more, behind its last attempt: its worker died in that, and something else may have

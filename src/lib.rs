@@ -141,7 +141,7 @@ pub use codec::{Decodable, DecodeError, Encodable, Format};
 #[cfg(feature = "config")]
 pub use config::Settings;
 #[cfg(feature = "worker")]
-pub use context::{Cancelled, Context};
+pub use context::{Cancelled, Context, Fence};
 pub use effects::{CommitError, Committed, Effect, Refusal};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Entry, EntryId, Envelope, Event};

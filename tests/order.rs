@@ -2,13 +2,16 @@
 //! while workers die, freeze, come and go. Other subjects are not held up by that.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use streamhand::{Context, Failure, Registry};
 
 use crate::support::jobs::{self, Action, Job};
-use crate::support::{Server, Setup, WorkerProcess, eventually, settled};
+use crate::support::{Cli, Server, Setup, WorkerProcess, dead, eventually, parked, settled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(1);
@@ -265,6 +268,69 @@ on_both_servers! {
         assert_in_order(&mut redis).await;
         assert!(jobs::handled(&mut redis).await.values().all(|times| *times == 1));
         assert!(jobs::started(&mut redis).await.iter().any(|trace| trace.pid == second.pid()));
+    }
+
+    /// A dead letter holds its subject and no other, whoever has the stream; replayed, it comes before those that have
+    /// waited.
+    async fn a_dead_letter_holds_its_subject_until_it_is_replayed(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server);
+        let mended = Arc::new(AtomicBool::new(false));
+        let epochs = Arc::new(Mutex::new(Vec::new()));
+        let registry = || {
+            let (mended, epochs) = (mended.clone(), epochs.clone());
+            Registry::new().on(move |job: Job, ctx: Context| {
+                let (mended, epochs) = (mended.clone(), epochs.clone());
+                async move {
+                    let fence = ctx.fence().map(|fence| (fence.partition.to_owned(), fence.epoch));
+                    epochs.lock().expect("no panic").push(fence);
+                    if job.id == "a/2" && !mended.load(Ordering::SeqCst) {
+                        return Err(Failure::permanent("broken"));
+                    }
+                    jobs::handle(job, ctx).await
+                }
+            })
+        };
+        let first = setup.start_with(registry());
+        let held: Vec<Job> = (1..=5).map(|n| event("a", n, Action::Succeed)).collect();
+        publish(&mut redis, "jobs", &held).await;
+        let others = |number| -> Vec<Job> { (0..20).map(|n| event(&format!("s{n}"), number, Action::Succeed)).collect() };
+        publish(&mut redis, "jobs", &others(1)).await;
+        all_ended(&mut redis, &others(1)).await;
+        eventually(PATIENCE, "a dead letter", async || dead(&mut redis).await == 1).await;
+        first.stop().await;
+        // Another one knows as well.
+        let second = setup.start_with(registry());
+        publish(&mut redis, "jobs", &[event("a", 6, Action::Succeed)]).await;
+        publish(&mut redis, "jobs", &others(2)).await;
+        all_ended(&mut redis, &others(2)).await;
+        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 4).await;
+        let handled = jobs::handled(&mut redis).await;
+        let of_a: Vec<_> = handled.keys().filter(|id| id.starts_with("a/")).collect();
+        assert_eq!(of_a, ["a/1"]);
+        mended.store(true, Ordering::SeqCst);
+        Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n").run(&["dlq", "replay", "--all"]).await.ok();
+        publish(&mut redis, "jobs", &[event("a", 7, Action::Succeed)]).await;
+        let all: Vec<Job> = (1..=7).map(|n| event("a", n, Action::Succeed)).collect();
+        all_ended(&mut redis, &all).await;
+        assert_in_order(&mut redis).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        second.stop().await;
+        let epochs = epochs.lock().expect("no panic").clone();
+        let epochs: Vec<(String, u64)> = epochs.into_iter().map(|fence| fence.expect("a fence")).collect();
+        assert!(epochs.iter().all(|(partition, _)| partition == "jobs"));
+        assert!(epochs.is_sorted() && epochs.first() < epochs.last(), "{epochs:?}");
+    }
+
+    async fn released_a_subject_goes_on_behind_a_dead_letter(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server).stream("on_dead = \"release\"");
+        let mut all = vec![event("a", 1, Action::FailForGood)];
+        all.extend((2..=5).map(|n| event("a", n, Action::Succeed)));
+        publish(&mut redis, "jobs", &all).await;
+        let _worker = setup.start();
+        all_ended(&mut redis, &all[1..]).await;
+        assert_eq!(dead(&mut redis).await, 1);
     }
 
     /// A stream without an order has no owner, and events of one subject run side by side.

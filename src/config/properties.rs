@@ -239,14 +239,17 @@ fn stream_settings() -> impl Strategy<Value = StreamSettings> {
             .prop_map(|(keep, force)| (Some(Retention::Beyond(keep)), force)),
         Just((None, None)),
     ];
-    let (partitions, order) = (of(1..=16384_u32), of(Just(Order::Subject)));
+    let order = of(Just(Order::Subject));
+    let order = (order, of(select(vec![OnDead::Hold, OnDead::Release])));
+    let partitions = of(1..=16384_u32);
     (of(start()), retention, partitions, order).prop_map(
-        |(start, (retention, force), partitions, order)| StreamSettings {
+        |(start, (retention, force), partitions, (order, on_dead))| StreamSettings {
             start,
             retention,
             force,
             partitions,
             order,
+            on_dead,
         },
     )
 }
@@ -431,7 +434,14 @@ fn levels() -> Vec<(String, Vec<String>)> {
     levels.insert("handlers.\"order.created\".backoff".to_owned(), of_backoff);
     levels.insert(
         "streams.orders".to_owned(),
-        owned(&["start", "retention", "force", "partitions", "order"]),
+        owned(&[
+            "start",
+            "retention",
+            "force",
+            "partitions",
+            "order",
+            "on_dead",
+        ]),
     );
     levels.insert(
         "projections.orders-by-status".to_owned(),

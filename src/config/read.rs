@@ -120,6 +120,7 @@ impl Reader<'_> {
             section.setting("force", &mut stream.force);
             section.setting("partitions", &mut stream.partitions);
             section.setting("order", &mut stream.order);
+            section.setting("on_dead", &mut stream.on_dead);
             read.streams.insert(name.to_owned(), stream);
         });
         root.section("dead_letters", |dead| {

@@ -152,6 +152,12 @@ impl Settings {
     pub(crate) fn order(&self, stream: &str) -> Option<Order> {
         self.of_stream(stream).and_then(|own| own.order)
     }
+
+    /// Whether a dead letter of `stream` holds its subject.
+    pub(crate) fn holds(&self, stream: &str) -> bool {
+        let on_dead = self.of_stream(stream).and_then(|own| own.on_dead);
+        on_dead.unwrap_or(OnDead::Hold) == OnDead::Hold
+    }
 }
 
 impl Default for Settings {
@@ -353,6 +359,19 @@ pub struct StreamSettings {
     pub partitions: Option<u32>,
     /// What of its events is handled one after the other, across the fleet; unset, nothing is.
     pub order: Option<Order>,
+    /// What becomes of a subject when one of its events has become a dead letter; unset, it is held.
+    pub on_dead: Option<OnDead>,
+}
+
+/// What becomes of a subject whose events have an order when one of them has become a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnDead {
+    /// `"hold"`: those behind it wait until it was replayed and has succeeded, or is purged.
+    Hold,
+    /// `"release"`: those behind it go on.
+    Release,
 }
 
 /// What of a stream's events is handled one after the other.
@@ -508,6 +527,7 @@ setters!(StreamSettings {
     some force: bool,
     some partitions: u32,
     some order: Order,
+    some on_dead: OnDead,
 });
 
 setters!(ProjectionSettings {
@@ -580,6 +600,12 @@ impl Setting for OnCrash {
             given,
             &[("run_again", Self::RunAgain), ("bury", Self::Bury)],
         )
+    }
+}
+
+impl Setting for OnDead {
+    fn read(given: Given<'_>) -> Result<Self, Refusal> {
+        one_of(given, &[("hold", Self::Hold), ("release", Self::Release)])
     }
 }
 

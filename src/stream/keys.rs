@@ -69,6 +69,8 @@ pub(crate) struct Keys {
     pub out: String,
     /// Whose the stream is, if its events have an order, and which workers read it.
     pub order: String,
+    /// Which dead letters hold their subjects.
+    pub held: String,
     /// Whose turn it was to trim the stream, of all groups' workers.
     pub trimmed: String,
     /// When a worker last left the group, kept for 90 days.
@@ -235,6 +237,7 @@ impl Keys {
         keys.paused = self.paused.clone();
         keys.asked = self.asked.clone();
         keys.order = self.order.clone();
+        keys.held = self.held.clone();
         keys.seen = self.seen.clone();
         keys.outbox = self.outbox.clone();
         keys
@@ -280,6 +283,7 @@ impl Keys {
             runs: format!("{prefix}:runs"),
             out: format!("{prefix}:runs:out"),
             order: format!("{prefix}:order"),
+            held: format!("{prefix}:order:held"),
             trimmed: format!("{base}:trimmed"),
             left: format!("{prefix}:left"),
             protocol: format!("{prefix}:protocol"),

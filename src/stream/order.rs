@@ -17,6 +17,7 @@ use crate::event::EntryId;
 script!(ORDER, "order", behind "common/clock");
 script!(PENDING, "order_pending", behind "common/ids", behind "common/behind");
 script!(CHECK, "order_check");
+script!(HELD, "order_held", behind "common/ids");
 script!(ROUSE, "order_rouse", behind "common/behind");
 
 /// What a worker says and asks of a stream that one worker has.
@@ -59,6 +60,17 @@ pub(crate) struct Pending {
     pub subject: Vec<u8>,
     /// It is parked only because another one of its subject comes before it.
     pub is_behind: bool,
+}
+
+/// What is known of dead letters that hold their subjects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// Those that are there: whether each is of the stream itself, its entry, its subject.
+    pub there: Vec<(bool, EntryId, Vec<u8>)>,
+    /// Letters that are gone.
+    pub gone: Vec<String>,
+    /// If any are: all replayed entries, with their subjects.
+    pub copies: Vec<(EntryId, Vec<u8>)>,
 }
 
 /// What is known behind a read.
@@ -179,6 +191,60 @@ impl Link {
             Some(Checked {
                 is_mine: reply::int(&mine)? == 1,
                 others: reply::int(&others)? as u64,
+            })
+        };
+        parse(value).ok_or_else(|| Trouble::garbled(&doing()))
+    }
+
+    /// Which dead letters hold their subjects; or notes that these are gone, and says nothing.
+    pub async fn order_held(&mut self, keys: &Keys, done: &[String]) -> Result<Held, Trouble> {
+        let doing = || {
+            format!(
+                "looking which dead letters hold their subjects in {}",
+                keys.held
+            )
+        };
+        let mut call = HELD.key(&keys.dead);
+        call.key(&keys.held).key(&keys.again);
+        for letter in done {
+            call.arg(letter);
+        }
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.dead, "stream", "XRANGE"),
+                need(&keys.held, "hash", "HGETALL HDEL"),
+                need(&keys.again, "stream", "XRANGE"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
+        let one = |value| {
+            let [is_new, id, subject] = reply::tuple(value)?;
+            Some((
+                reply::int(&is_new)? == 1,
+                reply::id(&id)?,
+                reply::bytes(subject)?,
+            ))
+        };
+        let copy = |value| {
+            let [id, subject] = reply::tuple(value)?;
+            Some((reply::id(&id)?, reply::bytes(subject)?))
+        };
+        let parse = |value| {
+            let [there, gone, copies] = reply::tuple(value)?;
+            Some(Held {
+                there: reply::array(there)?
+                    .into_iter()
+                    .map(one)
+                    .collect::<Option<_>>()?,
+                gone: reply::array(gone)?
+                    .into_iter()
+                    .filter_map(reply::text)
+                    .collect(),
+                copies: reply::array(copies)?
+                    .into_iter()
+                    .map(copy)
+                    .collect::<Option<_>>()?,
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))

@@ -125,6 +125,8 @@ pub(crate) struct Burial<'a> {
     pub fields: &'a Fields,
     /// The key that says its event is done, where its handler deduplicates: a claim on it goes.
     pub mark: Option<String>,
+    /// It holds its subject, if it has one.
+    pub holds: bool,
 }
 
 /// What became of a burial.
@@ -342,7 +344,12 @@ impl Link {
                 .key(&keys.failures)
                 .key(&keys.guards)
                 .key(burial.mark.as_ref().unwrap_or(&keys.stream))
-                .key(&keys.notes);
+                .key(&keys.notes)
+                .key(if burial.holds {
+                    &keys.held
+                } else {
+                    &keys.stream
+                });
             call.arg(group)
                 .arg(burial.consumer)
                 .arg(&id)
@@ -370,6 +377,7 @@ impl Link {
                     need(&keys.retry, "zset", "ZCARD ZREM"),
                     need(&keys.failures, "hash", "HGET HDEL"),
                     need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
+                    need(&keys.held, "hash", "HLEN HSET"),
                 ]
             };
             let answer: String = self.answered(doing, answer, needs).await?;

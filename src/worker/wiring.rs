@@ -117,7 +117,11 @@ impl Wiring<'_> {
         });
         let is_limited = self.common.routes.is_limited();
         let start = self.settings.start(stream);
-        let order = self.settings.order(stream).map(|_| Arc::new(Order::new()));
+        let holds = self.settings.holds(stream);
+        let order = self
+            .settings
+            .order(stream)
+            .map(|_| Arc::new(Order::new(holds)));
         Source::new(surroundings, start, is_limited, order, counts.cloned())
     }
 

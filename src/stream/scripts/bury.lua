@@ -1,6 +1,7 @@
 -- Moves one entry, whole, to the dead letters.
 -- Behind: common/letter, common/errors, common/rights, common/guards
--- KEYS: stream, retry, dead, failures, guards, mark of its event (the stream where there is none), notes of dead letters
+-- KEYS: stream, retry, dead, failures, guards, mark of its event (the stream where there is none), notes of dead letters,
+--       which letters hold their subjects (the stream where none do)
 -- ARGV: group, consumer, id, count, time (ms) until which it is the consumer's to bury should it be nobody's (0: it is
 --       not), ms since its delivery, delete (0|1), reason, error, attempts, handler, name of the stream, replays, crash
 --       checks, then (once asked for) the fields
@@ -38,7 +39,15 @@ for f = 1, handler == '' and #fields or 0, 2 do
 end
 redis.call('ZCARD', retry)
 redis.call('XLEN', dead)
-local no = lacks(dead, 'XADD', guards, 'ZADD', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM')
+local held, subject = KEYS[8], nil
+if held and string.sub(held, -5) == ':held' then
+  for f = 1, #fields, 2 do
+    if fields[f] == 'subject' then subject = fields[f + 1] break end
+  end
+end
+local holds = subject and subject ~= ''
+if holds then redis.call('HLEN', held) end
+local no = holds and lacks(held, 'HSET') or lacks(dead, 'XADD', guards, 'ZADD', stream, 'XACK XDEL', failures, 'HDEL', retry, 'ZREM')
 if no then return no end
 local first = now - ARGV[6]
 local record = redis.call('HGET', failures, id)
@@ -47,6 +56,8 @@ if record then first = tonumber(string.match(record, '^(%d+) ')) or first end
 local letter_id = redis.call('XADD', dead, '*', unpack(letter(fields, { reason = ARGV[8], error = ARGV[9], attempts = ARGV[10],
   handler = handler, stream = ARGV[12], group = group, entry = id, consumer = me, first = first, now = now,
   replays = ARGV[13], checks = ARGV[14] })))
+-- See order_held.lua.
+if holds then redis.call('HSET', held, letter_id, (ARGV[7] == '1' and '0 ' or '1 ') .. id .. ' ' .. subject) end
 -- The errors before the last one stand beside the letter. Nothing depends on them.
 local doomed, tail = string.match(record or '', '^%d+ %d+ %d+ %S (%S+) (.*)$')
 if tail and tail ~= '' and KEYS[7] then

@@ -5,12 +5,15 @@
 //! comes after one that runs waits here, as long as that is not much; what comes after one that has failed, and what is
 //! too much, waits in Redis, and is woken when its turn comes.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 
 use rustc_hash::FxBuildHasher;
 
 use crate::event::EntryId;
+
+/// Most events behind a dead letter of their subject: then nothing more of the stream is read.
+const HELD: usize = 1000;
 
 /// How many entries may wait here, which takes up room that others could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ enum State<T> {
     Runs,
     /// In Redis, until it is due: it failed, or its handler may not run.
     Parked,
+    /// It is a dead letter, and holds those behind it.
+    Dead,
     /// On its way there, only because another comes before it.
     Leaving,
     /// There, for the same reason.
@@ -68,6 +73,8 @@ pub(crate) struct Line<T> {
     of: HashMap<Place, u64, FxBuildHasher>,
     waiting: usize,
     room: Room,
+    /// The dead letters that hold others.
+    dead: BTreeSet<Place>,
 }
 
 impl<T> Line<T> {
@@ -77,6 +84,7 @@ impl<T> Line<T> {
             of: HashMap::default(),
             waiting: 0,
             room,
+            dead: BTreeSet::new(),
         }
     }
 
@@ -150,6 +158,7 @@ impl<T> Line<T> {
 
     /// An entry is done with.
     pub fn done(&mut self, place: Place, acts: &mut Vec<Act<T>>) {
+        self.dead.remove(&place);
         let Some(subject) = self.of.remove(&place) else {
             return;
         };
@@ -181,8 +190,48 @@ impl<T> Line<T> {
         if at > 0 || matches!(state, State::Behind) {
             return self.goes_on(subject, acts);
         }
+        self.parks_behind(subject, acts);
+    }
+
+    /// An entry is a dead letter, and holds those behind it.
+    pub fn dies(&mut self, place: Place, acts: &mut Vec<Act<T>>) {
+        if let Some((subject, all, at)) = self.find(place) {
+            all[at].1 = State::Dead;
+            self.dead.insert(place);
+            self.parks_behind(subject, acts);
+        }
+    }
+
+    /// A dead letter is there that holds its subject.
+    pub fn is_held(&mut self, place: Place, subject: u64) {
+        self.knows(place, subject, false);
+        if let Some((_, all, at)) = self.find(place)
+            && matches!(all[at].1, State::Elsewhere)
+        {
+            all[at].1 = State::Dead;
+            self.dead.insert(place);
+        }
+    }
+
+    /// The dead letters that hold their subjects.
+    pub fn dead(&self) -> &BTreeSet<Place> {
+        &self.dead
+    }
+
+    /// Whether so many wait behind a dead letter that no more should come.
+    pub fn is_full(&self) -> bool {
+        let behind = |place: &Place| self.subjects.get(self.of.get(place)?);
+        let mut subjects = self.dead.iter().filter_map(behind);
+        subjects.any(|all| all.len() > HELD && matches!(all[0].1, State::Dead))
+    }
+
+    /// What waits here behind the first of a subject goes back to Redis.
+    fn parks_behind(&mut self, subject: u64, acts: &mut Vec<Act<T>>) {
+        let Some(all) = self.subjects.get_mut(&subject) else {
+            return;
+        };
         let mut left = 0;
-        for (_, state) in &mut all[1..] {
+        for (_, state) in all.iter_mut().skip(1) {
             if state.waits()
                 && let State::Waits(item) = std::mem::replace(state, State::Leaving)
             {
@@ -209,7 +258,7 @@ impl<T> Line<T> {
     pub fn awaited(&self) -> Vec<Place> {
         let first = self.subjects.values().filter_map(|all| all.first());
         first
-            .filter(|(_, state)| !matches!(state, State::Runs | State::Waits(_)))
+            .filter(|(_, state)| !matches!(state, State::Runs | State::Waits(_) | State::Dead))
             .map(|(place, _)| *place)
             .collect()
     }
@@ -242,7 +291,7 @@ impl<T> Line<T> {
             }
             _ => {}
         }
-        if matches!(first, State::Parked) || self.waiting >= self.room.of_all / 2 {
+        if matches!(first, State::Parked | State::Dead) || self.waiting >= self.room.of_all / 2 {
             return;
         }
         let here = all
@@ -268,8 +317,8 @@ impl<T> State<T> {
 
     /// It may be long before it is done with: what comes after it takes up no room here meanwhile.
     fn is_far(&self) -> bool {
-        use State::{Behind, Elsewhere, Leaving, Parked};
-        matches!(self, Elsewhere | Parked | Leaving | Behind)
+        use State::{Behind, Dead, Elsewhere, Leaving, Parked};
+        matches!(self, Elsewhere | Parked | Leaving | Behind | Dead)
     }
 }
 
@@ -345,6 +394,40 @@ mod tests {
         assert_eq!(acts(|acts| line.back(at(2), acts)), []);
         assert_eq!(line.awaited(), [at(1)]);
         assert_eq!(acts(|acts| line.done(at(1), acts)), [Act::Rouse(at(2))]);
+    }
+
+    #[test]
+    fn a_dead_letter_holds_those_behind_it_until_its_copy_has_succeeded() {
+        let mut line = Line::new(Room::of(1024));
+        for n in 1..=2 {
+            acts(|acts| line.arrives(at(n), 7, n, true, acts));
+        }
+        assert_eq!(acts(|acts| line.dies(at(1), acts)), [Act::Park(2)]);
+        assert_eq!(acts(|acts| line.back(at(2), acts)), []);
+        assert_eq!(
+            acts(|acts| line.arrives(at(3), 7, 3, true, acts)),
+            [Act::Park(3)]
+        );
+        assert!(line.awaited().is_empty() && !line.is_full());
+        // It was replayed.
+        let copy = Place {
+            is_new: false,
+            id: at(9).id,
+        };
+        line.knows(copy, 7, false);
+        assert_eq!(acts(|acts| line.done(at(1), acts)), []);
+        assert_eq!(
+            acts(|acts| line.arrives(copy, 7, 9, true, acts)),
+            [Act::Start(9)]
+        );
+        assert_eq!(acts(|acts| line.done(copy, acts)), [Act::Rouse(at(2))]);
+        assert!(line.dead().is_empty());
+        // Another worker has taken the stream over.
+        let mut line = Line::new(Room::of(1024));
+        (2..=HELD as u64 + 1).for_each(|n| line.knows(at(n), 7, true));
+        line.is_held(at(1), 7);
+        assert_eq!(acts(|acts| line.begins(acts)), []);
+        assert!(line.is_full());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::line::{Act, Line, Place, Room};
 use super::work::Item;
 use crate::metrics::entries::Outcome;
-use crate::stream::Pending;
+use crate::stream::{Held, Pending};
 use crate::sync::lock;
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::order::{Hears, Settled};
@@ -140,6 +140,47 @@ impl Orderer {
         }
     }
 
+    /// The dead letters of a stream that hold their subjects.
+    pub fn dead(&self, stream: &str) -> Vec<Place> {
+        let mut lines = lock(&self.lines);
+        of(&mut lines, stream).line.dead().iter().copied().collect()
+    }
+
+    /// Whether so many wait behind a dead letter that no more should come.
+    pub fn is_full(&self, stream: &str) -> bool {
+        let lines = lock(&self.lines);
+        lines.of.get(stream).is_some_and(|of| of.line.is_full())
+    }
+
+    /// Which dead letters hold their subjects. Those known `before` that was asked, and gone by now, do no more: what was
+    /// replayed of them comes before all that waited for them.
+    pub fn held(&self, stream: &str, before: &[Place], held: &Held) {
+        let mut acts = Vec::new();
+        let mut lines = lock(&self.lines);
+        let of = of(&mut lines, stream);
+        for (id, subject) in &held.copies {
+            let place = Place {
+                is_new: false,
+                id: *id,
+            };
+            let settled = of.settled.as_ref();
+            if !settled.is_some_and(|settled| settled.contains(&place)) {
+                of.line.knows(place, hash(subject), false);
+            }
+        }
+        let mut there = HashSet::new();
+        for (is_new, id, subject) in &held.there {
+            let (is_new, id) = (*is_new, *id);
+            there.insert(Place { is_new, id });
+            of.line.is_held(Place { is_new, id }, hash(subject));
+        }
+        for place in before.iter().filter(|place| !there.contains(place)) {
+            of.line.done(*place, &mut acts);
+        }
+        self.unlock(lines);
+        self.send(stream, acts);
+    }
+
     /// The look is over.
     pub fn has_looked(&self, stream: &str) {
         let mut acts = Vec::new();
@@ -233,6 +274,7 @@ impl Hears for Orderer {
         let Settled {
             stream,
             is_new,
+            holds,
             ids,
             outcome,
         } = entries;
@@ -252,7 +294,10 @@ impl Hears for Orderer {
                 of.line.back(place, &mut acts);
                 continue;
             }
-            of.line.done(place, &mut acts);
+            match outcome {
+                Outcome::Dead if holds => of.line.dies(place, &mut acts),
+                _ => of.line.done(place, &mut acts),
+            }
             if let Some(settled) = &mut of.settled {
                 settled.insert(place);
             }

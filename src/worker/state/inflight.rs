@@ -90,6 +90,8 @@ pub(crate) struct Batch {
     /// When the request was sent that brought them.
     pub since: Instant,
     pub slots: Box<[Slot]>,
+    /// The number of the lease under which the stream was this worker's; 0 where its events have no order.
+    stream_lease: u64,
     /// What is noted of them, if somebody counts.
     pub times: Option<Times>,
     /// Nanoseconds after the epoch of [`Inflight`].
@@ -311,6 +313,7 @@ impl Batch {
             batch: self.serial,
             index,
             after: 0,
+            lease: self.stream_lease,
         }
     }
 
@@ -418,6 +421,11 @@ impl Inflight {
             source: source.clone(),
             alone: coming == Coming::Alone,
             first: coming == Coming::First,
+            stream_lease: source
+                .order
+                .as_ref()
+                .and_then(|order| order.epoch())
+                .unwrap_or(0),
             since,
             open: AtomicUsize::new(slots.len()),
             times: source.counts.as_ref().map(|_| Times::new(slots.len())),
@@ -458,6 +466,7 @@ impl Inflight {
                 order.settled(Settled {
                     stream: &batch.source.surroundings.stream,
                     is_new: !batch.source.deletes(),
+                    holds: order.holds,
                     ids: &ids,
                     outcome,
                 });

@@ -9,6 +9,8 @@ use crate::metrics::entries::Outcome;
 
 /// The order of one stream's events; the same for its replayed ones.
 pub(crate) struct Order {
+    /// A dead letter holds its subject.
+    pub holds: bool,
     /// What orders them.
     hears: OnceLock<Arc<dyn Hears>>,
     /// The number of this worker's lease; zero if it has none.
@@ -33,13 +35,16 @@ pub(crate) struct Settled<'a> {
     pub stream: &'a str,
     /// They are of the stream itself, and not replayed ones of it.
     pub is_new: bool,
+    /// A dead letter holds its subject.
+    pub holds: bool,
     pub ids: &'a [EntryId],
     pub outcome: Outcome,
 }
 
 impl Order {
-    pub fn new() -> Self {
+    pub fn new(holds: bool) -> Self {
         Order {
+            holds,
             hears: OnceLock::new(),
             epoch: AtomicU64::new(0),
             reads: AtomicBool::new(false),
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn no_entry_is_held_beyond_the_lease_of_its_stream() {
-        let order = Order::new();
+        let order = Order::new(true);
         let (lease, sent) = (Duration::from_secs(30), Instant::now());
         order.is_mine(3, sent, lease);
         let later = sent + Duration::from_secs(20);
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn it_stands_still_once_the_fetcher_has_seen_that_it_is_not_read() {
-        let order = Order::new();
+        let order = Order::new(true);
         order.set_reads(true);
         order.stands_still();
         assert!(!order.is_still());

@@ -13,7 +13,7 @@ use crate::worker::run::orderer::Orderer;
 use crate::worker::shard::clock::{LEAST, ServerClock};
 use crate::worker::shard::health::ServerHealth;
 use crate::worker::shard::links::{KeptLink, Links};
-use crate::worker::shard::order::known::{load, look_at, lose};
+use crate::worker::shard::order::known::{load, look_at, look_at_dead, lose};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::order::Order;
@@ -123,7 +123,10 @@ impl Ownership {
         let had = order.epoch();
         let wants = match (had.is_some(), should) {
             (true, true) => {
-                self.reads_on(order);
+                match orderer.is_full(&source.surroundings.stream) {
+                    true => self.pauses(source, order),
+                    false => self.reads_on(order),
+                }
                 Wants::Nothing
             }
             (true, false) if self.may_release(source, order, orderer) => Wants::Release,
@@ -190,6 +193,20 @@ impl Ownership {
         link.own(&source.keys, me, lease, wish).await
     }
 
+    /// Too much waits behind a dead letter.
+    fn pauses(&self, source: &Source, order: &Order) {
+        if order.reads() {
+            let stream = &source.keys.stream;
+            tracing::error!(
+                stream,
+                "a thousand events wait behind a dead letter of their subject: nothing more of this stream is handled \
+                 until it is replayed or purged"
+            );
+            order.set_reads(false);
+            self.me.signals.replan();
+        }
+    }
+
     fn reads_on(&self, order: &Order) {
         if !order.reads() {
             order.set_reads(true);
@@ -229,6 +246,9 @@ impl Ownership {
         source: &Arc<Source>,
         orderer: &Orderer,
     ) -> Result<(), Trouble> {
+        if !orderer.dead(&source.surroundings.stream).is_empty() {
+            look_at_dead(link, source, orderer).await?;
+        }
         let awaited = orderer.awaited(&source.surroundings.stream, SUBJECTS);
         if look_at(link, source, orderer, &awaited).await? {
             self.me.signals.due_in(Duration::ZERO);

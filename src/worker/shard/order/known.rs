@@ -34,7 +34,28 @@ pub(crate) async fn load(
             from = page.1;
         }
     }
+    look_at_dead(link, source, orderer).await?;
     orderer.has_looked(stream);
+    Ok(())
+}
+
+/// Looks which dead letters of a stream hold their subjects, if they are to.
+pub(crate) async fn look_at_dead(
+    link: &mut Link,
+    source: &Arc<Source>,
+    orderer: &Orderer,
+) -> Result<(), Trouble> {
+    let holds = source.order.as_ref().is_some_and(|order| order.holds);
+    if !holds || source.deletes() {
+        return Ok(());
+    }
+    let stream = &source.surroundings.stream;
+    let before = orderer.dead(stream);
+    let held = link.order_held(&source.keys, &[]).await?;
+    orderer.held(stream, &before, &held);
+    if !held.gone.is_empty() {
+        link.order_held(&source.keys, &held.gone).await?;
+    }
     Ok(())
 }
 

@@ -413,6 +413,7 @@ impl Requests {
             },
             fields: job.fields(),
             mark: job.mark(&self.windows),
+            holds: source.order.as_ref().is_some_and(|order| order.holds),
         };
         link.bury(
             &source.keys,
