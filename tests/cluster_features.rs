@@ -163,22 +163,35 @@ on_both_servers! {
             assert!(streams.iter().all(|stream| text.contains(&**stream)), "{path}: {text}");
         }
 
-        cluster.node_mut(0).stop();
+        // The node that has what workers tell of themselves as well: who only looks at streams does without.
+        let away = 1;
+        assert_eq!(cluster.master_of("streamhand:{fulfilment}:pulse").await, away);
+        cluster.node_mut(away).stop();
         eventually(PATIENCE, "the exporter to name it", async || {
             let (dead, trouble) = scaled().await?;
-            let is_named = dead == [None, Some(1), Some(1)] && trouble.contains(&*streams[0]);
+            let is_named = dead == [Some(1), None, Some(1)] && trouble.contains(&*streams[away]);
             if is_named { Ok(()) } else { Err(format!("{dead:?} {trouble}")) }
         })
         .await;
         for path in ["/", "/dead", "/find?q=o-1"] {
             eventually(PATIENCE, format!("{path} to name it"), async || {
                 let (status, text) = page(path).await;
-                let is_named = text.contains(&format!("<strong>{}</strong> can't be looked at: can't reach Redis at ", streams[0]));
-                let others = streams[1..].iter().all(|stream| text.contains(&**stream));
+                let is_named = text.contains(&format!("<strong>{}</strong> can't be looked at: can't reach Redis at ", streams[away]));
+                let others = [0, 2].iter().all(|at| text.contains(&*streams[*at]));
                 if status == 200 && is_named && others { Ok(()) } else { Err(format!("{status}: {text}")) }
             })
             .await;
         }
+        let cli = Cli::at(&url, &config).with_env("STREAMHAND_ALERTS__OLDEST", "1s");
+        eventually(PATIENCE, "alerts of the others", async || {
+            let checked = cli.run(&["alerts", "check"]).await;
+            let tells = |at: usize| checked.out.contains(&format!("critical waiting {}: ", streams[at]));
+            if checked.code == 1 && tells(0) && tells(2) { Ok(()) } else { Err(format!("{checked:?}")) }
+        })
+        .await;
+        // What is the workers' own needs it.
+        let listed = cli.run(&["worker", "list"]).await.failed(1);
+        assert!(listed.contains("can't reach Redis at "), "{listed}");
         drop(stop);
         served.await.unwrap().unwrap();
     }

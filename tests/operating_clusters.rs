@@ -247,6 +247,8 @@ on_both_servers! {
         for says in [format!("danger place at {away}: can't reach Redis"), format!("{}: can't be looked at", group.streams[0])] {
             assert!(checked.out.contains(&says), "{says}: {checked:?}");
         }
+        let examined = group.cli.run(&["doctor"]).await;
+        assert!(examined.code == 1 && examined.out.contains(&format!("danger place at {away}: can't reach Redis")), "{examined:?}");
         let load = Admin::new(&group.settings()).unwrap().load().await.unwrap();
         assert_eq!((load.streams.len(), &load.in_trouble[0].stream), (2, &group.streams[0]));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{doctor, findings, found, is_gone, mended, that_say};
 use crate::support::jobs::{self, Action, Job, many};
-use crate::support::{Server, Setup, eventually};
+use crate::support::{Cli, Server, Setup, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -107,5 +107,22 @@ on_both_servers! {
         let _ = trimming.await;
         is_gone(&cli, "somebody else trims it").await;
         worker.stop().await;
+    }
+
+    async fn a_pending_list_that_is_oversized_is_told_of_and_each_partition_is_looked_at(server: Server) {
+        let mut redis = server.connect().await;
+        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n[streams.jobs]\npartitions = 2\n");
+        let topic = ["{jobs:0}", "{jobs:1}"];
+        for stream in topic {
+            assert_eq!(found(&cli, "notice", &format!("{stream}: there is no such stream yet")).await, "streamhand run");
+        }
+        let fill = "for n = 1, 100000 do redis.call('XADD', KEYS[1], n .. '-1', 'type', 'test.job') end \
+                    redis.call('XGROUP', 'CREATE', KEYS[1], 'workers', '0') \
+                    redis.call('XREADGROUP', 'GROUP', 'workers', '(parked)', 'COUNT', '100000', 'STREAMS', KEYS[1], '>') return 1";
+        let () = redis::cmd("EVAL").arg(fill).arg(1).arg(topic[1]).query_async(&mut redis).await.unwrap();
+        let oversized = "{jobs:1}: 100000 entries are pending, 100000 of them parked";
+        assert_eq!(found(&cli, "warning", oversized).await, "streamhand run");
+        let () = redis::cmd("XGROUP").arg(&["DESTROY", topic[1], "workers"]).query_async(&mut redis).await.unwrap();
+        is_gone(&cli, "entries are pending").await;
     }
 }
