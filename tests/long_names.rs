@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::AsyncCommands;
 
 use crate::support::letters::fields;
-use crate::support::{Cli, Server, Setup, add, dead, eventually, most_memory};
+use crate::support::{Cli, Server, Setup, add, dead, entries, eventually, most_memory};
 
 const DEAD: &str = "{jobs}:workers:dead";
 
@@ -63,6 +63,10 @@ on_both_servers! {
         assert!(json["kinds"][0]["type"] == long.as_str(), "JSON has it whole");
         let json = cli.run(&["dlq", "show", &letters[0], "--json"]).await.ok();
         assert!(json.len() > 2 * LONG, "JSON has it whole");
+        let entry = entries(&mut redis, "jobs").await[0].id.to_string();
+        // It shows the event whole, as JSON.
+        let out = cli.run(&["entry", &entry]).await.ok();
+        assert!(!out.contains('\u{1b}') && out.contains("dead letter"), "{} bytes", out.len());
         cli.run(&["pause", "jobs", "--by", &"b".repeat(100_000)]).await.ok();
         let out = cli.run(&["status"]).await.ok();
         assert!(out.len() < 2_000 && out.contains("b… (100000 bytes)"), "{out}");

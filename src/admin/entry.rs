@@ -17,6 +17,8 @@ use crate::event::EntryId;
 use crate::rfc3339;
 use crate::stream::{ConsumerInfo, EntryStand, Keys, PARKED};
 
+/// Longer ids are not looked for: a query has an end, and what is quoted in it takes more room.
+const LONGEST_ID: usize = 800;
 /// Most groups of a stream that are looked at, and most events that it has caused.
 const GROUPS: usize = 20;
 const CAUSED: usize = 20;
@@ -242,7 +244,9 @@ impl Admin {
     ) -> Result<Relations> {
         let mut related = Relations::default();
         let entry = life.id.to_string();
-        let own = life.event.get("id").and_then(Value::as_str);
+        // What is longer than a query may be can't be looked for.
+        let fits = |id: &&str| id.len() <= LONGEST_ID;
+        let own = life.event.get("id").and_then(Value::as_str).filter(fits);
         let event = own.unwrap_or(&entry).to_owned();
         let mut all = self.streams().to_vec();
         for stream in streams.iter().chain([&life.stream]) {
@@ -273,7 +277,7 @@ impl Admin {
         related.look(page.covered, page.in_trouble, page.cursor.is_some());
 
         let cause = life.event.get("causationid").and_then(Value::as_str);
-        if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
+        if let Some(cause) = cause.filter(|cause| !cause.is_empty() && fits(cause)) {
             let name = match cause.parse::<EntryId>() {
                 Ok(_) => "",
                 Err(_) => "id:",
