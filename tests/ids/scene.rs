@@ -109,6 +109,8 @@ pub const WITHOUT_IDS: &[&str] = &[
     "lacks",
     "list_scheduled",
     "may",
+    "order",
+    "order_check",
     "outbox_add",
     "pause",
     "pulse_again",
@@ -701,8 +703,10 @@ impl Scene<'_> {
         self.by_hand("XGROUP CREATE looked workers 0 MKSTREAM")
             .await;
         for place in 0..6 {
-            self.by_hand(&format!("XADD looked @{place} type t id e-{place}"))
-                .await;
+            self.by_hand(&format!(
+                "XADD looked @{place} type t id e-{place} subject s"
+            ))
+            .await;
         }
         let read = format!("XREADGROUP GROUP workers {ME} COUNT 4 STREAMS looked >");
         self.by_hand(&read).await;
@@ -742,6 +746,12 @@ impl Scene<'_> {
         self.step("gauges", &keys, &["workers", "1000", "1000000"])
             .await;
         self.without_idle();
+        let order = ["workers", "@1", "behind"];
+        self.step("order_pending", &["looked", "failed"], &order)
+            .await;
+        let rouse = ["workers", "behind", "@0", "@3", "@4", "@5"];
+        self.step("order_rouse", &["looked", "failed", "parked-till"], &rouse)
+            .await;
         // Set back by a second; what it was parked till moves with it, and it goes on where it was left.
         for _ in 0..4 {
             let set = ["workers", "-1000", "60000", "2"];
