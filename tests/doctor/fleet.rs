@@ -20,7 +20,7 @@ on_both_servers! {
         eventually(PATIENCE, "both to be heard of", two).await;
         let mend = found(&cli, "notice", "workers of 2 configurations").await;
         let words: Vec<&str> = mend.split(' ').collect();
-        assert_eq!(&words[..3], ["streamhand", "worker", "drain"]);
+        assert_eq!(&words[..3], ["shop", "worker", "drain"]);
         cli.run(&words[1..]).await.ok();
         older.wait(PATIENCE).await;
         eventually(PATIENCE, "one to be left", async || {
