@@ -188,7 +188,7 @@ mod tests {
             failure.verdict,
             crate::failure::FailureVerdict::Later(_)
         ));
-        assert_eq!(breakers.news().take(0).len(), 1);
+        assert_eq!(breakers.named("payments").epoch(), 1);
         let other = named(&breakers, "mail", Context::for_test());
         assert!(!other.is_open());
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,14 +26,9 @@ pub(crate) struct Breakers {
     news: Arc<News>,
 }
 
-/// Which breakers have changed, for those who tell others.
+/// Wakes those who tell others what has changed. Which breakers have, their epochs tell.
 #[derive(Debug, Default)]
-pub(crate) struct News {
-    /// For each of them; for the first also before it is there.
-    changed: Mutex<Vec<Vec<Arc<Circuit>>>>,
-    readers: AtomicUsize,
-    pub notify: Notify,
-}
+pub(crate) struct News(Notify);
 
 /// One breaker's state, shared by all that ask it.
 pub(crate) struct Circuit {
@@ -110,41 +105,14 @@ impl Breakers {
 }
 
 impl News {
-    /// One more who hears of all that changes from now on, and of what has changed. Returns its place.
-    pub fn reader(&self) -> usize {
-        let place = self.readers.fetch_add(1, Ordering::Relaxed);
-        let mut changed = lock(&self.changed);
-        let so_far = changed.first().cloned().unwrap_or_default();
-        changed.resize(place + 1, so_far);
-        place
+    /// Waits for the next; whoever makes this hears of what comes from then on, polled or not.
+    pub fn next(&self) -> impl Future<Output = ()> {
+        self.0.notified()
     }
 
-    /// The breakers that have changed since this reader asked last.
-    pub fn take(&self, reader: usize) -> Vec<Arc<Circuit>> {
-        let mut changed = lock(&self.changed);
-        changed
-            .get_mut(reader)
-            .map(std::mem::take)
-            .unwrap_or_default()
-    }
-
-    /// They are to be told to it again.
-    pub fn put_back(&self, reader: usize, breakers: Vec<Arc<Circuit>>) {
-        if let Some(changed) = lock(&self.changed).get_mut(reader) {
-            changed.extend(breakers);
-        }
-    }
-
-    fn add(&self, breaker: &Arc<Circuit>) {
-        let mut changed = lock(&self.changed);
-        if changed.is_empty() {
-            changed.push(Vec::new());
-        }
-        changed
-            .iter_mut()
-            .for_each(|of_one| of_one.push(breaker.clone()));
-        self.notify.notify_waiters();
-        self.notify.notify_one();
+    fn wake(&self) {
+        self.0.notify_waiters();
+        self.0.notify_one();
     }
 }
 
@@ -250,7 +218,7 @@ impl Circuit {
         });
     }
 
-    /// Goes up with every change.
+    /// Goes up with every change, from 0.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -274,8 +242,7 @@ impl Circuit {
             && machine.wants_to_probe(Instant::now())
             && !self.asks.swap(true, Ordering::AcqRel)
         {
-            self.news.notify.notify_waiters();
-            self.news.notify.notify_one();
+            self.news.wake();
         }
     }
 
@@ -316,7 +283,7 @@ impl Circuit {
     fn spread(self: &Arc<Self>, machine: &Machine) {
         self.epoch.store(machine.epoch(), Ordering::Release);
         self.is_clean.store(machine.is_clean(), Ordering::Release);
-        self.news.add(self);
+        self.news.wake();
     }
 }
 

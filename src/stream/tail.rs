@@ -124,12 +124,9 @@ impl Waiters {
     /// A read takes streams of one slot: in a cluster each slot is waited for on a connection of its own.
     pub async fn wait(&mut self, streams: Vec<(String, EntryId)>) -> Result<()> {
         self.connector.learn().await?;
-        let mut by_slot = HashMap::<_, Vec<_>>::new();
-        for stream in streams {
-            let slot = self.connector.slot_of(&stream.0);
-            by_slot.entry(slot).or_default().push(stream);
-        }
-        for (slot, streams) in by_slot {
+        for places in self.connector.by_slot(&streams, |stream| &stream.0) {
+            let streams: Vec<_> = places.iter().map(|at| streams[*at].clone()).collect();
+            let slot = self.connector.slot_of(&streams[0].0);
             if self.is_waiting.contains(&slot) {
                 continue;
             }

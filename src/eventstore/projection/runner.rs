@@ -121,28 +121,25 @@ impl Runner {
 
     /// One for each hash slot of its partitions: a read takes streams of one. If it is no cluster that is this one.
     pub fn by_slot(mut self) -> Vec<Self> {
-        let mut runners: Vec<(_, Runner)> = Vec::new();
-        for partition in std::mem::take(&mut self.partitions) {
-            let stream = &partition.keys.stream;
-            let slot = self.connector.slot_of(stream);
-            match runners.iter_mut().find(|(known, _)| *known == slot) {
-                Some((_, runner)) => runner.partitions.push(partition),
-                None => {
-                    let runner = Runner {
-                        rules: self.rules.clone(),
-                        public: self.public.clone(),
-                        connector: self.connector.at(stream),
-                        pool: self.pool.clone(),
-                        me: self.me.clone(),
-                        alone: self.alone.clone(),
-                        partitions: vec![partition],
-                        ..self
-                    };
-                    runners.push((slot, runner));
-                }
-            }
-        }
-        runners.into_iter().map(|(_, runner)| runner).collect()
+        let partitions = std::mem::take(&mut self.partitions);
+        let connector = &self.connector;
+        let lots = connector.by_slot(&partitions, |partition| &partition.keys.stream);
+        let mut partitions: Vec<_> = partitions.into_iter().map(Some).collect();
+        let lots = lots.into_iter().map(|places| {
+            let lot = places.iter().filter_map(|place| partitions[*place].take());
+            lot.collect::<Vec<_>>()
+        });
+        let runner = |partitions: Vec<Partition>| Runner {
+            rules: self.rules.clone(),
+            public: self.public.clone(),
+            connector: self.connector.at(&partitions[0].keys.stream),
+            pool: self.pool.clone(),
+            me: self.me.clone(),
+            alone: self.alone.clone(),
+            partitions,
+            ..self
+        };
+        lots.map(runner).collect()
     }
 
     /// Runs until it is told to stop, whatever becomes of Redis. Its partitions lie in one slot, or it is no cluster.

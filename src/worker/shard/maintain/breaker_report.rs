@@ -28,12 +28,12 @@ pub(crate) struct BreakerReport {
     signals: Arc<Signals>,
     sources: Arc<Sources>,
     breakers: Arc<Breakers>,
-    /// Its place among those who hear what changes here.
-    reader: usize,
     /// It has the stream by which workers agree.
     is_home: bool,
     link: KeptLink,
     notes: BTreeMap<String, BreakerNote>,
+    /// The epoch of each that was told last.
+    epochs: HashMap<String, u64>,
     /// How often each had opened and been closed when that was told last.
     told: HashMap<String, (u64, u64)>,
     /// When each may be asked for.
@@ -51,7 +51,6 @@ impl BreakerReport {
         is_home: bool,
     ) -> Self {
         BreakerReport {
-            reader: breakers.news().reader(),
             is_home,
             identity,
             signals,
@@ -59,6 +58,7 @@ impl BreakerReport {
             breakers,
             link: KeptLink::new(links, "tell", ANSWER),
             notes: BTreeMap::new(),
+            epochs: HashMap::new(),
             told: HashMap::new(),
             ask_at: HashMap::new(),
             look_at: Instant::now(),
@@ -71,7 +71,7 @@ impl BreakerReport {
         let (mut pause, mut complaint) = (Pause::new(), Complaint::default());
         let news = self.breakers.news().clone();
         loop {
-            let notified = news.notify.notified();
+            let changes = news.next();
             match self.turn().await {
                 Ok(has_changed) => {
                     if has_changed {
@@ -81,7 +81,7 @@ impl BreakerReport {
                     pause.reset();
                     let next = self.next_turn();
                     tokio::select! {
-                        () = notified => {}
+                        () = changes => {}
                         () = sleep_until(next), if next.is_some() => {}
                     }
                 }
@@ -103,11 +103,9 @@ impl BreakerReport {
     /// Tells what has changed, asks for what is wanted, and looks at what others tell where it is time to.
     /// Answers whether something has changed here.
     async fn turn(&mut self) -> Result<bool, Trouble> {
-        let changed = self.breakers.news().take(self.reader);
-        if let Err(trouble) = self.tell(&changed).await {
-            self.breakers.news().put_back(self.reader, changed);
-            return Err(trouble);
-        }
+        let (changed, epochs) = self.changed();
+        self.tell(&changed).await?;
+        self.epochs.extend(epochs);
         let of_group = self.of_group();
         let mut has_changed = !changed.is_empty();
         for circuit in &of_group {
@@ -118,6 +116,24 @@ impl BreakerReport {
             self.look_at = Instant::now() + LOOK;
         }
         Ok(has_changed)
+    }
+
+    /// Those that have changed since that was told last, and their epochs before they are looked at: what changes meanwhile
+    /// is told again.
+    fn changed(&self) -> (Vec<Arc<Circuit>>, Vec<(String, u64)>) {
+        let all = self.breakers.all().into_iter();
+        let epochs = all.map(|circuit| {
+            let epoch = circuit.epoch();
+            (circuit, epoch)
+        });
+        let is_new = |(circuit, epoch): &(Arc<Circuit>, u64)| {
+            let known = self.epochs.get(&circuit.key).copied();
+            known.unwrap_or_default() != *epoch
+        };
+        let changed = epochs.filter(is_new);
+        changed
+            .map(|(circuit, epoch)| (circuit.clone(), (circuit.key.clone(), epoch)))
+            .unzip()
     }
 
     /// When there is something to do though nothing changes here.
