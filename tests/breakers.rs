@@ -120,7 +120,7 @@ async fn unread(redis: &mut MultiplexedConnection) -> usize {
     info.groups[0].lag.unwrap_or_default()
 }
 
-/// Notes attempts that were given back or failed.
+/// Notes attempts that were released or failed.
 #[derive(Clone, Default)]
 struct Outcomes(Arc<Mutex<BTreeMap<String, usize>>>);
 
@@ -426,6 +426,24 @@ on_both_servers! {
         for worker in fleet {
             worker.stop().await;
         }
+    }
+
+    async fn where_it_is_the_groups_it_probes_and_closes_for_a_topic_too(server: Server) {
+        let mut redis = server.connect().await;
+        let streams = ["{jobs:0}", "{jobs:1}"];
+        for stream in streams {
+            add(&mut redis, stream, &fields(&[("type", Charged::TYPE)])).await;
+        }
+        let payments = Payments::down();
+        let setup = Setup::new(&server).stream("partitions = 2").retry("max_attempts = 50");
+        let setup = with_breaker(setup, "{ failures = 1, open_for = \"1s\", scope = \"group\" }");
+        let worker = setup.start_with(payments.registry(&Arc::default()));
+        eventually(PATIENCE, "it to have opened", async || !payments.at.lock().unwrap().is_empty()).await;
+        payments.up();
+        for stream in streams {
+            settled(&mut redis, stream, PATIENCE).await;
+        }
+        worker.stop().await;
     }
 
     async fn its_state_is_seen_in_status_and_gone_with_its_worker(kind: Kind) {

@@ -85,7 +85,8 @@ impl Maintenance {
         );
         let replays = Replays::new(identity(), signals(), links());
         let trimmer = Trimmer::new(identity(), signals(), sources(), clock, replays, settings);
-        let is_home = has_first(shard, &settings.worker.streams);
+        let streams = settings.streams_of(&settings.worker.streams);
+        let is_home = has_first(shard, &streams);
         let breakers = breakers.clone();
         Maintenance {
             lease_renewer,
