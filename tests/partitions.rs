@@ -45,6 +45,14 @@ async fn length(redis: &mut MultiplexedConnection, stream: &str) -> u64 {
     redis.xlen(stream).await.expect("a stream, or nothing")
 }
 
+/// What Redis has done so far: commands, those in scripts among them, and CPU time.
+async fn done(redis: &mut MultiplexedConnection) -> (u64, f64) {
+    let info: redis::InfoDict = redis::cmd("INFO").query_async(redis).await.unwrap();
+    let cpu = |name| info.get::<f64>(name).unwrap();
+    let commands = info.get("total_commands_processed").unwrap();
+    (commands, cpu("used_cpu_user") + cpu("used_cpu_sys"))
+}
+
 fn job(id: &str, action: Action) -> Envelope {
     Envelope::new("test.job")
         .with("id", id)
@@ -181,6 +189,34 @@ on_both_servers! {
         cli.run(&["publish", "jobs", "test.job", r#"{"id":"c","action":"succeed"}"#, "--subject", "order:o-1"]).await.ok();
         assert_eq!(length(&mut redis, &stream_of("order:o-1")).await, before + 1);
         worker.stop().await;
+    }
+
+    async fn sixty_four_partitions_at_rest_cost_little(server: Server) {
+        const WORKERS: u32 = 4;
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).stream("partitions = 64").worker("lease = \"30s\"");
+        let workers: Vec<_> = (0..WORKERS).map(|_| setup.start_with(noting())).collect();
+        eventually(PATIENCE, "all have joined, and asked once", async || {
+            let mut members = 0;
+            for stream in ["{jobs:0}", "{jobs:63}"] {
+                let consumers: redis::RedisResult<redis::streams::StreamInfoConsumersReply> =
+                    redis.xinfo_consumers(stream, "workers").await;
+                members += consumers.map_or(0, |reply| reply.consumers.len() as u32);
+            }
+            members == 2 * WORKERS
+        })
+        .await;
+        let (commands, cpu) = done(&mut redis).await;
+        let seconds = 6.0;
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        let (commands_then, cpu_then) = done(&mut redis).await;
+        let rate = (commands_then - commands) as f64 / seconds / f64::from(WORKERS);
+        let percent = (cpu_then - cpu) / seconds * 100.0;
+        println!("64 partitions, {WORKERS} workers at rest: {rate:.0} commands a second of each, {percent:.1} % of a core of Redis");
+        assert!(rate < 64.0 * 8.0, "{rate} commands a second of each worker");
+        for worker in workers {
+            worker.stop().await;
+        }
     }
 
     async fn who_says_another_number_of_partitions_is_refused(server: Server) {

@@ -195,6 +195,29 @@ on_both_servers! {
         assert!(!paused);
     }
 
+    async fn a_topic_is_one_line_with_its_partitions_folded_below(server: Server) {
+        let site = Site::start_with(&server, "[streams.orders]\npartitions = 3\n").await;
+        let mut redis = server.connect().await;
+        for stream in ["{orders:0}", "{orders:2}", "{orders:2}"] {
+            publish(&mut redis, stream, "{}").await;
+        }
+        let now = async || {
+            let page = get(&site, "/").await;
+            assert_eq!(page.status(), 200, "{}", page.body);
+            let (lines, below) = page.body.split_once("<details class=\"partitions\">").expect("partitions");
+            (lines.to_owned(), below.to_owned())
+        };
+        let (lines, below) = now().await;
+        assert!(lines.contains("3 partitions") && lines.contains("payments"), "{lines}");
+        assert!(!lines.contains("{orders:2}") && below.contains("{orders:2}"), "{lines}");
+        let done = ask(&site.address, "POST", "/streams/pause?stream=orders", "", "reason=deploy").await;
+        assert_eq!(done.status(), 303, "{}", done.body);
+        let status = site.admin().status().await.expect("a status");
+        let paused = status.streams.iter().filter(|stream| !stream.paused.is_empty());
+        assert_eq!(paused.count(), 3);
+        eventually(SOON, "the line to say so", async || now().await.0.contains("paused by")).await;
+    }
+
     async fn a_worker_serves_pages_beside_its_work(server: Server) {
         let port = free_ports().next().expect("a port");
         let listen = format!("127.0.0.1:{port}");

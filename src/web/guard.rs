@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::route::Scope;
 use super::visit::{Frame, Rights, Visit, Wants, parameter};
 use crate::config::Role;
+use crate::partition::Partition;
 
 /// How long a page may take.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(30);
@@ -68,9 +69,16 @@ pub(super) async fn may(
     let may = match scope {
         Scope::Stream => {
             let named = named.unwrap_or_default();
-            let may = visit.may(needs, &named);
+            // A topic stands for all of its partitions where a stream is paused or resumed.
+            let is_for_topics = visit.path.contains("/streams/");
+            let parts = streams.iter().filter(|stream| is_of(stream, &named));
+            let parts: Vec<String> = parts.filter(|_| is_for_topics).cloned().collect();
+            let may = match streams.contains(&named) || parts.is_empty() {
+                true => visit.may(needs, &named),
+                false => visit.may_all(needs, &parts),
+            };
             // Whoever may not see a stream is not told whether there is one.
-            if may && !streams.contains(&named) {
+            if may && parts.is_empty() && !streams.contains(&named) {
                 return Err(Problem::not_found(format!(
                     "{named:?} is none of the group's streams"
                 )));
@@ -93,6 +101,11 @@ pub(super) async fn may(
         )));
     }
     Ok(next.run(request).await)
+}
+
+/// Whether a stream is a partition of this topic.
+fn is_of(stream: &str, topic: &str) -> bool {
+    Partition::parse(stream).is_some_and(|partition| partition.topic == topic)
 }
 
 fn visit(app: &App, front: &Front, request: &Request) -> Visit {

@@ -14,6 +14,7 @@ use super::assets;
 use super::nav;
 use super::problem::Problem;
 use crate::config::Role;
+use crate::partition::Partition;
 
 /// Who asks for what. The guard has made it, and let it through.
 #[derive(Clone, Debug)]
@@ -65,9 +66,11 @@ pub(super) struct Frame {
 }
 
 impl Rights {
-    /// What they may do with a stream.
+    /// What they may do with a stream; with a partition as with its topic, if nothing is said of it.
     pub fn on(&self, stream: &str) -> Option<Role> {
-        self.streams.get(stream).copied().or(self.role)
+        let of_topic = || self.streams.get(Partition::parse(stream)?.topic);
+        let own = self.streams.get(stream).or_else(of_topic);
+        own.copied().or(self.role)
     }
 
     pub fn may(&self, role: Role, stream: &str) -> bool {

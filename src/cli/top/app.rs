@@ -10,6 +10,7 @@ use crate::admin::{Fleet, FleetWorker, Status, StreamStatus};
 use crate::metrics::histogram::Histogram;
 use crate::metrics::snapshot::Snapshot;
 use crate::metrics::table::Id;
+use crate::partition::Partition;
 use crate::pulse::fleet;
 use crate::pulse::live::Recent;
 use crate::pulse::slot::Came;
@@ -72,6 +73,8 @@ pub(super) struct App {
     pub is_reversed: bool,
     pub is_paused: bool,
     pub has_help: bool,
+    /// The partitions of a topic are listed below it.
+    pub has_partitions: bool,
     /// How many workers are scrolled past.
     pub scrolled: usize,
     pub trouble: Option<String>,
@@ -148,6 +151,7 @@ impl App {
             is_reversed: false,
             is_paused: false,
             has_help: false,
+            has_partitions: false,
             scrolled: 0,
             trouble: None,
             changed: true,
@@ -173,6 +177,7 @@ impl App {
             is_reversed: false,
             is_paused: true,
             has_help: false,
+            has_partitions: false,
             scrolled: 0,
             trouble: None,
             changed: false,
@@ -230,6 +235,10 @@ impl App {
             KeyCode::Char('?' | 'h') => self.has_help = !self.has_help,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('t') => {
+                self.has_partitions = !self.has_partitions;
+                self.update();
+            }
             KeyCode::Char('r') => self.is_reversed = !self.is_reversed,
             KeyCode::Down | KeyCode::Char('j') => self.scrolled += 1,
             KeyCode::Up | KeyCode::Char('k') => self.scrolled = self.scrolled.saturating_sub(1),
@@ -255,11 +264,7 @@ impl App {
         self.shown = Shown {
             group: self.group.clone(),
             now,
-            streams: self
-                .statuses
-                .iter()
-                .map(|status| stream(status, &fleet))
-                .collect(),
+            streams: streams(&self.statuses, &fleet, self.has_partitions),
             types: types(&short, &long, seconds, &fleet),
             workers: fleet.there().map(|worker| self.worker(worker)).collect(),
             rates: [
@@ -355,6 +360,67 @@ fn types(short: &Snapshot, long: &Snapshot, seconds: f64, fleet: &Fleet) -> Vec<
     names.into_iter().map(row).collect()
 }
 
+/// A row of each stream; those of a topic are one, with each of them below it if they are wanted.
+fn streams(statuses: &[StreamStatus], fleet: &Fleet, with_partitions: bool) -> Vec<StreamRow> {
+    let topic_of = |status: &StreamStatus| {
+        Partition::parse(&status.stream).map(|partition| partition.topic.to_owned())
+    };
+    let (mut rows, mut known) = (Vec::new(), Vec::new());
+    for status in statuses {
+        let Some(topic) = topic_of(status) else {
+            rows.push(stream(status, fleet));
+            continue;
+        };
+        if known.contains(&topic) {
+            continue;
+        }
+        let of = statuses
+            .iter()
+            .filter(|other| topic_of(other).as_ref() == Some(&topic));
+        let of: Vec<StreamRow> = of.map(|status| stream(status, fleet)).collect();
+        rows.push(whole(&topic, &of));
+        if with_partitions {
+            rows.extend(of.into_iter().map(|row| StreamRow {
+                name: format!("  {}", row.name),
+                ..row
+            }));
+        }
+        known.push(topic);
+    }
+    rows
+}
+
+/// What the partitions of a topic come to together.
+fn whole(topic: &str, of: &[StreamRow]) -> StreamRow {
+    let lags = of
+        .iter()
+        .map(|row| row.lag.trim_end_matches('+').parse::<u64>());
+    let lag: Option<Vec<u64>> = lags.map(Result::ok).collect();
+    let more = if of.iter().any(|row| row.lag.ends_with('+')) {
+        "+"
+    } else {
+        ""
+    };
+    let mut lints: Vec<Lint> = Vec::new();
+    for lint in of.iter().flat_map(|row| &row.lints) {
+        if !lints.iter().any(|known| known.text == lint.text) {
+            lints.push(lint.clone());
+        }
+    }
+    StreamRow {
+        name: format!("{topic} ({} partitions)", of.len()),
+        lag: lag.map_or_else(
+            || "-".to_owned(),
+            |lag| format!("{}{more}", lag.iter().sum::<u64>()),
+        ),
+        pending: of.iter().map(|row| row.pending).sum(),
+        parked: of.iter().map(|row| row.parked).sum(),
+        dead: of.iter().map(|row| row.dead).sum(),
+        oldest: of.iter().filter_map(|row| row.oldest).max(),
+        lints,
+    }
+}
+
 fn stream(status: &StreamStatus, fleet: &Fleet) -> StreamRow {
     let group = status.group.as_ref();
     StreamRow {
@@ -378,4 +444,30 @@ fn ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partitions_of_a_topic_are_added_up() {
+        let row = |lag: &str, pending, oldest| StreamRow {
+            name: String::new(),
+            lag: lag.to_owned(),
+            pending,
+            parked: 1,
+            dead: 2,
+            oldest: Some(Duration::from_secs(oldest)),
+            lints: Vec::new(),
+        };
+        let all = whole("orders", &[row("3", 1, 5), row("4+", 2, 9)]);
+        assert_eq!(
+            (&all.name[..], &all.lag[..]),
+            ("orders (2 partitions)", "7+")
+        );
+        assert_eq!((all.pending, all.parked, all.dead), (3, 2, 4));
+        assert_eq!(all.oldest, Some(Duration::from_secs(9)));
+        assert_eq!(whole("orders", &[row("3", 1, 5), row("-", 0, 0)]).lag, "-");
+    }
 }

@@ -24,6 +24,7 @@ const HELP: &[(&str, &str)] = &[
     ("p, space", "hold the picture, or go on"),
     ("s", "sort types by rate, failures, p99 or name"),
     ("r", "the other way round"),
+    ("t", "show or hide the partitions of topics"),
     ("↓ j, ↑ k", "scroll workers"),
     ("?, h", "this"),
 ];
@@ -529,12 +530,12 @@ mod tests {
         "payments.{eu}.incoming 0        0      0      0      -       no worker          "
         "                                                                                "
         "TYPE            DONE    RETRY   DEAD   P50    P99    0.1ms-10s LINTS            "
-        "order.created   120/s   0.3/s   0/s    2.9ms  310ms    █▃▃▃                     "
-        "mail.sent  ┌ keys ──────────────────────────────────────────────────┐           "
-        "invoice.ren│ q, Esc     quit                                        │s over half"
-        "           │ p, space   hold the picture, or go on                  │           "
-        "WORKER     │ s          sort types by rate, failures, p99 or name   │           "
-        "web-1:4711 │ r          the other way round                         │ots taken  "
+        "order.creat┌ keys ──────────────────────────────────────────────────┐           "
+        "mail.sent  │ q, Esc     quit                                        │           "
+        "invoice.ren│ p, space   hold the picture, or go on                  │s over half"
+        "           │ s          sort types by rate, failures, p99 or name   │           "
+        "WORKER     │ r          the other way round                         │           "
+        "web-1:4711 │ t          show or hide the partitions of topics       │ots taken  "
         "web-1:812  │ ↓ j, ↑ k   scroll workers                              │margin low,"
         "           │ ?, h       this                                        │           "
         "           └────────────────────────────────────────────────────────┘           "

@@ -1,5 +1,6 @@
 //! Now: how the group is doing, in a sentence, and each of its streams; pause and resume.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use askama::Template;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::{GroupStatus, Status, StreamStatus};
 use crate::config::Role;
+use crate::partition::Partition;
 use crate::web::app::{Act, App, runnable};
 use crate::web::command::CommandLine;
 use crate::web::filters;
@@ -30,12 +32,18 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
+/// Most notes that the line of a topic has.
+const NOTES: usize = 5;
+
 /// What the page shows.
 #[derive(Serialize)]
 struct Now {
     group: String,
     sentence: Sentence,
+    /// Those of topics one by one.
     streams: Vec<Stream>,
+    /// What the partitions of each topic come to together.
+    topics: Vec<Stream>,
     /// Streams that can't be looked at, and why.
     in_trouble: Vec<(String, String)>,
     warning: Option<String>,
@@ -44,6 +52,9 @@ struct Now {
 #[derive(Serialize)]
 struct Stream {
     name: String,
+    /// How many partitions it has, if it is a topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitions: Option<usize>,
     length: u64,
     /// As text: it may be more than is known.
     waiting: String,
@@ -111,6 +122,7 @@ impl Now {
         Now {
             group: status.group.clone(),
             sentence: facts.sentence(),
+            topics: topics(&seen, visit),
             streams: seen
                 .iter()
                 .map(|stream| Stream::of(stream, visit))
@@ -121,17 +133,110 @@ impl Now {
     }
 }
 
+impl Now {
+    /// What stands in the table: streams, and topics as one line each.
+    fn lines(&self) -> impl Iterator<Item = &Stream> {
+        let streams = self.streams.iter();
+        let alone = streams.filter(|stream| topic_of(&stream.name).is_none());
+        self.topics.iter().chain(alone)
+    }
+
+    /// The partitions of a topic.
+    fn parts<'a>(&'a self, topic: &'a Stream) -> impl Iterator<Item = &'a Stream> {
+        let streams = self.streams.iter();
+        streams.filter(move |stream| topic_of(&stream.name) == Some(&topic.name[..]))
+    }
+}
+
+/// The topic that a stream is a partition of.
+fn topic_of(stream: &str) -> Option<&str> {
+    Partition::parse(stream).map(|partition| partition.topic)
+}
+
+/// The topics that these are partitions of, each as a whole.
+fn topics(seen: &[&StreamStatus], visit: &Visit) -> Vec<Stream> {
+    let mut topics: Vec<(&str, Vec<&StreamStatus>)> = Vec::new();
+    for status in seen {
+        if let Some(topic) = topic_of(&status.stream) {
+            match topics.iter_mut().find(|(known, _)| *known == topic) {
+                Some((_, of)) => of.push(status),
+                None => topics.push((topic, vec![status])),
+            }
+        }
+    }
+    let topics = topics.into_iter();
+    topics
+        .map(|(topic, of)| Stream::whole(topic, &of, visit))
+        .collect()
+}
+
 impl Stream {
+    /// What the partitions of a topic come to together.
+    fn whole(topic: &str, of: &[&StreamStatus], visit: &Visit) -> Self {
+        let parts: Vec<Stream> = of.iter().map(|status| Stream::of(status, visit)).collect();
+        let total = |number: fn(&Stream) -> u64| parts.iter().map(number).sum::<u64>();
+        let groups = of.iter().filter_map(|status| status.group.as_ref());
+        let workers: BTreeSet<&str> = groups
+            .flat_map(|group| &group.consumers)
+            .filter(|one| !one.is_alone && one.is_there())
+            .map(|one| &one.name[..])
+            .collect();
+        let lag = of.iter().map(|status| match &status.group {
+            Some(group) => group.lag.unwrap_or(group.lag_at_least),
+            None => status.length,
+        });
+        let is_more = parts.iter().any(|part| part.waiting.ends_with('+'));
+        let mut notes: Vec<String> = Vec::new();
+        for part in &parts {
+            for note in &part.notes {
+                let note = format!("{}: {note}", part.name);
+                if notes.len() < NOTES {
+                    notes.push(note);
+                }
+            }
+        }
+        // What holds for some partitions only is said, and done, below.
+        let is_paused = |part: &Stream| part.paused.iter().any(|pause| pause.handler.is_none());
+        let all_paused = !parts.is_empty() && parts.iter().all(is_paused);
+        let paused = of.first().filter(|_| all_paused);
+        let mut whole = Stream {
+            name: topic.to_owned(),
+            partitions: Some(parts.len()),
+            length: total(|part| part.length),
+            waiting: format!("{}{}", lag.sum::<u64>(), if is_more { "+" } else { "" }),
+            in_hand: total(|part| part.in_hand),
+            parked: total(|part| part.parked),
+            next_due: parts.iter().filter_map(|part| part.next_due).min(),
+            scheduled: total(|part| part.scheduled),
+            replayed: total(|part| part.replayed),
+            dead: total(|part| part.dead),
+            workers: workers.len() as u64,
+            oldest: parts.iter().filter_map(|part| part.oldest).max(),
+            paused: paused.map(|status| paused_of(status)).unwrap_or_default(),
+            notes,
+            forms: Vec::new(),
+        };
+        if of
+            .iter()
+            .all(|status| visit.may(Role::Operate, &status.stream))
+        {
+            let (label, verb) = match all_paused {
+                true => ("Resume", "resume"),
+                false => ("Pause", "pause"),
+            };
+            let path = format!("/streams/{verb}");
+            let form = ActForm::new(label, &path, command(verb, topic, None));
+            whole.forms.push(form.on(topic));
+        }
+        whole
+    }
+
     fn of(status: &StreamStatus, visit: &Visit) -> Self {
         let group = status.group.as_ref();
         let consumers = group.iter().flat_map(|group| &group.consumers);
-        let paused = status.paused.iter().map(|pause| Paused {
-            handler: pause.handler.clone(),
-            by: pause.by.clone(),
-            ago: status.now.duration_since(pause.since).unwrap_or_default(),
-        });
         Stream {
             name: status.stream.clone(),
+            partitions: None,
             length: status.length,
             waiting: group.map_or_else(|| status.length.to_string(), waiting),
             in_hand: group.map_or(0, |group| group.pending.saturating_sub(status.parked)),
@@ -144,7 +249,7 @@ impl Stream {
                 .filter(|one| !one.is_alone && one.is_there())
                 .count() as u64,
             oldest: group.and_then(|group| group.oldest_pending_age),
-            paused: paused.collect(),
+            paused: paused_of(status),
             notes: notes(status),
             forms: match visit.may(Role::Operate, &status.stream) {
                 true => forms(status),
@@ -152,6 +257,15 @@ impl Stream {
             },
         }
     }
+}
+
+fn paused_of(status: &StreamStatus) -> Vec<Paused> {
+    let paused = status.paused.iter().map(|pause| Paused {
+        handler: pause.handler.clone(),
+        by: pause.by.clone(),
+        ago: status.now.duration_since(pause.since).unwrap_or_default(),
+    });
+    paused.collect()
 }
 
 /// What there is to do with a stream: to end each pause, and to pause all of it if it is not.
@@ -229,7 +343,7 @@ fn facts(streams: &[&StreamStatus], in_trouble: &[(String, String)]) -> Facts {
         is_new: true,
         ..Facts::default()
     };
-    let mut workers = std::collections::BTreeSet::new();
+    let mut workers = BTreeSet::new();
     for (stream, error) in in_trouble {
         facts.troubles.push(format!("{stream}: {error}"));
     }
