@@ -91,8 +91,8 @@ on_both_servers! {
         assert_eq!(jobs::started(&mut redis).await.len(), 520, "none ran again");
     }
 
-    /// What was acknowledged by another hand while it ran can't be parked until its dead letter can be written: its
-    /// worker keeps it.
+    /// What was acknowledged and deleted by another hand while it ran can't be parked until its dead letter can be written:
+    /// its worker keeps it.
     async fn a_failure_that_can_be_neither_buried_nor_parked_waits_with_its_worker(server: Server) {
         let mut redis = server.connect().await;
         let _: () = redis::cmd("SET").arg(DEAD).arg("in the way").query_async(&mut redis).await.unwrap();
@@ -101,6 +101,7 @@ on_both_servers! {
         let ids = jobs::publish(&mut redis, "jobs", &many("bad", 5, &Action::TakeThenFailForGood(500))).await;
         eventually(PATIENCE, "all to run", async || jobs::started(&mut redis).await.len() == 5).await;
         let _: i64 = redis::cmd("XACK").arg("jobs").arg("workers").arg(&ids).query_async(&mut redis).await.unwrap();
+        let _: i64 = redis::cmd("XDEL").arg("jobs").arg(&ids).query_async(&mut redis).await.unwrap();
         worker.wait_for_log("writing a dead letter", PATIENCE).await;
         let sent = proxy.traffic_during(WHILE).await;
         println!("in {WHILE:?}: {sent:?}");
