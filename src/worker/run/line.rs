@@ -106,7 +106,8 @@ impl<T> Line<T> {
                 at
             }
         };
-        if at == 0 {
+        // What was replayed comes first, and may come while something new runs.
+        if at == 0 && !one_runs(&all[1..]) {
             all[0].1 = State::Runs;
             acts.push(Act::Start(item));
             return;
@@ -275,6 +276,9 @@ impl<T> Line<T> {
         let Some(all) = self.subjects.get_mut(&subject) else {
             return;
         };
+        if all.len() > 1 && one_runs(&all[1..]) {
+            return;
+        }
         let Some((place, first)) = all.first_mut() else {
             return;
         };
@@ -291,7 +295,8 @@ impl<T> Line<T> {
             }
             _ => {}
         }
-        if matches!(first, State::Parked | State::Dead) || self.waiting >= self.room.of_all / 2 {
+        // What is woken behind something far would have to go back to Redis.
+        if first.is_far() || self.waiting >= self.room.of_all / 2 {
             return;
         }
         let here = all
@@ -308,6 +313,10 @@ impl<T> Line<T> {
             }
         }
     }
+}
+
+fn one_runs<T>(of: &[(Place, State<T>)]) -> bool {
+    of.iter().any(|(_, state)| matches!(state, State::Runs))
 }
 
 impl<T> State<T> {
