@@ -62,6 +62,8 @@ fn kind_of(code: &str, text: &str) -> Kind {
         "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" | "NOREPLICAS" => {
             Kind::Wait
         }
+        // So WAIT is refused by a primary that has just stepped down.
+        _ if text.contains("cannot be used with replica instances") => Kind::Elsewhere,
         // A key left the node while a script ran: what the script wrote before stays.
         _ if text.contains(NON_LOCAL) => Kind::Unknown,
         _ if text.contains("NOGROUP") || text.contains("requires the key to exist") => {
@@ -457,6 +459,7 @@ mod tests {
             "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 writes are just local.",
         ] {
             assert_eq!(kind(text), Kind::Elsewhere, "{text}");
         }
