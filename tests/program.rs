@@ -111,6 +111,7 @@ on_both_servers! {
               --subject <SUBJECT>        What the events are about: the ordering key
               --source <SOURCE>          Who publishes them
               --schema-version <NUMBER>  The version of the data's schema
+              --replicas <NUMBER>        Acknowledge events once so many replicas have them [default: redis.replicas]
               --delay <DURATION>         Publish so much later than Redis gets the events: 90s, 10m, 1d
               --at <TIME>                Publish at this time: 2026-01-31T12:00:00Z, 2026-01-31T13:00:00+01:00
               --once                     Publish nothing whose id was published by --once before; for --id and --envelopes

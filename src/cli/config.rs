@@ -25,7 +25,7 @@ pub(super) enum ConfigCommand {
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Connect to Redis as well, and say what is there, and what it refuses, lacks or does not let this user do
+    /// Ask Redis as well: what is there, and what it refuses, lacks or does not let this user do
     #[arg(long)]
     connect: bool,
     /// Print what was found there as one JSON value

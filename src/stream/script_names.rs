@@ -40,6 +40,11 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "met_again"
     "newest"
     "note"
+    "order"
+    "order_check"
+    "order_held"
+    "order_pending"
+    "order_rouse"
     "outbox_add"
     "outbox_done"
     "outbox_take"
@@ -78,6 +83,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
 ];
 
 const COMMON: &[(&str, &str)] = &sources![
+    "common/behind"
     "common/clock"
     "common/death"
     "common/effects"

@@ -178,11 +178,16 @@ impl Browser {
 
     /// Presses a key, wherever the focus is: text, or one of WebDriver's keys.
     pub async fn press(&self, keys: &str) {
-        let focused = self.page.active_element().await.expect("a focused element");
-        focused
-            .send_keys(keys)
-            .await
-            .unwrap_or_else(|error| panic!("{keys:?}: {error}"));
+        // The page may be brought up to date between the two: the key was not pressed then.
+        eventually(SOON, format!("{keys:?} to be pressed"), async || {
+            let focused = self.page.active_element().await;
+            let focused = focused.map_err(|error| error.to_string())?;
+            match focused.send_keys(keys).await {
+                Err(error) if error.is_stale_element_reference() => Err(error.to_string()),
+                pressed => Ok(pressed.unwrap_or_else(|error| panic!("{keys:?}: {error}"))),
+            }
+        })
+        .await;
     }
 
     pub async fn run(&self, script: &str) -> Value {

@@ -114,14 +114,14 @@ on_both_servers! {
         let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n[streams.jobs]\npartitions = 2\n");
         let topic = ["{jobs:0}", "{jobs:1}"];
         for stream in topic {
-            assert_eq!(found(&cli, "notice", &format!("{stream}: there is no such stream yet")).await, "streamhand run");
+            assert_eq!(found(&cli, "notice", &format!("{stream}: there is no such stream yet")).await, "shop run");
         }
         let fill = "for n = 1, 100000 do redis.call('XADD', KEYS[1], n .. '-1', 'type', 'test.job') end \
                     redis.call('XGROUP', 'CREATE', KEYS[1], 'workers', '0') \
                     redis.call('XREADGROUP', 'GROUP', 'workers', '(parked)', 'COUNT', '100000', 'STREAMS', KEYS[1], '>') return 1";
         let () = redis::cmd("EVAL").arg(fill).arg(1).arg(topic[1]).query_async(&mut redis).await.unwrap();
         let oversized = "{jobs:1}: 100000 entries are pending, 100000 of them parked";
-        assert_eq!(found(&cli, "warning", oversized).await, "streamhand run");
+        assert_eq!(found(&cli, "warning", oversized).await, "shop run");
         let () = redis::cmd("XGROUP").arg(&["DESTROY", topic[1], "workers"]).query_async(&mut redis).await.unwrap();
         is_gone(&cli, "entries are pending").await;
     }

@@ -752,6 +752,7 @@ impl Scene<'_> {
         let rouse = ["workers", "behind", "@0", "@3", "@4", "@5"];
         self.step("order_rouse", &["looked", "failed", "parked-till"], &rouse)
             .await;
+        self.held().await;
         // Set back by a second; what it was parked till moves with it, and it goes on where it was left.
         for _ in 0..4 {
             let set = ["workers", "-1000", "60000", "2"];
@@ -760,6 +761,29 @@ impl Scene<'_> {
         }
         let pending = self.by_hand("XPENDING looked workers").await;
         self.note("pending", &pending);
+    }
+
+    /// Two letters that hold their subjects, of which one is gone: it was replayed.
+    async fn held(&mut self) {
+        for letter in [0, 1] {
+            self.by_hand(&format!("XADD held-dead @{letter} type t"))
+                .await;
+        }
+        let held = ["HSET", "held", "@0", "1 @2 s", "@5", "0 @3 a"].map(|word| self.of(word));
+        let _: i64 = redis::cmd(held[0].as_str())
+            .arg(&held[1..])
+            .query_async(self.redis)
+            .await
+            .unwrap();
+        for copy in [3, 4] {
+            self.by_hand(&format!("XADD held-again @{copy} type t subject s-{copy}"))
+                .await;
+        }
+        let keys = ["held-dead", "held", "held-again"];
+        self.step("order_held", &keys, &[]).await;
+        self.step("order_held", &keys, &["@5"]).await;
+        let left = self.by_hand("HGETALL held").await;
+        self.note("held", &left);
     }
 
     /// How long something has been idle is by the clock.

@@ -81,7 +81,7 @@ begin = "end"
       line 7, column 1: worker.unhandled-after: unknown key; did you mean `worker.unhandled_after`?
       line 9, column 1: defaults.max_attempts: unknown key; did you mean `retry.max_attempts`?
       line 11, column 1: handlers."order.created".backoff.inital: unknown key; did you mean `handlers."order.created".backoff.initial`?
-      line 13, column 1: streams.orders.begin: unknown key; known here: start, retention, force, partitions
+      line 13, column 1: streams.orders.begin: unknown key; known here: start, retention, force, partitions, order, on_dead
     "#);
 }
 
