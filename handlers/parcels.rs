@@ -59,7 +59,7 @@ async fn track(store: Store, moved: ParcelMoved, ctx: Context) -> Result<(), Fai
 }
 
 fn is_hard_to_read(moved: &ParcelMoved) -> bool {
-    (moved.parcel * 31 + moved.step * 17) % 61 == 0
+    (moved.parcel * 31 + moved.step * 17).is_multiple_of(61)
 }
 
 impl Store {

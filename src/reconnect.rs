@@ -42,6 +42,12 @@ impl Complaint {
     }
 }
 
+impl Default for Pause {
+    fn default() -> Self {
+        Pause::new()
+    }
+}
+
 impl Pause {
     const FIRST: Duration = Duration::from_millis(50);
     const MOST: Duration = Duration::from_secs(2);
@@ -65,6 +71,10 @@ impl Pause {
     }
 
     /// The next wait, shorter by up to a fifth so that a fleet spreads out.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "there is always one: it is no iterator"
+    )]
     pub fn next(&mut self) -> Duration {
         self.waits = self.waits.saturating_add(1);
         // The lower half alone: the longest wait is never exceeded.

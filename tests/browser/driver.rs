@@ -184,7 +184,8 @@ impl Browser {
             let focused = focused.map_err(|error| error.to_string())?;
             match focused.send_keys(keys).await {
                 Err(error) if error.is_stale_element_reference() => Err(error.to_string()),
-                pressed => Ok(pressed.unwrap_or_else(|error| panic!("{keys:?}: {error}"))),
+                Err(error) => panic!("{keys:?}: {error}"),
+                Ok(()) => Ok(()),
             }
         })
         .await;

@@ -175,13 +175,13 @@ on_both_servers! {
         assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
         let untold: Vec<_> = kept.iter().filter(|event| !told.contains_key(*event)).collect();
         assert!(untold.is_empty(), "{} are not told of: {:?}", untold.len(), untold.first());
+        assert!(kept.len() > 500, "{}", kept.len());
+        assert_eq!(worker.stop().await.unsettled, 0);
         let (handled, sent) = (handled.lock().unwrap(), sent.lock().unwrap());
         let again = handled.iter().filter(|(event, times)| **times > 1 && kept.contains(*event)).count();
         println!(
             "{} published, {} lost with their servers; {again} handled again, for what was lost of them",
             sent.len(), sent.difference(&kept).count()
         );
-        assert!(kept.len() > 500, "{}", kept.len());
-        assert_eq!(worker.stop().await.unsettled, 0);
     }
 }

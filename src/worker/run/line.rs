@@ -67,9 +67,12 @@ enum State<T> {
     Roused,
 }
 
+/// The events of one subject, in their order.
+type OfSubject<T> = Vec<(Place, State<T>)>;
+
 /// A stream's events that are pending, by subject.
 pub(crate) struct Line<T> {
-    subjects: HashMap<u64, Vec<(Place, State<T>)>, FxBuildHasher>,
+    subjects: HashMap<u64, OfSubject<T>, FxBuildHasher>,
     of: HashMap<Place, u64, FxBuildHasher>,
     waiting: usize,
     room: Room,
@@ -166,10 +169,10 @@ impl<T> Line<T> {
         let Some(all) = self.subjects.get_mut(&subject) else {
             return;
         };
-        if let Ok(at) = all.binary_search_by_key(&place, |(place, _)| *place) {
-            if all.remove(at).1.waits() {
-                self.waiting -= 1;
-            }
+        if let Ok(at) = all.binary_search_by_key(&place, |(place, _)| *place)
+            && all.remove(at).1.waits()
+        {
+            self.waiting -= 1;
         }
         if all.is_empty() {
             self.subjects.remove(&subject);
@@ -264,7 +267,7 @@ impl<T> Line<T> {
             .collect()
     }
 
-    fn find(&mut self, place: Place) -> Option<(u64, &mut Vec<(Place, State<T>)>, usize)> {
+    fn find(&mut self, place: Place) -> Option<(u64, &mut OfSubject<T>, usize)> {
         let subject = *self.of.get(&place)?;
         let all = self.subjects.get_mut(&subject)?;
         let at = all.binary_search_by_key(&place, |(place, _)| *place).ok()?;

@@ -153,7 +153,7 @@ impl Job {
     }
 
     /// The same, of an entry that turned out to be nobody's.
-    pub fn as_nobodys(self) -> Job {
+    pub fn into_nobodys(self) -> Job {
         let step = match self.step {
             Step::Park {
                 delay,

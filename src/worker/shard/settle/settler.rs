@@ -218,7 +218,7 @@ impl Settler {
                 }
                 Ok(ParkOutcome::Nobody) if job.is_ours_to_bury() => {
                     job.slot().is_nobodys();
-                    self.others.push(job.as_nobodys());
+                    self.others.push(job.into_nobodys());
                 }
                 Ok(outcome) => self.done(&job.batch, job.index, counts_as(&job, outcome)),
                 Err(met) if met.is_lasting() => {
