@@ -23,7 +23,7 @@ test: ## Run every test on a real Redis and a real Valkey, pages in a real brows
 	export STREAMHAND_TEST_CHROMIUM="$$chromium" STREAMHAND_TEST_CHROMEDRIVER="$$chromedriver" && \
 	prometheus=$$(scripts/prometheus) && eval "$$prometheus" && \
 	export STREAMHAND_TEST_PROMETHEUS="$$prometheus" STREAMHAND_TEST_PROMTOOL="$$promtool" && \
-	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-5}" && \
+	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-6}" && \
 	cargo test --workspace --no-fail-fast $(ARGS)
 
 # Both servers at once, or SERVER=redis. What happens is told by SEED; when exactly, by the machine.
