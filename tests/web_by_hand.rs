@@ -105,7 +105,17 @@ impl Operator {
         self.browser.click(&format!("{form} button")).await;
     }
 
+    /// A page that is brought up to date in between takes the focus along: then one begins again, as one would.
     async fn by_keyboard(&self, action: &str, fields: &[(&str, &str)], reason: &str) {
+        for _ in 0..5 {
+            if self.tries_by_keyboard(action, fields, reason).await {
+                return;
+            }
+        }
+        panic!("nothing asks why at {action}");
+    }
+
+    async fn tries_by_keyboard(&self, action: &str, fields: &[(&str, &str)], reason: &str) -> bool {
         let summary = format!("details.act:has(form[action$='{action}']) > summary");
         eventually(SOON, format!("{summary} on the page"), async || {
             let there = format!("return document.querySelector(\"{summary}\") !== null");
@@ -133,7 +143,8 @@ impl Operator {
             let name = self.browser.run(&field).await;
             if name == "reason" {
                 self.browser.press(reason).await;
-                return self.browser.press(&Key::Enter.to_string()).await;
+                self.browser.press(&Key::Enter.to_string()).await;
+                return true;
             }
             // Whoever comes to a field by this key finds marked what is in it.
             match fields.iter().find(|(of, _)| name == *of) {
@@ -143,7 +154,7 @@ impl Operator {
                 None => {}
             }
         }
-        panic!("nothing asks why at {action}");
+        false
     }
 }
 

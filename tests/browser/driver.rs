@@ -183,7 +183,12 @@ impl Browser {
             let focused = self.page.active_element().await;
             let focused = focused.map_err(|error| error.to_string())?;
             match focused.send_keys(keys).await {
-                Err(error) if error.is_stale_element_reference() => Err(error.to_string()),
+                Err(error)
+                    if error.is_stale_element_reference()
+                        || error.is_element_not_interactable() =>
+                {
+                    Err(error.to_string())
+                }
                 Err(error) => panic!("{keys:?}: {error}"),
                 Ok(()) => Ok(()),
             }
