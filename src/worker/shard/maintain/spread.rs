@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::worker::pace::duty::rank;
+
 /// The shortest time between two looks at whose a stream is.
 const SHORTEST: Duration = Duration::from_millis(500);
 /// So many looks a second are made at most by all workers at all streams of one server.
@@ -24,16 +26,6 @@ pub(super) fn pace(streams: usize, crew: usize, lease: Duration) -> Duration {
         SHORTEST.min(lease / 6),
         (lease / 4).max(SHORTEST.min(lease / 6)),
     )
-}
-
-/// FNV-1a over both, mixed: the same in every build.
-fn rank(stream: &str, worker: &str) -> u64 {
-    let bytes = stream.bytes().chain([0]).chain(worker.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]
