@@ -81,7 +81,8 @@ async fn storm(redis: &mut MultiplexedConnection, round: usize, events: usize) {
 on_both_servers! {
     async fn a_storm_leaves_keys_that_are_listed_and_none_for_what_is_settled(server: Server) {
         let mut redis = server.connect().await;
-        let setup = Setup::new(&server).worker("lease = \"1s\"").handler("deduplicate = \"1h\"").handler("rate = \"5000/s\"").handler("rate_scope = \"group\"");
+        // No lease runs out however busy the machine is: what is taken over while its handler runs is guarded for an hour.
+        let setup = Setup::new(&server).worker("lease = \"10s\"").handler("deduplicate = \"1h\"").handler("rate = \"5000/s\"").handler("rate_scope = \"group\"");
         let workers = [setup.start(), setup.start()];
         storm(&mut redis, 0, 40).await;
         let before = keys(&mut redis).await;
@@ -102,7 +103,8 @@ on_both_servers! {
             // bounded.
             if key.ends_with(":guards") {
                 let left: i64 = redis.pttl(key).await.unwrap();
-                assert!((1..=60_000).contains(&left), "{key} stays for {left} ms");
+                let is_gone = left == -2;
+                assert!(is_gone || (1..=60_000).contains(&left), "{key} stays for {left} ms");
             } else if key != "jobs" && !key.ends_with(":dead") {
                 let bytes: Option<u64> = redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async(&mut redis).await.unwrap();
                 assert!(bytes.unwrap_or(0) < 64 << 10, "{key} has {bytes:?} bytes");
