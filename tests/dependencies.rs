@@ -97,7 +97,7 @@ fn no_crate_of_ours_may_be_unsafe() {
         "src/main.rs",
         "handlers/main.rs",
         "tests/main.rs",
-        "tests/protocol_model.rs",
+        "tests/protocol_model/main.rs",
         "bench/src/main.rs",
         "bench/tests/main.rs",
         "benches/report/src/main.rs",

@@ -4,7 +4,7 @@
 //! A scenario (`scenarios.rs`) is a budget of things that may go wrong; it is explored to the end, and the
 //! promises (`properties.rs`) hold at every step and in every state. `defences.rs` takes out one defence after
 //! the other and finds a shortest way to what then breaks;
-//! `cargo test --test protocol_model defences -- --nocapture` tells them in plain words.
+//! `cargo test -p protocol-model defences -- --nocapture` tells them in plain words.
 //!
 //! Where to read on: `server.rs` is what each script does, `worker.rs` what a worker sends and runs,
 //! `answers.rs` what it makes of an answer; `network.rs`, `faults.rs` and `operators.rs` come between.
@@ -25,37 +25,20 @@ macro_rules! may {
     };
 }
 
-#[path = "protocol_model/action.rs"]
 mod action;
-#[path = "protocol_model/answers.rs"]
 mod answers;
-#[path = "protocol_model/defences.rs"]
 mod defences;
-#[path = "protocol_model/explore.rs"]
 mod explore;
-#[path = "protocol_model/faults.rs"]
 mod faults;
-#[path = "protocol_model/messages.rs"]
 mod messages;
-#[path = "protocol_model/network.rs"]
 mod network;
-#[path = "protocol_model/operators.rs"]
 mod operators;
-#[path = "protocol_model/projection.rs"]
 mod projection;
-#[path = "protocol_model/projection_scenarios.rs"]
 mod projection_scenarios;
-#[path = "protocol_model/projection_search.rs"]
 mod projection_search;
-#[path = "protocol_model/properties.rs"]
 mod properties;
-#[path = "protocol_model/rules.rs"]
 mod rules;
-#[path = "protocol_model/scenarios.rs"]
 mod scenarios;
-#[path = "protocol_model/server.rs"]
 mod server;
-#[path = "protocol_model/state.rs"]
 mod state;
-#[path = "protocol_model/worker.rs"]
 mod worker;
