@@ -6,9 +6,12 @@ pub mod driver;
 #[path = "browser/site.rs"]
 pub mod site;
 
+use std::time::Duration;
+
 use driver::{Browser, LOOKS, Look};
 use fantoccini::key::Key;
 use site::{Site, publish};
+use streamhand::{Envelope, Publisher};
 
 use crate::support::{Server, eventually};
 
@@ -29,7 +32,9 @@ pub const PAGES: &[(&str, &str)] = &[
     ("/audit", "tidying up"),
 ];
 
-on_both_servers! {
+// What the pages read is tested on both servers over HTTP; what they look like does not depend on them.
+on_one_server! {
+    Valkey:
     async fn every_page_is_one_to_look_at(server: Server) {
         let site = Site::start(&server).await;
         site.fill().await;
@@ -50,6 +55,7 @@ on_both_servers! {
         browser.close().await;
     }
 
+    Redis:
     async fn every_page_can_be_read_without_javascript(server: Server) {
         let site = Site::start(&server).await;
         site.fill().await;
@@ -69,6 +75,7 @@ on_both_servers! {
         browser.close().await;
     }
 
+    Redis:
     async fn a_page_lives(server: Server) {
         let site = Site::start(&server).await;
         let browser = Browser::start().await;
@@ -88,6 +95,42 @@ on_both_servers! {
         browser.close().await;
     }
 
+    Redis:
+    async fn the_focus_stays_with_what_it_is_on(server: Server) {
+        let site = Site::start(&server).await;
+        let publisher = Publisher::new(&site.settings.redis).expect("a publisher");
+        let schedule = async |subject: &str, hours: u64| {
+            let event = Envelope::new("order.reminded").with("subject", subject);
+            let after = Duration::from_secs(3600 * hours);
+            publisher.publish_envelope_after("orders", event, after).await.expect("to schedule").id
+        };
+        schedule("o-2", 2).await;
+        let browser = Browser::start().await;
+        browser.look(LOOKS[0]).await;
+        browser.goto(&site.at("/scheduled")).await;
+        browser.shows("o-2").await;
+        browser.run("document.querySelector('td.acts summary').focus()").await;
+        let of = "const row = document.activeElement.closest('tr'); return row === null ? 'nothing' : row.textContent";
+        assert!(browser.run(of).await.as_str().is_some_and(|row| row.contains("o-2")));
+        // One before it, one behind it, and then it is the last that is left: the next key is still about the same event.
+        let before = schedule("o-1", 1).await;
+        browser.shows("o-1").await;
+        let behind = schedule("o-3", 3).await;
+        browser.shows("o-3").await;
+        let order = "return [...document.querySelectorAll('tbody tr')].map((row) => row.children[2].textContent).join()";
+        assert_eq!(browser.run(order).await, "o-1,o-2,o-3");
+        let row = browser.run(of).await;
+        assert!(row.as_str().is_some_and(|row| row.contains("o-2")), "the focus is on {row}");
+        for id in [before, behind] {
+            assert!(publisher.cancel_scheduled("orders", &id).await.expect("to cancel"));
+        }
+        eventually(driver::SOON, "one to be left", async || browser.run(order).await == "o-2").await;
+        let row = browser.run(of).await;
+        assert!(row.as_str().is_some_and(|row| row.contains("o-2")), "the focus is on {row}");
+        browser.close().await;
+    }
+
+    Valkey:
     async fn everything_can_be_done_by_keyboard(server: Server) {
         let site = Site::start(&server).await;
         site.fill().await;

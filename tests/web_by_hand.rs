@@ -252,15 +252,19 @@ async fn everything(server: Server, hand: Hand) {
     by.browser.close().await;
 }
 
-on_both_servers! {
+// What the pages read and do is tested on both servers over HTTP; what a browser makes of it does not depend on them.
+on_one_server! {
+    Redis:
     async fn every_action_by_mouse(server: Server) {
         everything(server, Hand::Mouse).await;
     }
 
+    Valkey:
     async fn every_action_by_keyboard(server: Server) {
         everything(server, Hand::Keyboard).await;
     }
 
+    Redis:
     async fn workers_are_told_by_mouse_and_by_keyboard(server: Server) {
         let setup = Setup::new(&server).worker("group = \"fulfilment\"").worker("streams = [\"orders\", \"payments\"]");
         let worker = setup.start();
@@ -292,6 +296,7 @@ on_both_servers! {
         by.browser.close().await;
     }
 
+    Valkey:
     async fn an_aggregates_history_is_gone_through_version_by_version(server: Server) {
         let settings = streamhand::Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url())).unwrap();
         let store = RedisEventStore::of_kind::<Account>(&settings.redis).unwrap();
@@ -329,6 +334,7 @@ on_both_servers! {
         browser.close().await;
     }
 
+    Redis:
     async fn a_projection_that_has_stopped_goes_on_by_keyboard(server: Server) {
         let store = views::store(&server, 1);
         let bad: OrderEvent = Added { cents: views::FAILS_FOR_GOOD }.into();
@@ -352,6 +358,7 @@ on_both_servers! {
     }
 
     /// The letters that were chosen, without a mouse.
+    Valkey:
     async fn letters_are_chosen_by_keyboard(server: Server) {
         let mut redis = server.connect().await;
         let site = Site::start_with(&server, "role = \"operate\"\n").await;

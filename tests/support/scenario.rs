@@ -33,6 +33,27 @@ macro_rules! on_both_servers {
     )+ };
 }
 
+/// Makes of each `async fn name(server: Server)` one test, on this kind of server: of what looks the same whichever it is, and
+/// costs much, as pages in a browser. The bench has none.
+#[allow(unused_macros)]
+macro_rules! on_one_server {
+    ($(
+        $(#[$attribute:meta])*
+        $kind:ident:
+        async fn $name:ident($($parameter:tt)+) $body:block
+    )+) => { $(
+        $(#[$attribute])*
+        async fn $name($($parameter)+) $body
+
+        mod $name {
+            #[test]
+            fn in_a_browser() {
+                $crate::support::run($crate::support::Kind::$kind, super::$name);
+            }
+        }
+    )+ };
+}
+
 /// Runs one test on one kind of server: what [`on_both_servers!`] expands to.
 pub fn run<G: Given, F: Future<Output = ()>>(kind: Kind, scenario: impl FnOnce(G) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()

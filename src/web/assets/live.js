@@ -12,33 +12,69 @@
     const form = document.activeElement && document.activeElement.closest("form");
     return node.querySelector("details.act[open]") !== null || (Boolean(form) && node.contains(form));
   };
+  const has_focus = (node) => document.activeElement !== body && node.contains(document.activeElement);
+  const may_go = (node) => !is_at_work(node) && !has_focus(node);
 
-  // Makes `old` like `wanted`, touching only what differs.
+  // What a part of a list is about: who goes through the page by keyboard stays with it, wherever it comes to stand.
+  const name_of = (node) => {
+    if (node.nodeType !== Node.ELEMENT_NODE) return null;
+    if (node.id) return `#${node.id}`;
+    if (node.matches("section[aria-label]")) return node.getAttribute("aria-label");
+    const about = node.matches("tr, li, details.act") && node.querySelector("a[href], form[action]");
+    if (!about) return null;
+    if (about.nodeName === "A") return about.getAttribute("href");
+    const hidden = [...about.querySelectorAll("input[type=hidden]")].map((input) => `${input.name}=${input.value}`);
+    return [about.getAttribute("action"), ...hidden].join("&");
+  };
+
+  // Makes `old` like `wanted`, touching only what differs. Returns what stands in its place.
   const become = (old, wanted) => {
     if (old.nodeType !== wanted.nodeType || old.nodeName !== wanted.nodeName || old.id !== wanted.id) {
-      if (!is_at_work(old)) old.replaceWith(wanted.cloneNode(true));
-      return;
+      if (!may_go(old)) return old;
+      const made = wanted.cloneNode(true);
+      old.replaceWith(made);
+      return made;
     }
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.nodeValue !== wanted.nodeValue) old.nodeValue = wanted.nodeValue;
-      return;
+      return old;
     }
     if (old.hasAttribute("data-kept")) {
       become_attributes(old, wanted);
-      return;
+      return old;
     }
     // A row with an open action, and a form that somebody fills in, are theirs.
-    if (old.matches("li, tr, form, details.act[open]") && (old.matches("[open]") || is_at_work(old))) return;
+    if (old.matches("li, tr, form, details.act[open]") && (old.matches("[open]") || is_at_work(old))) return old;
     become_attributes(old, wanted);
-    const before = [...old.childNodes];
-    const after = [...wanted.childNodes];
-    after.forEach((child, at) => {
-      if (at < before.length) become(before[at], child);
-      else old.append(child.cloneNode(true));
+    become_children(old, wanted);
+    return old;
+  };
+
+  // Those with a name by their names, the others by their order. What has the focus is not moved, for that would take it away:
+  // the others are moved around it.
+  const become_children = (old, wanted) => {
+    const named = new Map();
+    const others = [];
+    for (const child of old.childNodes) {
+      const name = name_of(child);
+      if (name === null) others.push(child);
+      else if (!named.has(name)) named.set(name, child);
+    }
+    const gone = new Set(old.childNodes);
+    const children = [...wanted.childNodes].map((child) => {
+      const name = name_of(child);
+      const mate = name === null ? others.shift() : named.get(name);
+      if (mate === undefined || !gone.delete(mate)) return child.cloneNode(true);
+      return become(mate, child);
     });
-    before.slice(after.length).forEach((child) => {
-      if (!is_at_work(child)) child.remove();
-    });
+    for (const child of gone) {
+      if (may_go(child)) child.remove();
+    }
+    let next = old.firstChild;
+    for (const child of children) {
+      if (child === next || has_focus(child)) next = child.nextSibling;
+      else old.insertBefore(child, next);
+    }
   };
 
   const become_attributes = (old, wanted) => {
