@@ -24,7 +24,7 @@ pub(crate) struct Partition<'a> {
 
 impl<'a> Partition<'a> {
     /// A partition of a topic's first generation.
-    #[cfg(feature = "config")]
+    #[cfg(feature = "eventstore")]
     pub fn first(topic: &'a str, number: u32) -> Self {
         Partition {
             topic,

@@ -314,25 +314,9 @@ impl Publisher {
             .map(|metrics| (metrics, Instant::now()));
         let keys = StreamKeys::new(stream);
         appended.fates = envelopes.iter().map(|_| Fate::NotSent).collect();
-        let sent = async {
-            let placed = self.topics.place(&self.pool, stream).await?;
-            let keys = |event| {
-                placed
-                    .as_ref()
-                    .map_or(&keys, |placed| placed.stream_of(event))
-            };
-            let additions: Vec<Addition<'_>> = envelopes
-                .iter()
-                .map(|envelope| Addition::new(keys(envelope), envelope, how))
-                .collect();
-            let replicas = self.replicas.asked();
-            let to = self
-                .pool
-                .append(stream, how, &additions, replicas, stop, appended);
-            to.await;
-            Ok(())
-        };
-        if let Err(late) = self.within(sent).await {
+        let sent = self.send_in_order(stream, how, envelopes, (&keys, stop), appended);
+        let sent = self.within(sent).await;
+        if let Err(late) = sent {
             appended.broken = Some(late);
         }
         if let Some((metrics, since)) = since {
@@ -342,6 +326,67 @@ impl Publisher {
             let types = envelopes.iter().map(Envelope::event_type);
             let publishing = metrics.publishing();
             publishing.published(stream, types.zip(fates), since.elapsed());
+        }
+    }
+
+    /// Sends events to where they belong. If that is sealed, what is left goes to where their topic has grown to, in the
+    /// same order: no event of a subject is behind one that came later.
+    async fn send_in_order(
+        &self,
+        stream: &str,
+        how: &How,
+        envelopes: &[Envelope],
+        (keys, stop): (&StreamKeys, &CancellationToken),
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let mut placed = self.topics.place(&self.pool, stream).await?;
+        let replicas = self.replicas.asked();
+        // What is to be known again is looked for first where it may have been added before the topic grew.
+        let mut generation = match (&placed, how) {
+            (Some(placed), How::Now) => placed.layout.generation(),
+            _ => 1,
+        };
+        loop {
+            let rest: Vec<usize> = (0..envelopes.len())
+                .filter(|place| matches!(appended.fates[*place], Fate::NotSent))
+                .collect();
+            let keys = |event| match &placed {
+                Some(placed) => placed.stream_in(generation, event),
+                None => keys,
+            };
+            let addition = |place: &usize| {
+                let event = &envelopes[*place];
+                Addition::new(keys(event), event, how)
+            };
+            let additions = rest.iter().map(addition).collect();
+            let to = self
+                .pool
+                .append_at(stream, how, (additions, rest), replicas, stop, appended);
+            to.await;
+            if !std::mem::take(&mut appended.sealed) || appended.broken.is_some() {
+                return Ok(());
+            }
+            let is_refused = |fate: &Fate| !matches!(fate, Fate::Done(_) | Fate::NotSent);
+            if appended.fates.iter().any(is_refused) {
+                return Ok(());
+            }
+            let Some(known) = &placed else {
+                return Err(Error::new(
+                    ErrorKind::Redis,
+                    format!(
+                        "{stream:?} is sealed, and takes no events any more: if it is a partition, its topic has grown, \
+                         and is to be published to by the topic's name"
+                    ),
+                ));
+            };
+            let newest = known.layout.generation();
+            if generation < newest {
+                generation += 1;
+                continue;
+            }
+            let grown = self.topics.place_behind(&self.pool, stream, newest);
+            placed = Some(grown.await?);
+            generation = newest + 1;
         }
     }
 

@@ -64,6 +64,7 @@ mod fleet;
 mod fleets;
 mod forgetting;
 mod groups;
+mod growth;
 mod half_done;
 mod hooks;
 mod identity;

@@ -14,6 +14,7 @@
 //! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
 //! | [`Admin::servers`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
+//! | [`Admin::grow`], [`Admin::growth`] | `topic` |
 //! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
 //! | [`Admin::aggregates`] | `aggregate` |
@@ -56,7 +57,7 @@ mod server;
 mod splice;
 mod status;
 mod steps;
-mod topics;
+pub(crate) mod topics;
 mod verify;
 
 pub use crate::eventstore::Problem;
@@ -88,7 +89,7 @@ pub use status::{
     BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, OutboxStatus, PROTOCOL, Pause, Standing,
     Status, StreamStatus, StreamTrouble,
 };
-pub use topics::TopicStatus;
+pub use topics::{TopicGrowth, TopicStatus};
 pub use verify::Verified;
 
 use std::fmt;

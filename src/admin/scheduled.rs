@@ -133,7 +133,7 @@ impl Admin {
     }
 
     fn publisher(&self) -> Publisher {
-        let topics = Topics::new(self.settings.topics());
+        let topics = Topics::of_settings(&self.settings);
         Publisher::with_pool(self.pool.clone()).with_topics(topics)
     }
 }

@@ -1,8 +1,148 @@
-//! Partitioned topics as a whole: totals of their partitions, and how evenly they are spread.
+//! Partitioned topics as a whole: totals of their partitions and how evenly they are spread, and how a topic grows.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::partition::Partition;
+use super::{Admin, check_stream};
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::{self, Partition};
+use crate::stream::{Connector, Pool, TopicLayout};
+
+/// How many partitions a topic has and had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TopicGrowth {
+    /// The topic.
+    pub topic: String,
+    /// How many partitions each of its generations has, the first one first. Events go to the last.
+    pub generations: Vec<u32>,
+    /// How many the next one is to have, if somebody has begun to make it and has not finished that.
+    pub growing_to: Option<u32>,
+    /// The groups that have settled all there is of a generation, and read the next, by generation.
+    pub through: BTreeMap<u32, Vec<String>>,
+}
+
+impl Admin {
+    /// Spreads a partitioned topic over more streams, without that the order of a subject is lost: events go to a new
+    /// generation of partitions, which a group reads once it has settled the old one. Publishers and workers follow by
+    /// themselves. What was begun and not finished is finished by the same call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it is no partitioned topic, has so many partitions or more, can't have so many, has
+    /// an order, or has aggregates of an event store. [`ErrorKind::Exists`] if it is being grown to another number. If Redis can't be
+    /// reached or refuses a step: what is done stays done, and the same again goes on behind it.
+    pub async fn grow(&self, topic: &str, partitions: u32) -> Result<TopicGrowth> {
+        check_stream(topic)?;
+        let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why));
+        if let Err(why) = partition::check(topic, partitions) {
+            return invalid(format!("{partitions} partitions of {topic:?}: {why}"));
+        }
+        if self.settings.order(topic).is_some() {
+            return invalid(format!(
+                "the topic {topic:?} has `order = \"subject\"`, and such a topic can't grow yet: choose its number of \
+                 partitions before there are events, or take `order` off everywhere first"
+            ));
+        }
+        let layout = self.layout(topic).await?;
+        if layout.sealing.is_none() {
+            let has = layout.partitions();
+            if has == partitions && layout.generation() > 1 {
+                return Ok(TopicGrowth::of(&layout));
+            }
+            if has >= partitions {
+                return invalid(format!(
+                    "the topic {topic:?} has {has} partitions: it can grow only, to more than that"
+                ));
+            }
+            if let Some(stream) = self.pool.has_aggregates(&layout).await? {
+                return invalid(format!(
+                    "the topic {topic:?} has aggregates of an event store, beside {stream} for one: they are kept \
+                     beside their partition, and can't move to another"
+                ));
+            }
+        }
+        let grown = self.pool.grow(&layout, partitions).await?;
+        Ok(TopicGrowth::of(&grown))
+    }
+
+    /// How many partitions a topic has and had, and which groups are how far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it is no partitioned topic. If Redis can't be reached.
+    pub async fn growth(&self, topic: &str) -> Result<TopicGrowth> {
+        check_stream(topic)?;
+        Ok(TopicGrowth::of(&self.layout(topic).await?))
+    }
+
+    /// The same, with all partitions that its topics have grown to by now.
+    ///
+    /// # Errors
+    /// If Redis can't be reached, or refuses to say.
+    pub async fn grown(mut self) -> Result<Self> {
+        let mut settings = (*self.settings).clone();
+        learn(&self.pool, &mut settings).await?;
+        self.streams = settings.streams_of(&settings.worker.streams).into();
+        self.settings = settings.into();
+        Ok(self)
+    }
+
+    async fn layout(&self, topic: &str) -> Result<TopicLayout> {
+        if let Some(known) = self.pool.known_topic(topic).await? {
+            return Ok(known);
+        }
+        let all = self.settings.topics();
+        let Some((_, partitions)) = all.into_iter().find(|(name, _)| *name == topic) else {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{topic:?} is no partitioned topic: neither Redis knows of its partitions nor [streams.{topic:?}]"
+                ),
+            ));
+        };
+        self.pool.topic(topic, partitions).await
+    }
+}
+
+/// Has these settings know what their topics have grown to.
+pub(crate) async fn learn(pool: &Pool, settings: &mut Settings) -> Result<()> {
+    let topics: Vec<String> = settings.topics().map(|(name, _)| name.to_owned()).collect();
+    for topic in topics {
+        let known = pool.known_topic(&topic).await?;
+        if let (Some(layout), Some(of)) = (known, settings.streams.get_mut(&topic)) {
+            of.generations = layout.generations;
+        }
+    }
+    Ok(())
+}
+
+/// These settings, with what their topics have grown to. If Redis does not say, who goes on with them will tell why.
+#[cfg(feature = "cli")]
+pub(crate) async fn grown(mut settings: Settings) -> Settings {
+    if settings.topics().next().is_some()
+        && let Ok(connector) = Connector::new(&settings.redis)
+        && let Ok(pool) = connector.pool(1)
+    {
+        let _ = learn(&pool, &mut settings).await;
+    }
+    settings
+}
+
+impl TopicGrowth {
+    fn of(layout: &TopicLayout) -> Self {
+        let mut through = BTreeMap::<u32, Vec<String>>::new();
+        for (generation, group) in &layout.through {
+            through.entry(*generation).or_default().push(group.clone());
+        }
+        TopicGrowth {
+            topic: layout.topic.clone(),
+            generations: layout.generations.clone(),
+            growing_to: layout.sealing,
+            through,
+        }
+    }
+}
 
 /// A partitioned topic: what its partitions come to together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -35,6 +35,7 @@ mod stop;
 mod terminal;
 mod text;
 mod top;
+mod topic;
 mod web;
 mod worker;
 

@@ -17,9 +17,10 @@ use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, alerts, completions, config, dlq, doctor, entry, exporter, find,
-    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top, web,
-    worker,
+    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top,
+    topic, web, worker,
 };
+use crate::admin::topics::grown;
 use crate::called;
 use crate::config::Settings;
 use crate::handler::Registry;
@@ -125,6 +126,9 @@ enum Builtin {
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
+    /// Show how many partitions a topic has, or spread it over more
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
     /// Watch the group work: streams, types, workers, and what is wrong, in the terminal
     Top(top::TopArgs),
     /// List workers and what they run; quiet or stop them, have them log more, or run more at once
@@ -364,22 +368,24 @@ impl Program {
                     run::run(settings, registry, self.version, self.hooks).await
                 }
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
-                Builtin::Scheduled(command) => scheduled::run(command, globals.settings()?).await,
+                Builtin::Scheduled(command) => {
+                    scheduled::run(command, grown(globals.settings()?).await).await
+                }
                 Builtin::Find(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     find::run(args, settings).await
                 }
                 Builtin::Entry(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     entry::run(args, settings).await
                 }
                 Builtin::Redis(args) => server::run(&args, &globals.settings()?).await,
                 Builtin::Doctor(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     doctor::run(args, &settings).await
                 }
                 Builtin::Dlq(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     dlq::run(args, settings, self.registry).await
                 }
                 Builtin::Aggregate(args) => {
@@ -389,7 +395,7 @@ impl Program {
                 }
                 Builtin::Web(args) if args.command.is_some() => web::print_hash(),
                 Builtin::Web(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     let registry = match self.registry {
                         Some(make) => Some(make(settings.clone()).await?),
                         None => None,
@@ -397,18 +403,21 @@ impl Program {
                     web::run(args, settings, registry).await
                 }
                 Builtin::Status(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     status::run(args, settings).await
                 }
                 Builtin::Alerts(command) => alerts::alerts(command, &globals).await,
-                Builtin::Pause(args) => pause::pause(args, globals.settings()?).await,
-                Builtin::Resume(args) => pause::resume(args, globals.settings()?).await,
+                Builtin::Pause(args) => pause::pause(args, grown(globals.settings()?).await).await,
+                Builtin::Resume(args) => {
+                    pause::resume(args, grown(globals.settings()?).await).await
+                }
+                Builtin::Topic(command) => topic::run(command, globals.settings()?).await,
                 Builtin::Top(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     top::run(args, settings).await
                 }
                 Builtin::Worker(args) => {
-                    let settings = globals.of_a_group(args.group.as_ref())?;
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     worker::run(args, settings).await
                 }
                 Builtin::Projection(command) => {
@@ -419,6 +428,7 @@ impl Program {
                 Builtin::Exporter(args) => {
                     let overrides = args.settings();
                     let settings = globals.of_a_group_with(args.group.as_ref(), overrides)?;
+                    let settings = grown(settings).await;
                     exporter::run(settings).await
                 }
                 Builtin::Health(args) => health::run(args).await,

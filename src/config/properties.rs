@@ -250,6 +250,7 @@ fn stream_settings() -> impl Strategy<Value = StreamSettings> {
             partitions,
             order,
             on_dead,
+            generations: Vec::new(),
         },
     )
 }

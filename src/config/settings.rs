@@ -138,12 +138,23 @@ impl Settings {
     pub(crate) fn streams_of(&self, names: &[String]) -> Vec<String> {
         let streams = |name: &String| {
             let of = self.streams.get(name);
-            match of.and_then(|of| of.partitions) {
-                Some(partitions) => (0..partitions)
-                    .map(|number| Partition::first(name, number).to_string())
-                    .collect(),
-                None => vec![name.clone()],
-            }
+            let Some((of, partitions)) = of.and_then(|of| Some((of, of.partitions?))) else {
+                return vec![name.clone()];
+            };
+            let first = [partitions];
+            let generations = match &of.generations[..] {
+                [] => &first,
+                known => known,
+            };
+            let all = (1..).zip(generations).flat_map(|(generation, partitions)| {
+                let partition = move |number| Partition {
+                    topic: name,
+                    generation,
+                    number,
+                };
+                (0..*partitions).map(move |number| partition(number).to_string())
+            });
+            all.collect()
         };
         names.iter().flat_map(streams).collect()
     }
@@ -355,12 +366,16 @@ pub struct StreamSettings {
     pub retention: Option<Retention>,
     /// Trims to `retention` even what a group has not settled. That is lost to it.
     pub force: Option<bool>,
-    /// Spreads it over so many streams, by subject; unset, it is one stream. The number is for good.
+    /// Spreads it over so many streams, by subject; unset, it is one stream. It is what a topic begins with: what it has
+    /// grown to since is kept in Redis.
     pub partitions: Option<u32>,
     /// What of its events is handled one after the other, across the fleet; unset, nothing is.
     pub order: Option<Order>,
     /// What becomes of a subject when one of its events has become a dead letter; unset, it is held.
     pub on_dead: Option<OnDead>,
+    /// How many partitions each of its generations has, as Redis knows; empty as long as it was not asked.
+    #[serde(skip)]
+    pub(crate) generations: Vec<u32>,
 }
 
 /// What becomes of a subject whose events have an order when one of them has become a dead letter.

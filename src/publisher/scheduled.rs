@@ -2,6 +2,7 @@
 //! workers.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use futures_util::Stream;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::Publisher;
+use super::{Publisher, Topics};
 use crate::codec::{self, Encodable};
 use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,13 +51,23 @@ pub struct ScheduledEvent {
 /// [`next`](Self::next) for who has no use for one.
 ///
 /// A wait for the next one can be dropped: nothing is passed over. Behind an error it can be asked again, and goes on.
-#[derive(Debug)]
 #[must_use = "it reads nothing before it is asked"]
 pub struct ScheduledEvents {
+    /// The streams there are, as far as they have not been asked for: a topic may have grown.
+    streams: Option<Pages<Streams>>,
+    pool: Pool,
     /// Those of a stream, or of each partition of a topic.
     pages: Vec<Pages<Waiting>>,
     /// The next of each, as far as it is known and has not been given away; None behind the last one.
     heads: Vec<Option<Option<ScheduledEvent>>>,
+}
+
+/// The streams of a topic, all on one page.
+struct Streams {
+    topics: Topics,
+    pool: Pool,
+    topic: String,
+    is_told: bool,
 }
 
 /// Where the next page begins.
@@ -139,19 +150,16 @@ impl Publisher {
     /// Where the stream's name can't be one.
     pub fn scheduled(&self, stream: &str) -> Result<ScheduledEvents> {
         check_stream(stream)?;
-        let streams = self.topics.streams(stream);
-        let waiting = |stream: &String| {
-            Pages::of(Waiting {
-                pool: self.pool.at(stream),
-                keys: StreamKeys::new(stream),
-                place: None,
-                more: true,
-                told: HashSet::new(),
-            })
-        };
         Ok(ScheduledEvents {
-            heads: streams.iter().map(|_| None).collect(),
-            pages: streams.iter().map(waiting).collect(),
+            streams: Some(Pages::of(Streams {
+                topics: self.topics.clone(),
+                pool: self.pool.clone(),
+                topic: stream.to_owned(),
+                is_told: false,
+            })),
+            pool: self.pool.clone(),
+            heads: Vec::new(),
+            pages: Vec::new(),
         })
     }
 
@@ -203,6 +211,7 @@ impl Publisher {
         events: &[Wanted<'_>],
     ) -> Result<Vec<Cancelled>> {
         check_stream(stream)?;
+        self.within(self.topics.place(&self.pool, stream)).await?;
         let mut all = vec![Cancelled::No; events.len()];
         for stream in self.topics.streams(stream) {
             let pool = self.pool.at(&stream);
@@ -247,11 +256,33 @@ impl ScheduledEvents {
     }
 }
 
+impl fmt::Debug for ScheduledEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScheduledEvents")
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Stream for ScheduledEvents {
     type Item = Result<ScheduledEvent>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let ScheduledEvents { pages, heads } = &mut *self;
+        let ScheduledEvents {
+            streams,
+            pool,
+            pages,
+            heads,
+        } = &mut *self;
+        while let Some(asked) = streams {
+            match ready!(Pin::new(asked).poll_next(cx)).transpose()? {
+                Some(stream) => {
+                    heads.push(None);
+                    pages.push(Pages::of(Waiting::of(pool, &stream)));
+                }
+                None => *streams = None,
+            }
+        }
         for (pages, head) in pages.iter_mut().zip(heads.iter_mut()) {
             if head.is_none() {
                 *head = Some(ready!(Pin::new(pages).poll_next(cx)).transpose()?);
@@ -261,6 +292,32 @@ impl Stream for ScheduledEvents {
         let known = heads.iter_mut().filter(|head| due(head).is_some());
         let first = known.min_by_key(|head| due(head));
         Poll::Ready(first.and_then(Option::take).flatten().map(Ok))
+    }
+}
+
+impl Source for Streams {
+    type Item = String;
+
+    async fn page(&mut self) -> Result<Option<Vec<String>>> {
+        if self.is_told {
+            return Ok(None);
+        }
+        self.topics.place(&self.pool, &self.topic).await?;
+        self.is_told = true;
+        Ok(Some(self.topics.streams(&self.topic)))
+    }
+}
+
+impl Waiting {
+    /// What waits for its time in a stream, from the beginning.
+    fn of(pool: &Pool, stream: &str) -> Self {
+        Waiting {
+            pool: pool.at(stream),
+            keys: StreamKeys::new(stream),
+            place: None,
+            more: true,
+            told: HashSet::new(),
+        }
     }
 }
 

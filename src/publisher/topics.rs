@@ -1,13 +1,21 @@
-//! Where the events of a partitioned topic go: the streams it is spread over, which are asked for once.
+//! Where the events of a partitioned topic go: the streams it is spread over. They are asked for once, and again when one
+//! of them turns out to be sealed: the topic has grown, or is growing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::partition;
+use crate::reconnect::Pause;
 use crate::stream::{Pool, StreamKeys, TopicLayout};
 use crate::sync::{read, write};
+
+/// How long a publisher waits for a growth that another has begun before it lends a hand,
+const PATIENCE: Duration = Duration::from_millis(300);
+/// and how long in all.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The topics that are known to be partitioned, and what is known of each. Clones share it.
 #[derive(Clone, Default)]
@@ -22,8 +30,8 @@ struct Topic {
 /// A topic whose streams are known.
 pub(crate) struct Placed {
     pub layout: TopicLayout,
-    /// The streams events go to, by partition.
-    pub streams: Vec<StreamKeys>,
+    /// The streams of each generation, by partition.
+    streams: Vec<Vec<StreamKeys>>,
 }
 
 impl Topics {
@@ -36,6 +44,18 @@ impl Topics {
         Topics(Arc::new(RwLock::new(
             topics.into_iter().map(topic).collect(),
         )))
+    }
+
+    /// The partitioned topics of these settings, as far as is known of them.
+    #[cfg(feature = "worker")]
+    pub fn of_settings(settings: &crate::config::Settings) -> Self {
+        let topics = Self::new(settings.topics());
+        for (name, of) in &settings.streams {
+            if !of.generations.is_empty() {
+                topics.learn(TopicLayout::of_generations(name, of.generations.clone()));
+            }
+        }
+        topics
     }
 
     /// The same and one more.
@@ -56,12 +76,11 @@ impl Topics {
     }
 
     /// Where the events of a topic go, as far as it has been asked for. None if the stream is no such topic.
-    #[cfg(feature = "worker")]
     pub fn known(&self, stream: &str) -> Option<Arc<Placed>> {
         read(&self.0).get(stream)?.layout.clone()
     }
 
-    /// The streams that a name stands for: a topic's partitions, else itself.
+    /// The streams that a name stands for: a topic's partitions, of all its generations that are known, else itself.
     pub fn streams(&self, name: &str) -> Vec<String> {
         match read(&self.0).get(name) {
             Some(topic) => match &topic.layout {
@@ -77,39 +96,106 @@ impl Topics {
     /// # Errors
     /// If Redis can't be reached, or knows the topic to have another number of partitions.
     pub async fn place(&self, pool: &Pool, stream: &str) -> Result<Option<Arc<Placed>>> {
-        let partitions = {
-            let topics = read(&self.0);
-            let Some(topic) = topics.get(stream) else {
-                return Ok(None);
-            };
-            if let Some(layout) = &topic.layout {
-                return Ok(Some(layout.clone()));
-            }
-            topic.partitions
+        let Some(partitions) = self.partitions(stream) else {
+            return Ok(None);
         };
-        let placed = Arc::new(Placed::new(pool.topic(stream, partitions).await?));
-        if let Some(topic) = write(&self.0).get_mut(stream) {
-            topic.layout = Some(placed.clone());
+        if let Some(placed) = self.known(stream) {
+            return Ok(Some(placed));
         }
-        Ok(Some(placed))
+        let layout = pool.topic(stream, partitions).await?;
+        if layout.partitions() != partitions {
+            let has = layout.partitions();
+            tracing::info!(
+                topic = stream,
+                "the topic has grown to {has} partitions; `partitions = {partitions}` is what it began with"
+            );
+        }
+        Ok(Some(self.learn(layout)))
+    }
+
+    /// The same, once the topic has a later generation than this one: one of its streams is sealed. Whoever grows it may
+    /// have died half-way, and then this goes on with it.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place), and if the topic has not grown in the end.
+    pub async fn place_behind(
+        &self,
+        pool: &Pool,
+        topic: &str,
+        generation: u32,
+    ) -> Result<Arc<Placed>> {
+        let (began, mut pause) = (Instant::now(), Pause::between(PATIENCE / 30, PATIENCE));
+        let mut last = None;
+        loop {
+            let layout = pool.known_topic(topic).await?;
+            if let Some(layout) = &layout {
+                if layout.generation() > generation {
+                    return Ok(self.learn(layout.clone()));
+                }
+                if let (Some(to), true) = (layout.sealing, began.elapsed() > PATIENCE) {
+                    match pool.grow(layout, to).await {
+                        Ok(layout) => return Ok(self.learn(layout)),
+                        Err(error) => last = Some(error),
+                    }
+                }
+            }
+            if began.elapsed() > LONGEST {
+                let why = last.map_or(String::new(), |error| format!(": {error}"));
+                let message = format!(
+                    "the topic {topic:?} is being grown, and does not get on with it{why}; the same command again \
+                     finishes what it has begun"
+                );
+                return Err(Error::new(ErrorKind::Redis, message));
+            }
+            tokio::time::sleep(pause.next()).await;
+        }
+    }
+
+    /// What is known by now of a topic. What was known of a later generation stays.
+    pub fn learn(&self, layout: TopicLayout) -> Arc<Placed> {
+        let placed = Arc::new(Placed::new(layout));
+        let mut topics = write(&self.0);
+        let Some(topic) = topics.get_mut(&placed.layout.topic) else {
+            return placed;
+        };
+        if let Some(known) = &topic.layout
+            && known.layout.generation() > placed.layout.generation()
+        {
+            return known.clone();
+        }
+        topic.layout = Some(placed.clone());
+        placed
+    }
+
+    /// How many partitions a topic is set to have.
+    pub fn partitions(&self, topic: &str) -> Option<u32> {
+        Some(read(&self.0).get(topic)?.partitions)
     }
 }
 
 impl Placed {
     fn new(layout: TopicLayout) -> Self {
-        let streams = layout.streams();
+        let keys = |generation| {
+            let streams = layout.streams_of(generation);
+            streams.iter().map(|name| StreamKeys::new(name)).collect()
+        };
         Placed {
-            streams: streams.iter().map(|name| StreamKeys::new(name)).collect(),
+            streams: (1..=layout.generation()).map(keys).collect(),
             layout,
         }
     }
 
     /// The stream that an event goes to, which has its id by now.
     pub fn stream_of(&self, event: &Envelope) -> &StreamKeys {
+        self.stream_in(self.layout.generation(), event)
+    }
+
+    /// The stream that an event went to in this generation.
+    pub fn stream_in(&self, generation: u32, event: &Envelope) -> &StreamKeys {
         let id = event.id();
         let subject = event.subject().map(str::as_bytes);
         let address = partition::address(subject, id.as_bytes());
-        let number = partition::partition_of(address, self.layout.partitions());
-        &self.streams[number as usize]
+        let streams = &self.streams[generation as usize - 1];
+        &streams[partition::partition_of(address, streams.len() as u32) as usize]
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::connection::Link;
-use super::error::{Trouble, Who, elsewhere, is_half_done, refusal};
+use super::error::{Trouble, Who, elsewhere, is_half_done, is_sealed, refusal};
 use super::keys::StreamKeys;
 use super::pool::{Pool, PooledConnection};
 use super::replicated::{NOT_WRITTEN, NotReplicated, Replicas};
@@ -83,6 +83,8 @@ pub(crate) struct Appended {
     pub fates: Vec<Fate>,
     /// Why some have no answer.
     pub broken: Option<Error>,
+    /// Some were not added because their stream is sealed: its topic has grown.
+    pub sealed: bool,
 }
 
 /// One event, where it goes, and which one it is where that is asked for.
@@ -116,6 +118,7 @@ impl Drop for Scattered<'_, '_> {
             if self.all.broken.is_none() {
                 self.all.broken = lot.appended.broken;
             }
+            self.all.sealed |= lot.appended.sealed;
         }
     }
 }
@@ -140,11 +143,36 @@ struct Queue {
 }
 
 impl Pool {
-    /// Gives entries of a stream, or of the partitions of a topic, which is called `stream`, to Redis in their order, until one is refused, the connection breaks, or `stop` says
-    /// so, or until some are not with as many `replicas` as are asked for. What a server has refused because it no longer knew the script, it did not do: that is sent again, behind
-    /// what was on its way meanwhile. So is, once and to the server there is by then, what was refused because the server
-    /// was not the one to ask any more.
-    pub async fn append(
+    /// As [`append`](Self::append), with entries that have these places among all.
+    pub async fn append_at(
+        &self,
+        stream: &str,
+        how: &How,
+        (entries, places): (Vec<Addition<'_>>, Vec<usize>),
+        replicas: Option<Replicas>,
+        stop: &CancellationToken,
+        all: &mut Appended,
+    ) {
+        let mut scattered = Scattered {
+            lots: vec![Lot {
+                places,
+                entries,
+                appended: Appended::default(),
+            }],
+            all,
+        };
+        for lot in &mut scattered.lots {
+            let to = self.append(stream, how, &lot.entries, replicas, stop, &mut lot.appended);
+            to.await;
+        }
+    }
+
+    /// Gives entries of a stream, or of the partitions of a topic, which is called `stream`, to Redis in their order,
+    /// until one is refused, the connection breaks, or `stop` says so, or until some are not with as many `replicas` as are
+    /// asked for. What a server has refused because it no longer
+    /// knew the script, it did not do: that is sent again, behind what was on its way meanwhile. So is, once and to the
+    /// server there is by then, what was refused because the server was not the one to ask any more.
+    async fn append(
         &self,
         stream: &str,
         how: &How,
@@ -303,6 +331,10 @@ async fn send_all(
                 }
                 Err(error) if !is_last && elsewhere(&error).is_some() => {
                     is_elsewhere = true;
+                    Fate::NotSent
+                }
+                Err(error) if is_sealed(&error) => {
+                    appended.sealed = true;
                     Fate::NotSent
                 }
                 // A part of it may be done.

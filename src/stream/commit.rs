@@ -84,6 +84,8 @@ pub(crate) enum CommitOutcome {
     Failed(String),
     /// The server takes no writes now.
     NotNow(String),
+    /// A stream that it emits to is sealed: its topic has grown. Nothing was done.
+    Sealed,
 }
 
 impl Commit<'_> {
@@ -227,6 +229,7 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
         b"duplicate" => CommitOutcome::Duplicate {
             differs: reply::int(&parts.next()?)? == 1,
         },
+        b"sealed" => CommitOutcome::Sealed,
         b"taken" => CommitOutcome::Taken,
         b"nobody" => CommitOutcome::Nobody,
         b"late" => CommitOutcome::Late(reply::text(parts.next()?)?.parse().ok()?),

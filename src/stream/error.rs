@@ -189,6 +189,11 @@ impl Trouble {
         }
     }
 
+    /// Whether the stream is sealed that something was to be added to.
+    pub fn is_sealed(&self) -> bool {
+        says_sealed(&self.error().to_string())
+    }
+
     /// Whether the server refuses whatever would change something, for now: waiting helps, and nothing else does.
     pub fn is_for_now(&self) -> bool {
         match self {
@@ -249,6 +254,12 @@ impl Trouble {
         Trouble::Wait(Error::new(ErrorKind::Redis, message))
     }
 
+    /// What is emitted to a topic has to wait until that is grown.
+    pub fn sealed(stream: &str) -> Self {
+        let message = format!("emitting to {stream:?}: it is sealed, and its topic is being grown");
+        Trouble::Wait(Error::new(ErrorKind::Redis, message))
+    }
+
     /// An answer that is not of the form the step has.
     pub fn garbled(doing: &str) -> Self {
         Trouble::Broken(Error::new(
@@ -305,6 +316,17 @@ pub(super) fn what_failed(error: &RedisError) -> &'static str {
 /// Whether a script was broken off in the middle.
 pub(super) fn is_half_done(error: &RedisError) -> bool {
     Answer::of(error).is_some_and(|answer| answer.is_half_done())
+}
+
+/// Whether an error says that a stream is sealed: it has an entry of the highest id.
+pub(super) fn is_sealed(error: &RedisError) -> bool {
+    Answer::of(error).is_some_and(|answer| says_sealed(&answer.text))
+}
+
+/// The same of an error in the server's words.
+fn says_sealed(text: &str) -> bool {
+    text.contains("exhausted the last possible ID")
+        || text.contains("equal or smaller than the target stream top item")
 }
 
 /// Why a server is not the one to ask any more, if this error says so.

@@ -32,6 +32,7 @@ mod eviction;
 mod gauges;
 #[cfg(feature = "worker")]
 mod group;
+mod growth;
 mod history;
 mod in_turn;
 #[cfg(test)]
@@ -123,6 +124,8 @@ pub(crate) use eviction::{Eviction, Risk};
 pub(crate) use gauges::StreamGauges;
 #[cfg(feature = "worker")]
 pub(crate) use group::{ConsumerInfo, Join, Joined, Known};
+#[cfg(feature = "worker")]
+pub(crate) use growth::is_seal;
 pub(crate) use history::{Found, PageOf, Scan};
 #[cfg(feature = "telemetry")]
 pub(crate) use keys::AlertKeys;

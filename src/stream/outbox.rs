@@ -38,6 +38,17 @@ pub(crate) struct Waiting {
     fields: Fields,
 }
 
+impl Waiting {
+    /// One that did not wait in an outbox, and is to be known by this mark.
+    pub fn of(mark: String, fields: Fields) -> Self {
+        Waiting {
+            id: EntryId::default(),
+            mark,
+            fields,
+        }
+    }
+}
+
 /// What taking a turn came to.
 pub(crate) enum RelayTurn {
     /// It is another's for so long.
@@ -229,6 +240,21 @@ impl Pool {
             stopped,
             is_safe,
         })
+    }
+}
+
+impl Pool {
+    /// Where a waiting event goes whose stream is sealed; None if its topic has no later generation yet.
+    #[cfg(feature = "worker")]
+    pub async fn grown_for(&self, target: &str, event: &Waiting) -> Result<Option<String>> {
+        let field = |name: &str| {
+            let mut fields = event.fields.iter();
+            let says =
+                |(known, value): &(&[u8], &[u8])| *known == name.as_bytes() && !value.is_empty();
+            fields.find(says).map(|(_, value)| value)
+        };
+        let id = field("id").unwrap_or_default();
+        self.grown_from(target, field("subject"), id).await
     }
 }
 

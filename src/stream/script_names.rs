@@ -79,6 +79,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "undo_purge"
     "unheld"
     "unlist"
+    "unschedule"
     "wake"
 ];
 

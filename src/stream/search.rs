@@ -5,6 +5,7 @@ use redis::Value;
 
 use super::PARKED;
 use super::error::{Trouble, Who, refusal};
+use super::growth::is_seal;
 use super::keys::Keys;
 use super::pool::Pool;
 use super::reply;
@@ -116,11 +117,14 @@ fn slice(value: Value) -> Option<Slice> {
             fields: reply::fields(fields)?,
         })
     };
+    let mut entries = reply::array(entries)?
+        .into_iter()
+        .map(entry)
+        .collect::<Option<Vec<Entry>>>()?;
+    // What seals a stream is no event.
+    entries.retain(|entry| !is_seal(entry));
     Some(Slice {
-        entries: reply::array(entries)?
-            .into_iter()
-            .map(entry)
-            .collect::<Option<_>>()?,
+        entries,
         next: reply::id(&next),
         bytes: reply::int(&bytes)? as u64,
     })

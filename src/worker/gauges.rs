@@ -9,30 +9,27 @@ use crate::metrics::table::Id;
 use crate::partition::Partition;
 use crate::policy::{Breakers, State};
 use crate::worker::runtime::Blocked;
-use crate::worker::shard::unit::Shard;
-use crate::worker::state::inflight::Inflight;
+use crate::worker::shard::unit::{Shard, Shards};
 use crate::worker::state::slots::Slots;
-use crate::worker::state::source::Sources;
 
 /// What is asked. It does not keep a worker from ending.
 pub(crate) struct Gauges {
     group: String,
-    shards: Vec<(Weak<Sources>, Weak<Inflight>)>,
+    shards: Weak<Shards>,
     slots: Weak<Slots>,
     breakers: Weak<Breakers>,
 }
 
 impl Gauges {
-    pub fn new(shards: &[Shard], slots: &Arc<Slots>, breakers: &Arc<Breakers>) -> Self {
-        let weak = |shard: &Shard| {
-            (
-                Arc::downgrade(&shard.sources),
-                Arc::downgrade(&shard.inflight),
-            )
-        };
+    pub fn new(
+        group: &str,
+        shards: &Arc<Shards>,
+        slots: &Arc<Slots>,
+        breakers: &Arc<Breakers>,
+    ) -> Self {
         Gauges {
-            group: shards[0].identity.group.clone(),
-            shards: shards.iter().map(weak).collect(),
+            group: group.to_owned(),
+            shards: Arc::downgrade(shards),
             slots: Arc::downgrade(slots),
             breakers: Arc::downgrade(breakers),
         }
@@ -40,13 +37,11 @@ impl Gauges {
 
     /// Adds what is now. Returns whether the worker is still there.
     pub fn tell(&self, snapshot: &mut Snapshot) -> bool {
-        let shards = self.shards.iter();
-        let shards: Option<Vec<_>> = shards
-            .map(|(sources, inflight)| Some((sources.upgrade()?, inflight.upgrade()?)))
-            .collect();
-        let (Some(shards), Some(slots), Some(breakers)) =
-            (shards, self.slots.upgrade(), self.breakers.upgrade())
-        else {
+        let (Some(shards), Some(slots), Some(breakers)) = (
+            self.shards.upgrade(),
+            self.slots.upgrade(),
+            self.breakers.upgrade(),
+        ) else {
             return false;
         };
         let group = &self.group[..];
@@ -54,14 +49,12 @@ impl Gauges {
             snapshot.add(id, of(labels), Value::Gauge(value as f64));
         };
         let mut entries: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        let sources = shards.iter().flat_map(|(sources, _)| sources.named());
-        for source in sources {
+        let sources = shards.sources();
+        for source in &sources {
             entries.insert(counted_as(&source.surroundings.stream), (0, 0));
         }
-        let batches: Vec<_> = shards
-            .iter()
-            .flat_map(|(_, inflight)| inflight.snapshot())
-            .collect();
+        let inflights = shards.inflights().into_iter();
+        let batches: Vec<_> = inflights.flat_map(|inflight| inflight.snapshot()).collect();
         for batch in &batches {
             let of = entries.entry(counted_as(&batch.source.surroundings.stream));
             let (running, held) = of.or_default();

@@ -7,6 +7,7 @@
 //! out by [`shard::settle`]; [`shard::maintain`] keeps it ours meanwhile.
 
 mod gauges;
+mod growth;
 #[cfg(test)]
 mod instructions;
 mod observer;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, OptionFuture};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use observer::{Observer, Outcome, Settled, Unstarted};
@@ -47,12 +49,13 @@ use crate::stream::{Connector, Pool, Trouble};
 use crate::trace::Tracer;
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::spans::Spans;
-use crate::worker::shard::unit::{Common, Shard};
-use crate::worker::state::duties::Duties;
+use crate::worker::shard::unit::{Common, Shard, Shards};
+use crate::worker::state::duties::{Duties, Share};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
 use gauges::Gauges;
+use growth::Growth;
 use preflight::preflight;
 use run::routes::Routes;
 use runtime::Fetching;
@@ -61,7 +64,7 @@ use shard::maintain::projections::Projections;
 use shard::maintain::pulse::Told;
 use state::capacity::Capacity;
 use watchdog::LOOK;
-use wiring::Wiring;
+use wiring::{Asking, Wiring};
 
 /// How long after the drain time what is finished may still take to be settled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -195,7 +198,6 @@ impl Worker {
         }
         let pool = connector.pool(settings.redis.pool_size)?;
         let topics = Topics::new(settings.topics());
-        let streams = settings.streams_of(&settings.worker.streams);
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
         let types = registry.event_types().collect::<Vec<_>>().join(", ");
         for warning in warnings {
@@ -254,7 +256,11 @@ impl Worker {
             () = meanwhile => unreachable!("it goes on for ever"),
         };
         let by_slot = match learnt {
-            Ok(true) => by_slot(&connector, &streams),
+            Ok(true) => {
+                let names = settings.worker.streams.iter();
+                let streams: Vec<String> = names.flat_map(|name| topics.streams(name)).collect();
+                split_by_slot(&connector, &streams)
+            }
             Ok(false) => {
                 #[cfg(feature = "telemetry")]
                 OptionFuture::from(server.map(|server| server.stop())).await;
@@ -291,34 +297,51 @@ impl Worker {
             spans,
             common: &common,
         };
-        let all_signals = Signals::of_shards(by_slot.len());
-        if connector.is_cluster() {
-            let all = by_slot.iter().zip(&all_signals);
-            let all: Vec<_> = all
-                .map(|(streams, signals)| (&streams[..], &signals.duties))
-                .collect();
+        let (shards, signals) = (Arc::<Shards>::default(), Signals::of_worker());
+        let mut all_signals = vec![signals.clone()];
+        all_signals.extend((1..by_slot.len()).map(|_| signals.another()));
+        let share = Arc::<Share>::default();
+        let share_out = |lots: &[Vec<String>], all_signals: &[Arc<Signals>]| {
+            let duties = all_signals.iter().map(|signals| &signals.duties);
+            let all: Vec<_> = lots.iter().map(|lot| &lot[..]).zip(duties).collect();
             // Whose a stream is whose events have an order is agreed upon by other means, and the owner has to read it.
             let has_order = |stream: &str| settings.order(stream).is_some();
-            Duties::begin(&all, &common.identity.name, has_order);
+            Duties::begin(&all, &common.identity.name, &share, has_order);
+        };
+        if connector.is_cluster() {
+            share_out(&by_slot, &all_signals);
         }
-        let shards = by_slot.iter().zip(all_signals);
-        let (shards, ways): (Vec<_>, Vec<_>) = shards
-            .map(|(streams, signals)| wiring.shard(streams, signals))
-            .unzip();
-        let inflights = shards.iter().map(|shard| &shard.inflight);
-        common.capacity.held.by(inflights);
+        let all = by_slot.iter().zip(all_signals);
+        let ways: Vec<_> = all
+            .map(|(streams, signals)| add(&wiring, &shards, streams, signals))
+            .collect();
+        let commits = ways[0].1.commits();
         if let Some(metrics) = &metrics {
-            let gauges = Gauges::new(&shards, &slots, &breakers);
+            let group = &settings.worker.group;
+            let gauges = Gauges::new(group, &shards, &slots, &breakers);
             metrics.gauges(move |snapshot| gauges.tell(snapshot));
         }
         #[cfg(feature = "telemetry")]
         let exporter = exporter(&settings, &common.identity, tracer.clone(), metrics.clone())?;
         #[cfg(feature = "telemetry")]
-        vitals.are(&shards);
+        vitals.are(shards.clone());
         #[cfg(feature = "telemetry")]
-        let beside = vitals.tasks(systemd);
+        let mut beside = vitals.tasks(systemd);
         #[cfg(not(feature = "telemetry"))]
-        let beside = Vec::new();
+        let mut beside: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let names = settings.worker.streams.iter();
+        let names = names.filter(|name| topics.partitions(name).is_some());
+        let (more, mut grown) = mpsc::unbounded_channel();
+        let growth = Growth {
+            group: settings.worker.group.clone(),
+            topics: topics.clone(),
+            names: names.cloned().collect(),
+            pool: pool.clone(),
+            signals: signals.clone(),
+            shards: shards.clone(),
+            more,
+        };
+        beside.push(Box::pin(growth.run()));
         let projections =
             Projections::run(projections, &settings, &connector, &common.identity.name)?;
         let mut told = Some(Told {
@@ -326,27 +349,55 @@ impl Worker {
             metrics: metrics.clone(),
         });
         let (mut parts, mut inlined, mut executors) = (Vec::new(), Vec::new(), JoinSet::new());
-        for (shard, asking) in shards.iter().zip(ways) {
-            let mut maintenance = Maintenance::new(shard, &settings, &breakers);
+        let all = shards.all();
+        for (shard, asking) in ways {
+            let mut maintenance = Maintenance::new(&shard, &settings, &breakers);
             if let Some(told) = told.take() {
-                maintenance = maintenance.once(&shards, &settings, &breakers, &slots, told);
+                let held = &common.capacity.held;
+                maintenance = maintenance.once(&all, held, &settings, &breakers, &slots, told);
             }
-            let wired = wiring.parts(shard, maintenance, asking);
+            let wired = wiring.parts(&shard, maintenance, asking);
             parts.push(wired.parts);
             inlined.push(wired.inlined);
             executors.spawn(wired.executing);
         }
-        let signals = shards[0].signals.clone();
         let io = runtime::spawn(signals.clone(), parts, beside, Fetching::of(inlined))?;
 
-        tokio::select! {
-            () = &mut shutdown => tracing::info!("stopping: what has not started is released"),
-            () = signals.stopped() => {}
+        loop {
+            let streams: Vec<String> = tokio::select! {
+                () = &mut shutdown => {
+                    tracing::info!("stopping: what has not started is released");
+                    break;
+                }
+                () = signals.stopped() => break,
+                Some(streams) = grown.recv() => streams,
+            };
+            if !connector.is_cluster() {
+                let sources = streams.iter().map(|stream| wiring.source(stream, &commits));
+                let sources: Vec<_> = sources.collect();
+                if let Some(orderer) = &all[0].orderer {
+                    orderer.orders(&sources);
+                }
+                all[0].sources.add(sources);
+                signals.rejoin();
+                continue;
+            }
+            slots.share();
+            let by_slot = split_by_slot(&connector, &streams);
+            let all_signals: Vec<_> = by_slot.iter().map(|_| signals.another()).collect();
+            share_out(&by_slot, &all_signals);
+            for (streams, signals) in by_slot.iter().zip(all_signals) {
+                let (shard, asking) = add(&wiring, &shards, streams, signals);
+                let maintenance = Maintenance::new(&shard, &settings, &breakers);
+                let wired = wiring.parts(&shard, maintenance, asking);
+                executors.spawn(wired.executing);
+                io.add(wired.parts, wired.inlined.fetcher);
+            }
         }
         let drain = Instant::now() + settings.worker.drain;
         signals.stop();
         projections.stop();
-        stop(&shards, &slots, executors, io, drain).await;
+        stop(&shards.all(), &slots, executors, io, drain).await;
         projections.ended().await;
         // Until here probes are told that it stops; whoever is connected holds it up no longer.
         #[cfg(feature = "telemetry")]
@@ -358,13 +409,27 @@ impl Worker {
         if let Some(error) = signals.take_failure() {
             return Err(error);
         }
-        Ok(summary(&shards))
+        Ok(summary(&shards.all()))
     }
+}
+
+/// Adds a shard of these streams.
+fn add(
+    wiring: &Wiring<'_>,
+    shards: &Shards,
+    streams: &[String],
+    signals: Arc<Signals>,
+) -> (Arc<Shard>, Asking) {
+    let (shard, asking) = wiring.shard(streams, signals);
+    let shard = Arc::new(shard);
+    wiring.common.capacity.held.by(&shard.inflight);
+    shards.add(shard.clone());
+    (shard, asking)
 }
 
 /// Waits for running handlers until the drain time is over, and for what they did to be settled.
 async fn stop(
-    shards: &[Shard],
+    shards: &[Arc<Shard>],
     slots: &Slots,
     mut executors: JoinSet<()>,
     io: runtime::Io,
@@ -397,7 +462,7 @@ async fn stop(
 }
 
 /// What a worker has done that has stopped.
-fn summary(shards: &[Shard]) -> Summary {
+fn summary(shards: &[Arc<Shard>]) -> Summary {
     let summary = Summary {
         settled: shards.iter().map(|shard| shard.inflight.settled()).sum(),
         unsettled: shards.iter().map(|shard| shard.inflight.entries()).sum(),
@@ -451,7 +516,7 @@ async fn place_all(topics: &Topics, pool: &Pool) -> Result<()> {
 }
 
 /// The streams of each shard: all together, or by their hash slots.
-fn by_slot(connector: &Connector, streams: &[String]) -> Vec<Vec<String>> {
+fn split_by_slot(connector: &Connector, streams: &[String]) -> Vec<Vec<String>> {
     let lots = connector.by_slot(streams, |stream| stream).into_iter();
     let streams_at = |places: Vec<usize>| places.iter().map(|at| streams[*at].clone()).collect();
     lots.map(streams_at).collect()

@@ -2,7 +2,7 @@
 //! [`super::run::dispatch`]. A second thread watches meanwhile. Where a handler computes or blocks for long, it takes the
 //! runtime over, and with it everything that speaks to Redis.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -92,6 +92,7 @@ impl Hands {
 /// The thread that speaks to Redis.
 pub(crate) struct Io {
     ended: oneshot::Receiver<()>,
+    more: mpsc::UnboundedSender<(Parts, Fetcher)>,
 }
 
 /// What it has in common with the one that stands by.
@@ -111,6 +112,12 @@ struct Threads {
 }
 
 impl Io {
+    /// Has the parts of another shard run there as well.
+    pub fn add(&self, parts: Parts, fetcher: Fetcher) {
+        // If all has ended, what they would have done is over too.
+        let _ = self.more.send((parts, fetcher));
+    }
+
     /// Waits for its end.
     pub async fn ended(self) {
         let _ = self.ended.await;
@@ -169,12 +176,24 @@ pub(crate) fn spawn(
         let _there = threads.runtime.enter();
         all.collect()
     };
+    let (more, mut added) = mpsc::unbounded_channel();
     threads.runtime.spawn(async move {
         let _guards = guards;
         let beside = JoinSet::from_iter(beside);
-        // A panic of one of them ends all.
         let mut all = all;
-        while let Some(Ok(())) = all.join_next().await {}
+        loop {
+            tokio::select! {
+                // A panic of one of them ends all.
+                ended = all.join_next() => match ended {
+                    Some(Ok(())) => {}
+                    _ => break,
+                },
+                Some((parts, fetcher)) = added.recv() => {
+                    all.spawn(run(signals.clone(), parts));
+                    tokio::spawn(fetch(signals.clone(), fetcher));
+                }
+            }
+        }
         drop(beside);
     });
     let start = |name: &str, begin: fn(&Threads)| {
@@ -187,7 +206,7 @@ pub(crate) fn spawn(
     };
     start("streamhand-io-2", Threads::stand_by).map_err(internal)?;
     match start("streamhand-io", Threads::work) {
-        Ok(_) => Ok(Io { ended }),
+        Ok(_) => Ok(Io { ended, more }),
         Err(error) => {
             threads.watchdog.close();
             Err(internal(error))

@@ -20,13 +20,9 @@ use crate::telemetry::health::Verdict;
 use crate::telemetry::routes::{Probe, Scraped, behind, metrics, probes};
 use crate::telemetry::server::{Bound, Limits, Server};
 use crate::telemetry::systemd::Systemd;
-use crate::worker::shard::health::ServerHealth;
-use crate::worker::shard::unit::Shard;
+use crate::worker::shard::unit::{Shard, Shards};
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::Inflight;
-use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
-use crate::worker::state::source::Sources;
 
 /// A thread that has not turned for so long is stopped.
 const STOPPED: Duration = Duration::from_secs(10);
@@ -45,21 +41,13 @@ pub(crate) struct Vitals {
     address: String,
     slots: Arc<Slots>,
     /// Gone as long as it is not known where the streams are.
-    shards: OnceLock<Vec<Part>>,
+    shards: OnceLock<Arc<Shards>>,
     began: Instant,
     /// When the thread that speaks to Redis last turned, in milliseconds since it began.
     turned: AtomicU64,
     /// When all shards had joined, plus one; 0 before.
     joined: AtomicU64,
     is_stopping: AtomicBool,
-}
-
-/// One shard of it.
-struct Part {
-    signals: Arc<Signals>,
-    sources: Arc<Sources>,
-    inflight: Arc<Inflight>,
-    health: Arc<ServerHealth>,
 }
 
 /// Takes the port of `[telemetry] listen`, if there is one: before a worker does anything else, so that it fails at once
@@ -91,14 +79,8 @@ impl Vitals {
     }
 
     /// It is known by now where the streams are.
-    pub fn are(&self, shards: &[Shard]) {
-        let parts = shards.iter().map(|shard| Part {
-            signals: shard.signals.clone(),
-            sources: shard.sources.clone(),
-            inflight: shard.inflight.clone(),
-            health: shard.health.clone(),
-        });
-        let _ = self.shards.set(parts.collect());
+    pub fn are(&self, shards: Arc<Shards>) {
+        let _ = self.shards.set(shards);
     }
 
     /// It stops before that was known.
@@ -106,8 +88,9 @@ impl Vitals {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
-    fn parts(&self) -> &[Part] {
-        self.shards.get().map_or(&[], |parts| &parts[..])
+    fn parts(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.get();
+        shards.map(|shards| shards.all()).unwrap_or_default()
     }
 
     fn is_stopping(&self) -> bool {
@@ -117,11 +100,12 @@ impl Vitals {
 
     /// Waits until it stops, or has joined all groups; both are looked for anew now and then.
     async fn changes(&self) {
-        let Some(first) = self.parts().first() else {
+        let parts = self.parts();
+        let Some(first) = parts.first() else {
             return std::future::pending().await;
         };
         let joins = async {
-            for part in self.parts() {
+            for part in &parts {
                 part.signals.joined().await;
             }
             if self.joined.load(Ordering::Relaxed) > 0 {
@@ -269,7 +253,8 @@ impl Vitals {
             })
             .collect();
         if why.is_empty() {
-            let silent = self.on_duty();
+            let parts = self.on_duty();
+            let silent = parts.iter();
             let silent = silent.filter_map(|part| Some((part, self.silent_for(part)?)));
             notes.extend(silent.map(|(part, silent)| {
                 let streams = streams_of(part).join(", ");
@@ -293,19 +278,20 @@ impl Vitals {
     fn silent(&self) -> Option<Duration> {
         let mut shortest = None::<Duration>;
         for part in self.on_duty() {
-            let silent = self.silent_for(part)?;
+            let silent = self.silent_for(&part)?;
             shortest = Some(shortest.map_or(silent, |known| known.min(silent)));
         }
         shortest
     }
 
     /// Those that read their streams: the others ask for so little that their silence says nothing.
-    fn on_duty(&self) -> impl Iterator<Item = &Part> {
-        let parts = self.parts().iter();
-        parts.filter(|part| part.signals.duties.is_on())
+    fn on_duty(&self) -> Vec<Arc<Shard>> {
+        let mut parts = self.parts();
+        parts.retain(|part| part.signals.duties.is_on());
+        parts
     }
 
-    fn silent_for(&self, part: &Part) -> Option<Duration> {
+    fn silent_for(&self, part: &Shard) -> Option<Duration> {
         let joined = self.joined.load(Ordering::Relaxed);
         let joined = (joined > 0).then(|| self.began + Duration::from_millis(joined - 1));
         let answered = part.health.last_answer().max(joined)?;
@@ -338,9 +324,14 @@ impl Vitals {
 
     /// Its streams, by whether their group can't be joined.
     fn worked_on(&self, is_wanted: impl Fn(bool) -> bool) -> Vec<String> {
-        let named = self.parts().iter().flat_map(|part| part.sources.named());
-        let wanted = named.filter(|source| is_wanted(source.is_barred()));
-        wanted.map(|source| source.keys.stream.clone()).collect()
+        let mut wanted = Vec::new();
+        for part in self.parts() {
+            let named = part.sources.named();
+            let named = named.iter();
+            let these = named.filter(|source| is_wanted(source.is_barred()));
+            wanted.extend(these.map(|source| source.keys.stream.clone()));
+        }
+        wanted
     }
 
     fn now(&self) -> u64 {
@@ -348,9 +339,10 @@ impl Vitals {
     }
 }
 
-fn streams_of(part: &Part) -> Vec<String> {
-    let named = part.sources.named().iter();
-    named.map(|source| source.keys.stream.clone()).collect()
+fn streams_of(part: &Shard) -> Vec<String> {
+    let named = part.sources.named();
+    let streams = named.iter().map(|source| source.keys.stream.clone());
+    streams.collect()
 }
 
 /// In whole seconds.

@@ -35,7 +35,7 @@ use super::shard::unit::{Common, Shard};
 use super::state::capacity::Capacity;
 use super::state::order::Order;
 use super::state::signals::Signals;
-use super::state::source::{Source, Sources};
+use super::state::source::{Reads, Source, Sources};
 use super::watchdog::LOOK;
 use crate::config::Settings;
 use crate::context::{Ask, Surroundings};
@@ -68,6 +68,13 @@ pub(super) struct Asking {
     ordered: Option<Ordered>,
 }
 
+impl Asking {
+    /// How sources that come later ask.
+    pub fn commits(&self) -> mpsc::WeakUnboundedSender<Ask> {
+        self.ask.downgrade()
+    }
+}
+
 /// A shard's parts.
 pub(super) struct Wired {
     pub parts: runtime::Parts,
@@ -80,7 +87,8 @@ impl Wiring<'_> {
     /// The shard of these streams. A cluster has them in one hash slot.
     pub fn shard(&self, streams: &[String], signals: Arc<Signals>) -> (Shard, Asking) {
         let (ask, asks) = mpsc::unbounded_channel();
-        let sources = streams.iter().map(|stream| self.source(stream, &ask));
+        let commits = ask.downgrade();
+        let sources = streams.iter().map(|stream| self.source(stream, &commits));
         let sources = Sources::new(sources.collect());
         let connector = match self.connector.is_cluster() {
             true => self.connector.at(&streams[0]),
@@ -92,7 +100,8 @@ impl Wiring<'_> {
         (shard, Asking { ask, asks, ordered })
     }
 
-    fn source(&self, stream: &str, ask: &mpsc::UnboundedSender<Ask>) -> Arc<Source> {
+    /// The source of a stream, whose handlers ask for commits by `commits`.
+    pub fn source(&self, stream: &str, commits: &mpsc::WeakUnboundedSender<Ask>) -> Arc<Source> {
         let pool = match self.connector.is_cluster() {
             true => self.pool.at(stream),
             false => self.pool.clone(),
@@ -106,11 +115,12 @@ impl Wiring<'_> {
             pool: Some(pool),
             publisher: Some(publisher),
             breakers: self.breakers.clone(),
-            commits: Some(ask.downgrade()),
+            commits: Some(commits.clone()),
             tracer: self.tracer.cloned(),
         };
         // A topic's partitions are counted together: a label each would be too many.
-        let counted = Partition::parse(stream).map(|partition| partition.topic);
+        let partition = Partition::parse(stream);
+        let counted = partition.map(|partition| partition.topic);
         let counts = self.common.counts.as_ref().and_then(|counts| {
             let topic = || counted.and_then(|topic| counts.stream(topic));
             counts.stream(stream).or_else(topic)
@@ -122,7 +132,15 @@ impl Wiring<'_> {
             .settings
             .order(stream)
             .map(|_| Arc::new(Order::new(holds)));
-        Source::new(surroundings, start, is_limited, order, counts.cloned())
+        let source = Source::new(surroundings, start, is_limited, order, counts.cloned());
+        let topics = &self.settings.worker.streams;
+        let is_later =
+            |of: &Partition<'_>| of.generation > 1 && topics.iter().any(|it| it == of.topic);
+        if partition.as_ref().is_some_and(is_later) {
+            // Who follows the topic's growth says when.
+            source.set_reads(Reads::NotYet);
+        }
+        source
     }
 
     /// All that works for a shard.

@@ -119,6 +119,7 @@ pub const WITHOUT_IDS: &[&str] = &[
     "rate",
     "resume",
     "run_turn",
+    "unschedule",
 ];
 
 /// Which scripts were played.

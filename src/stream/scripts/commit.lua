@@ -10,7 +10,7 @@
 --       (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
 -- Answers, for each: {done}, {duplicate, with other data (0|1)} (another copy of the event has succeeded: acknowledged,
 --       nothing else), {taken}, {nobody}, {late, now} (it is nobody's, and that time is over), {refused, place of the
---       effect, current value or false}, {failed, why}
+--       effect, current value or false}, {failed, why}, {sealed} (the topic that an event goes to has grown)
 local stream, retry, failures, commits, guards = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me, delete = ARGV[1], ARGV[2], ARGV[4] == '1'
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
@@ -23,6 +23,17 @@ if no then return no end
 local record = redis.call('HGET', commits, me) or '0 '
 if tonumber(string.match(record, '^%d+')) >= tonumber(ARGV[3]) then
   return redis.error_reply('STALE a later commit of this worker has been answered')
+end
+
+-- Whether a partition of a topic is sealed, by an entry of the highest id: nothing can be added to it.
+local seal, sealed = '18446744073709551615-18446744073709551615', {}
+local function is_sealed(key)
+  if not string.find(key, '^{.+:[%d.]+}$') then return false end
+  if sealed[key] == nil then
+    local found = redis.pcall('XRANGE', key, seal, seal)
+    sealed[key] = not found.err and #found > 0
+  end
+  return sealed[key]
 end
 
 -- Does it all. Answers the error that stopped it, and whether something was done before.
@@ -101,6 +112,7 @@ local function one()
     if not may_on('XADD', e.key) then
       return { 'failed', 'emitting to ' .. e.key .. ': the ACL of this user lacks XADD of it' }
     end
+    if is_sealed(e.key) then return { 'sealed' } end
     kinds[e.key] = 'stream'
   end
   for i = 1, of_effects do

@@ -39,7 +39,8 @@ local again = { number('XLEN', KEYS[5]), number('ZCOUNT', KEYS[6], '-inf', now),
 local out = { now, kind, 0, number('ZCARD', KEYS[3]), number('ZCOUNT', KEYS[3], '-inf', now), number('XLEN', KEYS[4]),
   first(KEYS[4], '-'), number('ZCOUNT', KEYS[7], '-inf', now), paused.err and {} or paused, false, again }
 if kind ~= 'stream' then return out end
-out[3] = redis.call('XLEN', stream)
+local seals = seals_of(stream)
+out[3] = redis.call('XLEN', stream) - seals
 local info
 for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local of = map(g)
@@ -50,6 +51,7 @@ local settled = redis.pcall('HGET', KEYS[2], 'settled')
 local about = map(redis.call('XINFO', 'STREAM', stream))
 local lag, at_least = lag_of(stream, about, info, type(settled) == 'string' and settled or nil,
   tonumber(ARGV[2]), tonumber(ARGV[3]))
+if lag > 0 then lag = lag - seals end
 local next_id = just_above(info['last-delivered-id'])
 out[10] = { lag, at_least, info.pending, redis.call('XPENDING', stream, group)[2] or false,
   next_id and first(stream, next_id) or false, consumers(stream) }

@@ -38,6 +38,16 @@ if is_it then
   return { string.format('%.0f', due), 0, not same and packed, type(again) == 'number' and 1 or 0 }
 end
 
+-- A partition is sealed by an entry of the highest id: its topic has grown, and what is new belongs elsewhere.
+if string.find(stream, '^{.+:[%d.]+}$') then
+  local seal = '18446744073709551615-18446744073709551615'
+  -- pcall: who may not look schedules it all the same, and a worker takes it to where it belongs.
+  local found = redis.pcall('XRANGE', stream, seal, seal)
+  if not found.err and #found > 0 then
+    return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
+  end
+end
+
 due = ARGV[3]
 if due == '' then
   local t = redis.call('TIME')

@@ -33,8 +33,8 @@ for i, right in ipairs({ false, 'zset', 'stream', 'stream', 'string', 'hash', 'h
 end
 if kind ~= 'stream' then return out end
 
-local length = redis.call('XLEN', stream)
-out[8] = length
+local seals = seals_of(stream)
+out[8] = redis.call('XLEN', stream) - seals
 local info
 for _, g in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local pairs_of = {}
@@ -48,6 +48,7 @@ for i = 1, #about, 2 do of[about[i]] = about[i + 1] end
 local settled = redis.pcall('HGET', KEYS[12], 'settled')
 if type(settled) ~= 'string' then settled = nil end
 local lag, at_least = lag_of(stream, of, info, settled, tonumber(ARGV[2]), tonumber(ARGV[3]))
+if lag > 0 then lag = lag - seals end
 
 local consumers = {}
 for _, c in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do

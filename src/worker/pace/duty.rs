@@ -113,16 +113,33 @@ pub fn standing<'a>(
 
 /// Which of `streams` the worker reads in any case: those that it ranks highest.
 pub fn own(streams: &[&str], me: &str) -> Vec<bool> {
+    highest(streams, me, OWN)
+}
+
+/// Which are the `most` that the worker ranks highest.
+pub fn highest(streams: &[&str], me: &str, most: usize) -> Vec<bool> {
     let mut order: Vec<usize> = (0..streams.len()).collect();
     order.sort_by_cached_key(|at| std::cmp::Reverse(rank(streams[*at], me)));
-    let mut own = vec![false; streams.len()];
-    order.iter().take(OWN).for_each(|at| own[*at] = true);
-    own
+    let mut highest = vec![false; streams.len()];
+    order.iter().take(most).for_each(|at| highest[*at] = true);
+    highest
 }
 
 /// Whether a worker of so many streams reads all of them as it begins, and finds out who else does while it reads.
 pub fn begins_with_all(streams: usize) -> bool {
     streams <= AT_ONCE.0
+}
+
+/// How many of `more` streams a worker reads as they come, those that it ranks highest, if it is on duty at `on` of `all`
+/// that it knows: as large a share. That is what it comes to in the end, so that some sixteen workers begin at once with each,
+/// and nobody has to agree on that either. From so few that it would read them in any case it learns nothing.
+pub fn begins_with(more: usize, on: usize, all: usize) -> usize {
+    let most = match all {
+        0..=OWN if begins_with_all(more) => more,
+        _ if on <= OWN => OWN,
+        all => (more * on).div_ceil(all).max(OWN),
+    };
+    most.min(more)
 }
 
 /// How long it is until a worker of many streams visits the first time the one that is at this place among those it visits.
@@ -198,6 +215,35 @@ mod tests {
         assert_eq!(all.before, before.count());
         let late = standing("orders", "me", others.map(|(other, _)| (other, FRESH)));
         assert_eq!((late.readers, late.before), (0, 0));
+    }
+
+    #[test]
+    fn of_what_comes_later_it_reads_as_large_a_share_as_of_what_it_knows() {
+        assert_eq!((begins_with(64, 0, 0), begins_with(65, 0, 0)), (64, OWN));
+        assert_eq!(begins_with(2000, 100, 100), 2000, "a small fleet reads all");
+        assert_eq!(begins_with(2000, 16, 1000), 32);
+        assert_eq!(begins_with(2000, 2, 2), OWN, "those it reads in any case");
+        assert_eq!(
+            (begins_with(200, 8, 1000), begins_with(3, 8, 1000)),
+            (OWN, 3)
+        );
+        // However many workers there are, somebody begins with each stream at once.
+        let names: Vec<String> = (0..400).map(|n| format!("{{orders:2.{n}}}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for workers in [1, 5, 40, 200] {
+            let mut readers = vec![0; names.len()];
+            for worker in 0..workers {
+                let on = (200 * READERS).div_ceil(workers.max(READERS));
+                let most = begins_with(names.len(), on, 200);
+                let reads = highest(&names, &format!("sh2-30000-host-{worker}-x"), most);
+                readers
+                    .iter_mut()
+                    .zip(reads)
+                    .for_each(|(all, reads)| *all += usize::from(reads));
+            }
+            let least = readers.iter().min().unwrap();
+            assert!(*least >= workers.min(2), "{least} of {workers}");
+        }
     }
 
     #[test]

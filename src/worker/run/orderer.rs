@@ -41,12 +41,10 @@ pub(crate) struct Ordered {
 impl Ordered {
     /// What is needed if any of these streams has an order.
     pub fn of(sources: &Sources, prefetch: usize) -> Option<Self> {
-        let orders = || sources.named().iter().filter_map(|of| of.order.as_ref());
-        orders().next()?;
+        let sources = sources.named();
+        sources.iter().find(|of| of.order.is_some())?;
         let (orderer, tasks) = Orderer::new(Room::of(prefetch));
-        for order in orders() {
-            order.heard_by(orderer.clone());
-        }
+        orderer.orders(&sources);
         Some(Ordered { orderer, tasks })
     }
 }
@@ -89,6 +87,12 @@ impl Orderer {
             tasks,
         };
         (Arc::new(orderer), at_carrier)
+    }
+
+    /// It hears of what is settled of these from now on, if they have an order.
+    pub fn orders(self: &Arc<Self>, sources: &[Arc<Source>]) {
+        let orders = sources.iter().filter_map(|of| of.order.as_ref());
+        orders.for_each(|order| order.heard_by(self.clone()));
     }
 
     /// Entries of a batch have come. Returns those that may run; those that are to wait in Redis go there.

@@ -1,12 +1,13 @@
 //! What the parts that speak to one server are made from.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use super::clock::ServerClock;
 use super::health::ServerHealth;
 use super::links::Links;
 use crate::metrics::entries::WorkerCounts;
 use crate::stream::Connector;
+use crate::sync::{read, write};
 use crate::worker::run::orderer::Orderer;
 use crate::worker::run::routes::Routes;
 use crate::worker::state::capacity::Capacity;
@@ -15,7 +16,7 @@ use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::Inflight;
 use crate::worker::state::recent_acks::RecentAcks;
 use crate::worker::state::signals::Signals;
-use crate::worker::state::source::Sources;
+use crate::worker::state::source::{Source, Sources};
 
 /// What all shards of a worker have in common.
 pub(crate) struct Common {
@@ -46,6 +47,34 @@ pub(crate) struct Shard {
     pub links: Arc<Links>,
     pub health: Arc<ServerHealth>,
     pub clock: Arc<ServerClock>,
+}
+
+/// The shards of a worker. On a cluster more come when a topic grows.
+#[derive(Default)]
+pub(crate) struct Shards(RwLock<Vec<Arc<Shard>>>);
+
+impl Shards {
+    /// This one comes as well.
+    pub fn add(&self, shard: Arc<Shard>) {
+        write(&self.0).push(shard);
+    }
+
+    pub fn all(&self) -> Vec<Arc<Shard>> {
+        read(&self.0).clone()
+    }
+
+    /// The streams of all of them.
+    pub fn sources(&self) -> Vec<Arc<Source>> {
+        let all = self.all();
+        let named = all.iter().map(|shard| shard.sources.named());
+        named.flat_map(|named| named.to_vec()).collect()
+    }
+
+    /// What all of them hold.
+    pub fn inflights(&self) -> Vec<Arc<Inflight>> {
+        let all = read(&self.0);
+        all.iter().map(|shard| shard.inflight.clone()).collect()
+    }
 }
 
 impl Common {

@@ -18,15 +18,16 @@ pub(crate) struct Duties {
     /// The same, and whether others do without it, for the fetcher, which asks before each round.
     on: AtomicBool,
     may_leave: AtomicBool,
-    /// How many shards of the worker there are, and at how many of them it is on.
+    /// The same of all its shards.
     share: Mutex<Arc<Share>>,
     /// Its place among those that are visited first.
     place: AtomicUsize,
 }
 
+/// How many shards of a worker there are that may be off duty, and at how many of them it is on.
 #[derive(Default)]
-struct Share {
-    all: usize,
+pub(crate) struct Share {
+    all: AtomicUsize,
     on: AtomicUsize,
 }
 
@@ -45,8 +46,14 @@ impl Default for Duties {
 
 impl Duties {
     /// Says of each shard, by its streams, whether the worker `me` is on duty there as it begins. Shards of anything but a
-    /// single partition of a topic always are, and so are those of what `always` holds for.
-    pub fn begin(all: &[(&[String], &Duties)], me: &str, mut always: impl FnMut(&str) -> bool) {
+    /// single partition of a topic always are, and so are those of what `always` holds for. The same of those that come
+    /// later, which have the same `share`.
+    pub fn begin(
+        all: &[(&[String], &Duties)],
+        me: &str,
+        share: &Arc<Share>,
+        mut always: impl FnMut(&str) -> bool,
+    ) {
         let mut among: Vec<(&str, &Duties)> = Vec::new();
         for (streams, duties) in all {
             if let [stream] = streams
@@ -57,19 +64,19 @@ impl Duties {
             }
         }
         let streams: Vec<&str> = among.iter().map(|(stream, _)| *stream).collect();
-        let begins_on = duty::begins_with_all(streams.len());
-        let share = Arc::new(Share {
-            all: streams.len(),
-            on: AtomicUsize::new(0),
-        });
+        let (on, known) = (&share.on, &share.all);
+        let known = known.fetch_add(streams.len(), Ordering::Relaxed);
+        let most = duty::begins_with(streams.len(), on.load(Ordering::Relaxed), known);
+        let begins = duty::highest(&streams, me, most);
         let own = duty::own(&streams, me);
         // Not all workers of a fleet go through them in the same order.
         let mut places: Vec<usize> = (0..streams.len()).collect();
         fastrand::shuffle(&mut places);
-        for (((_, duties), is_own), place) in among.iter().zip(own).zip(places) {
+        let all = among.iter().zip(own.into_iter().zip(begins));
+        for (((_, duties), (is_own, begins_on)), place) in all.zip(places) {
             let duty = Duty::new(is_own, begins_on);
             if duty.is_on() {
-                share.on.fetch_add(1, Ordering::Relaxed);
+                on.fetch_add(1, Ordering::Relaxed);
             }
             duties.is_on.send_replace(duty.is_on());
             duties.on.store(duty.is_on(), Ordering::Relaxed);
@@ -120,7 +127,8 @@ impl Duties {
     pub fn visit_in(&self, readers: usize) -> Duration {
         let share = lock(&self.share).clone();
         let on = share.on.load(Ordering::Relaxed);
-        duty::visit_in(readers, on, share.all.saturating_sub(on))
+        let all = share.all.load(Ordering::Relaxed);
+        duty::visit_in(readers, on, all.saturating_sub(on))
     }
 
     fn change(&self, change: impl FnOnce(&mut Duty)) {
@@ -151,12 +159,16 @@ mod tests {
     }
 
     fn begun_with(count: usize, always: fn(&str) -> bool) -> Vec<Duties> {
+        more(count, "", &Arc::default(), always)
+    }
+
+    fn more(count: usize, of: &str, share: &Arc<Share>, always: fn(&str) -> bool) -> Vec<Duties> {
         let streams: Vec<Vec<String>> = (0..count)
-            .map(|n| vec![format!("{{orders:{n}}}")])
+            .map(|n| vec![format!("{{orders:{of}{n}}}")])
             .collect();
         let duties: Vec<Duties> = (0..count).map(|_| Duties::default()).collect();
         let all: Vec<_> = streams.iter().map(|of| &of[..]).zip(&duties).collect();
-        Duties::begin(&all, "sh2-30000-host-1-x", always);
+        Duties::begin(&all, "sh2-30000-host-1-x", share, always);
         duties
     }
 
@@ -182,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn of_partitions_that_come_later_as_many_are_read_as_fit_what_is_read_by_then() {
+        let share = Arc::default();
+        let first = more(20, "", &share, |_| false);
+        assert_eq!(on(&more(100, "2.", &share, |_| false)), 100);
+        first.iter().for_each(Duties::leaves);
+        assert_eq!(share.on.load(Ordering::Relaxed), 100);
+        assert_eq!(on(&more(300, "3.", &share, |_| false)), 250);
+    }
+
+    #[test]
     fn what_is_no_partition_or_is_read_for_another_reason_is_always_read() {
         assert_eq!(on(&begun_with(1000, |_| true)), 1000);
         let duties = Duties::default();
@@ -190,7 +212,7 @@ mod tests {
             before: 100,
         };
         let streams = ["orders".to_owned()];
-        Duties::begin(&[(&streams, &duties)], "me", |_| false);
+        Duties::begin(&[(&streams, &duties)], "me", &Arc::default(), |_| false);
         (0..9).for_each(|_| duties.sees(enough));
         assert!(duties.is_on() && !duties.may_leave());
     }

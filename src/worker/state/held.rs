@@ -1,13 +1,14 @@
 //! What the shards of a worker hold together. Each takes what it wants as long as there is room for all of it; where there
 //! is not, each has its share.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, RwLock, Weak};
 
 use super::inflight::Inflight;
+use crate::sync::{read, write};
 
 /// What all shards of a worker hold.
 #[derive(Default)]
-pub(crate) struct Held(OnceLock<Vec<Weak<Inflight>>>);
+pub(crate) struct Held(RwLock<Vec<Weak<Inflight>>>);
 
 /// What the other shards hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,17 +20,23 @@ pub(crate) struct Others {
 }
 
 impl Held {
-    /// These are all.
-    pub fn by<'a>(&self, shards: impl Iterator<Item = &'a Arc<Inflight>>) {
-        let _ = self.0.set(shards.map(Arc::downgrade).collect());
+    /// By this shard as well.
+    pub fn by(&self, shard: &Arc<Inflight>) {
+        write(&self.0).push(Arc::downgrade(shard));
+    }
+
+    /// What each of them holds.
+    pub fn all(&self) -> Vec<Arc<Inflight>> {
+        read(&self.0).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// What shards hold besides this one. Of a worker with one shard that is nothing, and costs nothing.
     pub fn besides(&self, me: &Arc<Inflight>) -> Others {
         let mut others = Others::default();
-        let Some(shards) = self.0.get().filter(|shards| shards.len() > 1) else {
+        let shards = read(&self.0);
+        if shards.len() < 2 {
             return others;
-        };
+        }
         for shard in shards.iter().filter_map(Weak::upgrade) {
             if !Arc::ptr_eq(&shard, me) {
                 others.shards += 1;

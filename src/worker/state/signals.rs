@@ -4,7 +4,7 @@
 //! after that: so nothing that is raised meanwhile is missed, and what is raised twice before a look is looked at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use super::duties::Duties;
 use crate::delay;
 use crate::error::Error;
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 
 /// What the parts of a worker tell each other. What has to do with its end is told to all its shards.
 #[derive(Default)]
@@ -50,24 +50,30 @@ struct OfWorker {
     quiet: AtomicBool,
     /// A fetcher takes up nothing more because of that.
     rested: Notify,
-    shards: OnceLock<Vec<Weak<Signals>>>,
+    /// A stream turned out to be sealed.
+    sealed: Notify,
+    shards: RwLock<Vec<Weak<Signals>>>,
 }
 
 impl Signals {
-    /// Those of each shard of a worker.
-    pub fn of_shards(count: usize) -> Vec<Arc<Self>> {
-        let worker = Arc::<OfWorker>::default();
-        let all: Vec<Arc<Signals>> = (0..count)
-            .map(|_| {
-                let worker = worker.clone();
-                Arc::new(Signals {
-                    worker,
-                    ..Signals::default()
-                })
-            })
-            .collect();
-        let _ = worker.shards.set(all.iter().map(Arc::downgrade).collect());
-        all
+    /// Those of a worker's first shard.
+    pub fn of_worker() -> Arc<Self> {
+        Arc::new(Signals::default()).known()
+    }
+
+    /// Those of another shard of the same worker.
+    pub fn another(&self) -> Arc<Self> {
+        let worker = self.worker.clone();
+        let signals = Signals {
+            worker,
+            ..Signals::default()
+        };
+        Arc::new(signals).known()
+    }
+
+    fn known(self: Arc<Self>) -> Arc<Self> {
+        write(&self.worker.shards).push(Arc::downgrade(&self));
+        self
     }
 }
 
@@ -113,12 +119,13 @@ impl Signals {
 
     /// Whether the worker is quiet by now: it was told to be, and no read is under way any more.
     pub fn is_quiet(&self) -> bool {
-        let takes_up = match self.worker.shards.get() {
-            Some(shards) => {
+        let shards = read(&self.worker.shards);
+        let takes_up = match shards.is_empty() {
+            true => self.takes_up.load(Ordering::SeqCst),
+            false => {
                 let mut shards = shards.iter().filter_map(Weak::upgrade);
                 shards.any(|shard| shard.takes_up.load(Ordering::SeqCst))
             }
-            None => self.takes_up.load(Ordering::SeqCst),
         };
         self.worker.quiet.load(Ordering::SeqCst) && !takes_up
     }
@@ -207,12 +214,13 @@ impl Signals {
 
     /// The same at all shards of the worker.
     pub fn replan_all(&self) {
-        match self.worker.shards.get() {
-            Some(shards) if shards.len() > 1 => {
+        let shards = read(&self.worker.shards).clone();
+        match shards.len() {
+            0 | 1 => self.replan(),
+            _ => {
                 let shards = shards.iter().filter_map(Weak::upgrade);
                 shards.for_each(|shard| shard.replan());
             }
-            _ => self.replan(),
         }
     }
 
@@ -261,6 +269,19 @@ impl Signals {
     /// Whether any ever was.
     pub fn has_released(&self) -> bool {
         self.releases.load(Ordering::Relaxed)
+    }
+}
+
+/// What has to do with the growth of topics.
+impl Signals {
+    /// A stream turned out to be sealed.
+    pub fn sealed(&self) {
+        self.worker.sealed.notify_one();
+    }
+
+    /// Waits for that.
+    pub fn found_sealed(&self) -> Notified<'_> {
+        self.worker.sealed.notified()
     }
 }
 

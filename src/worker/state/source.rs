@@ -1,8 +1,8 @@
 //! A stream as this worker reads it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
 use super::emits::Emits;
@@ -15,8 +15,19 @@ use crate::context::Surroundings;
 use crate::event::EntryId;
 use crate::metrics::entries::StreamCounts;
 use crate::stream::{Keys, Known};
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 use crate::trace;
+
+/// Whether new entries of a stream are read. Everything else goes on whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reads {
+    Yes = 0,
+    /// It is of a generation of its topic that comes later: what is in the one before is settled first.
+    NotYet = 1,
+    /// It is sealed, and its group has settled all of it.
+    NoMore = 2,
+}
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
 pub(crate) struct Source {
@@ -38,6 +49,10 @@ pub(crate) struct Source {
     pub emits: Arc<Emits>,
     /// Whether there is anything in it to look for: always, but for replayed entries.
     active: AtomicBool,
+    /// See [`Reads`].
+    reads: AtomicU8,
+    /// The entry that seals it has come, and is to be acknowledged.
+    has_seal: AtomicBool,
     /// Joining its group was refused: nothing is asked of it until that is done.
     barred: AtomicBool,
     /// Entries of it wait for a worker that can handle them.
@@ -88,6 +103,8 @@ impl Source {
             schedule: Schedule::default(),
             emits: emits.clone(),
             active: AtomicBool::new(is_active),
+            reads: AtomicU8::new(Reads::Yes as u8),
+            has_seal: AtomicBool::new(false),
             barred: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             heard_of_waiting: AtomicBool::new(false),
@@ -235,6 +252,25 @@ impl Source {
         self.barred.store(barred, Ordering::Relaxed);
     }
 
+    /// The entry that seals it has come: no handler sees it, and it is acknowledged by who follows the topic's growth.
+    pub fn set_seal(&self, has_seal: bool) {
+        self.has_seal.store(has_seal, Ordering::Relaxed);
+    }
+
+    pub fn has_seal(&self) -> bool {
+        self.has_seal.load(Ordering::Relaxed)
+    }
+
+    /// Whether new entries of it are read.
+    pub fn is_read(&self) -> bool {
+        self.reads.load(Ordering::Relaxed) == Reads::Yes as u8
+    }
+
+    /// They are from now on, or are not. Returns whether that is a change.
+    pub fn set_reads(&self, reads: Reads) -> bool {
+        self.reads.swap(reads as u8, Ordering::Relaxed) != reads as u8
+    }
+
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
@@ -265,17 +301,23 @@ impl Source {
     }
 }
 
-/// The streams of a worker, as it was told them.
-pub(crate) struct Sources(Vec<Arc<Source>>);
+/// The streams of a worker, as it was told them. More come when a topic grows.
+pub(crate) struct Sources(RwLock<Arc<[Arc<Source>]>>);
 
 impl Sources {
     pub fn new(sources: Vec<Arc<Source>>) -> Self {
-        Sources(sources)
+        Sources(RwLock::new(sources.into()))
     }
 
     /// Those it was told, without the streams of replayed entries.
-    pub fn named(&self) -> &[Arc<Source>] {
-        &self.0
+    pub fn named(&self) -> Arc<[Arc<Source>]> {
+        read(&self.0).clone()
+    }
+
+    /// These come as well.
+    pub fn add(&self, more: Vec<Arc<Source>>) {
+        let mut sources = write(&self.0);
+        *sources = sources.iter().cloned().chain(more).collect();
     }
 
     /// Those there is something to look for in.
@@ -301,9 +343,10 @@ impl Sources {
 
     /// The same with those whose group can't be joined.
     pub fn all(&self) -> Vec<Arc<Source>> {
-        let again = self.0.iter().filter_map(|source| source.again.clone());
+        let named = self.named();
+        let again = named.iter().filter_map(|source| source.again.clone());
         let again = again.filter(|again| again.is_active());
-        self.0.iter().cloned().chain(again).collect()
+        named.iter().cloned().chain(again).collect()
     }
 }
 

@@ -39,3 +39,10 @@ local function lag_of(stream, about, group, settled, most, most_bytes)
   if all then return length - read, 0 end
   return unread, 1
 end
+
+-- Whether a stream has the entry that seals it (0|1): the last there can be, and no event.
+local function seals_of(stream)
+  local entry = redis.call('XRANGE', stream, MAX .. '-' .. MAX, MAX .. '-' .. MAX)[1]
+  local fields = entry and entry[2] or {}
+  return fields[1] == 'type' and fields[2] == 'streamhand.sealed' and 1 or 0
+end

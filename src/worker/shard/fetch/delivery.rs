@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Entry, EntryId};
 use crate::metrics::entries::Via;
-use crate::stream::{Delivered, Record};
+use crate::stream::{Delivered, Record, is_seal};
 use crate::worker::run::verdict::Verdict;
 use crate::worker::run::work::Past;
 use crate::worker::state::inflight::{Coming, Slot};
@@ -102,6 +102,10 @@ impl Delivery {
         Delivery::again(delivered, now_ms)
     }
 
+    pub fn is_seal(&self) -> bool {
+        is_seal(&self.entry)
+    }
+
     /// Its place among what is held.
     pub fn slot(&self) -> Slot {
         let recorded = self.past.as_ref().is_some_and(|past| past.record.is_some());
@@ -110,6 +114,15 @@ impl Delivery {
 }
 
 impl Deliveries {
+    /// Takes off the entry that seals the stream, if it is there: it is the last there can be, and no event.
+    pub fn take_seal(&mut self) -> bool {
+        let is_there = self.entries.last().is_some_and(Delivery::is_seal);
+        if is_there {
+            self.entries.pop();
+        }
+        is_there
+    }
+
     /// The size of the largest entry.
     pub fn largest(&self) -> usize {
         let sizes = self.entries.iter().map(|delivery| delivery.size);

@@ -12,7 +12,7 @@ use crate::policy::Room;
 use crate::worker::run::routes::{Bound, Routes};
 use crate::worker::state::source::Source;
 
-/// How often a stream is looked at that is paused.
+/// How often a stream is looked at that is paused, or is not to be read yet.
 const LOOK: Duration = Duration::from_millis(500);
 /// How soon it is looked again if entries are on their way to their handler.
 const TURN: Duration = Duration::from_millis(2);
@@ -57,6 +57,9 @@ impl FlowControl {
         routes: &Routes,
         is_limited: bool,
     ) -> MayRead {
+        if sources.is_empty() {
+            return MayRead::NothingFor(LOOK);
+        }
         if !is_limited {
             let limits = Limits::default();
             return MayRead::Streams(Readable { sources, limits });

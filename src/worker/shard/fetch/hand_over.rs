@@ -17,10 +17,12 @@ use crate::worker::run::report::tell_unstarted;
 use crate::worker::run::work::Item;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Inflight, Slot};
+use crate::worker::state::signals::Signals;
 
 /// Hands entries over.
 pub(crate) struct HandOver {
     identity: Arc<Identity>,
+    signals: Arc<Signals>,
     inflight: Arc<Inflight>,
     observer: Option<Arc<dyn Observer>>,
     runs: Dispatcher,
@@ -31,6 +33,7 @@ pub(crate) struct HandOver {
 impl HandOver {
     pub fn new(
         identity: Arc<Identity>,
+        signals: Arc<Signals>,
         inflight: Arc<Inflight>,
         observer: Option<Arc<dyn Observer>>,
         runs: Dispatcher,
@@ -39,6 +42,7 @@ impl HandOver {
     ) -> Self {
         HandOver {
             identity,
+            signals,
             inflight,
             observer,
             runs,
@@ -48,7 +52,11 @@ impl HandOver {
     }
 
     /// Gives entries to the executor, from now on held. The prefetch learns how large they are.
-    pub fn deliver(&self, deliveries: Deliveries, prefetch: &mut Prefetch) {
+    pub fn deliver(&self, mut deliveries: Deliveries, prefetch: &mut Prefetch) {
+        if deliveries.take_seal() {
+            deliveries.source.set_seal(true);
+            self.signals.sealed();
+        }
         if deliveries.entries.is_empty() {
             return;
         }

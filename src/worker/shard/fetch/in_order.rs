@@ -69,7 +69,7 @@ impl InOrder {
         let Some(orderer) = &self.orderer else {
             return Ok(());
         };
-        for source in self.sources.named() {
+        for source in self.sources.named().iter() {
             let order = source.order.as_ref();
             if order.is_some_and(|order| order.epoch().is_some()) && !source.is_barred() {
                 load(link, source, orderer).await?;
@@ -81,22 +81,16 @@ impl InOrder {
     /// Nothing of any stream is under way: between two rounds, and once there are no more.
     pub fn stands_still(&self) {
         if self.orderer.is_some() {
-            let orders = self
-                .sources
-                .named()
-                .iter()
-                .filter_map(|of| of.order.as_ref());
+            let sources = self.sources.named();
+            let orders = sources.iter().filter_map(|of| of.order.as_ref());
             orders.for_each(|order| order.stands_still());
         }
     }
 
     /// Nothing is fetched any more.
     pub fn ends(&self) {
-        let orders = self
-            .sources
-            .named()
-            .iter()
-            .filter_map(|of| of.order.as_ref());
+        let sources = self.sources.named();
+        let orders = sources.iter().filter_map(|of| of.order.as_ref());
         orders.for_each(|order| order.set_reads(false));
         self.stands_still();
     }

@@ -148,6 +148,7 @@ impl Rounds {
             shares: Shares::default(),
             hand_over: HandOver::new(
                 identity(),
+                signals(),
                 inflight(),
                 observer,
                 runs,
@@ -324,7 +325,8 @@ impl Rounds {
         more: bool,
     ) -> Result<(), Trouble> {
         self.looks_ahead.look(link).await?;
-        let (sources, next_look) = (self.sources.fetched(), self.next_look());
+        let (mut sources, next_look) = (self.sources.fetched(), self.next_look());
+        sources.retain(|source| source.is_read());
         let Rounds {
             identity,
             signals,
@@ -398,7 +400,8 @@ impl Rounds {
 
     /// Gives entries to the executor, from now on held.
     pub fn hand_over(&mut self, deliveries: Deliveries) {
-        if deliveries.coming == Coming::Alone && !deliveries.entries.is_empty() {
+        let mut entries = deliveries.entries.iter();
+        if deliveries.coming == Coming::Alone && entries.any(|delivery| !delivery.is_seal()) {
             self.reclaimer.entered();
         }
         self.hand_over.deliver(deliveries, &mut self.prefetch);

@@ -46,7 +46,7 @@ impl Visitor {
     pub async fn leave(&mut self, link: &mut Link) -> Result<(), Trouble> {
         let (duties, me) = (&self.signals.duties, &self.identity.name);
         let mut readers = 0;
-        for source in self.sources.named() {
+        for source in self.sources.named().iter() {
             let group = &source.surroundings.group;
             let consumers = link.consumers(&source.keys, group).await;
             let forgotten = match &consumers {
@@ -84,7 +84,7 @@ impl Visitor {
     pub async fn visit(&mut self, link: &mut Link) -> Result<(), Trouble> {
         let duties = &self.signals.duties;
         let mut readers = 0;
-        for source in self.sources.named() {
+        for source in self.sources.named().iter() {
             let group = &source.surroundings.group;
             let consumers = match link.consumers(&source.keys, group).await {
                 Ok(consumers) => consumers,

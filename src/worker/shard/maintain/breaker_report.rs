@@ -199,8 +199,8 @@ impl BreakerReport {
             return Ok(false);
         }
         let epoch = circuit.epoch();
-        let named = self.sources.named().iter();
-        let Some(source) = named.min_by_key(|source| &source.keys.stream) else {
+        let named = self.sources.named();
+        let Some(source) = named.iter().min_by_key(|source| &source.keys.stream) else {
             return Ok(false);
         };
         let link = self.link.get().await?;
@@ -246,9 +246,10 @@ impl BreakerReport {
 }
 
 /// The streams that it is told by: those whose group can be joined.
-fn told(sources: &Sources) -> impl Iterator<Item = &Arc<Source>> {
-    let all = sources.named().iter();
-    all.filter(|source| !source.is_barred())
+fn told(sources: &Sources) -> Vec<Arc<Source>> {
+    let mut all = sources.named().to_vec();
+    all.retain(|source| !source.is_barred());
+    all
 }
 
 /// What there is to tell of a breaker, if anything; by the server's clock, which shows `now_ms`.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::unit::Shard;
 use crate::config::Settings;
 use crate::policy::Breakers;
+use crate::worker::state::held::Held;
 use crate::worker::state::slots::Slots;
 use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
@@ -109,7 +110,8 @@ impl Maintenance {
     /// The same with what a worker does once for all its shards. What the pulse tells beside what they know is in `told`.
     pub fn once(
         mut self,
-        shards: &[Shard],
+        shards: &[Arc<Shard>],
+        held: &Arc<Held>,
         settings: &Settings,
         breakers: &Arc<Breakers>,
         slots: &Arc<Slots>,
@@ -119,7 +121,7 @@ impl Maintenance {
         let watched = Watched {
             identity: shard.identity.clone(),
             signals: shards.iter().map(|shard| shard.signals.clone()).collect(),
-            inflights: shards.iter().map(|shard| shard.inflight.clone()).collect(),
+            held: held.clone(),
             heard: shard.heard.clone(),
             breakers: breakers.clone(),
             slots: slots.clone(),
@@ -127,7 +129,7 @@ impl Maintenance {
         let orders = Orders::new(
             watched.identity.clone(),
             shard.signals.clone(),
-            watched.inflights.clone(),
+            held.clone(),
             watched.heard.clone(),
             slots.clone(),
         );
@@ -174,8 +176,9 @@ impl Maintaining {
 /// Whether a shard has the stream by which workers agree: the same for all that read the same ones.
 fn has_first(shard: &Shard, streams: &[String]) -> bool {
     let first = streams.iter().min();
-    let mut named = shard.sources.named().iter();
-    named.any(|source| Some(&source.keys.stream) == first)
+    let named = shard.sources.named();
+    let mut streams = named.iter().map(|source| &source.keys.stream);
+    streams.any(|stream| Some(stream) == first)
 }
 
 impl Drop for Maintaining {

@@ -13,8 +13,9 @@ use crate::pulse::orders::{Standing, Wanted, What};
 use crate::reconnect::sleep_until;
 use crate::worker::state::debugged;
 use crate::worker::state::heard::Heard;
+use crate::worker::state::held::Held;
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::{Inflight, longest};
+use crate::worker::state::inflight::longest;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::slots::Slots;
 
@@ -22,7 +23,7 @@ use crate::worker::state::slots::Slots;
 pub(crate) struct Orders {
     identity: Arc<Identity>,
     signals: Arc<Signals>,
-    inflights: Vec<Arc<Inflight>>,
+    held: Arc<Held>,
     heard: Arc<Heard>,
     slots: Arc<Slots>,
     /// `worker.concurrency`.
@@ -36,14 +37,14 @@ impl Orders {
     pub fn new(
         identity: Arc<Identity>,
         signals: Arc<Signals>,
-        inflights: Vec<Arc<Inflight>>,
+        held: Arc<Held>,
         heard: Arc<Heard>,
         slots: Arc<Slots>,
     ) -> Self {
         Orders {
             identity,
             signals,
-            inflights,
+            held,
             heard,
             configured: slots.all(),
             slots,
@@ -152,13 +153,14 @@ impl Orders {
     /// Logs what runs.
     fn dump(&self, by: &str) {
         let held: usize = self
-            .inflights
+            .held
+            .all()
             .iter()
             .map(|inflight| inflight.entries())
             .sum();
         let running = self.slots.running();
         tracing::info!(by, running, held, "what runs, the longest first:");
-        for run in longest(&self.inflights, MOST_RUNS) {
+        for run in longest(&self.held.all(), MOST_RUNS) {
             let stream = &run.source.keys.stream;
             let lasts = duration::rounded(run.lasts);
             match &run.ctx {

@@ -26,6 +26,7 @@ use crate::stream::{Link, PulseKeys, Sending, Trouble};
 use crate::worker::pace::pulses::{AT_REST, LEAST, first_in, is_due_at_rest};
 use crate::worker::shard::links::Links;
 use crate::worker::state::heard::Heard;
+use crate::worker::state::held::Held;
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Inflight, longest};
 use crate::worker::state::signals::Signals;
@@ -54,7 +55,7 @@ pub(crate) struct Told {
 pub(crate) struct Pulses {
     identity: Arc<Identity>,
     signals: Vec<Arc<Signals>>,
-    inflights: Vec<Arc<Inflight>>,
+    held: Arc<Held>,
     heard: Arc<Heard>,
     links: Arc<Links>,
     breakers: Arc<Breakers>,
@@ -86,7 +87,7 @@ pub(crate) struct Pulses {
 pub(crate) struct Watched {
     pub identity: Arc<Identity>,
     pub signals: Vec<Arc<Signals>>,
-    pub inflights: Vec<Arc<Inflight>>,
+    pub held: Arc<Held>,
     pub heard: Arc<Heard>,
     pub breakers: Arc<Breakers>,
     pub slots: Arc<Slots>,
@@ -113,7 +114,7 @@ impl Pulses {
         let Watched {
             identity,
             signals,
-            inflights,
+            held,
             heard,
             breakers,
             slots,
@@ -149,7 +150,7 @@ impl Pulses {
             settings: settings.pulse.clone(),
             identity,
             signals,
-            inflights,
+            held,
             heard,
             breakers,
             slots,
@@ -341,7 +342,7 @@ impl Pulses {
         let wanted = standing.wanted_of(&self.identity.name);
         let runs = match has_left {
             true => Vec::new(),
-            false => longest(&self.inflights, MOST_RUNS),
+            false => longest(&self.held.all(), MOST_RUNS),
         };
         Now {
             is_draining: self.signals[0].is_stopping(),
@@ -350,7 +351,7 @@ impl Pulses {
             is_watched: standing.watched_until_ms.is_some(),
             slots: self.slots.all() as u64,
             running: self.slots.running() as u64,
-            held: self.inflights.iter().map(|one| one.entries() as u64).sum(),
+            held: self.held.all().iter().map(|one| one.entries() as u64).sum(),
             memory: process::memory(),
             cpu: (used * 1000 / lasted) as u64,
             round_trip_us: self.round_trip.as_micros() as u64,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
+use crate::partition::Partition;
 use crate::reconnect::{Complaint, Pause};
 use crate::stream::{OutboxKeys, Pool, RelayTurn, Relayed, Trouble, Waiting};
 use crate::worker::pace::relays::look_in;
@@ -111,7 +112,8 @@ impl Relay {
         if !is_cluster {
             return;
         }
-        let outboxes = self.sources.named().iter().filter_map(|source| {
+        let named = self.sources.named();
+        let outboxes = named.iter().filter_map(|source| {
             let by = By {
                 identity: self.identity.clone(),
                 links: self.links.clone(),
@@ -158,7 +160,9 @@ impl Outbox {
     fn next(&self) -> Instant {
         let is_full = self.running.len() >= AT_ONCE;
         let waits = self.targets.values().filter_map(|standing| match standing {
-            Standing::Waits(_, at) if !is_full => Some(*at),
+            Standing::Waits(target, at) if !is_full && !self.comes_behind(&target.name) => {
+                Some(*at)
+            }
             _ => None,
         });
         waits.chain([self.look_at]).min().unwrap_or(self.look_at)
@@ -184,8 +188,16 @@ impl Outbox {
         let now = Instant::now();
         let is_due = |standing: &Standing| matches!(standing, Standing::Waits(_, at) if *at <= now);
         while self.running.len() < AT_ONCE {
-            let due = self.targets.iter_mut().find(|(_, it)| is_due(it));
-            let Some((_, standing)) = due else { return };
+            let due = self.targets.iter();
+            let due = due
+                .filter(|(_, standing)| is_due(standing))
+                .find(|(name, _)| !self.comes_behind(name));
+            let Some(name) = due.map(|(name, _)| name.clone()) else {
+                return;
+            };
+            let Some(standing) = self.targets.get_mut(&name) else {
+                return;
+            };
             let begun = std::mem::replace(standing, Standing::Relaying { more: false });
             let Standing::Waits(mut target, _) = begun else {
                 return;
@@ -196,6 +208,19 @@ impl Outbox {
                 (target, ended)
             });
         }
+    }
+
+    /// Whether something waits for an older generation of the topic that this stream is of: that is relayed first, for it
+    /// goes to where the topic has grown to.
+    fn comes_behind(&self, name: &str) -> bool {
+        let Some(of) = Partition::parse(name).filter(|of| of.generation > 1) else {
+            return false;
+        };
+        let mut others = self
+            .targets
+            .keys()
+            .filter_map(|name| Partition::parse(name));
+        others.any(|other| other.topic == of.topic && other.generation < of.generation)
     }
 
     fn ended(&mut self, target: Target, ended: Ended) {
@@ -279,7 +304,7 @@ impl By {
             target.is_well();
             return Ok(Some(Ended::Empty));
         }
-        let (is_known, met) = match self.pool.relay(&target.name, WINDOW, &events).await {
+        let (is_known, met) = match self.add(&target.name, &events).await {
             Ok(relayed) => {
                 tell_of_duplicates(target, &events, &relayed, handed_out);
                 let Relayed {
@@ -314,6 +339,33 @@ impl By {
             None => target.is_well(),
         }
         Ok((left == 0).then_some(Ended::Empty))
+    }
+}
+
+impl By {
+    /// Adds events to the stream they are for. If that is sealed, what is left goes to where its topic has grown to.
+    async fn add(&self, target: &str, events: &[Waiting]) -> Result<Relayed, Trouble> {
+        let mut relayed = self.pool.relay(target, WINDOW, events).await?;
+        while relayed.stopped.as_ref().is_some_and(Trouble::is_sealed) {
+            let Some(event) = events.get(relayed.there.len()) else {
+                break;
+            };
+            let grown = self.pool.grown_for(target, event).await;
+            let Some(grown) = grown.map_err(Trouble::Refused)? else {
+                // Whoever grows it has not got as far.
+                break;
+            };
+            let event = std::slice::from_ref(event);
+            let next = self.pool.relay(&grown, WINDOW, event).await?;
+            relayed.is_safe &= next.is_safe;
+            // Those behind it go to their own streams.
+            relayed.stopped = match next.there.len() + relayed.there.len() < events.len() {
+                true if next.stopped.is_none() => relayed.stopped,
+                _ => next.stopped,
+            };
+            relayed.there.extend(next.there);
+        }
+        Ok(relayed)
     }
 }
 

@@ -8,10 +8,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
 use crate::names::shown;
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
-use crate::stream::{Link, StreamKeys, Trouble};
+use crate::stream::{Link, StreamKeys, Trouble, time};
 use crate::worker::shard::links::{KeptLink, Links};
 use crate::worker::state::next_due::SILENCE;
 use crate::worker::state::signals::Signals;
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(800);
 const LEAST: Duration = Duration::from_millis(50);
 /// The same where more is due than one look brings: others are to have their turn at Redis.
 const BETWEEN: Duration = Duration::from_millis(2);
+/// How long it is known what was added to a later generation of a topic.
+const MARK: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest wait between two attempts.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,11 @@ impl Scheduler {
         let mut streams: Vec<Stream> = self.sources.named().iter().map(Stream::new).collect();
         let mut pause = Pause::new();
         loop {
+            // More come when a topic grows.
+            let named = self.sources.named();
+            if named.len() > streams.len() {
+                streams.extend(named[streams.len()..].iter().map(Stream::new));
+            }
             let next = streams
                 .iter()
                 .filter_map(|stream| stream.source.schedule.next());
@@ -80,7 +88,7 @@ impl Scheduler {
 }
 
 /// Looks at every stream whose time it is. Fails where the connection is of no more use.
-async fn round(link: &mut KeptLink, streams: &mut [Stream]) -> Result<(), Trouble> {
+async fn round(link: &mut KeptLink, streams: &mut [Stream]) -> std::result::Result<(), Trouble> {
     for stream in streams {
         if stream.source.schedule.next() > Some(Instant::now()) {
             continue;
@@ -103,11 +111,25 @@ impl Stream {
         }
     }
 
-    async fn look(&mut self, link: &mut Link) -> Result<(), Trouble> {
+    async fn look(&mut self, link: &mut Link) -> std::result::Result<(), Trouble> {
         let stream = &self.keys.stream;
         let due = match link.add_due(&self.keys).await {
             Ok(due) => due,
             Err(trouble) if trouble.ends_the_link() => return Err(trouble),
+            Err(sealed) if sealed.is_sealed() => {
+                let moved = self.move_on().await;
+                if let Err(refused) = &moved {
+                    self.complaint.warn(refused.to_string());
+                }
+                let mut known = self.source.schedule.known();
+                known.learn(None, LOOK);
+                let pause = match moved {
+                    Ok(()) => BETWEEN,
+                    Err(_) => self.pause.next().min(PATIENCE),
+                };
+                known.not_before = Some(Instant::now() + pause);
+                return Ok(());
+            }
             Err(refused) => {
                 self.complaint.warn(refused.error().to_string());
                 let mut known = self.source.schedule.known();
@@ -135,6 +157,20 @@ impl Stream {
         let mut known = self.source.schedule.known();
         known.learn(due.next, LOOK);
         known.not_before = Some(Instant::now() + if more { BETWEEN } else { LEAST });
+        Ok(())
+    }
+
+    /// Adds what is due to where the topic has grown to: the stream is sealed that it was scheduled for. Each is added
+    /// with a mark by which a repeat is known, and taken off after that.
+    async fn move_on(&self) -> Result<()> {
+        let Some(pool) = &self.source.surroundings.pool else {
+            return Ok(());
+        };
+        let now = pool.now().await?;
+        let (kept, _) = pool.scheduled(&self.keys, None).await?;
+        for event in kept.iter().take_while(|event| time(event.due_ms) <= now) {
+            pool.move_on(&self.keys, event, MARK).await?;
+        }
         Ok(())
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct Trimmer {
     /// What a look at dead letters finds besides.
     replays: Replays,
     streams: Vec<Kept>,
+    /// How many streams it has looked at whether they are.
+    known: usize,
+    settings: Settings,
     dead: DeadLetterSettings,
     trim_at: Instant,
     expire_at: Instant,
@@ -66,18 +69,12 @@ impl Trimmer {
         replays: Replays,
         settings: &Settings,
     ) -> Self {
-        let kept = |source: &Arc<Source>| {
-            Some(Kept {
-                source: source.clone(),
-                policy: trim_policy(settings, &source.keys.stream)?,
-                groups: vec![identity.group.clone().into_bytes()],
-                complaint: Complaint::default(),
-            })
-        };
         let now = Instant::now();
-        Trimmer {
+        let mut trimmer = Trimmer {
             replays,
-            streams: sources.named().iter().filter_map(kept).collect(),
+            streams: Vec::new(),
+            known: 0,
+            settings: settings.clone(),
             dead: settings.dead_letters.clone(),
             trim_at: now + trim_in(TRIM_EVERY),
             expire_at: now
@@ -91,7 +88,26 @@ impl Trimmer {
                 sources,
                 clock,
             },
+        };
+        trimmer.learn();
+        trimmer
+    }
+
+    /// Takes in the streams that came since it last looked: a topic has grown.
+    fn learn(&mut self) {
+        let named = self.by.sources.named();
+        let group = self.by.identity.group.as_bytes();
+        for source in &named[self.known..] {
+            if let Some(policy) = trim_policy(&self.settings, &source.keys.stream) {
+                self.streams.push(Kept {
+                    source: source.clone(),
+                    policy,
+                    groups: vec![group.to_vec()],
+                    complaint: Complaint::default(),
+                });
+            }
         }
+        self.known = named.len();
     }
 
     /// When there is something to do next.
@@ -105,6 +121,7 @@ impl Trimmer {
 
     /// Does what there is to do. What is refused is tried again at the next turn: nothing waits for it.
     pub async fn round(&mut self, link: &mut Link) -> Result<(), Trouble> {
+        self.learn();
         let by = &self.by;
         let now = Instant::now();
         if now >= self.trim_at {
@@ -119,7 +136,7 @@ impl Trimmer {
         }
         if now >= self.expire_at {
             self.expire_at = now + expire_in();
-            for source in by.sources.named() {
+            for source in by.sources.named().iter() {
                 match expire(by, source, &self.dead, link).await {
                     Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
                     Err(trouble) => tracing::warn!("{}", trouble.error()),

@@ -90,12 +90,12 @@ impl Carrier {
         if rouse.is_empty() {
             return;
         }
-        let mut sources = self.sources.named().iter();
+        let sources = self.sources.named();
+        let mut sources = sources.iter();
         let Some(source) = sources.find(|source| source.surroundings.stream == task.stream) else {
             return;
         };
-        let source = source.clone();
-        if let Err(trouble) = self.rouse(&source, &rouse).await {
+        if let Err(trouble) = self.rouse(source, &rouse).await {
             // Who has the stream looks at the first of every subject now and then, and asks again.
             tracing::debug!("{}", trouble.error());
         }

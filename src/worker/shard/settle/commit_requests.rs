@@ -178,7 +178,13 @@ impl CommitRequests {
             lot.iter_mut().for_each(|job| job.alone = true);
         }
         let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(|| None));
-        let lot: Vec<_> = lot.into_iter().zip(outcomes).collect();
+        let mut lot: Vec<_> = lot.into_iter().zip(outcomes).collect();
+        for (job, outcome) in &mut lot {
+            // It goes once more, to where its topics have grown to.
+            if *outcome == Some(CommitOutcome::Sealed) && follow_growth(job).await {
+                *outcome = None;
+            }
+        }
         if is_cluster {
             let done = lot
                 .iter()
@@ -190,6 +196,25 @@ impl CommitRequests {
         answers.extend(lot);
         (answers, met)
     }
+}
+
+/// Gives events that go to sealed streams the streams that their topics have for them by now. Returns whether any has
+/// another one.
+async fn follow_growth(job: &mut Job) -> bool {
+    let Some(pool) = &job.batch.source.surroundings.pool else {
+        return false;
+    };
+    let mut has_another = false;
+    for event in &mut job.items.events {
+        let (id, subject) = (event.envelope.id(), event.envelope.subject());
+        let subject = subject.map(str::as_bytes);
+        let grown = pool.grown_from(&event.stream, subject, id.as_bytes());
+        if let Ok(Some(stream)) = grown.await {
+            event.stream = stream;
+            has_another = true;
+        }
+    }
+    has_another
 }
 
 /// Of a request that was refused, which entries it was refused for: they fail. Where it was for none of them, nothing can

@@ -244,6 +244,12 @@ impl Committer {
                 self.queue.push(job);
                 return None;
             }
+            // Its events had no other place yet.
+            Some(CommitOutcome::Sealed) => {
+                let topic = job.items.events.first().map(|event| event.stream.clone());
+                self.queue.push(job);
+                return Some(Trouble::sealed(&topic.unwrap_or_default()));
+            }
             Some(CommitOutcome::NotNow(why)) => {
                 self.queue.push(job);
                 return Some(Trouble::caught("committing entries", &why));
