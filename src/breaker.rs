@@ -41,6 +41,15 @@ pub enum CallError<E> {
     Failed(E),
 }
 
+/// What a call says of the service, as whoever called judges it.
+pub(crate) enum Said {
+    Works,
+    Fails,
+    Nothing,
+    /// There is no use in other calls, for this reason.
+    Opens(String),
+}
+
 /// A call that was let through: what is not said of it by its end says nothing.
 struct Call<'a> {
     breaker: &'a Breaker,
@@ -88,23 +97,50 @@ impl Breaker {
         call: impl Future<Output = Result<T, E>>,
         counts: impl FnOnce(&E) -> bool,
     ) -> Result<T, CallError<E>> {
-        let ticket = self.shared.admit().map_err(|held| CallError::Open {
-            name: self.shared.name.clone(),
-            retry_in: held.wait,
-        })?;
+        let said = |result: &Result<T, E>| match result {
+            Ok(_) => Said::Works,
+            Err(error) if counts(error) => Said::Fails,
+            Err(_) => Said::Nothing,
+        };
+        match self.call_judged(call, said).await {
+            Ok(result) => result.map_err(CallError::Failed),
+            Err(retry_in) => Err(CallError::Open {
+                name: self.shared.name.clone(),
+                retry_in,
+            }),
+        }
+    }
+
+    /// Calls, if the breaker lets it, and takes notice of what that says of the service. If it does not let it, returns
+    /// when it is worth asking again.
+    pub(crate) async fn call_judged<T>(
+        &self,
+        call: impl Future<Output = T>,
+        judge: impl FnOnce(&T) -> Said,
+    ) -> Result<T, Duration> {
+        let ticket = self.shared.admit().map_err(|held| held.wait)?;
         let mut under_way = Call {
             breaker: self,
             ticket: Some(ticket),
         };
         let result = call.await;
         under_way.ticket = None;
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(error) if counts(error) => Outcome::Failure,
-            Err(_) => Outcome::Neither,
+        let outcome = match judge(&result) {
+            Said::Works => Outcome::Success,
+            Said::Fails => Outcome::Failure,
+            Said::Nothing => Outcome::Neither,
+            Said::Opens(why) => {
+                self.shared.trip(ticket, why);
+                return Ok(result);
+            }
         };
         self.shared.record(ticket, outcome);
-        result.map_err(CallError::Failed)
+        Ok(result)
+    }
+
+    /// How long it stays open.
+    pub(crate) fn open_for(&self) -> Duration {
+        self.shared.open_for()
     }
 
     /// Whether calls are refused at this moment.

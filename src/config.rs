@@ -58,6 +58,8 @@ mod settings;
 mod show;
 mod stream_name;
 #[cfg(feature = "config")]
+mod targets;
+#[cfg(feature = "config")]
 mod telemetry;
 pub(crate) mod tls;
 pub(crate) mod topology;
@@ -92,6 +94,8 @@ pub use settings::{
     WorkerSettings,
 };
 pub(crate) use stream_name::{check_stream, stream_name};
+#[cfg(feature = "config")]
+pub use targets::{TargetContract, TargetFormat, TargetMode, TargetSettings, TargetUrl};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;
 pub(crate) use topology::NodeAddress;

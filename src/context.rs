@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,8 @@ pub(crate) struct Place {
     pub index: u32,
     /// Which delivery of the entry before this one ran its handler; 0 if none is known to.
     pub after: u32,
+    /// Since its first delivery, in seconds.
+    pub age: u32,
     /// The number of the lease under which the stream is this worker's; 0 where its events have no order.
     pub lease: u64,
 }
@@ -363,6 +366,11 @@ impl Context {
 
     pub(crate) fn surroundings(&self) -> &Surroundings {
         &self.inner.surroundings
+    }
+
+    /// How long ago it was first delivered, in whole seconds.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_secs(self.inner.place.age.into())
     }
 
     pub(crate) fn place(&self) -> Place {

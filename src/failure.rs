@@ -90,6 +90,8 @@ pub(crate) enum Cause {
     BreakerOpen,
     /// It says nothing about any service.
     Uncounted,
+    /// Who should handle it is not there, and was waited for.
+    Unhandled,
 }
 
 /// A failure on its way through layers, which want an error.
@@ -141,6 +143,11 @@ impl Failure {
     /// An open circuit breaker was met: nothing is to be tried for so long.
     pub(crate) fn breaker_open(delay: Duration, error: String) -> Self {
         Self::new(FailureKind::Later(delay), Cause::BreakerOpen, error)
+    }
+
+    /// Nobody was there to handle it for as long as is waited for that: to the dead letters, as `unhandled`.
+    pub(crate) fn unhandled(error: String) -> Self {
+        Self::new(FailureKind::Permanent, Cause::Unhandled, error)
     }
 
     pub(crate) fn timed_out(error: String) -> Self {
@@ -205,7 +212,7 @@ impl Failure {
     pub fn reason(&self) -> FailureReason {
         match (self.verdict, self.cause) {
             (FailureKind::Undecodable, _) => FailureReason::Undecodable,
-            (_, Cause::Error | Cause::Uncounted) => FailureReason::Error,
+            (_, Cause::Error | Cause::Uncounted | Cause::Unhandled) => FailureReason::Error,
             (_, Cause::TimedOut) => FailureReason::TimedOut,
             (_, Cause::Panicked) => FailureReason::Panicked,
             (_, Cause::BreakerOpen) => FailureReason::BreakerOpen,

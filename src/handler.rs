@@ -58,6 +58,8 @@ pub struct Registry {
     projections: Vec<Arc<projection::Registered>>,
     classifiers: Classifiers,
     problems: Vec<String>,
+    /// The handlers that are targets have been registered.
+    has_targets: bool,
 }
 
 /// The handler of one event type.
@@ -521,6 +523,17 @@ impl Registry {
     /// The projections, in the order they were registered in.
     pub(crate) fn projections(&self) -> &[Arc<projection::Registered>] {
         &self.projections
+    }
+
+    /// Whether the handlers that are targets have been registered.
+    pub(crate) fn has_targets(&self) -> bool {
+        self.has_targets
+    }
+
+    /// The same, with those.
+    pub(crate) fn with_targets(mut self) -> Self {
+        self.has_targets = true;
+        self
     }
 
     fn upcasters(&self) -> RwLockReadGuard<'_, Upcasters> {

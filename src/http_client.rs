@@ -1,8 +1,15 @@
-//! A small HTTP client for what streamhand sends to others: telemetry to a collector, alerts to a webhook.
+//! A small HTTP client for what streamhand sends to others: telemetry to a collector, alerts to a webhook, events to their
+//! targets.
 //!
 //! Whoever is at the other end may be away, slow, or hostile. So every request has a deadline for all of it, what is read
 //! of a reply is bounded, a redirect is a reply like any other, and an error names the host alone: the rest of a webhook's
 //! address is most often a secret.
+
+mod resolver;
+mod vetting;
+
+pub(crate) use resolver::Lookup;
+pub(crate) use vetting::Vetting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,14 +26,17 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::with_sources;
 use crate::retry::Backoff;
+use resolver::Resolver;
+use vetting::Forbidden;
 
 /// How long a connection may take to come about, TLS not counted.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -38,7 +48,30 @@ const MOST_READ: usize = 64 << 10;
 /// Sends requests, and keeps connections for the next. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    most_read: usize,
+}
+
+/// What a client is like.
+pub(crate) struct Options<'a> {
+    /// The certificates (PEM) of who is trusted; None trusts those that the system does.
+    pub ca: Option<&'a [u8]>,
+    /// What is shown to those who ask.
+    pub identity: Option<&'a Identity>,
+    /// Which addresses are connected to; all if there is none.
+    pub vetting: Option<Vetting>,
+    /// How names become addresses, if not as the system has it.
+    pub lookup: Option<Lookup>,
+    /// How many connections to one host are kept that nobody uses.
+    pub idle_per_host: usize,
+    /// Most bytes that are read of a reply; the rest is left.
+    pub most_read: usize,
+}
+
+/// A certificate and its key (PEM).
+pub(crate) struct Identity {
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
 }
 
 /// What is sent to an address, as often as it takes.
@@ -54,8 +87,10 @@ pub(crate) struct Post {
 pub(crate) struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The beginning of the body: 64 KiB at most.
+    /// The beginning of the body: as much as the client reads.
     pub body: Bytes,
+    /// Whether that is all of it.
+    pub is_whole: bool,
 }
 
 /// Why nothing came back.
@@ -75,6 +110,8 @@ pub(crate) enum FailedKind {
     TooSlow,
     /// The other end can't be trusted, or does not trust us.
     Untrusted,
+    /// It is at an address that must not be connected to.
+    Forbidden,
 }
 
 /// How often, and for how long in all, something is tried.
@@ -103,8 +140,19 @@ impl HttpClient {
     /// # Errors
     /// Where there is no certificate in it.
     pub fn new(ca: Option<&[u8]>) -> Result<Self> {
+        Self::with(Options {
+            ca,
+            ..Options::default()
+        })
+    }
+
+    /// A client that is like that.
+    ///
+    /// # Errors
+    /// Where there is no certificate in what should have one, or a key does not fit its certificate.
+    pub fn with(options: Options<'_>) -> Result<Self> {
         let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
-        let roots = match ca {
+        let roots = match options.ca {
             Some(pem) => named_roots(pem).map_err(invalid)?,
             None => system_roots(),
         };
@@ -112,9 +160,17 @@ impl HttpClient {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::new(ErrorKind::Internal, format!("TLS: {error}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
+            .with_root_certificates(roots);
+        let tls = match options.identity {
+            Some(identity) => {
+                let (chain, key) = identity.read().map_err(invalid)?;
+                tls.with_client_auth_cert(chain, key)
+                    .map_err(|error| invalid(format!("the certificate and its key: {error}")))?
+            }
+            None => tls.with_no_client_auth(),
+        };
+        let resolver = Resolver::new(options.vetting, options.lookup);
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
@@ -125,10 +181,13 @@ impl HttpClient {
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(2)
+            .pool_max_idle_per_host(options.idle_per_host)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(HttpClient { client })
+        Ok(HttpClient {
+            client,
+            most_read: options.most_read,
+        })
     }
 
     /// Sends it once. What comes back is a reply whatever its status is; a redirect is not followed.
@@ -137,13 +196,14 @@ impl HttpClient {
             let sent = self.client.request(post.request()).await;
             let response = sent.map_err(|error| Failed::of(&post.url, &error))?;
             let (parts, body) = response.into_parts();
-            let body = beginning(body)
+            let (body, is_whole) = beginning(body, self.most_read)
                 .await
                 .map_err(|error| Failed::of(&post.url, &error))?;
             Ok(Reply {
                 status: parts.status,
                 headers: parts.headers,
                 body,
+                is_whole,
             })
         };
         match tokio::time::timeout(deadline, asking).await {
@@ -173,6 +233,31 @@ impl HttpClient {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            ca: None,
+            identity: None,
+            vetting: None,
+            lookup: None,
+            idle_per_host: 2,
+            most_read: MOST_READ,
+        }
+    }
+}
+
+impl Identity {
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+        let chain = CertificateDer::pem_slice_iter(&self.certificate);
+        let chain: Vec<_> = chain
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("the certificate is no PEM file: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| format!("the certificate's key is no PEM file: {error}"))?;
+        Ok((chain, key))
     }
 }
 
@@ -232,6 +317,20 @@ impl Post {
         }
     }
 
+    /// The same to the same address, with other headers and another body.
+    pub fn with(&self, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Post {
+            url: self.url.clone(),
+            headers,
+            body: body.into(),
+        }
+    }
+
+    /// The headers that go with it.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// Whom it is for: scheme, host and port.
     pub fn shown(&self) -> &str {
         &self.url.shown
@@ -279,10 +378,16 @@ impl Reply {
 
     /// The beginning of the body, as a text for people.
     pub fn text(&self) -> String {
-        const MOST: usize = 200;
-        let text = String::from_utf8_lossy(&self.body);
+        self.text_of(200)
+    }
+
+    /// The same, of at most so many characters.
+    pub fn text_of(&self, most: usize) -> String {
+        // Each character has four bytes at most, and what is cut off is cut off anyway.
+        let body = &self.body[..self.body.len().min(4 * most + 4)];
+        let text = String::from_utf8_lossy(body);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        match text.char_indices().nth(MOST) {
+        match text.char_indices().nth(most) {
             Some((at, _)) => format!("{}…", &text[..at]),
             None => text,
         }
@@ -329,6 +434,13 @@ impl Target {
 impl Failed {
     fn of(to: &Target, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
+        let forbidden = with_sources(error).find_map(|error| error.downcast_ref::<Forbidden>());
+        if let Some(forbidden) = forbidden {
+            return Failed {
+                kind: FailedKind::Forbidden,
+                message: format!("{} is not connected to: {forbidden}", to.shown),
+            };
+        }
         let tls = causes.clone().find_map(tls_error);
         let (kind, why) = match tls {
             Some(error) => (FailedKind::Untrusted, explain(error)),
@@ -365,20 +477,20 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// The beginning of a body.
-async fn beginning(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+/// The beginning of a body, and whether that is all of it.
+async fn beginning(mut body: Incoming, most: usize) -> Result<(Bytes, bool), hyper::Error> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {
             continue;
         };
-        let room = MOST_READ - read.len();
+        let room = most - read.len();
         read.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() >= room {
-            break;
+        if data.len() > room {
+            return Ok((read.freeze(), false));
         }
     }
-    Ok(read.freeze())
+    Ok((read.freeze(), true))
 }
 
 fn named_roots(pem: &[u8]) -> Result<RootCertStore, String> {

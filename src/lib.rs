@@ -117,6 +117,8 @@ mod rfc3339;
 mod stream;
 mod sync;
 #[cfg(feature = "telemetry")]
+mod targets;
+#[cfg(feature = "telemetry")]
 mod telemetry;
 mod trace;
 mod traceparent;

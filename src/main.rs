@@ -1,5 +1,5 @@
-//! The program `streamhand`: operates any group, publishes, and checks a configuration. It has no handlers, and so takes
-//! no events: workers are programs of their own, like the shop in `handlers/`.
+//! The program `streamhand`: operates any group, publishes, and checks a configuration. It has no handlers but those that the
+//! configuration names, which are targets: handlers in Rust are in programs of their own, like the shop in `handlers/`.
 
 #![forbid(unsafe_code)]
 

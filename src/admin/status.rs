@@ -227,6 +227,9 @@ pub struct BreakerStatus {
     /// When its probes are let through, by the server's clock; None where they are.
     #[serde(rename = "until_ms", serialize_with = "some_since_1970")]
     pub until: Option<SystemTime>,
+    /// What it was opened for, if that was said: what a target answered that is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Whose it is.
     pub worker: String,
 }
@@ -469,6 +472,7 @@ fn breakers(status: &stream::StreamStatus) -> Vec<BreakerStatus> {
         until: note
             .until_ms
             .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+        why: note.why.clone(),
         worker: worker.to_owned(),
     };
     let there = status

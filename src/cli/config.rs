@@ -35,12 +35,13 @@ pub(super) struct CheckArgs {
 
 /// Says everything that `run` would refuse or warn of before it connects. `registry` makes the handlers, as for `run`;
 /// a program that has none can't say whether they fit the configuration.
-pub(super) async fn check<F>(
+pub(super) async fn check<M, F>(
     args: CheckArgs,
     globals: &Globals,
-    registry: Option<impl FnOnce(Settings) -> F>,
+    registry: impl FnOnce(&Settings) -> Option<M>,
 ) -> Result<(), CommandError>
 where
+    M: FnOnce(Settings) -> F,
     F: Future<Output = Result<Registry, CommandError>>,
 {
     let mut warnings = 0;
@@ -50,7 +51,7 @@ where
     };
     let settings = Settings::load_noting(globals.sources(), |note| warn(note))?;
     let settings = globals.in_its_group(settings);
-    if let Some(registry) = registry {
+    if let Some(registry) = registry(&settings) {
         let registry = registry(settings.clone()).await?;
         let found = preflight(&settings, &registry);
         for warning in &found.warnings {

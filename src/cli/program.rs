@@ -24,6 +24,7 @@ use crate::admin::topics::grown;
 use crate::called;
 use crate::config::Settings;
 use crate::handler::Registry;
+use crate::targets;
 use crate::worker::{Observer, Summary};
 
 /// A program: the commands of this library with your handlers, and your own commands beside them.
@@ -342,10 +343,7 @@ impl Program {
                 match command.run {
                     RunCommand::WithSettings(run) => run(settings, arguments).await,
                     RunCommand::WithRegistry(run) => {
-                        let registry = match self.registry {
-                            Some(make) => make(settings.clone()).await?,
-                            None => Registry::new(),
-                        };
+                        let registry = made(self.registry, &settings).await?;
                         run(settings, registry, arguments).await
                     }
                 }
@@ -361,7 +359,7 @@ impl Program {
             match cli.command {
                 Builtin::Run(args) => {
                     let settings = globals.settings_with(args.settings())?;
-                    let Some(registry) = self.registry else {
+                    let Some(registry) = with_targets(self.registry, &settings) else {
                         return Err(run::no_handlers());
                     };
                     let registry = registry(settings.clone()).await?;
@@ -386,7 +384,8 @@ impl Program {
                 }
                 Builtin::Dlq(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
-                    dlq::run(args, settings, self.registry).await
+                    let registry = with_targets(self.registry, &settings);
+                    dlq::run(args, settings, registry).await
                 }
                 Builtin::Aggregate(args) => {
                     let settings = globals.settings()?;
@@ -396,7 +395,7 @@ impl Program {
                 Builtin::Web(args) if args.command.is_some() => web::print_hash(),
                 Builtin::Web(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
-                    let registry = match self.registry {
+                    let registry = match with_targets(self.registry, &settings) {
                         Some(make) => Some(make(settings.clone()).await?),
                         None => None,
                     };
@@ -433,7 +432,8 @@ impl Program {
                 }
                 Builtin::Health(args) => health::run(args).await,
                 Builtin::Config(ConfigCommand::Check(args)) => {
-                    config::check(args, &globals, self.registry).await
+                    let registry = |settings: &Settings| with_targets(self.registry, settings);
+                    config::check(args, &globals, registry).await
                 }
                 Builtin::Config(ConfigCommand::Show) => config::show(&globals, &self.app_shown),
                 Builtin::Completions(args) => completions::run(args, tree),
@@ -500,10 +500,26 @@ async fn made(
     registry: Option<RegistryMaker>,
     settings: &Settings,
 ) -> Result<Registry, CommandError> {
-    match registry {
+    match with_targets(registry, settings) {
         Some(registry) => registry(settings.clone()).await,
         None => Ok(Registry::new()),
     }
+}
+
+/// The same handlers, and those that are targets by the settings; None where there are neither.
+fn with_targets(registry: Option<RegistryMaker>, settings: &Settings) -> Option<RegistryMaker> {
+    if !targets::any(settings) {
+        return registry;
+    }
+    Some(Box::new(|settings| {
+        Box::pin(async move {
+            let own = match registry {
+                Some(make) => make(settings.clone()).await?,
+                None => Registry::new(),
+            };
+            Ok(targets::register(own, &settings)?)
+        })
+    }))
 }
 
 impl Command {

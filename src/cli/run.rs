@@ -55,9 +55,10 @@ impl RunArgs {
 /// What a program has to say that has nothing to run.
 pub(super) fn no_handlers() -> CommandError {
     CommandError::usage(
-        "this program has no handlers, so it would take no event: workers are programs of your own, \
-         made with the crate streamhand: `fn main() -> ExitCode { streamhand::cli::run(Registry::new().on(handler)) }`; \
-         its README has one that takes five minutes",
+        "this program has no handlers, so it would take no event: name a target for a type of events in its configuration, \
+         `[handlers.\"order.created\"] target = \"billing\"` and `[targets.billing] url = \"https://host/path\"`; or make a \
+         program of your own with the crate streamhand: \
+         `fn main() -> ExitCode { streamhand::cli::run(Registry::new().on(handler)) }`",
     )
 }
 

@@ -382,10 +382,13 @@ fn breaker_note(breaker: &BreakerStatus, status: &StreamStatus) -> String {
         Some(Duration::ZERO) => "is open; its probes are let through now".to_owned(),
         Some(left) => format!("is open for another {}", rough(left)),
     };
+    let why = breaker.why.as_deref();
+    let why = why.map(|why| format!(": {}", shown(why)));
     format!(
-        "circuit breaker {} {state} (opened {} times) at {}",
+        "circuit breaker {} {state} (opened {} times) at {}{}",
         shown(&breaker.name),
         breaker.opened,
-        shown(&breaker.worker)
+        shown(&breaker.worker),
+        why.unwrap_or_default()
     )
 }

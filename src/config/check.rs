@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
-use super::check_web;
 use super::findings::{Finding, Findings};
 use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, OtlpSettings, RedisSettings, Retention,
-    Settings, StreamSettings, TelemetrySettings, WorkerSettings, tls, topology,
+    Settings, StreamSettings, TelemetrySettings, WorkerSettings, check_web, targets, tls, topology,
 };
 use crate::delay::LONGEST;
 use crate::duration;
@@ -61,6 +60,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         }
         handler(&path, settings, &mut findings);
     }
+    targets::check(settings, &mut findings);
     for (name, settings) in &settings.breakers {
         let path = KeyPath::plain("breakers").key(name);
         breaker(&path, settings, &mut findings);

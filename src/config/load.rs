@@ -217,6 +217,7 @@ impl Loading {
         let (webhook, file) = (&mut alerts.webhook, &mut alerts.webhook_file);
         self.secret("alerts", "webhook", webhook, file);
         self.certificates(&mut settings.redis);
+        self.target_files(&settings);
         for finding in check(&settings) {
             self.finding(finding);
         }
@@ -344,6 +345,17 @@ impl Loading {
             if self.tree.get(&place).is_some() {
                 let origin = self.tree.value_origin(&place);
                 self.problem(unusable.kind, origin, Some(&place), unusable.message);
+            }
+        }
+    }
+
+    /// Tries the files of targets, which read them when a worker begins.
+    fn target_files(&mut self, settings: &Settings) {
+        for (name, target) in &settings.targets {
+            for (key, kind, message) in target.unusable() {
+                let place = KeyPath::plain("targets").key(name).key(key);
+                let origin = self.tree.value_origin(&place);
+                self.problem(kind, origin, Some(&place), message);
             }
         }
     }

@@ -164,6 +164,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                 window,
             )| {
                 HandlerSettings {
+                    target: None,
                     timeout,
                     grace,
                     max_attempts,
@@ -398,6 +399,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                         ..HandlerSettings::default()
                     },
                     handlers,
+                    targets: BTreeMap::new(),
                     breakers,
                     projections,
                     streams,

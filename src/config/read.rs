@@ -5,8 +5,8 @@ use super::error::Problem;
 use super::section::{Reader, Section};
 use super::tree::{KeyPath, Tree};
 use super::{
-    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, WebSettings,
-    WebUser,
+    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, TargetSettings,
+    WebSettings, WebUser,
 };
 use crate::retry::Backoff;
 
@@ -102,6 +102,11 @@ impl Reader<'_> {
         root.sections("handlers", |name, section| {
             let handler = section.handler(inherited);
             read.handlers.insert(name.to_owned(), handler);
+        });
+        root.sections("targets", |name, section| {
+            let mut target = TargetSettings::default();
+            target.read(section);
+            read.targets.insert(name.to_owned(), target);
         });
         root.sections("breakers", |name, section| {
             let mut breaker = BreakerSettings::default();
@@ -215,6 +220,7 @@ impl Section<'_, '_> {
 
     fn handler(&mut self, inherited: (Backoff, Option<BreakerSettings>)) -> HandlerSettings {
         let mut handler = HandlerSettings::default();
+        self.setting("target", &mut handler.target);
         self.setting("timeout", &mut handler.timeout);
         self.setting("grace", &mut handler.grace);
         self.setting("deduplicate", &mut handler.deduplicate);

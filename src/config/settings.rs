@@ -13,6 +13,7 @@ use super::redis::RedisSettings;
 use super::resilience::{BreakerSettings, Rate, RateScope};
 use super::sentinel::RedisMode;
 use super::setters::setters;
+use super::targets::TargetSettings;
 use super::telemetry::TelemetrySettings;
 use super::value::{Given, Refusal, Setting, one_of};
 use super::web::WebSettings;
@@ -38,6 +39,9 @@ pub struct Settings {
     pub defaults: HandlerSettings,
     /// `[handlers."order.created"]`: single handlers, by event type.
     pub handlers: BTreeMap<String, HandlerSettings>,
+    /// `[targets.billing]`: who handles events in place of a function of this program, by the name that handlers have for it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub targets: BTreeMap<String, TargetSettings>,
     /// `[breakers.payments]`: circuit breakers for calls from within handlers, by the name they are asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub breakers: BTreeMap<String, BreakerSettings>,
@@ -183,6 +187,7 @@ impl Default for Settings {
                 ..HandlerSettings::default()
             },
             handlers: BTreeMap::new(),
+            targets: BTreeMap::new(),
             breakers: BTreeMap::new(),
             projections: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -204,6 +209,7 @@ impl fmt::Debug for Settings {
             .field("retry", &self.retry)
             .field("defaults", &self.defaults)
             .field("handlers", &self.handlers)
+            .field("targets", &self.targets)
             .field("breakers", &self.breakers)
             .field("projections", &self.projections)
             .field("streams", &self.streams)
@@ -328,6 +334,8 @@ impl Default for RetrySettings {
 #[must_use]
 #[non_exhaustive]
 pub struct HandlerSettings {
+    /// The target that handles it, by its name in `[targets]`; a function of this program if it is unset.
+    pub target: Option<String>,
     /// How long an attempt may take; 5 min.
     #[serde(serialize_with = "duration::serialize_option")]
     pub timeout: Option<Duration>,
@@ -479,6 +487,12 @@ impl Settings {
         self
     }
 
+    /// The same settings, with this target, which handlers name.
+    pub fn target(mut self, name: impl Into<String>, settings: TargetSettings) -> Self {
+        self.targets.insert(name.into(), settings);
+        self
+    }
+
     /// The same settings, with these for the circuit breaker of that name.
     pub fn breaker(mut self, name: impl Into<String>, settings: BreakerSettings) -> Self {
         self.breakers.insert(name.into(), settings);
@@ -524,6 +538,7 @@ setters!(RetrySettings {
 });
 
 setters!(HandlerSettings {
+    some_into target: String,
     some timeout: Duration,
     some grace: Duration,
     some max_attempts: u32,

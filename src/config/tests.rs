@@ -73,7 +73,8 @@ fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
         // The files that samples name are not there.
         .filter(|line| !line.starts_with("#password_file") && !line.starts_with("#tls_"))
         .filter(|line| !line.starts_with("#token_file") && !line.starts_with("#webhook_file"))
-        .filter(|line| !line.starts_with("#headers_file"))
+        .filter(|line| !line.starts_with("#headers_file") && !line.starts_with("#url_file"))
+        .filter(|line| !line.starts_with("#secret_files"))
         .map(|line| if sample(line) { &line[1..] } else { line })
         .map(|line| format!("{line}\n"))
         .collect();
@@ -87,6 +88,10 @@ fn the_samples_in_the_file_are_valid_when_they_are_uncommented() {
         (Some(Retention::Beyond(days(7))), Some(false))
     );
     assert_eq!(settings.dead_letters.keep, Some(days(30)));
+    let billing = settings.handlers["order.created"].target.as_deref();
+    let billing = &settings.targets[billing.expect("a target")];
+    assert_eq!(billing.format, Some(TargetFormat::Binary));
+    assert_eq!(settings.targets["mail"].processes, Some(4));
     let policy = settings.policy("order.created");
     assert_eq!((policy.timeout.as_secs(), policy.max_attempts), (10, 8));
     assert_eq!(policy.backoff.initial, Duration::from_secs(2));

@@ -282,6 +282,7 @@ fn a_date_to_come_again_at_is_a_wait() {
             .into_iter()
             .collect(),
         body: Bytes::new(),
+        is_whole: true,
     };
     assert_eq!(reply("7").retry_after(), Some(Duration::from_secs(7)));
     let past = reply("Sun, 06 Nov 1994 08:49:37 GMT").retry_after();

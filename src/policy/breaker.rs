@@ -202,6 +202,18 @@ impl Machine {
         true
     }
 
+    /// A call has shown that there is no use in others: opens, however few have failed. Returns whether that changed the
+    /// state.
+    pub fn trip(&mut self, ticket: Ticket, now: Instant) -> bool {
+        if ticket.0 != self.epoch || matches!(self.state, Inner::Open { .. }) {
+            return false;
+        }
+        self.opened += 1;
+        let until = delay::after(now, self.settings.open_for);
+        self.change(Inner::Open { until });
+        true
+    }
+
     /// How many more calls would be let through: None for any number.
     pub fn room(&self, now: Instant) -> Option<usize> {
         match self.state {
@@ -294,7 +306,7 @@ impl Machine {
     pub fn outcome_of(settings: &BreakerSettings, failure: &Failure) -> Outcome {
         let counts = settings.counts;
         let counted = match (failure.cause, failure.verdict) {
-            (Cause::BreakerOpen | Cause::Uncounted, _) => false,
+            (Cause::BreakerOpen | Cause::Uncounted | Cause::Unhandled, _) => false,
             (_, FailureVerdict::Later(_) | FailureVerdict::Undecodable) => false,
             (Cause::TimedOut, _) => counts.timeout,
             (Cause::Panicked, _) => counts.panic,

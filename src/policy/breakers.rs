@@ -42,6 +42,8 @@ pub(crate) struct Circuit {
     /// A success changes nothing, and everything is let through: nothing is to be locked.
     is_clean: AtomicBool,
     epoch: AtomicU64,
+    /// What it was opened for, if that was said.
+    why: Mutex<Option<String>>,
     news: Arc<News>,
 }
 
@@ -127,6 +129,7 @@ impl Circuit {
             is_clean: AtomicBool::new(machine.is_clean()),
             epoch: AtomicU64::new(machine.epoch()),
             machine: Mutex::new(machine),
+            why: Mutex::new(None),
             news,
         }
     }
@@ -157,6 +160,21 @@ impl Circuit {
         if changed {
             self.changed(&machine);
         }
+    }
+
+    /// A call that was let through has shown that there is no use in others.
+    pub fn trip(self: &Arc<Self>, ticket: Ticket, why: String) {
+        let mut machine = lock(&self.machine);
+        if machine.trip(ticket, Instant::now()) {
+            *lock(&self.why) = Some(why);
+            self.is_clean.store(machine.is_clean(), Ordering::Release);
+            self.changed(&machine);
+        }
+    }
+
+    /// What it was opened for, if it was said, and it has not closed since.
+    pub fn why(&self) -> Option<String> {
+        lock(&self.why).clone()
     }
 
     /// What came of a handler's run.
@@ -272,7 +290,12 @@ impl Circuit {
         match machine.state() {
             State::Open { .. } => {
                 let open_for = crate::duration::format(self.settings.open_for);
-                tracing::warn!(breaker, opened, %open_for, "the circuit breaker opens");
+                match self.why() {
+                    Some(why) => {
+                        tracing::warn!(breaker, opened, %open_for, why, "the circuit breaker opens");
+                    }
+                    None => tracing::warn!(breaker, opened, %open_for, "the circuit breaker opens"),
+                }
             }
             State::HalfOpen => tracing::info!(breaker, "the circuit breaker lets probes through"),
             State::Closed => tracing::info!(breaker, "the circuit breaker closes"),
@@ -281,6 +304,9 @@ impl Circuit {
     }
 
     fn spread(self: &Arc<Self>, machine: &Machine) {
+        if machine.state() == State::Closed {
+            *lock(&self.why) = None;
+        }
         self.epoch.store(machine.epoch(), Ordering::Release);
         self.is_clean.store(machine.is_clean(), Ordering::Release);
         self.news.wake();

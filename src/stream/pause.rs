@@ -57,6 +57,9 @@ pub(crate) struct BreakerNote {
     pub opened: u64,
     /// When its probes are let through, in milliseconds since 1970; none where they are.
     pub until_ms: Option<u64>,
+    /// What it was opened for, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Pausable {

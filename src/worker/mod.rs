@@ -122,6 +122,8 @@ impl Worker {
     /// # Errors
     /// If the registry is wrong, `redis.url` is, or the two of them do not fit the group.
     pub fn new(settings: Settings, registry: Registry) -> Result<Self> {
+        #[cfg(feature = "telemetry")]
+        let registry = crate::targets::register(registry, &settings)?;
         let warnings = preflight(&settings, &registry).passed()?;
         let connector = Connector::new(&settings.redis)?;
         Ok(Worker {

@@ -28,6 +28,7 @@ pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
         registry.check(),
         registry.aggregates().check_group(&settings.worker),
         can_tell(settings),
+        can_call(settings),
         Connector::new(&settings.redis).map(drop),
         #[cfg(feature = "telemetry")]
         crate::otlp::check(&settings.telemetry.otlp),
@@ -81,6 +82,19 @@ fn can_tell(settings: &Settings) -> Result<()> {
         return Ok(());
     }
     let message = "telemetry.listen is set, and this program was built without the feature `telemetry` of streamhand";
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// Refuses handlers in other languages where nothing can call them.
+fn can_call(settings: &Settings) -> Result<()> {
+    let of_targets = settings.handlers.iter();
+    let mut of_targets = of_targets.filter(|(_, handler)| handler.target.is_some());
+    let Some((event_type, _)) = of_targets.next().filter(|_| !cfg!(feature = "telemetry")) else {
+        return Ok(());
+    };
+    let message = format!(
+        "handlers.{event_type:?}.target is set, and this program was built without the feature `telemetry` of streamhand"
+    );
     Err(Error::new(ErrorKind::Invalid, message))
 }
 

@@ -394,7 +394,9 @@ pub(crate) fn how_it_failed(failure: &Failure, verdict: &Verdict, owner: Owner) 
         Verdict::Retry { .. } | Verdict::Bury { .. } => Some(match failure.cause {
             Cause::TimedOut => Failed::Timeout,
             Cause::Panicked => Failed::Panic,
-            Cause::Error | Cause::BreakerOpen | Cause::Uncounted => Failed::Error,
+            Cause::Error | Cause::BreakerOpen | Cause::Uncounted | Cause::Unhandled => {
+                Failed::Error
+            }
         }),
     }
 }

@@ -215,6 +215,7 @@ impl Routes {
                 let surroundings = batch.source.surroundings.clone();
                 let place = Place {
                     after,
+                    age: age.as_secs().try_into().unwrap_or(u32::MAX),
                     ..batch.place(index)
                 };
                 // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had

@@ -7,7 +7,7 @@ use crate::config::{HandlerPolicy, OnCrash};
 use crate::context::{Cancelled, Context};
 pub(crate) use crate::dead_letters::Reason;
 use crate::delay;
-use crate::failure::{Failure, FailureVerdict};
+use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::names::shown;
 use crate::policy::Why;
 use crate::stream::{Died, Record};
@@ -74,7 +74,10 @@ pub(crate) fn of_failure(
         FailureVerdict::RetryAfter(delay) => retry(delay, error),
         FailureVerdict::Later(delay) => Verdict::Release { delay, error },
         FailureVerdict::Permanent => Verdict::Bury {
-            reason: Reason::Permanent,
+            reason: match failure.cause {
+                Cause::Unhandled => Reason::Unhandled,
+                _ => Reason::Permanent,
+            },
             error,
         },
         FailureVerdict::Undecodable => Verdict::Bury {

@@ -313,6 +313,7 @@ impl Batch {
             batch: self.serial,
             index,
             after: 0,
+            age: 0,
             lease: self.stream_lease,
         }
     }

@@ -268,5 +268,6 @@ fn note(circuit: &Circuit, now_ms: u64) -> Option<BreakerNote> {
         state: state.to_owned(),
         opened: circuit.opened(),
         until_ms,
+        why: circuit.why(),
     })
 }

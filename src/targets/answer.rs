@@ -1,0 +1,459 @@
+//! What a handler in another language answers: what is to leave with the acknowledgement, or what failed. It is read
+//! strictly, for a member that is passed over is an event that is lost.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::context::Context;
+use crate::duration;
+use crate::effects::Effect;
+use crate::event::Envelope;
+use crate::failure::Failure;
+
+/// An answer that was understood.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    emits: Vec<(String, Envelope)>,
+    effects: Vec<Effect>,
+    failure: Option<Told>,
+}
+
+/// What the handler says of the event if it did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Failed(String),
+    RetryAfter(Duration, String),
+    Later(Duration, String),
+    Permanent(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<'a> {
+    #[serde(borrow, default)]
+    emit: Vec<Emit<'a>>,
+    #[serde(default)]
+    effects: Vec<Asked<'a>>,
+    #[serde(default)]
+    retry_after: Option<Wait>,
+    #[serde(default)]
+    later: Option<Wait>,
+    #[serde(default)]
+    permanent: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Emit<'a> {
+    stream: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    data_base64: Option<String>,
+    #[serde(default)]
+    datacontenttype: Option<String>,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    subject: Option<String>,
+    #[serde(default)]
+    time: Option<String>,
+    #[serde(default)]
+    schemaversion: Option<u32>,
+    /// Other fields, by their names.
+    #[serde(default)]
+    extensions: BTreeMap<String, String>,
+}
+
+/// An effect by the name of its method on [`Effect`], with that one's arguments.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    effect: Cow<'a, str>,
+    key: String,
+    #[serde(default)]
+    field: Option<String>,
+    #[serde(default)]
+    member: Option<String>,
+    #[serde(default)]
+    value: Option<Text>,
+    #[serde(default)]
+    by: Option<i64>,
+    #[serde(default)]
+    score: Option<f64>,
+    #[serde(default)]
+    at_least: Option<i64>,
+    #[serde(default)]
+    at_most: Option<i64>,
+    #[serde(default)]
+    if_absent: bool,
+    #[serde(default)]
+    if_exists: bool,
+    #[serde(default)]
+    if_equals: Option<Text>,
+}
+
+/// A text, or a whole number as one.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text or a whole number")]
+enum Text {
+    Text(String),
+    Number(i64),
+}
+
+/// A wait as the configuration writes it: `"10s"`.
+struct Wait(Duration);
+
+impl<'de> Deserialize<'de> for Wait {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        duration::parse(&text)
+            .map(Wait)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Answer {
+    /// Reads an answer. Nothing at all says that it was done.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        if json.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Answer::default());
+        }
+        let written: Written<'_> = serde_json::from_slice(json)
+            .map_err(|error| format!("its answer can't be read: {error}"))?;
+        written
+            .understood()
+            .map_err(|why| format!("its answer can't be followed: {why}"))
+    }
+
+    /// Does with a handler's context what it says, and ends the handler.
+    pub fn follow(self, ctx: &Context) -> Result<(), Failure> {
+        match self.failure {
+            None => {}
+            Some(Told::Failed(why)) => return Err(Failure::retry(why)),
+            Some(Told::RetryAfter(wait, why)) => return Err(Failure::retry_after(wait, why)),
+            Some(Told::Later(wait, why)) => return Err(Failure::later(wait, why)),
+            Some(Told::Permanent(why)) => return Err(Failure::permanent(why)),
+        }
+        for (stream, envelope) in self.emits {
+            ctx.emit_envelope(&stream, envelope);
+        }
+        for effect in self.effects {
+            ctx.effect(effect);
+        }
+        Ok(())
+    }
+}
+
+impl Written<'_> {
+    fn understood(self) -> Result<Answer, String> {
+        let failure = match (self.permanent, self.later, self.retry_after, self.error) {
+            (None, None, None, None) => None,
+            (Some(why), None, None, None) => Some(Told::Permanent(why)),
+            (Some(_), ..) => {
+                return Err(
+                    "\"permanent\" stands beside \"retry_after\", \"later\" or \"error\"; it says why by itself".into(),
+                );
+            }
+            (None, Some(_), Some(_), _) => {
+                return Err("\"later\" stands beside \"retry_after\"; the first uses up no attempt, the other one".into());
+            }
+            (None, Some(Wait(wait)), None, why) => Some(Told::Later(
+                wait,
+                why.unwrap_or_else(|| "its handler says later".into()),
+            )),
+            (None, None, Some(Wait(wait)), why) => Some(Told::RetryAfter(
+                wait,
+                why.unwrap_or_else(|| "its handler asks for another attempt".into()),
+            )),
+            (None, None, None, Some(why)) => Some(Told::Failed(why)),
+        };
+        if failure.is_some() && !(self.emit.is_empty() && self.effects.is_empty()) {
+            return Err("it says that the event failed, and what is to leave if it succeeds; leave one of them out".into());
+        }
+        let emits = self.emit.into_iter().enumerate();
+        let effects = self.effects.into_iter().enumerate();
+        Ok(Answer {
+            emits: emits
+                .map(|(at, emit)| emit.event().map_err(|why| format!("emit[{at}]: {why}")))
+                .collect::<Result<_, _>>()?,
+            effects: effects
+                .map(|(at, asked)| {
+                    asked
+                        .effect()
+                        .map_err(|why| format!("effects[{at}]: {why}"))
+                })
+                .collect::<Result<_, _>>()?,
+            failure,
+        })
+    }
+}
+
+impl Emit<'_> {
+    fn event(self) -> Result<(String, Envelope), String> {
+        let data = match (self.data, self.data_base64) {
+            (Some(_), Some(_)) => return Err("\"data\" stands beside \"data_base64\"".into()),
+            (Some(json), None) => Some(json.get().as_bytes().to_vec()),
+            (None, Some(text)) => {
+                let data = BASE64_STANDARD.decode(text);
+                Some(data.map_err(|error| format!("\"data_base64\" is none: {error}"))?)
+            }
+            (None, None) => None,
+        };
+        let version = self.schemaversion.map(|version| version.to_string());
+        let fields = [
+            ("id", self.id),
+            ("source", self.source),
+            ("subject", self.subject),
+            ("time", self.time),
+            ("schemaversion", version),
+            ("datacontenttype", self.datacontenttype),
+        ];
+        let mut envelope = Envelope::new(self.event_type);
+        for (name, value) in fields {
+            if let Some(value) = value {
+                envelope = envelope.try_with(name, value).map_err(|e| e.to_string())?;
+            }
+        }
+        for (name, value) in self.extensions {
+            if envelope.field(&name).is_some() || matches!(&name[..], "data" | "type") {
+                return Err(format!("the extension {name:?} has a meaning of its own"));
+            }
+            envelope = envelope.try_with(&name, value).map_err(|e| e.to_string())?;
+        }
+        if let Some(data) = data {
+            envelope = envelope.try_with("data", data).map_err(|e| e.to_string())?;
+        }
+        Ok((self.stream, envelope))
+    }
+}
+
+impl Asked<'_> {
+    fn effect(mut self) -> Result<Effect, String> {
+        const KNOWN: &str =
+            "there are set, del, incr_by, hset, hdel, hincr_by, zadd, zrem, sadd, srem";
+        let name = std::mem::take(&mut self.effect);
+        let key = std::mem::take(&mut self.key);
+        let needs = |what: &str| format!("{name} needs {what:?}");
+        let mut effect = match &*name {
+            "set" => Effect::set(key, text(self.value.take()).ok_or_else(|| needs("value"))?),
+            "del" => Effect::del(key),
+            "incr_by" => Effect::incr_by(key, self.by.take().ok_or_else(|| needs("by"))?),
+            "hset" => Effect::hset(
+                key,
+                self.field.take().ok_or_else(|| needs("field"))?,
+                text(self.value.take()).ok_or_else(|| needs("value"))?,
+            ),
+            "hdel" => Effect::hdel(key, self.field.take().ok_or_else(|| needs("field"))?),
+            "hincr_by" => Effect::hincr_by(
+                key,
+                self.field.take().ok_or_else(|| needs("field"))?,
+                self.by.take().ok_or_else(|| needs("by"))?,
+            ),
+            "zadd" => Effect::zadd(
+                key,
+                self.score.take().ok_or_else(|| needs("score"))?,
+                self.member.take().ok_or_else(|| needs("member"))?,
+            ),
+            "zrem" => Effect::zrem(key, self.member.take().ok_or_else(|| needs("member"))?),
+            "sadd" => Effect::sadd(key, self.member.take().ok_or_else(|| needs("member"))?),
+            "srem" => Effect::srem(key, self.member.take().ok_or_else(|| needs("member"))?),
+            _ => return Err(format!("{name:?} is no effect; {KNOWN}")),
+        };
+        let left = [
+            ("field", self.field.is_some()),
+            ("member", self.member.is_some()),
+            ("value", self.value.is_some()),
+            ("by", self.by.is_some()),
+            ("score", self.score.is_some()),
+        ];
+        if let Some((of_another, _)) = left.into_iter().find(|(_, is_there)| *is_there) {
+            return Err(format!("{name} takes no {of_another:?}"));
+        }
+        let presences = [self.if_absent, self.if_exists, self.if_equals.is_some()];
+        if presences.into_iter().filter(|is_asked| *is_asked).count() > 1 {
+            return Err(
+                "one of \"if_absent\", \"if_exists\" and \"if_equals\" is the guard".into(),
+            );
+        }
+        if let Some(least) = self.at_least {
+            effect = effect.at_least(least);
+        }
+        if let Some(most) = self.at_most {
+            effect = effect.at_most(most);
+        }
+        if self.if_absent {
+            effect = effect.if_absent();
+        }
+        if self.if_exists {
+            effect = effect.if_exists();
+        }
+        if let Some(value) = text(self.if_equals) {
+            effect = effect.if_equals(value);
+        }
+        effect.check().map(|()| effect)
+    }
+}
+
+fn text(text: Option<Text>) -> Option<String> {
+    text.map(|text| match text {
+        Text::Text(text) => text,
+        Text::Number(number) => number.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::FailureKind;
+
+    fn followed(json: &str) -> (Context, Result<(), Failure>) {
+        let ctx = Context::for_test();
+        let result = Answer::parse(json.as_bytes()).expect(json).follow(&ctx);
+        (ctx, result)
+    }
+
+    fn refused(json: &str) -> String {
+        Answer::parse(json.as_bytes()).expect_err(json)
+    }
+
+    #[test]
+    fn what_is_to_leave_leaves_by_the_context() {
+        let (ctx, result) = followed(
+            r#"{"emit": [
+                {"stream": "mails", "type": "mail.wanted", "data": {"n": 12345678901234567890}, "subject": "s",
+                 "extensions": {"tenant": "a"}},
+                {"stream": "mails", "type": "mail.wanted", "id": "m-1", "datacontenttype": "text/plain",
+                 "data_base64": "aGk="}],
+              "effects": [
+                {"effect": "incr_by", "key": "{jobs}:stock", "by": -3, "at_least": 0},
+                {"effect": "set", "key": "k", "value": 7, "if_absent": true},
+                {"effect": "hset", "key": "h", "field": "f", "value": "v", "if_equals": "w"},
+                {"effect": "zadd", "key": "z", "score": 1.5, "member": "m"}]}"#,
+        );
+        result.expect("done");
+        let emitted = ctx.emitted();
+        assert_eq!(emitted[0].stream, "mails");
+        assert_eq!(emitted[0].envelope.data(), b"{\"n\": 12345678901234567890}");
+        assert_eq!(emitted[0].envelope.content_type(), "application/json");
+        assert_eq!(emitted[0].envelope.field("tenant"), Some("a"));
+        assert_eq!(emitted[1].envelope.id(), "m-1");
+        assert_eq!(emitted[1].envelope.data(), b"hi");
+        let effects: Vec<String> = ctx.effects().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            effects,
+            [
+                "INCRBY {jobs}:stock -3, at least 0",
+                "SET k 7, if it is absent",
+                "HSET h f v, if it is \"w\"",
+                "ZADD z 1.5 m",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_failed_means_what_it_says() {
+        let kind = |json| {
+            let (_, result) = followed(json);
+            let failure = result.expect_err(json);
+            (failure.kind(), failure.to_string())
+        };
+        let ten = Duration::from_secs(10);
+        assert_eq!(
+            kind(r#"{"error": "no"}"#),
+            (FailureKind::Retry, "no".into())
+        );
+        assert_eq!(
+            kind(r#"{"retry_after": "10s"}"#).0,
+            FailureKind::RetryAfter(ten)
+        );
+        assert_eq!(kind(r#"{"later": "10s"}"#).0, FailureKind::Later(ten));
+        assert_eq!(
+            kind(r#"{"retry_after": "10s", "error": "busy"}"#),
+            (FailureKind::RetryAfter(ten), "busy".into())
+        );
+        assert_eq!(
+            kind(r#"{"permanent": "no such card"}"#),
+            (FailureKind::Permanent, "no such card".into())
+        );
+        for done in ["", " \n", "{}"] {
+            followed(done).1.expect(done);
+        }
+    }
+
+    #[test]
+    fn what_can_t_be_followed_is_refused_with_the_reason() {
+        for (json, reason) in [
+            ("[]", "can't be read"),
+            ("{", "can't be read"),
+            (
+                r#"{"emits": []}"#,
+                "unknown field `emits`, expected one of `emit`",
+            ),
+            (r#"{"emit": [{"type": "a.b"}]}"#, "missing field `stream`"),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "date": 1}]}"#,
+                "unknown field `date`",
+            ),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "time": "soon"}]}"#,
+                "emit[0]: the time",
+            ),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "data": 1, "data_base64": ""}]}"#,
+                "beside",
+            ),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "extensions": {"data": ""}}]}"#,
+                "meaning of its own",
+            ),
+            (
+                r#"{"effects": [{"effect": "incr", "key": "k"}]}"#,
+                "effects[0]: \"incr\" is no effect; there are set,",
+            ),
+            (
+                r#"{"effects": [{"effect": "incr_by", "key": "k"}]}"#,
+                "incr_by needs \"by\"",
+            ),
+            (
+                r#"{"effects": [{"effect": "del", "key": "k", "value": 1}]}"#,
+                "del takes no \"value\"",
+            ),
+            (
+                r#"{"effects": [{"effect": "set", "key": "k", "value": "1", "at_least": 1}]}"#,
+                "at_least is for",
+            ),
+            (
+                r#"{"effects": [{"effect": "set", "key": "k", "value": 1.5}]}"#,
+                "a text or a whole number",
+            ),
+            (r#"{"retry_after": 10}"#, "expected a string"),
+            (r#"{"retry_after": "soon"}"#, "soon"),
+            (r#"{"permanent": "no", "error": "no"}"#, "by itself"),
+            (
+                r#"{"later": "1s", "retry_after": "1s"}"#,
+                "uses up no attempt",
+            ),
+            (
+                r#"{"error": "no", "emit": [{"stream": "s", "type": "a.b"}]}"#,
+                "leave one of them out",
+            ),
+            (r#"{"emit": [], "emit": []}"#, "duplicate field"),
+        ] {
+            let said = refused(json);
+            assert!(said.contains(reason), "{json}: {said}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Targets: handlers in any language, by the configuration alone. A target is an address that events are posted to, or a
+//! command whose processes take them. Each handler that names one is registered here as if it were a function, so that
+//! retries, breakers, rates and all the rest hold for it as for any other.
+//!
+//! How an event gets there and back is of its kind; what comes of it is the same for all: an [`Outcome`].
+
+mod answer;
+mod http;
+mod judge;
+mod request;
+mod transcode;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::breaker::Said;
+use crate::config::{HandlerPolicy, Settings, TargetSettings};
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failure::Failure;
+use crate::handler::Registry;
+use crate::sync::lock;
+use answer::Answer;
+use request::Request;
+
+/// Who handles events in place of a function.
+struct Target {
+    name: String,
+    kind: Kind,
+    /// What it answered, and since when, if it is no target at all.
+    wrong: Mutex<Option<Wrong>>,
+    /// For how long events wait for one that is wrong to be mended.
+    unhandled_after: Duration,
+}
+
+struct Wrong {
+    since: Instant,
+    why: String,
+}
+
+enum Kind {
+    Http(Box<http::Http>),
+}
+
+/// What came of handing an event to a target.
+#[derive(Debug)]
+enum Outcome {
+    /// It answered; what it says of the event is in there.
+    Answered(Answer),
+    /// The event can't be handled, now or ever.
+    Permanent(String),
+    /// The target is none, or is another one than is meant: that says nothing about the event.
+    WrongTarget(String),
+    /// It asks to come again, after so long at the earliest. No attempt is used up.
+    Later { after: Duration, why: String },
+    /// It failed, which is an attempt.
+    Failed {
+        why: String,
+        /// Whether it says something about the target, and not only about this event.
+        counts: bool,
+    },
+}
+
+/// Registers the handlers whose settings name a target. Those of a registry that has been here stay as they are.
+///
+/// # Errors
+/// If a target can't be made by its settings.
+pub(crate) fn register(mut registry: Registry, settings: &Settings) -> Result<Registry> {
+    if registry.has_targets() {
+        return Ok(registry);
+    }
+    let mut targets: HashMap<&str, Arc<Target>> = HashMap::new();
+    for (event_type, handler) in &settings.handlers {
+        let Some(name) = &handler.target else {
+            continue;
+        };
+        let target = match targets.get(&name[..]) {
+            Some(target) => target.clone(),
+            None => {
+                let target = Arc::new(Target::new(name, settings)?);
+                targets.insert(name, target.clone());
+                target
+            }
+        };
+        let policy = settings.policy(event_type);
+        registry = registry.on_raw(event_type, move |_, ctx| {
+            let target = target.clone();
+            async move { target.handle(&ctx, &policy).await }
+        });
+    }
+    Ok(registry.with_targets())
+}
+
+/// Whether any handler is a target's.
+pub(crate) fn any(settings: &Settings) -> bool {
+    let mut handlers = settings.handlers.values();
+    handlers.any(|handler| handler.target.is_some())
+}
+
+impl Target {
+    fn new(name: &str, settings: &Settings) -> Result<Self> {
+        let invalid = |why: String| {
+            let message = format!("the target {name:?}: {why}");
+            Error::new(ErrorKind::Invalid, message)
+        };
+        let Some(of_target) = settings.targets.get(name) else {
+            return Err(invalid(format!("there is no section [targets.{name}]")));
+        };
+        Ok(Target {
+            name: name.to_owned(),
+            kind: Kind::new(of_target).map_err(invalid)?,
+            wrong: Mutex::new(None),
+            unhandled_after: settings.worker.unhandled_after,
+        })
+    }
+
+    /// Has it handle an event, as a handler here would.
+    async fn handle(&self, ctx: &Context, policy: &HandlerPolicy) -> Result<(), Failure> {
+        let call = async {
+            let request = Request::of(ctx, policy.timeout);
+            self.kind.call(&request, ctx, policy.timeout).await
+        };
+        let breaker = ctx.breaker(&self.name);
+        let outcome = match breaker
+            .call_judged(call, |outcome| self.said(outcome))
+            .await
+        {
+            Ok(outcome) => outcome,
+            Err(retry_in) => return Err(self.is_open(ctx, retry_in)),
+        };
+        if outcome.shows_it_right() {
+            *lock(&self.wrong) = None;
+        }
+        match outcome {
+            Outcome::Answered(answer) => answer.follow(ctx),
+            Outcome::Permanent(why) => Err(Failure::permanent(why)),
+            Outcome::Later { after, why } => {
+                let backoff = policy.backoff.delay(ctx.attempt(), fastrand::f64());
+                Err(Failure::later(after.max(backoff), why))
+            }
+            Outcome::Failed { why, counts } => {
+                let failure = Failure::retry(why);
+                Err(if counts { failure } else { failure.uncounted() })
+            }
+            Outcome::WrongTarget(why) => {
+                let wrong = &mut *lock(&self.wrong);
+                let since = wrong
+                    .as_ref()
+                    .map_or_else(Instant::now, |wrong| wrong.since);
+                let wrong = wrong.insert(Wrong { since, why });
+                Err(self.waits(ctx, wrong, breaker.open_for()))
+            }
+        }
+    }
+
+    /// What an outcome says to the target's breaker.
+    fn said(&self, outcome: &Outcome) -> Said {
+        match outcome {
+            Outcome::Answered(_) | Outcome::Permanent(_) => Said::Works,
+            Outcome::Later { .. } | Outcome::Failed { counts: false, .. } => Said::Nothing,
+            Outcome::Failed { .. } => Said::Fails,
+            Outcome::WrongTarget(why) => Said::Opens(why.clone()),
+        }
+    }
+
+    /// The breaker is open: nothing was tried.
+    fn is_open(&self, ctx: &Context, retry_in: Duration) -> Failure {
+        match &*lock(&self.wrong) {
+            Some(wrong) => self.waits(ctx, wrong, retry_in),
+            None => {
+                let error = format!("the circuit breaker {} is open", self.name);
+                Failure::breaker_open(retry_in, error)
+            }
+        }
+    }
+
+    /// The event waits for the target to be mended, and is buried once both have been waiting for long enough.
+    fn waits(&self, ctx: &Context, wrong: &Wrong, retry_in: Duration) -> Failure {
+        let error = format!("the target {} is wrong: {}", self.name, wrong.why);
+        let waited = wrong.since.elapsed().min(ctx.age());
+        match self.unhandled_after.checked_sub(waited) {
+            None | Some(Duration::ZERO) => Failure::unhandled(error),
+            // A whole second more, for ages are counted in them.
+            Some(left) => {
+                let left = left + Duration::from_secs(1);
+                Failure::breaker_open(retry_in.min(left), error)
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// It came from what the target is meant to be.
+    fn shows_it_right(&self) -> bool {
+        match self {
+            Outcome::Answered(_) | Outcome::Permanent(_) | Outcome::Later { .. } => true,
+            Outcome::WrongTarget(_) | Outcome::Failed { .. } => false,
+        }
+    }
+}
+
+impl Kind {
+    fn new(settings: &TargetSettings) -> std::result::Result<Self, String> {
+        match settings.address()? {
+            Some(address) => Ok(Kind::Http(Box::new(http::Http::new(&address, settings)?))),
+            None => Err("it has no address".to_owned()),
+        }
+    }
+
+    async fn call(&self, request: &Request, _ctx: &Context, timeout: Duration) -> Outcome {
+        match self {
+            Kind::Http(http) => http.call(request, timeout).await,
+        }
+    }
+}
