@@ -128,8 +128,11 @@ impl<'de> Deserialize<'de> for Wait {
 impl Answer {
     /// Reads an answer. Nothing at all says that it was done.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        if json.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Answer::default());
+        match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            None => return Ok(Answer::default()),
+            Some(b'{') => {}
+            // As serde reads a list, its items would be members in their order.
+            Some(_) => return Err("its answer can't be read: it is no JSON object".to_owned()),
         }
         let written: Written<'_> = serde_json::from_slice(json)
             .map_err(|error| format!("its answer can't be read: {error}"))?;

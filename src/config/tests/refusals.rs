@@ -299,7 +299,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, breakers, projections, streams, dead_letters, telemetry, web, alerts, pulse, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, targets, breakers, projections, streams, dead_letters, telemetry, web, alerts, pulse, app
     "#);
 }
 
