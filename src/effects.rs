@@ -134,30 +134,35 @@ impl Effect {
     }
 
     /// Only if the sum is `least` or more: for [`incr_by`](Self::incr_by) and [`hincr_by`](Self::hincr_by).
+    #[must_use]
     pub fn at_least(mut self, least: i64) -> Self {
         self.at_least = Some(least);
         self.of_numbers("at_least")
     }
 
     /// Only if the sum is `most` or less: for [`incr_by`](Self::incr_by) and [`hincr_by`](Self::hincr_by).
+    #[must_use]
     pub fn at_most(mut self, most: i64) -> Self {
         self.at_most = Some(most);
         self.of_numbers("at_most")
     }
 
     /// Only if what is written is not there yet: the key, the field of a hash, or the member of a set.
+    #[must_use]
     pub fn if_absent(mut self) -> Self {
         self.presence = Presence::Absent;
         self
     }
 
     /// Only if it is there: the key, the field of a hash, or the member of a set.
+    #[must_use]
     pub fn if_exists(mut self) -> Self {
         self.presence = Presence::Exists;
         self
     }
 
     /// Only if the key, or the field of a hash, holds just this: for all but those on sets and sorted sets.
+    #[must_use]
     pub fn if_equals(mut self, value: impl AsRef<[u8]>) -> Self {
         self.presence = Presence::Equals(value.as_ref().to_owned());
         if matches!(self.command, "ZADD" | "ZREM" | "SADD" | "SREM") {

@@ -53,6 +53,7 @@ impl Error {
     }
 
     /// The same error with what caused it.
+    #[must_use]
     pub fn with_source(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

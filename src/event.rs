@@ -139,7 +139,10 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Reads an entry as an event. What can't be read is returned with the reason.
+    /// Reads an entry as an event.
+    ///
+    /// # Errors
+    /// If it is none: the entry is returned with the reason.
     pub fn decode(entry: Entry) -> Result<Self, (Entry, DecodeError)> {
         match codec::find(&entry.fields) {
             Ok(known) => Ok(Envelope { entry, known }),
@@ -147,7 +150,8 @@ impl Envelope {
         }
     }
 
-    /// An event of `event_type` without data, for tests and for [`Publisher`](crate::Publisher).
+    /// An event of `event_type` without data, for tests and for [`Publisher`](crate::Publisher). A type that is none is told of
+    /// when it is published.
     pub fn new(event_type: impl Into<String>) -> Self {
         let event_type: String = event_type.into();
         let mut fields = Fields::with_capacity(USUAL.0, USUAL.1);
@@ -161,12 +165,18 @@ impl Envelope {
     }
 
     /// The same event with `data` as JSON.
+    ///
+    /// # Errors
+    /// If the data can't be written as JSON, as a map whose keys are no text.
     pub fn json<T: Encodable + ?Sized>(self, data: &T) -> crate::Result<Self> {
         let data = codec::encode(codec::Format::Json, data)?;
         Ok(self.with("datacontenttype", codec::JSON).with("data", data))
     }
 
     /// The same event with `data` as MessagePack, fields by name.
+    ///
+    /// # Errors
+    /// If the data can't be written so.
     pub fn msgpack<T: Encodable + ?Sized>(self, data: &T) -> crate::Result<Self> {
         let data = codec::encode(codec::Format::MessagePack, data)?;
         Ok(self
@@ -323,6 +333,9 @@ impl Envelope {
     }
 
     /// Decodes the data by its content type.
+    ///
+    /// # Errors
+    /// If it is no `T`, or of a content type that is not known.
     pub fn decode_data<T: Decodable>(&self) -> Result<T, DecodeError> {
         let content_type = self.known.content_type.map(|at| self.bytes(at));
         codec::decode(content_type.unwrap_or(codec::JSON.as_bytes()), self.data())

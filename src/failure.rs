@@ -330,10 +330,19 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// Chooses, in passing, what a failed step of a handler means: `charge(card).await.permanent()?`.
 pub trait FailureExt<T> {
     /// As [`Failure::permanent`].
+    ///
+    /// # Errors
+    /// If the step failed.
     fn permanent(self) -> Result<T, Failure>;
     /// As [`Failure::retry_after`].
+    ///
+    /// # Errors
+    /// If the step failed.
     fn retry_after(self, delay: Duration) -> Result<T, Failure>;
     /// As [`Failure::later`], with the error as the reason.
+    ///
+    /// # Errors
+    /// If the step failed.
     fn later(self, delay: Duration) -> Result<T, Failure>;
 }
 

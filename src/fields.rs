@@ -104,6 +104,7 @@ impl Fields {
     ///
     /// # Panics
     /// Where there are fewer.
+    #[must_use]
     pub fn split_off(&mut self, at: usize) -> Fields {
         assert!(at <= self.len(), "{at} of {} fields", self.len());
         let mut tail = self.clone();

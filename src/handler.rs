@@ -593,6 +593,7 @@ impl Registry {
 
 impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// The same, with the upcasters that a registry's handlers have.
+    #[must_use]
     pub fn upcasters_of(self, registry: &Registry) -> Self {
         self.with_upcasters(registry.upcasters.clone())
     }

@@ -354,6 +354,7 @@ impl Aggregates {
 
 impl NewEvent {
     /// The same with an id of yours: the same append with the same id is done once.
+    #[must_use]
     pub fn with_id(mut self, id: &str) -> Self {
         self.event = self.event.with("id", id);
         self

@@ -148,6 +148,7 @@ impl ScheduledId {
     }
 
     /// The one of this type and source, of several with this id. An empty source is none.
+    #[must_use]
     pub fn of(mut self, event_type: impl Into<String>, source: impl Into<String>) -> Self {
         self.of = Some((event_type.into(), source.into()));
         self

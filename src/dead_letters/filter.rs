@@ -31,18 +31,21 @@ impl Filter {
     }
 
     /// Only those of this stream.
+    #[must_use]
     pub fn stream(mut self, stream: impl Into<String>) -> Self {
         self.stream = Some(stream.into());
         self
     }
 
     /// Only those of this event type.
+    #[must_use]
     pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = Some(event_type.into());
         self
     }
 
     /// Only those that were buried for this reason.
+    #[must_use]
     pub fn reason(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
@@ -64,30 +67,35 @@ impl Filter {
     }
 
     /// Only those buried then or later, by the server's clock: see [`DeadLetters::now`](super::DeadLetters::now).
+    #[must_use]
     pub fn since(mut self, time: SystemTime) -> Self {
         self.since = Some(time);
         self
     }
 
     /// Only those buried then or earlier, by the server's clock: see [`DeadLetters::now`](super::DeadLetters::now).
+    #[must_use]
     pub fn until(mut self, time: SystemTime) -> Self {
         self.until = Some(time);
         self
     }
 
     /// Only so many, the oldest of the first stream first.
+    #[must_use]
     pub fn limit(mut self, letters: u64) -> Self {
         self.limit = Some(letters);
         self
     }
 
     /// Only those of the entry with this id, or of the event: what was buried under it, replayed copies included.
+    #[must_use]
     pub fn about(mut self, id: impl Into<String>) -> Self {
         self.about = Some(id.into());
         self
     }
 
     /// Only those of this fingerprint, as [`DeadLetters::groups`](super::DeadLetters::groups) tells it.
+    #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
         self.fingerprint = Some(fingerprint.into());
         self

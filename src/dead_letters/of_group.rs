@@ -135,6 +135,7 @@ impl DeadLetters {
     /// }
     /// # Ok(()) }
     /// ```
+    #[must_use]
     pub fn leaving_out_unreachable(mut self) -> Self {
         self.left_out = Some(List::default());
         self

@@ -47,12 +47,14 @@ impl RedisEventStore {
     /// The same store, whose appends are acknowledged once so many replicas have them, in place of `redis.replicas` (or
     /// what the publisher says that it was made from). If fewer have them within the timeout that is
     /// [`AppendError::NotReplicated`].
+    #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas.count = replicas;
         self
     }
 
     /// The same store, which waits so long for those, in place of `redis.replicas_timeout`: from a millisecond to 5 s.
+    #[must_use]
     pub fn replicas_timeout(mut self, timeout: Duration) -> Self {
         self.replicas.timeout = timeout;
         self

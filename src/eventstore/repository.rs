@@ -78,6 +78,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     }
 
     /// The same, encoding events as `format` (MessagePack where this is not called).
+    #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
@@ -85,6 +86,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
 
     /// The same, whose updates try so often, at least once (16 times where this is not called), and wait so after a
     /// conflict.
+    #[must_use]
     pub fn tries(mut self, tries: u32, backoff: Backoff) -> Self {
         self.tries = tries.max(1);
         self.backoff = backoff;
@@ -94,6 +96,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     /// The same, with a step that brings events from version `from` to the next before they are applied: see
     /// [`Registry::upcast`](crate::Registry::upcast).
     #[track_caller]
+    #[must_use]
     pub fn upcast<E, In, Out>(
         self,
         from: u32,
@@ -233,6 +236,7 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     ///
     /// The state and the version are the same with snapshots and without; only time is spared. They are worth it for
     /// aggregates of more than some hundreds of events. See [`Aggregate::SNAPSHOT_VERSION`].
+    #[must_use]
     pub fn snapshots(mut self, every: u64) -> Self
     where
         A: Serialize + DeserializeOwned,

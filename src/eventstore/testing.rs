@@ -133,6 +133,7 @@ impl<A: Aggregate> Given<A> {
     }
 }
 
+#[expect(clippy::return_self_not_must_use, reason = "each is an assertion")]
 impl<A: Aggregate, E: Debug> Then<A, E> {
     /// These events happened, and no others.
     ///

@@ -41,24 +41,28 @@ impl RunPlan {
     }
 
     /// So many first; the others follow once these are settled.
+    #[must_use]
     pub fn canary(mut self, letters: u64) -> Self {
         self.canary = Some(letters);
         self
     }
 
     /// Stops behind the canary, for somebody to look; resumed it replays the next ones.
+    #[must_use]
     pub fn canary_only(mut self) -> Self {
         self.canary_only = true;
         self
     }
 
     /// At most so many a second behind the canary.
+    #[must_use]
     pub fn rate(mut self, rate: Option<NonZeroU32>) -> Self {
         self.rate = rate;
         self
     }
 
     /// Stops by itself once more than so many per cent of what is settled died again.
+    #[must_use]
     pub fn stop_at(mut self, per_cent: f64) -> Self {
         self.stop_at = Some(per_cent);
         self
