@@ -360,6 +360,10 @@ async fn play_network(proxy: &mut Proxy, network: &Network) -> Played {
         Network::LoseRequest(step) => {
             return Played::Sprung(proxy.cut_before(exchange(step)), Duration::ZERO);
         }
+        Network::FallSilentAt(part, time) => {
+            let caught = proxy.fall_silent_at(Exchange::of(part), *time);
+            return Played::Sprung(caught, *time);
+        }
         Network::LoseReply(step) => {
             return Played::Sprung(proxy.cut_after(exchange(step)), Duration::ZERO);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use streamhand::{CommitError, Committed, Context, Effect, Envelope, Event, Failure, Registry};
 
-use super::plan::{Act, Job};
+use super::plan::{AT_LENGTH, Act, Job};
 use super::records::{How, Run};
 use super::rules::{COUNTED, DONE, KILLER, TYPES};
 
@@ -66,7 +66,7 @@ async fn act(envelope: Envelope, ctx: &Context) -> Result<(), Failure> {
             if ctx.attempt() > times {
                 Ok(())
             } else {
-                Err("asked to fail".into())
+                Err(AT_LENGTH.into())
             }
         }
         Act::FailFirst(times) if ctx.attempt() > times => Ok(()),
@@ -74,7 +74,7 @@ async fn act(envelope: Envelope, ctx: &Context) -> Result<(), Failure> {
         Act::FailForGood => Err(Failure::permanent("asked to fail for good")),
         Act::TakeThenFailForGood(ms) => {
             tokio::time::sleep(Duration::from_millis(ms)).await;
-            Err(Failure::permanent("asked to fail for good"))
+            Err(Failure::permanent(AT_LENGTH))
         }
         Act::PanicFirst(times) if ctx.attempt() > times => Ok(()),
         Act::PanicFirst(_) => panic!("asked to panic"),

@@ -121,6 +121,9 @@ pub enum Network {
     HalfCloseToServer,
     /// The connection breaks on which the next such request comes, which the server never gets.
     LoseRequest(&'static str),
+    /// From the next request on that has this in it nothing is passed on for so long: what a handler came to arrives when another
+    /// worker may have its entry.
+    FallSilentAt(&'static str, Duration),
     /// The server does it, and the connection breaks that carries its answer.
     LoseReply(&'static str),
     /// The server does it, and neither the answer nor anything behind it on its connection ever comes.
@@ -138,6 +141,9 @@ pub enum ServerFault {
     /// It forgets its scripts.
     ForgetScripts,
 }
+
+/// In the error of a handler that takes a while.
+pub const AT_LENGTH: &str = "asked to fail at length";
 
 /// Steps whose exchanges get lost, by their script, or by their command in capitals.
 const STEPS: [&str; 12] = [
@@ -265,7 +271,11 @@ fn loss(rng: &mut Rng) -> Fault {
 
 fn lost(rng: &mut Rng) -> Network {
     let step = STEPS[rng.usize(0..STEPS.len())];
-    match rng.u8(0..10) {
+    match rng.u8(0..12) {
+        10..=11 => {
+            let lease = LEASE.as_millis() as u64;
+            Network::FallSilentAt(AT_LENGTH, between(rng, lease * 11 / 10, lease * 17 / 10))
+        }
         0..=1 => Network::LoseRequest(step),
         2..=6 => Network::LoseReply(step),
         7 => Network::NeverAnswer(step),
@@ -344,14 +354,14 @@ fn kind(rng: &mut Rng) -> (&'static str, Act) {
         0..=34 => ("chaos.plain", Act::Succeed),
         35..=36 => ("chaos.plain", Act::Compute(rng.u64(1..=60))),
         37..=44 => ("chaos.slow", Act::Take(rng.u64(20..=3_000))),
-        45..=51 => ("chaos.flaky", Act::FailFirst(first)),
-        52..=54 => (
+        45..=49 => ("chaos.flaky", Act::FailFirst(first)),
+        50..=54 => (
             "chaos.flaky",
             Act::TakeThenFailFirst(rng.u64(100..=2_000), first),
         ),
         55..=57 => ("chaos.hopeless", Act::Fail),
-        58..=59 => ("chaos.permanent", Act::FailForGood),
-        60 => (
+        58 => ("chaos.permanent", Act::FailForGood),
+        59..=60 => (
             "chaos.permanent",
             Act::TakeThenFailForGood(rng.u64(100..=2_000)),
         ),

@@ -107,6 +107,7 @@ fn network_name(network: &Network) -> String {
         Network::HoldReplies(_) => "held replies",
         Network::HalfCloseToClients | Network::HalfCloseToServer => "half-close",
         Network::LoseRequest(_) => "lost request",
+        Network::FallSilentAt(..) => "silence from a failure on",
         Network::LoseReply(_) => "lost reply",
         Network::NeverAnswer(_) => "reply that never comes",
         Network::AnswerLate(..) => "late reply",

@@ -139,6 +139,11 @@ impl Proxy {
         self.shared.traps.set(exchange, Fate::Delay(by))
     }
 
+    /// Passes nothing on for so long once such a request comes: it arrives late, like all that is asked meanwhile.
+    pub fn fall_silent_at(&self, exchange: Exchange, time: Duration) -> Caught {
+        self.shared.traps.set(exchange, Fate::FallSilent(time))
+    }
+
     /// Delivers no replies until [`Proxy::resume_replies`]; then they come, late.
     pub fn pause_replies(&self) {
         self.shared.flowing.send_replace(false);
@@ -150,13 +155,11 @@ impl Proxy {
 
     /// Passes nothing on in either direction, and breaks nothing, until [`Proxy::speak`]; then all of it arrives, late.
     pub fn silence(&self) {
-        self.shared.asking.send_replace(false);
-        self.shared.flowing.send_replace(false);
+        speak(&self.shared.asking, &self.shared.flowing, false);
     }
 
     pub fn speak(&self) {
-        self.shared.asking.send_replace(true);
-        self.shared.flowing.send_replace(true);
+        speak(&self.shared.asking, &self.shared.flowing, true);
     }
 
     /// Delivers whatever the server sends so much later, from now on.
@@ -313,6 +316,7 @@ async fn pass_requests(
                 match trap.spring() {
                     // Let go too where nobody is left to release it.
                     Fate::HoldRequest(released) => drop(released.await),
+                    Fate::FallSilent(time) => shared.fall_silent(time),
                     _ => return Ok(()),
                 }
             }
@@ -435,6 +439,15 @@ impl Shared {
         Some(format!("-{}\r\n", service.says.replace("{}", &name)))
     }
 
+    fn fall_silent(&self, time: Duration) {
+        let (asking, flowing) = (self.asking.clone(), self.flowing.clone());
+        speak(&asking, &flowing, false);
+        tokio::spawn(async move {
+            sleep(time).await;
+            speak(&asking, &flowing, true);
+        });
+    }
+
     /// Passes whole requests on, once anything is passed on.
     async fn ask(&self, server: &mut OwnedWriteHalf, requests: &[u8]) -> io::Result<()> {
         // The sender lives as long as this: waiting for it cannot fail.
@@ -459,6 +472,11 @@ impl Shared {
         locked(&self.traffic).bytes_to_client += replies.len() as u64;
         client.write_all(replies).await
     }
+}
+
+fn speak(asking: &watch::Sender<bool>, flowing: &watch::Sender<bool>, speaks: bool) {
+    asking.send_replace(speaks);
+    flowing.send_replace(speaks);
 }
 
 fn bind(port: u16) -> io::Result<TcpSocket> {

@@ -56,6 +56,8 @@ pub(super) enum Fate {
     CutBefore,
     /// The request waits until it is released; the connection stays open.
     HoldRequest(oneshot::Receiver<()>),
+    /// Nothing is passed on for so long, on any connection, from the request on, which arrives when that is over.
+    FallSilent(Duration),
     /// The reply never reaches the client; the connection breaks.
     CutAfter,
     /// The reply, and what comes after it, never reaches the client; the connection stays open.
@@ -174,7 +176,10 @@ impl Traps {
 
 impl Trap {
     fn stops_requests(&self) -> bool {
-        matches!(self.fate, Fate::CutBefore | Fate::HoldRequest(_))
+        matches!(
+            self.fate,
+            Fate::CutBefore | Fate::HoldRequest(_) | Fate::FallSilent(_)
+        )
     }
 }
 

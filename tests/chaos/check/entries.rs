@@ -86,6 +86,18 @@ fn buried(
             format!("buried as {reason} after {attempts} of {all} attempts"),
         );
     }
+    // Nobody is given the next attempt of what is buried, nor buries what is on its next one.
+    let later = known.runs_of(&id).find(|run| run.attempt > attempts);
+    if let Some(run) = later.filter(|_| reason == "permanent") {
+        findings.wrong(
+            &id,
+            format!(
+                "buried as {reason} in attempt {attempts}, and {} had attempt {}",
+                run.name(),
+                run.attempt
+            ),
+        );
+    }
     // Its end is known to have been carried out.
     let settled = known
         .runs_of(&id)

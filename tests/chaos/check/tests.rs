@@ -700,3 +700,19 @@ fn what_is_left_and_what_workers_must_not_do_is_told() {
     story.ends(&nobody, How::Ok, 9.0);
     story.is_wrong("ends that never began");
 }
+
+/// A burial was on its way while its worker lost the lease.
+#[test]
+fn what_is_buried_under_another_who_runs_it_is_seen() {
+    let buried_in = |attempt: u32| {
+        let (mut story, _) = sound();
+        let entry = story.publish("d", "chaos.permanent", false);
+        story.is_silent("0.0", 4.5, 12.0);
+        story.runs("0.0", &entry, 1, 4.4, How::Permanent, 5.0);
+        story.runs("1.0", &entry, 2, 6.8, How::Permanent, 9.5);
+        story.buries(&entry, "permanent", attempt);
+        story
+    };
+    buried_in(2).is_right();
+    buried_in(1).is_wrong("buried as permanent in attempt 1");
+}
