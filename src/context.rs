@@ -12,6 +12,7 @@ use crate::effects::{CommitError, Committed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::outbox::{Items, Outbox};
+use crate::partition::epoch;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
@@ -73,7 +74,8 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Fence<'a> {
-    /// The stream, or the partition of a topic. Numbers of different ones have nothing to do with each other.
+    /// The stream, or the partition of a topic. Numbers of different ones have nothing to do with each other, but for those
+    /// of a topic that has grown: those of a later generation are higher than all of the ones before.
     pub partition: &'a str,
     /// The number of the worker's lease. Each owner's is higher than that of the one before.
     pub epoch: u64,
@@ -195,7 +197,8 @@ impl Context {
 
     /// Under which lease this worker has the stream, if the stream's events have an order (`order = "subject"`). A worker
     /// that froze may go on with a handler when another one has taken the stream over. What is outside of Redis can know
-    /// that: it keeps the highest epoch it has seen of each partition, and refuses a lower one.
+    /// that: it keeps the highest epoch it has seen of a subject, and refuses a lower one. When a topic has grown, a subject is
+    /// in another partition, and its epochs there are higher than all before.
     ///
     /// ```
     /// # use streamhand::{Context, Failure};
@@ -206,10 +209,10 @@ impl Context {
     /// # Ok(()) }
     /// ```
     pub fn fence(&self) -> Option<Fence<'_>> {
-        let epoch = self.inner.place.lease;
-        (epoch > 0).then(|| Fence {
-            partition: &self.inner.surroundings.stream,
-            epoch,
+        let (partition, lease) = (&self.inner.surroundings.stream[..], self.inner.place.lease);
+        (lease > 0).then(|| Fence {
+            partition,
+            epoch: epoch(partition, lease),
         })
     }
 

@@ -76,6 +76,15 @@ pub(crate) fn address<'a>(subject: Option<&'a [u8]>, id: &'a [u8]) -> &'a [u8] {
     subject.filter(|subject| !subject.is_empty()).unwrap_or(id)
 }
 
+/// The number of a lease of a stream as those outside are told it: of a topic's later generation it is above all that there
+/// ever were in an earlier one, whose subjects have moved there. A lease's number is a time in milliseconds, which is far
+/// below 2^42 for a century.
+#[cfg(any(test, feature = "config"))]
+pub(crate) fn epoch(stream: &str, lease: u64) -> u64 {
+    let generation = Partition::parse(stream).map_or(1, |of| of.generation);
+    lease.saturating_add(u64::from(generation - 1) << 42)
+}
+
 /// Refuses what can't be a topic with so many partitions, with the end of a sentence about that number.
 pub(crate) fn check(topic: &str, partitions: u32) -> Result<(), &'static str> {
     match partitions {
@@ -104,6 +113,15 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+
+    #[test]
+    fn epochs_of_a_later_generation_are_above_all_of_an_earlier_one() {
+        let century = 100 * 366 * 24 * 60 * 60 * 1000;
+        assert_eq!(epoch("orders", 7), 7);
+        assert_eq!(epoch("{orders:3}", century), century);
+        assert!(epoch("{orders:2.0}", 1) > epoch("{orders:3}", century));
+        assert!(epoch("{orders:3.9}", 1) > epoch("{orders:2.0}", century));
+    }
 
     #[derive(Deserialize)]
     struct Vectors {

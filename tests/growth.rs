@@ -2,6 +2,7 @@
 //! one of its subject.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use streamhand::{Context, Envelope, ErrorKind, Failure, Publisher, Registry, Set
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::order::{all_ended, assert_in_order};
 use crate::support::cluster::Cluster;
 use crate::support::jobs::{self, Action, Job};
 use crate::support::{Cli, Kind, Server, Setup, eventually};
@@ -224,6 +226,75 @@ on_both_servers! {
         assert_eq!((count("once"), count("soon"), count("new"), count("then")), (1, 1, 1, 1));
     }
 
+    /// A dead letter of the old partitions comes before what is new of its subject, wherever that is.
+    async fn an_order_is_kept_and_what_is_held_holds_up_what_is_new(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server)
+            .stream("partitions = 2\norder = \"subject\"")
+            .worker("lease = \"1s\"");
+        let mended = Arc::new(AtomicBool::new(false));
+        let registry = || {
+            let mended = mended.clone();
+            Registry::new().on(move |job: Job, ctx: Context| {
+                let mended = mended.clone();
+                async move {
+                    if job.id == "a/2" && !mended.load(Ordering::SeqCst) {
+                        return Err(Failure::permanent("broken"));
+                    }
+                    jobs::handle(job, ctx).await
+                }
+            })
+        };
+        let workers = [setup.start_with(registry()), setup.start_with(registry())];
+        let publisher = publisher(&setup);
+        let round = |number: usize| -> Vec<Job> {
+            let action = |of| match (of + number) % 3 {
+                0 => Action::Fail(1),
+                _ => Action::Take(20),
+            };
+            let job = |of| Job::new(format!("s{of}/{number}"), action(of));
+            let held = Job::new(format!("a/{number}"), Action::Succeed);
+            (0..12).map(job).chain([held]).collect()
+        };
+        let publish = async |numbers: std::ops::RangeInclusive<usize>| {
+            let jobs: Vec<Job> = numbers.flat_map(round).collect();
+            for job in &jobs {
+                let (subject, _) = job.id.split_once('/').unwrap();
+                let envelope = Envelope::new("test.job").with("subject", subject);
+                publisher.publish_envelope("jobs", envelope.json(job).unwrap()).await.unwrap();
+            }
+            jobs
+        };
+        let mut all = publish(1..=2).await;
+        let but_held = |jobs: &[Job]| -> Vec<Job> { jobs.iter().filter(|job| job.id != "a/2").cloned().collect() };
+        all_ended(&mut redis, &but_held(&all)).await;
+        let worker_of = "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n[streams.jobs]\npartitions = 2\n";
+        let cli = Cli::new(&server, worker_of);
+        eventually(PATIENCE, "a dead letter", async || cli.run(&["dlq", "stats", "--json"]).await.json()["total"] == 1).await;
+        Admin::new(&settings(&setup)).unwrap().grow("jobs", 5).await.unwrap();
+        all.extend(publish(3..=5).await);
+        // All that is pending is the letter, which is not; what is new waits for it.
+        for stream in ["{jobs:0}", "{jobs:1}"] {
+            eventually(PATIENCE, "the old ones to be read to their end", async || {
+                let groups: redis::streams::StreamInfoGroupsReply = redis.xinfo_groups(stream).await.unwrap();
+                let group = &groups.groups[0];
+                group.pending == 0 && group.last_delivered_id == SEAL
+            })
+            .await;
+        }
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let early = jobs::started(&mut redis).await.into_iter().find(|trace| !trace.id.ends_with(['1', '2']));
+        assert!(early.is_none(), "{early:?}");
+        mended.store(true, Ordering::SeqCst);
+        cli.run(&["dlq", "replay", "--all"]).await.ok();
+        all_ended(&mut redis, &all).await;
+        assert_in_order(&mut redis).await;
+        assert!(jobs::handled(&mut redis).await.values().all(|times| *times == 1));
+        for worker in workers {
+            worker.stop().await;
+        }
+    }
+
     async fn a_growth_that_was_begun_is_finished_by_whoever_meets_it(server: Server) {
         let mut redis = server.connect().await;
         let setup = Setup::new(&server).stream("partitions = 2");
@@ -298,6 +369,32 @@ on_both_servers! {
         let status = admin.grown().await.unwrap().status().await.unwrap();
         assert!(status.streams.iter().all(|stream| stream.dead == 0));
         assert_eq!((status.topics[0].pending, status.topics[0].lag), (0, Some(0)));
+    }
+}
+
+on_both_servers! {
+    /// The shards that come while a worker runs keep the order as well.
+    async fn an_order_is_kept_where_a_topic_of_a_cluster_grows(kind: Kind) {
+        let cluster = Cluster::start(kind, 3, false).await;
+        let server = cluster.node(0);
+        let setup = Setup::new(server)
+            .stream("partitions = 2\norder = \"subject\"")
+            .worker("concurrency = 8")
+            .worker("lease = \"1s\"");
+        let publisher = publisher(&setup);
+        let seen = Seen::default();
+        let workers = [setup.start_with(noting(&seen)), setup.start_with(noting(&seen))];
+        publisher.publish_envelopes("jobs", (0..150).map(noted)).await.unwrap();
+        Admin::new(&settings(&setup)).unwrap().grow("jobs", 5).await.unwrap();
+        publisher.publish_envelopes("jobs", (150..300).map(noted)).await.unwrap();
+        eventually(PATIENCE, "all are handled", async || seen.lock().unwrap().len() >= 300).await;
+        for worker in workers {
+            assert_eq!(worker.stop().await.unsettled, 0);
+        }
+        are_right(&seen, 300, true);
+        let seen = seen.lock().unwrap();
+        let subject = seen.iter().map(|(_, number)| *number).filter(|number| number % SUBJECTS == FAILS % SUBJECTS);
+        assert!(subject.is_sorted(), "what comes behind one that fails waits for it: {seen:?}");
     }
 }
 

@@ -49,7 +49,7 @@ fn place(id: &str) -> (String, usize) {
 }
 
 /// Whether all that was started of each subject was started in order, each after the one before it had ended.
-async fn assert_in_order(redis: &mut MultiplexedConnection) {
+pub async fn assert_in_order(redis: &mut MultiplexedConnection) {
     let mut ended: BTreeMap<(String, usize), u64> = BTreeMap::new();
     for trace in jobs::ended(redis).await {
         let first = ended.entry(place(&trace.id)).or_insert(trace.at);
@@ -80,7 +80,7 @@ async fn assert_in_order(redis: &mut MultiplexedConnection) {
     }
 }
 
-async fn all_ended(redis: &mut MultiplexedConnection, events: &[Job]) {
+pub async fn all_ended(redis: &mut MultiplexedConnection, events: &[Job]) {
     let all = jobs::ids(events);
     eventually(PATIENCE, "all events to be handled", async || {
         let handled = jobs::handled(redis).await;

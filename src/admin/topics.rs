@@ -30,20 +30,14 @@ impl Admin {
     /// themselves. What was begun and not finished is finished by the same call.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if it is no partitioned topic, has so many partitions or more, can't have so many, has
-    /// an order, or has aggregates of an event store. [`ErrorKind::Exists`] if it is being grown to another number. If Redis can't be
+    /// [`ErrorKind::Invalid`] if it is no partitioned topic, has so many partitions or more, can't have so many, or has
+    /// aggregates of an event store. [`ErrorKind::Exists`] if it is being grown to another number. If Redis can't be
     /// reached or refuses a step: what is done stays done, and the same again goes on behind it.
     pub async fn grow(&self, topic: &str, partitions: u32) -> Result<TopicGrowth> {
         check_stream(topic)?;
         let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why));
         if let Err(why) = partition::check(topic, partitions) {
             return invalid(format!("{partitions} partitions of {topic:?}: {why}"));
-        }
-        if self.settings.order(topic).is_some() {
-            return invalid(format!(
-                "the topic {topic:?} has `order = \"subject\"`, and such a topic can't grow yet: choose its number of \
-                 partitions before there are events, or take `order` off everywhere first"
-            ));
         }
         let layout = self.layout(topic).await?;
         if layout.sealing.is_none() {

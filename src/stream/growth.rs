@@ -25,6 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::identity;
 
+#[cfg(feature = "worker")]
+script!(SETTLED, "settled", behind "common/ids");
 script!(UNSCHEDULE, "unschedule", behind "common/scheduled");
 
 /// The id of the entry that seals a stream, and the last there can be.
@@ -109,7 +111,7 @@ impl Pool {
         let answer = call.arg("GROUPS").arg(stream).query_async(&mut conn).await;
         let value: Value = answer.map_err(|error| refusal(Who::Operator, &doing, error))?;
         let groups = reply::array(value).unwrap_or_default().into_iter();
-        Ok(groups.filter_map(group).map(|group| group.name).collect())
+        Ok(groups.filter_map(name).collect())
     }
 
     /// Makes groups at the beginning of a stream, each unless it is there.
@@ -161,45 +163,64 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes down that a group is through with a generation, if it has settled all that its streams hold. Returns
-    /// whether it is.
+    /// Writes down that a group is through with a generation, if it has settled all that its streams hold. Returns what
+    /// it has not, if there is anything; that of `last`, which was the answer before, is looked for first.
     #[cfg(feature = "worker")]
     pub async fn pass_through(
         &self,
         layout: &TopicLayout,
         generation: u32,
-        group: &str,
-    ) -> Result<bool> {
+        (group, has_order): (&str, bool),
+        last: Option<&str>,
+    ) -> Result<Option<Unsettled>> {
+        if let Some(stream) = last
+            && let Some(unsettled) = self.unsettled(stream, group, has_order).await?
+        {
+            return Ok(Some(unsettled));
+        }
         for lot in layout.streams_of(generation).chunks(AT_ONCE) {
-            let lot = lot.iter().map(|stream| self.has_settled(stream, group));
-            if try_join_all(lot).await?.contains(&false) {
-                return Ok(false);
+            let lot = lot.iter();
+            let lot = lot.map(|stream| self.unsettled(stream, group, has_order));
+            if let Some(unsettled) = try_join_all(lot).await?.into_iter().flatten().next() {
+                return Ok(Some(unsettled));
             }
         }
         let field = format!("through:{generation}:{group}");
         self.say(&layout.topic, &field, 1).await?;
-        Ok(true)
+        Ok(None)
     }
 
-    /// Whether a group has read a sealed stream to its end, and nothing of it is pending, which what is parked is too.
+    /// Whether there is something of a sealed stream that a group has not settled: not all of it is read, or something is
+    /// pending, which what is parked is too. If its events have an order, a dead letter that holds its subject holds up
+    /// what comes later of that, and so does what was replayed: both may have nothing behind them that is pending.
     #[cfg(feature = "worker")]
-    async fn has_settled(&self, stream: &str, group: &str) -> Result<bool> {
+    async fn unsettled(
+        &self,
+        stream: &str,
+        group: &str,
+        has_order: bool,
+    ) -> Result<Option<Unsettled>> {
         let keys = Keys::new(stream, group);
         let doing = format!("looking whether {group} has settled {stream}");
         let mut conn = self.at(stream).get().await?;
-        let mut pipe = redis::pipe();
-        pipe.cmd("XINFO").arg("GROUPS").arg(stream);
-        pipe.cmd("ZCARD").arg(&keys.retry);
-        let answer = pipe.query_async(&mut conn).await;
-        let (value, parked): (Value, u64) =
+        let mut call = SETTLED.key(&keys.stream);
+        call.key(&keys.retry).key(&keys.held).key(&keys.again);
+        let answer = call.arg(group).read_async(&mut conn).await;
+        let (settled, held, again): (u64, u64, u64) =
             answer.map_err(|error| refusal(Who::Operator, &doing, error))?;
-        let mut groups = reply::array(value).unwrap_or_default().into_iter();
-        let group = groups
-            .by_ref()
-            .filter_map(self::group)
-            .find(|it| it.name == group.as_bytes());
-        Ok(group.is_some_and(|it| it.pending == 0 && it.last == Some(SEAL)) && parked == 0)
+        let is_held = has_order && held > 0;
+        let is_settled = settled == 1 && !is_held && !(has_order && again > 0);
+        let stream = stream.to_owned();
+        Ok((!is_settled).then_some(Unsettled { stream, is_held }))
     }
+}
+
+/// A stream of which a group has not settled everything.
+#[cfg(feature = "worker")]
+pub(crate) struct Unsettled {
+    pub stream: String,
+    /// There is a dead letter that holds its subject.
+    pub is_held: bool,
 }
 
 #[cfg(feature = "worker")]
@@ -236,29 +257,15 @@ impl Pool {
     }
 }
 
-/// What XINFO GROUPS says of a group.
-struct Group {
-    name: Vec<u8>,
-    pending: i64,
-    last: Option<EntryId>,
-}
-
-fn group(value: Value) -> Option<Group> {
-    let mut items = reply::array(value)?.into_iter();
-    let (mut name, mut pending, mut last) = (None, None, None);
+/// What XINFO GROUPS says a group is called.
+fn name(group: Value) -> Option<Vec<u8>> {
+    let mut items = reply::array(group)?.into_iter();
     while let (Some(field), Some(value)) = (items.next(), items.next()) {
-        match &reply::bytes(field)?[..] {
-            b"name" => name = reply::bytes(value),
-            b"pending" => pending = reply::int(&value),
-            b"last-delivered-id" => last = reply::id(&value),
-            _ => {}
+        if reply::bytes(field)? == b"name" {
+            return reply::bytes(value);
         }
     }
-    Some(Group {
-        name: name?,
-        pending: pending?,
-        last,
-    })
+    None
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "run_turn"
     "schedule"
     "search"
+    "settled"
     "status"
     "sweep"
     "take_waiting"

@@ -6,7 +6,7 @@
 //! generations, the entries that seal streams are acknowledged, and it is said which streams are read. Streams of old
 //! generations are kept: their scheduled events, replayed entries and dead letters are tended as ever.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ const SOON: (Duration, Duration) = (Duration::from_millis(50), Duration::from_se
 pub(crate) struct Growth {
     pub group: String,
     pub topics: Topics,
-    /// The topics that are read whole.
-    pub names: Vec<String>,
+    /// The topics that are read whole, and whether their events have an order.
+    pub names: Vec<(String, bool)>,
     pub pool: Pool,
     pub signals: Arc<Signals>,
     pub shards: Arc<Shards>,
@@ -41,13 +41,27 @@ pub(crate) struct Growth {
     pub more: mpsc::UnboundedSender<Vec<String>>,
 }
 
+/// What is known of them.
+#[derive(Default)]
+struct SoFar {
+    /// The streams that are read, or were asked for.
+    asked: BTreeSet<String>,
+    /// The stream that holds up each topic, by what was seen last.
+    held_up: BTreeMap<String, String>,
+    /// Those of which it was said that dead letters do.
+    told: BTreeSet<String>,
+}
+
 impl Growth {
     /// Follows them until it is dropped.
     pub async fn run(self) {
-        let mut asked = self.streams();
+        let mut so_far = SoFar {
+            asked: self.streams(),
+            ..SoFar::default()
+        };
         let (mut soon, mut complaint) = (Pause::between(SOON.0, SOON.1), Complaint::default());
         loop {
-            let wait = match self.turn(&mut asked).await {
+            let wait = match self.turn(&mut so_far).await {
                 Ok(true) => soon.next(),
                 Ok(false) => {
                     soon.reset();
@@ -71,7 +85,7 @@ impl Growth {
     }
 
     /// One look at all of them. Returns whether something is under way.
-    async fn turn(&self, asked: &mut BTreeSet<String>) -> Result<bool> {
+    async fn turn(&self, so_far: &mut SoFar) -> Result<bool> {
         for source in self.sources() {
             if source.has_seal() {
                 let (stream, group) = (&source.keys.stream, &self.group);
@@ -83,7 +97,7 @@ impl Growth {
             }
         }
         let mut is_busy = false;
-        for topic in &self.names {
+        for (topic, has_order) in &self.names {
             // What a server has lost is said anew by whoever publishes; until then all is read that there is.
             let Some(layout) = self.pool.known_topic(topic).await? else {
                 continue;
@@ -92,14 +106,19 @@ impl Growth {
             if before.is_none_or(|before| before.layout != layout) {
                 self.topics.learn(layout.clone());
             }
-            is_busy |= self.follow(&layout, asked).await?;
+            is_busy |= self.follow(&layout, *has_order, so_far).await?;
         }
         Ok(is_busy)
     }
 
-    async fn follow(&self, layout: &TopicLayout, asked: &mut BTreeSet<String>) -> Result<bool> {
+    async fn follow(
+        &self,
+        layout: &TopicLayout,
+        has_order: bool,
+        so_far: &mut SoFar,
+    ) -> Result<bool> {
         let mut streams = layout.streams();
-        streams.retain(|stream| asked.insert(stream.clone()));
+        streams.retain(|stream| so_far.asked.insert(stream.clone()));
         if !streams.is_empty() {
             let (topic, partitions) = (&layout.topic, layout.partitions());
             tracing::info!(topic, partitions, "the topic has grown");
@@ -110,8 +129,31 @@ impl Growth {
         while opened < newest && layout.is_through(opened, &self.group) {
             opened += 1;
         }
-        while opened < newest && self.pool.pass_through(layout, opened, &self.group).await? {
-            opened += 1;
+        while opened < newest {
+            let (group, last) = (
+                (&self.group[..], has_order),
+                so_far.held_up.get(&layout.topic),
+            );
+            let last = last.map(String::as_str);
+            let passed = self.pool.pass_through(layout, opened, group, last).await?;
+            let Some(unsettled) = passed else {
+                so_far.held_up.remove(&layout.topic);
+                opened += 1;
+                continue;
+            };
+            if unsettled.is_held && so_far.told.insert(unsettled.stream.clone()) {
+                let (topic, stream) = (&layout.topic, &unsettled.stream);
+                tracing::warn!(
+                    topic,
+                    stream,
+                    "the topic has grown, and what is new of it waits until the dead letters that hold their subjects are \
+                     replayed or purged"
+                );
+            }
+            so_far
+                .held_up
+                .insert(layout.topic.clone(), unsettled.stream);
+            break;
         }
         let mut is_changed = false;
         for source in self.sources() {

@@ -333,11 +333,12 @@ impl Worker {
         let mut beside: Vec<BoxFuture<'static, ()>> = Vec::new();
         let names = settings.worker.streams.iter();
         let names = names.filter(|name| topics.partitions(name).is_some());
+        let names = names.map(|name| (name.clone(), settings.order(name).is_some()));
         let (more, mut grown) = mpsc::unbounded_channel();
         let growth = Growth {
             group: settings.worker.group.clone(),
             topics: topics.clone(),
-            names: names.cloned().collect(),
+            names: names.collect(),
             pool: pool.clone(),
             signals: signals.clone(),
             shards: shards.clone(),

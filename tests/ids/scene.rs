@@ -754,6 +754,10 @@ impl Scene<'_> {
         self.step("order_rouse", &["looked", "failed", "parked-till"], &rouse)
             .await;
         self.held().await;
+        for group in ["workers", "nobody"] {
+            let keys = ["looked", "parked-till", "held", "held-again"];
+            self.step("settled", &keys, &[group]).await;
+        }
         // Set back by a second; what it was parked till moves with it, and it goes on where it was left.
         for _ in 0..4 {
             let set = ["workers", "-1000", "60000", "2"];

@@ -90,6 +90,15 @@ impl Duty {
     }
 }
 
+/// How long ago a worker has shown that it reads a stream, or would: of what is not read yet, or not any more, because its
+/// topic has grown, those on duty renew their leases and ask for nothing.
+pub fn seen(idle: Duration, lease: Duration, is_read: bool) -> Duration {
+    match is_read || idle >= lease {
+        true => idle,
+        false => Duration::ZERO,
+    }
+}
+
 /// Where `me` stands, if those were seen to ask for entries so long ago.
 pub fn standing<'a>(
     stream: &str,
@@ -215,6 +224,17 @@ mod tests {
         assert_eq!(all.before, before.count());
         let late = standing("orders", "me", others.map(|(other, _)| (other, FRESH)));
         assert_eq!((late.readers, late.before), (0, 0));
+    }
+
+    #[test]
+    fn who_would_read_what_is_not_read_counts_as_long_as_it_renews_its_lease() {
+        let (idle, lease) = (Duration::from_secs(10), Duration::from_secs(30));
+        let readers = |is_read, idle| {
+            let others = [("a", seen(idle, lease, is_read))];
+            standing("{orders:0}", "me", others).readers
+        };
+        assert_eq!((readers(true, idle), readers(false, idle)), (0, 1));
+        assert_eq!(readers(false, lease), 0);
     }
 
     #[test]

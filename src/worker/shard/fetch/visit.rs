@@ -120,6 +120,14 @@ pub(super) fn standing(
     let others = consumers.iter().filter(|other| {
         other.lease_ms().is_some() && !other.is_alone() && !identity.is_me(&other.name)
     });
-    let others = others.map(|other| (&other.name[..], Duration::from_millis(other.idle_ms)));
+    let others = others.map(|other| {
+        let (idle, lease) = (other.idle_ms, other.lease_ms().unwrap_or_default());
+        let seen = duty::seen(
+            Duration::from_millis(idle),
+            Duration::from_millis(lease),
+            source.is_read(),
+        );
+        (&other.name[..], seen)
+    });
     duty::standing(&source.keys.stream, &identity.name, others)
 }
