@@ -9,7 +9,8 @@
 //! Where to read on: `server.rs` is what each script does, `worker.rs` what a worker sends and runs,
 //! `answers.rs` what it makes of an answer; `network.rs`, `faults.rs` and `operators.rs` come between.
 //!
-//! A projection is a model of its own, beside this one: `projection.rs`, with an event that kills whoever applies it.
+//! Two more are models of their own, beside this one: `projection.rs`, with an event that kills whoever applies it, and
+//! `ordered.rs`, with the events of one subject, that are to be begun in the order of their stream.
 //!
 //! What the model leaves out: other entries (batches, budgets, order), how long things take (only that a lease
 //! can pass), errors inside a script (each looks before it writes), a new entry under an old id after a
@@ -30,15 +31,20 @@ mod answers;
 mod defences;
 mod explore;
 mod faults;
+mod fingerprint;
 mod messages;
 mod network;
 mod operators;
+mod ordered;
+mod ordered_line;
+mod ordered_scenarios;
+mod ordered_worker;
 mod projection;
 mod projection_scenarios;
-mod projection_search;
 mod properties;
 mod rules;
 mod scenarios;
+mod search;
 mod server;
 mod state;
 mod worker;

@@ -1,9 +1,11 @@
 //! A projection as a model: its checkpoint in Redis, two processes that may run it, a few events, of which one kills
 //! whoever applies it. Every order in which its steps and what goes wrong can happen is gone through by
-//! `projection_search.rs`; `projection_scenarios.rs` says what holds, and what each defence is for.
+//! `search.rs`; `projection_scenarios.rs` says what holds, and what each defence is for.
 //!
 //! Left out: partitions, replayed events, rebuilds, reading the aggregates, and how long things take: only that a lease
 //! can pass.
+
+use crate::search::{Model, Step};
 
 /// Events, in their order; the last one is this.
 pub const LAST: u8 = 4;
@@ -123,16 +125,12 @@ enum Doing {
     Sent(u8, u8, bool),
 }
 
-/// A step, in words; `fair`: it comes to pass if it can for long enough.
-pub struct Step {
-    pub told: String,
-    pub fair: bool,
-    pub state: State,
-    pub breaks: Option<Violation>,
-}
+impl Model for State {
+    type Setup = Setup;
+    type Violation = Violation;
+    type Action = String;
 
-impl State {
-    pub fn start(setup: &Setup) -> Self {
+    fn start(setup: &Setup) -> Self {
         State {
             position: 0,
             runner: None,
@@ -152,7 +150,7 @@ impl State {
     }
 
     /// Everything is in the view, but for what kills, which is among the dead letters.
-    pub fn is_done(&self, setup: &Setup) -> bool {
+    fn is_done(&self, setup: &Setup) -> bool {
         (1..=LAST).all(|event| {
             let (applied, buried) = self.of(event);
             match event == setup.killer {
@@ -162,13 +160,7 @@ impl State {
         })
     }
 
-    fn of(&self, event: u8) -> (u8, bool) {
-        let place = event as usize - 1;
-        (self.applied[place], self.buried[place])
-    }
-
-    /// All steps that can be taken.
-    pub fn steps(&self, setup: &Setup) -> Vec<Step> {
+    fn steps(&self, setup: &Setup) -> Vec<Step<Self>> {
         let mut steps = Vec::new();
         if let Some((who, lives)) = self.runner
             && !self.lapsed
@@ -195,8 +187,15 @@ impl State {
         }
         steps
     }
+}
 
-    fn steps_of(&self, who: u8, setup: &Setup, steps: &mut Vec<Step>) {
+impl State {
+    fn of(&self, event: u8) -> (u8, bool) {
+        let place = event as usize - 1;
+        (self.applied[place], self.buried[place])
+    }
+
+    fn steps_of(&self, who: u8, setup: &Setup, steps: &mut Vec<Step<Self>>) {
         let name = ["A", "B"][who as usize];
         let worker = self.workers[who as usize];
         let defences = &setup.defences;
@@ -434,9 +433,15 @@ impl Worker {
     }
 }
 
-fn add(steps: &mut Vec<Step>, fair: bool, told: String, state: State, breaks: Option<Violation>) {
+fn add(
+    steps: &mut Vec<Step<State>>,
+    fair: bool,
+    action: String,
+    state: State,
+    breaks: Option<Violation>,
+) {
     steps.push(Step {
-        told,
+        action,
         fair,
         state,
         breaks,

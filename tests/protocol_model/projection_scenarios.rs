@@ -1,8 +1,8 @@
 //! What holds of a projection whatever happens, and what each defence is for: with it a promise is kept, without it the
 //! promise is broken, by the trace told.
 
-use crate::projection::{Defences, LAST, Setup, Violation};
-use crate::projection_search::explore;
+use crate::projection::{Defences, LAST, Setup, State, Violation};
+use crate::search;
 
 const QUIET: Setup = Setup {
     killer: 0,
@@ -13,6 +13,10 @@ const QUIET: Setup = Setup {
     losses: 0,
     defences: Defences::all(),
 };
+
+fn explore(setup: &Setup) -> (usize, Option<(Violation, Vec<String>)>) {
+    search::explore::<State>(setup, Violation::NeverDone)
+}
 
 /// Wherever the event stands that kills.
 fn holds(setup: Setup) {
