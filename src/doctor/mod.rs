@@ -29,7 +29,8 @@ pub use report::{Finding, Report, Severity};
 
 use crate::admin::Admin;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::stream::Pool;
 use case::Case;
 use node::Node;
 
@@ -53,12 +54,9 @@ pub async fn examine(settings: &Settings) -> Result<Report> {
     let case = Case::of(settings, pool.user());
     let mut findings = Vec::new();
     for master in pool.masters().await? {
-        let node = match Node::of(master.clone()).await {
-            Err(error) if pool.is_of_one_node(&error) => {
-                findings.push(place::away(master.address(), &error));
-                continue;
-            }
-            node => &node?,
+        let away = |error: &_| place::away(master.address(), error);
+        let Some(node) = &reach(pool, master.clone(), away, &mut findings).await? else {
+            continue;
         };
         let of_node = [
             version::look(node),
@@ -79,12 +77,9 @@ pub async fn examine(settings: &Settings) -> Result<Report> {
         findings.extend(of_node.map(|finding| finding.at(&node.address)));
     }
     for keys in &case.streams {
-        let here = match Node::of(pool.at(&keys.stream)).await {
-            Err(error) if pool.is_of_one_node(&error) => {
-                findings.push(place::stream_away(keys, &error));
-                continue;
-            }
-            here => &here?,
+        let away = |error: &_| place::stream_away(keys, error);
+        let Some(here) = &reach(pool, pool.at(&keys.stream), away, &mut findings).await? else {
+            continue;
         };
         findings.extend(groups::look(here, keys, &case).await);
         findings.extend(trimmers::look(here, keys, &case).await);
@@ -114,12 +109,9 @@ pub async fn examine_connection(settings: &Settings) -> Result<Report> {
     let masters = pool.masters().await?;
     let mut findings = vec![place::found(&settings.redis, pool, &masters)];
     for master in masters {
-        let node = match Node::of(master.clone()).await {
-            Err(error) if pool.is_of_one_node(&error) => {
-                findings.push(place::away(master.address(), &error));
-                continue;
-            }
-            node => &node?,
+        let away = |error: &_| place::away(master.address(), error);
+        let Some(node) = &reach(pool, master.clone(), away, &mut findings).await? else {
+            continue;
         };
         let of_node = [
             version::look(node),
@@ -132,15 +124,28 @@ pub async fn examine_connection(settings: &Settings) -> Result<Report> {
         findings.extend(of_node.map(|finding| finding.at(&node.address)));
     }
     for keys in &case.streams {
-        let here = match Node::of(pool.at(&keys.stream)).await {
-            Err(error) if pool.is_of_one_node(&error) => {
-                findings.push(place::stream_away(keys, &error));
-                continue;
-            }
-            here => &here?,
+        let away = |error: &_| place::stream_away(keys, error);
+        let Some(here) = &reach(pool, pool.at(&keys.stream), away, &mut findings).await? else {
+            continue;
         };
         findings.push(place::of_stream(pool, keys).await?);
         findings.extend(groups::look(here, keys, &case).await);
     }
     Ok(Report::of(findings))
+}
+
+/// What there is to look at; none, and a finding, if it is one node of several and can't be reached.
+async fn reach(
+    pool: &Pool,
+    at: Pool,
+    away: impl FnOnce(&Error) -> Finding,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Node>> {
+    match Node::of(at).await {
+        Err(error) if pool.is_of_one_node(&error) => {
+            findings.push(away(&error));
+            Ok(None)
+        }
+        node => node.map(Some),
+    }
 }

@@ -276,24 +276,11 @@ impl Requests {
 
     /// Moves entries to the dead letters; returns for each what became of it.
     pub async fn bury(&self, link: Link, jobs: Vec<Job>) -> Vec<(Job, Result<Buried, Trouble>)> {
-        let mut out = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter().peekable();
-        while jobs.peek().is_some() {
-            let lot = jobs.by_ref().take(AT_ONCE).map(|job| {
-                let mut link = link.clone();
-                async move {
-                    let result = self.bury_one(&mut link, &job).await;
-                    (job, result)
-                }
-            });
-            let lot = join_all(lot).await;
-            let hopeless = hopeless(&lot);
-            out.extend(lot);
-            if let Some(refused) = hopeless {
-                out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
-            }
-        }
-        out
+        let send = |mut link, job| async move {
+            let result = self.bury_one(&mut link, &job).await;
+            (job, result)
+        };
+        in_lots(link, jobs, send, hopeless).await
     }
 
     /// What waits for its handler comes before new entries of its type.
@@ -341,19 +328,11 @@ impl Requests {
         link: Link,
         jobs: Vec<Job>,
     ) -> Vec<(Job, Result<BroughtBack, Trouble>)> {
-        let mut out = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter().peekable();
-        while jobs.peek().is_some() {
-            let lot = jobs.by_ref().take(AT_ONCE).map(|job| {
-                let mut link = link.clone();
-                async move {
-                    let result = self.bring_one_back(&mut link, &job).await;
-                    (job, result)
-                }
-            });
-            out.extend(join_all(lot).await);
-        }
-        out
+        let send = |mut link, job| async move {
+            let result = self.bring_one_back(&mut link, &job).await;
+            (job, result)
+        };
+        in_lots(link, jobs, send, |_| None).await
     }
 
     async fn bring_one_back(&self, link: &mut Link, job: &Job) -> Result<BroughtBack, Trouble> {
@@ -423,6 +402,27 @@ impl Requests {
         )
         .await
     }
+}
+
+/// Sends a request for each job, so many at once, until a lot tells that none can be carried out for a while.
+async fn in_lots<T, F: Future<Output = (Job, Result<T, Trouble>)>>(
+    link: Link,
+    jobs: Vec<Job>,
+    send: impl Fn(Link, Job) -> F,
+    in_vain: impl Fn(&[(Job, Result<T, Trouble>)]) -> Option<Trouble>,
+) -> Vec<(Job, Result<T, Trouble>)> {
+    let mut out = Vec::with_capacity(jobs.len());
+    let mut jobs = jobs.into_iter().peekable();
+    while jobs.peek().is_some() {
+        let lot = jobs.by_ref().take(AT_ONCE);
+        let lot = join_all(lot.map(|job| send(link.clone(), job))).await;
+        let refused = in_vain(&lot);
+        out.extend(lot);
+        if let Some(refused) = refused {
+            out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
+        }
+    }
+    out
 }
 
 /// What stood in the way of every burial, where there were enough to tell.

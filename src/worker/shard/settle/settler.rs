@@ -17,7 +17,7 @@ use crate::worker::run::outcome::Settlement;
 use crate::worker::run::verdict::{Reason, Verdict};
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
-use crate::worker::state::inflight::{Batch, Inflight, Owner};
+use crate::worker::state::inflight::{Inflight, Owner};
 use crate::worker::state::signals::Signals;
 
 /// Most settlements in one step.
@@ -131,7 +131,7 @@ impl Settler {
                 return;
             }
             // What became of it here is no longer of interest.
-            (Owner::Another, _) => return self.done(&batch, index, Outcome::Lost),
+            (Owner::Another, _) => return self.inflight.settle(&batch, [index], Outcome::Lost),
             (_, Verdict::Bury { reason, error }) => Step::Bury {
                 reason,
                 error,
@@ -201,103 +201,27 @@ impl Settler {
             self.requests.bring_back(link.clone(), nobodys),
             self.requests.bury(link.clone(), burials),
         );
-        let mut trouble = None;
-        for (job, result) in parked {
-            match result {
-                Ok(ParkOutcome::Nobody | ParkOutcome::Trimmed) if job.is_unread() => {
-                    let id = job.slot().id;
-                    job.batch
-                        .source
-                        .report_trimmed(&[id], "before they were handled");
-                    self.done(&job.batch, job.index, Outcome::Lost);
-                }
-                Ok(ParkOutcome::Trimmed) => {
-                    job.slot().is_nobodys();
-                    let step = gone(job.step);
-                    self.others.push(Job { step, ..job });
-                }
-                Ok(ParkOutcome::Nobody) if job.is_ours_to_bury() => {
-                    job.slot().is_nobodys();
-                    self.others.push(job.into_nobodys());
-                }
-                Ok(outcome) => self.done(&job.batch, job.index, counts_as(&job, outcome)),
-                Err(met) if met.is_lasting() => {
-                    self.hold_up
-                        .warn(format!("{}; its entries are kept", met.error()));
-                    self.is_stuck(job, STUCK_WAIT);
-                }
-                Err(met) => {
-                    self.others.push(job.after(&met, sent));
-                    trouble = Some(met);
-                }
-            }
-        }
-        for (job, result) in brought_back {
-            match result {
-                Ok(BroughtBack::Missing | BroughtBack::Unknown) => {
-                    let step = gone(job.step);
-                    self.others.push(Job { step, ..job });
-                }
-                // As of a burial: see below.
-                Ok(BroughtBack::Late(now)) => {
-                    self.requests.clock.shows(now);
-                    if job.is_ours_to_bury() {
-                        self.others.push(job);
-                    } else {
-                        is_not_known(&job);
-                        self.done(&job.batch, job.index, Outcome::Lost);
-                    }
-                }
-                Ok(outcome) => {
-                    let outcome = match outcome {
-                        BroughtBack::Parked => ParkOutcome::Parked,
-                        BroughtBack::Taken => ParkOutcome::Taken,
-                        _ => ParkOutcome::Nobody,
-                    };
-                    self.done(&job.batch, job.index, counts_as(&job, outcome));
-                }
-                Err(met) if met.is_lasting() => {
-                    self.hold_up
-                        .warn(format!("{}; its entries are kept", met.error()));
-                    self.is_stuck(job, STUCK_WAIT);
-                }
-                Err(met) => {
-                    self.others.push(job.after(&met, sent));
-                    trouble = Some(met);
-                }
-            }
-        }
         if let Some(Trouble::Refused(_)) = hopeless(&buried) {
             // At random, so that no entry is always one of those that are not tried.
             let wait = DOOMED_WAIT.mul_f64(0.2 + 0.6 * fastrand::f64());
             self.no_burial_before = Some(Instant::now() + wait);
         }
+        let mut trouble = None;
+        for (job, result) in parked {
+            match result {
+                Ok(outcome) => self.was_parked(job, outcome),
+                Err(met) => trouble = self.was_not_parked(job, met, sent).or(trouble),
+            }
+        }
+        for (job, result) in brought_back {
+            match result {
+                Ok(outcome) => self.was_brought_back(job, outcome),
+                Err(met) => trouble = self.was_not_parked(job, met, sent).or(trouble),
+            }
+        }
         for (job, result) in buried {
             match result {
-                // It stayed on its way for long, and was not done. If it is still ours, it goes out again.
-                Ok(Buried::Late(now)) => {
-                    self.requests.clock.shows(now);
-                    self.others.push(job);
-                }
-                Ok(outcome) => {
-                    if outcome == Buried::Missing {
-                        let id = job.slot().id;
-                        job.batch
-                            .source
-                            .report_trimmed(&[id], "before they were handled");
-                    }
-                    if outcome == Buried::Nobody {
-                        is_not_known(&job);
-                    }
-                    let outcome = match outcome {
-                        Buried::Done => {
-                            count_letter(&job);
-                            Outcome::Dead
-                        }
-                        _ => Outcome::Lost,
-                    };
-                    self.done(&job.batch, job.index, outcome);
-                }
+                Ok(outcome) => self.was_buried(job, outcome),
                 // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
                 Err(Trouble::Refused(met)) => {
                     self.hold_up.warn(format!(
@@ -305,9 +229,7 @@ impl Settler {
                     ));
                     match job.doomed() {
                         Ok(parking) => self.others.push(parking),
-                        Err(job) => {
-                            self.is_stuck(job, DOOMED_WAIT);
-                        }
+                        Err(job) => self.is_stuck(job, DOOMED_WAIT),
                     }
                 }
                 Err(met) => {
@@ -323,6 +245,87 @@ impl Settler {
         }
     }
 
+    fn was_parked(&mut self, job: Job, outcome: ParkOutcome) {
+        match outcome {
+            ParkOutcome::Nobody | ParkOutcome::Trimmed if job.is_unread() => self.was_trimmed(&job),
+            ParkOutcome::Trimmed => {
+                job.slot().is_nobodys();
+                self.is_gone(job);
+            }
+            ParkOutcome::Nobody if job.is_ours_to_bury() => {
+                job.slot().is_nobodys();
+                self.others.push(job.into_nobodys());
+            }
+            outcome => self.done(&job, counts_as(&job, outcome)),
+        }
+    }
+
+    fn was_brought_back(&mut self, job: Job, outcome: BroughtBack) {
+        let outcome = match outcome {
+            BroughtBack::Missing | BroughtBack::Unknown => return self.is_gone(job),
+            BroughtBack::Late(now) => return self.was_late(job, now),
+            BroughtBack::Parked => ParkOutcome::Parked,
+            BroughtBack::Taken => ParkOutcome::Taken,
+            _ => ParkOutcome::Nobody,
+        };
+        self.done(&job, counts_as(&job, outcome));
+    }
+
+    fn was_buried(&mut self, job: Job, outcome: Buried) {
+        match outcome {
+            Buried::Late(now) => {
+                self.requests.clock.shows(now);
+                self.others.push(job);
+            }
+            Buried::Missing => self.was_trimmed(&job),
+            Buried::Done => {
+                count_letter(&job);
+                self.done(&job, Outcome::Dead);
+            }
+            outcome => {
+                if outcome == Buried::Nobody {
+                    is_not_known(&job);
+                }
+                self.done(&job, Outcome::Lost);
+            }
+        }
+    }
+
+    /// It stayed on its way for long, and was not done. If it is still ours, it goes out again.
+    fn was_late(&mut self, job: Job, now: u64) {
+        self.requests.clock.shows(now);
+        if job.is_ours_to_bury() {
+            self.others.push(job);
+        } else {
+            is_not_known(&job);
+            self.done(&job, Outcome::Lost);
+        }
+    }
+
+    fn was_trimmed(&self, job: &Job) {
+        let source = &job.batch.source;
+        source.report_trimmed(&[job.slot().id], "before they were handled");
+        self.done(job, Outcome::Lost);
+    }
+
+    /// It can't be parked: what it is goes to the dead letters.
+    fn is_gone(&mut self, job: Job) {
+        let step = gone(job.step);
+        self.others.push(Job { step, ..job });
+    }
+
+    /// Returns what holds all requests up, if this does.
+    fn was_not_parked(&mut self, job: Job, met: Trouble, sent: Instant) -> Option<Trouble> {
+        if met.is_lasting() {
+            let warning = format!("{}; its entries are kept", met.error());
+            self.hold_up.warn(warning);
+            self.is_stuck(job, STUCK_WAIT);
+            return None;
+        }
+        self.others.push(job.after(&met, sent));
+        Some(met)
+    }
+
     /// The server refuses it; it stays here, in nobody's way.
     fn is_stuck(&mut self, job: Job, wait: Duration) {
         self.inflight.is_refused(1);
@@ -336,8 +339,8 @@ impl Settler {
         self.stuck_until = None;
     }
 
-    fn done(&self, batch: &Batch, index: u32, outcome: Outcome) {
-        self.inflight.settle(batch, [index], outcome);
+    fn done(&self, job: &Job, outcome: Outcome) {
+        self.inflight.settle(&job.batch, [job.index], outcome);
     }
 }
 
