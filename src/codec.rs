@@ -14,7 +14,7 @@ pub const MSGPACK: &str = "application/msgpack";
 pub(crate) const PACKED: &[u8] = b"streamhand.packed";
 
 /// The largest JSON nesting `serde_json` follows is 128; MessagePack gets the same, for the same reason: the stack.
-const MSGPACK_DEPTH: usize = 128;
+pub(crate) const MSGPACK_DEPTH: usize = 128;
 
 /// Bytes there is room for in MessagePack that is being written, as `serde_json` has it for JSON: most has no more.
 const USUAL: usize = 128;

@@ -359,6 +359,11 @@ impl Envelope {
         &self.entry.fields
     }
 
+    /// The field `time` as it came, whatever it holds; none if it is empty.
+    pub(crate) fn time_as_it_came(&self) -> Option<&str> {
+        self.text(self.known.time)
+    }
+
     /// The type, not made sure of once more to be text: for the path of an entry.
     pub(crate) fn type_bytes(&self) -> &[u8] {
         self.known

@@ -223,6 +223,19 @@ mod tests {
     }
 
     #[test]
+    fn types_are_those_that_are_published() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../conformance/types.json")).unwrap();
+        for (list, is) in [("types", true), ("not_types", false)] {
+            let names = vectors[list].as_array().unwrap();
+            assert!(names.len() > 5);
+            for name in names {
+                assert_eq!(is_valid(name.as_str().unwrap()), is, "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_refusal_says_what_is_wrong_and_where() {
         let refusals = [
             "",

@@ -252,6 +252,31 @@ mod tests {
         assert_eq!(Identity::of(empty.fields()), None);
     }
 
+    /// Publishers in other languages come to the same.
+    #[test]
+    fn identities_are_those_that_are_published() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../conformance/identity.json")).unwrap();
+        assert_eq!(vectors["namespace"], NAMESPACE.hyphenated().to_string());
+        let bytes = |value: &serde_json::Value| match value.as_str() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => {
+                let hex = value["hex"].as_str().unwrap();
+                let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+                (0..hex.len()).step_by(2).map(byte).collect()
+            }
+        };
+        let events = vectors["events"].as_array().unwrap();
+        assert!(events.len() > 20);
+        for event in events {
+            let fields = event["fields"].as_array().unwrap().iter();
+            let fields = fields.map(|field| (bytes(&field[0]), bytes(&field[1])));
+            let identity = Identity::of(&fields.collect()).unwrap();
+            assert_eq!(event["which"], identity.which(), "{event}");
+            assert_eq!(event["says"], identity.data(), "{event}");
+        }
+    }
+
     /// A rolling deploy compares what two builds have hashed.
     #[test]
     fn hashes_stay_what_they_are() {

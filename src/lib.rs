@@ -69,6 +69,8 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 #[cfg(feature = "worker")]
+mod conformance;
+#[cfg(feature = "worker")]
 mod context;
 #[cfg(feature = "worker")]
 pub mod dead_letters;

@@ -142,6 +142,20 @@ mod tests {
     }
 
     #[test]
+    fn times_are_those_that_are_published() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../conformance/times.json")).unwrap();
+        let times = vectors["times"].as_array().unwrap();
+        assert!(times.len() > 20);
+        for time in times {
+            let text = time["text"].as_str().unwrap();
+            let utc = parse_or_utc(text).map(written);
+            assert_eq!(time["utc"].as_str(), utc.as_deref(), "{text:?}");
+            assert_eq!(time["publisher"], parse(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_leap_second_is_the_end_of_the_second_before_it() {
         let last = SystemTime::UNIX_EPOCH + Duration::new(1_483_228_799, 999_999_999);
         assert_eq!(parse("2016-12-31T23:59:60Z"), Ok(last));

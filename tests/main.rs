@@ -37,6 +37,7 @@ mod cluster_features;
 mod cluster_workers;
 mod clusters;
 mod configuration;
+mod conformance;
 mod crashes;
 mod dead_letters;
 mod deduplication;

@@ -9,6 +9,7 @@
 //! | [`Admin::load`] | `exporter` |
 //! | [`Admin::pause`], [`Admin::pause_with`], [`Admin::resume`] and the same of a handler | `pause`, `resume` |
 //! | [`Admin::search`] | `find` |
+//! | [`Admin::conformance`] | `conformance` |
 //! | [`Admin::fleet`], [`Admin::order`], [`Admin::orders`], [`Admin::take_back`] | `worker` |
 //! | [`Admin::history`] | `top` |
 //! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
@@ -36,6 +37,7 @@
 
 mod aggregates;
 mod audit;
+mod conformance;
 pub(crate) mod data;
 mod edit;
 mod entry;
@@ -60,6 +62,7 @@ mod steps;
 pub(crate) mod topics;
 mod verify;
 
+pub use crate::conformance::{BrokenRule, Level};
 pub use crate::eventstore::Problem;
 pub use crate::group_gauges::{
     Blocked, GroupLoad, LoadTrouble, OutboxLoad, PausedLoad, ProjectionLoad, StreamLoad,
@@ -67,6 +70,7 @@ pub use crate::group_gauges::{
 };
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
+pub use conformance::{Conformance, JudgedStream};
 pub use edit::{FieldChange, LetterEdit};
 pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};
 pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};

@@ -9,6 +9,7 @@ mod alerts;
 mod away;
 mod completions;
 mod config;
+mod conformance;
 mod data;
 mod dlq;
 mod doctor;

@@ -16,9 +16,9 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, completions, config, dlq, doctor, entry, exporter, find,
-    health, logging, pause, projection, publish, run, scheduled, server, status, stderr, top,
-    topic, web, worker,
+    CommandError, aggregate, alerts, completions, config, conformance, dlq, doctor, entry,
+    exporter, find, health, logging, pause, projection, publish, run, scheduled, server, status,
+    stderr, top, topic, web, worker,
 };
 use crate::admin::topics::grown;
 use crate::called;
@@ -123,6 +123,8 @@ enum Builtin {
     Redis(server::ServerArgs),
     /// Look for what will go wrong, or does: the server, its settings and rights, the group, its workers
     Doctor(doctor::DoctorArgs),
+    /// Hold what publishers wrote, in any language, against what workers read
+    Conformance(conformance::ConformanceArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
     /// Go on with what was paused
@@ -381,6 +383,14 @@ impl Program {
                 Builtin::Doctor(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     doctor::run(args, &settings).await
+                }
+                Builtin::Conformance(args) => {
+                    let settings = globals.settings()?;
+                    let registry = match self.registry {
+                        Some(make) => Some(make(settings.clone()).await?),
+                        None => None,
+                    };
+                    conformance::run(args, &settings, registry.as_ref()).await
                 }
                 Builtin::Dlq(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;

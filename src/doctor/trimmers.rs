@@ -7,7 +7,7 @@ use super::case::Case;
 use super::node::{Node, owned};
 use super::report::{Finding, Severity};
 use crate::event::EntryId;
-use crate::stream::{Keys, Said};
+use crate::stream::{Keys, Progress, Said};
 
 const CHECK: &str = "trimmers";
 /// How long it is waited for somebody to trim it once more.
@@ -15,30 +15,23 @@ const MEANWHILE: Duration = Duration::from_millis(500);
 
 /// What is known of a stream and a group at one time.
 #[derive(Clone, Copy, Default)]
-struct Stand {
-    added: u64,
-    length: u64,
-    /// Trimmed by workers, of what all groups had settled.
-    settled: u64,
-    first: Option<EntryId>,
-    last: Option<EntryId>,
-    delivered: Option<EntryId>,
-    read: Option<u64>,
+struct Seen {
+    progress: Progress,
     /// The lowest that is pending, if it is not there any more.
     pending: Option<EntryId>,
 }
 
 pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> {
-    let Some(stand) = stand(node, keys, case).await else {
+    let Some(seen) = seen(node, keys, case).await else {
         return Vec::new();
     };
-    let before = stand.gone_by_others();
-    let mut found = judged(keys, &stand, case);
+    let before = seen.progress.gone_by_others();
+    let mut found = judged(keys, &seen, case);
     if before > 0 {
         tokio::time::sleep(MEANWHILE).await;
-        let after = self::stand(node, keys, case)
+        let after = self::seen(node, keys, case)
             .await
-            .map_or(before, |stand| stand.gone_by_others());
+            .map_or(before, |seen| seen.progress.gone_by_others());
         found.extend(trimming(keys, after.saturating_sub(before)));
     }
     if found.is_empty() {
@@ -56,7 +49,7 @@ pub(super) async fn look(node: &Node, keys: &Keys, case: &Case) -> Vec<Finding> 
     found
 }
 
-async fn stand(node: &Node, keys: &Keys, case: &Case) -> Option<Stand> {
+async fn seen(node: &Node, keys: &Keys, case: &Case) -> Option<Seen> {
     let stream = &keys.stream;
     let asked = [
         owned(&["XINFO", "STREAM", stream]),
@@ -72,14 +65,6 @@ async fn stand(node: &Node, keys: &Keys, case: &Case) -> Option<Stand> {
         .items()
         .iter()
         .find(|of| of.get("name").and_then(Said::text) == Some(&case.group));
-    let number = |said: Option<&Said>| {
-        said.and_then(Said::number)
-            .and_then(|number| u64::try_from(number).ok())
-    };
-    let id = |said: Option<&Said>| {
-        said.and_then(Said::text)
-            .and_then(|text| EntryId::parse(text.as_bytes()))
-    };
     let lowest = pending.items().get(1).and_then(Said::text);
     let is_there = match lowest {
         Some(lowest) => !node
@@ -89,60 +74,27 @@ async fn stand(node: &Node, keys: &Keys, case: &Case) -> Option<Stand> {
             .is_empty(),
         None => true,
     };
-    Some(Stand {
-        added: number(about.get("entries-added"))?,
-        length: number(about.get("length"))?,
-        settled: settled
-            .number()
-            .and_then(|number| u64::try_from(number).ok())
-            .unwrap_or(0),
-        first: id(about.get("recorded-first-entry-id")),
-        last: id(about.get("last-generated-id")),
-        delivered: id(group.and_then(|group| group.get("last-delivered-id"))),
-        read: number(group.and_then(|group| group.get("entries-read"))),
+    Some(Seen {
+        progress: Progress::of(about, settled, group)?,
         pending: lowest
             .filter(|_| !is_there)
             .and_then(|lowest| EntryId::parse(lowest.as_bytes())),
     })
 }
 
-impl Stand {
-    fn gone(&self) -> u64 {
-        self.added.saturating_sub(self.length)
-    }
-
-    fn gone_by_others(&self) -> u64 {
-        self.gone().saturating_sub(self.settled)
-    }
-
-    /// How many were removed that the group had not read, as far as it is known.
-    fn unread(&self) -> u64 {
-        let (Some(delivered), Some(last), Some(read)) = (self.delivered, self.last, self.read)
-        else {
-            return 0;
-        };
-        let nothing_left = self.length == 0;
-        let gap = self.first.is_some_and(|first| first > delivered) || nothing_left;
-        match gap && delivered < last {
-            true => self.gone().saturating_sub(read),
-            false => 0,
-        }
-    }
-}
-
-fn judged(keys: &Keys, stand: &Stand, case: &Case) -> Vec<Finding> {
-    let (stream, group) = (&keys.stream, &case.group);
+fn judged(keys: &Keys, seen: &Seen, case: &Case) -> Vec<Finding> {
+    let (stream, group, progress) = (&keys.stream, &case.group, &seen.progress);
     let mut found = Vec::new();
-    let unread = stand.unread();
+    let unread = progress.unread();
     if unread > 0 {
-        let delivered = stand.delivered.unwrap_or_default();
+        let delivered = progress.delivered.unwrap_or_default();
         found.push(
             Finding::new(CHECK, Severity::Danger, format!("{stream}: {unread} entries were trimmed that {group} had not read"))
                 .cost("they are lost to it. See to it first that nobody trims (XADD without MAXLEN, no XTRIM); the command takes the loss for known")
-                .mend(format!("XGROUP SETID {stream} {group} {delivered} ENTRIESREAD {}", stand.gone())),
+                .mend(format!("XGROUP SETID {stream} {group} {delivered} ENTRIESREAD {}", progress.gone())),
         );
     }
-    if let Some(pending) = stand.pending {
+    if let Some(pending) = seen.pending {
         found.push(
             Finding::new(CHECK, Severity::Danger, format!("{stream}: the entry {pending} is pending and was trimmed or deleted"))
                 .cost("it can't be handled again: a worker that wakes it reports it as lost. It is most likely not alone")
@@ -176,16 +128,20 @@ mod tests {
     #[test]
     fn only_what_was_not_read_or_not_settled_is_lost() {
         let (keys, case) = (Keys::new("orders", "fulfilment"), Case::example());
-        let stand = Stand {
+        let progress = Progress {
             added: 10,
             length: 4,
             first: id(7),
             last: id(10),
             delivered: id(3),
             read: Some(3),
-            ..Stand::default()
+            ..Progress::default()
         };
-        let lost = judged(&keys, &stand, &case).remove(0);
+        let of = |progress| Seen {
+            progress,
+            pending: None,
+        };
+        let lost = judged(&keys, &of(progress), &case).remove(0);
         assert_eq!(
             lost.what,
             "orders: 3 entries were trimmed that fulfilment had not read"
@@ -194,26 +150,26 @@ mod tests {
             lost.mend.as_deref(),
             Some("XGROUP SETID orders fulfilment 3-0 ENTRIESREAD 6")
         );
-        let read = Stand {
+        let read = Progress {
             delivered: id(8),
             read: Some(8),
-            ..stand
+            ..progress
         };
         assert_eq!(
-            (judged(&keys, &read, &case), read.gone_by_others()),
+            (judged(&keys, &of(read), &case), read.gone_by_others()),
             (vec![], 6)
         );
-        let empty = Stand {
+        let empty = Progress {
             length: 0,
             first: id(0),
-            ..stand
+            ..progress
         };
         assert_eq!(empty.unread(), 7);
-        let ours = Stand { settled: 6, ..read };
+        let ours = Progress { settled: 6, ..read };
         assert_eq!(ours.gone_by_others(), 0);
-        let pending = Stand {
+        let pending = Seen {
+            progress: read,
             pending: id(2),
-            ..read
         };
         assert_eq!(
             judged(&keys, &pending, &case)[0].mend.as_deref(),

@@ -53,6 +53,8 @@ mod outage;
 mod outbox;
 mod pause;
 mod pool;
+#[cfg(feature = "worker")]
+mod progress;
 mod projection;
 mod projection_rebuild;
 mod projection_status;
@@ -145,6 +147,8 @@ pub(crate) use outbox::{OutboxQueue, RelayTurn, Relayed, Waiting};
 pub(crate) use pause::{BreakerNote, NewPause, Pausable, PauseNote};
 pub(crate) use pool::Pool;
 pub use pool::PooledConnection;
+#[cfg(feature = "worker")]
+pub(crate) use progress::Progress;
 pub(crate) use projection::{
     ActingAs, AppliedBatch, Batch, Deaths, From, Noted, Stand, Standing, Step as LeaseStep, Taken,
     Told, What,

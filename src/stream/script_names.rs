@@ -160,6 +160,9 @@ fn whole(source: &str) -> String {
 }
 
 #[cfg(test)]
+mod published;
+
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 
