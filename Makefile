@@ -23,6 +23,9 @@ test: ## Run every test on a real Redis and a real Valkey, pages in a real brows
 	export STREAMHAND_TEST_CHROMIUM="$$chromium" STREAMHAND_TEST_CHROMEDRIVER="$$chromedriver" && \
 	prometheus=$$(scripts/prometheus) && eval "$$prometheus" && \
 	export STREAMHAND_TEST_PROMETHEUS="$$prometheus" STREAMHAND_TEST_PROMTOOL="$$promtool" && \
+	languages=$$(scripts/languages) && eval "$$languages" && \
+	export STREAMHAND_TEST_PYTHON="$$python" STREAMHAND_TEST_REDIS_PY="$$redis_py" && \
+	export STREAMHAND_TEST_NODE="$$node" STREAMHAND_TEST_NODE_REDIS="$$node_redis" && \
 	export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-6}" && \
 	cargo test --workspace --no-fail-fast $(ARGS)
 
@@ -92,10 +95,11 @@ peers: ## Measure the same work done by other crates; the first build takes abou
 	CARGO_TARGET_DIR=benches/peers/target cargo build --release --manifest-path benches/peers/Cargo.toml && \
 	exec benches/peers/target/release/peers all --server "$$server" $(ARGS)
 
-servers: ## Find or fetch what the tests run on, Redis, Valkey, a browser and Prometheus, and print where they are
+servers: ## Find or fetch what the tests run on, Redis, Valkey, a browser, Prometheus, clients of other languages, and print where they are
 	@scripts/servers both
 	@scripts/browser
 	@scripts/prometheus
+	@scripts/languages
 
 clean: ## Remove what was built and the servers that were fetched
 	cargo clean

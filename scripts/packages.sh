@@ -57,3 +57,23 @@ apt() {
     # Its unprivileged user cannot write here, and need not.
     apt-get -qq -o APT::Sandbox::User=root ${lists[@]+"${lists[@]}"} "$@"
 }
+
+# Unpacks the wheels of a list with their hashes to DIRECTORY.
+unpack_wheels() { # PYTHON LIST DIRECTORY
+    local wheels wheel
+    wheels=$(mktemp -d "$scratch/wheels.XXXXXX")
+    # Under pip's PIP_REQUIRE_VIRTUALENV even a download would be refused.
+    PIP_REQUIRE_VIRTUALENV=0 "$1" -m pip -q download --disable-pip-version-check --no-cache-dir --retries 2 \
+        --no-deps --only-binary :all: --require-hashes -r "$2" -d "$wheels" >&2 || return 1
+    for wheel in "$wheels"/*.whl; do
+        "$1" -m zipfile -e "$wheel" "$3" >&2 || return 1
+    done
+}
+
+# Debian's pip, unpacked to `scratch`/pip, goes with Debian's Python, whatever else is first on PATH.
+packaged_python() {
+    local root=$scratch/pip/root python=/usr/bin/python3
+    [ -x "$python" ] || python=$root/usr/bin/python3
+    PYTHONPATH=$(printf '%s:' "$root"/usr/lib/python3/dist-packages "$root"/usr/lib/python3.*) \
+        LD_LIBRARY_PATH=$(libraries "$root") "$python" "$@"
+}

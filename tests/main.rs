@@ -104,6 +104,7 @@ mod projections;
 mod prometheus;
 mod public_types;
 mod publish_once;
+mod publishers;
 mod publishing;
 mod pulse;
 mod purge;
