@@ -196,7 +196,7 @@ async fn publishes_what_workers_read(server: Server, language: Option<Language>)
             assert_eq!(event.subject(), Some(&format!("order:{order}")[..]));
         }
     }
-    let cli = Cli::new(&server, "");
+    let cli = Cli::new(&server, "").of_program(env!("CARGO_BIN_EXE_streamhand"));
     for stream in ["orders", "payments"] {
         let judged = cli
             .run(&["conformance", "--stream", stream, "--strict"])
