@@ -68,8 +68,10 @@ on_both_servers! {
           alerts       Tell what is wrong with the group: look once, watch, or print the rules for Prometheus and Grafana
           redis        Show how Redis itself is: its memory, what it does when that is full, what it keeps, what was slow
           doctor       Look for what will go wrong, or does: the server, its settings and rights, the group, its workers
+          conformance  Hold what publishers wrote, in any language, against what workers read
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
           resume       Go on with what was paused
+          topic        Show how many partitions a topic has, or spread it over more
           top          Watch the group work: streams, types, workers, and what is wrong, in the terminal
           worker       List workers and what they run; quiet or stop them, have them log more, or run more at once
           projection   List projections, or build one's view anew

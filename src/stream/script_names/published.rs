@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{SCRIPTS, whole};
+use super::{NAMES, SCRIPTS, whole};
 
 const RENEW: &str = "STREAMHAND_RENEW=1 cargo test --lib script_names::published";
 
@@ -33,12 +33,15 @@ fn scripts_are_published_as_they_are_loaded() {
             .find(|(known, _)| *known == name)
             .expect("a script of ours");
         let text = whole(source);
-        let hash = redis::Script::new(&text).get_hash().to_owned();
+        let (hash, _) = NAMES
+            .iter()
+            .find(|(_, known)| **known == name)
+            .expect("its hash");
         let file = folder().join(script["file"].as_str().expect("a file"));
         let versions = script["versions"].as_array_mut().expect("versions");
         if is_renewed {
             std::fs::write(&file, &text).expect("to write the script");
-            if versions.last().is_none_or(|last| last["sha1"] != hash) {
+            if versions.last().is_none_or(|last| last["sha1"] != *hash) {
                 let version = versions.len() + 1;
                 versions.push(json!({ "version": version, "sha1": hash }));
             }
@@ -50,7 +53,7 @@ fn scripts_are_published_as_they_are_loaded() {
         );
         let last = versions.last().expect("a version");
         assert_eq!(
-            last["sha1"], hash,
+            last["sha1"], *hash,
             "{name} is another version; renew it: {RENEW}"
         );
         assert_eq!(last["version"], versions.len());
