@@ -249,6 +249,11 @@ on_both_servers! {
         }
         let examined = group.cli.run(&["doctor"]).await;
         assert!(examined.code == 1 && examined.out.contains(&format!("danger place at {away}: can't reach Redis")), "{examined:?}");
+        let judged = group.cli.run(&["conformance", "--stream", &group.streams[0]]).await;
+        assert!(judged.code == 1 && judged.err.contains("nothing could be looked at"), "{judged:?}");
+        let judged = group.cli.run(&["conformance", "--stream", &group.streams[1], "--json"]).await;
+        let judged: serde_json::Value = serde_json::from_str(&judged.out).unwrap();
+        assert!(judged["looked_at"].as_u64() > Some(0), "{judged}");
         let load = Admin::new(&group.settings()).unwrap().load().await.unwrap();
         assert_eq!((load.streams.len(), &load.in_trouble[0].stream), (2, &group.streams[0]));
     }

@@ -1,6 +1,8 @@
 //! Judging what publishers wrote: entries are read a slice at a time, and held against the rules of the wire. Nothing is
 //! written.
 
+use std::time::UNIX_EPOCH;
+
 use serde::Serialize;
 
 use super::{Admin, StreamTrouble, check_stream};
@@ -10,7 +12,7 @@ use crate::event::{EntryId, Envelope};
 use crate::handler::{Registry, Validity};
 use crate::partition::Partition;
 use crate::rfc3339;
-use crate::stream::{Keys, Progress, SLICE, Said};
+use crate::stream::{Keys, Progress, SLICE, Said, TopicLayout};
 
 /// How the entries of a stream were judged, by [`Admin::conformance`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -92,43 +94,22 @@ impl Admin {
         check_stream(stream)?;
         let mut judging = Judging::default();
         let (mut streams, mut in_trouble) = (Vec::new(), Vec::new());
-        let now_ms = self.pool.now().await?;
-        let now_ms = now_ms
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        let layout = self.pool.known_topic(stream).await?;
-        let names = match &layout {
-            Some(layout) => layout.streams(),
-            None => self.streams_of(stream),
+        let set = self.streams_of(stream);
+        let layout = match self.pool.known_topic(stream).await {
+            // Its partitions lie elsewhere, and the settings know them.
+            Err(error) if self.pool.is_of_one_node(&error) && set[0] != stream => None,
+            layout => layout?,
         };
-        if names.len() != 1 || names[0] != stream {
-            self.beside_topic(stream, names.len(), &mut judging).await?;
+        let names = layout.as_ref().map_or(set, TopicLayout::streams);
+        if names[0] != stream {
+            let beside = self.beside_topic(stream, names.len(), &mut judging).await;
+            self.or_in_trouble(stream, beside, &mut in_trouble)?;
         }
         for name in names {
-            let partition = match Partition::parse(&name) {
-                None => None,
-                Some(of) => {
-                    let layout = match &layout {
-                        Some(layout) => Some(layout.clone()),
-                        None => self.pool.known_topic(of.topic).await?,
-                    };
-                    let place = (of.generation as usize).wrapping_sub(1);
-                    let many = layout.and_then(|layout| layout.generations.get(place).copied());
-                    many.map(|many| (of.number, many))
-                }
-            };
-            let found = Found { partition, now_ms };
-            match self
-                .judge(&name, last, group, registry, found, &mut judging)
-                .await
-            {
-                Ok(judged) => streams.push(judged),
-                Err(error) if self.pool.is_of_one_node(&error) => in_trouble.push(StreamTrouble {
-                    stream: name,
-                    error: error.to_string(),
-                }),
-                Err(error) => return Err(error),
-            }
+            let judged = self
+                .judge(&name, last, group, registry, layout.as_ref(), &mut judging)
+                .await;
+            streams.extend(self.or_in_trouble(&name, judged, &mut in_trouble)?);
         }
         Ok(Conformance {
             stream: stream.to_owned(),
@@ -140,6 +121,46 @@ impl Admin {
             broken: judging.broken(),
             in_trouble,
         })
+    }
+
+    /// What came of looking at a stream; None if its node is away, which is noted.
+    fn or_in_trouble<T>(
+        &self,
+        stream: &str,
+        came: Result<T>,
+        in_trouble: &mut Vec<StreamTrouble>,
+    ) -> Result<Option<T>> {
+        match came {
+            Err(error) if self.pool.is_of_one_node(&error) => {
+                in_trouble.push(StreamTrouble {
+                    stream: stream.to_owned(),
+                    error: error.to_string(),
+                });
+                Ok(None)
+            }
+            came => came.map(Some),
+        }
+    }
+
+    /// Where the entries of a stream are found, and by what clock.
+    async fn found(&self, stream: &str, layout: Option<&TopicLayout>) -> Result<Found> {
+        let now = self.pool.at(stream).now().await?;
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut found = Found {
+            partition: None,
+            now_ms: since.as_millis() as u64,
+        };
+        if let Some(of) = Partition::parse(stream) {
+            let known = match layout {
+                Some(_) => None,
+                None => self.pool.known_topic(of.topic).await?,
+            };
+            let generation = (of.generation as usize).wrapping_sub(1);
+            let layout = layout.or(known.as_ref());
+            let many = layout.and_then(|layout| layout.generations.get(generation));
+            found.partition = many.map(|many| (of.number, *many));
+        }
+        Ok(found)
     }
 
     /// Entries of a stream that is called like a topic: workers read the topic's partitions.
@@ -160,9 +181,10 @@ impl Admin {
         last: u64,
         group: Option<&str>,
         registry: Option<&Registry>,
-        found: Found,
+        layout: Option<&TopicLayout>,
         judging: &mut Judging,
     ) -> Result<JudgedStream> {
+        let found = self.found(stream, layout).await?;
         let mut judged = JudgedStream {
             stream: stream.to_owned(),
             length: self.gone(stream, group, judging).await?,
