@@ -30,6 +30,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::time::Instant;
+use tower::ServiceExt;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +49,7 @@ const MOST_READ: usize = 64 << 10;
 /// Sends requests, and keeps connections for the next. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct HttpClient {
+    connector: HttpsConnector<HttpConnector<Resolver>>,
     client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     most_read: usize,
 }
@@ -183,8 +185,9 @@ impl HttpClient {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(options.idle_per_host)
             .pool_timer(TokioTimer::new())
-            .build(connector);
+            .build(connector.clone());
         Ok(HttpClient {
+            connector,
             client,
             most_read: options.most_read,
         })
@@ -208,6 +211,16 @@ impl HttpClient {
         };
         match tokio::time::timeout(deadline, asking).await {
             Ok(result) => result,
+            Err(_) => Err(Failed::too_slow(&post.url, deadline)),
+        }
+    }
+
+    /// Connects to whom it is for, and sends nothing.
+    pub async fn connect(&self, post: &Post, deadline: Duration) -> Result<(), Failed> {
+        let connecting = self.connector.clone().oneshot(post.url.uri.clone());
+        match tokio::time::timeout(deadline, connecting).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Failed::of(&post.url, &*error)),
             Err(_) => Err(Failed::too_slow(&post.url, deadline)),
         }
     }

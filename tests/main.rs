@@ -122,6 +122,7 @@ mod shop;
 mod status;
 mod stopping;
 #[cfg(target_os = "linux")]
+mod targets;
 mod telemetry;
 mod timeouts;
 mod tls;

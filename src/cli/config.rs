@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::doctor;
 use crate::error::chain;
 use crate::handler::Registry;
+use crate::targets;
 use crate::worker::preflight::preflight;
 
 #[derive(Subcommand)]
@@ -25,7 +26,7 @@ pub(super) enum ConfigCommand {
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Ask Redis as well: what is there, and what it refuses, lacks or does not let this user do
+    /// Ask Redis as well: what is there, and what it refuses, lacks or does not let this user do; connect to targets
     #[arg(long)]
     connect: bool,
     /// Print what was found there as one JSON value
@@ -60,6 +61,11 @@ where
         if !found.refused.is_empty() {
             let refused: Vec<String> = found.refused.iter().map(|error| chain(error)).collect();
             return Err(CommandError::usage(refused.join("\n")));
+        }
+    }
+    if args.connect {
+        for unreachable in targets::connect(&settings).await? {
+            warn(&unreachable);
         }
     }
     if args.json {

@@ -223,20 +223,20 @@ impl TargetSettings {
     }
 
     fn check(&self, at: &KeyPath, findings: &mut Findings) {
+        let all = || vec![at.key("url"), at.key("url_file"), at.key("command")];
         let has_url = self.url.is_some() || self.url_file.is_some();
         let kind = match (has_url, !self.command.is_empty()) {
             (true, false) => Kind::Address,
             (false, true) => Kind::Command,
             (true, true) => {
-                let with = vec![at.key("url"), at.key("url_file"), at.key("command")];
                 let message =
                     "has an address and a command; it is one of them: leave the other out";
-                return findings.add_with(at.clone(), with, message);
+                return findings.add_with(at.clone(), all(), message);
             }
             (false, false) => {
                 let message = "says neither where events are sent nor what handles them; \
                                write `url = \"https://host/path\"` or `command = [\"python3\", \"worker.py\"]`";
-                return findings.add(at.clone(), message);
+                return findings.add_with(at.clone(), all(), message);
             }
         };
         if self.url.is_some() && self.url_file.is_some() {

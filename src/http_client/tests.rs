@@ -22,7 +22,15 @@ async fn serve(
     tls: Option<TlsAcceptor>,
     answer: impl Fn(usize, String) -> Vec<u8> + Send + Sync + 'static,
 ) -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    serve_at("127.0.0.1:0", tls, answer).await
+}
+
+async fn serve_at(
+    address: &str,
+    tls: Option<TlsAcceptor>,
+    answer: impl Fn(usize, String) -> Vec<u8> + Send + Sync + 'static,
+) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(address).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let (count, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
     let counted = count.clone();
@@ -303,4 +311,57 @@ fn an_address_that_cannot_work_is_refused_without_quoting_it() {
     let refused = to.clone().header("X", "sec\nret").expect_err("no value");
     assert!(!refused.to_string().contains("ret\""), "{refused}");
     assert!(to.header("é", "").is_err());
+}
+
+/// A name that leads to an allowed address when it is looked at, and to this machine's own the next time.
+#[tokio::test]
+async fn a_name_that_comes_to_mean_another_address_is_not_followed_there() {
+    let fine = |_: usize, _: String| reply("200 OK", "", "fine");
+    let (port, asked) = serve_at("127.0.0.2:0", None, fine).await;
+    let (_, victim) = serve_at(&format!("127.0.0.1:{port}"), None, fine).await;
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let count = lookups.clone();
+    let lookup: Lookup = Arc::new(move |name| {
+        assert_eq!(name, "rebinds.example");
+        let address = match count.fetch_add(1, Ordering::SeqCst) {
+            0 => "127.0.0.2",
+            1 => "127.0.0.1",
+            _ => "::ffff:169.254.169.254",
+        };
+        Ok(vec![address.parse().expect(address)])
+    });
+    let client = HttpClient::with(Options {
+        vetting: Some(Vetting::new(vec!["127.0.0.2".parse().expect("a network")])),
+        lookup: Some(lookup),
+        ..Options::default()
+    })
+    .expect("a client");
+    let to = post(&format!("http://rebinds.example:{port}/"));
+    let came = client.post(&to, PATIENCE).await.expect("a reply");
+    assert_eq!(came.text(), "fine");
+    for what in ["127.0.0.1 is an address of this machine", "metadata"] {
+        let failed = client.post(&to, PATIENCE).await.expect_err("forbidden");
+        assert_eq!(failed.kind, FailedKind::Forbidden);
+        assert!(failed.to_string().contains(what), "{failed}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(victim.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn of_several_addresses_those_that_may_be_are_dialled() {
+    let (port, asked) = serve_at("127.0.0.2:0", None, |_, _| reply("200 OK", "", "fine")).await;
+    let lookup: Lookup = Arc::new(|_| {
+        let all = ["10.0.0.1", "127.0.0.2", "::1"];
+        Ok(all.map(|address| address.parse().expect(address)).to_vec())
+    });
+    let client = HttpClient::with(Options {
+        vetting: Some(Vetting::new(vec!["127.0.0.2".parse().expect("a network")])),
+        lookup: Some(lookup),
+        ..Options::default()
+    })
+    .expect("a client");
+    let to = post(&format!("http://both.example:{port}/"));
+    client.post(&to, PATIENCE).await.expect("a reply");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

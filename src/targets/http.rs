@@ -80,6 +80,12 @@ impl Http {
         })
     }
 
+    /// Whether there is somebody to connect to; nothing is sent.
+    pub async fn connect(&self, timeout: Duration) -> Result<(), String> {
+        let connected = self.client.connect(&self.post, timeout).await;
+        connected.map_err(|failed| failed.to_string())
+    }
+
     /// Sends it an event, and waits for so long for what comes of it.
     pub async fn call(&self, request: &Request, timeout: Duration) -> Outcome {
         let mut headers = self.post.headers().clone();

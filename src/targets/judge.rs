@@ -153,3 +153,140 @@ fn said(reply: &Reply) -> String {
         text => format!("answered {named}: {text}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+
+    use super::*;
+    use crate::context::Context;
+    use crate::event::Envelope;
+
+    fn reply(status: u16, headers: &[(&'static str, &str)], body: &str) -> Reply {
+        let mut all = HeaderMap::new();
+        for (name, value) in headers {
+            all.insert(*name, value.parse().expect("a value"));
+        }
+        Reply {
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers: all,
+            body: body.to_owned().into(),
+            is_whole: true,
+        }
+    }
+
+    fn judged(contract: TargetContract, reply: &Reply) -> String {
+        let event = Envelope::new("a.b").with("id", "e-1");
+        let ctx = Context::for_test_with(event, None);
+        let request = Request::of(&ctx, Duration::from_secs(1));
+        match of_reply(reply, contract, &request) {
+            Outcome::Answered(_) => "done".to_owned(),
+            Outcome::Permanent(why) => format!("permanent: {why}"),
+            Outcome::WrongTarget(why) => format!("wrong: {why}"),
+            Outcome::Later { after, why } => format!("later {}: {why}", after.as_secs()),
+            Outcome::Failed { why, counts } => format!("failed {counts}: {why}"),
+        }
+    }
+
+    #[test]
+    fn whoever_says_when_to_come_again_is_waited_for_an_hour_at_most() {
+        let said = |status, after: &str| {
+            let reply = reply(status, &[("retry-after", after)], "busy");
+            judged(TargetContract::Answer, &reply)
+        };
+        for status in [408, 425, 429, 503] {
+            assert!(
+                said(status, "7").starts_with("later 7: answered"),
+                "{status}"
+            );
+            assert!(
+                said(status, "86400").starts_with("later 3600: "),
+                "{status}"
+            );
+            assert!(said(status, "Fri, 31 Dec 2286 08:49:37 GMT").starts_with("later 3600: "));
+            assert!(said(status, "Sun, 06 Nov 1994 08:49:37 GMT").starts_with("later 0: "));
+            assert!(
+                said(status, "soon").starts_with("failed false: answered"),
+                "{status}"
+            );
+        }
+        // Others have no say in it.
+        assert!(said(500, "7").starts_with("failed true: answered 500"));
+        assert!(said(404, "7").starts_with("wrong: answered 404"));
+    }
+
+    #[test]
+    fn the_contract_of_dapr_is_followed_and_drops_nothing() {
+        let said = |body: &str| judged(TargetContract::Dapr, &reply(200, &[], body));
+        for done in ["", "{}", r#"{"status": ""}"#, r#"{"status": "SUCCESS"}"#] {
+            assert_eq!(said(done), "done");
+        }
+        assert_eq!(
+            said(r#"{"status": "RETRY"}"#),
+            "failed false: answered RETRY"
+        );
+        assert_eq!(said(r#"{"status": "DROP"}"#), "permanent: answered DROP");
+        assert!(said(r#"{"status": "drop"}"#).contains("SUCCESS, RETRY and DROP"));
+        assert!(said("OK").starts_with("failed false: its answer can't be read"));
+        let gone = judged(TargetContract::Dapr, &reply(404, &[], ""));
+        assert!(gone.starts_with("wrong: "), "{gone}");
+    }
+
+    #[test]
+    fn the_contract_of_lambda_is_followed_for_a_batch_of_one() {
+        let said = |body: &str| judged(TargetContract::Lambda, &reply(200, &[], body));
+        for done in [
+            "",
+            "null",
+            "{}",
+            r#"{"batchItemFailures": null}"#,
+            r#"{"batchItemFailures": []}"#,
+        ] {
+            assert_eq!(said(done), "done");
+        }
+        let of = |id: &str| {
+            said(&format!(
+                r#"{{"batchItemFailures": [{{"itemIdentifier": {id}}}]}}"#
+            ))
+        };
+        assert_eq!(
+            of("\"e-1\""),
+            "failed false: is among its batchItemFailures"
+        );
+        for all in ["\"e-2\"", "\"\"", "null"] {
+            assert!(
+                of(all).contains("which is not the id of the event"),
+                "{all}"
+            );
+        }
+        let failed = reply(
+            200,
+            &[("x-amz-function-error", "Unhandled")],
+            "{\"errorMessage\": \"no\"}",
+        );
+        assert!(judged(TargetContract::Lambda, &failed).contains("the function failed"));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_passed_over_and_what_is_cut_off_is_none() {
+        let answer = |headers: &[(&'static str, &str)], body| {
+            judged(TargetContract::Answer, &reply(200, headers, body))
+        };
+        for done in ["", "OK", "<html>", "[]"] {
+            assert_eq!(answer(&[("content-type", "text/html")], done), "done");
+        }
+        let json = [("content-type", "application/json; charset=utf-8")];
+        assert!(answer(&json, "\"OK\"").contains("no JSON object"));
+        assert!(answer(&[], " {\"status\": \"ok\"}").contains("unknown field"));
+        let status = judged(
+            TargetContract::Status,
+            &reply(200, &json, "{\"status\": \"ok\"}"),
+        );
+        assert_eq!(status, "done");
+        let cut = Reply {
+            is_whole: false,
+            ..reply(200, &json, "{}")
+        };
+        assert!(judged(TargetContract::Answer, &cut).contains("1 MiB"));
+    }
+}

@@ -10,7 +10,7 @@ mod judge;
 mod request;
 mod transcode;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ use crate::handler::Registry;
 use crate::sync::lock;
 use answer::Answer;
 use request::Request;
+
+/// How long it may take to find out whether a target can be connected to.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Who handles events in place of a function.
 struct Target {
@@ -96,6 +99,22 @@ pub(crate) fn register(mut registry: Registry, settings: &Settings) -> Result<Re
 pub(crate) fn any(settings: &Settings) -> bool {
     let mut handlers = settings.handlers.values();
     handlers.any(|handler| handler.target.is_some())
+}
+
+/// Which targets of handlers can't be connected to, and why. No event is sent.
+pub(crate) async fn connect(settings: &Settings) -> Result<Vec<String>> {
+    let handlers = settings.handlers.values();
+    let names: BTreeSet<&str> = handlers
+        .filter_map(|handler| handler.target.as_deref())
+        .collect();
+    let mut wrong = Vec::new();
+    for name in names {
+        let target = Target::new(name, settings)?;
+        if let Err(why) = target.kind.connect(CONNECT).await {
+            wrong.push(format!("the target {name}: {why}"));
+        }
+    }
+    Ok(wrong)
 }
 
 impl Target {
@@ -205,6 +224,12 @@ impl Kind {
         match settings.address()? {
             Some(address) => Ok(Kind::Http(Box::new(http::Http::new(&address, settings)?))),
             None => Err("it has no address".to_owned()),
+        }
+    }
+
+    async fn connect(&self, timeout: Duration) -> std::result::Result<(), String> {
+        match self {
+            Kind::Http(http) => http.connect(timeout).await,
         }
     }
 

@@ -523,3 +523,116 @@ fn alerts_that_nobody_could_be_told_are_refused_without_telling_the_address() {
     let missing = "[alerts]\nwebhook = \"http://x/y\"\nwebhook_file = \"/run/missing\"";
     insta::assert_snapshot!(refusal(missing), @"line 3, column 16: alerts.webhook_file: stands beside alerts.webhook; leave one of them out");
 }
+
+#[test]
+fn a_target_that_cannot_work_is_told_with_what_would_be_right() {
+    for (text, said) in [
+        (
+            "[targets.a]",
+            "line 1, column 1: targets.a: says neither where events are sent",
+        ),
+        (
+            "[targets.a]\nurl = \"https://h/\"\ncommand = [\"x\"]",
+            "targets.a: has an address and a command",
+        ),
+        (
+            "[targets.a]\nurl = \"h/secret\"",
+            "targets.a.url: has no scheme",
+        ),
+        (
+            "[targets.a]\nurl = \"ftp://h/secret\"",
+            "neither http nor https",
+        ),
+        ("[targets.a]\nurl = \"http://h:0/secret\"", "has port 0"),
+        ("[targets.a]\nurl = \"http://h/secret#a\"", "has a fragment"),
+        (
+            "[targets.a]\nurl = \"http://h\"\nurl_file = \"/run/missing\"",
+            "targets.a.url_file: cannot read",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\nmode = \"pool\"",
+            "targets.a.mode: is for a target that is a command",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\nprocesses = 4",
+            "targets.a.processes: is for a target that is a command",
+        ),
+        (
+            "[targets.a]\ncommand = [\"x\"]\nallow = [\"10.0.0.0/8\"]",
+            "targets.a.allow: is for a target with an address",
+        ),
+        (
+            "[targets.a]\ncommand = [\"x\"]\nprocesses = 0",
+            "targets.a.processes: 0 is too few; at least 1",
+        ),
+        (
+            "[targets.a]\ncommand = [\"\"]",
+            "targets.a.command[0]: is empty; the first is the program",
+        ),
+        (
+            "[targets.a]\ncommand = [\"x\"]\nmode = \"pol\"",
+            "did you mean \"pool\"?",
+        ),
+        (
+            "[targets.a]\nmode = \"once\"",
+            "says neither where events are sent",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\ncontract = \"dapper\"",
+            "found \"dapper\"; did you mean \"dapr\"?",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\nallow = [\"localhost\"]",
+            "\"localhost\" is not an address",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\ntoken_file = \"/run/missing\"",
+            "targets.a.token_file: cannot read /run/missing",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\nsecret_files = [\"/run/missing\"]",
+            "targets.a.secret_files: cannot read",
+        ),
+        (
+            "[targets.a]\nurl = \"https://h\"\ntls_cert = \"/run/missing\"",
+            "targets.a.tls_cert: cannot read",
+        ),
+        (
+            "[targets.\"a b\"]\nurl = \"http://h\"",
+            "the target's name may have letters, digits",
+        ),
+        (
+            "[targets.a]\nurl = \"http://h\"\nurls = 1",
+            "unknown key; did you mean `targets.a.url`?",
+        ),
+        (
+            "[targets.billing]\nurl = \"http://h\"\n[handlers.\"a.b\"]\ntarget = \"bililng\"",
+            "line 4, column 10: handlers.\"a.b\".target: \"bililng\" is no target; did you mean \"billing\"?",
+        ),
+        (
+            "[handlers.\"a.b\"]\ntarget = \"mail\"",
+            "\"mail\" is no target; write a section [targets.mail]",
+        ),
+    ] {
+        let error = refusal(text);
+        assert!(error.contains(said), "{text}: {error}");
+        assert!(!error.contains("secret\""), "{error}");
+    }
+}
+
+#[test]
+fn an_address_of_a_target_is_shown_without_what_may_be_secret_in_it() {
+    let (_guard, path) = file("https://h/hunter2");
+    let text = format!(
+        "[targets.a]\nurl = \"https://me:hunter2@h:8080/p?key=hunter2\"\n[targets.b]\nurl_file = {path:?}"
+    );
+    let settings = Settings::from_toml_str(&text).expect("targets");
+    let shown = format!("{}\n{settings:?}", settings.to_toml());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("https://me:***@h:8080/p?***"), "{shown}");
+    let url = settings.targets["a"].url.as_ref().expect("an address");
+    assert_eq!(url.expose().password(), Some("hunter2"));
+    let url = settings.targets["b"].address().expect("an address");
+    assert_eq!(url.expect("an address").expose().path(), "/hunter2");
+    let _ = Settings::from_toml_str(&settings.to_toml()).expect("what is shown can be read");
+}
