@@ -169,6 +169,21 @@ on_both_servers! {
         let _: () = redis::cmd("PING").exec_async(&mut redis).await.unwrap();
     }
 
+    async fn what_a_topic_has_grown_to_is_watched_as_well(server: Server) {
+        let listener = Listener::start(&[]).await;
+        let settings = settings(&server, &format!("[streams.orders]\npartitions = 1\n{}", to(&listener)));
+        let mut redis = server.connect().await;
+        let admin = Admin::new(&settings).unwrap();
+        admin.growth("orders").await.unwrap();
+        tokio::spawn(Alerts::new(&settings).unwrap().unwrap().run());
+        let kept = "streamhand:{fulfilment}:alerts";
+        eventually(PATIENCE, "a look", async || redis::AsyncCommands::exists::<_, bool>(&mut redis.clone(), kept).await.unwrap()).await;
+        admin.grow("orders", 2).await.unwrap();
+        let event = fields(&[("type", "order.created"), ("data", "{\"order_id\":\"o-1\"}")]);
+        bury(&mut redis, "{orders:2.1}", &event, "failed", "no stock for 17").await;
+        eventually(PATIENCE, "it to be told", async || listener.times("new_failure firing") == 1).await;
+    }
+
     async fn what_could_not_be_told_is_told_by_who_looks_next(server: Server) {
         // The first process is never heard, and dies.
         let listener = Listener::start(&[Reply::Status(503); 3]).await;

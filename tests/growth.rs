@@ -14,8 +14,10 @@ use streamhand::{Context, Envelope, ErrorKind, Failure, Publisher, Registry, Set
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::exporter::Exporter;
 use crate::order::{all_ended, assert_in_order};
 use crate::support::cluster::Cluster;
+use crate::support::http::get;
 use crate::support::jobs::{self, Action, Job};
 use crate::support::{Cli, Kind, Server, Setup, eventually};
 
@@ -130,12 +132,18 @@ on_both_servers! {
 
         let worker_of = "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n[streams.jobs]\npartitions = 4\n";
         let cli = Cli::new(&server, worker_of);
+        let exporter = Exporter::start(&cli).await;
         let grown = cli.run(&["topic", "grow", "jobs", "--to", "10", "--json"]).await.json();
         assert_eq!(grown["generations"], json!([4, 10]));
         let before = seen.lock().unwrap().len();
         // Others see that it is sealed, too.
         let foreign: RedisResult<String> = redis.xadd("{jobs:0}", "*", &[("type", "a.b")]).await;
         assert!(foreign.unwrap_err().to_string().contains("exhausted"));
+        eventually(PATIENCE, "the exporter to tell of new partitions", async || {
+            let told = get(exporter.at, "/scale").await.unwrap().json();
+            told["streams"]["{jobs:3}"].is_object() && told["streams"]["{jobs:2.9}"].is_object()
+        })
+        .await;
         // What is emitted follows its topic as well.
         cli.run(&["topic", "grow", "made", "--to", "5"]).await.ok();
         eventually(PATIENCE, "some of the second are handled", async || {

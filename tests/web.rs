@@ -216,6 +216,14 @@ on_both_servers! {
         let paused = status.streams.iter().filter(|stream| !stream.paused.is_empty());
         assert_eq!(paused.count(), 3);
         eventually(SOON, "the line to say so", async || now().await.0.contains("paused by")).await;
+        // It grows while the pages are served.
+        site.admin().grow("orders", 5).await.expect("it to grow");
+        eventually(SOON, "all partitions to be there", async || {
+            let (lines, below) = now().await;
+            lines.contains("8 partitions") && below.contains("{orders:2.4}")
+        })
+        .await;
+        assert_eq!(get(&site, "/dead?stream=%7Borders%3A2.4%7D").await.status(), 200);
     }
 
     async fn a_worker_serves_pages_beside_its_work(server: Server) {

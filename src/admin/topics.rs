@@ -82,6 +82,16 @@ impl Admin {
         Ok(self)
     }
 
+    /// The same for who looks again and again. If Redis does not say, as it was: whatever is asked next tells why.
+    #[cfg(feature = "telemetry")]
+    pub(crate) async fn as_grown(&self) -> Self {
+        let has_topics = self.settings.topics().next().is_some();
+        match has_topics.then(|| self.clone().grown()) {
+            Some(grown) => grown.await.unwrap_or_else(|_| self.clone()),
+            None => self.clone(),
+        }
+    }
+
     async fn layout(&self, topic: &str) -> Result<TopicLayout> {
         if let Some(known) = self.pool.known_topic(topic).await? {
             return Ok(known);

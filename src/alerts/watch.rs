@@ -209,7 +209,8 @@ impl Alerts {
         let standing = kept.and_then(|kept| serde_json::from_str(&kept).ok());
         let mut standing: Standing = standing.unwrap_or_default();
         let now = self.admin.now().await?;
-        let found = found(&self.admin, &self.settings, &mut standing, now).await?;
+        let admin = self.admin.as_grown().await;
+        let found = found(&admin, &self.settings, &mut standing, now).await?;
         standing.look(found, self.settings.every, ms(now));
         match self.keep(&standing).await? {
             true => Ok(Some((standing, now))),

@@ -143,7 +143,8 @@ impl Looked {
         {
             return load.clone();
         }
-        let looking = tokio::time::timeout(LOOK, self.admin.load()).await;
+        let looking =
+            tokio::time::timeout(LOOK, async { self.admin.as_grown().await.load().await }).await;
         let load = match looking {
             Ok(Ok(load)) => Ok(Arc::new(load)),
             Ok(Err(error)) => Err(crate::error::chain(&error)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, RwLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::response::{IntoResponse, Response};
@@ -24,7 +24,7 @@ use crate::admin::{Admin, Aggregates, Fleet, StandingOrder, Status, StreamStatus
 use crate::config::Settings;
 use crate::error::Result;
 use crate::handler::Registry;
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 
 /// What was read is not read again for so long: an open page is made anew each second, and many may be open.
 const FRESH: Duration = Duration::from_millis(900);
@@ -38,7 +38,9 @@ const FUTURE: Duration = Duration::from_secs(60);
 pub(super) struct App(Arc<Inner>);
 
 struct Inner {
-    admin: Admin,
+    /// With what its topics had grown to when that was last looked at.
+    admin: RwLock<Arc<Admin>>,
+    grown: Shared<()>,
     settings: Settings,
     access: Access,
     redaction: Redaction,
@@ -104,7 +106,8 @@ impl App {
             pasts: StdMutex::default(),
             seconds: Arc::new(Seconds::new(admin.live())),
             waited: StdMutex::default(),
-            admin,
+            admin: RwLock::new(Arc::new(admin)),
+            grown: Shared::default(),
             settings: own,
             stop,
             aggregates,
@@ -114,8 +117,21 @@ impl App {
     }
 
     /// The group that the pages show.
-    pub fn admin(&self) -> &Admin {
-        &self.0.admin
+    pub fn admin(&self) -> Arc<Admin> {
+        read(&self.0.admin).clone()
+    }
+
+    /// Looks whether topics have grown, for all who come within a second.
+    pub async fn follow_topics(&self) {
+        let look = || async {
+            let (admin, grown) = (self.admin(), self.admin().as_grown().await);
+            if grown.streams() != admin.streams() {
+                *write(&self.0.admin) = Arc::new(grown);
+            }
+            Ok(())
+        };
+        // It does not fail.
+        let _ = self.0.grown.get(FRESH, look).await;
     }
 
     pub fn settings(&self) -> &Settings {
@@ -166,7 +182,9 @@ impl App {
 
     /// How the group is doing, shared by all who look.
     pub async fn status(&self) -> Result<Arc<Status>, Problem> {
-        let status = self.0.status.get(FRESH, || self.0.admin.status()).await?;
+        self.follow_topics().await;
+        let admin = self.admin();
+        let status = self.0.status.get(FRESH, || admin.status()).await?;
         if let Some(now) = status.streams.iter().map(|stream| stream.now).max() {
             let at = now.duration_since(UNIX_EPOCH).unwrap_or_default();
             let streams = status.streams.iter();
@@ -183,12 +201,14 @@ impl App {
 
     /// The group's workers, shared by all who look.
     pub async fn fleet(&self) -> Result<Arc<Fleet>, Problem> {
-        self.0.fleet.get(FRESH, || self.0.admin.fleet()).await
+        let admin = self.admin();
+        self.0.fleet.get(FRESH, || admin.fleet()).await
     }
 
     /// What was asked of them.
     pub async fn orders(&self) -> Result<Arc<Vec<StandingOrder>>, Problem> {
-        self.0.orders.get(FRESH, || self.0.admin.orders()).await
+        let admin = self.admin();
+        self.0.orders.get(FRESH, || admin.orders()).await
     }
 
     /// Says that somebody looks at what lives: workers tell of themselves each second.
@@ -205,7 +225,7 @@ impl App {
         let shared = Arc::clone(lock(&self.0.pasts).entry(scope.range).or_default());
         // A day does not change within a second.
         let fresh = FRESH.max((scope.span / 3600).min(LONGEST_FRESH));
-        let admin = &self.0.admin;
+        let admin = self.admin();
         let read = || async {
             let now = admin.now().await?;
             let history = admin.history(now - scope.span, now + FUTURE, None).await?;

@@ -60,7 +60,9 @@ pub(super) async fn may(
     let visit = request.extensions_mut().get_mut::<Visit>();
     let visit = visit.expect("the guard is before every route");
     let named = parameter(&visit.query, "stream");
-    let streams = app.admin().streams();
+    app.follow_topics().await;
+    let admin = app.admin();
+    let streams = admin.streams();
     if scope == Scope::Stream && named.is_none() {
         return Err(Problem::wrong(
             "the address names no stream; write ?stream=orders",

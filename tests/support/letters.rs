@@ -100,7 +100,12 @@ impl Delivery {
         reason: &str,
         error: &str,
     ) -> String {
-        let prefix = format!("{{{}}}:fulfilment", self.stream);
+        // A partition's name is a tag by itself.
+        let tag = match self.stream.starts_with('{') {
+            true => self.stream.clone(),
+            false => format!("{{{}}}", self.stream),
+        };
+        let prefix = format!("{tag}:fulfilment");
         let mut call = redis::cmd("EVAL");
         call.arg(BURY).arg(6).arg(&self.stream);
         for key in ["retry", "dead", "failures", "guards"] {

@@ -125,14 +125,9 @@ pub(super) struct WorkerRow {
 
 impl App {
     pub fn new(status: &Status, known: fleet::Fleet, now: SystemTime) -> Self {
-        let streams = status.streams.iter().map(|stream| stream.stream.clone());
-        let in_trouble = status
-            .in_trouble
-            .iter()
-            .map(|trouble| trouble.stream.clone());
         let mut app = App {
             group: status.group.clone(),
-            streams: streams.chain(in_trouble).collect(),
+            streams: Vec::new(),
             known,
             recent: Recent::new(LONGER.as_secs() as usize + 5),
             began_ms: ms(now),
@@ -206,6 +201,10 @@ impl App {
             .first()
             .map(|trouble| format!("{}: {}", trouble.stream, trouble.error));
         self.statuses = status.streams.clone();
+        // A topic may have grown.
+        let streams = status.streams.iter().map(|of| of.stream.clone());
+        let in_trouble = status.in_trouble.iter().map(|of| of.stream.clone());
+        self.streams = streams.chain(in_trouble).collect();
         self.update();
     }
 
@@ -449,6 +448,29 @@ fn ms(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::StreamTrouble;
+
+    #[test]
+    fn what_a_topic_has_grown_to_is_looked_at() {
+        let trouble = |stream: &&str| StreamTrouble {
+            stream: (*stream).to_owned(),
+            error: "it is away".to_owned(),
+        };
+        let of = |streams: &[&str]| Status {
+            group: "fulfilment".to_owned(),
+            streams: Vec::new(),
+            topics: Vec::new(),
+            in_trouble: streams.iter().map(trouble).collect(),
+            projections: Vec::new(),
+            maxmemory_policy: None,
+            evicts: None,
+            eviction_warning: None,
+        };
+        let now = SystemTime::now();
+        let mut app = App::new(&of(&["{orders:0}"]), fleet::Fleet::default(), now);
+        app.looked(&of(&["{orders:0}", "{orders:2.0}"]), now);
+        assert_eq!(app.streams, ["{orders:0}", "{orders:2.0}"]);
+    }
 
     #[test]
     fn the_partitions_of_a_topic_are_added_up() {

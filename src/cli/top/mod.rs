@@ -77,6 +77,7 @@ pub(super) async fn run(_args: TopArgs, settings: Settings) -> Result<(), Comman
                 Some(Pressed::Nothing) => {}
             },
             () = tokio::time::sleep_until(status_at.into()) => {
+                let admin = admin.as_grown().await;
                 match tokio::try_join!(admin.status(), admin.now()) {
                     Ok((status, now)) => app.looked(&status, now),
                     Err(error) => app.trouble(error.to_string()),

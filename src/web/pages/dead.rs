@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::admin::data;
+use crate::admin::{Admin, data};
 use crate::config::Role;
 use crate::dead_letters::{
     DeadLetter, DeadLetters, EarlierError, Filter, Group, LeftOut, PurgeRun, Run, RunPlan,
@@ -129,12 +129,15 @@ struct GroupsPage<'a> {
 }
 
 async fn groups(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
-    let streams = app.admin().streams().iter();
+    let admin = app.admin();
+    let streams = admin.streams().iter();
     let seen: Vec<String> = streams
         .filter(|stream| visit.may(Role::View, stream))
         .cloned()
         .collect();
-    let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
+    let dead = Admin::clone(&app.admin())
+        .for_streams(seen)?
+        .dead_letters()?;
     let dead = dead.leaving_out_unreachable();
     // Each of these waits for Redis, which may be counting.
     let (counted, runs, purges) =
@@ -687,7 +690,9 @@ impl Sent {
 
 /// The dead letters of one stream.
 fn dead_of(app: &App, stream: &str) -> Result<DeadLetters, Problem> {
-    Ok(app.admin().clone().for_streams([stream])?.dead_letters()?)
+    Ok(Admin::clone(&app.admin())
+        .for_streams([stream])?
+        .dead_letters()?)
 }
 
 fn plan(sent: &Sent) -> Result<(RunPlan, Vec<String>), Problem> {
@@ -917,12 +922,15 @@ async fn undo(
             "which purge? its name has letters and digits",
         ));
     }
-    let streams = app.admin().streams().iter();
+    let admin = app.admin();
+    let streams = admin.streams().iter();
     let seen: Vec<String> = streams
         .filter(|stream| visit.may(Role::Admin, stream))
         .cloned()
         .collect();
-    let dead = app.admin().clone().for_streams(seen)?.dead_letters()?;
+    let dead = Admin::clone(&app.admin())
+        .for_streams(seen)?
+        .dead_letters()?;
     let command = CommandLine::new(["dlq", "undo", &name]);
     let doing = async {
         let mut undoing = tokio::spawn(async move { dead.undo_purge(&name, |_| ()).await });
@@ -1013,7 +1021,7 @@ async fn edit(
     args.extend(unchecked.then(|| "--unchecked".to_owned()));
     args.extend(replays.then(|| "--replay".to_owned()));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (admin, by) = (app.admin().clone(), visit.who.clone());
+    let (admin, by) = (Admin::clone(&app.admin()), visit.who.clone());
     let registry = app.registry();
     let edit = async |dead: DeadLetters, stream: String, id| {
         let admin = admin.for_streams([&stream[..]])?;

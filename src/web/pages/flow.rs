@@ -49,7 +49,8 @@ struct FlowPage<'a> {
 }
 
 async fn flow(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
-    let streams = app.admin().streams();
+    let admin = app.admin();
+    let streams = admin.streams();
     let scope = range::Scope::of(&visit, streams);
     let past = app.past(&scope).await?;
     let page = FlowPage {

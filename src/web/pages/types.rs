@@ -80,7 +80,8 @@ struct TypesPage<'a> {
 }
 
 async fn types(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
-    let streams = app.admin().streams();
+    let admin = app.admin();
+    let streams = admin.streams();
     let scope = range::Scope::of(&visit, streams);
     let past = app.past(&scope).await?;
     let page = TypesPage {

@@ -69,7 +69,8 @@ struct WorkersPage<'a> {
 
 async fn workers(State(app): State<App>, visit: Visit) -> Result<Response, Problem> {
     app.look();
-    let streams = app.admin().streams();
+    let admin = app.admin();
+    let streams = admin.streams();
     let may_order = visit.may_all(Role::Operate, streams);
     let (fleet, orders) = (app.fleet().await?, app.orders().await?);
     let (status, now) = (app.status().await?, fleet.now);
