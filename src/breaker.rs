@@ -242,7 +242,7 @@ mod tests {
         }
         assert!(!breaker.is_open());
         let ctx = Context::for_test();
-        ctx.cancel(Cancelled::TimedOut);
+        ctx.stops_for(Cancelled::TimedOut);
         for _ in 0..2 {
             let breaker = named(&breakers, "payments", ctx.clone());
             let never = breaker.call(std::future::pending::<Result<(), &str>>());

@@ -266,7 +266,7 @@ impl Context {
     /// The token that is cancelled when this handler should stop, to pass on to other libraries.
     pub fn token(&self) -> &CancellationToken {
         let token = self.inner.token.get_or_init(CancellationToken::new);
-        // `cancel` notes the reason first and looks for a token then: one of the two sees the other.
+        // `stops_for` notes the reason first and looks for a token then: one of the two sees the other.
         if self.cancellation().is_some() {
             token.cancel();
         }
@@ -395,7 +395,7 @@ impl Context {
         let _ = cancelled.compare_exchange(0, ENDED, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    pub(crate) fn cancel(&self, why: Cancelled) {
+    pub(crate) fn stops_for(&self, why: Cancelled) {
         let number = match why {
             Cancelled::Stopping => 1,
             Cancelled::LeaseLost => 2,
@@ -443,18 +443,18 @@ mod tests {
         let ctx = Context::for_test();
         assert_eq!(ctx.cancellation(), None);
         assert!(!ctx.token().is_cancelled());
-        ctx.cancel(Cancelled::Stopping);
-        ctx.cancel(Cancelled::LeaseLost);
-        ctx.cancel(Cancelled::TimedOut);
+        ctx.stops_for(Cancelled::Stopping);
+        ctx.stops_for(Cancelled::LeaseLost);
+        ctx.stops_for(Cancelled::TimedOut);
         assert_eq!(ctx.cancelled().await, Cancelled::LeaseLost);
 
         let late = Context::for_test();
-        late.cancel(Cancelled::TimedOut);
+        late.stops_for(Cancelled::TimedOut);
         assert!(late.token().is_cancelled());
 
         let ended = Context::for_test();
         ended.has_ended();
-        ended.cancel(Cancelled::Stopping);
+        ended.stops_for(Cancelled::Stopping);
         assert_eq!(ended.cancellation(), None);
         assert!(!ended.token().is_cancelled());
     }

@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+#[cfg(feature = "eventstore")]
+use crate::conflict::{Conflict, Overlap};
+
 /// The farthest from zero a number may be that is added to: beyond it a script can't compute exactly.
 const LARGEST: i64 = (1 << 53) - 1;
 
@@ -68,12 +71,33 @@ pub enum CommitError {
     /// What was to leave can't be written: a name or a type is wrong, a key holds something else. Nothing was written.
     #[error("nothing was committed: {0}")]
     Invalid(String),
+    /// An aggregate that was to be appended to is not at the version expected. Nothing was written, nothing is waiting to
+    /// leave any more, and the handler decides anew.
+    #[cfg(feature = "eventstore")]
+    #[error("nothing was committed: {0}")]
+    Conflict(Conflict),
+    /// An aggregate has some of the events that were to be appended, and not all: this is neither new nor a repeat. Nothing
+    /// was written.
+    #[cfg(feature = "eventstore")]
+    #[error("nothing was committed: {0}")]
+    Overlap(Overlap),
     /// This handler has committed already, or is about to.
     #[error("an event can be committed once")]
     Twice,
     /// The worker ended before an answer came. What was written, if anything, is whole.
     #[error("the worker ended before the commit was known to be done")]
     Unknown,
+}
+
+#[cfg(feature = "eventstore")]
+impl CommitError {
+    /// The conflict, if it is one.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            CommitError::Conflict(conflict) => Some(conflict),
+            _ => None,
+        }
+    }
 }
 
 impl Effect {

@@ -1,5 +1,7 @@
 //! What a handler does with its outbox: it emits events, asks for effects, and may commit by itself.
 
+mod later;
+
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
@@ -105,7 +107,7 @@ impl Context {
         let outbox = self.outbox_or_new();
         let items = outbox.begin()?;
         let Some(commits) = &self.surroundings().commits else {
-            return Ok(outbox.commit_in_test(items));
+            return outbox.commit_in_test(items);
         };
         let (reply, answer) = oneshot::channel();
         let ask = Ask {
@@ -143,7 +145,7 @@ impl Context {
         self.outbox_or_new().refuse(current.map(str::as_bytes));
     }
 
-    fn tell_unless(&self, leaves: bool) {
+    pub(crate) fn tell_unless(&self, leaves: bool) {
         if !leaves {
             tell!(
                 error,
@@ -154,45 +156,43 @@ impl Context {
     }
 
     /// Adds to an event that is emitted at `place` what it has not got itself.
-    fn complete(
-        &self,
-        stream: &str,
-        mut envelope: Envelope,
-        place: usize,
-    ) -> Result<Envelope, String> {
+    fn complete(&self, stream: &str, envelope: Envelope, place: usize) -> Result<Envelope, String> {
         check_stream(stream).map_err(|error| error.to_string())?;
         let event_type = envelope.event_type();
         event_type::check(event_type)
             .map_err(|why| format!("the event type {event_type:?} {why}"))?;
         let cause = self.envelope();
-        let cause_id = cause.id();
         let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let mut add = |name: &str, value: &dyn Fn() -> Option<String>| {
-            if !envelope.says(name)
-                && let Some(value) = value()
-            {
-                envelope =
-                    std::mem::replace(&mut envelope, Envelope::new("")).with_known(name, value);
-            }
-        };
-        add("id", &|| Some(self.id_at(place)));
-        add("time", &|| Some(now()));
-        add("datacontenttype", &|| Some(codec::JSON.to_owned()));
-        add("source", &|| Some(self.group().to_owned()));
-        add("subject", &|| cause.subject().map(str::to_owned));
-        add("traceparent", &|| match self.trace_of_emitted() {
-            Some(context) => Some(context.to_string()),
-            None => cause.traceparent().map(str::to_owned),
-        });
-        add("causationid", &|| Some(cause_id.to_string()));
-        add("correlationid", &|| {
-            let first = cause.field("correlationid").filter(|id| !id.is_empty());
-            Some(first.unwrap_or(&cause_id).to_owned())
-        });
+        let envelope = add(envelope, "id", || Some(self.id_at(place)));
+        let envelope = add(envelope, "time", || Some(now()));
+        let envelope = add(envelope, "datacontenttype", || Some(codec::JSON.to_owned()));
+        let envelope = add(envelope, "source", || Some(self.group().to_owned()));
+        let envelope = add(envelope, "subject", || cause.subject().map(str::to_owned));
+        let envelope = self.caused(envelope);
         if envelope.fields().len() > MOST_FIELDS {
             return Err(format!("an event of more than {MOST_FIELDS} fields"));
         }
         Ok(envelope)
+    }
+
+    /// Adds to an event that comes of the one being handled what says so.
+    fn caused(&self, envelope: Envelope) -> Envelope {
+        let cause = self.envelope();
+        let cause_id = cause.id();
+        let envelope = add(envelope, "traceparent", || match self.trace_of_emitted() {
+            Some(context) => Some(context.to_string()),
+            None => cause.traceparent().map(str::to_owned),
+        });
+        let envelope = add(envelope, "causationid", || Some(cause_id.to_string()));
+        add(envelope, "correlationid", || {
+            let first = cause.field("correlationid").filter(|id| !id.is_empty());
+            Some(first.unwrap_or(&cause_id).to_owned())
+        })
+    }
+
+    /// An event for an aggregate, the one at `place` of what is emitted, with what no other append would know of it.
+    pub(crate) fn recorded(&self, envelope: Envelope, place: usize) -> Envelope {
+        self.caused(add(envelope, "id", || Some(self.id_at(place))))
     }
 
     /// An event that is complete, and the stream it goes to: that of its partition if `stream` is a topic.
@@ -224,6 +224,17 @@ fn emitted_id(stream: &str, group: &str, cause: &Envelope, place: usize) -> Stri
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
         .hyphenated()
         .to_string()
+}
+
+/// The same event with this field, unless it says something there itself.
+fn add(envelope: Envelope, name: &str, value: impl FnOnce() -> Option<String>) -> Envelope {
+    if envelope.says(name) {
+        return envelope;
+    }
+    match value() {
+        Some(value) => envelope.with_known(name, value),
+        None => envelope,
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@
 mod about;
 #[cfg(feature = "worker")]
 pub mod admin;
+#[cfg(feature = "eventstore")]
+mod aggregate_id;
 #[cfg(feature = "telemetry")]
 pub mod alerts;
 #[cfg(feature = "worker")]
@@ -68,6 +70,8 @@ mod classify;
 pub mod cli;
 pub mod codec;
 pub mod config;
+#[cfg(feature = "eventstore")]
+mod conflict;
 #[cfg(feature = "worker")]
 mod conformance;
 #[cfg(feature = "worker")]
@@ -158,7 +162,7 @@ pub use middleware::{Handler, Handling};
 #[cfg(feature = "telemetry")]
 pub use otlp::Tracing;
 #[cfg(feature = "worker")]
-pub use outbox::Emitted;
+pub use outbox::{CancelledEmit, Emitted, EmittedLater, When};
 pub use publisher::{
     Once, PublishError, Published, Publisher, Scheduled, ScheduledEvent, ScheduledEvents,
 };

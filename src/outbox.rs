@@ -1,5 +1,7 @@
-//! What a handler wants to leave together with the acknowledgement of its event: emitted events and effects, and how
-//! far it is on its way. A context has one from the first use on; most never do.
+//! What a handler wants to leave together with the acknowledgement of its event: emitted events, effects, and what
+//! is scheduled, cancelled and appended (`outbox/lines.rs`); and how far it is on its way. A context has one from the first use on; most never do.
+
+mod lines;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -7,6 +9,9 @@ use std::sync::{Mutex, MutexGuard};
 use crate::effects::{CommitError, Committed, Effect, Refusal};
 use crate::event::Envelope;
 use crate::sync::lock;
+
+pub(crate) use lines::{Appending, Line, What};
+pub use lines::{CancelledEmit, EmittedLater, When};
 
 /// An event on its way to a stream, and not there before the event being handled is acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub struct Emitted {
 pub(crate) struct Items {
     pub events: Vec<Emitted>,
     pub effects: Vec<Effect>,
+    /// What is scheduled, cancelled and appended.
+    pub lines: Vec<Line>,
     /// Why it can't.
     pub wrong: Option<String>,
 }
@@ -63,6 +70,7 @@ struct Inner {
     /// In a test without a worker: what has left, and how commits are refused.
     left: Items,
     refusals: VecDeque<Option<Vec<u8>>>,
+    conflicts: VecDeque<u64>,
 }
 
 #[derive(Default)]
@@ -76,7 +84,8 @@ enum Phase {
 
 impl Items {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.effects.is_empty() && self.wrong.is_none()
+        let leaves_nothing = self.events.is_empty() && self.effects.is_empty();
+        leaves_nothing && self.lines.is_empty() && self.wrong.is_none()
     }
 }
 
@@ -113,6 +122,39 @@ impl Outbox {
             Err(wrong) => inner.goes_wrong(wrong),
         }
         true
+    }
+
+    /// Adds what `make` makes of the place of its first event, of so many. `doing` says what it is, if it can't be.
+    pub fn line(
+        &self,
+        doing: impl FnOnce() -> String,
+        events: usize,
+        make: impl FnOnce(usize) -> Result<What, String>,
+    ) -> bool {
+        let mut inner = self.lock();
+        let made = make(inner.emitted);
+        inner.emitted += events;
+        match made {
+            _ if inner.is_over() => return false,
+            Ok(What::Append(append)) if inner.appends_to(&append) => inner.goes_wrong(format!(
+                "{}: {} is appended to twice in one commit: give all its events at once",
+                doing(),
+                append.aggregate
+            )),
+            Ok(what) => inner.items.lines.push(Line {
+                what,
+                stands: false,
+            }),
+            Err(wrong) => inner.goes_wrong(format!("{}: {wrong}", doing())),
+        }
+        true
+    }
+
+    /// What is scheduled, cancelled and appended, and in a test was.
+    pub fn lines(&self) -> Vec<What> {
+        let inner = self.lock();
+        let all = inner.left.lines.iter().chain(&inner.items.lines);
+        all.map(|line| line.what.clone()).collect()
     }
 
     /// What has been emitted, and in a test has left.
@@ -183,19 +225,32 @@ impl Outbox {
         self.lock().refusals.push_back(current.map(<[u8]>::to_vec));
     }
 
+    /// In a test: the next commit that appends finds its first aggregate at this version.
+    pub fn conflict(&self, actual: u64) {
+        self.lock().conflicts.push_back(actual);
+    }
+
     /// What a commit comes to without a worker.
-    pub fn commit_in_test(&self, items: Items) -> Committed {
+    pub fn commit_in_test(&self, items: Items) -> Result<Committed, CommitError> {
         let mut inner = self.lock();
         let guarded = items.effects.iter().find(|effect| effect.is_guarded());
         if let (Some(effect), Some(current)) = (guarded, inner.refusals.front().cloned()) {
             inner.refusals.pop_front();
             inner.phase = Phase::Open;
             let effect = effect.clone();
-            return Committed::Refused(Refusal { effect, current });
+            return Ok(Committed::Refused(Refusal { effect, current }));
+        }
+        if let Some(actual) = inner.conflicts.front() {
+            let mut lines = items.lines.iter();
+            if let Some(conflict) = lines.find_map(|line| line.conflict(*actual)) {
+                inner.conflicts.pop_front();
+                inner.phase = Phase::Open;
+                return Err(CommitError::Conflict(conflict));
+            }
         }
         inner.phase = Phase::Settled;
         inner.left = items;
-        Committed::Settled
+        Ok(Committed::Settled)
     }
 }
 
@@ -203,6 +258,13 @@ impl Inner {
     /// What comes after the commit has nothing to leave with.
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Settled | Phase::Committing(_))
+    }
+
+    /// Whether something is appended to that aggregate already.
+    fn appends_to(&self, append: &Appending) -> bool {
+        let is_it =
+            |line: &Line| matches!(&line.what, What::Append(other) if other.key == append.key);
+        self.items.lines.iter().any(is_it)
     }
 
     fn goes_wrong(&mut self, wrong: String) {

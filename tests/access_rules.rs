@@ -1,10 +1,14 @@
 //! The README's rules for users who do not do everything: each is read from there, and its user can do what it is for
 //! and nothing else.
 
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
+use streamhand::eventstore::{Expected, PublicStreams};
+use streamhand::{Context, Envelope, Registry};
 
 use crate::support::letters::{DEAD, bury_many};
-use crate::support::{Cli, Server, entries};
+use crate::support::{Cli, Server, Setup, entries, eventually};
 
 async fn run(redis: &mut MultiplexedConnection, command: &str) -> redis::RedisResult<redis::Value> {
     let mut words = command.split_whitespace();
@@ -67,6 +71,34 @@ on_both_servers! {
         assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
         let said = scheduler.run(&["status"]).await.failed(1);
         assert!(said.contains("NOPERM"), "{said}");
+    }
+
+    /// By the rule for workers, and what is said of streams that handlers schedule for and append to.
+    async fn a_worker_whose_handlers_schedule_and_append_can_do_that(server: Server) {
+        let mut redis = server.connect().await;
+        let shipments = "~shipments ~{shipments}:*";
+        user(&server, &mut redis, "worker", shipments).await;
+        let registry = Registry::new().on_raw("order.created", async |_: Envelope, ctx: Context| {
+            ctx.cancel("orders", "nothing of that id");
+            for stream in ["orders", "shipments"] {
+                let later = Envelope::new("order.late").with("id", "e-1");
+                ctx.emit_envelope_after(stream, later.clone(), Duration::from_secs(3600));
+                ctx.emit_envelope_after(stream, later.with("source", "another"), Duration::from_secs(3600));
+                ctx.cancel_event(stream, &Envelope::new("order.late").with("id", "e-1"));
+                let aggregate = "order:o-1".parse()?;
+                let event = Envelope::new("order.shipped");
+                ctx.append_envelopes(&PublicStreams::new(stream)?, &aggregate, vec![event], Expected::Any);
+            }
+            Ok(())
+        });
+        let url = format!("redis://worker:secret@127.0.0.1:{}", server.port());
+        let worker = Setup::at(url).worker("streams = [\"orders\"]").worker("group = \"fulfilment\"").start_with(registry);
+        // Its own events come back to it, and nobody handles those.
+        Cli::new(&server, "").run(&EVENT).await.ok();
+        let there = async |redis: &mut MultiplexedConnection| entries(redis, "{shipments}:order:o-1").await.len() == 1;
+        eventually(Duration::from_secs(30), "the commit", async || there(&mut redis).await).await;
+        assert_eq!(refusals(&mut redis).await, 0, "{:?}", run(&mut redis, "ACL LOG").await);
+        worker.stop().await;
     }
 
     async fn who_only_looks_can_look_at_everything_and_change_nothing(server: Server) {

@@ -36,6 +36,7 @@ mod clock_steps;
 mod cluster_features;
 mod cluster_workers;
 mod clusters;
+mod commits;
 mod configuration;
 mod conformance;
 mod crashes;

@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use super::id::is_kind;
+use crate::aggregate_id::is_kind;
 use crate::codec::{self, DecodeError, Encodable, Format};
 use crate::error::Result;
 use crate::event::{Envelope, Event, demand, envelope_of};

@@ -1,27 +1,13 @@
 //! What is asked of a store, and what may become of it.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
+use crate::conflict::{Conflict, Expected, Overlap, is_what_was_stored};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;
-use crate::identity::{self, Identity};
 use crate::stream::NotReplicated;
-
-/// At which version an aggregate is expected when events are appended to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Expected {
-    /// At this one: that of its last event, 0 if it has none.
-    Exact(u64),
-    /// It has no events yet.
-    NoStream,
-    /// It has some.
-    Exists,
-    /// Whatever it is at.
-    Any,
-}
 
 /// Events for one aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,33 +84,6 @@ pub enum AppendError {
     Failed(#[from] Error),
 }
 
-/// The aggregate is not at the version expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{aggregate} is at version {actual}, and {expected}")]
-#[non_exhaustive]
-pub struct Conflict {
-    /// The aggregate.
-    pub aggregate: AggregateId,
-    /// The version it was expected at.
-    pub expected: Expected,
-    /// The version it is at.
-    pub actual: u64,
-}
-
-/// Some of the events are stored already, others are not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{aggregate} is at version {actual} and has some of these events already: this is neither new nor a repeat of one \
-     append, so nothing was stored"
-)]
-#[non_exhaustive]
-pub struct Overlap {
-    /// The aggregate.
-    pub aggregate: AggregateId,
-    /// The version it is at.
-    pub actual: u64,
-}
-
 impl Append {
     /// Makes sure that events found at their places, under their ids, are the events of this append: a repeat of it, and
     /// not another one under ids that were taken.
@@ -133,19 +92,8 @@ impl Append {
         first: u64,
         stored: impl IntoIterator<Item = &'a Fields>,
     ) -> Result<(), AppendError> {
-        for (at, (event, stored)) in self.events.iter().zip(stored).enumerate() {
-            if Identity::of(event.fields()) != Identity::of(stored) {
-                let message = format!(
-                    "{} has {} as version {}, of another source or type or with other data: what is another event \
-                     needs another id",
-                    self.aggregate,
-                    identity::named(stored),
-                    first + at as u64
-                );
-                return Err(AppendError::Failed(Error::new(ErrorKind::Exists, message)));
-            }
-        }
-        Ok(())
+        is_what_was_stored(&self.aggregate, &self.events, first, stored)
+            .map_err(|why| AppendError::Failed(Error::new(ErrorKind::Exists, why)))
     }
 }
 
@@ -155,17 +103,6 @@ impl AppendError {
         match self {
             AppendError::Conflict(conflict) => Some(conflict),
             _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Expected::Exact(version) => write!(f, "was expected at {version}"),
-            Expected::NoStream => f.write_str("was expected not to exist"),
-            Expected::Exists => f.write_str("was expected to exist"),
-            Expected::Any => f.write_str("was expected at any"),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::append::Append;
-use super::id::AggregateId;
 use super::public::PublicStreams;
+use crate::aggregate_id::AggregateId;
 use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;

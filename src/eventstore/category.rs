@@ -16,8 +16,8 @@ use futures_util::Stream;
 
 use super::asking::{Asking, Reads};
 use super::events::StoredEvent;
-use super::id::{AggregateId, is_kind};
 use super::redis::{RedisEventStore, clobbered};
+use crate::aggregate_id::{AggregateId, is_kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::stream::{Found, PageOf, Scan};

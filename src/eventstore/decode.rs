@@ -5,7 +5,7 @@ use std::sync::RwLock;
 use super::aggregate::{Aggregate, AggregateEvent, EventData};
 use super::catch_panic::catch_panic;
 use super::events::StoredEvent;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
 use crate::sync::read;

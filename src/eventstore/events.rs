@@ -1,7 +1,7 @@
 //! Events as they are stored, and how many of them make a page.
 
 use super::batch::POSITION;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId, Envelope};
 

@@ -2,7 +2,7 @@
 
 use super::aggregate::{Aggregate, AggregateEvent};
 use super::catch_panic::catch_panic;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::codec::Format;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;

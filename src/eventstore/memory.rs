@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::EventStore;
-use super::append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
+use super::append::{Append, AppendError, Appended};
 use super::batch::{POSITION, VERSION, prepare};
 use super::events::StoredEvent;
-use super::id::AggregateId;
 use super::public::PublicStreams;
 use super::snapshot::Snapshot;
+use crate::aggregate_id::AggregateId;
+use crate::conflict::{Conflict, Expected, Overlap};
 use crate::error::Result;
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;

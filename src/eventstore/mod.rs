@@ -16,6 +16,8 @@
 //! `category.rs` reads the aggregates of some kinds in the order in which it all happened, and `subscription.rs` goes on
 //! from there: its sources are in `subscription_source.rs`, a position to go on from in `position.rs`.
 //!
+//! `in_commit.rs` appends from a handler, in the step that acknowledges.
+//!
 //! What holds between the steps in Redis is described in `docs/protocol.md`.
 
 mod aggregate;
@@ -26,7 +28,8 @@ mod catch_panic;
 mod category;
 mod decode;
 mod events;
-mod id;
+#[cfg(feature = "worker")]
+mod in_commit;
 mod loaded;
 mod memory;
 mod position;
@@ -43,13 +46,14 @@ pub mod testing;
 mod update;
 mod verify;
 
+pub use crate::aggregate_id::AggregateId;
+pub use crate::conflict::{Conflict, Expected, Overlap};
 pub use aggregate::{Aggregate, AggregateEvent, EventData, EventKind};
-pub use append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
+pub use append::{Append, AppendError, Appended};
 pub use batch::{MOST_APPEND_BYTES, MOST_EVENT_BYTES, MOST_EVENTS};
 pub use category::{Aggregates, CategoryEvent, History};
 pub(crate) use events::Paging;
 pub use events::StoredEvent;
-pub use id::AggregateId;
 pub use loaded::Loaded;
 pub use memory::MemoryEventStore;
 pub use position::Position;

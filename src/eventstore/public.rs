@@ -1,7 +1,7 @@
 //! The public streams of a category, and the keys of its aggregates: a partition each, and a slot of a cluster.
 
 use super::aggregate::Aggregate;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::config::check_stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{self, Partition};

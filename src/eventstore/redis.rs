@@ -1,19 +1,20 @@
 //! Aggregates in Redis: a stream each, beside the public stream in one slot.
 
 use super::aggregate::Aggregate;
-use super::append::{Append, AppendError, Appended, Conflict, Expected, Overlap};
+use super::append::{Append, AppendError, Appended};
 use super::batch::prepare;
 use super::events::StoredEvent;
-use super::id::AggregateId;
 use super::public::PublicStreams;
 use super::snapshot::Snapshot;
 use super::store::EventStore;
+use crate::aggregate_id::AggregateId;
 use crate::config::RedisSettings;
+use crate::conflict::{Conflict, Overlap};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Entry;
 use crate::publisher::Publisher;
 use crate::stream::{
-    At, Connector, EventsAppended, EventsFor, KeptSnapshot, Line, NotReplicated, Pool, Replicas,
+    Connector, EventsAppended, EventsFor, KeptSnapshot, Line, NotReplicated, Pool, Replicas,
 };
 use std::fmt;
 use std::time::Duration;
@@ -228,17 +229,6 @@ impl EventStore for RedisEventStore {
         };
         let (key, its) = (self.public.key(aggregate), self.public.snapshot(aggregate));
         self.line.keep_snapshot(&key, &its, &kept).await
-    }
-}
-
-impl From<Expected> for At {
-    fn from(expected: Expected) -> Self {
-        match expected {
-            Expected::Exact(version) => At::Version(version),
-            Expected::NoStream => At::Version(0),
-            Expected::Exists => At::Exists,
-            Expected::Any => At::Any,
-        }
     }
 }
 

@@ -14,9 +14,9 @@ use super::aggregate::{Aggregate, AggregateEvent, EventData, EventKind, assert_s
 use super::catch_panic::catch_panic;
 use super::decode::{apply, decode};
 use super::events::StoredEvent;
-use super::id::AggregateId;
 use super::public::PublicStreams;
 use super::snapshot;
+use crate::aggregate_id::AggregateId;
 use crate::codec::{self, DecodeError, Format};
 use crate::config::WorkerSettings;
 use crate::error::{Error, ErrorKind, Result};

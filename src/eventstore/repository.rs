@@ -11,15 +11,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::aggregate::{Aggregate, AggregateEvent, assert_sound};
-use super::append::{Append, AppendError, Appended, Expected};
+use super::append::{Append, AppendError, Appended};
 use super::batch::MOST_EVENT_BYTES;
 use super::decode::{apply, decode};
-use super::id::AggregateId;
 use super::loaded::Loaded;
 use super::redis::RedisEventStore;
 use super::snapshot::{Snapshot, Snapshots};
 use super::store::{EventStore, Events};
+use crate::aggregate_id::AggregateId;
 use crate::codec::Format;
+use crate::conflict::Expected;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::Envelope;
 use crate::event::Event;

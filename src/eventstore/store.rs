@@ -8,11 +8,12 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 
-use super::append::{Append, AppendError, Appended, Expected};
+use super::append::{Append, AppendError, Appended};
 use super::asking::{Asking, Reads};
 use super::events::{Paging, StoredEvent};
-use super::id::AggregateId;
 use super::snapshot::Snapshot;
+use crate::aggregate_id::AggregateId;
+use crate::conflict::Expected;
 use crate::error::Result;
 use crate::event::Envelope;
 

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::asking::{Asking, Reads};
 use super::category::{CategoryEvent, check};
-use super::id::AggregateId;
 use super::position::{At, Position};
 use super::redis::RedisEventStore;
 use super::subscription_source::{One, Partition};
+use crate::aggregate_id::AggregateId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
 use crate::retry::Backoff;

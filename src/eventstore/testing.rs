@@ -50,7 +50,7 @@ use serde_json::Value;
 use super::aggregate::{Aggregate, AggregateEvent};
 use super::decode::decode;
 use super::events::StoredEvent;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::codec::Format;
 use crate::event::{EntryId, Envelope};
 use crate::upcast::Upcasters;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::EventStore;
 use super::aggregate::{Aggregate, AggregateEvent};
-use super::append::{AppendError, Conflict};
+use super::append::AppendError;
 use super::catch_panic::catch_panic;
 use super::loaded::Loaded;
 use super::repository::Repository;
+use crate::conflict::Conflict;
 use crate::error::{Error, ErrorKind};
 use crate::event::with_id;
 use crate::retry::Backoff;

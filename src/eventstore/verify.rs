@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::EventStore;
 use super::events::{FIRST, StoredEvent, next_page};
-use super::id::AggregateId;
 use super::redis::RedisEventStore;
 use super::registered::{Kind, Replay};
 use super::snapshot::Snapshot;
+use crate::aggregate_id::AggregateId;
 use crate::error::{Result, chain};
 use crate::event::{Entry, EntryId};
 

@@ -131,7 +131,7 @@ impl<F: Future<Output = Result<(), Failure>> + Unpin> TimedFuture<F> {
                 ))));
             }
             this.is_cancelled = true;
-            this.ctx.cancel(Cancelled::TimedOut);
+            this.ctx.stops_for(Cancelled::TimedOut);
             this.sleep = Some(Box::pin(tokio::time::sleep(grace)));
             // Now that it has heard of it it may end by itself.
             if let Poll::Ready(result) = Pin::new(&mut this.inner).poll(cx) {

@@ -28,7 +28,14 @@ use crate::names::shown;
 use crate::rfc3339;
 
 script!(PUBLISH_ONCE, "publish_once", behind "common/rights");
-script!(SCHEDULE, "schedule", behind "common/scheduled", behind "common/rights");
+script!(
+    SCHEDULE,
+    "schedule",
+    behind "common/scheduled",
+    behind "common/on_schedule",
+    behind "common/rights",
+    behind "common/sealed"
+);
 
 /// Most entries in one pipeline, and most bytes. While one is answered the next is on its way: what a lost connection
 /// leaves in doubt is two of them.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::commit_lines::{Placed, stored};
 use super::connection::Link;
 use super::error::{Trouble, is_for_now};
 use super::keys::Keys;
@@ -23,7 +24,23 @@ script!(
     "commit",
     behind "common/effects",
     behind "common/rights",
-    behind "common/guards"
+    behind "common/guards",
+    behind "common/sealed",
+    behind "common/commit"
+);
+script!(
+    COMMIT_MORE,
+    "commit_more",
+    behind "common/effects",
+    behind "common/rights",
+    behind "common/guards",
+    behind "common/sealed",
+    behind "common/scheduled",
+    behind "common/on_schedule",
+    behind "common/ids",
+    behind "common/reached",
+    behind "common/appending",
+    behind "common/commit"
 );
 
 /// The name of the first field of what waits in an outbox.
@@ -41,6 +58,8 @@ pub(crate) struct Commit<'a> {
     pub mark: Option<Mark>,
     pub events: Vec<Leaving<'a>>,
     pub effects: &'a [Effect],
+    /// What is scheduled, cancelled and appended.
+    pub lines: Vec<Placed<'a>>,
 }
 
 /// An event that leaves with the acknowledgement.
@@ -80,11 +99,17 @@ pub(crate) enum CommitOutcome {
     Late(u64),
     /// The guard of the effect at this place refused, at this value.
     Refused(usize, Option<Vec<u8>>),
+    /// The aggregate of the line at this place is at this version.
+    Conflict(usize, u64),
+    /// It is, and has some of the events.
+    Overlap(usize, u64),
+    /// Events of the line at this place are there under their ids, from this version on: by the letter they are others.
+    Stands(usize, u64, Vec<Fields>),
     /// It can't be done as it is.
     Failed(String),
     /// The server takes no writes now.
     NotNow(String),
-    /// A stream that it emits to is sealed: its topic has grown. Nothing was done.
+    /// A stream that it emits to, now or later, is sealed: its topic has grown. Nothing was done.
     Sealed,
 }
 
@@ -95,14 +120,27 @@ impl Commit<'_> {
         let events = events.map(|event| need(&*event.key, "stream", "XADD"));
         let effects = self.effects.iter();
         let effects = effects.map(|effect| need(&effect.key, "", effect.command));
-        events.chain(effects).collect()
+        let lines = self.lines.iter().flat_map(Placed::needs);
+        events.chain(effects).chain(lines).collect()
+    }
+
+    /// What it was about to do with what it [needs](Self::needs) at this place, as a message begins, if that is not clear.
+    pub fn doing(&self, place: usize) -> String {
+        if let Some(event) = self.events.get(place) {
+            return format!("emitting to {}: ", event.stream);
+        }
+        let before = self.events.len() + self.effects.len();
+        let line = place.checked_sub(before).map(|place| place / 3);
+        let line = line.and_then(|line| self.lines.get(line));
+        line.map_or(String::new(), |line| format!("{}: ", line.doing()))
     }
 
     /// About how many bytes it has.
     pub fn size(&self) -> usize {
         let events = self.events.iter().map(|event| event.fields.size());
         let args = self.effects.iter().flat_map(|effect| &effect.args);
-        events.sum::<usize>() + args.map(Vec::len).sum::<usize>()
+        let lines = self.lines.iter().map(Placed::size);
+        events.sum::<usize>() + args.map(Vec::len).sum::<usize>() + lines.sum::<usize>()
     }
 
     /// How many arguments it takes, keys included: some services refuse a call with many.
@@ -110,7 +148,9 @@ impl Commit<'_> {
         let events = self.events.iter();
         let events = events.map(|event| 4 + 2 * event.fields.len());
         let effects = self.effects.iter().map(|effect| 7 + effect.args.len());
-        11 + events.sum::<usize>() + effects.sum::<usize>() + 8 * self.far().len()
+        let lines = self.lines.iter().map(Placed::arguments);
+        let own = events.sum::<usize>() + effects.sum::<usize>() + lines.sum::<usize>();
+        11 + own + 8 * self.far().len()
     }
 
     /// The streams that something of it goes to by the outbox.
@@ -133,7 +173,10 @@ impl Link {
         commits: &[Commit<'_>],
     ) -> Result<Vec<CommitOutcome>, Trouble> {
         let doing = || format!("committing entries of {}", keys.stream);
-        let mut call = COMMIT.key(&keys.stream);
+        // What most commits have nothing of costs them nothing.
+        let is_plain = commits.iter().all(|commit| commit.lines.is_empty());
+        let script = if is_plain { &*COMMIT } else { &*COMMIT_MORE };
+        let mut call = script.key(&keys.stream);
         call.key(&keys.retry)
             .key(&keys.failures)
             .key(&keys.commits)
@@ -156,7 +199,7 @@ impl Link {
                 .arg(mark.map_or("", |mark| mark.event.data()))
                 .arg(u8::from(mark.is_some_and(|mark| mark.counts)))
                 .arg(commit.events.len())
-                .arg(commit.effects.len() + far.len());
+                .arg(commit.effects.len() + commit.lines.len() + far.len());
             for event in &commit.events {
                 let fields = event.fields;
                 let marks = usize::from(event.mark.is_some());
@@ -187,6 +230,7 @@ impl Link {
                     call.arg(&arg[..]);
                 });
             }
+            commit.lines.iter().for_each(|line| line.put(&mut call));
             // Behind the handler's own, whose places are answered. A relay finds by these what waits.
             for stream in far {
                 call.key(&keys.outbox.targets);
@@ -206,7 +250,10 @@ impl Link {
         let value: Value = self.answered(doing, answer, needs).await?;
         let outcomes: Option<Vec<_>> = reply::array(value)
             .filter(|answers| answers.len() == commits.len())
-            .and_then(|answers| answers.into_iter().map(outcome).collect());
+            .and_then(|answers| {
+                let answers = answers.into_iter().zip(commits);
+                answers.map(|(answer, of)| outcome(answer, of)).collect()
+            });
         let outcomes = outcomes.ok_or_else(|| Trouble::garbled(&doing()))?;
         for outcome in &outcomes {
             if let CommitOutcome::NotNow(why) = outcome {
@@ -222,8 +269,15 @@ impl Link {
     }
 }
 
-fn outcome(value: Value) -> Option<CommitOutcome> {
+fn outcome(value: Value, of: &Commit<'_>) -> Option<CommitOutcome> {
     let mut parts = reply::array(value)?.into_iter();
+    // Lines stand behind the effects.
+    let line = |place: i64| {
+        usize::try_from(place)
+            .ok()?
+            .checked_sub(1 + of.effects.len())
+    };
+    let version = |version: i64| u64::try_from(version).ok();
     let outcome = match &reply::bytes(parts.next()?)?[..] {
         b"done" => CommitOutcome::Done,
         b"duplicate" => CommitOutcome::Duplicate {
@@ -237,6 +291,19 @@ fn outcome(value: Value) -> Option<CommitOutcome> {
             let place = usize::try_from(reply::int(&parts.next()?)?).ok()?;
             let current = parts.next().and_then(reply::bytes);
             CommitOutcome::Refused(place.checked_sub(1)?, current)
+        }
+        b"conflict" => {
+            let at = line(reply::int(&parts.next()?)?)?;
+            CommitOutcome::Conflict(at, version(reply::int(&parts.next()?)?)?)
+        }
+        b"overlap" => {
+            let at = line(reply::int(&parts.next()?)?)?;
+            CommitOutcome::Overlap(at, version(reply::int(&parts.next()?)?)?)
+        }
+        b"stands" => {
+            let at = line(reply::int(&parts.next()?)?)?;
+            let first = version(reply::int(&parts.next()?)?)?;
+            CommitOutcome::Stands(at, first, stored(parts.next()?)?)
         }
         b"failed" => {
             let why = reply::text(parts.next()?)?;

@@ -12,11 +12,18 @@ use super::line::Line;
 use super::replicated::{NOT_WRITTEN, Replicas};
 use super::reply;
 use super::script::script;
+use crate::conflict::Expected;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
 use crate::fields::Fields;
 
-script!(APPEND_EVENTS, "append_events", behind "common/ids", behind "common/reached");
+script!(
+    APPEND_EVENTS,
+    "append_events",
+    behind "common/ids",
+    behind "common/reached",
+    behind "common/appending"
+);
 
 /// Events for one aggregate, each with its id among its fields.
 pub(crate) struct EventsFor<'a> {
@@ -55,6 +62,17 @@ pub(crate) enum EventsAppended {
     Strange {
         place: usize,
     },
+}
+
+impl From<Expected> for At {
+    fn from(expected: Expected) -> Self {
+        match expected {
+            Expected::Exact(version) => At::Version(version),
+            Expected::NoStream => At::Version(0),
+            Expected::Exists => At::Exists,
+            Expected::Any => At::Any,
+        }
+    }
 }
 
 impl StreamKeys {

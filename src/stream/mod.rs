@@ -20,6 +20,7 @@ mod call;
 mod claim;
 mod clock;
 mod commit;
+mod commit_lines;
 mod connection;
 mod deduplication;
 mod dial;
@@ -112,13 +113,15 @@ pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclai
 pub(crate) use clock::Expected;
 pub(crate) use commit::{Commit, CommitOutcome, Leaving, Mark};
 #[cfg(feature = "worker")]
+pub(crate) use commit_lines::Placed;
+#[cfg(feature = "worker")]
 pub(crate) use connection::OLDEST as OLDEST_SERVER;
 pub(crate) use connection::{Connector, Link};
 pub(crate) use deduplication::{Claim, Claimed};
 #[cfg(feature = "worker")]
 pub(crate) use entry::EntryStand;
 pub(crate) use error::Trouble;
-pub(crate) use events::{At, EventsAppended, EventsFor};
+pub(crate) use events::{EventsAppended, EventsFor};
 pub(crate) use eviction::ServerGauges;
 #[cfg(feature = "worker")]
 pub(crate) use eviction::{Eviction, Risk};

@@ -16,7 +16,7 @@ use crate::identity::which;
 
 script!(ADD_DUE, "add_due", behind "common/scheduled", behind "common/rights");
 script!(LIST, "list_scheduled", behind "common/scheduled");
-script!(CANCEL, "cancel", behind "common/scheduled");
+script!(CANCEL, "cancel", behind "common/scheduled", behind "common/on_schedule");
 
 /// Most events a script deals with at once, and the bytes after which it stops: another client waits meanwhile.
 const EVENTS: usize = 200;

@@ -24,6 +24,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "claim"
     "clock_set"
     "commit"
+    "commit_more"
     "entry"
     "expire"
     "first_events"
@@ -85,8 +86,10 @@ const SCRIPTS: &[(&str, &str)] = &sources![
 ];
 
 const COMMON: &[(&str, &str)] = &sources![
+    "common/appending"
     "common/behind"
     "common/clock"
+    "common/commit"
     "common/death"
     "common/effects"
     "common/errors"
@@ -98,12 +101,14 @@ const COMMON: &[(&str, &str)] = &sources![
     "common/lag"
     "common/left"
     "common/letter"
+    "common/on_schedule"
     "common/projection"
     "common/reached"
     "common/reading"
     "common/rights"
     "common/runs"
     "common/scheduled"
+    "common/sealed"
 ];
 
 static NAMES: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {

@@ -669,6 +669,7 @@ impl Scene<'_> {
                 .await;
             self.note(&stream, &stands);
         }
+        self.commits_more().await;
         for place in [1, 3] {
             let version = self.ids.0[place].0.to_string();
             if self.ids.0[place].1 == 0 {
@@ -697,6 +698,48 @@ impl Scene<'_> {
         )
         .await;
         self.step("first_events", &["{a}:9"], &["1-0"]).await;
+    }
+
+    /// The commit of such an entry schedules an event, and appends one to an aggregate with such positions.
+    async fn commits_more(&mut self) {
+        self.by_hand("XADD more @1 type t").await;
+        self.by_hand("XGROUP CREATE more workers 0").await;
+        self.by_hand(&format!("XREADGROUP GROUP workers {ME} STREAMS more >"))
+            .await;
+        self.by_hand("COPY {a}:1 {a}:3").await;
+        self.by_hand("XADD public-more @2 type t").await;
+        let which = "a".repeat(32);
+        let mut commit = vec![
+            "workers", ME, "1", "0", "@1", ME, "1", "0", "0", "0", "", "0", "0", "2",
+        ];
+        commit.extend(["SCHEDULE", "", "e", &which, "1", "3", "0", "type", "t"]);
+        commit.extend([
+            "APPEND", "", "3", "1", "", "5", "4", "id", "v4", "type", "t",
+        ]);
+        let keys = [
+            "more",
+            "more-retry",
+            "more-failures",
+            "more-commits",
+            "more-guards",
+            "more",
+            "more",
+            "more-due",
+            "more-events",
+            "{a}:3",
+            "public-more",
+            "top-more",
+        ];
+        self.step("commit_more", &keys, &commit).await;
+        for look in [
+            "XPENDING more workers",
+            "XREVRANGE public-more + - COUNT 1",
+            "XREVRANGE {a}:3 + - COUNT 1",
+            "GET top-more",
+        ] {
+            let stands = self.by_hand(look).await;
+            self.note(look, &stands);
+        }
     }
 
     /// Where an entry stands, what there is to do, and lists that are gone through a page at a time.

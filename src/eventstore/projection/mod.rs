@@ -25,7 +25,7 @@ pub(crate) use runner::{Alone, Runner};
 pub use view::View;
 
 use super::aggregate::AggregateEvent;
-use super::id::AggregateId;
+use crate::aggregate_id::AggregateId;
 use crate::event::{EntryId, Envelope};
 use crate::failure::Failure;
 

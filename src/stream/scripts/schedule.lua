@@ -1,5 +1,5 @@
 -- Keeps an event that is to be added to its stream later. One that is kept already stays as it is.
--- Behind: common/scheduled, common/rights
+-- Behind: common/scheduled, common/on_schedule, common/rights, common/sealed
 -- KEYS: stream, scheduled, events
 -- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
 --       whether its replicas are waited for (0|1), then its fields
@@ -13,39 +13,19 @@ if no then return no end
 local fields = {}
 for a = 6, #ARGV do fields[#fields + 1] = ARGV[a] end
 
--- When it is due that has this name, and what is kept of it.
-local function look(name)
-  local due = redis.call('ZSCORE', scheduled, name)
-  return due, due and redis.call('HGET', events, name)
-end
--- Whether both say the same of this. What other hands have spoilt is not told apart.
-local function alike(kept, what) return not kept or says(kept, what) == says(fields, what) end
-
-local name = name_of(which, id)
-local due, packed = look(name)
-local is_it, known_as = packed, name
-if not packed and stands_alone(id) then
-  due, packed = look(id)
-  local kept = fields_of(packed)
-  is_it = packed and alike(kept, 'type') and alike(kept, 'source')
-  if packed then known_as = id else name = id end
-end
-if is_it then
-  local kept, same = fields_of(packed), true
-  for _, what in ipairs({ 'data', 'datacontenttype', 'schemaversion' }) do same = same and alike(kept, what) end
+local function score(key, name) return redis.call('ZSCORE', key, name) end
+local function value(key, field) return redis.call('HGET', key, field) end
+local name, due, packed = place_of(scheduled, events, id, which, fields, score, value)
+if packed then
   -- WAIT covers what its own connection wrote: see publish_once.
-  local again = ARGV[5] == '1' and redis.pcall('HSET', events, known_as, packed)
-  return { string.format('%.0f', due), 0, not same and packed, type(again) == 'number' and 1 or 0 }
+  local again = ARGV[5] == '1' and redis.pcall('HSET', events, name, packed)
+  local differs = not is_the_same(packed, fields) and packed
+  return { string.format('%.0f', due), 0, differs, type(again) == 'number' and 1 or 0 }
 end
 
--- A partition is sealed by an entry of the highest id: its topic has grown, and what is new belongs elsewhere.
-if string.find(stream, '^{.+:[%d.]+}$') then
-  local seal = '18446744073709551615-18446744073709551615'
-  -- pcall: who may not look schedules it all the same, and a worker takes it to where it belongs.
-  local found = redis.pcall('XRANGE', stream, seal, seal)
-  if not found.err and #found > 0 then
-    return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
-  end
+-- Who may not look schedules it all the same, and a worker takes it to where it belongs.
+if is_sealed(stream) then
+  return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
 end
 
 due = ARGV[3]
@@ -53,13 +33,5 @@ if due == '' then
   local t = redis.call('TIME')
   due = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[4])
 end
-if name ~= id then
-  local list = '\0i' .. id
-  local others = redis.call('HGET', events, list) or ''
-  local listed = false
-  for other in string.gmatch(others, WHICH) do listed = listed or other == which end
-  if not listed then redis.call('HSET', events, list, others .. which) end
-end
-redis.call('HSET', events, name, cmsgpack.pack(fields))
-redis.call('ZADD', scheduled, due, name)
+put_on(redis.call, scheduled, events, id, which, name, due, cmsgpack.pack(fields))
 return { due, 1, false, 1 }

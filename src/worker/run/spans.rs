@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::verdict::Verdict;
 use crate::context::Context;
 use crate::failure::{Failure, FailureReason};
-use crate::outbox::Emitted;
+use crate::outbox::{Items, Line};
 use crate::trace::{Ended, RunOf, Tracer};
 use crate::worker::state::identity::Identity;
 use crate::worker::state::inflight::{Batch, Owner};
@@ -75,11 +75,13 @@ impl Spans {
     }
 
     /// What a run has emitted is in its streams, and was sent at `since`.
-    pub fn emitted(&self, ctx: &Context, events: &[Emitted], since: SystemTime) {
+    pub fn emitted(&self, ctx: &Context, items: &Items, since: SystemTime) {
         let Some(run) = ctx.run() else { return };
-        for event in events {
-            self.tracer
-                .emitted(run, &event.stream, &event.envelope, since);
+        let now = items.events.iter();
+        let now = now.map(|event| (&event.stream[..], &event.envelope));
+        let all = now.chain(items.lines.iter().flat_map(Line::events));
+        for (stream, event) in all {
+            self.tracer.emitted(run, stream, event, since);
         }
     }
 }

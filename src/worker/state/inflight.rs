@@ -194,7 +194,7 @@ impl Slot {
         let _ = self.running.set(ctx.clone());
         // `lose` marks first and looks for the context then: one of the two sees the other.
         if self.owner() == Owner::Another {
-            ctx.cancel(Cancelled::LeaseLost);
+            ctx.stops_for(Cancelled::LeaseLost);
         }
     }
 
@@ -232,7 +232,7 @@ impl Slot {
         };
         self.state.fetch_or(mark, Ordering::SeqCst);
         if let (Owner::Another, Some(ctx)) = (owner, self.context()) {
-            ctx.cancel(Cancelled::LeaseLost);
+            ctx.stops_for(Cancelled::LeaseLost);
         }
     }
 }
@@ -535,7 +535,7 @@ impl Inflight {
                 .slots
                 .iter()
                 .filter_map(Slot::context)
-                .for_each(|ctx| ctx.cancel(why));
+                .for_each(|ctx| ctx.stops_for(why));
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use crate::context::Context;
 use crate::identity::{self, Identity};
-use crate::outbox::{Emitted, Items};
-use crate::stream::{Commit, CommitOutcome, Leaving, Link, Mark, Trouble};
+use crate::outbox::{Emitted, Items, Line, What};
+use crate::stream::{Commit, CommitOutcome, Leaving, Link, Mark, Placed, Trouble};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Who;
@@ -58,6 +58,13 @@ impl Job {
         &self.batch.slots[self.index as usize]
     }
 
+    /// The first stream that it emits to, now or later.
+    pub fn emits_to(&self) -> Option<&str> {
+        let now = self.items.events.iter().map(|event| &event.stream[..]);
+        let later = self.items.lines.iter().flat_map(Line::events);
+        now.chain(later.map(|(stream, _)| stream)).next()
+    }
+
     fn commit<'a>(&'a self, by: &'a CommitRequests, link: &Link) -> Commit<'a> {
         let slot = self.slot();
         let events = self.items.events.iter().enumerate();
@@ -71,6 +78,7 @@ impl Job {
             mark: self.mark(&by.windows),
             events: events.collect(),
             effects: &self.items.effects,
+            lines: self.items.lines.iter().map(Placed::new).collect(),
         }
     }
 
@@ -205,12 +213,21 @@ async fn follow_growth(job: &mut Job) -> bool {
         return false;
     };
     let mut has_another = false;
-    for event in &mut job.items.events {
-        let (id, subject) = (event.envelope.id(), event.envelope.subject());
-        let subject = subject.map(str::as_bytes);
-        let grown = pool.grown_from(&event.stream, subject, id.as_bytes());
+    let now = job.items.events.iter_mut();
+    let now = now.map(|event| (&mut event.stream, &event.envelope));
+    let later = job
+        .items
+        .lines
+        .iter_mut()
+        .filter_map(|line| match &mut line.what {
+            What::Schedule(later) => Some((&mut later.stream, &later.envelope)),
+            _ => None,
+        });
+    for (to, envelope) in now.chain(later) {
+        let (id, subject) = (envelope.id(), envelope.subject().map(str::as_bytes));
+        let grown = pool.grown_from(to, subject, id.as_bytes());
         if let Ok(Some(stream)) = grown.await {
-            event.stream = stream;
+            *to = stream;
             has_another = true;
         }
     }
@@ -237,10 +254,7 @@ async fn whose(
     for commit in commits {
         let missing = link.missing_right(&commit.needs()).await;
         outcomes.push(missing.map(|missing| {
-            let what = match commit.events.get(missing.place) {
-                Some(event) => format!("emitting to {}: ", event.stream),
-                None => String::new(),
-            };
+            let what = commit.doing(missing.place);
             CommitOutcome::Failed(what + &missing.words)
         }));
     }
@@ -252,8 +266,18 @@ async fn whose(
 fn beyond_reach(link: &Link, job: &Job) -> Option<CommitOutcome> {
     let stream = &job.batch.source.keys.stream;
     let mut effects = job.items.effects.iter();
-    let far = effects.find(|effect| !link.reaches(stream, &effect.key))?;
+    if let Some(far) = effects.find(|effect| !link.reaches(stream, &effect.key)) {
+        return Some(CommitOutcome::Failed(format!(
+            "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
+        )));
+    }
+    let mut lines = job.items.lines.iter().map(Placed::new);
+    let far = lines.find(|line| !link.reaches(stream, line.key()))?;
     Some(CommitOutcome::Failed(format!(
-        "the effect {far}: on a cluster its key must be in the hash slot of {stream:?}: give it the same {{tag}}"
+        "{}: on a cluster one step with the acknowledgement reaches the hash slot of {stream:?} alone, and {} is in \
+         another: {}",
+        far.doing(),
+        far.key(),
+        far.instead()
     )))
 }

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 
 use super::commit_requests::{CommitRequests, Job};
 use crate::about::{About, tell};
+use crate::conflict::{Conflict, Overlap};
 use crate::context::Ask;
 use crate::effects::{CommitError, Committed, Refusal};
 use crate::failure::Failure;
 use crate::identity;
-use crate::outbox::Known;
+use crate::outbox::{Known, Line};
 use crate::reconnect::sleep_until;
 use crate::stream::{ARGUMENTS, CommitOutcome, Trouble};
 use crate::worker::run::outcome::Body;
@@ -40,6 +41,8 @@ const LOT_BYTES: usize = 256 << 10;
 const FOR_ALL: usize = 32;
 /// What is told of entries that wait because nothing can be committed.
 const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
+/// An answer that can't be.
+const NOT_ASKED_FOR: &str = "something was refused that was not asked for";
 
 /// Commits entries.
 pub(crate) struct Committer {
@@ -63,6 +66,8 @@ enum Fate {
     /// It is no longer ours, and nothing of it was done here.
     Lost,
     Refused(Refusal),
+    Conflict(Conflict),
+    Overlap(Overlap),
     Failed(String),
     /// Nothing can be committed for so long.
     Refusing(Duration),
@@ -246,9 +251,9 @@ impl Committer {
             }
             // Its events had no other place yet.
             Some(CommitOutcome::Sealed) => {
-                let topic = job.items.events.first().map(|event| event.stream.clone());
+                let topic = job.emits_to().unwrap_or_default().to_owned();
                 self.queue.push(job);
-                return Some(Trouble::sealed(&topic.unwrap_or_default()));
+                return Some(Trouble::sealed(&topic));
             }
             Some(CommitOutcome::NotNow(why)) => {
                 self.queue.push(job);
@@ -268,7 +273,7 @@ impl Committer {
             }
             Some(CommitOutcome::Done) => {
                 if let Some((spans, since)) = self.reporter.spans.as_ref().zip(job.since) {
-                    spans.emitted(&job.ctx, &job.items.events, since);
+                    spans.emitted(&job.ctx, &job.items, since);
                 }
                 Fate::Settled
             }
@@ -300,8 +305,34 @@ impl Committer {
                     effect: effect.clone(),
                     current,
                 }),
-                None => Fate::Failed("an effect was refused that was not asked for".to_owned()),
+                None => Fate::Failed(NOT_ASKED_FOR.to_owned()),
             },
+            // Nothing was done yet: what is there is looked at, and if it is what was asked for the rest is done.
+            Some(CommitOutcome::Stands(at, first, stored)) => {
+                let line = job.items.lines.get_mut(at);
+                match line.map(|line| line.is_there(first, &stored)) {
+                    Some(Ok(())) => {
+                        self.queue.push(job);
+                        return None;
+                    }
+                    Some(Err(why)) => Fate::Failed(why),
+                    None => Fate::Failed(NOT_ASKED_FOR.to_owned()),
+                }
+            }
+            Some(CommitOutcome::Conflict(at, actual)) => {
+                let line = job.items.lines.get(at);
+                match line.and_then(|line| line.conflict(actual)) {
+                    Some(conflict) => Fate::Conflict(conflict),
+                    None => Fate::Failed(NOT_ASKED_FOR.to_owned()),
+                }
+            }
+            Some(CommitOutcome::Overlap(at, actual)) => {
+                let line = job.items.lines.get(at);
+                match line.and_then(|line| line.overlap(actual)) {
+                    Some(overlap) => Fate::Overlap(overlap),
+                    None => Fate::Failed(NOT_ASKED_FOR.to_owned()),
+                }
+            }
             Some(CommitOutcome::Failed(why)) => Fate::Failed(why),
         };
         self.tell(job, fate);
@@ -315,7 +346,9 @@ impl Committer {
             slot.is_anothers();
         }
         if matches!(fate, Fate::Settled) {
-            let (events, effects) = (job.items.events.len(), job.items.effects.len());
+            let events = job.items.lines.iter().flat_map(Line::events).count();
+            let events = job.items.events.len() + events;
+            let effects = job.items.effects.len();
             if tracing::enabled!(tracing::Level::DEBUG) {
                 tell!(
                     debug,
@@ -339,6 +372,8 @@ impl Committer {
                         return self.reporter.ended(batch, job.index, ctx, is_ours, started);
                     }
                     Fate::Refused(refusal) => Failure::retry(refusal),
+                    Fate::Conflict(conflict) => Failure::retry(conflict),
+                    Fate::Overlap(overlap) => Failure::retry(overlap),
                     Fate::Failed(why) => Failure::retry(why),
                     Fate::Refusing(wait) => {
                         let bound = self.routes.of(job.ctx.envelope());
@@ -374,6 +409,14 @@ impl Committer {
                     Fate::Refused(refusal) => (
                         Known::Refused(refusal.to_string()),
                         Ok(Committed::Refused(refusal)),
+                    ),
+                    Fate::Conflict(conflict) => (
+                        Known::Refused(conflict.to_string()),
+                        Err(CommitError::Conflict(conflict)),
+                    ),
+                    Fate::Overlap(overlap) => (
+                        Known::Refused(overlap.to_string()),
+                        Err(CommitError::Overlap(overlap)),
                     ),
                     Fate::Failed(why) => {
                         (Known::Refused(why.clone()), Err(CommitError::Invalid(why)))

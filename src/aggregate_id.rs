@@ -75,7 +75,7 @@ impl AggregateId {
 }
 
 /// Whether this is the name of a kind. Usable in constants.
-pub(super) const fn is_kind(kind: &str) -> bool {
+pub(crate) const fn is_kind(kind: &str) -> bool {
     let bytes = kind.as_bytes();
     if bytes.is_empty() || bytes.len() > LONGEST || !bytes[0].is_ascii_lowercase() {
         return false;
