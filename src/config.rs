@@ -56,8 +56,9 @@ mod setters;
 mod settings;
 #[cfg(feature = "config")]
 mod show;
-mod stream_name;
 #[cfg(feature = "config")]
+mod size;
+mod stream_name;
 mod targets;
 #[cfg(feature = "config")]
 mod telemetry;
@@ -93,8 +94,9 @@ pub use settings::{
     ProjectionSettings, PulseSettings, RetrySettings, Settings, Start, StreamSettings, Unhandled,
     WorkerSettings,
 };
-pub(crate) use stream_name::{check_stream, stream_name};
 #[cfg(feature = "config")]
+pub use size::ByteSize;
+pub(crate) use stream_name::{check_stream, stream_name};
 pub use targets::{TargetContract, TargetFormat, TargetMode, TargetSettings, TargetUrl};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;

@@ -7,8 +7,10 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tower::{Layer, Service};
 
 use crate::classify::Classifiers;
@@ -60,6 +62,16 @@ pub struct Registry {
     problems: Vec<String>,
     /// The handlers that are targets have been registered.
     has_targets: bool,
+    companions: Vec<Arc<dyn Companion>>,
+}
+
+/// What handlers need beside them as long as a worker works: processes, say.
+pub(crate) trait Companion: Send + Sync {
+    /// Is called before the first handler runs. What it starts is to live on `runtime`.
+    fn start(&self, runtime: &Handle);
+
+    /// Is called when no handler runs any more.
+    fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The handler of one event type.
@@ -523,6 +535,17 @@ impl Registry {
     /// The projections, in the order they were registered in.
     pub(crate) fn projections(&self) -> &[Arc<projection::Registered>] {
         &self.projections
+    }
+
+    /// What is to be started and stopped with the worker.
+    pub(crate) fn companions(&self) -> &[Arc<dyn Companion>] {
+        &self.companions
+    }
+
+    /// The same, with another one.
+    pub(crate) fn with_companion(mut self, companion: Arc<dyn Companion>) -> Self {
+        self.companions.push(companion);
+        self
     }
 
     /// Whether the handlers that are targets have been registered.

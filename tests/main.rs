@@ -37,6 +37,7 @@ mod cluster_features;
 mod cluster_workers;
 mod clusters;
 mod commits;
+mod commands;
 mod configuration;
 mod conformance;
 mod crashes;

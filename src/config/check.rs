@@ -60,7 +60,10 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         }
         handler(&path, settings, &mut findings);
     }
-    targets::check(settings, &mut findings);
+    let of_targets = settings.handlers.iter();
+    let of_targets = of_targets
+        .filter_map(|(event_type, handler)| Some((&event_type[..], handler.target.as_deref()?)));
+    targets::check(&settings.targets, of_targets, &mut findings);
     for (name, settings) in &settings.breakers {
         let path = KeyPath::plain("breakers").key(name);
         breaker(&path, settings, &mut findings);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use url::Url;
@@ -12,17 +13,20 @@ use super::error::ProblemKind;
 use super::findings::Findings;
 use super::nearest;
 use super::redis::secret_in;
-use super::secret::{HIDDEN, hide_credentials};
+use super::secret::{HIDDEN, Secret, hide_credentials};
 use super::section::Section;
 use super::setters::setters;
-use super::settings::Settings;
+use super::size::ByteSize;
 use super::tree::KeyPath;
 use super::value::{Given, Refusal, Setting, invalid, one_of, text};
 use super::web::Network;
+use crate::duration;
 use crate::error::{Error, ErrorKind};
 
 /// More processes of one target on one machine are a slip.
 const MOST_PROCESSES: usize = 1_000;
+/// No process gets by with less.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// `[targets.billing]`: who handles events in any language: a service at an address, or processes that this one starts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -69,6 +73,33 @@ pub struct TargetSettings {
     /// How many processes of it this worker keeps; as many as this machine has processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
+    /// Where they run; where this program runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// What they have in their environment, beside the little that they have anyway.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Secret>,
+    /// Variables that they have from the environment of this program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pass_env: Vec<String>,
+    /// How long a process of a pool may take until it says hello; a minute.
+    #[serde(
+        serialize_with = "duration::serialize_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub start_timeout: Option<Duration>,
+    /// After so many events a process of a pool is replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recycle_after: Option<u64>,
+    /// At this age it is.
+    #[serde(
+        serialize_with = "duration::serialize_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub max_age: Option<Duration>,
+    /// And once it takes so much memory, where the system says how much that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<ByteSize>,
 }
 
 /// How an event is written into a request.
@@ -163,6 +194,15 @@ impl TargetSettings {
         section.setting("command", &mut self.command);
         section.setting("mode", &mut self.mode);
         section.setting("processes", &mut self.processes);
+        section.setting("directory", &mut self.directory);
+        section.values("env", |name, value: Secret| {
+            self.env.insert(name.to_owned(), value);
+        });
+        section.setting("pass_env", &mut self.pass_env);
+        section.setting("start_timeout", &mut self.start_timeout);
+        section.setting("recycle_after", &mut self.recycle_after);
+        section.setting("max_age", &mut self.max_age);
+        section.setting("max_memory", &mut self.max_memory);
     }
 
     /// The files it names, by their keys.
@@ -254,6 +294,13 @@ impl TargetSettings {
             ("allow", Kind::Address, !self.allow.is_empty()),
             ("mode", Kind::Command, self.mode.is_some()),
             ("processes", Kind::Command, self.processes.is_some()),
+            ("directory", Kind::Command, self.directory.is_some()),
+            ("env", Kind::Command, !self.env.is_empty()),
+            ("pass_env", Kind::Command, !self.pass_env.is_empty()),
+            ("start_timeout", Kind::Command, self.start_timeout.is_some()),
+            ("recycle_after", Kind::Command, self.recycle_after.is_some()),
+            ("max_age", Kind::Command, self.max_age.is_some()),
+            ("max_memory", Kind::Command, self.max_memory.is_some()),
         ] {
             if is_set && of != kind {
                 let message = match of {
@@ -279,6 +326,57 @@ impl TargetSettings {
         }
         if let Some(processes) = self.processes {
             findings.count(at.key("processes"), processes, MOST_PROCESSES);
+        }
+        self.check_processes(at, findings);
+    }
+
+    fn check_processes(&self, at: &KeyPath, findings: &mut Findings) {
+        const SECOND: Duration = Duration::from_secs(1);
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        for (key, is_set) in [
+            ("start_timeout", self.start_timeout.is_some()),
+            ("recycle_after", self.recycle_after.is_some()),
+            ("max_age", self.max_age.is_some()),
+            ("max_memory", self.max_memory.is_some()),
+        ] {
+            if is_set && self.mode == Some(TargetMode::Once) {
+                let message = "is for processes that live for many events, and these live for one: `mode` is \"once\"";
+                findings.add_with(at.key(key), vec![at.key("mode")], message);
+            }
+        }
+        if let Some(timeout) = self.start_timeout {
+            findings.duration(at.key("start_timeout"), timeout, SECOND / 10, DAY);
+        }
+        if let Some(age) = self.max_age {
+            findings.duration(at.key("max_age"), age, SECOND, 366 * DAY);
+        }
+        if self.recycle_after == Some(0) {
+            findings.add(at.key("recycle_after"), "0 is too few; at least 1");
+        }
+        if self
+            .max_memory
+            .is_some_and(|size| size.bytes() < LEAST_MEMORY)
+        {
+            findings.add(at.key("max_memory"), "is too little; at least \"1MiB\"");
+        }
+        let directory = self.directory.as_deref();
+        findings.text(at.key("directory"), directory.and_then(Path::to_str));
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        for (index, name) in self.pass_env.iter().enumerate() {
+            if !is_name(name) {
+                let path = at.key("pass_env").index(index);
+                findings.add(path, format!("{name:?} is no name of a variable"));
+            }
+        }
+        for (name, value) in &self.env {
+            if !is_name(name) {
+                findings.add(at.key("env").key(name), "is no name of a variable");
+            } else if value.expose().contains('\0') {
+                findings.add(
+                    at.key("env").key(name),
+                    "has a NUL, which no variable can have",
+                );
+            }
         }
     }
 
@@ -324,24 +422,33 @@ setters!(TargetSettings {
     plain allow: Vec<Network>,
     some mode: TargetMode,
     some processes: usize,
+    some_into directory: PathBuf,
+    plain env: BTreeMap<String, Secret>,
+    plain pass_env: Vec<String>,
+    some start_timeout: Duration,
+    some recycle_after: u64,
+    some max_age: Duration,
+    some max_memory: ByteSize,
 });
 
-/// Looks for targets that can't work, and for handlers that name none that is there.
-pub(super) fn check(settings: &Settings, findings: &mut Findings) {
-    for (name, target) in &settings.targets {
+/// Looks for targets that can't work, and for handlers that name none that is there: `named` are types and the targets of
+/// their handlers.
+pub(super) fn check<'a>(
+    targets: &BTreeMap<String, TargetSettings>,
+    named: impl Iterator<Item = (&'a str, &'a str)>,
+    findings: &mut Findings,
+) {
+    for (name, target) in targets {
         let at = KeyPath::plain("targets").key(name);
         if let Err(refusal) = check_name(name) {
             findings.add(at.clone(), format!("the target's name {refusal}"));
         }
         target.check(&at, findings);
     }
-    for (event_type, handler) in &settings.handlers {
-        let Some(named) = &handler.target else {
-            continue;
-        };
-        if !settings.targets.contains_key(named) {
+    for (event_type, named) in named {
+        if !targets.contains_key(named) {
             let at = KeyPath::plain("handlers").key(event_type).key("target");
-            findings.add(at, unknown(named, &settings.targets));
+            findings.add(at, unknown(named, targets));
         }
     }
 }

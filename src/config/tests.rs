@@ -472,3 +472,38 @@ fn an_address_is_read_and_refused_without_quoting_it() {
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 }
+
+#[test]
+fn a_command_is_set_and_its_environment_is_not_shown() {
+    let text = "[targets.mail]\ncommand = [\"sh\", \"mail.sh\"]\nstart_timeout = \"2m\"\nrecycle_after = 10\nmax_age = \"1h\"\n\
+                max_memory = \"512MiB\"\npass_env = [\"HOME\"]\n[targets.mail.env]\nTOKEN = \"hunter2\"\n";
+    let settings = Settings::from_toml_str(text).expect("right settings");
+    let mail = &settings.targets["mail"];
+    assert_eq!(mail.env["TOKEN"].expose(), "hunter2");
+    assert_eq!(mail.max_memory.map(ByteSize::bytes), Some(512 << 20));
+    let shown = format!("{settings:?} {}", toml::to_string(&settings).expect("TOML"));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("max_memory = \"512MiB\""), "{shown}");
+
+    let wrong = |line: &str| {
+        let text = format!("[targets.mail]\ncommand = [\"sh\"]\n{line}");
+        Settings::from_toml_str(&text).expect_err(line).to_string()
+    };
+    for (line, says) in [
+        ("mode = \"once\"\nmax_age = \"1h\"", "these live for one"),
+        ("max_memory = \"512MB\"", "write \"512MiB\""),
+        ("max_memory = \"1KiB\"", "at least \"1MiB\""),
+        ("recycle_after = 0", "at least 1"),
+        ("start_timeout = \"1ms\"", "is too short"),
+        ("pass_env = [\"A=B\"]", "no name of a variable"),
+        ("env = { \"A=B\" = \"c\" }", "no name of a variable"),
+        ("directory = \"\"", "is empty"),
+        (
+            "recycle_afer = 5",
+            "did you mean `targets.mail.recycle_after`",
+        ),
+    ] {
+        let said = wrong(line);
+        assert!(said.contains(says), "{line}: {said}");
+    }
+}

@@ -1,5 +1,6 @@
 //! A target at an address: an event is one request, CloudEvents over HTTP, signed as Standard Webhooks have it.
 
+mod files;
 mod headers;
 mod signature;
 
@@ -8,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
-use super::Outcome;
+use self::files::text_of;
 use super::judge;
+use super::outcome::Outcome;
 use super::request::Request;
 use crate::config::{TargetContract, TargetFormat, TargetSettings, TargetUrl};
 use crate::http_client::{FailedKind, HttpClient, Identity, Options, Post, Vetting};
@@ -128,11 +130,4 @@ fn refuse_literal(url: &Url, vetting: &Vetting) -> Result<(), String> {
         _ => return Ok(()),
     };
     vetting.vet(address)
-}
-
-/// What a file holds, without the newline at its end.
-fn text_of(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use super::Outcome;
 use super::answer::Answer;
+use super::outcome::Outcome;
 use super::request::Request;
 use crate::config::TargetContract;
 use crate::http_client::Reply;

@@ -5,8 +5,14 @@
 //! How an event gets there and back is of its kind; what comes of it is the same for all: an [`Outcome`].
 
 mod answer;
+mod command;
 mod http;
 mod judge;
+mod once;
+mod outcome;
+mod output;
+mod pool;
+mod process;
 mod request;
 mod transcode;
 
@@ -21,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failure::Failure;
 use crate::handler::Registry;
 use crate::sync::lock;
-use answer::Answer;
+use outcome::Outcome;
 use request::Request;
 
 /// How long it may take to find out whether a target can be connected to.
@@ -44,25 +50,7 @@ struct Wrong {
 
 enum Kind {
     Http(Box<http::Http>),
-}
-
-/// What came of handing an event to a target.
-#[derive(Debug)]
-enum Outcome {
-    /// It answered; what it says of the event is in there.
-    Answered(Answer),
-    /// The event can't be handled, now or ever.
-    Permanent(String),
-    /// The target is none, or is another one than is meant: that says nothing about the event.
-    WrongTarget(String),
-    /// It asks to come again, after so long at the earliest. No attempt is used up.
-    Later { after: Duration, why: String },
-    /// It failed, which is an attempt.
-    Failed {
-        why: String,
-        /// Whether it says something about the target, and not only about this event.
-        counts: bool,
-    },
+    Command(Arc<command::Command>),
 }
 
 /// Registers the handlers whose settings name a target. Those of a registry that has been here stay as they are.
@@ -82,6 +70,9 @@ pub(crate) fn register(mut registry: Registry, settings: &Settings) -> Result<Re
             Some(target) => target.clone(),
             None => {
                 let target = Arc::new(Target::new(name, settings)?);
+                if let Kind::Command(command) = &target.kind {
+                    registry = registry.with_companion(command.clone());
+                }
                 targets.insert(name, target.clone());
                 target
             }
@@ -128,7 +119,7 @@ impl Target {
         };
         Ok(Target {
             name: name.to_owned(),
-            kind: Kind::new(of_target).map_err(invalid)?,
+            kind: Kind::new(name, of_target).map_err(invalid)?,
             wrong: Mutex::new(None),
             unhandled_after: settings.worker.unhandled_after,
         })
@@ -209,33 +200,30 @@ impl Target {
     }
 }
 
-impl Outcome {
-    /// It came from what the target is meant to be.
-    fn shows_it_right(&self) -> bool {
-        match self {
-            Outcome::Answered(_) | Outcome::Permanent(_) | Outcome::Later { .. } => true,
-            Outcome::WrongTarget(_) | Outcome::Failed { .. } => false,
-        }
-    }
-}
-
 impl Kind {
-    fn new(settings: &TargetSettings) -> std::result::Result<Self, String> {
+    fn new(name: &str, settings: &TargetSettings) -> std::result::Result<Self, String> {
         match settings.address()? {
             Some(address) => Ok(Kind::Http(Box::new(http::Http::new(&address, settings)?))),
-            None => Err("it has no address".to_owned()),
+            None if settings.command.is_empty() => {
+                Err("it has neither an address nor a command".to_owned())
+            }
+            None => Ok(Kind::Command(Arc::new(command::Command::new(
+                name, settings,
+            )))),
         }
     }
 
     async fn connect(&self, timeout: Duration) -> std::result::Result<(), String> {
         match self {
             Kind::Http(http) => http.connect(timeout).await,
+            Kind::Command(command) => command.is_there(),
         }
     }
 
-    async fn call(&self, request: &Request, _ctx: &Context, timeout: Duration) -> Outcome {
+    async fn call(&self, request: &Request, ctx: &Context, timeout: Duration) -> Outcome {
         match self {
             Kind::Http(http) => http.call(request, timeout).await,
+            Kind::Command(command) => command.call(request, ctx).await,
         }
     }
 }

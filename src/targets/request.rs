@@ -104,7 +104,6 @@ impl Request {
     }
 
     /// Everything as one JSON object on one line, and `id` as its first member if there is one: for commands.
-    #[cfg_attr(not(test), expect(dead_code, reason = "commands come with the pool"))]
     pub fn json(&self, id: Option<u64>) -> Vec<u8> {
         to_json(&Whole { request: self, id })
     }

@@ -28,7 +28,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::future::{BoxFuture, OptionFuture, join_all};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -207,6 +208,7 @@ impl Worker {
         }
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
+        let companions = registry.companions().to_vec();
         let routes = Routes::new(&settings, registry, &breakers);
         let counts = metrics.as_ref().map(|metrics| {
             let streams = settings.worker.streams.iter().map(|stream| &stream[..]);
@@ -351,6 +353,9 @@ impl Worker {
             version,
             metrics: metrics.clone(),
         });
+        for companion in &companions {
+            companion.start(&Handle::current());
+        }
         let (mut parts, mut inlined, mut executors) = (Vec::new(), Vec::new(), JoinSet::new());
         let all = shards.all();
         for (shard, asking) in ways {
@@ -402,6 +407,7 @@ impl Worker {
         projections.stop();
         stop(&shards.all(), &slots, executors, io, drain).await;
         projections.ended().await;
+        join_all(companions.iter().map(|companion| companion.stop())).await;
         // Until here probes are told that it stops; whoever is connected holds it up no longer.
         #[cfg(feature = "telemetry")]
         OptionFuture::from(server.map(|server| server.stop())).await;

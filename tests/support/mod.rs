@@ -7,6 +7,7 @@ pub mod collector;
 mod eventually;
 mod guarded;
 pub mod http;
+pub mod interpreters;
 pub mod jobs;
 mod kind;
 pub mod letters;

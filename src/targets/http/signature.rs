@@ -9,6 +9,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use ring::hmac;
 
+use super::files::text_of;
+
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";
 /// Standard Webhooks ask for 24 to 64 bytes.
@@ -21,7 +23,7 @@ impl Keys {
     /// The secrets in these files.
     pub fn read(files: &[PathBuf]) -> Result<Self, String> {
         let keys = files.iter().map(|file| {
-            let text = super::text_of(file)?;
+            let text = text_of(file)?;
             key(text.trim()).map_err(|why| format!("the secret in {} {why}", file.display()))
         });
         keys.collect::<Result<_, _>>().map(Keys)
