@@ -3,12 +3,13 @@
 use std::any::TypeId;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::failure::{Failure, FailureKind, panic_message, with_sources};
 
 /// The meanings of error types.
-#[derive(Default)]
-pub(crate) struct Classifiers(Vec<(TypeId, Box<Classifier>)>);
+#[derive(Clone, Default)]
+pub(crate) struct Classifiers(Vec<(TypeId, Arc<Classifier>)>);
 
 /// What an error means, if it is of the type that this is about.
 type Classifier = dyn Fn(&(dyn StdError + 'static)) -> Option<FailureKind> + Send + Sync;
@@ -36,7 +37,7 @@ impl Classifiers {
                     }
                 }
             };
-            self.0.push((of, Box::new(classifier)));
+            self.0.push((of, Arc::new(classifier)));
         }
         is_new
     }

@@ -420,7 +420,8 @@ const ENDED: u8 = 4;
 fn without_redis() -> Error {
     Error::new(
         ErrorKind::NotFound,
-        "this context has no Redis; in a test, make it by Context::for_test_with(envelope, Some(publisher))",
+        "this context has no Redis: it is one of a test in memory; Context::for_test_with(envelope, Some(publisher)) makes one \
+         that has",
     )
 }
 

@@ -577,6 +577,27 @@ impl Registry {
         (self.routes, ignored, self.classifiers)
     }
 
+    /// The same handlers for one more worker of the same process.
+    #[cfg(feature = "testing")]
+    pub(crate) fn copy(&self) -> Self {
+        let routes = self.routes.iter().map(|(event_type, route)| {
+            let route = Route {
+                version: route.version,
+                handler: route.handler.clone(),
+                decodes: None,
+                place: route.place,
+            };
+            (event_type.clone(), route)
+        });
+        Registry {
+            routes: routes.collect(),
+            ignored: self.ignored.clone(),
+            upcasters: self.upcasters.clone(),
+            classifiers: self.classifiers.clone(),
+            ..Registry::default()
+        }
+    }
+
     fn add(
         mut self,
         event_type: &str,

@@ -13,6 +13,7 @@
 //! - [`eventstore`]: aggregates whose events are the source of truth.
 //! - [`admin`]: what the program's commands do, for a dashboard or a tool of your own.
 //! - [`Settings`]: the configuration.
+//! - `testing`: a worker in memory, for tests of handlers; a feature of that name.
 //! - [`Tracing`] and [`TraceContext`]: traces of what is published and handled.
 //!
 //! # Features
@@ -20,7 +21,8 @@
 //! `default-features = false` there is what publishes, TLS included. `config` adds [`Settings`] from a file and from the
 //! environment, `eventstore` adds aggregates, projections and subscriptions, `telemetry` has workers serve and send how they
 //! are doing, and `web` has the pages. Each has the one before it:
-//! `cli` → `web` → `telemetry` → `worker` → `eventstore` → `config`.
+//! `cli` → `web` → `telemetry` → `worker` → `eventstore` → `config`. `testing`, for `[dev-dependencies]`, has a worker in memory
+//! whose time is the test's.
 //!
 //! The crates whose types appear here are re-exported in the version that is used: [`serde`], [`serde_json`], [`tower`]
 //! for layers, [`redis`] for [`Context::redis`], [`tokio_util`] for [`Context::token`],
@@ -68,6 +70,8 @@ mod called;
 mod classify;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "worker")]
+mod clock;
 pub mod codec;
 pub mod config;
 #[cfg(feature = "eventstore")]
@@ -126,6 +130,8 @@ mod sync;
 mod targets;
 #[cfg(feature = "telemetry")]
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 mod traceparent;
 #[cfg(feature = "cli")]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::breaker::{Held, Machine, Outcome, State, Ticket};
+use crate::clock;
 use crate::config::{BreakerScope, BreakerSettings};
 use crate::delay;
 use crate::failure::Failure;
@@ -77,7 +78,7 @@ impl Breakers {
         let circuit = Arc::new(Circuit::new(name, key, settings, self.news.clone()));
         lock(&self.all).push(circuit.clone());
         if let Some(until) = inherited {
-            circuit.hear_open(until.saturating_duration_since(Instant::now()));
+            circuit.hear_open(until.saturating_duration_since(clock::now()));
         }
         circuit
     }
@@ -89,7 +90,7 @@ impl Breakers {
 
     /// What the group has open as this worker begins, and for how long: it begins with that.
     pub fn inherit(&self, open: &[(String, Duration)]) {
-        let now = Instant::now();
+        let now = clock::now();
         for (key, left) in open {
             let until = delay::after(now, *left);
             lock(&self.inherited).insert(key.clone(), until);
@@ -141,7 +142,7 @@ impl Circuit {
         }
         let mut machine = lock(&self.machine);
         let before = machine.epoch();
-        let admitted = machine.admit(Instant::now());
+        let admitted = machine.admit(clock::now());
         if machine.epoch() != before {
             self.changed(&machine);
         }
@@ -155,7 +156,7 @@ impl Circuit {
             return;
         }
         let mut machine = lock(&self.machine);
-        let changed = machine.record(ticket, outcome, Instant::now());
+        let changed = machine.record(ticket, outcome, clock::now());
         self.is_clean.store(machine.is_clean(), Ordering::Release);
         if changed {
             self.changed(&machine);
@@ -193,7 +194,7 @@ impl Circuit {
         }
         let machine = lock(&self.machine);
         self.ask_if_wanted(&machine);
-        machine.room(Instant::now())
+        machine.room(clock::now())
     }
 
     /// Whether it is one for the whole group.
@@ -215,7 +216,7 @@ impl Circuit {
     /// This worker may send the group's probes for so long.
     pub fn grant(&self, lasts: Duration) {
         self.asks.store(false, Ordering::Release);
-        lock(&self.machine).grant(Instant::now(), lasts);
+        lock(&self.machine).grant(clock::now(), lasts);
     }
 
     /// Others of the group have it open for so long; zero if it waits for probes.
@@ -223,7 +224,7 @@ impl Circuit {
         if !left.is_zero() {
             self.asks.store(false, Ordering::Release);
         }
-        self.hear(|machine| machine.hear_open(Instant::now(), left));
+        self.hear(|machine| machine.hear_open(clock::now(), left));
     }
 
     /// It is closed for the group, unless it has changed here since `epoch`.
@@ -257,7 +258,7 @@ impl Circuit {
 
     fn ask_if_wanted(&self, machine: &Machine) {
         if self.is_of_group()
-            && machine.wants_to_probe(Instant::now())
+            && machine.wants_to_probe(clock::now())
             && !self.asks.swap(true, Ordering::AcqRel)
         {
             self.news.wake();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::breaker::{Held, Ticket, Why};
 use super::breakers::{Breakers, Circuit};
 use super::rate::{Granted, Local};
+use crate::clock;
 use crate::config::{HandlerPolicy, Rate, RateScope};
 use crate::delay;
 use crate::failure::Failure;
@@ -143,7 +144,7 @@ impl Gate {
     pub fn released(&self, delay: Duration) {
         let mut due = lock(&self.released);
         if due.len() < RELEASED * 2 {
-            due.push(Reverse(delay::after(Instant::now(), delay)));
+            due.push(Reverse(delay::after(clock::now(), delay)));
         }
     }
 
@@ -159,13 +160,13 @@ impl Gate {
         }
         let due = lock(&self.released);
         let Reverse(first) = due.peek()?;
-        Some(first.saturating_duration_since(Instant::now()))
+        Some(first.saturating_duration_since(clock::now()))
     }
 
     /// How many wait in Redis because they were released.
     pub fn waiting(&self) -> usize {
         let mut due = lock(&self.released);
-        let now = Instant::now();
+        let now = clock::now();
         while due.peek().is_some_and(|Reverse(at)| *at <= now) {
             due.pop();
         }
@@ -175,8 +176,8 @@ impl Gate {
     fn breaker_wait(&self) -> Duration {
         match self.breaker.as_ref().map(|breaker| breaker.state()) {
             // Where its time is over another worker sends the probes, or is about to.
-            Some(super::State::Open { until }) if until > Instant::now() => {
-                until.saturating_duration_since(Instant::now())
+            Some(super::State::Open { until }) if until > clock::now() => {
+                until.saturating_duration_since(clock::now())
             }
             // Its probes are out; what they say is heard of without waiting for it.
             _ => Duration::from_millis(250),

@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, MonotonicClock};
+use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use crate::clock;
 use crate::config::Rate;
 use crate::delay;
 use crate::sync::lock;
@@ -19,13 +20,24 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 /// A rate within this process.
 pub(crate) struct Local {
-    limiter: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    clock: MonotonicClock,
+    limiter: RateLimiter<NotKeyed, InMemoryState, Ticks, StateInformationMiddleware>,
     /// The time one start takes up.
     interval: Duration,
     burst: u32,
     /// How many could have started at once, and when that was so.
     left: Mutex<(u32, Instant)>,
+}
+
+/// The clock that all of this goes by.
+#[derive(Clone, Debug)]
+struct Ticks;
+
+impl Clock for Ticks {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        clock::now()
+    }
 }
 
 /// A share of the group's rate: so many may start, as Redis has granted.
@@ -47,13 +59,11 @@ impl Local {
         let quota = Quota::with_period(rate.interval())
             .unwrap_or(Quota::per_second(NonZeroU32::MAX))
             .allow_burst(burst);
-        let clock = MonotonicClock;
         Local {
-            limiter: RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware(),
-            clock,
+            limiter: RateLimiter::direct_with_clock(quota, Ticks).with_middleware(),
             interval: rate.interval(),
             burst: burst.get(),
-            left: Mutex::new((burst.get(), Instant::now())),
+            left: Mutex::new((burst.get(), clock::now())),
         }
     }
 
@@ -61,16 +71,16 @@ impl Local {
     pub fn admit(&self) -> Result<(), Duration> {
         let (answer, left) = match self.limiter.check() {
             Ok(state) => (Ok(()), state.remaining_burst_capacity()),
-            Err(not_before) => (Err(not_before.wait_time_from(self.clock.now())), 0),
+            Err(not_before) => (Err(not_before.wait_time_from(clock::now())), 0),
         };
-        *lock(&self.left) = (left, Instant::now());
+        *lock(&self.left) = (left, clock::now());
         answer
     }
 
     /// How many could start now, and when the next could where that is none.
     pub fn room(&self) -> (usize, Duration) {
         let (left, since) = *lock(&self.left);
-        let passed = since.elapsed();
+        let passed = clock::now().saturating_duration_since(since);
         let came = passed.as_nanos() / self.interval.as_nanos();
         let left = u32::try_from(came).unwrap_or(u32::MAX).saturating_add(left);
         (
@@ -95,7 +105,7 @@ impl Granted {
     pub fn grant(&self, granted: u32, dry_for: Option<Duration>) {
         let mut share = lock(&self.share);
         share.left = share.left.saturating_add(granted);
-        share.dry_until = dry_for.map(|dry| delay::after(Instant::now(), dry));
+        share.dry_until = dry_for.map(|dry| delay::after(clock::now(), dry));
         share.refused = None;
     }
 
@@ -104,7 +114,7 @@ impl Granted {
         let mut share = lock(&self.share);
         let wait = share.refused.unwrap_or(REFUSED.0);
         share.refused = Some((wait * 2).min(REFUSED.1));
-        share.dry_until = Some(Instant::now() + wait);
+        share.dry_until = Some(clock::now() + wait);
     }
 
     /// Whether Redis refuses to count, as it last said.
@@ -140,7 +150,7 @@ impl Granted {
 impl Share {
     fn wait(&self) -> Duration {
         self.dry_until.map_or(Duration::ZERO, |until| {
-            until.saturating_duration_since(Instant::now())
+            until.saturating_duration_since(clock::now())
         })
     }
 }

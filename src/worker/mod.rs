@@ -13,10 +13,10 @@ mod instructions;
 mod observer;
 pub mod pace;
 pub(crate) mod preflight;
-mod run;
+pub(crate) mod run;
 mod runtime;
-mod shard;
-mod state;
+pub(crate) mod shard;
+pub(crate) mod state;
 #[cfg(feature = "telemetry")]
 mod vitals;
 mod watchdog;

@@ -8,14 +8,14 @@
 //! handlers) is in `state` and `run`.
 
 pub(super) mod claims;
-pub(super) mod clock;
-pub(super) mod fetch;
+pub(crate) mod clock;
+pub(crate) mod fetch;
 pub(super) mod health;
 pub(super) mod hold_up;
 pub(super) mod leave;
-pub(super) mod links;
+pub(crate) mod links;
 pub(super) mod maintain;
 pub(super) mod order;
 pub(super) mod refusals;
-pub(super) mod settle;
+pub(crate) mod settle;
 pub(super) mod unit;

@@ -8,7 +8,7 @@ pub(crate) mod delivery;
 mod due_retries;
 pub(crate) mod fetcher;
 mod fleet_shift;
-mod flow_control;
+pub(crate) mod flow_control;
 mod group_rates;
 mod hand_over;
 mod idle;

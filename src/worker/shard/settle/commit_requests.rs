@@ -65,10 +65,15 @@ impl Job {
         now.chain(later.map(|(stream, _)| stream)).next()
     }
 
-    fn commit<'a>(&'a self, by: &'a CommitRequests, link: &Link) -> Commit<'a> {
+    /// What is asked of Redis to commit it; `reaches` says whether one step can reach both of two streams.
+    pub fn commit<'a>(
+        &'a self,
+        by: &'a CommitRequests,
+        reaches: impl Fn(&str, &str) -> bool,
+    ) -> Commit<'a> {
         let slot = self.slot();
         let events = self.items.events.iter().enumerate();
-        let events = events.map(|(place, event)| self.leaving(place, event, link));
+        let events = events.map(|(place, event)| self.leaving(place, event, &reaches));
         Commit {
             id: slot.id,
             consumer: by.worker.consumer(self.batch.alone),
@@ -99,10 +104,15 @@ impl Job {
     }
 
     /// An event that leaves, the one emitted at this place.
-    fn leaving<'a>(&'a self, place: usize, event: &'a Emitted, link: &Link) -> Leaving<'a> {
+    fn leaving<'a>(
+        &'a self,
+        place: usize,
+        event: &'a Emitted,
+        reaches: impl Fn(&str, &str) -> bool,
+    ) -> Leaving<'a> {
         let (keys, fields) = (&self.batch.source.keys, event.envelope.fields());
         let stream = &event.stream[..];
-        if link.reaches(&keys.stream, stream) {
+        if reaches(&keys.stream, stream) {
             let (key, mark) = (Cow::Borrowed(stream), None);
             return Leaving {
                 stream,
@@ -149,7 +159,7 @@ impl CommitRequests {
 
     /// About how many bytes, and at most how many arguments, the request has that commits this.
     pub fn size(&self, job: &Job, link: &Link) -> (usize, usize) {
-        let commit = job.commit(self, link);
+        let commit = job.commit(self, |a, b| link.reaches(a, b));
         (commit.size(), commit.arguments())
     }
 
@@ -172,7 +182,10 @@ impl CommitRequests {
                 }
             }
         }
-        let commits: Vec<Commit> = lot.iter().map(|job| job.commit(self, &link)).collect();
+        let commits: Vec<Commit> = lot
+            .iter()
+            .map(|job| job.commit(self, |a, b| link.reaches(a, b)))
+            .collect();
         let (keys, group, me) = (&source.keys, &source.surroundings.group, &self.worker.name);
         let mut sending = link.clone();
         let sent = sending.commit(keys, group, me, number, source.deletes(), &commits);

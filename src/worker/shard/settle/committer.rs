@@ -145,7 +145,7 @@ impl Committer {
     }
 
     /// A handler that runs asks: where its entry is held is found again.
-    fn asked(&mut self, ask: Ask) {
+    pub fn asked(&mut self, ask: Ask) {
         let Ask { ctx, items, reply } = ask;
         let place = ctx.place();
         let batch = self.inflight.at(place).filter(|batch| {
@@ -168,6 +168,12 @@ impl Committer {
                 let _ = reply.send(Err(CommitError::Twice));
             }
         }
+    }
+
+    /// What is still to be committed, for who does it in another way.
+    #[cfg(feature = "testing")]
+    pub fn take_jobs(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.queue)
     }
 
     async fn step(&mut self) {
@@ -243,7 +249,7 @@ impl Committer {
     }
 
     /// What became of an entry, or None where it is not known. Answers why it has to be tried again, if it has.
-    fn came(&mut self, mut job: Job, outcome: Option<CommitOutcome>) -> Option<Trouble> {
+    pub fn came(&mut self, mut job: Job, outcome: Option<CommitOutcome>) -> Option<Trouble> {
         let fate = match outcome {
             None => {
                 self.queue.push(job);

@@ -297,7 +297,8 @@ impl Requests {
         }
     }
 
-    fn parking<'a>(&'a self, job: &'a Job) -> Option<Parking<'a>> {
+    /// What is asked of Redis to park an entry.
+    pub fn parking<'a>(&'a self, job: &'a Job) -> Option<Parking<'a>> {
         let Step::Park {
             delay,
             released,
@@ -364,13 +365,14 @@ impl Requests {
             .map_or(0, |left| self.clock.shows_in(left))
     }
 
-    async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+    /// What is asked of Redis to move an entry to the dead letters.
+    pub fn burial<'a>(&'a self, job: &'a Job) -> Option<Burial<'a>> {
         let Step::Bury { reason, error, .. } = &job.step else {
-            return Err(Trouble::garbled("writing a dead letter"));
+            return None;
         };
         let source = &job.batch.source;
         let (attempts, crash_checks) = job.attempts(&self.routes);
-        let burial = Burial {
+        Some(Burial {
             id: job.slot().id,
             consumer: self.worker.consumer(job.batch.alone),
             count: job.slot().count,
@@ -393,7 +395,14 @@ impl Requests {
             fields: job.fields(),
             mark: job.mark(&self.windows),
             holds: source.order.as_ref().is_some_and(|order| order.holds),
+        })
+    }
+
+    async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+        let Some(burial) = self.burial(job) else {
+            return Err(Trouble::garbled("writing a dead letter"));
         };
+        let source = &job.batch.source;
         link.bury(
             &source.keys,
             &source.surroundings.group,

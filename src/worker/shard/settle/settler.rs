@@ -113,7 +113,7 @@ impl Settler {
     }
 
     /// Turns a verdict into the step it asks for, by whose the entry is.
-    fn sort(&mut self, settlement: Settlement) {
+    pub fn sort(&mut self, settlement: Settlement) {
         let Settlement {
             batch,
             index,
@@ -170,6 +170,12 @@ impl Settler {
             attempt,
             asked: None,
         });
+    }
+
+    /// What has been sorted and is still to be done, for who does it in another way.
+    #[cfg(feature = "testing")]
+    pub fn take_jobs(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.others)
     }
 
     async fn step(&mut self) {
@@ -245,7 +251,7 @@ impl Settler {
         }
     }
 
-    fn was_parked(&mut self, job: Job, outcome: ParkOutcome) {
+    pub fn was_parked(&mut self, job: Job, outcome: ParkOutcome) {
         match outcome {
             ParkOutcome::Nobody | ParkOutcome::Trimmed if job.is_unread() => self.was_trimmed(&job),
             ParkOutcome::Trimmed => {
@@ -271,7 +277,7 @@ impl Settler {
         self.done(&job, counts_as(&job, outcome));
     }
 
-    fn was_buried(&mut self, job: Job, outcome: Buried) {
+    pub fn was_buried(&mut self, job: Job, outcome: Buried) {
         match outcome {
             Buried::Late(now) => {
                 self.requests.clock.shows(now);

@@ -1,0 +1,79 @@
+//! A test kit for handlers: a worker in memory whose time is the test's, that dies where the test says, and of which
+//! everything can be asked. Feature `testing`, for `[dev-dependencies]`.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use streamhand::dead_letters::Reason;
+//! use streamhand::{Context, Event, Failure, Registry, testing};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct OrderCreated {
+//!     order_id: String,
+//! }
+//! impl Event for OrderCreated {
+//!     const TYPE: &'static str = "order.created";
+//! }
+//! # #[derive(serde::Serialize, serde::Deserialize)] struct OrderShipped { order_id: String }
+//! # impl Event for OrderShipped { const TYPE: &'static str = "order.shipped"; }
+//!
+//! async fn ship(order: OrderCreated, ctx: Context) -> Result<(), Failure> {
+//!     if ctx.attempt() == 1 {
+//!         return Err("the carrier does not answer".into());
+//!     }
+//!     ctx.emit("shipping", OrderShipped { order_id: order.order_id });
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let mut worker = testing::worker(Registry::new().on(ship)).streams(["orders"]).start().await;
+//!
+//! worker.publish("orders", &OrderCreated { order_id: "o-1".into() }).await;
+//! worker.run_until_idle().await;
+//! worker.attempts::<OrderCreated>().times(1);
+//! worker.emitted::<OrderShipped>().never();
+//!
+//! worker.advance(Duration::from_secs(2)).await;
+//! worker.handled::<OrderCreated>().once();
+//! assert_eq!(worker.emitted::<OrderShipped>().only().order_id, "o-1");
+//! worker.dead_letters().none();
+//! # }
+//! ```
+//!
+//! What decides is a worker's own code: verdicts, backoff and attempts, breakers, rates and limits, upcasters, layers, error
+//! types, deduplication, commits. Only where entries are kept is another. Not part of it are projections, order by
+//! subject, trimming and tracing, and what a handler does by [`Context::redis`](crate::Context::redis) or
+//! [`Context::publisher`](crate::Context::publisher), which return an error in memory.
+//!
+//! A failing assertion prints what happened, line by line, and the seed of the jitter: the same seed gives the same run.
+
+mod assert;
+mod at;
+mod builder;
+mod carry_out;
+mod clock;
+mod driver;
+mod log;
+mod memory;
+mod process;
+mod state;
+mod store;
+mod terms;
+mod unsettled;
+mod worker;
+
+pub use assert::{Count, Emissions, Letter, Letters};
+pub use at::At;
+pub use builder::Builder;
+pub use state::State;
+pub use worker::TestWorker;
+
+use crate::handler::Registry;
+
+/// A worker in memory with these handlers, to be [started](Builder::start). Time stands still in the test's runtime from
+/// then on, and moves when a handler waits for it or the test says so.
+///
+/// See the [module](self) for an example.
+pub fn worker(registry: Registry) -> Builder {
+    Builder::new(registry)
+}

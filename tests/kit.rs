@@ -1,0 +1,73 @@
+//! The test kit: that what it says of a handler is so, that a failing assertion tells what happened, and that a test costs
+//! next to nothing.
+
+#[path = "kit/jobs.rs"]
+mod jobs;
+#[path = "kit/messages.rs"]
+mod messages;
+#[path = "kit/scenarios.rs"]
+mod scenarios;
+#[path = "kit/speed.rs"]
+mod speed;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use streamhand::Registry;
+use streamhand::testing::{self, Builder, TestWorker};
+
+/// What a scenario does with a worker.
+type Run = for<'a> fn(&'a mut TestWorker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// A worker, and what is done with it.
+pub struct Scenario {
+    pub name: &'static str,
+    pub config: &'static str,
+    pub run: Run,
+}
+
+/// A runtime as a test has it.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+fn builder(make: fn(Registry) -> Builder, config: &str) -> Builder {
+    let builder = make(jobs::registry()).seed(7);
+    match config {
+        "" => builder.streams(["jobs"]),
+        config => builder.config(config),
+    }
+}
+
+/// Runs a scenario, and returns what happened.
+fn trace(scenario: &Scenario, make: fn(Registry) -> Builder) -> String {
+    runtime().block_on(async {
+        let mut worker = builder(make, scenario.config).start().await;
+        (scenario.run)(&mut worker).await;
+        worker.timeline()
+    })
+}
+
+/// Runs all scenarios, and returns which failed.
+fn failures(each: impl Fn(&Scenario) + std::panic::RefUnwindSafe) -> Vec<&'static str> {
+    let mut failed = Vec::new();
+    for scenario in scenarios::all() {
+        println!("{}", scenario.name);
+        let ran = std::panic::catch_unwind(|| each(&scenario));
+        if ran.is_err() {
+            println!("^ {}", scenario.name);
+            failed.push(scenario.name);
+        }
+    }
+    failed
+}
+
+#[test]
+fn scenarios_pass_in_memory_and_come_to_the_same_each_time() {
+    let failed = failures(|scenario| {
+        let first = trace(scenario, testing::worker);
+        assert_eq!(first, trace(scenario, testing::worker));
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+}
