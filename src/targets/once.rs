@@ -346,7 +346,7 @@ mod tests {
         let since = Instant::now();
         tokio::select! {
             exit = &mut handled => panic!("{exit:?}"),
-            () = tokio::time::sleep(Duration::from_millis(300)) => ctx.cancel(Cancelled::TimedOut),
+            () = tokio::time::sleep(Duration::from_millis(300)) => ctx.stops_for(Cancelled::TimedOut),
         }
         assert!(matches!(handled.await, Exit::Retry(_)));
         assert!(since.elapsed() < Duration::from_secs(10));
@@ -396,7 +396,7 @@ mod tests {
         }
         let mut third = std::pin::pin!(slow.handle(&three, given()));
         assert!(futures_util::poll!(third.as_mut()).is_pending());
-        three.cancel(Cancelled::TimedOut);
+        three.stops_for(Cancelled::TimedOut);
         assert!(matches!(third.await, Exit::NotBegun(_)));
     }
 }

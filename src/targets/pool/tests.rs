@@ -234,7 +234,7 @@ async fn a_child_that_does_not_read_holds_nobody_up() {
     let next = event("next");
     let mut next = pin!(pool.handle(&waiting, next));
     assert!(futures_util::poll!(next.as_mut()).is_pending());
-    waiting.cancel(Cancelled::TimedOut);
+    waiting.stops_for(Cancelled::TimedOut);
     let ended = tokio::time::timeout(PATIENCE, next).await.unwrap();
     assert!(
         matches!(&ended, Ended::NotBegun(why) if why.contains("no process of the target billing was free")),
@@ -261,9 +261,9 @@ async fn who_is_cancelled_may_say_so_and_who_ignores_it_is_killed() {
     let mut handled = pin!(pool.handle(&listens, text));
     assert!(futures_util::poll!(handled.as_mut()).is_pending());
     // A stop is not answered here; the end of its time is.
-    listens.cancel(Cancelled::Stopping);
+    listens.stops_for(Cancelled::Stopping);
     assert!(futures_util::poll!(handled.as_mut()).is_pending());
-    listens.cancel(Cancelled::TimedOut);
+    listens.stops_for(Cancelled::TimedOut);
     let ended = tokio::time::timeout(PATIENCE, handled).await.unwrap();
     assert_eq!(answer(ended), "{\"retry\":\"stopped\"}");
 
@@ -273,7 +273,7 @@ async fn who_is_cancelled_may_say_so_and_who_ignores_it_is_killed() {
     {
         let mut handled = pin!(pool.handle(&ignores, text));
         assert!(futures_util::poll!(handled.as_mut()).is_pending());
-        ignores.cancel(Cancelled::TimedOut);
+        ignores.stops_for(Cancelled::TimedOut);
         assert!(futures_util::poll!(handled.as_mut()).is_pending());
     }
     // Its grace is over: it was dropped.
