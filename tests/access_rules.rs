@@ -115,6 +115,8 @@ on_both_servers! {
             let ran = viewer.run(looks).await;
             assert_eq!(ran.code, 0, "{looks:?}: {ran:?}");
         }
+        let judged = viewer.run(&["conformance", "--stream", "orders"]).await;
+        assert!(judged.out.contains(" looked at: "), "{judged:?}");
         let trimmed = "\n[streams.orders]\nretention = \"acked\"";
         let url = format!("redis://viewer:secret@127.0.0.1:{}", server.port());
         let out = Cli::at(&url, trimmed).run(&["status"]).await.ok();

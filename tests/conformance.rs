@@ -247,7 +247,7 @@ on_both_servers! {
         insta::allow_duplicates! { insta::assert_snapshot!(masked(&format!("{}{}", ran.out, ran.err)), @r#"
         RULE        COMES TO     ENTRIES  EXAMPLE          WRONG                                                                                                                 RIGHT
         type        dead letter  1        ID  the type "\u{1b}[31m" has '\u{1b}' at position 1; only a-z, 0-9, '_', '-' and the dots between the parts are allowed  a field `type`, dotted and lower-case, a noun and what happened to it: order.created
-        data        dead letter  3        ID  the data does not decode as JSON: key must be a string at line 1 column 2                                             one JSON value in UTF-8, without NaN and without a byte order mark, or MessagePack that `datacontenttype` says is that
+        data        dead letter  3        ID  the data does not decode as JSON: key must be a string at line 1 column 2; it looks like a dict that Python printed   one JSON value in UTF-8, without NaN and without a byte order mark, or MessagePack that `datacontenttype` says is that
         other-data  warning      2        ID  an event order.created with the id "1" is there with other data                                                       an id of its own for each event: a copy is acknowledged without running, whatever it says, if its handler deduplicates
         7 entries looked at: 1 right, 2 with warnings, 4 that end as dead letters
         error: 4 entries that end as dead letters

@@ -61,6 +61,7 @@ fn json(data: &[u8], seen: &mut Seen) -> Result<usize, String> {
     let wrong = |error: serde_json::Error| {
         let hint = match data {
             [0xef, 0xbb, 0xbf, ..] => "; it begins with a byte order mark",
+            [b'{', b'\'', ..] => "; it looks like a dict that Python printed",
             [0x80..=0x9f | 0xdc..=0xdf, ..] => {
                 "; it looks like MessagePack, and `datacontenttype` does not say so"
             }

@@ -101,6 +101,28 @@ mod tests {
     }
 
     #[test]
+    fn signatures_are_those_that_are_published() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../conformance/signatures.json")).unwrap();
+        let signatures = vectors["signatures"].as_array().unwrap();
+        assert!(signatures.len() > 4);
+        for of in signatures {
+            let secrets = of["secrets"].as_array().unwrap().iter();
+            let secrets = secrets.map(|secret| key(secret.as_str().unwrap()).unwrap());
+            let keys = Keys(secrets.collect());
+            let at = Duration::from_secs(of["timestamp"].as_u64().unwrap());
+            let (id, body) = (of["id"].as_str().unwrap(), of["body"].as_str().unwrap());
+            let mut headers = HeaderMap::new();
+            let now = SystemTime::UNIX_EPOCH + at;
+            keys.sign(id, now, body.as_bytes(), &mut headers);
+            assert_eq!(
+                headers["webhook-signature"],
+                of["signature"].as_str().unwrap()
+            );
+        }
+    }
+
+    #[test]
     fn what_is_no_secret_is_refused_without_quoting_it() {
         for (wrong, reason) in [("hunter2!", "base64"), ("whsec_c2hvcnQ=", "has 5 bytes")] {
             let why = key(wrong).expect_err(wrong);
