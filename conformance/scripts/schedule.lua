@@ -35,6 +35,75 @@ local function take_off(scheduled, events, name)
   end
   if #left > 0 then redis.call('HSET', events, list, table.concat(left)) else redis.call('HDEL', events, list) end
 end
+-- Putting an event on the schedule and taking it off. What is there is asked by functions, for a commit has to see what
+-- those before in the same step will have made of it: `score` of a member of a sorted set, `value` of a field of a hash.
+
+-- Whether both say the same of this. What other hands have spoilt is not told apart.
+local function alike(kept, fields, what) return not kept or says(kept, what) == says(fields, what) end
+
+-- The name an event is on the schedule under, when it is due, and what is kept of it; of one that is not there the name it
+-- is to have.
+local function place_of(scheduled, events, id, which, fields, score, value)
+  local function look_for(name)
+    local due = score(scheduled, name)
+    return due, due and value(events, name)
+  end
+  local name = name_of(which, id)
+  local due, packed = look_for(name)
+  if packed then return name, due, packed end
+  if not stands_alone(id) then return name end
+  due, packed = look_for(id)
+  if not packed then return id end
+  local kept = fields_of(packed)
+  if alike(kept, fields, 'type') and alike(kept, fields, 'source') then return id, due, packed end
+  return name
+end
+
+-- Whether what is kept of an event is this one, by the letter.
+local function is_the_same(packed, fields)
+  local kept = fields_of(packed)
+  for _, what in ipairs({ 'data', 'datacontenttype', 'schemaversion' }) do
+    if not alike(kept, fields, what) then return false end
+  end
+  return true
+end
+
+-- The list of those that have an id, with this one.
+local function listed(others, which)
+  for other in string.gmatch(others, WHICH) do
+    if other == which then return nil end
+  end
+  return others .. which
+end
+
+-- Puts an event on. Answers the error if the first write is refused; none behind it is.
+local function put_on(call, scheduled, events, id, which, name, due, packed)
+  if name ~= id then
+    local all = listed(redis.call('HGET', events, '\0i' .. id) or '', which)
+    local done = all and call('HSET', events, '\0i' .. id, all)
+    if type(done) == 'table' then return done.err end
+  end
+  local done = call('HSET', events, name, packed)
+  if type(done) == 'table' then return done.err end
+  redis.call('ZADD', scheduled, due, name)
+end
+
+-- The names of those on the schedule that are meant by an id, and by which one it is, its type and its source, if that is
+-- said.
+local function meant(scheduled, events, id, which, event_type, source, score, value)
+  local found = {}
+  local function look_for(name, its)
+    if (which == '' or its == which) and score(scheduled, name) then found[#found + 1] = name end
+  end
+  if stands_alone(id) then
+    -- What other hands have spoilt goes by its id.
+    local kept = which ~= '' and fields_of(value(events, id) or nil)
+    local is_it = not kept or says(kept, 'type') == event_type and says(kept, 'source') == source
+    look_for(id, is_it and which or nil)
+  end
+  for its in string.gmatch(value(events, '\0i' .. id) or '', WHICH) do look_for(name_of(its, id), its) end
+  return found
+end
 -- Whether this user may run a command on a key. A command is always given some arguments, as Valkey does not check that
 -- they are there before it looks for keys among them; of these all arguments are keys.
 local keys_alone = { DEL = true, EXISTS = true, TYPE = true }
@@ -56,8 +125,20 @@ local function lacks(...)
     end
   end
 end
+-- Whether a partition of a topic is sealed, by an entry of the highest id: its topic has grown, nothing can be added to it,
+-- and what is new belongs elsewhere. Of who may not look it counts as not sealed: the write itself is refused then.
+local sealed = {}
+local function is_sealed(key)
+  if not string.find(key, '^{.+:[%d.]+}$') then return false end
+  if sealed[key] == nil then
+    local seal = '18446744073709551615-18446744073709551615'
+    local found = redis.pcall('XRANGE', key, seal, seal)
+    sealed[key] = not found.err and #found > 0
+  end
+  return sealed[key]
+end
 -- Keeps an event that is to be added to its stream later. One that is kept already stays as it is.
--- Behind: common/scheduled, common/rights
+-- Behind: common/scheduled, common/on_schedule, common/rights, common/sealed
 -- KEYS: stream, scheduled, events
 -- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
 --       whether its replicas are waited for (0|1), then its fields
@@ -71,39 +152,19 @@ if no then return no end
 local fields = {}
 for a = 6, #ARGV do fields[#fields + 1] = ARGV[a] end
 
--- When it is due that has this name, and what is kept of it.
-local function look(name)
-  local due = redis.call('ZSCORE', scheduled, name)
-  return due, due and redis.call('HGET', events, name)
-end
--- Whether both say the same of this. What other hands have spoilt is not told apart.
-local function alike(kept, what) return not kept or says(kept, what) == says(fields, what) end
-
-local name = name_of(which, id)
-local due, packed = look(name)
-local is_it, known_as = packed, name
-if not packed and stands_alone(id) then
-  due, packed = look(id)
-  local kept = fields_of(packed)
-  is_it = packed and alike(kept, 'type') and alike(kept, 'source')
-  if packed then known_as = id else name = id end
-end
-if is_it then
-  local kept, same = fields_of(packed), true
-  for _, what in ipairs({ 'data', 'datacontenttype', 'schemaversion' }) do same = same and alike(kept, what) end
+local function score(key, name) return redis.call('ZSCORE', key, name) end
+local function value(key, field) return redis.call('HGET', key, field) end
+local name, due, packed = place_of(scheduled, events, id, which, fields, score, value)
+if packed then
   -- WAIT covers what its own connection wrote: see publish_once.
-  local again = ARGV[5] == '1' and redis.pcall('HSET', events, known_as, packed)
-  return { string.format('%.0f', due), 0, not same and packed, type(again) == 'number' and 1 or 0 }
+  local again = ARGV[5] == '1' and redis.pcall('HSET', events, name, packed)
+  local differs = not is_the_same(packed, fields) and packed
+  return { string.format('%.0f', due), 0, differs, type(again) == 'number' and 1 or 0 }
 end
 
--- A partition is sealed by an entry of the highest id: its topic has grown, and what is new belongs elsewhere.
-if string.find(stream, '^{.+:[%d.]+}$') then
-  local seal = '18446744073709551615-18446744073709551615'
-  -- pcall: who may not look schedules it all the same, and a worker takes it to where it belongs.
-  local found = redis.pcall('XRANGE', stream, seal, seal)
-  if not found.err and #found > 0 then
-    return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
-  end
+-- Who may not look schedules it all the same, and a worker takes it to where it belongs.
+if is_sealed(stream) then
+  return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
 end
 
 due = ARGV[3]
@@ -111,13 +172,5 @@ if due == '' then
   local t = redis.call('TIME')
   due = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[4])
 end
-if name ~= id then
-  local list = '\0i' .. id
-  local others = redis.call('HGET', events, list) or ''
-  local listed = false
-  for other in string.gmatch(others, WHICH) do listed = listed or other == which end
-  if not listed then redis.call('HSET', events, list, others .. which) end
-end
-redis.call('HSET', events, name, cmsgpack.pack(fields))
-redis.call('ZADD', scheduled, due, name)
+put_on(redis.call, scheduled, events, id, which, name, due, cmsgpack.pack(fields))
 return { due, 1, false, 1 }
