@@ -11,6 +11,7 @@ use super::connection::Link;
 use super::error::{Trouble, is_for_now};
 use super::keys::Keys;
 use super::obstacle::{Need, need};
+use super::outbox::MARK;
 use super::reply;
 use super::script::script;
 use super::topology::Slot;
@@ -42,9 +43,6 @@ script!(
     behind "common/appending",
     behind "common/commit"
 );
-
-/// The name of the first field of what waits in an outbox.
-pub(super) const MARK: &str = "outbox.mark";
 
 /// One entry to be committed.
 pub(crate) struct Commit<'a> {

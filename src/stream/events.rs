@@ -12,6 +12,7 @@ use super::line::Line;
 use super::replicated::{NOT_WRITTEN, Replicas};
 use super::reply;
 use super::script::script;
+#[cfg(feature = "eventstore")]
 use crate::conflict::Expected;
 use crate::error::Result;
 use crate::event::{Entry, EntryId};
@@ -64,6 +65,7 @@ pub(crate) enum EventsAppended {
     },
 }
 
+#[cfg(feature = "eventstore")]
 impl From<Expected> for At {
     fn from(expected: Expected) -> Self {
         match expected {

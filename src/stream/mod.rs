@@ -19,7 +19,9 @@ mod call;
 #[cfg(feature = "worker")]
 mod claim;
 mod clock;
+#[cfg(feature = "worker")]
 mod commit;
+#[cfg(feature = "worker")]
 mod commit_lines;
 mod connection;
 mod deduplication;
@@ -111,6 +113,7 @@ pub(crate) use call::ARGUMENTS;
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;
+#[cfg(feature = "worker")]
 pub(crate) use commit::{Commit, CommitOutcome, Leaving, Mark};
 #[cfg(feature = "worker")]
 pub(crate) use commit_lines::Placed;

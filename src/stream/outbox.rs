@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
-use super::commit::MARK;
 use super::connection::Link;
 use super::error::{Answer, Trouble, Who, elsewhere, refusal};
 use super::keys::{OutboxKeys, StreamKeys};
@@ -22,6 +21,9 @@ use crate::fields::Fields;
 script!(TAKE, "outbox_take", behind "common/rights");
 script!(DONE, "outbox_done", behind "common/rights");
 script!(ADD, "outbox_add", behind "common/rights");
+
+/// The name of the first field of what waits in an outbox.
+pub(super) const MARK: &str = "outbox.mark";
 
 /// Most events that are relayed at once, and about how many bytes.
 const EVENTS: usize = 100;
