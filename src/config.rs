@@ -59,6 +59,7 @@ mod show;
 #[cfg(feature = "config")]
 mod size;
 mod stream_name;
+#[cfg(feature = "config")]
 mod targets;
 #[cfg(feature = "config")]
 mod telemetry;
@@ -97,6 +98,7 @@ pub use settings::{
 #[cfg(feature = "config")]
 pub use size::ByteSize;
 pub(crate) use stream_name::{check_stream, stream_name};
+#[cfg(feature = "config")]
 pub use targets::{TargetContract, TargetFormat, TargetMode, TargetSettings, TargetUrl};
 #[cfg(feature = "config")]
 pub use telemetry::TelemetrySettings;

@@ -120,7 +120,6 @@ mod policy;
 mod publisher;
 #[cfg(feature = "worker")]
 mod pulse;
-#[cfg(feature = "eventstore")]
 mod reconnect;
 pub mod retry;
 mod rfc3339;
