@@ -234,6 +234,36 @@ on_both_servers! {
         assert_eq!((count("once"), count("soon"), count("new"), count("then")), (1, 1, 1, 1));
     }
 
+    async fn a_seal_that_was_lost_holds_nothing_up(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server).stream("partitions = 3");
+        let publisher = publisher(&setup);
+        let seen = Seen::default();
+        publisher.publish_envelopes("jobs", (0..30).map(noted)).await.unwrap();
+        Admin::new(&settings(&setup)).unwrap().grow("jobs", 4).await.unwrap();
+        publisher.publish_envelopes("jobs", (30..60).map(noted)).await.unwrap();
+        // One is deleted, one is trimmed to nothing, and of one the last entry was lost in a failover.
+        let second = redis.xlen::<_, u64>("{jobs:2.0}").await.unwrap();
+        assert!(second > 0);
+        let () = redis.del("{jobs:0}").await.unwrap();
+        let lost = redis.xlen::<_, u64>("{jobs:1}").await.unwrap();
+        assert!(lost > 1);
+        let _: u64 = redis.xtrim("{jobs:1}", redis::streams::StreamMaxlen::Equals(0)).await.unwrap();
+        let third: Vec<(String, Vec<String>)> = redis.xrange_all("{jobs:2}").await.unwrap();
+        let () = redis.del("{jobs:2}").await.unwrap();
+        for (id, fields) in third.iter().filter(|(id, _)| id != SEAL) {
+            let _: String = redis::cmd("XADD").arg("{jobs:2}").arg(id).arg(fields).query_async(&mut redis).await.unwrap();
+        }
+        let worker = setup.start_with(noting(&seen));
+        let wanted = 30 + third.len() - 1;
+        eventually(PATIENCE, "what is left is handled", async || seen.lock().unwrap().len() >= wanted).await;
+        for n in 0..3 {
+            let foreign: RedisResult<String> = redis.xadd(format!("{{jobs:{n}}}"), "*", &[("type", "a.b")]).await;
+            assert!(foreign.unwrap_err().to_string().contains("exhausted"), "{n}");
+        }
+        worker.stop().await;
+    }
+
     /// A dead letter of the old partitions comes before what is new of its subject, wherever that is.
     async fn an_order_is_kept_and_what_is_held_holds_up_what_is_new(server: Server) {
         let mut redis = server.connect().await;

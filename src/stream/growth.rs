@@ -24,6 +24,7 @@ use crate::codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Entry, EntryId};
 use crate::identity;
+use crate::partition::Partition;
 
 #[cfg(feature = "worker")]
 script!(SETTLED, "settled", behind "common/ids");
@@ -163,7 +164,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes down that a group is through with a generation, if it has settled all that its streams hold. Returns what
+    /// Writes down that a group is through with a generation, if it has settled all that its streams hold, which are sealed
+    /// again if they are not. Returns what
     /// it has not, if there is anything; that of `last`, which was the answer before, is looked for first.
     #[cfg(feature = "worker")]
     pub async fn pass_through(
@@ -206,10 +208,15 @@ impl Pool {
         let mut call = SETTLED.key(&keys.stream);
         call.key(&keys.retry).key(&keys.held).key(&keys.again);
         let answer = call.arg(group).read_async(&mut conn).await;
-        let (settled, held, again): (u64, u64, u64) =
+        let (settled, sealed, held, again): (u64, u64, u64, u64) =
             answer.map_err(|error| refusal(Who::Operator, &doing, error))?;
         let is_held = has_order && held > 0;
-        let is_settled = settled == 1 && !is_held && !(has_order && again > 0);
+        if sealed == 0 {
+            // A failover lost that, or somebody deleted the stream. What was added since is settled first.
+            let topic = Partition::parse(stream).map_or(stream, |of| of.topic);
+            self.seal(topic, stream).await?;
+        }
+        let is_settled = sealed + settled == 2 && !is_held && !(has_order && again > 0);
         let stream = stream.to_owned();
         Ok((!is_settled).then_some(Unsettled { stream, is_held }))
     }

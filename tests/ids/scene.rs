@@ -797,9 +797,13 @@ impl Scene<'_> {
         self.step("order_rouse", &["looked", "failed", "parked-till"], &rouse)
             .await;
         self.held().await;
-        for group in ["workers", "nobody"] {
-            let keys = ["looked", "parked-till", "held", "held-again"];
-            self.step("settled", &keys, &[group]).await;
+        // One is read to its end, or not.
+        self.by_hand("XGROUP CREATE held-again workers @3").await;
+        let keys = ["held-again", "held-none", "held", "held-again"];
+        for read in [3, 4] {
+            self.by_hand(&format!("XGROUP SETID held-again workers @{read}"))
+                .await;
+            self.step("settled", &keys, &["workers"]).await;
         }
         // Set back by a second; what it was parked till moves with it, and it goes on where it was left.
         for _ in 0..4 {
