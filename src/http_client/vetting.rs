@@ -44,26 +44,19 @@ fn meant(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
     };
-    let [a, b, c, d, .., y, z] = v6.segments();
-    let last = || {
-        let ([e, f], [g, h]) = (y.to_be_bytes(), z.to_be_bytes());
-        IpAddr::V4(Ipv4Addr::new(e, f, g, h))
+    let of = |a: u16, b: u16| {
+        let ([a, b], [c, d]) = (a.to_be_bytes(), b.to_be_bytes());
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     };
     match v6.segments() {
         // ::ffff:0:0/96, mapped; ::/96, compatible, but for :: and ::1; ::ffff:0:0:0/96, translated.
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => last(),
-        [0, 0, 0, 0, 0, 0, ..] if (y, z) != (0, 0) && (y, z) != (0, 1) => last(),
+        [0, 0, 0, 0, 0, 0xffff, a, b] | [0, 0, 0, 0, 0xffff, 0, a, b] => of(a, b),
+        [0, 0, 0, 0, 0, 0, a, b] if a != 0 || b > 1 => of(a, b),
         // 64:ff9b::/96 and 64:ff9b:1::/48, by NAT64.
-        [0x64, 0xff9b, 0 | 1, ..] => last(),
+        [0x64, 0xff9b, 0 | 1, .., a, b] => of(a, b),
         // 2002::/16, 6to4.
-        [0x2002, ..] => {
-            let ([e, f], [g, h]) = (b.to_be_bytes(), c.to_be_bytes());
-            IpAddr::V4(Ipv4Addr::new(e, f, g, h))
-        }
-        _ => {
-            let _ = (a, d);
-            address
-        }
+        [0x2002, a, b, ..] => of(a, b),
+        _ => address,
     }
 }
 
