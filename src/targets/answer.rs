@@ -9,17 +9,26 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::aggregate_id::AggregateId;
+use crate::codec;
+use crate::conflict::Expected;
 use crate::context::Context;
 use crate::duration;
 use crate::effects::Effect;
 use crate::event::Envelope;
+use crate::eventstore::PublicStreams;
 use crate::failure::Failure;
+use crate::outbox::When;
+use crate::rfc3339;
 
 /// An answer that was understood.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
-    emits: Vec<(String, Envelope)>,
+    /// What was scheduled before is taken off first, so that one answer can do it anew.
+    cancels: Vec<Cancel>,
+    emits: Vec<(String, Envelope, Option<When>)>,
     effects: Vec<Effect>,
+    appends: Vec<Appended>,
     failure: Option<Told>,
 }
 
@@ -39,6 +48,10 @@ struct Written<'a> {
     emit: Vec<Emit<'a>>,
     #[serde(default)]
     effects: Vec<Asked<'a>>,
+    #[serde(default)]
+    cancel: Vec<Cancel>,
+    #[serde(borrow, default)]
+    append: Vec<Append<'a>>,
     #[serde(default)]
     retry_after: Option<Wait>,
     #[serde(default)]
@@ -74,6 +87,70 @@ struct Emit<'a> {
     /// Other fields, by their names.
     #[serde(default)]
     extensions: BTreeMap<String, String>,
+    /// So much later than the acknowledgement.
+    #[serde(default)]
+    after: Option<Wait>,
+    /// At this time.
+    #[serde(default)]
+    at: Option<String>,
+}
+
+/// Takes an event off a stream's schedule.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    stream: String,
+    id: String,
+}
+
+/// Appends events to an aggregate.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Append<'a> {
+    /// Its kind and its id: `order:o-1`.
+    aggregate: String,
+    /// The public stream of its kind.
+    stream: String,
+    #[serde(default)]
+    partitions: Option<u32>,
+    expected: At,
+    #[serde(borrow)]
+    events: Vec<Recorded<'a>>,
+}
+
+/// At which version an aggregate is expected: a number, or in words.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a version, \"none\", \"exists\" or \"any\"")]
+enum At {
+    Version(u64),
+    Words(InWords),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum InWords {
+    None,
+    Exists,
+    Any,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded<'a> {
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    schemaversion: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Appended {
+    public: PublicStreams,
+    aggregate: AggregateId,
+    events: Vec<Envelope>,
+    expected: Expected,
 }
 
 /// An effect by the name of its method on [`Effect`], with that one's arguments.
@@ -150,11 +227,21 @@ impl Answer {
             Some(Told::Later(wait, why)) => return Err(Failure::later(wait, why)),
             Some(Told::Permanent(why)) => return Err(Failure::permanent(why)),
         }
-        for (stream, envelope) in self.emits {
-            ctx.emit_envelope(&stream, envelope);
+        for Cancel { stream, id } in self.cancels {
+            ctx.cancel(&stream, &id);
+        }
+        for (stream, envelope, when) in self.emits {
+            match when {
+                None => ctx.emit_envelope(&stream, envelope),
+                Some(When::After(delay)) => ctx.emit_envelope_after(&stream, envelope, delay),
+                Some(When::At(at)) => ctx.emit_envelope_at(&stream, envelope, at),
+            }
         }
         for effect in self.effects {
             ctx.effect(effect);
+        }
+        for it in self.appends {
+            ctx.append_envelopes(&it.public, &it.aggregate, it.events, it.expected);
         }
         Ok(())
     }
@@ -183,12 +270,16 @@ impl Written<'_> {
             )),
             (None, None, None, Some(why)) => Some(Told::Failed(why)),
         };
-        if failure.is_some() && !(self.emit.is_empty() && self.effects.is_empty()) {
+        let is_empty = self.emit.is_empty() && self.effects.is_empty();
+        let is_empty = is_empty && self.cancel.is_empty() && self.append.is_empty();
+        if failure.is_some() && !is_empty {
             return Err("it says that the event failed, and what is to leave if it succeeds; leave one of them out".into());
         }
         let emits = self.emit.into_iter().enumerate();
         let effects = self.effects.into_iter().enumerate();
+        let appends = self.append.into_iter().enumerate();
         Ok(Answer {
+            cancels: self.cancel,
             emits: emits
                 .map(|(at, emit)| emit.event().map_err(|why| format!("emit[{at}]: {why}")))
                 .collect::<Result<_, _>>()?,
@@ -199,13 +290,70 @@ impl Written<'_> {
                         .map_err(|why| format!("effects[{at}]: {why}"))
                 })
                 .collect::<Result<_, _>>()?,
+            appends: appends
+                .map(|(at, append)| append.read().map_err(|why| format!("append[{at}]: {why}")))
+                .collect::<Result<_, _>>()?,
             failure,
         })
     }
 }
 
+impl Append<'_> {
+    fn read(self) -> Result<Appended, String> {
+        let (kind, id) = self.aggregate.split_once(':').ok_or_else(|| {
+            format!(
+                "{:?} is no aggregate; write its kind and its id, \"order:o-1\"",
+                self.aggregate
+            )
+        })?;
+        let public = PublicStreams::new(&self.stream).map_err(|error| error.to_string())?;
+        let public = match self.partitions {
+            Some(partitions) => public
+                .partitions(partitions)
+                .map_err(|error| error.to_string())?,
+            None => public,
+        };
+        if self.events.is_empty() {
+            return Err("there are no events in it".to_owned());
+        }
+        let events = self.events.into_iter().map(|event| {
+            let mut envelope = Envelope::new(event.event_type);
+            if let Some(version) = event.schemaversion {
+                envelope = envelope.try_with("schemaversion", version.to_string())?;
+            }
+            envelope = envelope.try_with("datacontenttype", codec::JSON)?;
+            match event.data {
+                Some(data) => envelope.try_with("data", data.get()),
+                None => Ok(envelope),
+            }
+        });
+        Ok(Appended {
+            public,
+            aggregate: AggregateId::new(kind, id).map_err(|error| error.to_string())?,
+            events: events
+                .collect::<crate::error::Result<_>>()
+                .map_err(|error| error.to_string())?,
+            expected: match self.expected {
+                At::Version(version) => Expected::Exact(version),
+                At::Words(InWords::None) => Expected::NoStream,
+                At::Words(InWords::Exists) => Expected::Exists,
+                At::Words(InWords::Any) => Expected::Any,
+            },
+        })
+    }
+}
+
 impl Emit<'_> {
-    fn event(self) -> Result<(String, Envelope), String> {
+    fn event(self) -> Result<(String, Envelope, Option<When>), String> {
+        let when = match (self.after, self.at) {
+            (Some(_), Some(_)) => return Err("\"after\" stands beside \"at\"".into()),
+            (Some(Wait(delay)), None) => Some(When::After(delay)),
+            (None, Some(time)) => match rfc3339::parse(&time) {
+                Ok(time) => Some(When::At(time)),
+                Err(why) => return Err(format!("\"at\" {time:?} {why}")),
+            },
+            (None, None) => None,
+        };
         let data = match (self.data, self.data_base64) {
             (Some(_), Some(_)) => return Err("\"data\" stands beside \"data_base64\"".into()),
             (Some(json), None) => Some(json.get().as_bytes().to_vec()),
@@ -239,7 +387,7 @@ impl Emit<'_> {
         if let Some(data) = data {
             envelope = envelope.try_with("data", data).map_err(|e| e.to_string())?;
         }
-        Ok((self.stream, envelope))
+        Ok((self.stream, envelope, when))
     }
 }
 
@@ -367,6 +515,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_later_is_scheduled_and_what_is_appended_is() {
+        let (ctx, result) = followed(
+            r#"{"cancel": [{"stream": "orders", "id": "overdue:o-1"}],
+              "emit": [
+                {"stream": "orders", "type": "payment.overdue", "id": "overdue:o-1", "after": "15m"},
+                {"stream": "orders", "type": "report.due", "at": "2999-02-02T08:00:00+01:00"}],
+              "append": [
+                {"aggregate": "order:o-1", "stream": "orders", "expected": 4, "events": [{"type": "order.paid", "data": {}}]},
+                {"aggregate": "order:o-2", "stream": "orders", "expected": "none", "events": [{"type": "order.paid"}]}]}"#,
+        );
+        result.expect("done");
+        assert_eq!(ctx.cancels()[0].id, "overdue:o-1");
+        let scheduled = ctx.scheduled();
+        assert_eq!(scheduled[0].when, When::After(Duration::from_secs(900)));
+        assert!(matches!(scheduled[1].when, When::At(_)));
+        let appended = ctx.appended();
+        assert_eq!(appended[0].aggregate.as_str(), "order:o-1");
+        assert_eq!(appended[0].expected, Expected::Exact(4));
+        assert_eq!(appended[0].events[0].event_type(), "order.paid");
+        assert_eq!(appended[1].expected, Expected::NoStream);
+    }
+
+    #[test]
     fn what_failed_means_what_it_says() {
         let kind = |json| {
             let (_, result) = followed(json);
@@ -441,6 +612,31 @@ mod tests {
             (
                 r#"{"effects": [{"effect": "set", "key": "k", "value": 1.5}]}"#,
                 "a text or a whole number",
+            ),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "after": "1s", "at": "x"}]}"#,
+                "beside",
+            ),
+            (
+                r#"{"emit": [{"stream": "s", "type": "a.b", "at": "monday"}]}"#,
+                "\"at\" \"monday\"",
+            ),
+            (r#"{"cancel": ["overdue"]}"#, "can't be read"),
+            (
+                r#"{"append": [{"aggregate": "o-1", "stream": "s", "expected": 1, "events": []}]}"#,
+                "its kind and its id",
+            ),
+            (
+                r#"{"append": [{"aggregate": "o:1", "stream": "s", "expected": 1, "events": []}]}"#,
+                "no events",
+            ),
+            (
+                r#"{"append": [{"aggregate": "o:1", "stream": "s", "expected": "new", "events": []}]}"#,
+                "a version, \"none\"",
+            ),
+            (
+                r#"{"error": "no", "cancel": [{"stream": "s", "id": "1"}]}"#,
+                "leave one of them out",
             ),
             (r#"{"retry_after": 10}"#, "expected a string"),
             (r#"{"retry_after": "soon"}"#, "soon"),
