@@ -347,4 +347,117 @@ on_both_servers! {
         let keys: Vec<String> = redis.keys("*:order").await.expect("keys");
         assert_eq!(keys, [""; 0]);
     }
+
+    /// What still runs when a stream is handed over, and dies then, holds its subject with the next owner as well: also
+    /// what was replayed of it comes first.
+    async fn what_dies_with_the_owner_before_holds_its_subject(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server);
+        let (fails, mended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let registry = || {
+            let (fails, mended) = (fails.clone(), mended.clone());
+            Registry::new().on(move |job: Job, ctx: Context| {
+                let (fails, mended) = (fails.clone(), mended.clone());
+                async move {
+                    while job.id == "a/1" && !mended.load(Ordering::SeqCst) {
+                        if fails.load(Ordering::SeqCst) {
+                            return Err(Failure::permanent("broken"));
+                        }
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    jobs::handle(job, ctx).await
+                }
+            })
+        };
+        let mut fleet = vec![setup.start_with(registry())];
+        let before = owned(&mut redis, "jobs").await;
+        publish(&mut redis, "jobs", &[event("a", 1, Action::Succeed)]).await;
+        eventually(PATIENCE, "it to run", async || {
+            let pending: redis::Value = redis.xpending("jobs", "workers").await.unwrap();
+            format!("{pending:?}").contains("int(1)")
+        })
+        .await;
+        // Whichever of them should have it.
+        while owned(&mut redis, "jobs").await == before {
+            assert!(fleet.len() < 12, "none of them should have it");
+            fleet.push(setup.start_with(registry()));
+            let until = std::time::Instant::now() + LEASE;
+            while owner(&mut redis, "jobs").await == before && std::time::Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        publish(&mut redis, "jobs", &[event("a", 2, Action::Succeed), event("b", 1, Action::Succeed)]).await;
+        all_ended(&mut redis, &[event("b", 1, Action::Succeed)]).await;
+        fails.store(true, Ordering::SeqCst);
+        eventually(PATIENCE, "a dead letter", async || dead(&mut redis).await == 1).await;
+        // For longer than it takes to look what has become of what others wait for.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!jobs::handled(&mut redis).await.contains_key("a/2"), "it has passed a dead letter");
+        mended.store(true, Ordering::SeqCst);
+        Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n").run(&["dlq", "replay", "--all"]).await.ok();
+        all_ended(&mut redis, &[event("a", 2, Action::Succeed)]).await;
+        assert_in_order(&mut redis).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+    }
+
+    /// A purge lets a subject go on; if it is undone the letter holds what comes from then on.
+    async fn a_letter_that_was_purged_and_brought_back_holds_its_subject_again(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = setup(&server);
+        let mended = Arc::new(AtomicBool::new(false));
+        let is_mended = mended.clone();
+        let registry = Registry::new().on(move |job: Job, ctx: Context| {
+            let is_mended = is_mended.clone();
+            async move {
+                if job.id == "a/1" && !is_mended.load(Ordering::SeqCst) {
+                    return Err(Failure::permanent("broken"));
+                }
+                jobs::handle(job, ctx).await
+            }
+        });
+        let _worker = setup.start_with(registry);
+        publish(&mut redis, "jobs", &[event("a", 1, Action::Succeed), event("a", 2, Action::Succeed)]).await;
+        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1 && dead(&mut redis).await == 1).await;
+        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n");
+        let said = cli.run(&["dlq", "purge", "--all", "--undo-within", "1h", "--yes"]).await.ok();
+        all_ended(&mut redis, &[event("a", 2, Action::Succeed)]).await;
+        let name = said.split('`').nth(1).and_then(|command| command.rsplit(' ').next()).expect("the command");
+        cli.run(&["dlq", "undo", name]).await.ok();
+        let held: usize = redis.hlen("{jobs}:workers:order:held").await.expect("a hash");
+        assert_eq!(held, 1);
+        // Until its worker has looked.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        publish(&mut redis, "jobs", &[event("a", 3, Action::Succeed), event("b", 1, Action::Succeed)]).await;
+        all_ended(&mut redis, &[event("b", 1, Action::Succeed)]).await;
+        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1).await;
+        assert!(!jobs::handled(&mut redis).await.contains_key("a/3"));
+        mended.store(true, Ordering::SeqCst);
+        cli.run(&["dlq", "replay", "--all"]).await.ok();
+        all_ended(&mut redis, &[event("a", 1, Action::Succeed), event("a", 3, Action::Succeed)]).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+    }
+
+    /// However many letters hold their subjects, each is looked at, and each that is gone is noted no more.
+    async fn thousands_of_letters_that_hold_are_all_looked_at(server: Server) {
+        let mut redis = server.connect().await;
+        let mut pipe = redis::pipe();
+        for n in 1..=2500 {
+            let note = format!("1 {n}-0 s{n}");
+            pipe.hset("{jobs}:workers:order:held", format!("{n}-0"), note).ignore();
+            // Every other one is there.
+            if n % 2 == 0 {
+                pipe.xadd("{jobs}:workers:dead", format!("{n}-0"), &[("type", "test.job")]).ignore();
+            }
+        }
+        let _: () = pipe.query_async(&mut redis).await.expect("letters");
+        let _worker = setup(&server).start();
+        eventually(PATIENCE, "those that are gone to be noted no more", async || {
+            let held: usize = redis.hlen("{jobs}:workers:order:held").await.expect("a hash");
+            (held == 1250).then_some(()).ok_or(held)
+        })
+        .await;
+        publish(&mut redis, "jobs", &[event("s2500", 1, Action::Succeed), event("s2499", 1, Action::Succeed)]).await;
+        all_ended(&mut redis, &[event("s2499", 1, Action::Succeed)]).await;
+        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1).await;
+    }
 }

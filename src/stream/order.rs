@@ -18,7 +18,16 @@ script!(ORDER, "order", behind "common/clock");
 script!(PENDING, "order_pending", behind "common/ids", behind "common/behind");
 script!(CHECK, "order_check");
 script!(HELD, "order_held", behind "common/ids");
-script!(ROUSE, "order_rouse", behind "common/behind");
+script!(
+    ROUSE,
+    "order_rouse",
+    behind "common/ids",
+    behind "common/reading",
+    behind "common/behind"
+);
+
+/// Most letters that are named at once as gone.
+const NAMED: usize = 500;
 
 /// What a worker says and asks of a stream that one worker has.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +60,8 @@ pub(crate) struct Ownership {
     pub owner: String,
     /// The workers that are there to have it.
     pub crew: Vec<String>,
+    /// Dead letters hold their subjects, or did a moment ago.
+    pub any_held: bool,
 }
 
 /// An entry with a subject that is pending.
@@ -58,8 +69,18 @@ pub(crate) struct Ownership {
 pub(crate) struct Pending {
     pub id: EntryId,
     pub subject: Vec<u8>,
+    pub is: Whereabouts,
+}
+
+/// Where an entry is that is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// Some worker has it.
+    Worker,
     /// It is parked only because another one of its subject comes before it.
-    pub is_behind: bool,
+    Behind,
+    /// It is parked for another reason.
+    Parked,
 }
 
 /// What is known of dead letters that hold their subjects.
@@ -69,7 +90,7 @@ pub(crate) struct Held {
     pub there: Vec<(bool, EntryId, Vec<u8>)>,
     /// Letters that are gone.
     pub gone: Vec<String>,
-    /// If any are: all replayed entries, with their subjects.
+    /// Replayed entries, with their subjects: those that were looked at behind that.
     pub copies: Vec<(EntryId, Vec<u8>)>,
 }
 
@@ -93,6 +114,7 @@ impl Link {
         let doing = || format!("looking in {} whose {} is", keys.order, keys.stream);
         let answer = ORDER
             .key(&keys.order)
+            .key(&keys.held)
             .arg(me)
             .arg(lease.as_millis() as u64)
             .arg(u8::from(wish.is_there))
@@ -108,7 +130,7 @@ impl Link {
         let needs = || vec![need(&keys.order, "hash", "HGETALL HSET HDEL")];
         let value: Value = self.answered(doing, answer, needs).await?;
         let parse = |value| {
-            let [mine, epoch, owner, crew] = reply::tuple(value)?;
+            let [mine, epoch, owner, crew, held] = reply::tuple(value)?;
             Some(Ownership {
                 is_mine: reply::int(&mine)? == 1,
                 epoch: reply::text(epoch)?.parse().ok()?,
@@ -117,6 +139,7 @@ impl Link {
                     .into_iter()
                     .filter_map(reply::text)
                     .collect(),
+                any_held: reply::int(&held)? > 0,
             })
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))
@@ -151,7 +174,11 @@ impl Link {
             Some(Pending {
                 id: reply::id(&id)?,
                 subject: reply::bytes(subject)?,
-                is_behind: reply::int(&behind)? == 1,
+                is: match reply::int(&behind)? {
+                    1 => Whereabouts::Behind,
+                    2 => Whereabouts::Parked,
+                    _ => Whereabouts::Worker,
+                },
             })
         };
         let parse = |value| {
@@ -196,28 +223,8 @@ impl Link {
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }
 
-    /// Which dead letters hold their subjects; or notes that these are gone, and says nothing.
-    pub async fn order_held(&mut self, keys: &Keys, done: &[String]) -> Result<Held, Trouble> {
-        let doing = || {
-            format!(
-                "looking which dead letters hold their subjects in {}",
-                keys.held
-            )
-        };
-        let mut call = HELD.key(&keys.dead);
-        call.key(&keys.held).key(&keys.again);
-        for letter in done {
-            call.arg(letter);
-        }
-        let answer = call.invoke_async(&mut self.conn).await;
-        let needs = || {
-            vec![
-                need(&keys.dead, "stream", "XRANGE"),
-                need(&keys.held, "hash", "HGETALL HDEL"),
-                need(&keys.again, "stream", "XRANGE"),
-            ]
-        };
-        let value: Value = self.answered(doing, answer, needs).await?;
+    /// Which dead letters hold their subjects, and which of those that were noted to are gone.
+    pub async fn order_held(&mut self, keys: &Keys) -> Result<Held, Trouble> {
         let one = |value| {
             let [is_new, id, subject] = reply::tuple(value)?;
             Some((
@@ -226,26 +233,79 @@ impl Link {
                 reply::bytes(subject)?,
             ))
         };
-        let copy = |value| {
+        let (mut held, mut at) = (Held::default(), "0".to_owned());
+        loop {
+            let (there, gone, next) = self.held_page(keys, &["held", &at]).await?;
+            let there: Option<Vec<_>> = there.into_iter().map(one).collect();
+            held.there
+                .extend(there.ok_or_else(|| Trouble::garbled(&keys.held))?);
+            held.gone.extend(gone);
+            if next == "0" {
+                return Ok(held);
+            }
+            at = next;
+        }
+    }
+
+    /// All replayed entries that have a subject, read or not.
+    pub async fn order_copies(&mut self, keys: &Keys) -> Result<Vec<(EntryId, Vec<u8>)>, Trouble> {
+        let one = |value| {
             let [id, subject] = reply::tuple(value)?;
             Some((reply::id(&id)?, reply::bytes(subject)?))
         };
+        let (mut copies, mut at) = (Vec::new(), "-".to_owned());
+        loop {
+            let (page, _, next) = self.held_page(keys, &["copies", &at]).await?;
+            let page: Option<Vec<_>> = page.into_iter().map(one).collect();
+            copies.extend(page.ok_or_else(|| Trouble::garbled(&keys.again))?);
+            if next == "0" {
+                return Ok(copies);
+            }
+            at = next;
+        }
+    }
+
+    /// What was to follow from these letters' being gone is done.
+    pub async fn order_held_done(&mut self, keys: &Keys, gone: &[String]) -> Result<(), Trouble> {
+        for gone in gone.chunks(NAMED) {
+            let args: Vec<&str> = std::iter::once("done")
+                .chain(gone.iter().map(String::as_str))
+                .collect();
+            self.held_page(keys, &args).await?;
+        }
+        Ok(())
+    }
+
+    /// A page of what is found, letters that are gone, and where the next one begins.
+    async fn held_page(
+        &mut self,
+        keys: &Keys,
+        args: &[&str],
+    ) -> Result<(Vec<Value>, Vec<String>, String), Trouble> {
+        let doing = || {
+            format!(
+                "looking which dead letters hold their subjects in {}",
+                keys.held
+            )
+        };
+        let mut call = HELD.key(&keys.dead);
+        call.key(&keys.held).key(&keys.again);
+        for arg in args {
+            call.arg(*arg);
+        }
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.dead, "stream", "XRANGE"),
+                need(&keys.held, "hash", "HLEN HSCAN HDEL"),
+                need(&keys.again, "stream", "XRANGE"),
+            ]
+        };
+        let value: Value = self.answered(doing, answer, needs).await?;
         let parse = |value| {
-            let [there, gone, copies] = reply::tuple(value)?;
-            Some(Held {
-                there: reply::array(there)?
-                    .into_iter()
-                    .map(one)
-                    .collect::<Option<_>>()?,
-                gone: reply::array(gone)?
-                    .into_iter()
-                    .filter_map(reply::text)
-                    .collect(),
-                copies: reply::array(copies)?
-                    .into_iter()
-                    .map(copy)
-                    .collect::<Option<_>>()?,
-            })
+            let [found, gone, next] = reply::tuple(value)?;
+            let gone = reply::array(gone)?.into_iter().filter_map(reply::text);
+            Some((reply::array(found)?, gone.collect(), reply::text(next)?))
         };
         parse(value).ok_or_else(|| Trouble::garbled(&doing()))
     }

@@ -832,8 +832,10 @@ impl Scene<'_> {
                 .await;
         }
         let keys = ["held-dead", "held", "held-again"];
-        self.step("order_held", &keys, &[]).await;
-        self.step("order_held", &keys, &["@5"]).await;
+        self.step("order_held", &keys, &["held", "0"]).await;
+        self.step("order_held", &keys, &["copies", "-"]).await;
+        self.step("order_held", &keys, &["copies", "@4"]).await;
+        self.step("order_held", &keys, &["done", "@5"]).await;
         let left = self.by_hand("HGETALL held").await;
         self.note("held", &left);
     }
@@ -903,12 +905,20 @@ impl Scene<'_> {
             "run-groups",
             "runs",
             "run-out",
+            "run-held",
         ];
         let purge = [
             "2", "100000", "one", "me", "60000", "@3", "1-1 now", "@4", "1-1 then", "@5", "1-1 now",
         ];
         self.step("purge_kept", &keys, &purge).await;
-        let undo = ["run-back", "protocol", "purged", "purges", "run-notes"];
+        let undo = [
+            "run-back",
+            "protocol",
+            "purged",
+            "purges",
+            "run-notes",
+            "run-held",
+        ];
         self.step("undo_purge", &undo, &["2", "10", "100000", "one"])
             .await;
         let left = self.by_hand("XRANGE run-dead - +").await;

@@ -1,10 +1,11 @@
 -- Whose it is to handle a stream whose events have an order: one worker's, for a lease, under a number that goes up.
 -- Behind: common/clock
--- KEYS: order
+-- KEYS: order, which dead letters hold their subjects
 -- ARGV: worker, lease in ms, is it there to have the stream (0|1), what it wants: - (what it has is renewed), free (what
 --       nobody has), lapsed (that, and what somebody had) or release, then what the clock should show (ms) and how far
 --       it may be off: what somebody had is not taken where it is further off
--- Answers: is it the worker's (0|1), the number, the owner or '', then the workers that are there
+-- Answers: is it the worker's (0|1), the number, the owner or '', then the workers that are there, and whether any dead
+--          letters hold their subjects (0|1)
 --
 -- Each worker that reads the stream says here that it is there, so that all agree who should have it. Nothing else
 -- depends on it: who loses it finds out before it starts anything, and what is pending is what the next owner goes by.
@@ -47,4 +48,4 @@ elseif owner == me then
 end
 if #set > 0 then redis.call('HSET', key, unpack(set)) end
 if #gone > 0 then redis.call('HDEL', key, unpack(gone, 1, math.min(#gone, 1000))) end
-return { owner == me and 1 or 0, text(epoch), owner, crew }
+return { owner == me and 1 or 0, text(epoch), owner, crew, redis.call('EXISTS', KEYS[2]) }

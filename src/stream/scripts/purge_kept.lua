@@ -2,7 +2,8 @@
 -- back from for a while, with what is noted of them. Those that are held stay. Letter by letter: what is done stays done,
 -- whatever becomes of the next.
 -- Behind: common/ids, common/death, common/fingerprint, common/left, common/rights
--- KEYS: dead, protocol, purged (the letters of this purge), purges (what is known of each purge), notes, groups, runs, out
+-- KEYS: dead, protocol, purged (the letters of this purge), purges (what is known of each purge), notes, groups, runs, out,
+--       which letters hold their subjects
 -- ARGV: protocol number, most bytes, name of the purge, by whom, how long they can be brought back (ms), then of every
 --       letter: id, '<dead.entry> <dead.at>'
 -- Answers: of every letter it came to whether it was there (1|0) or is held (2), and the error that stopped it or false; or the protocol
@@ -13,6 +14,7 @@ if spoken and tonumber(spoken) > tonumber(ARGV[1]) then return spoken end
 redis.call('XLEN', dead) -- WRONGTYPE surfaces before the first write
 redis.call('XLEN', purged)
 redis.call('HLEN', KEYS[5])
+redis.call('HLEN', KEYS[9])
 local no = lacks(dead, 'XDEL', KEYS[5], 'HMGET HDEL', purged, 'XADD PEXPIRE', purges, 'HGETALL HSET HDEL PEXPIRE')
 if no then return no end
 local t = redis.call('TIME')
@@ -32,7 +34,11 @@ for a = 6, #ARGV, 2 do
   elseif noted then
     local n, whole = #fields, {}
     for i, s in ipairs(fields) do whole[i] = s end
-    if noted.of then fields[n + 1], fields[n + 2] = 'streamhand.notes', cmsgpack.pack(noted) end
+    -- If it comes back it holds its subject again.
+    local holds = redis.call('HGET', KEYS[9], ARGV[a]) or nil
+    local is_noted = noted.of
+    noted['held'] = holds
+    if is_noted or holds then fields[n + 1], fields[n + 2] = 'streamhand.notes', cmsgpack.pack(noted) end
     local copy = redis.pcall('XADD', purged, '*', unpack(fields))
     if type(copy) == 'table' then
       err = copy.err

@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use rustc_hash::FxBuildHasher;
 
 use crate::event::EntryId;
+use crate::stream::Whereabouts;
 
 /// Most events behind a dead letter of their subject: then nothing more of the stream is read.
 const HELD: usize = 1000;
@@ -109,8 +110,8 @@ impl<T> Line<T> {
                 at
             }
         };
-        // What was replayed comes first, and may come while something new runs.
-        if at == 0 && !one_runs(&all[1..]) {
+        // What was replayed comes first, and may come while something new runs, here or elsewhere.
+        if at == 0 && !one_runs(all) {
             all[0].1 = State::Runs;
             acts.push(Act::Start(item));
             return;
@@ -131,6 +132,10 @@ impl<T> Line<T> {
             self.waiting -= 1;
             acts.push(Act::Park(item));
         }
+        // It does not run elsewhere, and a copy may have waited for that.
+        if place.is_new && at > 0 {
+            self.goes_on(subject, acts);
+        }
     }
 
     /// How many wait here.
@@ -138,15 +143,16 @@ impl<T> Line<T> {
         self.waiting
     }
 
-    /// An entry is pending that has not come; `is_behind` if it only waits for its turn.
-    pub fn knows(&mut self, place: Place, subject: u64, is_behind: bool) {
+    /// An entry is pending, or was replayed, that has not come.
+    pub fn knows(&mut self, place: Place, subject: u64, is: Whereabouts) {
         if let Slot::Vacant(of) = self.of.entry(place) {
             of.insert(subject);
             let all = self.subjects.entry(subject).or_default();
             let at = all.partition_point(|(before, _)| *before < place);
-            let state = match is_behind {
-                true => State::Behind,
-                false => State::Elsewhere,
+            let state = match is {
+                Whereabouts::Worker => State::Elsewhere,
+                Whereabouts::Behind => State::Behind,
+                Whereabouts::Parked => State::Parked,
             };
             all.insert(at, (place, state));
         }
@@ -170,14 +176,27 @@ impl<T> Line<T> {
             return;
         };
         if let Ok(at) = all.binary_search_by_key(&place, |(place, _)| *place)
-            && all.remove(at).1.waits()
+            && let State::Waits(item) = all.remove(at).1
         {
+            // By other hands: it is let go of as what goes back is.
             self.waiting -= 1;
+            acts.push(Act::Park(item));
         }
         if all.is_empty() {
             self.subjects.remove(&subject);
         } else {
             self.goes_on(subject, acts);
+        }
+    }
+
+    /// An entry is pending with nobody. What was settled here is heard of, and a dead letter holds.
+    pub fn gone(&mut self, place: Place, acts: &mut Vec<Act<T>>) {
+        use State::{Dead, Leaving, Runs};
+        let is_known = self
+            .find(place)
+            .is_some_and(|(_, all, at)| matches!(all[at].1, Dead | Leaving | Runs));
+        if !is_known {
+            self.done(place, acts);
         }
     }
 
@@ -207,13 +226,15 @@ impl<T> Line<T> {
     }
 
     /// A dead letter is there that holds its subject.
-    pub fn is_held(&mut self, place: Place, subject: u64) {
-        self.knows(place, subject, false);
+    pub fn is_held(&mut self, place: Place, subject: u64, acts: &mut Vec<Act<T>>) {
+        use State::{Behind, Elsewhere, Parked, Roused};
+        self.knows(place, subject, Whereabouts::Worker);
         if let Some((_, all, at)) = self.find(place)
-            && matches!(all[at].1, State::Elsewhere)
+            && matches!(all[at].1, Elsewhere | Parked | Behind | Roused)
         {
             all[at].1 = State::Dead;
             self.dead.insert(place);
+            self.parks_behind(subject, acts);
         }
     }
 
@@ -258,13 +279,17 @@ impl<T> Line<T> {
         self.waiting = 0;
     }
 
-    /// Those that are first of their subject and are not here.
+    /// Those that others of their subject wait for and that are not here.
     pub fn awaited(&self) -> Vec<Place> {
-        let first = self.subjects.values().filter_map(|all| all.first());
-        first
-            .filter(|(_, state)| !matches!(state, State::Runs | State::Waits(_) | State::Dead))
-            .map(|(place, _)| *place)
-            .collect()
+        use State::{Dead, Runs, Waits};
+        let is_away = |state: &State<T>| !matches!(state, Runs | Waits(_) | Dead);
+        let of_one = |all: &'_ OfSubject<T>| {
+            let first = all.iter().take(1).filter(|(_, state)| is_away(state));
+            let elsewhere = elsewhere(all).map(|(place, _)| *place);
+            let places: Vec<Place> = first.map(|(place, _)| *place).chain(elsewhere).collect();
+            places
+        };
+        self.subjects.values().flat_map(of_one).collect()
     }
 
     fn find(&mut self, place: Place) -> Option<(u64, &mut OfSubject<T>, usize)> {
@@ -279,7 +304,7 @@ impl<T> Line<T> {
         let Some(all) = self.subjects.get_mut(&subject) else {
             return;
         };
-        if all.len() > 1 && one_runs(&all[1..]) {
+        if one_runs(all) {
             return;
         }
         let Some((place, first)) = all.first_mut() else {
@@ -318,8 +343,17 @@ impl<T> Line<T> {
     }
 }
 
-fn one_runs<T>(of: &[(Place, State<T>)]) -> bool {
-    of.iter().any(|(_, state)| matches!(state, State::Runs))
+/// Whether one runs that is not the first, here or, as far as is known, elsewhere.
+fn one_runs<T>(all: &[(Place, State<T>)]) -> bool {
+    let mut behind = all.iter().skip(1);
+    behind.any(|(_, state)| matches!(state, State::Runs)) || elsewhere(all).next().is_some()
+}
+
+/// What is with others and may run there though a copy comes before it.
+fn elsewhere<T>(all: &[(Place, State<T>)]) -> impl Iterator<Item = &(Place, State<T>)> {
+    let is_copy = all.first().is_some_and(|(place, _)| !place.is_new);
+    let behind = all.iter().skip(1).filter(move |_| is_copy);
+    behind.filter(|(place, state)| place.is_new && matches!(state, State::Elsewhere))
 }
 
 impl<T> State<T> {
@@ -400,7 +434,7 @@ mod tests {
     #[test]
     fn what_another_worker_held_comes_before_what_is_new() {
         let mut line = Line::new(Room::of(1024));
-        line.knows(at(1), 7, false);
+        line.knows(at(1), 7, Whereabouts::Worker);
         let come = acts(|acts| line.arrives(at(2), 7, 2, true, acts));
         assert_eq!(come, [Act::Park(2)], "it takes up no room meanwhile");
         assert_eq!(acts(|acts| line.back(at(2), acts)), []);
@@ -426,7 +460,7 @@ mod tests {
             is_new: false,
             id: at(9).id,
         };
-        line.knows(copy, 7, false);
+        line.knows(copy, 7, Whereabouts::Worker);
         assert_eq!(acts(|acts| line.done(at(1), acts)), []);
         assert_eq!(
             acts(|acts| line.arrives(copy, 7, 9, true, acts)),
@@ -436,8 +470,8 @@ mod tests {
         assert!(line.dead().is_empty());
         // Another worker has taken the stream over.
         let mut line = Line::new(Room::of(1024));
-        (2..=HELD as u64 + 1).for_each(|n| line.knows(at(n), 7, true));
-        line.is_held(at(1), 7);
+        (2..=HELD as u64 + 1).for_each(|n| line.knows(at(n), 7, Whereabouts::Behind));
+        acts(|acts| line.is_held(at(1), 7, acts));
         assert_eq!(acts(|acts| line.begins(acts)), []);
         assert!(line.is_full());
     }
@@ -479,5 +513,56 @@ mod tests {
             acts(|acts| line.arrives(at(1001), 8, 0, true, acts)),
             [Act::Start(0)]
         );
+    }
+
+    #[test]
+    fn a_copy_waits_for_what_is_new_and_runs_elsewhere() {
+        let mut line = Line::new(Room::of(1024));
+        let copy = Place {
+            is_new: false,
+            id: at(9).id,
+        };
+        line.knows(at(2), 7, Whereabouts::Worker);
+        assert_eq!(acts(|acts| line.arrives(copy, 7, 9, true, acts)), []);
+        assert_eq!(line.awaited(), [at(2)]);
+        assert_eq!(acts(|acts| line.gone(at(2), acts)), [Act::Start(9)]);
+        // What has come back from there waits behind it.
+        let mut line = Line::new(Room::of(1024));
+        line.knows(at(2), 7, Whereabouts::Worker);
+        acts(|acts| line.arrives(copy, 7, 9, true, acts));
+        let come = acts(|acts| line.arrives(at(2), 7, 2, true, acts));
+        assert_eq!(come, [Act::Start(9)]);
+        assert_eq!(acts(|acts| line.done(copy, acts)), [Act::Start(2)]);
+        // What is parked runs nowhere.
+        let mut line = Line::new(Room::of(1024));
+        line.knows(at(2), 7, Whereabouts::Parked);
+        let come = acts(|acts| line.arrives(copy, 7, 9, true, acts));
+        assert_eq!(come, [Act::Start(9)]);
+    }
+
+    #[test]
+    fn what_is_gone_by_other_hands_is_a_dead_letter_or_let_go_of() {
+        let mut line = Line::new(Room::of(1024));
+        line.knows(at(1), 7, Whereabouts::Worker);
+        line.knows(at(2), 7, Whereabouts::Behind);
+        acts(|acts| line.is_held(at(1), 7, acts));
+        assert_eq!(acts(|acts| line.gone(at(1), acts)), [], "it holds");
+        let mut line = Line::new(Room::of(1024));
+        acts(|acts| line.arrives(at(1), 7, 1, true, acts));
+        acts(|acts| line.arrives(at(2), 7, 2, true, acts));
+        assert_eq!(acts(|acts| line.gone(at(1), acts)), [], "it runs here");
+        assert_eq!(acts(|acts| line.gone(at(2), acts)), [Act::Park(2)]);
+        assert_eq!(line.waiting(), 0);
+    }
+
+    #[test]
+    fn a_letter_that_came_back_holds_what_waits_here() {
+        let mut line = Line::new(Room::of(1024));
+        acts(|acts| line.arrives(at(2), 7, 2, true, acts));
+        acts(|acts| line.arrives(at(3), 7, 3, true, acts));
+        let held = acts(|acts| line.is_held(at(1), 7, acts));
+        assert_eq!(held, [Act::Park(3)]);
+        assert_eq!(acts(|acts| line.done(at(2), acts)), []);
+        assert_eq!(acts(|acts| line.back(at(3), acts)), []);
     }
 }

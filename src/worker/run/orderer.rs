@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::line::{Act, Line, Place, Room};
 use super::work::Item;
 use crate::metrics::entries::Outcome;
-use crate::stream::{Held, Pending};
+use crate::stream::{Held, Pending, Whereabouts};
 use crate::sync::lock;
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::order::{Hears, Settled};
@@ -138,8 +138,7 @@ impl Orderer {
             let place = place(source, pending.id);
             let settled = of.settled.as_ref();
             if !settled.is_some_and(|settled| settled.contains(&place)) {
-                of.line
-                    .knows(place, hash(&pending.subject), pending.is_behind);
+                of.line.knows(place, hash(&pending.subject), pending.is);
             }
         }
     }
@@ -169,14 +168,15 @@ impl Orderer {
             };
             let settled = of.settled.as_ref();
             if !settled.is_some_and(|settled| settled.contains(&place)) {
-                of.line.knows(place, hash(subject), false);
+                of.line.knows(place, hash(subject), Whereabouts::Worker);
             }
         }
         let mut there = HashSet::new();
         for (is_new, id, subject) in &held.there {
             let (is_new, id) = (*is_new, *id);
             there.insert(Place { is_new, id });
-            of.line.is_held(Place { is_new, id }, hash(subject));
+            of.line
+                .is_held(Place { is_new, id }, hash(subject), &mut acts);
         }
         for place in before.iter().filter(|place| !there.contains(place)) {
             of.line.done(*place, &mut acts);
@@ -196,19 +196,19 @@ impl Orderer {
         self.send(stream, acts);
     }
 
-    /// These were found to be pending with nobody: they are done with.
+    /// These were found to be pending with nobody: they are done with, but for those that are known to be dead letters.
     pub fn gone(&self, stream: &str, places: impl IntoIterator<Item = Place>) {
         let mut acts = Vec::new();
         let mut lines = lock(&self.lines);
         let of = of(&mut lines, stream);
         for place in places {
-            of.line.done(place, &mut acts);
+            of.line.gone(place, &mut acts);
         }
         self.unlock(lines);
         self.send(stream, acts);
     }
 
-    /// Up to `most` entries that are the first of their subjects and are not here; the next time, the next ones.
+    /// Up to `most` entries that others of their subjects wait for and that are not here; the next time, the next ones.
     pub fn awaited(&self, stream: &str, most: usize) -> Vec<Place> {
         let mut lines = lock(&self.lines);
         let of = of(&mut lines, stream);

@@ -20,6 +20,8 @@ pub(crate) struct Order {
     /// Nothing is being read of it: set by the fetcher between its reads, and looked at when it is released.
     is_still: AtomicBool,
     began: Instant,
+    /// When it was taken under this number: nanoseconds since `began`.
+    taken: AtomicU64,
     /// Until when it is surely this worker's: nanoseconds since `began`.
     until: AtomicU64,
 }
@@ -50,6 +52,7 @@ impl Order {
             reads: AtomicBool::new(false),
             is_still: AtomicBool::new(true),
             began: Instant::now(),
+            taken: AtomicU64::new(0),
             until: AtomicU64::new(0),
         }
     }
@@ -74,7 +77,18 @@ impl Order {
         let until = sent.saturating_duration_since(self.began) + lease;
         self.until
             .fetch_max(until.as_nanos() as u64, Ordering::SeqCst);
-        self.epoch.store(epoch, Ordering::SeqCst);
+        if self.epoch.load(Ordering::SeqCst) != epoch {
+            let taken = self.began.elapsed().as_nanos() as u64;
+            self.taken.store(taken, Ordering::SeqCst);
+            self.epoch.store(epoch, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether what was asked for at `since` was asked for under the lease that this worker has. If it had the stream before,
+    /// lost it and has it again, what comes late may be done with by now.
+    pub fn was_mine(&self, since: Instant) -> bool {
+        let since = since.saturating_duration_since(self.began).as_nanos() as u64;
+        self.epoch().is_some() && since >= self.taken.load(Ordering::SeqCst)
     }
 
     /// It may be another's: nothing that is held of it starts before it is known.
@@ -137,6 +151,13 @@ mod tests {
         let later = sent + Duration::from_secs(20);
         assert_eq!(order.covers(later, lease), Duration::from_secs(10));
         assert_eq!(order.covers(sent + 2 * lease, lease), Duration::ZERO);
+        let asked = Instant::now();
+        assert!(order.was_mine(asked));
+        std::thread::sleep(Duration::from_millis(1));
+        order.is_mine(3, asked, lease);
+        assert!(order.was_mine(asked));
+        order.is_mine(4, asked, lease);
+        assert!(!order.was_mine(asked) && order.was_mine(Instant::now()));
         order.is_lost();
         assert_eq!(order.epoch(), None);
     }

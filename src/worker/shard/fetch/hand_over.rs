@@ -71,9 +71,10 @@ impl HandOver {
         if source
             .order
             .as_ref()
-            .is_some_and(|order| order.epoch().is_none())
+            .is_some_and(|order| !order.was_mine(since))
         {
-            // Another worker has the stream. It finds this pending here, and takes it over.
+            // Another worker has the stream, or has had it meanwhile. It finds this pending here, and takes it over; or it
+            // is adopted.
             return;
         }
         source.coming(entries.len());

@@ -1,6 +1,7 @@
 //! Makes sure of the order of what was read: whatever is pending with others may come before it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::stream::{Link, Trouble};
 use crate::worker::run::orderer::Orderer;
@@ -31,9 +32,14 @@ impl InOrder {
         }
     }
 
-    /// Something was read. Returns whether it may be handed on: if the stream is another worker's by now it stays pending
+    /// Something was read, which was asked for at `since`. Returns whether it may be handed on: if the stream is another worker's by now it stays pending
     /// here, where that one finds it. If others have anything pending, all of that is known before.
-    pub async fn check(&mut self, link: &Link, source: &Arc<Source>) -> Result<bool, Trouble> {
+    pub async fn check(
+        &mut self,
+        link: &Link,
+        source: &Arc<Source>,
+        since: Instant,
+    ) -> Result<bool, Trouble> {
         let (Some(orderer), Some(order)) = (&self.orderer, &source.order) else {
             return Ok(true);
         };
@@ -41,6 +47,11 @@ impl InOrder {
             return Ok(false);
         };
         let mut link = link.clone();
+        if !order.was_mine(since) {
+            load(&mut link, source, orderer).await?;
+            self.signals.adopt_soon();
+            return Ok(false);
+        }
         let (group, me) = (&source.surroundings.group, &self.identity.name);
         let checked = link.order_check(&source.keys, group, me, epoch).await?;
         if !checked.is_mine {

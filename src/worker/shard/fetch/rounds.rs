@@ -370,7 +370,9 @@ impl Rounds {
             while let Some(deliveries) = reading.next_of(&mut answer).await? {
                 group_rates.ask_for(link, &deliveries.entries).await?;
                 if deliveries.source.order.is_some()
-                    && !in_order.check(link, &deliveries.source).await?
+                    && !in_order
+                        .check(link, &deliveries.source, deliveries.since)
+                        .await?
                 {
                     continue;
                 }

@@ -2,7 +2,7 @@
 //! agreed by who is there. What another has is taken only once its lease has lapsed. What should be another's is released
 //! once nothing of it waits here: what still runs goes on, and the next owner waits for that, subject by subject.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) struct Ownership {
     complaint: Complaint,
     /// Who was there to have each stream at the last look.
     crews: HashMap<String, Vec<String>>,
+    /// Streams of which dead letters held their subjects then.
+    held: HashSet<String>,
     looked_after: Instant,
 }
 
@@ -55,6 +57,7 @@ impl Ownership {
             link: KeptLink::new(links, "own", patience),
             complaint: Complaint::default(),
             crews: HashMap::new(),
+            held: HashSet::new(),
             looked_after: Instant::now(),
         }
     }
@@ -173,6 +176,10 @@ impl Ownership {
             (None, false) => {}
         }
         self.crews.insert(stream.clone(), owned.crew);
+        match owned.any_held {
+            true => self.held.insert(stream.clone()),
+            false => self.held.remove(stream),
+        };
         Ok(())
     }
 
@@ -246,8 +253,10 @@ impl Ownership {
         source: &Arc<Source>,
         orderer: &Orderer,
     ) -> Result<(), Trouble> {
-        if !orderer.dead(&source.surroundings.stream).is_empty() {
-            look_at_dead(link, source, orderer).await?;
+        // One that was purged may have been brought back.
+        let is_noted = self.held.contains(&source.keys.stream);
+        if is_noted || !orderer.dead(&source.surroundings.stream).is_empty() {
+            look_at_dead(link, source, orderer, false).await?;
         }
         let awaited = orderer.awaited(&source.surroundings.stream, SUBJECTS);
         if look_at(link, source, orderer, &awaited).await? {

@@ -34,16 +34,19 @@ pub(crate) async fn load(
             from = page.1;
         }
     }
-    look_at_dead(link, source, orderer).await?;
+    look_at_dead(link, source, orderer, true).await?;
     orderer.has_looked(stream);
     Ok(())
 }
 
-/// Looks which dead letters of a stream hold their subjects, if they are to.
+/// Looks which dead letters of a stream hold their subjects, if they are to. Copies of those that do no more are known before
+/// what they held goes on, read or not. With `lists_copies` all are: a letter that nobody here knew may be one of those, and
+/// whoever had the stream before may have noted that it is gone.
 pub(crate) async fn look_at_dead(
     link: &mut Link,
     source: &Arc<Source>,
     orderer: &Orderer,
+    lists_copies: bool,
 ) -> Result<(), Trouble> {
     let holds = source.order.as_ref().is_some_and(|order| order.holds);
     if !holds || source.deletes() {
@@ -51,12 +54,19 @@ pub(crate) async fn look_at_dead(
     }
     let stream = &source.surroundings.stream;
     let before = orderer.dead(stream);
-    let held = link.order_held(&source.keys, &[]).await?;
-    orderer.held(stream, &before, &held);
-    if !held.gone.is_empty() {
-        link.order_held(&source.keys, &held.gone).await?;
+    let mut held = link.order_held(&source.keys).await?;
+    let is_gone = |place: &Place| {
+        let there = held.there.iter();
+        !there
+            .clone()
+            .any(|(is_new, id, _)| (*is_new, *id) == (place.is_new, place.id))
+    };
+    // Behind that: what was gone then has its copy now.
+    if lists_copies || !held.gone.is_empty() || before.iter().any(is_gone) {
+        held.copies = link.order_copies(&source.keys).await?;
     }
-    Ok(())
+    orderer.held(stream, &before, &held);
+    link.order_held_done(&source.keys, &held.gone).await
 }
 
 /// Looks what has become of entries that are the first of their subjects: what is done with makes room for the next, and
@@ -74,8 +84,17 @@ pub(crate) async fn look_at(
         let ids: Vec<EntryId> = of_it.map(|place| place.id).collect();
         for ids in ids.chunks(CHUNK) {
             let group = &of.surroundings.group;
-            let (gone, due) = link.order_rouse(&of.keys, group, BEHIND, ids).await?;
+            let (gone, due) = match link.order_rouse(&of.keys, group, BEHIND, ids).await {
+                // Copies are there that nobody has read.
+                Err(Trouble::NoGroup(_)) if of.deletes() => break,
+                looked => looked?,
+            };
             any_is_due |= due;
+            if gone.is_empty() {
+                continue;
+            }
+            // By whose hands is not known: it may be a dead letter that holds its subject.
+            look_at_dead(link, source, orderer, true).await?;
             let gone = gone.into_iter().map(|id| Place { is_new, id });
             orderer.gone(&source.surroundings.stream, gone);
         }
