@@ -461,3 +461,69 @@ on_both_servers! {
         eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1).await;
     }
 }
+
+/// How many events a second a worker handles of 10,000 subjects, with an order and without. Not a test of its own, for
+/// a machine that is busy tells little: `cargo test --test behaviour throughput_of_many_subjects -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn throughput_of_many_subjects() {
+    crate::support::run(crate::support::Kind::Redis, measure);
+}
+
+async fn measure(server: Server) {
+    const SUBJECTS: usize = 10_000;
+    let mut redis = server.connect().await;
+    let mut took = [Duration::ZERO; 2];
+    for round in 0..3 {
+        for (kind, order) in [(0, ""), (1, "order = \"subject\"")] {
+            let stream = format!("jobs-{round}-{kind}");
+            let _: () = redis::cmd("XGROUP")
+                .arg("CREATE")
+                .arg(&stream)
+                .arg("workers")
+                .arg(0)
+                .arg("MKSTREAM")
+                .query_async(&mut redis)
+                .await
+                .expect("a group");
+            for number in 1..=5 {
+                let all: Vec<Job> = (0..SUBJECTS)
+                    .map(|of| event(&format!("s{of}"), number, Action::Succeed))
+                    .collect();
+                publish(&mut redis, &stream, &all).await;
+            }
+            let handled = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let counts = handled.clone();
+            let registry = Registry::new().on(move |_: Job, _: Context| {
+                counts.fetch_add(1, Ordering::Relaxed);
+                async { Ok::<(), Failure>(()) }
+            });
+            let settings = format!("[streams.{stream}]\n{order}\n");
+            let worker = Setup::new(&server)
+                .worker(&format!("streams = [{stream:?}]"))
+                .more(&settings)
+                .start_with(registry);
+            let first = eventually(PATIENCE, "the first", async || {
+                (handled.load(Ordering::Relaxed) > 0)
+                    .then(std::time::Instant::now)
+                    .ok_or(0)
+            })
+            .await;
+            eventually(PATIENCE, "all of them", async || {
+                let so_far = handled.load(Ordering::Relaxed);
+                (so_far >= 5 * SUBJECTS).then_some(()).ok_or(so_far)
+            })
+            .await;
+            took[kind] += first.elapsed();
+            worker.stop().await;
+        }
+    }
+    let rate = took.map(|took| (15 * SUBJECTS) as f64 / took.as_secs_f64());
+    println!(
+        "without an order {:.0} a second, with one {:.0}: {:.2}",
+        rate[0],
+        rate[1],
+        rate[1] / rate[0]
+    );
+    assert!(rate[1] > 0.7 * rate[0], "{rate:?}");
+}

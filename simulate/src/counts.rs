@@ -20,6 +20,10 @@ pub enum Request {
     Mend,
     Expire,
     Outbox,
+    /// Whose a partition is whose events have an order: looking, taking, releasing.
+    Own,
+    /// Behind a read of one: is it still the worker's?
+    Check,
     /// A worker that no longer reads a partition takes itself off its list.
     Forget,
     Ack,

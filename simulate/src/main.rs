@@ -28,6 +28,9 @@ struct Args {
     /// Every worker reads every partition, as if there were no duties
     #[arg(long)]
     all_read_all: bool,
+    /// The topic has `order = "subject"`
+    #[arg(long)]
+    ordered: bool,
     /// What chance goes by
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -38,6 +41,7 @@ fn main() {
     let fleet = Fleet {
         lease: Duration::from_secs(args.lease),
         all_read_all: args.all_read_all,
+        ordered: args.ordered,
         seed: args.seed,
         ..Fleet::new(args.workers, args.partitions, args.nodes)
     };

@@ -12,6 +12,17 @@ pub struct Partition {
     pub backlog: VecDeque<u64>,
     /// Who is on the list of consumers.
     pub consumers: Vec<Consumer>,
+    /// If its events have an order: whose it is, and until when.
+    pub owner: Option<(u32, u64)>,
+    /// And who is there to have it.
+    pub crew: Vec<Standby>,
+}
+
+/// A worker that is there to have a partition: its rank, which tells it from the others, and until when it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Standby {
+    pub rank: u64,
+    pub until_us: u64,
 }
 
 /// One of them.

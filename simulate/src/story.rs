@@ -62,7 +62,8 @@ pub fn tell(fleet: &Fleet, a_second: f64) -> Story {
     it.run(60 * SECOND);
     it.longest_delay();
     it.restart(SECOND);
-    let recovered = it.until(30 * SECOND, Simulation::all_are_read);
+    // What was a dead worker's whose events have an order is taken when its lease has lapsed, and no sooner.
+    let recovered = it.until(fleet.lease + 30 * SECOND, Simulation::all_are_read);
     chapter(&mut it, "all restart", 15 * SECOND, recovered);
     Story {
         fleet: fleet.clone(),

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use streamhand::unstable::pace::due::{self, DueTimes};
 use streamhand::unstable::pace::duty::{self, Duty, Standing};
 use streamhand::unstable::pace::reclaims::{self, ReclaimTimes};
-use streamhand::unstable::pace::{leases, pulses, reads, relays, tidying};
+use streamhand::unstable::pace::{leases, owning, pulses, reads, relays, tidying};
 use streamhand::unstable::{OutageTimes, Pause, RefreshTimes, SLOT_MAP_EVERY};
 
 use crate::clock::Clock;
 use crate::counts::{Counted, Counts, Request};
-use crate::nodes::{Consumer, Partition};
+use crate::nodes::{Consumer, Partition, Standby};
 
 /// A round trip.
 const TRIP: Duration = Duration::from_micros(300);
@@ -22,6 +22,8 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(2);
 const ASKED: u64 = 6;
 /// Entries of one read, at most.
 const LOT: usize = 64;
+/// How long a worker waits where the streams are others': as in `rounds.rs`.
+const NOBODYS: Duration = Duration::from_secs(1);
 /// How often a worker at rest pulses, divided by three: the setting's default.
 const PULSE: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,8 @@ pub struct Fleet {
     pub handler: Duration,
     /// Every worker reads every partition, however many there are: as it was before there were duties.
     pub all_read_all: bool,
+    /// `order = "subject"`: one worker has a partition, the others stand by.
+    pub ordered: bool,
     /// What chance goes by.
     pub seed: u64,
 }
@@ -54,6 +58,7 @@ impl Fleet {
             lease: Duration::from_secs(30),
             handler: Duration::from_millis(2),
             all_read_all: false,
+            ordered: false,
             seed: 7,
         }
     }
@@ -68,6 +73,7 @@ enum Event {
     Mend(u32, u32),
     Expire(u32, u32),
     Relay(u32, u32),
+    Own(u32, u32),
     Pulse(u32, u32),
     Map(u32, u32),
     /// So many handlers of a shard have ended.
@@ -85,6 +91,7 @@ enum Link {
     Renew = 2,
     Tidy = 4,
     Settle = 8,
+    Own = 16,
 }
 
 #[derive(Debug)]
@@ -284,7 +291,8 @@ impl Simulation {
         let count = self.partitions.len();
         let mut read = vec![false; count];
         let open = self.shards.iter().enumerate().filter(|(_, it)| it.is_open);
-        open.for_each(|(at, _)| read[at % count] = true);
+        let reads = open.filter(|(at, _)| self.has(*at));
+        reads.for_each(|(at, _)| read[at % count] = true);
         read.into_iter().all(|read| read)
     }
 
@@ -358,6 +366,7 @@ impl Simulation {
             Event::Mend(shard, life) => self.kept(shard, life, Self::mends),
             Event::Expire(shard, life) => self.kept(shard, life, Self::expires),
             Event::Relay(shard, life) => self.kept(shard, life, Self::relays),
+            Event::Own(shard, life) => self.kept(shard, life, Self::owns),
             Event::Pulse(worker, life) => self.pulses(worker as usize, life),
             Event::Map(worker, life) => {
                 if self.lives(worker as usize, life) {
@@ -529,6 +538,9 @@ impl Simulation {
             let expire = tidying::first_expire_in(None, lease);
             self.clock.after(expire, Event::Expire(place, life));
             self.clock.after(TRIP, Event::Relay(place, life));
+            if self.fleet.ordered {
+                self.clock.after(TRIP, Event::Own(place, life));
+            }
             if self.has_link(at, Link::Tidy) {
                 // Whether the server deletes keys when it is full.
                 self.ask(node, Request::Greet, 1);
@@ -542,9 +554,13 @@ impl Simulation {
         let (count, now) = (self.partitions.len(), self.clock.now());
         let (place, lease) = (at % count, self.fleet.lease);
         let node = self.partitions[place].node;
-        if !self.fleet.all_read_all && self.shards[at].duty.may_leave() && self.shards[at].held == 0
-        {
+        let is_idle = self.shards[at].held == 0 && !(self.fleet.ordered && self.has(at));
+        if !self.fleet.all_read_all && self.shards[at].duty.may_leave() && is_idle {
             return self.leaves(at);
+        }
+        if !self.has(at) {
+            // It asks for nothing: see `rounds.rs`.
+            return self.fetch_at(at, now + NOBODYS);
         }
         if std::mem::take(&mut self.shards[at].adopts) {
             self.ask(node, Request::Adopt, 2);
@@ -576,6 +592,7 @@ impl Simulation {
         }
         self.seen(at, waits as u32);
         if waits > 0 {
+            self.checks(at);
             self.handles(at, waits as u32);
             return self.fetch_at(at, now + TRIP);
         }
@@ -615,6 +632,9 @@ impl Simulation {
 
     /// Where it stands among those that read its partition.
     fn standing(&self, at: usize) -> Standing {
+        if self.fleet.ordered {
+            return self.stands_by(at);
+        }
         let (now_us, mine) = (self.clock.now_us(), self.shards[at].rank);
         let consumers = &self.partitions[at % self.partitions.len()].consumers;
         let others = consumers.iter();
@@ -632,6 +652,79 @@ impl Simulation {
         standing
     }
 
+    /// Whether it is to read its partition: anybody is, or its owner.
+    fn has(&self, at: usize) -> bool {
+        let owner = self.partitions[at % self.partitions.len()].owner;
+        !self.fleet.ordered || owner.is_some_and(|(owner, _)| owner as usize == at)
+    }
+
+    /// Where it stands among those that are there to have its partition.
+    fn stands_by(&self, at: usize) -> Standing {
+        let (now_us, mine) = (self.clock.now_us(), self.shards[at].rank);
+        let crew = &self.partitions[at % self.partitions.len()].crew;
+        let others = crew
+            .iter()
+            .filter(|other| other.until_us > now_us && other.rank != mine);
+        let ranks: Vec<u64> = others.map(|other| other.rank).collect();
+        Standing {
+            readers: ranks.len(),
+            before: ranks.iter().filter(|rank| **rank > mine).count(),
+        }
+    }
+
+    /// Looks whose its partition is: see `ownership.rs`.
+    fn owns(&mut self, at: usize) {
+        let (count, lease) = (self.partitions.len(), self.fleet.lease);
+        let (life, place) = (self.workers[at / count].life, at % count);
+        if !self.shards[at].duty.is_on() {
+            return;
+        }
+        if !self.has_link(at, Link::Own) {
+            return self
+                .clock
+                .after(Duration::from_millis(500), Event::Own(at as u32, life));
+        }
+        let (node, now_us) = (self.partitions[place].node, self.clock.now_us());
+        self.ask(node, Request::Own, 1);
+        let (rank, until_us) = (self.shards[at].rank, now_us + lease.as_micros() as u64);
+        let partition = &mut self.partitions[place];
+        partition
+            .crew
+            .retain(|other| other.until_us > now_us && other.rank != rank);
+        partition.crew.push(Standby { rank, until_us });
+        let crew = partition.crew.len();
+        let standing = self.stands_by(at);
+        if !self.fleet.all_read_all {
+            self.shards[at].duty.sees(standing);
+        }
+        let (is_first, owner) = (standing.before == 0, self.partitions[place].owner);
+        let is_mine = owner.is_some_and(|(owner, _)| owner as usize == at);
+        let is_free = owner.is_none_or(|(_, until)| until <= now_us);
+        if is_mine && !is_first {
+            self.partitions[place].owner = None;
+        } else if is_mine || (is_first && is_free) {
+            self.partitions[place].owner = Some((at as u32, until_us));
+            if !is_mine {
+                // What is pending, of replayed entries as well, and which letters hold.
+                self.ask(node, Request::Own, 4);
+                self.shards[at].adopts = true;
+                if self.shards[at].is_open {
+                    self.fetch_at(at, self.clock.now() + TRIP);
+                }
+            }
+        }
+        let wait = owning::look_in(1, crew, standing.before, lease);
+        self.clock.after(wait, Event::Own(at as u32, life));
+    }
+
+    /// Behind what was read of a partition whose events have an order.
+    fn checks(&mut self, at: usize) {
+        if self.fleet.ordered {
+            let node = self.partitions[at % self.partitions.len()].node;
+            self.ask(node, Request::Check, 1);
+        }
+    }
+
     /// Looks who else there is, and takes over what who is gone has left. Returns when the next lease runs out, and how
     /// many others read.
     fn looks_at_consumers(&mut self, at: usize) -> (Duration, usize) {
@@ -640,7 +733,7 @@ impl Simulation {
         let lease_ms = lease.as_millis() as u64;
         self.ask(node, Request::Consumers, 1);
         let mut others = 0;
-        if !self.fleet.all_read_all {
+        if !self.fleet.all_read_all && !self.fleet.ordered {
             let standing = self.standing(at);
             self.shards[at].duty.sees(standing);
             others = standing.readers;
@@ -715,6 +808,7 @@ impl Simulation {
             if self.shards[at as usize].number == number {
                 self.delays_us.push(0);
                 self.seen(at as usize, 1);
+                self.checks(at as usize);
                 self.handles(at as usize, 1);
                 return self.fetch_at(at as usize, now + TRIP);
             }
@@ -728,7 +822,13 @@ impl Simulation {
     fn leaves(&mut self, at: usize) {
         let (count, now) = (self.partitions.len(), self.clock.now());
         let (worker, place) = (at / count, at % count);
-        self.ask(self.partitions[place].node, Request::Forget, 1);
+        let node = self.partitions[place].node;
+        self.ask(node, Request::Forget, 1);
+        if self.fleet.ordered {
+            self.ask(node, Request::Own, 1);
+            let rank = self.shards[at].rank;
+            self.partitions[place].crew.retain(|it| it.rank != rank);
+        }
         let readers = self.standing(at).readers;
         let consumer = std::mem::take(&mut self.shards[at].consumer);
         if consumer > 0 {
@@ -752,7 +852,11 @@ impl Simulation {
         if !self.has_link(at, Link::Fetch) {
             return self.tries_again(at);
         }
-        self.ask(self.partitions[at % count].node, Request::Consumers, 1);
+        let look = match self.fleet.ordered {
+            true => Request::Own,
+            false => Request::Consumers,
+        };
+        self.ask(self.partitions[at % count].node, look, 1);
         let standing = self.standing(at);
         self.shards[at].duty.sees(standing);
         let worker = &mut self.workers[at / count];

@@ -308,9 +308,7 @@ impl Worker {
         let share_out = |lots: &[Vec<String>], all_signals: &[Arc<Signals>]| {
             let duties = all_signals.iter().map(|signals| &signals.duties);
             let all: Vec<_> = lots.iter().map(|lot| &lot[..]).zip(duties).collect();
-            // Whose a stream is whose events have an order is agreed upon by other means, and the owner has to read it.
-            let has_order = |stream: &str| settings.order(stream).is_some();
-            Duties::begin(&all, &common.identity.name, &share, has_order);
+            Duties::begin(&all, &common.identity.name, &share);
         };
         if connector.is_cluster() {
             share_out(&by_slot, &all_signals);

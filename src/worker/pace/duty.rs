@@ -120,6 +120,17 @@ pub fn standing<'a>(
     )
 }
 
+/// Where `me` stands among `crew`: those that are there to have a stream whose events have an order.
+pub fn among<'a>(
+    stream: &str,
+    me: &str,
+    crew: impl IntoIterator<Item = &'a (impl AsRef<str> + 'a)>,
+) -> Standing {
+    let others = crew.into_iter().map(AsRef::as_ref);
+    let others = others.filter(|other| *other != me);
+    standing(stream, me, others.map(|other| (other, Duration::ZERO)))
+}
+
 /// Which of `streams` the worker reads in any case: those that it ranks highest.
 pub fn own(streams: &[&str], me: &str) -> Vec<bool> {
     highest(streams, me, OWN)

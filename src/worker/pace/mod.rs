@@ -4,6 +4,7 @@
 pub mod due;
 pub mod duty;
 pub mod leases;
+pub mod owning;
 pub mod pulses;
 pub mod reads;
 pub mod reclaims;

@@ -46,19 +46,12 @@ impl Default for Duties {
 
 impl Duties {
     /// Says of each shard, by its streams, whether the worker `me` is on duty there as it begins. Shards of anything but a
-    /// single partition of a topic always are, and so are those of what `always` holds for. The same of those that come
-    /// later, which have the same `share`.
-    pub fn begin(
-        all: &[(&[String], &Duties)],
-        me: &str,
-        share: &Arc<Share>,
-        mut always: impl FnMut(&str) -> bool,
-    ) {
+    /// single partition of a topic always are. The same of those that come later, which have the same `share`.
+    pub fn begin(all: &[(&[String], &Duties)], me: &str, share: &Arc<Share>) {
         let mut among: Vec<(&str, &Duties)> = Vec::new();
         for (streams, duties) in all {
             if let [stream] = streams
                 && Partition::parse(stream).is_some()
-                && !always(stream)
             {
                 among.push((stream, duties));
             }
@@ -155,20 +148,16 @@ mod tests {
     use super::*;
 
     fn begun(count: usize) -> Vec<Duties> {
-        begun_with(count, |_| false)
+        more(count, "", &Arc::default())
     }
 
-    fn begun_with(count: usize, always: fn(&str) -> bool) -> Vec<Duties> {
-        more(count, "", &Arc::default(), always)
-    }
-
-    fn more(count: usize, of: &str, share: &Arc<Share>, always: fn(&str) -> bool) -> Vec<Duties> {
+    fn more(count: usize, of: &str, share: &Arc<Share>) -> Vec<Duties> {
         let streams: Vec<Vec<String>> = (0..count)
             .map(|n| vec![format!("{{orders:{of}{n}}}")])
             .collect();
         let duties: Vec<Duties> = (0..count).map(|_| Duties::default()).collect();
         let all: Vec<_> = streams.iter().map(|of| &of[..]).zip(&duties).collect();
-        Duties::begin(&all, "sh2-30000-host-1-x", share, always);
+        Duties::begin(&all, "sh2-30000-host-1-x", share);
         duties
     }
 
@@ -196,23 +185,22 @@ mod tests {
     #[test]
     fn of_partitions_that_come_later_as_many_are_read_as_fit_what_is_read_by_then() {
         let share = Arc::default();
-        let first = more(20, "", &share, |_| false);
-        assert_eq!(on(&more(100, "2.", &share, |_| false)), 100);
+        let first = more(20, "", &share);
+        assert_eq!(on(&more(100, "2.", &share)), 100);
         first.iter().for_each(Duties::leaves);
         assert_eq!(share.on.load(Ordering::Relaxed), 100);
-        assert_eq!(on(&more(300, "3.", &share, |_| false)), 250);
+        assert_eq!(on(&more(300, "3.", &share)), 250);
     }
 
     #[test]
-    fn what_is_no_partition_or_is_read_for_another_reason_is_always_read() {
-        assert_eq!(on(&begun_with(1000, |_| true)), 1000);
+    fn what_is_no_partition_is_always_read() {
         let duties = Duties::default();
         let enough = Standing {
             readers: 100,
             before: 100,
         };
         let streams = ["orders".to_owned()];
-        Duties::begin(&[(&streams, &duties)], "me", &Arc::default(), |_| false);
+        Duties::begin(&[(&streams, &duties)], "me", &Arc::default());
         (0..9).for_each(|_| duties.sees(enough));
         assert!(duties.is_on() && !duties.may_leave());
     }

@@ -151,7 +151,10 @@ impl Reclaimer {
                 {
                     let standing = standing(&self.identity, source, holders.as_slice());
                     look.others = look.others.max(standing.readers);
-                    self.signals.duties.sees(standing);
+                    // Of a stream whose events have an order only the owner asks for entries: others stand by.
+                    if source.order.is_none() {
+                        self.signals.duties.sees(standing);
+                    }
                 }
             } else {
                 return Ok(None);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::stream::{ConsumerInfo, Link, Trouble};
+use crate::stream::{ConsumerInfo, Link, Trouble, Wants, Wish};
 use crate::worker::pace::duty::{self, Standing};
 use crate::worker::shard::unit::Shard;
 use crate::worker::state::heard::Heard;
@@ -38,7 +38,13 @@ impl Visitor {
 
     /// Whether it is time to go off duty: others do without it, and nothing is held here.
     pub fn may_leave(&self) -> bool {
-        self.signals.duties.may_leave() && self.inflight.entries() == 0
+        let has = |source: &Arc<Source>| {
+            let order = source.order.as_ref();
+            order.is_some_and(|order| order.epoch().is_some())
+        };
+        self.signals.duties.may_leave()
+            && self.inflight.entries() == 0
+            && !self.sources.named().iter().any(has)
     }
 
     /// Goes off duty: takes itself off the list of those who read. If something is pending with it that it does not hold,
@@ -60,8 +66,10 @@ impl Visitor {
                 forgotten?;
                 return consumers.map(drop);
             }
-            let consumers = consumers.unwrap_or_default();
-            let standing = standing(&self.identity, source, &consumers);
+            let standing = match source.order {
+                Some(_) => self.stands_by(link, source).await?,
+                None => standing(&self.identity, source, &consumers.unwrap_or_default()),
+            };
             readers = readers.max(standing.readers);
             self.heard.forget(&source.surroundings.stream);
         }
@@ -86,8 +94,15 @@ impl Visitor {
         let mut readers = 0;
         for source in self.sources.named().iter() {
             let group = &source.surroundings.group;
-            let consumers = match link.consumers(&source.keys, group).await {
-                Ok(consumers) => consumers,
+            let looked = match source.order {
+                Some(_) => self.stands_by(link, source).await,
+                None => {
+                    let consumers = link.consumers(&source.keys, group).await;
+                    consumers.map(|consumers| standing(&self.identity, source, &consumers))
+                }
+            };
+            let standing = match looked {
+                Ok(standing) => standing,
                 Err(trouble) if trouble.ends_the_link() => return Err(trouble),
                 // Whoever joins the group finds out what is wrong with it.
                 Err(_) => {
@@ -95,7 +110,6 @@ impl Visitor {
                     return Ok(());
                 }
             };
-            let standing = standing(&self.identity, source, &consumers);
             readers = readers.max(standing.readers);
             duties.sees(standing);
         }
@@ -103,6 +117,18 @@ impl Visitor {
         self.signals.set_joined();
         self.next = Some(duties.visit_in(readers));
         Ok(())
+    }
+
+    /// Where it stands among those that are there to have a stream whose events have an order; it is not, off duty.
+    async fn stands_by(&self, link: &mut Link, source: &Source) -> Result<Standing, Trouble> {
+        let (me, lease) = (&self.identity.name, self.identity.lease);
+        let wish = Wish {
+            is_there: false,
+            wants: Wants::Release,
+            clock: None,
+        };
+        let crew = link.own(&source.keys, me, lease, wish).await?.crew;
+        Ok(duty::among(&source.keys.stream, me, &crew))
     }
 
     /// It could not be visited, and is once that is over.

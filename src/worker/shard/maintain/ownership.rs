@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::spread::{pace, should_have};
+use super::spread::should_have;
 use crate::reconnect::Complaint;
 use crate::stream::{Link, Ownership as Owned, Trouble, Wants, Wish};
+use crate::worker::pace::{duty, owning};
 use crate::worker::run::orderer::Orderer;
 use crate::worker::shard::clock::{LEAST, ServerClock};
 use crate::worker::shard::health::ServerHealth;
@@ -45,6 +46,8 @@ pub(crate) struct Ownership {
     crews: HashMap<String, Vec<String>>,
     /// Streams of which dead letters held their subjects then.
     held: HashSet<String>,
+    /// How many rank before this worker at the stream where fewest do.
+    before: usize,
     looked_after: Instant,
 }
 
@@ -58,6 +61,7 @@ impl Ownership {
             complaint: Complaint::default(),
             crews: HashMap::new(),
             held: HashSet::new(),
+            before: 0,
             looked_after: Instant::now(),
         }
     }
@@ -69,6 +73,12 @@ impl Ownership {
         };
         self.me.signals.joined().await;
         loop {
+            // Off duty it is not there, and has nothing: whoever goes off duty says so.
+            if !self.me.signals.duties.is_on() {
+                self.crews.clear();
+                self.me.signals.duties.on().await;
+                self.me.signals.joined().await;
+            }
             match self.round(&orderer).await {
                 Ok(()) => {
                     self.complaint.clear();
@@ -81,7 +91,9 @@ impl Ownership {
                 }
             }
             let crew = self.crews.values().map(Vec::len).max().unwrap_or(1);
-            tokio::time::sleep(pace(self.crews.len(), crew, self.me.identity.lease)).await;
+            let lease = self.me.identity.lease;
+            let wait = owning::look_in(self.crews.len(), crew, self.before, lease);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -92,13 +104,21 @@ impl Ownership {
         if looks_after {
             self.looked_after = Instant::now();
         }
-        let mut refused = None;
+        let (mut refused, mut before) = (None, usize::MAX);
         let sources = self.me.sources.clone();
         for source in sources.named().iter().filter(|of| !of.is_barred()) {
             let Some(order) = &source.order else {
                 continue;
             };
             let mut looked = self.look(&mut link, source, order, orderer).await;
+            if let Some(crew) = self.crews.get(&source.keys.stream) {
+                let me = &self.me.identity.name;
+                let standing = duty::among(&source.keys.stream, me, crew);
+                before = before.min(standing.before);
+                if looked.is_ok() {
+                    self.me.signals.duties.sees(standing);
+                }
+            }
             if looked.is_ok() && looks_after && order.epoch().is_some() {
                 looked = self.look_after(&mut link, source, orderer).await;
             }
@@ -108,6 +128,10 @@ impl Ownership {
                 Ok(()) => {}
             }
         }
+        self.before = match before {
+            usize::MAX => 0,
+            before => before,
+        };
         refused.map_or(Ok(()), Err)
     }
 
@@ -120,7 +144,8 @@ impl Ownership {
         orderer: &Orderer,
     ) -> Result<(), Trouble> {
         let stream = &source.keys.stream;
-        let is_there = !self.me.signals.is_stopping() && !self.me.signals.is_quiet();
+        let signals = &self.me.signals;
+        let is_there = !signals.is_stopping() && !signals.is_quiet() && signals.duties.is_on();
         let crew = self.crews.get(stream).map_or(&[][..], Vec::as_slice);
         let should = is_there && should_have(stream, crew, &self.me.identity.name);
         let had = order.epoch();

@@ -1,13 +1,6 @@
 //! Who should have which stream: the same for all who see the same workers there. Pure.
 
-use std::time::Duration;
-
 use crate::worker::pace::duty::rank;
-
-/// The shortest time between two looks at whose a stream is.
-const SHORTEST: Duration = Duration::from_millis(500);
-/// So many looks a second are made at most by all workers at all streams of one server.
-const LOOKS: u32 = 5000;
 
 /// Whether `me` should have a stream that `crew` are there to have: who ranks highest for it (rendezvous hashing), so that
 /// only that worker's streams move if one comes or goes. Nobody should before it is known who is there.
@@ -16,16 +9,6 @@ pub(super) fn should_have(stream: &str, crew: &[String], me: &str) -> bool {
         .iter()
         .max_by_key(|worker| (rank(stream, worker), *worker));
     best.is_some_and(|best| best == me)
-}
-
-/// How often to look: less often the more workers there are for the more streams, and often enough for the lease.
-pub(super) fn pace(streams: usize, crew: usize, lease: Duration) -> Duration {
-    let looks = streams.saturating_mul(crew).min(u32::MAX as usize) as u32;
-    let wait = Duration::from_secs(1) * looks / LOOKS;
-    wait.clamp(
-        SHORTEST.min(lease / 6),
-        (lease / 4).max(SHORTEST.min(lease / 6)),
-    )
 }
 
 #[cfg(test)]
@@ -66,16 +49,5 @@ mod tests {
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b);
         assert!(moved.clone().all(|(_, to)| *to == 8));
         assert!(moved.count() <= 20);
-    }
-
-    #[test]
-    fn many_workers_of_many_streams_look_less_often() {
-        let lease = Duration::from_secs(30);
-        assert_eq!(pace(4, 3, lease), SHORTEST);
-        assert_eq!(pace(64, 100, lease), Duration::from_millis(1280));
-        assert_eq!(pace(1000, 1000, lease), lease / 4);
-        let lease = Duration::from_secs(1);
-        assert_eq!(pace(1000, 1000, lease), lease / 4);
-        assert_eq!(pace(1, 1, lease), lease / 6);
     }
 }
