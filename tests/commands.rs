@@ -119,9 +119,9 @@ fn kill(pid: i32) {
 }
 
 on_both_servers! {
-    /// A pool of Python under SIGKILL: of its processes, of its workers, and with a server that is away for a while.
-    async fn what_a_pool_answers_takes_place_once_whoever_dies(server: Server) {
-        storm(server, 1_200, 6).await;
+    /// A pool of Python under SIGKILL: of its processes, of its workers, and of the server.
+    async fn what_a_pool_answers_takes_place_once_whoever_dies(kind: Kind) {
+        storm(kind, 1_000, 6).await;
     }
 
     async fn what_an_answer_says_is_done(server: Server) {
@@ -285,17 +285,17 @@ for line in requests:
     }
 }
 
-/// Publishes so many events to two workers with pools of Python, and kills processes, workers and the server's patience in
-/// so many rounds; what they answered is there once.
-async fn storm(mut server: Server, at_first: i64, rounds: usize) {
-    const MORE: i64 = 20;
+/// Publishes so many events to two workers with pools of Python, and kills processes, workers and the server in so many
+/// rounds; what they answered is there once.
+async fn storm(kind: Kind, at_first: i64, rounds: usize) {
+    const MORE: i64 = 200;
+    let mut server = Server::builder(kind).persistent(true).start().await;
     let setup = orders(&server, &[python(), &example("worker.py")], "processes = 2")
         .retry("max_attempts = 1000")
         .more("[breakers.billing]\nopen_for = \"300ms\"")
         .worker("lease = \"1s\"");
     let mut workers = vec![process(&setup), process(&setup)];
     publish(&server, (0..at_first).map(|n| (format!("o-{n}"), 1))).await;
-    let mut redis = server.connect().await;
     for round in 0..rounds {
         eventually(PATIENCE, "a process to kill", async || {
             let found = children(workers[round % 2].pid());
@@ -309,15 +309,16 @@ async fn storm(mut server: Server, at_first: i64, rounds: usize) {
                 workers[round % 2] = process(&setup);
             }
             2 => {
-                server.freeze();
+                server.stop();
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                server.thaw();
+                server.start_again().await;
             }
             _ => {}
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         publish(&server, (0..MORE).map(|n| (format!("o-{round}-{n}"), 1))).await;
     }
+    let mut redis = server.connect().await;
     settled(
         &mut redis,
         "orders",
@@ -337,7 +338,7 @@ async fn storm(mut server: Server, at_first: i64, rounds: usize) {
 #[ignore = "takes minutes"]
 fn at_length() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async { storm(Server::start(Kind::Redis).await, 100_000, 120).await });
+    runtime.block_on(storm(Kind::Redis, 100_000, 120));
 }
 
 /// Everything that `docs/any-language.md` tells a newcomer to do, as it stands there.
