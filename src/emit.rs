@@ -146,6 +146,8 @@ impl Context {
     }
 
     pub(crate) fn tell_unless(&self, leaves: bool) {
+        #[cfg(feature = "testing")]
+        crate::cuts::here(|| "what it emitted, or an effect it asked for".to_owned());
         if !leaves {
             tell!(
                 error,

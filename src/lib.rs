@@ -80,6 +80,8 @@ mod conflict;
 mod conformance;
 #[cfg(feature = "worker")]
 mod context;
+#[cfg(feature = "testing")]
+mod cuts;
 #[cfg(feature = "worker")]
 pub mod dead_letters;
 mod delay;

@@ -1,6 +1,8 @@
 //! The test kit: that what it says of a handler is so, that a failing assertion tells what happened, and that a test costs
 //! next to nothing.
 
+#[path = "kit/idempotent.rs"]
+mod idempotent;
 #[path = "kit/jobs.rs"]
 mod jobs;
 #[path = "kit/messages.rs"]

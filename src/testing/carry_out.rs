@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::at::At;
 use super::driver::Driver;
 use super::unsettled::Came;
+use crate::cuts;
 use crate::metrics::entries::Outcome;
 use crate::outbox::{Line, What};
 use crate::stream::{Ack, Buried, CommitOutcome, ParkOutcome};
@@ -31,6 +32,10 @@ impl Driver {
 
     /// Carries out what there is. Returns whether anything was.
     pub async fn carry_out(&mut self) -> bool {
+        if let Some(behind) = cuts::ended() {
+            self.die(&format!("behind {behind}")).await;
+            return true;
+        }
         let inbox = &mut self.process.inbox;
         let mut news = Vec::new();
         while let Ok(settlement) = inbox.settlements.try_recv() {

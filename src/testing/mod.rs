@@ -53,6 +53,7 @@ mod builder;
 mod carry_out;
 mod clock;
 mod driver;
+mod idempotent;
 mod log;
 mod memory;
 mod process;
@@ -65,6 +66,7 @@ mod worker;
 pub use assert::{Count, Emissions, Letter, Letters};
 pub use at::At;
 pub use builder::Builder;
+pub use idempotent::{assert_idempotent, effect};
 pub use state::State;
 pub use worker::TestWorker;
 

@@ -332,6 +332,22 @@ impl TestWorker {
         Emissions::new(events, self.timeline())
     }
 
+    /// All that handlers emitted, by type, stream and data.
+    pub(super) fn all_emitted(&self) -> Vec<String> {
+        let log = &self.driver.log;
+        let mut emitted = Vec::new();
+        for (stream, entries) in &self.seen.entries {
+            let entries = entries.iter().cloned().map(Envelope::decode);
+            let entries = entries.filter_map(Result::ok);
+            let entries = entries.filter(|event| !log.published_by_test(&event.id()));
+            emitted.extend(entries.map(|event| {
+                let (of, id) = (event.event_type(), event.id());
+                format!("the event {of} ({id}) emitted to {stream}")
+            }));
+        }
+        emitted
+    }
+
     /// The effects that took place, in their order.
     pub fn effects(&self) -> Vec<Effect> {
         self.driver.log.effects()
