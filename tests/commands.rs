@@ -294,7 +294,7 @@ async fn storm(kind: Kind, at_first: i64, rounds: usize) {
         .retry("max_attempts = 1000")
         .more("[breakers.billing]\nopen_for = \"300ms\"")
         .worker("lease = \"1s\"");
-    let mut workers = vec![process(&setup), process(&setup)];
+    let mut workers = [process(&setup), process(&setup)];
     publish(&server, (0..at_first).map(|n| (format!("o-{n}"), 1))).await;
     for round in 0..rounds {
         eventually(PATIENCE, "a process to kill", async || {

@@ -243,7 +243,7 @@ on_both_servers! {
             // The same, and written in another order each time.
             let spaces = " ".repeat(ctx.envelope().entry_id().seq as usize + entries_of_time());
             let data = format!("{{\"cents\":3{spaces}}}");
-            let event = |kind: &str| Envelope::new(kind).with("data", data.as_bytes().to_vec());
+            let event = |kind: &str| Envelope::new(kind).with("data", data.as_bytes());
             ctx.emit_envelope_after("jobs", event(Job::TYPE), HOUR);
             let public = PublicStreams::of_kind::<Order>()?;
             let id = format!("order:{}", job.id).parse()?;

@@ -152,7 +152,8 @@ on_both_servers! {
             added.push((add(&mut redis, "orders", &fields(&vector)).await, vector));
         }
         eventually(PATIENCE, "every entry to be handled or buried", async || {
-            let (handled, buried) = (seen.lock().unwrap().len(), entries(&mut redis, DEAD).await.len());
+            let buried = entries(&mut redis, DEAD).await.len();
+            let handled = seen.lock().unwrap().len();
             if handled + buried == added.len() { Ok(()) } else { Err(format!("{handled} and {buried} of {}", added.len())) }
         })
         .await;

@@ -26,7 +26,7 @@ pub(super) enum ConfigCommand {
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Ask Redis as well: what is there, and what it refuses, lacks or does not let this user do; connect to targets
+    /// Ask Redis as well: what is there, what it refuses, lacks or does not let this user do; and targets
     #[arg(long)]
     connect: bool,
     /// Print what was found there as one JSON value

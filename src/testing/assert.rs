@@ -153,6 +153,7 @@ pub struct Letter {
     timeline: String,
 }
 
+#[expect(clippy::return_self_not_must_use, reason = "each is an assertion")]
 impl Letter {
     /// It was buried for this.
     ///

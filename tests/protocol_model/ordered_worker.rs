@@ -324,8 +324,8 @@ fn looks_at_dead(state: &mut State, setup: &Setup, who: Who, lists_copies: bool)
             state.notes[place] = false;
         }
     }
-    for place in 0..PLACES {
-        if before[place] == Known::Dead && !is_there(state, place) {
+    for (place, known) in before.iter().enumerate() {
+        if *known == Known::Dead && !is_there(state, place) {
             state.worker(who).done(place);
         }
     }

@@ -29,12 +29,12 @@ pub struct Step<M: Model> {
     pub breaks: Option<M::Violation>,
 }
 
+/// What was found amiss, and the way there.
+type Amiss<M> = (<M as Model>::Violation, Vec<String>);
+
 /// How many states there are, and what was found amiss, with the way there; `never` is to be able to do no more what
 /// ends well.
-pub fn explore<M: Model>(
-    setup: &M::Setup,
-    never: M::Violation,
-) -> (usize, Option<(M::Violation, Vec<String>)>) {
+pub fn explore<M: Model>(setup: &M::Setup, never: M::Violation) -> (usize, Option<Amiss<M>>) {
     let mut known: HashMap<M, u32, BuildHasherDefault<Fingerprint>> = HashMap::default();
     let mut search = Search {
         setup,
