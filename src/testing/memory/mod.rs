@@ -2,7 +2,7 @@
 //! and the keys that effects are on. Each step says what the script of its name says, and no more: what a worker makes of
 //! the answers is the worker's own code.
 //!
-//! That this and the scripts don't come to differ is what the contract's tests are for: see `tests/kit.rs`.
+//! `tests/kit.rs` says what it has to do. Nothing compares it with the scripts on a server yet: who changes one changes both.
 
 mod effects;
 mod group;
