@@ -418,22 +418,38 @@ on_both_servers! {
         let _worker = setup.start_with(registry);
         publish(&mut redis, "jobs", &[event("a", 1, Action::Succeed), event("a", 2, Action::Succeed)]).await;
         eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1 && dead(&mut redis).await == 1).await;
-        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n");
+        let cli = Cli::new(&server, "[worker]\ngroup = \"workers\"\nstreams = [\"jobs\"]\n[streams.jobs]\norder = \"subject\"\n");
         let said = cli.run(&["dlq", "purge", "--all", "--undo-within", "1h", "--yes"]).await.ok();
         all_ended(&mut redis, &[event("a", 2, Action::Succeed)]).await;
         let name = said.split('`').nth(1).and_then(|command| command.rsplit(' ').next()).expect("the command");
         cli.run(&["dlq", "undo", name]).await.ok();
         let held: usize = redis.hlen("{jobs}:workers:order:held").await.expect("a hash");
         assert_eq!(held, 1);
-        // Until its worker has looked.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        publish(&mut redis, "jobs", &[event("a", 3, Action::Succeed), event("b", 1, Action::Succeed)]).await;
+        // What comes before its worker has looked goes on; what comes then is held, and with it what follows.
+        let mut last = 2;
+        while parked(&mut redis).await == 0 {
+            last += 1;
+            publish(&mut redis, "jobs", &[event("a", last, Action::Succeed)]).await;
+            let id = format!("a/{last}");
+            eventually(PATIENCE, "it to be handled or held", async || {
+                jobs::handled(&mut redis).await.contains_key(&id) || parked(&mut redis).await == 1
+            })
+            .await;
+        }
+        publish(&mut redis, "jobs", &[event("a", last + 1, Action::Succeed), event("b", 1, Action::Succeed)]).await;
         all_ended(&mut redis, &[event("b", 1, Action::Succeed)]).await;
-        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 1).await;
-        assert!(!jobs::handled(&mut redis).await.contains_key("a/3"));
+        eventually(PATIENCE, "what is held to be parked", async || parked(&mut redis).await == 2).await;
+        let said = cli.run(&["status"]).await.ok();
+        assert!(said.contains("jobs: its events have an order; "), "{said}");
+        assert!(said.contains("jobs: 1 dead letter holds its subject (\"a\")"), "{said}");
+        let said = cli.run(&["status", "--json"]).await.ok();
+        let status: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        let order = &status["streams"][0]["order"];
+        assert_eq!((&order["held"], &order["subjects"], &order["workers"], &order["lapsed"]), (&1.into(), &serde_json::json!(["a"]), &1.into(), &false.into()), "{status}");
+        assert!(order["owner"].as_str().is_some_and(|owner| owner.starts_with("sh")), "{status}");
         mended.store(true, Ordering::SeqCst);
         cli.run(&["dlq", "replay", "--all"]).await.ok();
-        all_ended(&mut redis, &[event("a", 1, Action::Succeed), event("a", 3, Action::Succeed)]).await;
+        all_ended(&mut redis, &[event("a", 1, Action::Succeed), event("a", last + 1, Action::Succeed)]).await;
         settled(&mut redis, "jobs", PATIENCE).await;
     }
 

@@ -90,8 +90,8 @@ pub use scheduled::{Cancelled, ScheduledId, Unread, UnreadSchedule};
 pub use search::{Budget, Covered, Hit, Place, Search, SearchPage};
 pub use server::{ServerStatus, SlowCommand};
 pub use status::{
-    BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, OutboxStatus, PROTOCOL, Pause, Standing,
-    Status, StreamStatus, StreamTrouble,
+    BreakerStatus, ConsumerStatus, GroupStatus, InTheWay, OrderStatus, OutboxStatus, PROTOCOL,
+    Pause, Standing, Status, StreamStatus, StreamTrouble,
 };
 pub use topics::{TopicGrowth, TopicStatus};
 pub use verify::Verified;

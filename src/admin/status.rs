@@ -14,7 +14,7 @@ use super::{Admin, check_stream, in_ms, since_1970, text};
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::stream::{
-    self, BreakerNote, ConsumerInfo, Keys, OutboxQueue, PARKED, Pausable, PauseNote,
+    self, BreakerNote, ConsumerInfo, Keys, OrderNow, OutboxQueue, PARKED, Pausable, PauseNote,
 };
 
 /// The protocol that this release speaks: [`StreamStatus::protocol`] of a group that it works on.
@@ -100,6 +100,9 @@ pub struct StreamStatus {
     /// What its handlers have emitted to streams of other slots of a cluster, and is not there yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outbox: Vec<OutboxStatus>,
+    /// Whose it is, if its events have an order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
     /// The group, where it is there.
     pub group: Option<GroupStatus>,
     /// What the stream is trimmed to, where it is.
@@ -107,6 +110,25 @@ pub struct StreamStatus {
     /// The server's time when this was read.
     #[serde(skip)]
     pub now: SystemTime,
+}
+
+/// Whose a stream is whose events have an order, and what of it dead letters hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OrderStatus {
+    /// The worker that has the stream; None where none does.
+    pub owner: Option<String>,
+    /// Since when, by the server's clock.
+    #[serde(rename = "since_ms", serialize_with = "some_since_1970")]
+    pub since: Option<SystemTime>,
+    /// Its lease has run out, and nobody has taken the stream over yet.
+    pub lapsed: bool,
+    /// How many workers are there to have it.
+    pub workers: usize,
+    /// How many dead letters hold their subjects.
+    pub held: u64,
+    /// Some of those subjects.
+    pub subjects: Vec<String>,
 }
 
 /// What waits in a stream's outbox for one other stream.
@@ -311,9 +333,14 @@ impl Admin {
         };
         let dead_dropped = self.pool.dropped_letters(&keys).await?;
         let outbox = self.pool.outbox(&keys.outbox).await?;
+        let order = match self.settings.order(stream) {
+            Some(_) => Some(self.pool.order(&keys).await?),
+            None => None,
+        };
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         Ok(StreamStatus {
             outbox: outbox.into_iter().map(OutboxStatus::of).collect(),
+            order: order.map(|order| OrderStatus::of(order, status.now_ms)),
             stream: stream.to_owned(),
             length: status.length,
             parked: status.parked,
@@ -367,6 +394,24 @@ impl StreamStatus {
     pub fn is_worked_on(&self) -> bool {
         let consumers = self.group.iter().flat_map(|group| &group.consumers);
         consumers.into_iter().any(ConsumerStatus::is_there)
+    }
+}
+
+impl OrderStatus {
+    fn of(order: OrderNow, now_ms: u64) -> Self {
+        let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+        let (owner, since, until_ms) = match order.owner {
+            Some((owner, since_ms, until_ms)) => (Some(owner), Some(at(since_ms)), until_ms),
+            None => (None, None, 0),
+        };
+        OrderStatus {
+            lapsed: owner.is_some() && until_ms < now_ms,
+            owner,
+            since,
+            workers: order.crew,
+            held: order.held,
+            subjects: order.subjects,
+        }
     }
 }
 

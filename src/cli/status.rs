@@ -126,6 +126,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
                 format!("{}: can't be looked at: {}", trouble.stream, trouble.error)
             }))
             .chain(unread)
+            .chain(alone.iter().flat_map(|status| order_notes(status)))
             .chain(projections.iter().flat_map(projection::notes))
             .chain(eviction_warning)
             .collect();
@@ -135,7 +136,8 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
     };
     let notes: Vec<String> = totals
         .iter()
-        .filter_map(|(topic, _)| skew_note(topic))
+        .flat_map(|(topic, of)| [skew_note(topic), topic_order_note(topic, of)])
+        .flatten()
         .chain(notes)
         .collect();
     if !notes.is_empty() {
@@ -220,6 +222,74 @@ fn by_topic(notes: Vec<String>) -> Vec<String> {
         many => format!("{note} ({many} partitions)"),
     });
     told.collect()
+}
+
+/// Whose a stream is whose events have an order, and what of it is held.
+fn order_notes(status: &StreamStatus) -> Vec<String> {
+    let Some(order) = &status.order else {
+        return Vec::new();
+    };
+    let stream = &status.stream;
+    let since = order.since.map(|since| {
+        let ago = status.now.duration_since(since).unwrap_or_default();
+        rough(ago)
+    });
+    let owner = match (&order.owner, since) {
+        (Some(owner), Some(since)) if order.lapsed => format!(
+            "its events have an order; {} has had it for {since}, and its lease has run out",
+            shown(owner)
+        ),
+        (Some(owner), Some(since)) => format!(
+            "its events have an order; {} has had it for {since}, of {} that are there for it",
+            shown(owner),
+            order.workers
+        ),
+        _ => format!(
+            "its events have an order, and nobody has it, of {} that are there for it",
+            order.workers
+        ),
+    };
+    let owner = format!("{stream}: {owner}");
+    [Some(owner), held_note(stream, order.held, &order.subjects)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The same of all partitions of a topic.
+fn topic_order_note(topic: &TopicStatus, of: &[&StreamStatus]) -> Option<String> {
+    let orders = || of.iter().filter_map(|status| status.order.as_ref());
+    let all = orders().count();
+    if all == 0 {
+        return None;
+    }
+    let owned = orders()
+        .filter(|order| order.owner.is_some() && !order.lapsed)
+        .count();
+    let subjects = orders().flat_map(|order| order.subjects.iter().cloned());
+    let subjects: Vec<String> = subjects.take(5).collect();
+    let held = orders().map(|order| order.held).sum();
+    let name = &topic.topic;
+    let owned =
+        format!("{name}: its events have an order; {owned} of {all} partitions have an owner");
+    Some(match held_note(name, held, &subjects) {
+        Some(held) => format!("{owned}\n{held}"),
+        None => owned,
+    })
+}
+
+fn held_note(name: &str, held: u64, subjects: &[String]) -> Option<String> {
+    let some: Vec<String> = subjects
+        .iter()
+        .map(|subject| format!("\"{}\"", shown(subject)))
+        .collect();
+    let letters = match held {
+        0 => return None,
+        1 => "1 dead letter holds its subject".to_owned(),
+        many => format!("{many} dead letters hold their subjects"),
+    };
+    let list = called::command(format_args!("dlq list"));
+    Some(format!("{name}: {letters} ({}): `{list}`", some.join(", ")))
 }
 
 /// That one partition has far more than the others: then few subjects have most of the events.

@@ -28,7 +28,8 @@ pub(super) fn look(fleet: &Fleet) -> Vec<Finding> {
         fleet,
         "configurations",
         &configurations,
-        "leases, attempts and limits depend on which worker an event comes to",
+        "leases, attempts and limits depend on which worker an event comes to; if they differ in `order` or \
+         `on_dead` of a stream there is no order of its events",
     ));
     if found.is_empty() {
         found.push(Finding::ok(

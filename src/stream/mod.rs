@@ -148,7 +148,7 @@ pub(crate) use line::{Line, ONE_TOO_LARGE};
 pub(crate) use look_ahead::Run;
 pub(crate) use look_ahead::Seen;
 #[cfg(feature = "worker")]
-pub(crate) use order::{Held, Ownership, Pending, Wants, Whereabouts, Wish};
+pub(crate) use order::{Held, OrderNow, Ownership, Pending, Wants, Whereabouts, Wish};
 pub(crate) use outbox::{OutboxQueue, RelayTurn, Relayed, Waiting};
 pub(crate) use pause::{BreakerNote, NewPause, Pausable, PauseNote};
 pub(crate) use pool::Pool;

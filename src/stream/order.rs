@@ -1,17 +1,20 @@
 //! Order of a stream's events: whose the stream is, what is pending of it and of which subject, and what is due because
 //! its turn has come.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::Value;
 
 use super::clock::Expected;
 use super::connection::Link;
-use super::error::Trouble;
+use super::error::{Trouble, Who, refusal};
 use super::keys::Keys;
 use super::obstacle::need;
+use super::pool::Pool;
 use super::reply;
 use super::script::script;
+use crate::error::Result as OurResult;
 use crate::event::EntryId;
 
 script!(ORDER, "order", behind "common/clock");
@@ -92,6 +95,59 @@ pub(crate) struct Held {
     pub gone: Vec<String>,
     /// Replayed entries, with their subjects: those that were looked at behind that.
     pub copies: Vec<(EntryId, Vec<u8>)>,
+}
+
+/// Whose a stream is, and what is held of it, for those who look.
+#[derive(Clone, Debug)]
+pub(crate) struct OrderNow {
+    /// The owner's consumer, since when it has the stream and until when it surely does, in ms since 1970.
+    pub owner: Option<(String, u64, u64)>,
+    /// How many workers are there to have it.
+    pub crew: usize,
+    /// How many dead letters hold their subjects, and some of those.
+    pub held: u64,
+    pub subjects: Vec<String>,
+}
+
+/// So many subjects are named.
+const SOME: usize = 5;
+
+impl Pool {
+    /// Whose a stream is whose events have an order.
+    pub async fn order(&self, keys: &Keys) -> OurResult<OrderNow> {
+        let doing = format!("looking in {} whose {:?} is", keys.order, keys.stream);
+        let mut conn = self.at(&keys.stream).get().await?;
+        let mut pipe = redis::Pipeline::with_capacity(3);
+        pipe.cmd("HGETALL").arg(&keys.order);
+        pipe.cmd("HLEN").arg(&keys.held);
+        pipe.cmd("HSCAN").arg(&keys.held).arg(0);
+        pipe.arg("COUNT").arg(SOME);
+        type Page = (String, Vec<(String, Vec<u8>)>);
+        let answer: (HashMap<String, String>, u64, Page) = pipe
+            .query_async(&mut conn)
+            .await
+            .map_err(|error| refusal(Who::Operator, &doing, error))?;
+        let (order, held, (_, some)) = answer;
+        let of = |name: &str| order.get(name);
+        let ms = |name: &str| of(name).and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        let subject = |(_, noted): (String, Vec<u8>)| {
+            let noted = String::from_utf8_lossy(&noted).into_owned();
+            noted.splitn(3, ' ').nth(2).map(str::to_owned)
+        };
+        let mut subjects: Vec<String> = some.into_iter().filter_map(subject).collect();
+        subjects.sort();
+        subjects.dedup();
+        subjects.truncate(SOME);
+        Ok(OrderNow {
+            owner: of("owner").map(|owner| (owner.clone(), ms("epoch"), ms("until"))),
+            crew: order
+                .keys()
+                .filter(|name| name.starts_with("worker:"))
+                .count(),
+            held,
+            subjects,
+        })
+    }
 }
 
 /// What is known behind a read.
