@@ -55,6 +55,16 @@ async fn buried_for(redis: &mut MultiplexedConnection) -> (String, String) {
     (field(letter, "dead.reason"), field(letter, "dead.error"))
 }
 
+/// Waits until the server has refused something for want of memory.
+pub async fn refused_for_memory(redis: &mut MultiplexedConnection) {
+    eventually(PATIENCE, "a refusal", async || {
+        let mut info = redis::cmd("INFO");
+        let stats: String = info.arg("errorstats").query_async(redis).await.unwrap();
+        stats.contains("errorstat_OOM")
+    })
+    .await;
+}
+
 on_both_servers! {
     async fn emitted_events_and_effects_leave_with_the_acknowledgement(server: Server) {
         let mut redis = server.connect().await;
@@ -283,11 +293,7 @@ on_both_servers! {
         }
         full.cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").ignore();
         let _: () = full.query_async(&mut redis).await.unwrap();
-        eventually(PATIENCE, "a refusal", async || {
-            let stats: String = redis::cmd("INFO").arg("errorstats").query_async(&mut redis).await.unwrap();
-            stats.contains("errorstat_OOM")
-        })
-        .await;
+        refused_for_memory(&mut redis).await;
         let counted: Vec<String> = redis.hkeys("counted").await.unwrap();
         assert!(counted == ["first"], "{counted:?}");
         assert!(redis.hexists::<_, _, bool>("hash", "f").await.unwrap());

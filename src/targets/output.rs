@@ -149,27 +149,14 @@ impl Output {
                     break;
                 }
             };
-            let Output {
-                name,
-                is_stderr,
-                lines,
-                allowance,
-                ..
-            } = self;
-            lines.take(&buffer[..read], |line| {
-                log.line(line, name, *is_stderr, allowance)
+            self.lines.take(&buffer[..read], |line| {
+                log.line(line, self.name, self.is_stderr, &mut self.allowance)
             });
         }
         if !self.is_open {
-            let Output {
-                name,
-                is_stderr,
-                lines,
-                allowance,
-                ..
-            } = self;
-            lines.end(|line| log.line(line, name, *is_stderr, allowance));
-            log.left_out(name, allowance);
+            self.lines
+                .end(|line| log.line(line, self.name, self.is_stderr, &mut self.allowance));
+            log.left_out(self.name, &mut self.allowance);
         }
     }
 }

@@ -4,6 +4,7 @@ use streamhand::Registry;
 
 use super::*;
 use crate::effects::cluster::cluster;
+use crate::effects::refused_for_memory;
 use crate::support::Kind;
 
 async fn run(redis: &mut MultiplexedConnection, command: &str) {
@@ -67,11 +68,7 @@ on_both_servers! {
         full.atomic().cmd("XADD").arg("jobs").arg("*").arg(&["type", Job::TYPE, "data", &data]).ignore();
         full.cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").ignore();
         let _: () = full.query_async(&mut redis).await.unwrap();
-        eventually(PATIENCE, "a refusal", async || {
-            let stats: String = redis::cmd("INFO").arg("errorstats").query_async(&mut redis).await.unwrap();
-            stats.contains("errorstat_OOM")
-        })
-        .await;
+        refused_for_memory(&mut redis).await;
         assert_eq!(version(&server, "short").await, 0);
         assert_eq!(entries(&mut redis, "done").await.len(), 1);
         assert_eq!(scheduled(&publisher(&server.url()), "jobs").await, ["old-short", "timer-first"]);
@@ -100,11 +97,7 @@ on_both_servers! {
             full.cmd("CONFIG").arg("RESETSTAT").ignore();
             full.cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").ignore();
             let _: () = full.query_async(&mut redis).await.unwrap();
-            eventually(PATIENCE, "a refusal", async || {
-                let stats: String = redis::cmd("INFO").arg("errorstats").query_async(&mut redis).await.unwrap();
-                stats.contains("errorstat_OOM")
-            })
-            .await;
+            refused_for_memory(&mut redis).await;
             run(&mut redis, "CONFIG SET maxmemory 0").await;
             settled(&mut redis, "jobs", PATIENCE).await;
         }

@@ -110,3 +110,14 @@ impl<M: Model> Search<'_, M> {
         told
     }
 }
+
+/// A way has these steps, in this order.
+pub fn goes_by(told: &[String], way: &[&str]) {
+    let mut rest = told.iter();
+    for step in way {
+        assert!(
+            rest.any(|told| told.contains(step)),
+            "no {step:?} in its turn: {told:#?}"
+        );
+    }
+}
