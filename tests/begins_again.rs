@@ -8,7 +8,7 @@ use redis::{Pipeline, Value};
 
 use crate::support::jobs::{self, Action, Job, many};
 use crate::support::{
-    InProcess, Proxy, Server, Setup, entries, eventually, parked, scripts, settled,
+    CommandStats, InProcess, Proxy, Server, Setup, entries, eventually, parked, scripts, settled,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -345,6 +345,56 @@ on_both_servers! {
         settled(&mut redis, "jobs", PATIENCE).await;
         assert_eq!(jobs::started(&mut redis).await.len(), 3);
         assert_eq!(entries(&mut redis, "{jobs}:workers:dead").await.len(), 1);
+        worker.stop().await;
+    }
+
+    /// All of it runs once more, as whoever set the group back wished; only the first are asked for one by one.
+    async fn a_group_that_is_set_back_with_nothing_left_from_before_is_read_as_a_new_one(server: Server) {
+        const ALL: usize = 6_000;
+        let mut redis = server.connect().await;
+        let worker = Setup::new(&server).start();
+        jobs::publish(&mut redis, "jobs", &many("a", ALL, &Action::Succeed)).await;
+        let handled = async |redis: &mut MultiplexedConnection, times: usize| {
+            eventually(PATIENCE, format!("all to be handled {times} times"), async || {
+                jobs::handled(redis).await.values().sum::<usize>() == times * ALL
+            })
+            .await;
+            settled(redis, "jobs", PATIENCE).await;
+        };
+        handled(&mut redis, 1).await;
+        let before = CommandStats::of(&mut redis).await;
+        set_back(&mut redis).await;
+        handled(&mut redis, 2).await;
+        let asked = CommandStats::of(&mut redis).await.calls("xpending") - before.calls("xpending");
+        println!("{asked} entries were asked for");
+        assert!((1..ALL as u64 / 2).contains(&asked), "{asked}");
+        worker.stop().await;
+    }
+
+    /// Far beyond what is read first, and before: it still is held, parked and about to be buried.
+    async fn a_long_stream_that_is_set_back_is_asked_for_as_long_as_anything_is_left_from_before(server: Server) {
+        let mut redis = server.connect().await;
+        let setup = Setup::new(&server)
+            .worker("concurrency = 2\ndrain = \"100ms\"")
+            .retry("backoff = { initial = \"4s\", factor = 1.0, jitter = 0.0 }");
+        let worker = setup.start();
+        jobs::publish(&mut redis, "jobs", &many("a", 3_000, &Action::Succeed)).await;
+        settled(&mut redis, "jobs", PATIENCE).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("held", Action::Take(60_000))]).await;
+        eventually(PATIENCE, "it to be held", async || jobs::starts_of(&mut redis, "held").await == 1).await;
+        set_back(&mut redis).await;
+        jobs::publish(&mut redis, "jobs", &[Job::new("next", Action::Fail(1))]).await;
+        eventually(PATIENCE, "the next to have run", async || jobs::starts_of(&mut redis, "next").await == 1).await;
+        parks(&mut redis, 1).await;
+        assert_eq!(jobs::starts_of(&mut redis, "held").await, 1);
+        set_back(&mut redis).await;
+        eventually(PATIENCE, "all but one to be handled again", async || {
+            let handled = jobs::handled(&mut redis).await;
+            handled.get("next") == Some(&1) && handled.values().sum::<usize>() == 3 * 3_000 + 1
+        })
+        .await;
+        assert_eq!(attempts_of(&mut redis, "next").await, [1, 2]);
+        assert_eq!(jobs::starts_of(&mut redis, "held").await, 1, "it is held all the while");
         worker.stop().await;
     }
 }

@@ -100,6 +100,15 @@ pub(crate) enum MetAgain {
     NotOurs,
 }
 
+/// What a look at such entries told.
+pub(crate) struct Looked {
+    /// What is to become of each.
+    pub met: Vec<MetAgain>,
+    /// Nothing is known any more of what lies beyond: nothing is parked, has failed, or has been pending since before the
+    /// group was set back.
+    pub is_new_beyond: bool,
+}
+
 /// Most entries in one look.
 const CHUNK: usize = 500;
 
@@ -375,16 +384,19 @@ impl Link {
         Adopted::parse(value).ok_or_else(|| Trouble::garbled(doing))
     }
 
-    /// Looks at entries that came as new ones though the group had read that far before; answers what is to become of each.
+    /// Looks at entries that came as new ones though the group had read that far before.
     pub async fn met_again(
         &mut self,
         keys: &Keys,
         group: &str,
         me: &str,
         ids: &[EntryId],
-    ) -> Result<Vec<MetAgain>, Trouble> {
+    ) -> Result<Looked, Trouble> {
         let doing = "looking at entries of a group that was set back";
-        let mut met = Vec::with_capacity(ids.len());
+        let mut looked = Looked {
+            met: Vec::with_capacity(ids.len()),
+            is_new_beyond: false,
+        };
         for chunk in ids.chunks(CHUNK) {
             let mut call = MET_AGAIN.key(&keys.stream);
             call.key(&keys.retry).key(&keys.failures).arg(group).arg(me);
@@ -395,25 +407,18 @@ impl Link {
                 .invoke_async(&mut self.conn)
                 .await
                 .map_err(|error| Trouble::of(doing, error))?;
-            let parse = |value: Value| {
-                let mut parts = reply::array(value)?.into_iter();
-                Some(match &reply::bytes(parts.next()?)?[..] {
-                    b"new" => MetAgain::New,
-                    b"again" => MetAgain::GoesOn(
-                        u32::try_from(reply::int(&parts.next()?)?).ok()?,
-                        parts
-                            .next()
-                            .and_then(reply::bytes)
-                            .and_then(|record| Record::parse(&record)),
-                    ),
-                    _ => MetAgain::NotOurs,
-                })
-            };
-            let answers = reply::array(value).unwrap_or_default();
-            met.extend(answers.into_iter().map_while(parse));
+            let mut parts = reply::array(value).unwrap_or_default().into_iter();
+            let met = parts.next().and_then(reply::array).unwrap_or_default();
+            looked.met.extend(met.into_iter().map_while(met_one));
+            let mut told = parts.map_while(|id| reply::text(id)?.parse::<EntryId>().ok());
+            // What was delivered since then is at most as far as the group is.
+            looked.is_new_beyond = told
+                .next()
+                .zip(told.next())
+                .is_some_and(|(at, last)| last <= at);
         }
-        match met.len() == ids.len() {
-            true => Ok(met),
+        match looked.met.len() == ids.len() {
+            true => Ok(looked),
             false => Err(Trouble::garbled(doing)),
         }
     }
@@ -501,6 +506,21 @@ impl Adopted {
             now_ms: reply::int(&now)? as u64,
         })
     }
+}
+
+fn met_one(value: Value) -> Option<MetAgain> {
+    let mut parts = reply::array(value)?.into_iter();
+    Some(match &reply::bytes(parts.next()?)?[..] {
+        b"new" => MetAgain::New,
+        b"again" => MetAgain::GoesOn(
+            u32::try_from(reply::int(&parts.next()?)?).ok()?,
+            parts
+                .next()
+                .and_then(reply::bytes)
+                .and_then(|record| Record::parse(&record)),
+        ),
+        _ => MetAgain::NotOurs,
+    })
 }
 
 fn delivered(value: Value) -> Option<Vec<Delivered>> {

@@ -143,6 +143,13 @@ impl Source {
         }
     }
 
+    /// It was set back, and nothing is left from before beyond this entry: what comes there is new.
+    pub fn was_set_back(&self, to: Option<EntryId>) {
+        let to = to.unwrap_or_default();
+        self.read.0.store(to.ms, Ordering::Relaxed);
+        self.read.1.store(to.seq, Ordering::Relaxed);
+    }
+
     /// The group was joined.
     pub fn joined(&self, known: Known) {
         known.last().into_iter().for_each(|id| self.has_read(id));

@@ -1,5 +1,6 @@
 //! Entries that the group had read before come as new ones: it was set back, or made anew below them. What was parked
-//! waits for its due time as it did, what had failed goes on, and what is held here stays held.
+//! waits for its due time as it did, what had failed goes on, and what is held here stays held. Each is asked for only as long
+//! as anything may be left from before: after that a million entries that are to be handled again cost as much as new ones.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub(crate) async fn met_again(
     let held = held_at_first_delivery(inflight, source);
     let (known, new): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.id <= read);
+    let known_up_to = known.last().map(|entry| entry.id);
     // What is held here at its first delivery still is: this delivery changed nothing.
     let known: Vec<Entry> = known
         .into_iter()
@@ -30,7 +32,11 @@ pub(crate) async fn met_again(
         .collect();
     let ids: Vec<EntryId> = known.iter().map(|entry| entry.id).collect();
     let group = &source.surroundings.group;
-    let met = link.met_again(&source.keys, group, me, &ids).await?;
+    let looked = link.met_again(&source.keys, group, me, &ids).await?;
+    if looked.is_new_beyond {
+        let held_from_before = held.iter().max().copied();
+        source.was_set_back(known_up_to.max(held_from_before));
+    }
     new.last()
         .into_iter()
         .for_each(|entry| source.has_read(entry.id));
@@ -40,7 +46,7 @@ pub(crate) async fn met_again(
         MetAgain::GoesOn(count, record) => Some(Delivery::going_on(entry, count, record, now)),
         MetAgain::NotOurs => None,
     };
-    let known = known.into_iter().zip(met).filter_map(delivery);
+    let known = known.into_iter().zip(looked.met).filter_map(delivery);
     Ok(known.chain(new.into_iter().map(Delivery::new)).collect())
 }
 
