@@ -186,6 +186,43 @@ on_both_servers! {
         worker.stop().await;
     }
 
+    /// More than there are scores of their own for, by ids that sort the other way round. Another release put the first of
+    /// them there, and the one that was cancelled comes behind those that were there before it came again.
+    async fn events_of_one_due_time_come_in_the_order_in_which_they_were_scheduled(server: Server) {
+        let mut redis = server.connect().await;
+        let publisher = publisher(&server.url());
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(ms(SystemTime::now() - Duration::from_secs(5)));
+        let id = |n: u32| format!("e-{:04}", 9_999 - n);
+        let event = |n: u32| {
+            let event = Envelope::new("test.job").with("id", id(n));
+            event.json(&Job::new(id(n), Action::Succeed)).unwrap()
+        };
+        assert!(publisher.publish_envelope_at("jobs", event(0), at).await.unwrap().is_new);
+        let score = ms(at).to_string();
+        run(&mut redis, &["ZADD", "{jobs}:scheduled", &score, &id(0)]).await;
+        for n in 1..1_700 {
+            assert_eq!(publisher.publish_envelope_at("jobs", event(n), at).await.unwrap().at, at);
+        }
+        for n in [3, 1_200] {
+            let again = publisher.publish_envelope_at("jobs", event(n), at).await.unwrap();
+            assert_eq!((again.at, again.is_new), (at, false), "a repeat changes nothing");
+            assert!(publisher.cancel_scheduled("jobs", &id(n)).await.unwrap());
+            assert!(publisher.publish_envelope_at("jobs", event(n), at).await.unwrap().is_new);
+        }
+        let mut listed = publisher.scheduled("jobs").unwrap();
+        while let Some(one) = listed.next().await.unwrap() {
+            assert_eq!((one.at, one.event.is_some()), (at, true));
+        }
+        let worker = Setup::new(&server).start();
+        eventually(PATIENCE, "all to be added", async || waiting(&mut redis).await == (0, 0)).await;
+        let came: Vec<String> = entries(&mut redis, "jobs").await.into_iter()
+            .map(|entry| Envelope::decode(entry.into()).unwrap().id().into_owned())
+            .collect();
+        let expected: Vec<String> = (0..1_700).filter(|n| ![3, 1_200].contains(n)).chain([3, 1_200]).map(id).collect();
+        assert!(came == expected, "{:?}", came.iter().zip(&expected).enumerate().find(|(_, (a, b))| a != b));
+        worker.stop().await;
+    }
+
     async fn an_addition_whose_answer_got_lost_is_not_made_again(server: Server) {
         let mut redis = server.connect().await;
         scripts::load(&mut redis).await;

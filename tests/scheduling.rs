@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use streamhand::{Envelope, ErrorKind, Publisher, Scheduled};
 
@@ -89,8 +88,9 @@ on_both_servers! {
         let (first, second) = (in_hours(1), in_hours(2));
         let at = |n: usize| if n < 650 { first } else { second };
         let ids: Vec<String> = (0..700).map(|n| format!("e-{n:03}")).collect();
-        let one = async |n: usize| publisher.publish_envelope_at("jobs", event(&ids[n]), at(n)).await.unwrap();
-        join_all((0..ids.len()).map(one)).await;
+        for (n, id) in ids.iter().enumerate() {
+            publisher.publish_envelope_at("jobs", event(id), at(n)).await.unwrap();
+        }
         assert_eq!(scheduled(&publisher).await, ids);
 
         let mut list = publisher.scheduled("jobs").unwrap();

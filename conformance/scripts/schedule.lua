@@ -1,7 +1,7 @@
 -- What waits for its time, and under which names. An event is on the schedule under its id. Others of the same id, of
 -- another source or type, have names of their own, '\0m<which event><its id>', and '\0i<id>' among the events has the
 -- list of those: 32 digits each. An id that begins like that itself never stands alone. What is kept of an event is its
--- fields, packed, and nothing else: workers of other groups may be of another release.
+-- fields, packed, and at most its turn behind them (see on_schedule): workers of other groups may be of another release.
 local WHICH = string.rep('%x', 32)
 local function name_of(which, id) return '\0m' .. which .. id end
 local function id_of(name)
@@ -76,16 +76,42 @@ local function listed(others, which)
   return others .. which
 end
 
+-- Events of one due time come in the order in which they were scheduled. The first of them has its due time as its score;
+-- each one behind it a little more, by less than half a millisecond in all, for a score is rounded where it is told. A
+-- double has room for 2,048 of them today. The first 1,024 have a score each. Behind that ROOM of them share one, and
+-- what is kept of those has a second string behind it, by which add_due puts them in order. Earlier releases pass over it.
+-- Every score is a whole number of units: nothing is rounded on its way through Lua.
+local SHARED, ROOM = 0.25, 512
+local turns = 0
+-- Answers the score, and what is to stand behind what is kept. Whoever may not look puts it on among those of its time.
+local function turn_for(scheduled, due)
+  if not redis.acl_check_cmd('ZREVRANGEBYSCORE', scheduled, '1', '1') or not redis.acl_check_cmd('ZCOUNT', scheduled, '1', '1') then
+    return due, ''
+  end
+  local at, unit, top = tonumber(due), 1 / 4096, 2 ^ 41
+  while at >= top do unit, top = unit * 2, top * 2 end
+  local last = redis.call('ZREVRANGEBYSCORE', scheduled, string.format('(%.17g', at + 0.5), due, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if not last then return due, '' end
+  local part = tonumber(last) - at
+  local is_full = part < SHARED or redis.call('ZCOUNT', scheduled, last, last) >= ROOM
+  if is_full and part + unit < 0.5 then part = part + unit end
+  if part < SHARED then return string.format('%.17g', at + part), '' end
+  turns = turns + 1
+  local t = redis.call('TIME')
+  return string.format('%.17g', at + part), cmsgpack.pack(string.format('%012d%06d%06d', t[1], t[2], turns))
+end
+
 -- Puts an event on. Answers the error if the first write is refused; none behind it is.
 local function put_on(call, scheduled, events, id, which, name, due, packed)
+  local score, behind = turn_for(scheduled, due)
   if name ~= id then
     local all = listed(redis.call('HGET', events, '\0i' .. id) or '', which)
     local done = all and call('HSET', events, '\0i' .. id, all)
     if type(done) == 'table' then return done.err end
   end
-  local done = call('HSET', events, name, packed)
+  local done = call('HSET', events, name, packed .. behind)
   if type(done) == 'table' then return done.err end
-  redis.call('ZADD', scheduled, due, name)
+  redis.call('ZADD', scheduled, score, name)
 end
 
 -- The names of those on the schedule that are meant by an id, and by which one it is, its type and its source, if that is

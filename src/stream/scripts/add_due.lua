@@ -23,9 +23,38 @@ local function unpacked(packed)
   return fields
 end
 
+-- Those that share a score because so many have the same due time come by what stands behind them: see on_schedule.
+local function in_turn(names)
+  local turns = {}
+  for _, name in ipairs(names) do
+    local kept = { pcall(cmsgpack.unpack, redis.call('HGET', events, name) or '') }
+    turns[name] = kept[1] and type(kept[3]) == 'string' and kept[3] or ''
+  end
+  table.sort(names, function(a, b)
+    if turns[a] ~= turns[b] then return turns[a] < turns[b] end
+    return a < b
+  end)
+  return names
+end
+local function due_now()
+  local found = redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+  local names = {}
+  for i = 1, #found, 2 do
+    local score = found[i + 1]
+    if tonumber(score) % 1 >= 0.25 then
+      for _, name in ipairs(in_turn(redis.call('ZRANGEBYSCORE', scheduled, score, score, 'LIMIT', 0, 1000))) do
+        names[#names + 1] = name
+      end
+      break
+    end
+    names[#names + 1] = found[i]
+  end
+  return names
+end
+
 local added, gone, bytes = 0, {}, 0
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, ARGV[1])) do
-  if bytes > tonumber(ARGV[2]) then break end
+for _, name in ipairs(due_now()) do
+  if bytes > tonumber(ARGV[2]) or added >= tonumber(ARGV[1]) then break end
   local packed = redis.call('HGET', events, name)
   if packed then
     bytes = bytes + #packed

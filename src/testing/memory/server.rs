@@ -22,7 +22,10 @@ pub(in crate::testing) struct Memory {
     groups: HashMap<String, Group>,
     pub(super) values: Values,
     /// Events that are to be added later, by stream and by which event it is.
-    scheduled: BTreeMap<String, BTreeMap<String, (u64, Fields)>>,
+    /// Each with its due time and its turn among those of one due time.
+    scheduled: BTreeMap<String, BTreeMap<String, (u64, u64, Fields)>>,
+    /// How many were scheduled.
+    turns: u64,
     /// Which events were published once, and until when that is known.
     once: HashMap<(String, String), (EntryId, String, u64)>,
 }
@@ -51,6 +54,7 @@ impl Memory {
             groups: HashMap::new(),
             values: Values::default(),
             scheduled: BTreeMap::new(),
+            turns: 0,
             once: HashMap::new(),
         }
     }
@@ -100,9 +104,10 @@ impl Memory {
             How::After(delay) => now + delay.as_millis() as u64,
         };
         let scheduled = self.scheduled.entry(stream.to_owned()).or_default();
+        self.turns += 1;
         scheduled
             .entry(which())
-            .or_insert_with(|| (due, event.fields().clone()));
+            .or_insert_with(|| (due, self.turns, event.fields().clone()));
         None
     }
 
@@ -112,7 +117,7 @@ impl Memory {
             return 0;
         };
         let before = scheduled.len();
-        scheduled.retain(|_, (_, fields)| fields.value("id") != Some(id.as_bytes()));
+        scheduled.retain(|_, (_, _, fields)| fields.value("id") != Some(id.as_bytes()));
         before - scheduled.len()
     }
 
@@ -122,16 +127,16 @@ impl Memory {
         let Some(scheduled) = self.scheduled.get_mut(stream) else {
             return 0;
         };
-        let mut due: Vec<(u64, String)> = scheduled
+        let mut due: Vec<(u64, u64, String)> = scheduled
             .iter()
-            .filter(|(_, (at, _))| *at <= now)
-            .map(|(name, (at, _))| (*at, name.clone()))
+            .filter(|(_, (at, ..))| *at <= now)
+            .map(|(name, (at, turn, _))| (*at, *turn, name.clone()))
             .collect();
         due.sort();
         let fields: Vec<Fields> = due
             .iter()
-            .filter_map(|(_, name)| scheduled.remove(name))
-            .map(|(_, fields)| fields)
+            .filter_map(|(.., name)| scheduled.remove(name))
+            .map(|(.., fields)| fields)
             .collect();
         let count = fields.len();
         for fields in fields {
@@ -199,7 +204,7 @@ impl Memory {
     /// When the next scheduled event of a stream is due.
     fn next_scheduled(&self, stream: &str) -> Option<u64> {
         let scheduled = self.scheduled.get(stream)?;
-        scheduled.values().map(|(due, _)| *due).min()
+        scheduled.values().map(|(due, ..)| *due).min()
     }
 
     /// Takes parked entries whose time has come, and tells what else there is.

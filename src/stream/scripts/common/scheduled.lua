@@ -1,7 +1,7 @@
 -- What waits for its time, and under which names. An event is on the schedule under its id. Others of the same id, of
 -- another source or type, have names of their own, '\0m<which event><its id>', and '\0i<id>' among the events has the
 -- list of those: 32 digits each. An id that begins like that itself never stands alone. What is kept of an event is its
--- fields, packed, and nothing else: workers of other groups may be of another release.
+-- fields, packed, and at most its turn behind them (see on_schedule): workers of other groups may be of another release.
 local WHICH = string.rep('%x', 32)
 local function name_of(which, id) return '\0m' .. which .. id end
 local function id_of(name)
