@@ -420,8 +420,8 @@ const ENDED: u8 = 4;
 fn without_redis() -> Error {
     Error::new(
         ErrorKind::NotFound,
-        "this context has no Redis: it is one of a test in memory; Context::for_test_with(envelope, Some(publisher)) makes one \
-         that has",
+        "this context has no Redis: it is one of a test in memory; testing::on_redis(registry) runs a worker, and \
+         Context::for_test_with(envelope, Some(publisher)) makes a context, that have one",
     )
 }
 

@@ -119,6 +119,8 @@ mod pages;
 mod partition;
 #[cfg(feature = "worker")]
 mod policy;
+#[cfg(any(feature = "cli", feature = "testing"))]
+mod private_server;
 mod publisher;
 #[cfg(feature = "worker")]
 mod pulse;

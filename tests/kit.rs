@@ -5,18 +5,27 @@
 mod idempotent;
 #[path = "kit/jobs.rs"]
 mod jobs;
+#[path = "support/kind.rs"]
+#[allow(dead_code)]
+mod kind;
 #[path = "kit/messages.rs"]
 mod messages;
 #[path = "kit/scenarios.rs"]
 mod scenarios;
+#[path = "kit/server.rs"]
+mod server;
 #[path = "kit/speed.rs"]
 mod speed;
 
 use std::future::Future;
 use std::pin::Pin;
 
+use kind::Kind;
 use streamhand::Registry;
 use streamhand::testing::{self, Builder, TestWorker};
+
+/// The folder of the project, for `kind.rs`.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a scenario does with a worker.
 type Run = for<'a> fn(&'a mut TestWorker) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -34,7 +43,17 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_all().build().unwrap()
 }
 
-fn builder(make: fn(Registry) -> Builder, config: &str) -> Builder {
+/// What a failing test prints.
+fn said(test: impl FnOnce()) -> String {
+    let panic =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).expect_err("it is to fail");
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => (*other.downcast::<&str>().unwrap()).to_owned(),
+    }
+}
+
+fn builder(make: impl Fn(Registry) -> Builder, config: &str) -> Builder {
     let builder = make(jobs::registry()).seed(7);
     match config {
         "" => builder.streams(["jobs"]),
@@ -43,12 +62,17 @@ fn builder(make: fn(Registry) -> Builder, config: &str) -> Builder {
 }
 
 /// Runs a scenario, and returns what happened.
-fn trace(scenario: &Scenario, make: fn(Registry) -> Builder) -> String {
+fn trace(scenario: &Scenario, make: impl Fn(Registry) -> Builder) -> String {
     runtime().block_on(async {
         let mut worker = builder(make, scenario.config).start().await;
         (scenario.run)(&mut worker).await;
         worker.timeline()
     })
+}
+
+/// A kit on a server of this kind.
+fn on(kind: Kind) -> impl Fn(Registry) -> Builder {
+    move |registry| testing::on_redis(registry).server(kind.program())
 }
 
 /// Runs all scenarios, and returns which failed.
@@ -72,4 +96,21 @@ fn scenarios_pass_in_memory_and_come_to_the_same_each_time() {
         assert_eq!(first, trace(scenario, testing::worker));
     });
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+fn come_to_the_same_on(kind: Kind) {
+    let failed = failures(|scenario| {
+        assert_eq!(trace(scenario, testing::worker), trace(scenario, on(kind)));
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn scenarios_come_to_the_same_on_redis() {
+    come_to_the_same_on(Kind::Redis);
+}
+
+#[test]
+fn scenarios_come_to_the_same_on_valkey() {
+    come_to_the_same_on(Kind::Valkey);
 }

@@ -1,27 +1,9 @@
-//! A server of one's own, for a command that must not touch anybody's data: in a fresh directory, on a socket, gone
-//! with the command, however that ends.
-//!
-//! A process that is killed drops nothing. So a small shell, the janitor, reads from a pipe that it never gets
-//! anything from: when the pipe ends, this process has, and the janitor takes away what it has left.
+//! A server of one's own, for a command that must not touch anybody's data.
 
-use std::fmt;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use super::CommandError;
-
-/// How long a server may take to answer its first connection.
-const START: Duration = Duration::from_secs(10);
-
-/// The longest path a socket can have, where it is shortest (macOS).
-const LONGEST_SOCKET: usize = 103;
-
-/// Waits for the end of its input; then removes the directory and kills its process group, itself with it. What the
-/// group is asked to do by a terminal or a supervisor is not meant for the janitor.
-const JANITOR: &str = r#"trap '' HUP INT TERM; read -r _; rm -rf -- "$1"; kill -9 0"#;
+use crate::private_server::{self, NotStarted};
 
 /// A Redis or Valkey server of your own, for a command or a test of yours that must not touch anybody's data.
 ///
@@ -35,20 +17,8 @@ const JANITOR: &str = r#"trap '' HUP INT TERM; read -r _; rm -rf -- "$1"; kill -
 /// let settings = streamhand::Settings::from_toml_str(&format!("[redis]\nurl = \"{}\"", server.url()))?;
 /// # Ok(()) }
 /// ```
-pub struct PrivateServer {
-    dir: PathBuf,
-    janitor: Child,
-    /// None where it could not be started.
-    server: Option<Child>,
-}
-
-impl fmt::Debug for PrivateServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrivateServer")
-            .field("dir", &self.dir)
-            .finish_non_exhaustive()
-    }
-}
+#[derive(Debug)]
+pub struct PrivateServer(private_server::PrivateServer);
 
 impl PrivateServer {
     /// Starts `program`, a `redis-server` or `valkey-server`, and waits until it can be reached.
@@ -56,119 +26,32 @@ impl PrivateServer {
     /// # Errors
     /// Where there is no such program, or it does not become a server; where there is no place for its directory.
     pub async fn start(program: impl AsRef<Path>) -> Result<Self, CommandError> {
-        let program = program.as_ref();
-        let mut this = Self::furnish()?;
-        let child = Command::new(program)
-            .args(["--port", "0", "--save", "", "--appendonly", "no"])
-            .arg("--unixsocket")
-            .arg(this.socket())
-            .arg("--dir")
-            .arg(&this.dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(this.process_group())
-            .spawn()
-            .map_err(|error| {
-                let message = format!("can't start {}: {error}", program.display());
-                CommandError::usage(message)
-            })?;
-        let child = this.server.insert(child);
-        let begin = Instant::now();
-        let socket = this.dir.join(SOCKET);
-        while tokio::net::UnixStream::connect(&socket).await.is_err() {
-            if let Ok(Some(status)) = child.try_wait() {
-                let message = format!("{} ended with {status}: is it a server?", program.display());
-                return Err(CommandError::failed(message));
-            }
-            if begin.elapsed() > START {
-                let message = format!("{} did not answer within {START:?}", program.display());
-                return Err(CommandError::failed(message));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(this)
-    }
-
-    /// A directory, and the janitor that takes it away.
-    fn furnish() -> Result<Self, CommandError> {
-        let name = format!(
-            "streamhand-{}-{:08x}",
-            std::process::id(),
-            fastrand::u32(..)
-        );
-        let mut dir = std::env::temp_dir().join(&name);
-        if dir.join(SOCKET).as_os_str().len() > LONGEST_SOCKET {
-            dir = Path::new("/tmp").join(&name);
-        }
-        let failed =
-            |what: String, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|error| failed(format!("can't make {}", dir.display()), error))?;
-        let janitor = Command::new("sh")
-            .args(["-c", JANITOR, "streamhand-janitor"])
-            .arg(&dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        match janitor {
-            Ok(janitor) => Ok(PrivateServer {
-                dir,
-                janitor,
-                server: None,
-            }),
-            Err(error) => {
-                let _ = std::fs::remove_dir_all(&dir);
-                Err(failed("can't start sh".to_owned(), error))
-            }
+        match private_server::PrivateServer::start(program.as_ref()).await {
+            Ok(server) => Ok(PrivateServer(server)),
+            Err(NotStarted::NoProgram(message)) => Err(CommandError::usage(message)),
+            Err(NotStarted::Failed(message)) => Err(CommandError::failed(message)),
         }
     }
 
     /// Where it is, as `redis.url` has it.
     pub fn url(&self) -> String {
-        match url::Url::from_file_path(self.socket()) {
-            Ok(url) => url.as_str().replacen("file:", "unix:", 1),
-            Err(()) => format!("unix://{}", self.socket().display()),
-        }
+        self.0.url()
     }
 
     /// Its directory. What else is put there goes with it.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.0.dir()
     }
 
     /// The process group that is killed with the server: for
     /// [`process_group`](std::os::unix::process::CommandExt::process_group) of commands that are to go with it. A
     /// Ctrl-C on the terminal does not reach it.
     pub fn process_group(&self) -> i32 {
-        self.janitor.id().cast_signed()
+        self.0.process_group()
     }
 
     /// The id of the server's process.
     pub fn pid(&self) -> Option<u32> {
-        Some(self.server.as_ref()?.id())
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.join(SOCKET)
-    }
-}
-
-const SOCKET: &str = "redis.sock";
-
-impl Drop for PrivateServer {
-    fn drop(&mut self) {
-        // Both waits end: the janitor ends with its input, and kills what is in its group.
-        drop(self.janitor.stdin.take());
-        let _ = self.janitor.wait();
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-        // Nothing is there unless the janitor was killed.
-        let _ = std::fs::remove_dir_all(&self.dir);
+        self.0.pid()
     }
 }

@@ -90,6 +90,10 @@ mod socket;
 #[cfg(feature = "worker")]
 mod status;
 mod tail;
+#[cfg(feature = "testing")]
+mod test_steps;
+#[cfg(feature = "testing")]
+mod test_time;
 mod tidy;
 mod tls;
 mod topic;
@@ -189,6 +193,10 @@ pub(crate) use socket::Greeting;
 #[cfg(feature = "worker")]
 pub(crate) use status::{GroupStatus, StreamStatus};
 pub(crate) use tail::Waiters;
+#[cfg(feature = "testing")]
+pub(crate) use test_steps::{Applied, Content};
+#[cfg(feature = "testing")]
+pub(crate) use test_time::TestTime;
 pub(crate) use topic::TopicLayout;
 #[allow(unused_imports)]
 pub(crate) use topology::Slot;

@@ -182,6 +182,13 @@ impl Pool {
     }
 
     pub async fn get(&self) -> Result<PooledConnection> {
+        let got = self.get_wherever();
+        #[cfg(feature = "testing")]
+        let got = super::test_time::awaited(got);
+        got.await
+    }
+
+    async fn get_wherever(&self) -> Result<PooledConnection> {
         if let Some(conn) = self.get_at_the_only_place().await? {
             return Ok(conn);
         }

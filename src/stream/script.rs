@@ -32,6 +32,9 @@ pub(super) use script;
 #[derive(Debug)]
 pub(super) struct Script {
     script: redis::Script,
+    /// The same in a test's time.
+    #[cfg(feature = "testing")]
+    in_test_time: Option<redis::Script>,
 }
 
 /// A call of a script that is being put together.
@@ -48,21 +51,37 @@ impl Script {
         let mut names = write(&NAMES);
         let names = names.get_or_insert_default();
         names.insert(script.get_hash().to_owned(), name);
-        Script { script }
+        #[cfg(feature = "testing")]
+        let in_test_time = super::test_time::script(text).map(|text| redis::Script::new(&text));
+        #[cfg(feature = "testing")]
+        if let Some(script) = &in_test_time {
+            names.insert(script.get_hash().to_owned(), name);
+        }
+        Script {
+            script,
+            #[cfg(feature = "testing")]
+            in_test_time,
+        }
     }
 
     pub fn get_hash(&self) -> &str {
-        self.script.get_hash()
+        self.text().get_hash()
     }
 
     /// What is loaded.
     pub fn text(&self) -> &redis::Script {
+        #[cfg(feature = "testing")]
+        if let Some(script) = &self.in_test_time
+            && super::test_time::is_here()
+        {
+            return script;
+        }
         &self.script
     }
 
     /// Makes it known to a server.
     pub async fn load_async(&self, conn: &mut impl ConnectionLike) -> RedisResult<()> {
-        self.script.load_async(conn).await.map(drop)
+        self.text().load_async(conn).await.map(drop)
     }
 
     pub fn key(&self, key: impl ToRedisArgs) -> ScriptInvocation<'_> {

@@ -187,6 +187,28 @@ mod tests {
     }
 
     #[test]
+    fn no_script_knows_of_a_tests_time() {
+        for (name, source) in SCRIPTS.iter().chain(COMMON) {
+            let knows = ["streamhand:test", "test_time"]
+                .iter()
+                .any(|of| source.contains(of));
+            assert!(!knows, "{name} speaks of a test's time");
+            // So that a test can put its own time in the place of it, as in `test_time.rs`.
+            let code = source
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("--"));
+            let code: Vec<&str> = code.collect();
+            let code = code.join("\n");
+            let asks = code.matches("redis.call('TIME')").count();
+            assert_eq!(
+                code.matches("TIME'").count(),
+                asks,
+                "{name} asks for TIME in another way"
+            );
+        }
+    }
+
+    #[test]
     fn every_script_has_a_name() {
         let listed = |list: &[(&str, &str)]| {
             list.iter()

@@ -14,6 +14,8 @@ use super::error::{Answer, what_failed};
 use super::life::Life;
 use super::replicated::{Replicas, Turns, lesser};
 use super::script;
+#[cfg(feature = "testing")]
+use super::test_time;
 use super::topology::{Cluster, Node, Slot};
 
 /// The name of requests that are not ours.
@@ -373,7 +375,10 @@ impl ConnectionLike for Wire {
         }
         Box::pin(async move {
             let timed = self.timed(|| name(cmd));
-            let answer = self.conn.send_packed_command(cmd).await;
+            let asked = self.conn.send_packed_command(cmd);
+            #[cfg(feature = "testing")]
+            let asked = test_time::awaited(asked);
+            let answer = asked.await;
             self.heard(&answer);
             if let Some(timed) = timed {
                 timed.ended(&self.life, &answer);
@@ -393,7 +398,10 @@ impl ConnectionLike for Wire {
         }
         Box::pin(async move {
             let timed = self.timed(|| cmd.cmd_iter().last().map_or(OTHER, name));
-            let answers = self.conn.send_packed_commands(cmd, offset, count).await;
+            let asked = self.conn.send_packed_commands(cmd, offset, count);
+            #[cfg(feature = "testing")]
+            let asked = test_time::awaited(asked);
+            let answers = asked.await;
             self.all_heard(timed, &answers);
             answers
         })

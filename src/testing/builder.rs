@@ -1,12 +1,14 @@
 //! What a test's worker is made of.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::clock::Clock;
 use super::driver::Driver;
 use super::log::Log;
 use super::memory::Memory;
 use super::process::Process;
+use super::server::Server;
 use super::store::Store;
 use super::worker::TestWorker;
 use crate::config::Settings;
@@ -23,6 +25,15 @@ pub struct Builder {
     registry: Registry,
     settings: Settings,
     seed: Option<u64>,
+    place: Place,
+}
+
+/// Where its streams are kept.
+#[derive(Debug)]
+enum Place {
+    Memory,
+    /// A server of the test's own, of this program or the one that is found.
+    Server(Option<PathBuf>),
 }
 
 impl Builder {
@@ -31,6 +42,23 @@ impl Builder {
             registry,
             settings: Settings::default(),
             seed: None,
+            place: Place::Memory,
+        }
+    }
+
+    pub(super) fn on_redis(self) -> Self {
+        Builder {
+            place: Place::Server(None),
+            ..self
+        }
+    }
+
+    /// The program of the server, for a test [on a real one](super::on_redis): the path to a `redis-server` or a
+    /// `valkey-server`. If it is not said it is that of the variable `STREAMHAND_TEST_REDIS`, or what is on the `PATH`.
+    pub fn server(self, program: impl Into<PathBuf>) -> Self {
+        Builder {
+            place: Place::Server(Some(program.into())),
+            ..self
         }
     }
 
@@ -76,6 +104,7 @@ impl Builder {
             registry,
             mut settings,
             seed,
+            place,
         } = self;
         if settings.worker.group.is_empty() {
             settings.worker.group = "test".to_owned();
@@ -97,9 +126,16 @@ impl Builder {
         fastrand::seed(seed);
         stop_time();
         let clock = Clock::of_tokio();
-        let store = Store::Memory(Memory::new(clock.clone()));
+        let (store, pool) = match place {
+            Place::Memory => (Store::Memory(Memory::new(clock.clone())), None),
+            Place::Server(program) => {
+                let server = Server::start(program.as_deref(), &mut settings, clock.clone());
+                let pool = Server::pool_of_handlers(&settings);
+                (Store::Server(Box::new(server)), Some(pool))
+            }
+        };
         let log = Log::new(clock.clone(), seed);
-        let process = Process::start(1, &settings, registry.copy(), None, &log);
+        let process = Process::start(1, &settings, registry.copy(), pool.as_ref(), &log);
         let process = process.unwrap_or_else(|error| panic!("a worker can't begin: {error}"));
         let streams = settings.worker.streams.iter().cloned();
         let streams: BTreeSet<String> = streams.collect();
@@ -108,7 +144,7 @@ impl Builder {
             registry,
             clock,
             store,
-            pool: None,
+            pool,
             log,
             process,
             dies: Vec::new(),

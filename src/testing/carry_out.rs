@@ -110,7 +110,7 @@ impl Driver {
                 consumer: identity.consumer(batch.alone),
                 count: slot.count,
             };
-            let name = self.log.name(&source.keys.stream, slot.id);
+            let name = self.log.name_of(&source, slot.id);
             let times = 1 + usize::from(self.loses(&format!("the acknowledgement of {name}")));
             for _ in 0..times {
                 let delete = source.deletes();
@@ -143,7 +143,7 @@ impl Driver {
         let source = job.batch.source.clone();
         self.process.clock.shows(self.clock.now_ms());
         let id = job.slot().id;
-        let name = self.log.name(&source.keys.stream, id);
+        let name = self.log.name_of(&source, id);
         let mut outcome = self.ask_to_commit(&source, &job).await;
         if self.loses(&format!("the commit of {name}")) {
             outcome = self.ask_to_commit(&source, &job).await;
@@ -201,7 +201,7 @@ impl Driver {
             return true;
         }
         self.process.clock.shows(self.clock.now_ms());
-        let name = self.log.name(&job.batch.source.keys.stream, job.slot().id);
+        let name = self.log.name_of(&job.batch.source, job.slot().id);
         let mut answer = self.ask_to_settle(&job).await;
         if self.loses(&format!("what becomes of {name}")) {
             let second = self.ask_to_settle(&job).await;

@@ -1,8 +1,6 @@
-//! The time of a test. In memory it is tokio's, which stands still unless a handler waits or the test goes on; on a real server
-//! it is a number that the scripts read in place of the server's clock.
+//! The time of a test: tokio's, which stands still unless a handler waits or the test goes on. A real server is told what
+//! it is.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -12,8 +10,6 @@ use tokio::time::Instant;
 pub(super) struct Clock {
     begin: Instant,
     begin_ms: u64,
-    /// How far it was set, where it is a number.
-    set: Option<Arc<AtomicU64>>,
 }
 
 impl Clock {
@@ -22,16 +18,12 @@ impl Clock {
         Clock {
             begin: Instant::now(),
             begin_ms: wall_ms(),
-            set: None,
         }
     }
 
     /// In milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
-        match &self.set {
-            Some(set) => set.load(Ordering::SeqCst),
-            None => self.begin_ms + self.begin.elapsed().as_millis() as u64,
-        }
+        self.begin_ms + self.begin.elapsed().as_millis() as u64
     }
 
     pub fn now(&self) -> SystemTime {
@@ -51,12 +43,8 @@ impl Clock {
     /// Time passes while nothing runs.
     pub async fn set(&self, ms: u64) {
         let left = Duration::from_millis(ms.saturating_sub(self.now_ms()));
-        match &self.set {
-            Some(set) => {
-                set.fetch_max(ms, Ordering::SeqCst);
-            }
-            None if left.is_zero() => {}
-            None => tokio::time::advance(left).await,
+        if !left.is_zero() {
+            tokio::time::advance(left).await;
         }
     }
 }

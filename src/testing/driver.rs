@@ -318,7 +318,7 @@ impl Driver {
         let brought = self.store.reclaim(&source.keys, &wanted).await;
         source.report_trimmed(&brought.trimmed, "while their worker was gone");
         for entry in brought.entries.iter().chain(&brought.alone) {
-            let name = self.log.name(&source.keys.stream, entry.entry.id);
+            let name = self.log.name_of(source, entry.entry.id);
             self.log
                 .say(format!("{name}: taken over from the worker that died"));
         }
@@ -379,7 +379,7 @@ impl Driver {
         if any {
             for entry in &entries {
                 // Named as they come: those as well that a handler emitted.
-                self.log.name(&source.keys.stream, entry.id);
+                self.log.name_of(source, entry.id);
             }
             let entries = entries.into_iter().map(Delivery::new).collect();
             self.process.deliver(source, Coming::InTurn, entries);

@@ -12,7 +12,9 @@ use crate::context::Context;
 use crate::duration;
 use crate::effects::Effect;
 use crate::event::EntryId;
+use crate::fields::Fields;
 use crate::sync::lock;
+use crate::worker::state::source::Source;
 use crate::worker::{Observer, Outcome, Settled, Unstarted};
 
 /// Most lines that are printed where something failed.
@@ -88,6 +90,23 @@ impl Log {
         let name = format!("{stream}#{count}");
         inner.names.insert((stream.to_owned(), id), name.clone());
         name
+    }
+
+    /// The same of one that came from there: a replayed one has a stream of its own.
+    pub fn name_of(&self, source: &Source, id: EntryId) -> String {
+        let stream = &source.surroundings.stream;
+        match source.keys.stream == *stream {
+            true => self.name(stream, id),
+            false => self.name(&replayed(stream), id),
+        }
+    }
+
+    /// The same of one with these fields.
+    fn name_by(&self, stream: &str, id: EntryId, fields: &Fields) -> String {
+        match fields.value("replay.count") {
+            None => self.name(stream, id),
+            Some(_) => self.name(&replayed(stream), id),
+        }
     }
 
     /// The test publishes an event of this id.
@@ -176,7 +195,7 @@ impl Observer for Watch {
     fn started(&self, context: &Context) {
         let Some(log) = self.log() else { return };
         let event = context.envelope();
-        let name = log.name(context.stream(), event.entry_id());
+        let name = log.name_by(context.stream(), event.entry_id(), event.fields());
         let event_type = event.event_type();
         let runs = (event_type.to_owned(), name.clone());
         log.lock().runs.push(runs);
@@ -190,7 +209,7 @@ impl Observer for Watch {
     fn settled(&self, settled: &Settled<'_>) {
         let Some(log) = self.log() else { return };
         let event = settled.context.envelope();
-        let name = log.name(settled.context.stream(), event.entry_id());
+        let name = log.name_by(settled.context.stream(), event.entry_id(), event.fields());
         let what = told(settled.outcome, settled.error, settled.delay);
         let lost = if settled.lost {
             ", but it is another worker's by now"
@@ -209,7 +228,7 @@ impl Observer for Watch {
 
     fn unstarted(&self, unstarted: &Unstarted<'_>) {
         let Some(log) = self.log() else { return };
-        let name = log.name(unstarted.stream, unstarted.entry);
+        let name = log.name_by(unstarted.stream, unstarted.entry, unstarted.fields);
         let event_type = unstarted.fields.value("type").unwrap_or(b"(no type)");
         let event_type = String::from_utf8_lossy(event_type);
         let what = told(unstarted.outcome, unstarted.error, unstarted.delay);
@@ -221,6 +240,11 @@ impl Observer for Watch {
             log.lock().duplicates.push(event_type.into_owned());
         }
     }
+}
+
+/// What the stream of its replayed entries is called.
+fn replayed(stream: &str) -> String {
+    format!("{stream} again")
 }
 
 fn told(outcome: Outcome, error: Option<&str>, delay: Option<Duration>) -> String {

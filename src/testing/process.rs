@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::log::{Log, Watch};
+use crate::clock;
 use crate::config::Settings;
 use crate::context::{Ask, Surroundings};
 use crate::error::Result;
@@ -284,7 +285,7 @@ impl Process {
         let slots: Vec<Slot> = entries.iter().map(Delivery::slot).collect();
         let batch = self
             .inflight
-            .add(source, coming, Instant::now(), LEASE, slots);
+            .add(source, coming, clock::now(), LEASE, slots);
         let items = entries.into_iter().enumerate();
         let items = items.map(|(index, delivery)| Item {
             index: index as u32,

@@ -1,6 +1,8 @@
-//! Where a test keeps its streams: in memory. What a worker asks of Redis step by step is asked here, and only here.
+//! Where a test keeps its streams: in memory, or on a server. What a worker asks of Redis step by step is asked here, and
+//! only here.
 
 use super::memory::{Memory, Not, Value};
+use super::server::Server;
 use super::terms::{Due, How};
 use crate::config::Start;
 use crate::effects::Effect;
@@ -14,6 +16,7 @@ use crate::stream::{
 /// Where streams are kept.
 pub(super) enum Store {
     Memory(Memory),
+    Server(Box<Server>),
 }
 
 /// Hands a step on to where it is done.
@@ -23,6 +26,7 @@ macro_rules! steps {
             $($(#[$doc])* pub async fn $name(&mut self, $($arg: $of),*) $(-> $to)? {
                 match self {
                     Store::Memory(memory) => memory.$name($($arg),*),
+                    Store::Server(server) => server.$name($($arg),*),
                 }
             })*
         }

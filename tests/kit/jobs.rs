@@ -19,8 +19,13 @@ pub enum Does {
     /// Fails in its first attempts, so many.
     Fail(u32),
     Never,
+    /// The same so many times.
+    NeverTimes(u32),
     RetryAfter(u32, u64),
     Later(u32, u64),
+    /// Takes so many seconds.
+    #[allow(dead_code)]
+    Sleep(u64),
     Panic(u32),
     Emit,
     Count(i64),
@@ -98,6 +103,12 @@ async fn work(came: Came, job: Job, ctx: Context) -> Result<(), Failure> {
         match does {
             Does::Fail(times) if attempt <= *times => Err("it failed")?,
             Does::Never => Err(Forbidden)?,
+            Does::NeverTimes(times) => {
+                let id = ctx.envelope().id().into_owned();
+                if came.times(id) <= *times {
+                    Err(Forbidden)?;
+                }
+            }
             Does::RetryAfter(times, seconds) if attempt <= *times => {
                 Err("busy").retry_after(Duration::from_secs(*seconds))?
             }
@@ -110,6 +121,7 @@ async fn work(came: Came, job: Job, ctx: Context) -> Result<(), Failure> {
                     return Err(Failure::later(wait, "not yet"));
                 }
             }
+            Does::Sleep(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
             Does::Panic(times) if attempt <= *times => panic!("it panicked, as it was told"),
             Does::Emit => ctx.emit(
                 "done",

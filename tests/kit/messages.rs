@@ -1,22 +1,12 @@
 //! What a test is told that fails.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use streamhand::dead_letters::Reason;
 use streamhand::testing;
 
 use super::jobs::{Does, Done, Job, job, registry};
-use super::runtime;
-
-/// What a failing test prints.
-fn said(test: impl FnOnce()) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(test)).expect_err("it is to fail");
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(other) => (*other.downcast::<&str>().unwrap()).to_owned(),
-    }
-}
+use super::{runtime, said};
 
 #[test]
 fn a_failing_assertion_says_what_was_and_what_happened() {

@@ -364,6 +364,16 @@ scenarios! {
         w.dead_letters().only().attempts(3).replays(1);
     }
 
+    a_replayed_event_that_succeeds_is_handled(w) {
+        w.publish(JOBS, &job("a", [Does::NeverTimes(1)])).await;
+        w.run_until_idle().await;
+        w.dead_letters().only().reason(Reason::Permanent);
+        w.replay().await;
+        w.run_until_idle().await;
+        w.handled::<Job>().once();
+        w.dead_letters().none();
+    }
+
     nothing_of_a_paused_stream_runs(w) {
         w.pause(JOBS).await;
         w.publish(JOBS, &job("a", [])).await;

@@ -2,7 +2,8 @@
 //! and the keys that effects are on. Each step says what the script of its name says, and no more: what a worker makes of
 //! the answers is the worker's own code.
 //!
-//! `tests/kit.rs` says what it has to do. Nothing compares it with the scripts on a server yet: who changes one changes both.
+//! `tests/kit.rs` runs the same scenarios here and on real servers, and what happens has to be the same line by line: who
+//! changes a script changes this.
 
 mod effects;
 mod group;

@@ -301,7 +301,7 @@ impl Memory {
         });
         if let Some(append) = appends.next() {
             return CommitOutcome::Failed(format!(
-                "appending to {}: a test's worker in memory keeps no aggregates",
+                "appending to {}: a test's worker in memory keeps no aggregates, one by testing::on_redis does",
                 append.aggregate
             ));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::about::About;
+use crate::clock;
 use crate::fields::Fields;
 use crate::identity::Identity;
 use crate::stream::{BroughtBack, Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
@@ -316,7 +317,7 @@ impl Requests {
             count: job.slot().count,
             delay: *delay,
             released: *released,
-            age: job.batch.since.elapsed(),
+            age: clock::now().saturating_duration_since(job.batch.since),
             doomed: doomed.map(Reason::as_str),
             listed: listed.then(|| job.listed()).flatten(),
             error,
@@ -377,7 +378,7 @@ impl Requests {
             consumer: self.worker.consumer(job.batch.alone),
             count: job.slot().count,
             own_until: self.own_until(job),
-            age: job.batch.since.elapsed(),
+            age: clock::now().saturating_duration_since(job.batch.since),
             reason: reason.as_str(),
             error,
             attempts,
