@@ -120,6 +120,7 @@ mod scheduling;
 mod secrets;
 mod services;
 mod several_servers;
+mod sharing;
 mod shop;
 mod status;
 mod stopping;

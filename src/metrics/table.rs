@@ -94,7 +94,7 @@ table! {
     LeaseLapsed: Process Counter "lease_lapsed_total" One ["stream", "group"]
         "Entries whose lease ran out before it was renewed.";
     HeldBack: Process Counter "held_back_total" One ["stream", "group", "type", "by"]
-        "Entries that were released unstarted: their `breaker` is open, their `rate` used up, all `places` are taken, or a `pause`.";
+        "Entries that were released unstarted: their `breaker` is open, their `rate` used up, all `places` are taken (of the handler, or its part of the slots while others have work), or a `pause`.";
     BreakerState: Process Gauge "breaker_state" One ["group", "breaker", "state"]
         "1 for the state that a circuit breaker is in: `closed`, `open` or `half-open`.";
     HandlerBlocked: Process Counter "handler_blocked_total" One ["group", "type"]

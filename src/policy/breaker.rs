@@ -87,6 +87,8 @@ pub(crate) enum Why {
     /// The rate of its group can't be counted.
     Uncounted,
     Concurrency,
+    /// Others have work, and its handler has its share of the worker's slots.
+    Share,
     /// An operator paused the handler.
     Paused,
 }

@@ -209,13 +209,14 @@ impl Room {
 }
 
 impl Why {
-    pub const ALL: [Why; 6] = [
+    pub const ALL: [Why; 7] = [
         Why::BreakerOpen,
         Why::Probing,
         Why::Rate,
         Why::Uncounted,
         Why::Paused,
         Why::Concurrency,
+        Why::Share,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -226,6 +227,7 @@ impl Why {
             Why::Uncounted => "the server refuses to count its group's rate (the log says why)",
             Why::Paused => "it is paused",
             Why::Concurrency => "as many of its kind as may run are running",
+            Why::Share => "its kind has its share of the slots, and others have work",
         }
     }
 }

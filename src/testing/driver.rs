@@ -338,7 +338,7 @@ impl Driver {
         );
         let mut kinds = Vec::new();
         for bound in routes.all() {
-            let most = match room_of(source, bound) {
+            let most = match room_of(&routes, source, bound) {
                 Room::None(wait) => {
                     if !source.pauses.handler(&bound.gate.name) {
                         self.is_due_in(wait);

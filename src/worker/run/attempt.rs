@@ -380,7 +380,7 @@ fn held_by(why: Why) -> HeldBy {
     match why {
         Why::BreakerOpen | Why::Probing => HeldBy::Breaker,
         Why::Rate | Why::Uncounted => HeldBy::Rate,
-        Why::Concurrency => HeldBy::Places,
+        Why::Concurrency | Why::Share => HeldBy::Places,
         Why::Paused => HeldBy::Pause,
     }
 }

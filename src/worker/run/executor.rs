@@ -47,6 +47,7 @@ impl Executor {
             inline,
             held: _,
         } = capacity;
+        routes.sharing.of(&slots);
         Executor {
             handlers: Arc::new(Handlers {
                 routes,

@@ -14,6 +14,7 @@ pub(crate) mod outcome;
 pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod routes;
+pub(crate) mod sharing;
 pub(crate) mod spans;
 pub(crate) mod starter;
 pub(crate) mod verdict;

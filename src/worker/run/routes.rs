@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::concurrency::ConcurrencyLimit;
 use super::outcome::Body;
+use super::sharing::Sharing;
 use super::verdict::{self, Reason, Verdict};
 use super::work::Item;
 use crate::about::{About, tell};
@@ -60,6 +61,8 @@ pub(crate) struct Routes {
     is_limited: bool,
     has_group_rates: bool,
     unbound: Vec<Range>,
+    /// How the slots are shared by all of them.
+    pub sharing: Sharing,
     /// What errors mean whose handlers do not say so.
     pub classifiers: Classifiers,
 }
@@ -97,6 +100,7 @@ impl Routes {
         Routes {
             classifiers,
             is_limited: handlers.iter().any(is_limited),
+            sharing: Sharing::new(handlers.len()),
             unbound,
             has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
             handlers,

@@ -223,6 +223,11 @@ impl<'a> Starter<'a> {
             bound,
             since: now,
         };
+        // What runs alone is in nobody's way.
+        if !batch.alone && !self.of.routes.sharing.admits(bound.place) {
+            self.of.attempts.release_at_limit(attempt, ctx, Why::Share);
+            return false;
+        }
         match &bound.concurrency_limit {
             None => {
                 if let Some(Done::Succeeded) = self.launch(attempt, ctx) {
@@ -277,6 +282,7 @@ impl<'a> Starter<'a> {
             Launched::Done(done) => Some(done),
             Launched::Waiting(started) => {
                 let (batch, permit) = (attempt.batch.clone(), self.permit.take());
+                of.routes.sharing.begins(attempt.bound.place);
                 let task = wait(of.clone(), batch, attempt.index, started, permit);
                 of.tasks.spawn(task);
                 None
@@ -373,6 +379,10 @@ async fn wait(
         of.attempts.outcomes.acknowledge(&batch, vec![index]);
     }
     Starter::with(&of, permit).leave(bound, None);
+    if of.routes.sharing.ends(bound.place) && of.attempts.signals.has_released() {
+        // There is a slot for one that waits in Redis.
+        of.attempts.signals.replan_all();
+    }
 }
 
 /// An entry that has its place and waits for something else.

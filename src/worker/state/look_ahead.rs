@@ -18,7 +18,7 @@ const BLIND: usize = 16;
 /// Where so many of those that were read last are free, the next ones are read without a bound.
 const MOSTLY: usize = 32;
 /// How often what has come since is looked at, where nothing of it may come.
-const LOOK: Duration = Duration::from_millis(800);
+pub(crate) const LOOK: Duration = Duration::from_millis(800);
 /// Between two looks at a long stream there is so many times the time that the last one took.
 const REST: u32 = 3;
 
@@ -86,13 +86,13 @@ impl LookAhead {
         looks.then_some((self.read, self.upto))
     }
 
-    /// What a look found that took so long.
+    /// What a look found that took so long. If that was all there is, the next look is after such a `rest`.
     pub fn looked(
         &mut self,
         seen: &Seen,
         rooms: &[Room],
         place: impl Fn(&[u8]) -> Place,
-        took: Duration,
+        (took, rest): (Duration, Duration),
     ) {
         if seen.passed {
             self.forget();
@@ -125,7 +125,7 @@ impl LookAhead {
             // There is nothing: what comes next is read as it comes.
             self.in_row = 0;
         }
-        let rest = if seen.more { took * REST } else { LOOK };
+        let rest = if seen.more { took * REST } else { rest };
         self.next = Some(Instant::now() + rest);
     }
 
@@ -169,6 +169,14 @@ impl LookAhead {
                 self.in_row = 0;
             }
             self.forget();
+        }
+    }
+
+    /// There are some that are free behind others: what comes next is looked at before it is read.
+    pub fn has_others(&mut self) {
+        self.in_row = self.in_row.max(BLIND);
+        if self.allowed == 0 {
+            self.next = None;
         }
     }
 
@@ -241,7 +249,8 @@ mod tests {
                         passed: from == self.read,
                     };
                     let place = |kind: &[u8]| Some(usize::from(kind[0]));
-                    self.ahead.looked(&seen, rooms, place, Duration::ZERO);
+                    self.ahead
+                        .looked(&seen, rooms, place, (Duration::ZERO, LOOK));
                 }
                 let most = match self.ahead.room(rooms, now) {
                     Room::None(_) => continue,
@@ -312,7 +321,7 @@ mod tests {
             passed: true,
         };
         let place = |kind: &[u8]| (kind == b"x").then_some(0);
-        ahead.looked(&seen, &rooms, place, Duration::ZERO);
+        ahead.looked(&seen, &rooms, place, (Duration::ZERO, LOOK));
         assert_eq!(ahead.room(&rooms, Instant::now()), Room::Some(7));
         // Another worker has read most of them.
         ahead.read(&rooms, vec![Some(0)].into_iter(), Some(id(8)));

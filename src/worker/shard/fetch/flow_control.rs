@@ -123,7 +123,10 @@ impl Limits {
 /// Whether not all entries of these streams may come: a handler has a limit, entries were ever released because of one,
 /// or something is paused.
 pub(crate) fn is_limited(routes: &Routes, holds_back: bool, sources: &[Arc<Source>]) -> bool {
-    routes.is_limited() || holds_back || sources.iter().any(|source| source.pauses.any())
+    routes.is_limited()
+        || routes.sharing.is_limited()
+        || holds_back
+        || sources.iter().any(|source| source.pauses.any())
 }
 
 /// How many new entries of each handler may come of a stream. Those that wait come before.
@@ -134,7 +137,7 @@ pub(crate) fn rooms(routes: &Routes, source: &Source) -> Vec<Room> {
             return Room::None(LOOK);
         }
         let overfull = bound.gate.is_overfull().map(Room::None);
-        overfull.unwrap_or_else(|| room_of(source, bound))
+        overfull.unwrap_or_else(|| room_of(routes, source, bound))
     };
     if source.pauses.stream() {
         return vec![Room::None(LOOK); routes.all().len()];
@@ -150,16 +153,19 @@ pub(crate) fn room_to_wake(routes: &Routes, source: &Source) -> Room {
     if !routes.is_limited() && !source.pauses.any() {
         return Room::Any;
     }
-    let rooms = routes.all().iter().map(|bound| room_of(source, bound));
+    let rooms = routes
+        .all()
+        .iter()
+        .map(|bound| room_of(routes, source, bound));
     rooms.reduce(Room::or).unwrap_or(Room::Any)
 }
 
 /// How many more entries of a handler may come of a stream.
-pub(crate) fn room_of(source: &Source, bound: &Bound) -> Room {
+pub(crate) fn room_of(routes: &Routes, source: &Source, bound: &Bound) -> Room {
     if source.pauses.handler(&bound.gate.name) {
         return Room::None(LOOK);
     }
-    match bound.room() {
+    match bound.room().and(routes.sharing.room(bound.place)) {
         Room::Some(room) => match room.saturating_sub(source.on_the_way()) {
             0 => Room::None(TURN),
             room => Room::Some(room),

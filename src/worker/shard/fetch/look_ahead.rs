@@ -2,15 +2,18 @@
 //! [`crate::worker::state::look_ahead`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::flow_control::{is_limited, rooms};
 use crate::stream::{Link, Trouble};
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::refusals::{Chore, Refusals};
-use crate::worker::state::look_ahead::LookAhead;
+use crate::worker::state::look_ahead::{LOOK, LookAhead};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::Sources;
+
+/// How often that is if something waits for others' sake, for each stream: they are not to wait for it.
+const SOON: Duration = Duration::from_millis(20);
 
 /// Looks ahead on all streams.
 pub(crate) struct LooksAhead {
@@ -33,7 +36,12 @@ impl LooksAhead {
     /// Looks at the streams of which that has to be known now.
     pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
         let routes = &self.routes;
-        for source in self.sources.fetched() {
+        let sources = self.sources.fetched();
+        let rest = match routes.sharing.is_limited() {
+            true => (SOON * sources.len() as u32).min(LOOK),
+            false => LOOK,
+        };
+        for source in sources {
             if !is_limited(
                 routes,
                 self.signals.has_released(),
@@ -60,7 +68,8 @@ impl LooksAhead {
                 continue;
             };
             let place = |kind: &[u8]| routes.place(kind);
-            source.ahead().looked(&seen, &rooms, place, since.elapsed());
+            let times = (since.elapsed(), rest);
+            source.ahead().looked(&seen, &rooms, place, times);
         }
         Ok(())
     }

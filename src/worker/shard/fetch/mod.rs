@@ -16,6 +16,7 @@ mod in_order;
 mod join;
 mod look_ahead;
 mod met_again;
+mod others_in_sight;
 mod oversized;
 mod prefetch;
 mod read_new;

@@ -21,6 +21,8 @@ const FIRST_SIZE: usize = 1 << 20;
 const GROW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What an entry costs beside its names and values.
 const OVERHEAD: usize = 64;
+/// Most entries that are taken at once to get at what stands behind them.
+const THROUGH: usize = 128;
 
 /// Of what may be held a read asks for such a part: two are on their way, one has come, one is handled, and what is left
 /// waits to be acknowledged, which takes as long as Redis takes for the reads before it.
@@ -183,6 +185,20 @@ impl Prefetch {
         }
         // One entry larger than all that is allowed must pass, alone.
         budget.min(bytes.max(usize::from(held == 0)))
+    }
+
+    /// How many are held that need a slot and have none.
+    pub fn unstarted(&self) -> usize {
+        let not_waiting = self.slots.running() + self.inflight.succeeded();
+        self.inflight.entries().saturating_sub(not_waiting)
+    }
+
+    /// How many may be taken of which most can't start, to get at what stands behind them.
+    pub fn through(&self) -> usize {
+        let others = self.held.besides(&self.inflight);
+        let entries = others.leave(self.most_held, others.entries);
+        let entries = entries.saturating_sub(self.inflight.entries());
+        entries.min(self.room() / self.size.max(1)).min(THROUGH)
     }
 
     /// How many of the slots that lanes have offered may be taken by what comes first.

@@ -24,6 +24,7 @@ use super::idle::{until_there_is_room, until_there_may_be_more};
 use super::in_order::InOrder;
 use super::join::Joiner;
 use super::look_ahead::LooksAhead;
+use super::others_in_sight::OthersInSight;
 use super::prefetch::Prefetch;
 use super::read_new::NewReads;
 use super::reading::Terms;
@@ -77,6 +78,7 @@ pub(crate) struct Rounds {
     clock_steps: ClockSteps,
     waiting: WaitingEntries,
     looks_ahead: LooksAhead,
+    others_in_sight: OthersInSight,
     new_reads: NewReads,
     flow_control: FlowControl,
     group_rates: GroupRates,
@@ -141,6 +143,7 @@ impl Rounds {
             clock_steps: ClockSteps::new(sources(), health.clone(), clock),
             waiting: WaitingEntries::new(identity(), sources(), routes()),
             looks_ahead: LooksAhead::new(signals(), sources(), routes()),
+            others_in_sight: OthersInSight::new(sources(), routes()),
             new_reads: NewReads::new(identity(), signals(), sources(), inflight(), inline),
             flow_control: FlowControl::default(),
             group_rates: GroupRates::new(identity(), routes(), shard.links.connector.clone()),
@@ -207,6 +210,8 @@ impl Rounds {
             return Ok(());
         }
         self.reclaimer.tend_quarantine(self.inflight.entries());
+        let sharing = &self.routes.sharing;
+        sharing.look(self.prefetch.unstarted(), Instant::now());
         let budget = self.prefetch.entries(0);
         let offered = self.prefetch.offered();
         let room = self.shares.reclaimed(budget).max(offered);
@@ -220,6 +225,7 @@ impl Rounds {
         if left == 0 {
             // For what is paused.
             self.take_due(link, 0).await?;
+            self.others_in_sight.look(link).await?;
             if reclaimed.entries == 0 {
                 until_there_is_room(&self.signals, &self.inflight).await;
             }
@@ -351,6 +357,10 @@ impl Rounds {
                 until_there_may_be_more(signals, inflight, wait, next_look).await;
                 return Ok(());
             }
+        };
+        let budget = match limits.most {
+            Some(most) if routes.sharing.is_limited() => budget.max(prefetch.through().min(most)),
+            _ => budget,
         };
         let terms = Terms {
             identity,

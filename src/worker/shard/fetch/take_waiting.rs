@@ -175,7 +175,7 @@ async fn wanted<'a>(
         if !all && !listed.contains(&bound.place) {
             continue;
         }
-        let most = match room(link, rates, source, bound).await? {
+        let most = match room(routes, link, rates, source, bound).await? {
             Room::None(wait) => {
                 if listed.contains(&bound.place) {
                     look.wait_for(wait);
@@ -198,12 +198,13 @@ async fn wanted<'a>(
 
 /// How many of a handler's entries that wait may come now.
 async fn room(
+    routes: &Routes,
     link: &Link,
     rates: &mut GroupRates,
     source: &Source,
     bound: &Bound,
 ) -> Result<Room, Trouble> {
-    let room = room_of(source, bound);
+    let room = room_of(routes, source, bound);
     let (Some(granted), Some(rate)) = (bound.gate.granted(), bound.gate.rate_setting) else {
         return Ok(room);
     };
