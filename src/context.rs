@@ -34,6 +34,9 @@ pub enum Cancelled {
     LeaseLost,
     /// The handler's timeout has passed; after a grace period it is dropped.
     TimedOut,
+    /// An operator has cancelled the entry; after a grace period the handler is dropped. If it fails its entry ends as
+    /// cancelled, and does not come again. If it succeeds it has succeeded.
+    Requested,
 }
 
 /// What all entries of one stream have in common.
@@ -253,6 +256,7 @@ impl Context {
             1 => Some(Cancelled::Stopping),
             2 => Some(Cancelled::LeaseLost),
             3 => Some(Cancelled::TimedOut),
+            REQUESTED | CUT => Some(Cancelled::Requested),
             _ => None,
         }
     }
@@ -395,14 +399,30 @@ impl Context {
         let _ = cancelled.compare_exchange(0, ENDED, Ordering::SeqCst, Ordering::SeqCst);
     }
 
+    /// The grace period of a cancelled handler is over: it is dropped, should it still run.
+    pub(crate) fn is_to_be_cut(&self) {
+        let cancelled = &self.inner.cancelled;
+        let _ = cancelled.compare_exchange(REQUESTED, CUT, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.inner.cancelled.load(Ordering::SeqCst) == CUT
+    }
+
     pub(crate) fn stops_for(&self, why: Cancelled) {
+        self.is_told(why);
+    }
+
+    /// Says why its handler should stop. Returns whether that is the reason from now on.
+    pub(crate) fn is_told(&self, why: Cancelled) -> bool {
         let number = match why {
             Cancelled::Stopping => 1,
             Cancelled::LeaseLost => 2,
             Cancelled::TimedOut => 3,
+            Cancelled::Requested => REQUESTED,
         };
         // What came first stays, but for a stop, which is the mildest reason.
-        let _ = self
+        let noted = self
             .inner
             .cancelled
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
@@ -411,11 +431,16 @@ impl Context {
         if let Some(token) = self.inner.token.get() {
             token.cancel();
         }
+        noted.is_ok()
     }
 }
 
 /// In place of a reason to stop: the handler has ended without one.
 const ENDED: u8 = 4;
+/// [`Cancelled::Requested`] as a number.
+const REQUESTED: u8 = 5;
+/// The same once its grace period is over.
+const CUT: u8 = 6;
 
 fn without_redis() -> Error {
     Error::new(

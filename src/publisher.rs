@@ -9,6 +9,8 @@ mod topics;
 pub use many::{PublishError, Published};
 pub use once::Once;
 pub(crate) use once::once_within;
+#[cfg(feature = "cli")]
+pub(crate) use scheduled::replacing;
 pub use scheduled::{Scheduled, ScheduledEvent, ScheduledEvents};
 pub(crate) use scheduled::{after, at_time};
 pub(crate) use topics::Topics;

@@ -30,6 +30,7 @@ mod breakers;
 mod broken_keys;
 mod browser;
 mod busy;
+mod cancelling;
 mod chain;
 mod chaos;
 mod clock_steps;

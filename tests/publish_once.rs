@@ -153,7 +153,7 @@ on_both_servers! {
         let lines = line("e-4") + "{\"type\":\"test.job\",\"data\":1}\n";
         let err = cli.run_with(&args, lines.as_bytes()).await.failed(1);
         insta::allow_duplicates! { insta::assert_snapshot!(err, @r#"
-        error: standard input, line 2 has no "id", by which it would be known again: --once needs one
+        error: standard input, line 2 has no "id", by which it would be known again: --once, --replace and --debounce need one
         published 1 event, up to line 1
         "#) };
         assert_eq!(length(&mut redis).await, 4);

@@ -134,6 +134,72 @@ on_both_servers! {
         assert_eq!(keys(&mut redis).await, 2);
     }
 
+    /// Its data, its time and its turn are those of the last call; another event of the same id is another.
+    async fn what_waits_is_replaced_or_put_off_and_comes_once(server: Server) {
+        let mut redis = server.connect().await;
+        let publisher = publisher(&server.url());
+        let of = |data: &str| Envelope::new("test.job").with("id", "e-1").json(&Job::new(data, Action::Succeed)).unwrap();
+        let at = in_hours(2);
+        let first = publisher.replace_envelope_at("jobs", of("first"), at).await.unwrap();
+        assert_eq!((first.is_new, first.replaced), (true, false));
+        publisher.publish_envelope_at("jobs", event("e-2"), at).await.unwrap();
+        let twin = Envelope::new("test.other").with("id", "e-1").json(&1).unwrap();
+        publisher.publish_envelope_at("jobs", twin.clone(), in_hours(3)).await.unwrap();
+        let second = publisher.replace_envelope_at("jobs", of("second"), at).await.unwrap();
+        assert_eq!((second.at, second.is_new, second.replaced), (at, true, true));
+        assert_eq!(scheduled(&publisher).await, ["e-2", "e-1", "e-1"], "its turn is that of the last call");
+        let again = publisher.replace_envelope_after("jobs", twin, HOUR).await.unwrap();
+        assert!(again.replaced && again.at < at, "{again:?}");
+        assert_eq!(keys(&mut redis).await, 2);
+        let mut list = publisher.scheduled("jobs").unwrap();
+        let mut kept = Vec::new();
+        while let Some(one) = list.next().await.unwrap() {
+            let event = one.event.unwrap();
+            kept.push((event.event_type().to_owned(), event.decode_data::<Job>().map(|job| job.id).unwrap_or_default()));
+        }
+        let expected = [("test.other", ""), ("test.job", "e-2"), ("test.job", "second")];
+        assert_eq!(kept, expected.map(|(of, data)| (of.to_owned(), data.to_owned())));
+        // As it stands the same event for another time is refused, and nothing is replaced that is not known again.
+        let refused = publisher.publish_envelope_at("jobs", of("second"), in_hours(5)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Exists);
+        let nameless = Envelope::new("test.job").json(&1).unwrap();
+        assert_eq!(publisher.replace_envelope_after("jobs", nameless, HOUR).await.unwrap_err().kind(), ErrorKind::Invalid);
+
+        let cli = Cli::new(&server, "");
+        let put_off = |data: &'static str| {
+            let cli = &cli;
+            async move { cli.run(&["publish", "carts", "cart.changed", data, "--id", "c-7", "--debounce", "2s"]).await }
+        };
+        assert!(put_off("1").await.err.starts_with("due at "));
+        let mut last = SystemTime::now();
+        for data in ["2", "3"] {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            last = SystemTime::now();
+            let said = put_off(data).await.err;
+            assert!(said.starts_with("replaced what was scheduled before, due at "), "{said}");
+        }
+        let told = cli.run(&["publish", "carts", "cart.changed", "9", "--id", "c-8", "--delay", "1h", "--replace", "--json"]).await.json();
+        assert_eq!((&told["scheduled"], &told["replaced"]), (&1.into(), &0.into()));
+        let worker = crate::support::Setup::new(&server).worker("streams = [\"carts\"]").start();
+        let came = crate::support::eventually(PATIENCE, "it to come", async || {
+            let came = entries(&mut redis, "carts").await;
+            if came.is_empty() { Err("not yet".to_owned()) } else { Ok(came) }
+        }).await;
+        assert!(SystemTime::now().duration_since(last).unwrap() >= Duration::from_millis(1_900), "it was put off");
+        assert_eq!((came.len(), came[0].fields.iter().any(|(name, value)| name == "data" && &value[..] == b"\x03")), (1, true), "{came:?}");
+        worker.stop().await;
+        for (args, why) in [
+            (&["--id", "c-7", "--replace"][..], "--replace is for what waits for its time: add --delay 10m or --at TIME"),
+            (&["--debounce", "5s"], "need an id by which what waits is known again"),
+            (&["--id", "c-7", "--debounce", "0s"], "--debounce 0s is no delay"),
+            (&["--id", "c-7", "--debounce", "5s", "--once"], "cannot be used with"),
+        ] {
+            let args = [&["publish", "carts", "cart.changed", "1"], args].concat();
+            let err = cli.run(&args).await.failed(2);
+            assert!(err.contains(why), "{err}");
+        }
+    }
+
     async fn a_schedule_whose_answer_got_lost_can_be_repeated(server: Server) {
         let mut redis = server.connect().await;
         scripts::load(&mut redis).await;

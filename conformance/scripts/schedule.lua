@@ -163,12 +163,13 @@ local function is_sealed(key)
   end
   return sealed[key]
 end
--- Keeps an event that is to be added to its stream later. One that is kept already stays as it is.
+-- Keeps an event that is to be added to its stream later. One that is kept already stays as it is, or is replaced, its due
+-- time and all.
 -- Behind: common/scheduled, common/on_schedule, common/rights, common/sealed
 -- KEYS: stream, scheduled, events
 -- ARGV: the event's id, which event it is, its due time (ms) or '', how long it has from now (ms) where there is none,
---       whether its replicas are waited for (0|1), then its fields
--- Answers: due time (ms), whether it is new (0|1), the packed fields of what is kept where its data is written otherwise,
+--       whether its replicas are waited for (0|1), and behind that r if it replaces what is kept, then its fields
+-- Answers: due time (ms), whether it is new (0|1, 2 if it has replaced another), the packed fields of what is kept where its data is written otherwise,
 --       or false, whether anything was written (0|1)
 local stream, scheduled, events, id, which = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 redis.call('XLEN', stream) -- WRONGTYPE surfaces before the first write
@@ -181,7 +182,8 @@ for a = 6, #ARGV do fields[#fields + 1] = ARGV[a] end
 local function score(key, name) return redis.call('ZSCORE', key, name) end
 local function value(key, field) return redis.call('HGET', key, field) end
 local name, due, packed = place_of(scheduled, events, id, which, fields, score, value)
-if packed then
+local replaces = string.sub(ARGV[5], 2) == 'r'
+if packed and not replaces then
   -- WAIT covers what its own connection wrote: see publish_once.
   local again = ARGV[5] == '1' and redis.pcall('HSET', events, name, packed)
   local differs = not is_the_same(packed, fields) and packed
@@ -189,7 +191,7 @@ if packed then
 end
 
 -- Who may not look schedules it all the same, and a worker takes it to where it belongs.
-if is_sealed(stream) then
+if not packed and is_sealed(stream) then
   return redis.error_reply('ERR The stream has exhausted the last possible ID, it is sealed')
 end
 
@@ -199,4 +201,4 @@ if due == '' then
   due = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[4])
 end
 put_on(redis.call, scheduled, events, id, which, name, due, cmsgpack.pack(fields))
-return { due, 1, false, 1 }
+return { due, packed and 2 or 1, false, 1 }

@@ -14,8 +14,9 @@ use super::search::{Budget, Covered, Hit, Place, Search, whole};
 use super::{Admin, StreamTrouble, check_stream};
 use crate::error::Result;
 use crate::event::EntryId;
+use crate::names::shown;
 use crate::rfc3339;
-use crate::stream::{ConsumerInfo, EntryStand, Keys, PARKED};
+use crate::stream::{CancelNote, ConsumerInfo, EntryStand, Keys, PARKED};
 
 /// Longer ids are not looked for: a query has an end, and what is quoted in it takes more room.
 const LONGEST_ID: usize = 800;
@@ -73,6 +74,9 @@ pub struct GroupLife {
     pub doomed: Option<String>,
     /// Its last errors, the latest first.
     pub errors: Vec<AttemptError>,
+    /// Who has asked for it to be cancelled; None where nobody has, or it has been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_be_cancelled_by: Option<String>,
 }
 
 /// An error of an entry's attempts.
@@ -121,6 +125,14 @@ pub enum EntryStanding {
     Settled {
         /// It had failed before, and came to its end a short while ago.
         after_failures: bool,
+    },
+    /// It was settled as cancelled: an operator had asked for that.
+    Cancelled {
+        /// Who.
+        by: String,
+        /// When it was settled.
+        #[serde(serialize_with = "as_time")]
+        at: SystemTime,
     },
     /// It is a dead letter of the group.
     Dead {
@@ -200,10 +212,10 @@ impl Admin {
             now: UNIX_EPOCH,
         };
         for group in names {
-            let mut stand = self
-                .pool
-                .entry(&Keys::new(stream, &group), &group, id)
-                .await?;
+            let keys = Keys::new(stream, &group);
+            let mut stand = self.pool.entry(&keys, &group, id).await?;
+            // Who may look at all the rest may not at this.
+            let cancelled = self.pool.cancel_note(&keys, id).await.unwrap_or_default();
             life.now = at(stand.now_ms);
             if let Some(entry) = stand.entry.take() {
                 life.is_there = true;
@@ -212,8 +224,9 @@ impl Admin {
             }
             // A group that is none is told of only if it is the own one.
             if stand.delivered.is_some() || group == self.group() {
-                life.groups
-                    .push(GroupLife::of(group, id, life.is_there, stand));
+                let mut of = GroupLife::of(group, id, life.is_there, stand);
+                of.know_cancelled(cancelled);
+                life.groups.push(of);
             }
         }
         Ok(life)
@@ -409,6 +422,25 @@ impl GroupLife {
             worker_died: record.died,
             doomed: record.doomed,
             errors: record.errors,
+            to_be_cancelled_by: None,
+        }
+    }
+
+    /// What is noted of its cancellation. A note that it is to be cancelled may stand beside one that had succeeded by then.
+    fn know_cancelled(&mut self, note: Option<CancelNote>) {
+        let is_over = matches!(
+            self.standing,
+            EntryStanding::Settled { .. } | EntryStanding::Gone
+        );
+        match note {
+            Some(note) if note.is_done && is_over => {
+                self.standing = EntryStanding::Cancelled {
+                    by: note.by,
+                    at: at(note.at_ms),
+                };
+            }
+            Some(note) if !note.is_done && !is_over => self.to_be_cancelled_by = Some(note.by),
+            _ => {}
         }
     }
 
@@ -490,6 +522,9 @@ impl fmt::Display for EntryStanding {
             EntryStanding::Settled {
                 after_failures: true,
             } => f.write_str("settled, after failures, a short while ago"),
+            EntryStanding::Cancelled { by, at } => {
+                write!(f, "cancelled at {} by {}", rfc3339::millis(*at), shown(by))
+            }
             EntryStanding::Dead { letter, reason } => write!(f, "dead letter {letter}: {reason}"),
             EntryStanding::Replayed { copy } => {
                 write!(f, "replayed as {copy}, which is not settled")

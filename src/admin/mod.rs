@@ -15,6 +15,7 @@
 //! | [`Admin::entry`], [`Admin::entry_relations`] | `entry` |
 //! | [`Admin::servers`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
+//! | [`Admin::cancel`] | `cancel` |
 //! | [`Admin::grow`], [`Admin::growth`] | `topic` |
 //! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -37,6 +38,7 @@
 
 mod aggregates;
 mod audit;
+mod cancel;
 mod conformance;
 pub(crate) mod data;
 mod edit;
@@ -70,6 +72,8 @@ pub use crate::group_gauges::{
 };
 pub use aggregates::{AggregateState, Aggregates, AppendedEvent, NewEvent};
 pub use audit::Audited;
+pub(crate) use cancel::HEARD_WITHIN as CANCEL_HEARD_WITHIN;
+pub use cancel::{CancelOutcome, CancelRequest, Cancellation, CancelledOne};
 pub use conformance::{Conformance, JudgedStream};
 pub use edit::{FieldChange, LetterEdit};
 pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};

@@ -100,6 +100,12 @@ pub struct StreamStatus {
     /// What its handlers have emitted to streams of other slots of a cluster, and is not there yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outbox: Vec<OutboxStatus>,
+    /// Entries that are to be cancelled, and that no worker has met yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub to_be_cancelled: u64,
+    /// Entries that were cancelled in the last seven days.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancelled: u64,
     /// Whose it is, if its events have an order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderStatus>,
@@ -333,6 +339,8 @@ impl Admin {
         };
         let dead_dropped = self.pool.dropped_letters(&keys).await?;
         let outbox = self.pool.outbox(&keys.outbox).await?;
+        // Who may look at all the rest may not at this.
+        let cancelled = self.pool.cancel_counts(&keys).await.unwrap_or_default();
         let order = match self.settings.order(stream) {
             Some(_) => Some(self.pool.order(&keys).await?),
             None => None,
@@ -341,6 +349,8 @@ impl Admin {
         Ok(StreamStatus {
             outbox: outbox.into_iter().map(OutboxStatus::of).collect(),
             order: order.map(|order| OrderStatus::of(order, status.now_ms)),
+            to_be_cancelled: cancelled.0,
+            cancelled: cancelled.1,
             stream: stream.to_owned(),
             length: status.length,
             parked: status.parked,
@@ -553,4 +563,8 @@ fn some_since_1970<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S:
         Some(time) => since_1970(time, to),
         None => to.serialize_none(),
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -197,7 +197,12 @@ fn readable(life: &EntryLife, related: &Relations) -> String {
 }
 
 fn group_lines(text: &mut String, group: &GroupLife, indent: &str) {
-    let _ = writeln!(text, "{indent}{}: {}", shown(&group.group), group.standing);
+    let asked = group.to_be_cancelled_by.as_deref();
+    let asked = asked.map_or_else(String::new, |by| {
+        format!("; {} has asked for it to be cancelled", shown(by))
+    });
+    let (name, standing) = (shown(&group.group), &group.standing);
+    let _ = writeln!(text, "{indent}{name}: {standing}{asked}");
     if group.deliveries > 0 && !group.errors.is_empty() || group.released > 0 {
         let given = match group.released {
             0 => String::new(),

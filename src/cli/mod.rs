@@ -7,6 +7,7 @@ mod adding;
 mod aggregate;
 mod alerts;
 mod away;
+mod cancel;
 mod completions;
 mod config;
 mod conformance;

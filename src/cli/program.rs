@@ -16,7 +16,7 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, completions, config, conformance, dlq, doctor, entry,
+    CommandError, aggregate, alerts, cancel, completions, config, conformance, dlq, doctor, entry,
     exporter, find, health, logging, pause, projection, publish, run, scheduled, server, status,
     stderr, top, topic, web, worker,
 };
@@ -103,6 +103,8 @@ enum Builtin {
     /// List events that are to be published later, or cancel them
     #[command(subcommand)]
     Scheduled(scheduled::ScheduledCommand),
+    /// Cancel an event wherever it stands: scheduled, unread, parked, or with a worker, whose handler is told
+    Cancel(cancel::CancelArgs),
     /// Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
     #[command(after_help = FIND_HELP)]
     Find(find::FindArgs),
@@ -370,6 +372,10 @@ impl Program {
                 Builtin::Publish(args) => publish::run(args, globals.settings()?).await,
                 Builtin::Scheduled(command) => {
                     scheduled::run(command, grown(globals.settings()?).await).await
+                }
+                Builtin::Cancel(args) => {
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
+                    cancel::run(args, settings).await
                 }
                 Builtin::Find(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;

@@ -401,6 +401,7 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
         .into_iter()
         .chain(in_the_way)
         .chain(outbox)
+        .chain(cancelled(status))
         .chain(paused)
         .chain(breakers);
     notes
@@ -409,6 +410,17 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
 }
 
 /// What waits for a stream of another slot. A moment of it is as it should be.
+/// What operators have cancelled of it.
+fn cancelled(status: &StreamStatus) -> Option<String> {
+    let said = match (status.to_be_cancelled, status.cancelled) {
+        (0, 0) => return None,
+        (0, done) => format!("{done} cancelled in the last 7 days"),
+        (asked, 0) => format!("{asked} to be cancelled"),
+        (asked, done) => format!("{asked} to be cancelled, {done} cancelled in the last 7 days"),
+    };
+    Some(said)
+}
+
 fn outbox(queue: &OutboxStatus) -> String {
     let (stream, oldest) = (shown(&queue.stream), rough(queue.oldest));
     let events = match queue.events {

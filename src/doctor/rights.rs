@@ -98,6 +98,7 @@ const CALLS: &[(&str, &str)] = &[
     ("ZRANK", "ZRANK OWN m"),
     ("ZREM", "ZREM OWN m"),
     ("ZREMRANGEBYRANK", "ZREMRANGEBYRANK OWN 1 0"),
+    ("ZREVRANGEBYSCORE", "ZREVRANGEBYSCORE OWN 0 0"),
     ("ZSCAN", "ZSCAN OWN 0"),
     ("ZSCORE", "ZSCORE OWN m"),
 ];

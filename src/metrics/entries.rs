@@ -60,6 +60,8 @@ values! {
         Duplicate = "duplicate",
         /// It was no longer this worker's.
         Lost = "lost",
+        /// An operator has cancelled it.
+        Cancelled = "cancelled",
     }
 }
 
@@ -434,7 +436,11 @@ impl Outcome {
     /// Whether the entry is over with it.
     fn is_an_end(self) -> bool {
         match self {
-            Outcome::Acked | Outcome::Committed | Outcome::Dead | Outcome::Duplicate => true,
+            Outcome::Acked
+            | Outcome::Committed
+            | Outcome::Dead
+            | Outcome::Duplicate
+            | Outcome::Cancelled => true,
             Outcome::Retried | Outcome::Released | Outcome::Lost => false,
         }
     }

@@ -68,7 +68,7 @@ table! {
     Delivered: Process Counter "delivered_total" One ["stream", "group", "via"]
         "Entries that came to the worker: new ones by `read`, parked ones by `wake`, those of workers that are gone by `reclaim`, those of a reply that got lost by `adopt`, dead letters that were replayed by `replay`.";
     Settled: Process Counter "settled_total" One ["stream", "group", "type", "outcome"]
-        "Entries that the worker is done with, by what Redis says became of them: `acked`, `committed`, `retried`, `released`, `dead`, `duplicate` (done before), or `lost` (no longer its own).";
+        "Entries that the worker is done with, by what Redis says became of them: `acked`, `committed`, `retried`, `released`, `dead`, `duplicate` (done before), `lost` (no longer its own), or `cancelled` (by an operator).";
     DeadLetters: Process Counter "dead_letters_total" One ["stream", "group", "type", "reason"]
         "Entries that were moved to the dead letters.";
     Failures: Process Counter "failures_total" One ["stream", "group", "type", "kind"]

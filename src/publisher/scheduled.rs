@@ -31,6 +31,8 @@ pub struct Scheduled {
     pub at: SystemTime,
     /// False where the event was scheduled before: that one is kept as it was.
     pub is_new: bool,
+    /// Whether it has taken the place of what was scheduled before: its data, its time and its turn.
+    pub replaced: bool,
 }
 
 /// An event that waits for its time.
@@ -144,6 +146,51 @@ impl Publisher {
         self.schedule(stream, envelope, after(delay)?).await
     }
 
+    /// As [`publish_envelope_at`](Self::publish_envelope_at), in place of the event of the same id, type and source that waits
+    /// for its time: its data, its time and its turn are those of the one that is given now. If none waits it is scheduled as
+    /// any other, even if one has come to its stream: ask [`cancel_scheduled`](Self::cancel_scheduled) first if that matters.
+    ///
+    /// Of a topic that waits in the partition of the event's subject which is replaced: give the same subject.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`ErrorKind::Invalid`] where the event has no id, or the time lies behind the year 9999.
+    pub async fn replace_envelope_at(
+        &self,
+        stream: &str,
+        envelope: Envelope,
+        at: SystemTime,
+    ) -> Result<Scheduled> {
+        known_again(&envelope)?;
+        let how = replacing(at_time(at)?);
+        self.schedule(stream, envelope, how).await
+    }
+
+    /// The same, so much later than Redis gets it, by the clock of Redis. Called again and again it debounces: the event comes
+    /// once so long after the last call, with what that one said. An event that is replaced for ever never comes.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: streamhand::Publisher) -> streamhand::Result<()> {
+    /// use std::time::Duration;
+    /// use streamhand::Envelope;
+    ///
+    /// let changed = Envelope::new("cart.changed").with("id", "cart-7").json(&"three items")?;
+    /// publisher.replace_envelope_after("carts", changed, Duration::from_secs(5)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`replace_envelope_at`](Self::replace_envelope_at).
+    pub async fn replace_envelope_after(
+        &self,
+        stream: &str,
+        envelope: Envelope,
+        delay: Duration,
+    ) -> Result<Scheduled> {
+        known_again(&envelope)?;
+        let how = replacing(after(delay)?);
+        self.schedule(stream, envelope, how).await
+    }
+
     /// The events of `stream` that wait for their time, the first due first.
     ///
     /// # Errors
@@ -231,10 +278,15 @@ impl Publisher {
         let envelope = with_id(envelope);
         let id = envelope.id().into_owned();
         match self.append_one(stream, &how, envelope).await? {
-            Done::Scheduled { due_ms, is_new } => Ok(Scheduled {
+            Done::Scheduled {
+                due_ms,
+                is_new,
+                replaced,
+            } => Ok(Scheduled {
                 id,
                 at: time(due_ms),
                 is_new,
+                replaced,
             }),
             _ => Err(Error::new(
                 ErrorKind::Redis,
@@ -357,6 +409,24 @@ impl Serialize for ScheduledEvent {
         map.serialize_field("bytes", &event.map(|event| event.fields().size()))?;
         map.end()
     }
+}
+
+/// The same, in place of what waits.
+pub(crate) fn replacing(how: How) -> How {
+    match how {
+        How::At(due) => How::ReplaceAt(due),
+        How::After(delay) => How::ReplaceAfter(delay),
+        how => how,
+    }
+}
+
+/// What is replaced is known by its id.
+fn known_again(envelope: &Envelope) -> Result<()> {
+    if envelope.says("id") {
+        return Ok(());
+    }
+    let message = "an event without an id replaces none: it is known by that";
+    Err(Error::new(ErrorKind::Invalid, message))
 }
 
 /// At this time, where it can be written.

@@ -56,6 +56,9 @@ pub(crate) enum How {
     At(u64),
     /// They are added so much later than Redis gets them.
     After(Duration),
+    /// The same, in place of what waits for its time under their ids.
+    ReplaceAt(u64),
+    ReplaceAfter(Duration),
 }
 
 /// What Redis did with an entry.
@@ -68,6 +71,8 @@ pub(crate) enum Done {
         due_ms: u64,
         /// False where an entry with its event's id had been scheduled before, and is kept as it was.
         is_new: bool,
+        /// It has taken the place of that one.
+        replaced: bool,
     },
 }
 
@@ -478,7 +483,7 @@ impl How {
     fn doing(&self, stream: &str) -> String {
         match self {
             How::Now | How::Once(_) => format!("publishing to {stream:?}"),
-            How::At(_) | How::After(_) => format!("scheduling events of {stream:?}"),
+            _ => format!("scheduling events of {stream:?}"),
         }
     }
 
@@ -494,7 +499,7 @@ impl How {
         match self {
             How::Now => None,
             How::Once(_) => Some(&PUBLISH_ONCE),
-            How::At(_) | How::After(_) => Some(&SCHEDULE),
+            _ => Some(&SCHEDULE),
         }
     }
 
@@ -511,20 +516,23 @@ impl How {
             BEFORE_FIELDS.0 + 2 * fields.len(),
             BEFORE_FIELDS.1 + id.len() + fields.size(),
         );
-        let schedule = |due: Option<u64>, delay: Duration| {
+        let schedule = |due: Option<u64>, delay: Duration, replaces: bool| {
+            let replaces = if replaces { "r" } else { "" };
             let its = [&keys.stream, &keys.scheduled, &keys.events];
             let mut call = Call::of(&SCHEDULE, its.into_iter().map(String::as_str), room);
             call.arg(&*id)
                 .arg(which)
                 .arg(due.map_or(String::new(), |due| due.to_string()))
                 .arg(delay.as_millis() as u64)
-                .arg(u8::from(waits));
+                .arg(format!("{}{replaces}", u8::from(waits)));
             call
         };
         let mut call = match *self {
             How::Now => return xadd(&keys.stream, fields),
-            How::At(due) => schedule(Some(due), Duration::ZERO),
-            How::After(delay) => schedule(None, delay),
+            How::At(due) => schedule(Some(due), Duration::ZERO, false),
+            How::After(delay) => schedule(None, delay, false),
+            How::ReplaceAt(due) => schedule(Some(due), Duration::ZERO, true),
+            How::ReplaceAfter(delay) => schedule(None, delay, true),
             How::Once(window) => {
                 let published = keys.published(which);
                 let its = [&keys.stream[..], &published[..]];
@@ -577,14 +585,20 @@ impl How {
             return reply::id(&answer).map(|id| (Done::Added(id), false, true));
         }
         let [what, is_new, differs, is_written] = reply::tuple(answer)?;
-        let is_new = reply::int(&is_new)? == 1;
+        let replaced = reply::int(&is_new)? == 2;
+        let is_new = replaced || reply::int(&is_new)? == 1;
         let is_written = reply::int(&is_written)? == 1;
         let (done, differs) = match self {
-            How::At(_) | How::After(_) => {
+            How::At(_) | How::After(_) | How::ReplaceAt(_) | How::ReplaceAfter(_) => {
                 let due_ms = reply::text(what)?.parse::<f64>().ok()? as u64;
                 let kept = reply::bytes(differs).and_then(codec::packed);
                 let differs = kept.is_some_and(|kept| entry.has_other_data(&kept));
-                (Done::Scheduled { due_ms, is_new }, differs)
+                let done = Done::Scheduled {
+                    due_ms,
+                    is_new,
+                    replaced,
+                };
+                (done, differs)
             }
             _ if is_new => (reply::id(&what).map(Done::Added)?, false),
             _ => (

@@ -51,6 +51,8 @@ pub(crate) struct Keys {
     pub paused: String,
     /// What is asked of the group's workers, for as long as it holds; and whether somebody looks.
     pub asked: String,
+    /// Which entries are to be cancelled, or were, and by whom.
+    pub cancelled: String,
     /// The circuit breakers of workers that are not closed.
     pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
@@ -274,6 +276,7 @@ impl Keys {
             position: format!("{prefix}:position"),
             paused: format!("{prefix}:paused"),
             asked: format!("{prefix}:asked"),
+            cancelled: format!("{prefix}:cancelled"),
             breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
             clock: format!("{prefix}:clock"),

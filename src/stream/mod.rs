@@ -17,6 +17,8 @@ mod audit;
 mod breaker;
 mod call;
 #[cfg(feature = "worker")]
+mod cancel;
+#[cfg(feature = "worker")]
 mod claim;
 mod clock;
 #[cfg(feature = "worker")]
@@ -114,6 +116,8 @@ pub(crate) use audit::AuditNote;
 pub(crate) use breaker::Probing;
 #[cfg(feature = "worker")]
 pub(crate) use call::ARGUMENTS;
+#[cfg(feature = "worker")]
+pub(crate) use cancel::{CancelAsked, CancelNote, Cancelling, cancel_flag};
 #[cfg(feature = "worker")]
 pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclaimed, Record};
 pub(crate) use clock::Expected;

@@ -21,6 +21,8 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "browse"
     "bury"
     "cancel"
+    "cancel_entry"
+    "cancelled"
     "claim"
     "clock_set"
     "commit"

@@ -402,6 +402,6 @@ fn parking_in(keys: &Keys) -> String {
 }
 
 /// The server's time (ms), if it says that a request came too late.
-fn late(answer: &str) -> Option<u64> {
+pub(super) fn late(answer: &str) -> Option<u64> {
     answer.strip_prefix("late ")?.parse().ok()
 }

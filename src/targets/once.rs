@@ -95,6 +95,7 @@ impl Once {
             why = ctx.cancelled() => return Exit::NotBegun(match why {
                 Cancelled::Stopping => "the worker stops".to_owned(),
                 Cancelled::LeaseLost => "the event is another worker's".to_owned(),
+                Cancelled::Requested => "an operator has cancelled it".to_owned(),
                 Cancelled::TimedOut => format!("no process of the target {} could be started in time", self.target),
             }),
         };

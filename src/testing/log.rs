@@ -255,6 +255,7 @@ fn told(outcome: Outcome, error: Option<&str>, delay: Option<Duration>) -> Strin
         Outcome::Buried => "goes to the dead letters",
         Outcome::Ignored => "is acknowledged: its type is ignored",
         Outcome::Duplicate => "is acknowledged: its event has been handled",
+        Outcome::Cancelled => "is acknowledged: it was cancelled",
     };
     let delay = delay.map_or(String::new(), |delay| {
         format!(" in {}", duration::rounded(delay))

@@ -66,7 +66,10 @@ impl Past {
                     .unwrap_or_default()
                     .as_millis() as u64,
                 seconds,
-                settled: settled("acked") + settled("committed") + settled("duplicate"),
+                settled: ["acked", "committed", "duplicate", "cancelled"]
+                    .map(&settled)
+                    .iter()
+                    .sum(),
                 failed: total(slot, "failures_total", &[]),
                 dead: settled("dead"),
                 worst: worst.map(|(_, name)| name),

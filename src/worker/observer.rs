@@ -101,6 +101,8 @@ pub enum Outcome {
     Ignored,
     /// Acknowledged without a handler: its event has succeeded, as this entry or as another.
     Duplicate,
+    /// Acknowledged because an operator has cancelled it, whether its handler had started or not.
+    Cancelled,
 }
 
 /// Watches nothing.

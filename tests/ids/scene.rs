@@ -344,6 +344,7 @@ impl Scene<'_> {
         self.by_hand(&format!("XREADGROUP GROUP workers {ME} STREAMS jobs >"))
             .await;
         self.settle(retry, failures, dead, commits).await;
+        self.cancels().await;
         for (kind, kept, step) in [
             ("count", "1", "turn"),
             ("age", "0", "turn"),
@@ -495,6 +496,44 @@ impl Scene<'_> {
         )
         .await;
         let pending = self.by_hand("XPENDING jobs workers").await;
+        self.note("pending", &pending);
+    }
+
+    /// Entries are cancelled: one that is held, one that is parked, one that is unread.
+    async fn cancels(&mut self) {
+        for place in 0..4 {
+            self.by_hand(&format!("XADD cancels @{place} type t")).await;
+        }
+        self.by_hand("XGROUP CREATE cancels workers 0").await;
+        self.by_hand(&format!(
+            "XREADGROUP GROUP workers {ME} COUNT 2 STREAMS cancels >"
+        ))
+        .await;
+        self.by_hand("XCLAIM cancels workers (parked) 0 @1 JUSTID")
+            .await;
+        let keys = [
+            "cancels",
+            "c:retry",
+            "c:failures",
+            "c:guards",
+            "c:noted",
+            "c:asked",
+        ];
+        for place in ["@0", "@1", "@2", "@3"] {
+            let ask = ["workers", place, "alice", "60000", "100", "0"];
+            self.step("cancel_entry", &keys, &ask).await;
+        }
+        let keys = [
+            "cancels",
+            "c:retry",
+            "c:failures",
+            "c:guards",
+            "c:noted",
+            "cancels",
+        ];
+        let settle = ["workers", ME, "@0", "1", "0", "0", "60000", "bob"];
+        self.step("cancelled", &keys, &settle).await;
+        let pending = self.by_hand("XPENDING cancels workers").await;
         self.note("pending", &pending);
     }
 

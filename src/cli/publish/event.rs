@@ -141,7 +141,7 @@ impl Template {
         }
         if self.needs_id && !envelope.says("id") {
             return Err(
-                "has no \"id\", by which it would be known again: --once needs one".to_owned(),
+                "has no \"id\", by which it would be known again: --once, --replace and --debounce need one".to_owned(),
             );
         }
         Ok(envelope)

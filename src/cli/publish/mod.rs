@@ -83,6 +83,7 @@ Examples:
   streamhand publish orders --envelopes --file events.ndjson
   streamhand publish orders order.overdue '{\"order_id\":\"o-1\"}' --delay 10m
   streamhand publish orders order.created '{\"order_id\":\"o-1\"}' --id o-1-created --once
+  streamhand publish carts cart.changed '{\"items\":3}' --id cart-7 --debounce 5s
 
 A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
 `traceparent` and fields of your own: {\"type\":\"order.created\",\"data\":{\"order_id\":\"o-1\"}}";
@@ -95,6 +96,8 @@ struct Tally {
     before: u64,
     first: Option<EntryId>,
     last: Option<EntryId>,
+    /// Those of them that have taken the place of another.
+    replaced: u64,
     /// When the last one that was scheduled is due.
     due_ms: Option<u64>,
     is_later: bool,
@@ -149,7 +152,7 @@ async fn publish(mut args: PublishArgs, mut publisher: Publisher) -> Result<(), 
         version: args.schema_version,
         keep_json: args.json_data,
         lines: args.data.as_deref().is_none_or(|data| data == "-"),
-        needs_id: args.when.once,
+        needs_id: args.when.once || args.when.replaces(),
     };
     let mut tally = Tally {
         is_later: args.when.is_later(),
@@ -184,6 +187,7 @@ async fn publish(mut args: PublishArgs, mut publisher: Publisher) -> Result<(), 
         return print(tally.as_json(&args.stream, None));
     }
     let before = match tally.before {
+        0 if tally.replaced > 0 => format!(" ({} in place of what waited)", tally.replaced),
         0 => String::new(),
         before => format!(" ({before} had been {} before)", tally.verb()),
     };
@@ -198,9 +202,17 @@ fn say_one(id: &str, done: Done) -> Result<(), CommandError> {
             say("published before, and not again");
             print(entry)
         }
-        Done::Scheduled { due_ms, is_new } => {
+        Done::Scheduled {
+            due_ms,
+            is_new,
+            replaced,
+        } => {
             let at = time(crate::stream::time(due_ms));
-            let before = if is_new { "" } else { "scheduled before, " };
+            let before = match (is_new, replaced) {
+                (_, true) => "replaced what was scheduled before, ",
+                (true, _) => "",
+                (false, _) => "scheduled before, ",
+            };
             say(format_args!("{before}due at {at}"));
             print(id)
         }
@@ -234,6 +246,12 @@ fn check(args: &PublishArgs) -> Result<(), CommandError> {
         return Err(CommandError::usage(
             "no data: write it as JSON ('{}' where there is nothing to say), name a --file, or write - for standard \
              input",
+        ));
+    }
+    if args.when.replaces() && args.id.as_deref().is_none_or(str::is_empty) {
+        return Err(CommandError::usage(
+            "--replace and --debounce need an id by which what waits is known again: add --id, or publish whole events \
+             that have ids by --envelopes",
         ));
     }
     if args.when.once && args.id.as_deref().is_none_or(str::is_empty) {
@@ -337,8 +355,13 @@ impl Tally {
         let is_new = match done {
             Done::Added(_) => true,
             Done::AddedBefore(_) => false,
-            Done::Scheduled { due_ms, is_new } => {
+            Done::Scheduled {
+                due_ms,
+                is_new,
+                replaced,
+            } => {
                 self.due_ms = Some(due_ms);
+                self.replaced += u64::from(replaced);
                 is_new
             }
         };
@@ -366,6 +389,7 @@ impl Tally {
                 "stream": stream,
                 "scheduled": self.published,
                 "scheduled_before": self.before,
+                "replaced": self.replaced,
                 "id": id,
                 "at": self.due_ms.map(|due| {
                     rfc3339::millis(crate::stream::time(due))

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::CommandError;
 use crate::duration;
-use crate::publisher::{Publisher, after, at_time, once_within};
+use crate::publisher::{Publisher, after, at_time, once_within, replacing};
 use crate::rfc3339;
 use crate::stream::How;
 
@@ -18,8 +18,14 @@ pub(super) struct WhenArgs {
     /// Publish at this time: 2026-01-31T12:00:00Z, 2026-01-31T13:00:00+01:00
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<SystemTime>,
+    /// Take the place of what waits for its time under the same id, its data and its time; with --delay or --at
+    #[arg(long)]
+    pub replace: bool,
+    /// As --delay with --replace: each call puts the event off, and it comes so long after the last one
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with_all = ["delay", "at", "replace"])]
+    debounce: Option<Duration>,
     /// Publish nothing whose id was published by --once before; for --id and --envelopes
-    #[arg(long, conflicts_with_all = ["delay", "at"])]
+    #[arg(long, conflicts_with_all = ["delay", "at", "replace", "debounce"])]
     pub once: bool,
     /// How long ago "before" is at most [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "once")]
@@ -29,7 +35,12 @@ pub(super) struct WhenArgs {
 impl WhenArgs {
     /// Whether events are to be published later.
     pub fn is_later(&self) -> bool {
-        self.delay.is_some() || self.at.is_some()
+        self.delay.is_some() || self.at.is_some() || self.debounce.is_some()
+    }
+
+    /// Whether they take the place of what waits under their ids.
+    pub fn replaces(&self) -> bool {
+        self.replace || self.debounce.is_some()
     }
 
     /// What is asked for.
@@ -37,14 +48,32 @@ impl WhenArgs {
     /// # Errors
     /// Where it can't be meant.
     pub async fn how(&self, publisher: &Publisher) -> Result<How, CommandError> {
-        if let Some(delay) = self.delay {
+        if self.replace && !self.is_later() {
+            return Err(CommandError::usage(
+                "--replace is for what waits for its time: add --delay 10m or --at TIME, when it comes then",
+            ));
+        }
+        let how = self.when(publisher).await?;
+        Ok(match self.replaces() {
+            true => replacing(how),
+            false => how,
+        })
+    }
+
+    async fn when(&self, publisher: &Publisher) -> Result<How, CommandError> {
+        let option = if self.debounce.is_some() {
+            "--debounce"
+        } else {
+            "--delay"
+        };
+        if let Some(delay) = self.delay.or(self.debounce) {
             if delay.as_millis() == 0 {
                 let delay = duration::format(delay);
                 return Err(CommandError::usage(format!(
-                    "--delay {delay} is no delay: leave it out, or write at least 1ms"
+                    "{option} {delay} is no delay: leave it out, or write at least 1ms"
                 )));
             }
-            return after(delay).map_err(|error| CommandError::usage(format!("--delay: {error}")));
+            return after(delay).map_err(|error| CommandError::usage(format!("{option}: {error}")));
         }
         if let Some(at) = self.at {
             let how = at_time(at).map_err(|error| CommandError::usage(format!("--at: {error}")))?;

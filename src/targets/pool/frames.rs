@@ -27,6 +27,8 @@ pub(super) enum Reason {
     Stopping,
     /// The entry is another worker's by now.
     LeaseLost,
+    /// An operator has cancelled the event. A child that does not answer within the grace time is killed.
+    Requested,
 }
 
 /// What goes to the child beside events.

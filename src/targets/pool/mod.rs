@@ -148,11 +148,13 @@ impl HandedIn<'_> {
             Cancelled::Stopping => Reason::Stopping,
             Cancelled::LeaseLost => Reason::LeaseLost,
             Cancelled::TimedOut => Reason::TimedOut,
+            Cancelled::Requested => Reason::Requested,
         };
         match self.ask_back(reason, None) {
             Whereabouts::Withdrawn => Some(Ended::NotBegun(match why {
                 Cancelled::Stopping => "the worker stops".to_owned(),
                 Cancelled::LeaseLost => "the event is another worker's".to_owned(),
+                Cancelled::Requested => "an operator has cancelled it".to_owned(),
                 Cancelled::TimedOut => format!(
                     "no process of the target {} was free for it in time",
                     self.shared.settings.target

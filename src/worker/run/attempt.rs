@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 
 use super::commit_handle::{self, CommitHandle};
 use super::outcome::{Body, Outcomes, Settlement};
-use super::report::Reporter;
+use super::report::{Reporter, log};
 use super::routes::{Bound, RunFuture};
 use super::spans;
 use super::verdict::{self, Verdict};
@@ -118,6 +118,12 @@ impl Attempts {
             self.release_at_limit(attempt, ctx, Why::Paused);
             return Launched::Done(Done::HandedOver);
         }
+        // While it waited here.
+        if batch.source.cancels(batch.slots[index as usize].id) {
+            let number = ctx.attempt();
+            self.settle_cancelled(batch, index, Body::Event(ctx), number);
+            return Launched::Done(Done::HandedOver);
+        }
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
             Err(closed) => {
@@ -149,7 +155,13 @@ impl Attempts {
             ended = Some(result);
         }
         ctx.waits(batch.now());
-        batch.slots[index as usize].running(&ctx);
+        let slot = &batch.slots[index as usize];
+        slot.running(&ctx);
+        // Whoever hears of a cancellation notes it first and looks for contexts then: one of the two sees the other.
+        if batch.source.cancels(slot.id) {
+            let stream = &batch.source.keys.stream;
+            cancel_run(&ctx, stream, bound.policy.grace, &self.signals);
+        }
         Launched::Waiting(Started {
             ctx,
             future,
@@ -190,10 +202,22 @@ impl Attempts {
             None => {
                 let within = ctx.run().map(|run| run.within.clone());
                 let future = future.instrument(within.unwrap_or_else(Span::none));
-                tokio::select! {
-                    biased;
-                    result = future => Some(result),
-                    () = self.signals.given_up() => None,
+                let mut future = std::pin::pin!(future);
+                loop {
+                    let interrupted = self.signals.interrupted();
+                    let dropped = async {
+                        if !self.signals.is_giving_up() && !ctx.is_cut() {
+                            interrupted.await;
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        result = &mut future => break Some(result),
+                        () = dropped => {}
+                    }
+                    if self.signals.is_giving_up() || ctx.is_cut() {
+                        break None;
+                    }
                 }
             }
         };
@@ -211,7 +235,10 @@ impl Attempts {
             }
             None => {
                 bound.gate.give_back(pass);
-                let verdict = verdict::of_cut_off(ctx.attempt(), &bound.policy);
+                let verdict = match ctx.cancellation() {
+                    Some(Cancelled::Requested) => verdict::cancelled(),
+                    _ => verdict::of_cut_off(ctx.attempt(), &bound.policy),
+                };
                 self.settle_cut_off(batch, index, verdict, ctx, since);
                 Done::HandedOver
             }
@@ -241,6 +268,21 @@ impl Attempts {
         self.reporter
             .unstarted(batch, index, &body, &verdict, owner);
         self.settle(batch, index, verdict, body, number);
+    }
+
+    /// An entry that an operator has cancelled does not start.
+    #[cold]
+    pub fn settle_cancelled(&self, batch: &Arc<Batch>, index: u32, body: Body, attempt: u32) {
+        let owner = batch.slots[index as usize].finish();
+        let verdict = verdict::cancelled();
+        let stream = &batch.source.keys.stream;
+        match &body {
+            Body::Event(ctx) => log(&verdict, owner, &About::of(ctx, stream)),
+            Body::Raw(entry) => log(&verdict, owner, &About::raw(entry, stream, attempt)),
+        }
+        self.reporter
+            .unstarted(batch, index, &body, &verdict, owner);
+        self.settle(batch, index, verdict, body, attempt);
     }
 
     /// Hands over what becomes of an entry.
@@ -332,7 +374,14 @@ impl Attempts {
             }
         }
         match &result {
-            Err(_) if ctx.cancellation() == Some(Cancelled::Stopping) => bound.gate.give_back(pass),
+            Err(_)
+                if matches!(
+                    ctx.cancellation(),
+                    Some(Cancelled::Stopping | Cancelled::Requested)
+                ) =>
+            {
+                bound.gate.give_back(pass);
+            }
             result => bound.gate.record(pass, result),
         }
         if let Err(failure) = &result
@@ -375,6 +424,27 @@ impl Attempts {
     }
 }
 
+/// Tells a handler that runs that an operator has cancelled its entry, once, and has it dropped if it goes on for longer than
+/// its grace period.
+#[cold]
+pub(crate) fn cancel_run(ctx: &Context, stream: &str, grace: Duration, signals: &Arc<Signals>) {
+    if !ctx.is_told(Cancelled::Requested) {
+        return;
+    }
+    tell!(
+        info,
+        About::of(ctx, stream),
+        "its handler is told to stop: {}",
+        verdict::CANCELLED
+    );
+    let (ctx, signals) = (ctx.clone(), signals.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(grace).await;
+        ctx.is_to_be_cut();
+        signals.interrupt();
+    });
+}
+
 /// What an entry counts as that goes back at a limit.
 fn held_by(why: Why) -> HeldBy {
     match why {
@@ -389,7 +459,9 @@ fn held_by(why: Why) -> HeldBy {
 #[cold]
 pub(crate) fn how_it_failed(failure: &Failure, verdict: &Verdict, owner: Owner) -> Option<Failed> {
     match verdict {
-        Verdict::Ack | Verdict::Release { .. } | Verdict::Wait { .. } => None,
+        Verdict::Ack | Verdict::Release { .. } | Verdict::Wait { .. } | Verdict::Cancel { .. } => {
+            None
+        }
         _ if owner == Owner::Another => Some(Failed::Lease),
         Verdict::Retry { .. } | Verdict::Bury { .. } => Some(match failure.cause {
             Cause::TimedOut => Failed::Timeout,

@@ -209,6 +209,7 @@ fn told(verdict: &Verdict) -> Told<'_> {
             (Outcome::Released, Some(error), None, Some(*delay))
         }
         Verdict::Bury { reason, error } => (Outcome::Buried, Some(error), Some(*reason), None),
+        Verdict::Cancel { error } => (Outcome::Cancelled, Some(error), None, None),
     }
 }
 
@@ -244,6 +245,7 @@ pub(crate) fn log(verdict: &Verdict, owner: Owner, about: &About<'_>) {
         Verdict::Wait { error, .. } => {
             tell!(info, about, "released: {error}");
         }
+        Verdict::Cancel { error } => tell!(info, about, "cancelled: {error}"),
         Verdict::Bury { reason, error } => {
             let reason = reason.as_str();
             tell!(error, about, reason, "to the dead letters: {error}");

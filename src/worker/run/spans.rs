@@ -56,6 +56,7 @@ impl Spans {
                 ("released", Some(error), false)
             }
             Verdict::Bury { error, .. } => ("dead", Some(error), true),
+            Verdict::Cancel { error } => ("cancelled", Some(error), false),
         };
         let is_lost = owner == Owner::Another;
         self.tracer.end(

@@ -159,7 +159,8 @@ impl<'a> Starter<'a> {
         let slot = &batch.slots[item.index as usize];
         let index = item.index;
         batch.source.arrived();
-        if of.attempts.signals.is_stopping() || batch.source.pauses.stream() {
+        let is_held_up = batch.source.pauses.stream_or_entries();
+        if of.attempts.signals.is_stopping() || is_held_up && batch.source.pauses.stream() {
             of.release_raw(batch, item);
             return None;
         }
@@ -171,6 +172,11 @@ impl<'a> Starter<'a> {
                 .reporter
                 .unstarted(batch, index, &body, &verdict, Owner::Another);
             of.attempts.inflight.settle(batch, [index], Outcome::Lost);
+            return None;
+        }
+        if is_held_up && batch.source.cancels(slot.id) {
+            let body = Body::Raw(item.entry);
+            of.attempts.settle_cancelled(batch, index, body, slot.count);
             return None;
         }
         match of.routes.admit(&of.recent_acks, batch, item) {

@@ -21,6 +21,7 @@ pub(crate) const STREAM_PAUSED: &str = "released unstarted: the stream is paused
 pub(crate) const COPY_RUNS: &str = "released while another copy of its event is handled";
 pub(crate) const COPIES_UNKNOWN: &str =
     "released: the server refuses to look for copies of its event (the log says why)";
+pub(crate) const CANCELLED: &str = "an operator has cancelled it";
 const NO_HANDLER: &str = "no handler is registered for ";
 
 /// What is to be done with an entry.
@@ -36,6 +37,8 @@ pub(crate) enum Verdict {
     Wait { delay: Duration, error: String },
     /// It goes to the dead letters.
     Bury { reason: Reason, error: String },
+    /// An operator has cancelled it: it is acknowledged, and that is noted.
+    Cancel { error: String },
 }
 
 impl Verdict {
@@ -88,8 +91,11 @@ pub(crate) fn of_failure(
 }
 
 /// The same of a failure as its handler ends. One that ends because it was told that the worker stops has not failed,
-/// unless it must not run more often than it has attempts.
+/// unless it must not run more often than it has attempts. One that was cancelled ends as that, whatever it says.
 pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -> Verdict {
+    if ctx.cancellation() == Some(Cancelled::Requested) {
+        return cancelled();
+    }
     let may_run_again = policy.on_crash == OnCrash::RunAgain || failure.is_later();
     if ctx.cancellation() == Some(Cancelled::Stopping) && !failure.is_permanent() && may_run_again {
         return Verdict::Release {
@@ -98,6 +104,13 @@ pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -
         };
     }
     of_failure(failure, ctx.attempt(), policy, fastrand::f64())
+}
+
+/// What becomes of an entry that an operator has cancelled.
+pub(crate) fn cancelled() -> Verdict {
+    Verdict::Cancel {
+        error: CANCELLED.to_owned(),
+    }
 }
 
 /// What becomes of an entry whose handler is cut off when the worker's drain time is over. It may have done what it is

@@ -29,6 +29,8 @@ pub(crate) enum Chore {
     /// Entries that wait for a worker that knows them.
     TakeWaiting,
     LookAhead,
+    /// What is to be cancelled is asked for.
+    Cancel,
     Forget,
 }
 

@@ -44,6 +44,8 @@ struct OfWorker {
     /// The same as `stopping`, without its lock.
     stops: AtomicBool,
     giving_up: CancellationToken,
+    /// Handlers that run are to look whether they are dropped.
+    interrupts: Notify,
     abandoned: CancellationToken,
     failure: Mutex<Option<Error>>,
     /// Nothing new is taken up, because an operator asks for it.
@@ -143,6 +145,22 @@ impl Signals {
     /// Handlers that still run are dropped.
     pub fn give_up(&self) {
         self.worker.giving_up.cancel();
+        self.interrupt();
+    }
+
+    /// Whether they are.
+    pub fn is_giving_up(&self) -> bool {
+        self.worker.giving_up.is_cancelled()
+    }
+
+    /// Some handlers that run may have to be dropped: all are to look.
+    pub fn interrupt(&self) {
+        self.worker.interrupts.notify_waiters();
+    }
+
+    /// Waits until a handler is to look, from when this is called.
+    pub fn interrupted(&self) -> Notified<'_> {
+        self.worker.interrupts.notified()
     }
 
     /// Waits until they are.

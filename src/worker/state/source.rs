@@ -1,6 +1,6 @@
 //! A stream as this worker reads it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
@@ -27,6 +27,18 @@ pub(crate) enum Reads {
     NotYet = 1,
     /// It is sealed, and its group has settled all of it.
     NoMore = 2,
+}
+
+/// What is known of entries that are to be cancelled is asked for again after this: other workers have cancelled some.
+const CANCELS_OLD: Duration = Duration::from_secs(30);
+
+/// Entries that are to be cancelled.
+#[derive(Default)]
+struct Cancels {
+    ids: HashSet<EntryId>,
+    /// What told of them.
+    flag: String,
+    asked: Option<Instant>,
 }
 
 /// A stream this worker reads: one it was told to, or the replayed entries of one.
@@ -63,6 +75,8 @@ pub(crate) struct Source {
     pub counts: Option<Arc<StreamCounts>>,
     /// What an operator has paused of it; the same for replayed entries.
     pub pauses: Arc<Pauses>,
+    /// Which entries of it are to be cancelled, and when that was asked for last.
+    cancels: Mutex<Cancels>,
     /// The places of handlers whose entries wait in Redis.
     listed: Mutex<BTreeSet<usize>>,
     /// When a renewal of what is held of it was last refused: others' renewals were, too.
@@ -110,6 +124,7 @@ impl Source {
             heard_of_waiting: AtomicBool::new(false),
             counts: counts.clone(),
             pauses: pauses.clone(),
+            cancels: Mutex::default(),
             listed: Mutex::default(),
             unrenewed: Mutex::default(),
             ahead: Mutex::default(),
@@ -120,6 +135,40 @@ impl Source {
         let keys_again = keys.again(&surroundings.group);
         let again = Arc::new(source(keys_again, Start::Beginning, None, false));
         Arc::new(source(keys, start, Some(again), true))
+    }
+
+    /// Whether an operator has cancelled an entry. Costs one load if none is cancelled.
+    #[inline]
+    pub fn cancels(&self, id: EntryId) -> bool {
+        self.pauses.entries(self.deletes()) && lock(&self.cancels).ids.contains(&id)
+    }
+
+    /// Whether it is to be asked what is cancelled, by what a look for due entries tells of that.
+    pub fn asks_for_cancels(&self, flag: Option<&str>) -> bool {
+        let cancels = lock(&self.cancels);
+        let is_old = cancels.asked.is_none_or(|at| at.elapsed() > CANCELS_OLD);
+        match flag {
+            Some(flag) => cancels.flag != flag || !cancels.ids.is_empty() && is_old,
+            None => !cancels.ids.is_empty() && is_old,
+        }
+    }
+
+    /// These are.
+    pub fn learn_cancels(&self, flag: Option<&str>, ids: HashSet<EntryId>) {
+        let mut cancels = lock(&self.cancels);
+        self.pauses.set_entries(self.deletes(), !ids.is_empty());
+        cancels.flag = flag.unwrap_or_default().to_owned();
+        cancels.asked = Some(Instant::now());
+        cancels.ids = ids;
+    }
+
+    /// One has been.
+    pub fn was_cancelled(&self, id: EntryId) {
+        let mut cancels = lock(&self.cancels);
+        cancels.ids.remove(&id);
+        if cancels.ids.is_empty() {
+            self.pauses.set_entries(self.deletes(), false);
+        }
     }
 
     /// What is known of the group since it was joined.

@@ -11,14 +11,15 @@ use super::flow_control::room_to_wake;
 use super::prefetch::Prefetch;
 use crate::metrics::entries::Via;
 use crate::policy::Room;
-use crate::stream::{Link, Trouble};
+use crate::stream::{Link, Trouble, cancel_flag};
 use crate::worker::pace::due::{DueTimes, POLL, Turn};
+use crate::worker::run::attempt::cancel_run;
 use crate::worker::run::routes::Routes;
 use crate::worker::shard::clock::ticks;
 use crate::worker::shard::refusals::{Chore, Refusals};
 use crate::worker::state::heard::Heard;
 use crate::worker::state::identity::Identity;
-use crate::worker::state::inflight::Coming;
+use crate::worker::state::inflight::{Coming, Inflight};
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
@@ -29,6 +30,7 @@ pub(crate) struct DueRetries {
     sources: Arc<Sources>,
     routes: Arc<Routes>,
     heard: Arc<Heard>,
+    inflight: Arc<Inflight>,
     times: DueTimes,
     refusals: Refusals,
 }
@@ -59,6 +61,7 @@ impl DueRetries {
         sources: Arc<Sources>,
         routes: Arc<Routes>,
         heard: Arc<Heard>,
+        inflight: Arc<Inflight>,
     ) -> Self {
         DueRetries {
             identity,
@@ -66,6 +69,7 @@ impl DueRetries {
             sources,
             routes,
             heard,
+            inflight,
             times: DueTimes::new(Instant::now()),
             refusals: Refusals::default(),
         }
@@ -136,6 +140,8 @@ impl DueRetries {
             source.report_trimmed(&woken.trimmed, "while they were parked");
             look.taken.entries += woken.entries.len();
             self.learn_pauses(&source, &woken.paused);
+            self.learn_cancels(&source, cancel_flag(&woken.asked), link)
+                .await?;
             if let Some(due) = woken.next {
                 look.taken.more |= due.is_zero() && left > 0;
                 look.next = look.next.min(due.max(wait));
@@ -191,6 +197,39 @@ impl DueRetries {
         }
     }
 
+    /// Which entries an operator has cancelled. It is asked for if there is news: the same look tells that.
+    async fn learn_cancels(
+        &mut self,
+        source: &Arc<Source>,
+        flag: Option<&str>,
+        link: &mut Link,
+    ) -> Result<(), Trouble> {
+        if !source.asks_for_cancels(flag) {
+            return Ok(());
+        }
+        let stream = &source.keys.stream;
+        if self.refusals.wait(Chore::Cancel, stream).is_some() {
+            return Ok(());
+        }
+        let ids = link.to_be_cancelled(&source.keys).await;
+        let Some(ids) = self.refusals.heard(Chore::Cancel, stream, ids)? else {
+            return Ok(());
+        };
+        source.learn_cancels(flag, ids);
+        // What waits here is looked at when its turn comes.
+        for batch in self.inflight.snapshot() {
+            if !Arc::ptr_eq(&batch.source, source) {
+                continue;
+            }
+            let running = batch.slots.iter().filter(|slot| source.cancels(slot.id));
+            for ctx in running.filter_map(|slot| slot.context()) {
+                let grace = self.routes.policy(ctx).grace;
+                cancel_run(ctx, stream, grace, &self.signals);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether replayed entries of a stream wait: then their group has to be joined.
     fn learn_replayed(&self, source: &Source, are_any: bool) {
         let Some(again) = &source.again else { return };
@@ -236,6 +275,7 @@ mod tests {
             Arc::new(Sources::new(Vec::new())),
             Arc::new(routes),
             Arc::default(),
+            Arc::new(Inflight::new(Arc::default(), Arc::default())),
         )
     }
 

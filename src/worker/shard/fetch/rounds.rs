@@ -139,6 +139,7 @@ impl Rounds {
                 sources(),
                 routes(),
                 shard.heard.clone(),
+                inflight(),
             ),
             clock_steps: ClockSteps::new(sources(), health.clone(), clock),
             waiting: WaitingEntries::new(identity(), sources(), routes()),

@@ -10,7 +10,9 @@ use crate::about::About;
 use crate::clock;
 use crate::fields::Fields;
 use crate::identity::Identity;
-use crate::stream::{BroughtBack, Burial, Buried, Link, ParkOutcome, Parking, Trouble, waiting};
+use crate::stream::{
+    BroughtBack, Burial, Buried, Cancelling, Link, ParkOutcome, Parking, Trouble, waiting,
+};
 use crate::worker::run::dedup_windows::Windows;
 use crate::worker::run::outcome::Body;
 use crate::worker::run::routes::Routes;
@@ -57,6 +59,8 @@ pub(crate) enum Step {
         /// It is not pending with anybody, and not in the stream: it can't be parked.
         nobodys: bool,
     },
+    /// It is acknowledged, and noted as cancelled. If that is refused it stays here.
+    Cancel,
 }
 
 impl Job {
@@ -171,7 +175,7 @@ impl Job {
                 error,
                 nobodys: true,
             },
-            bury => bury,
+            end => end,
         };
         Job { step, ..self }
     }
@@ -179,7 +183,7 @@ impl Job {
     /// The burial that was refused, as a parking that remembers it; or the same again where it can't be parked.
     pub fn doomed(self) -> Result<Job, Job> {
         let step = match self.step {
-            Step::Bury { nobodys: true, .. } => return Err(self),
+            Step::Bury { nobodys: true, .. } | Step::Cancel => return Err(self),
             Step::Bury { reason, error, .. } => Step::Park {
                 delay: DOOMED_WAIT,
                 released: true,
@@ -400,6 +404,9 @@ impl Requests {
     }
 
     async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+        if matches!(job.step, Step::Cancel) {
+            return self.cancel_one(link, job).await;
+        }
         let Some(burial) = self.burial(job) else {
             return Err(Trouble::garbled("writing a dead letter"));
         };
@@ -411,6 +418,22 @@ impl Requests {
             &burial,
         )
         .await
+    }
+}
+
+impl Requests {
+    async fn cancel_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+        let source = &job.batch.source;
+        let cancelling = Cancelling {
+            id: job.slot().id,
+            consumer: self.worker.consumer(job.batch.alone),
+            count: job.slot().count,
+            own_until: self.own_until(job),
+            mark: job.mark(&self.windows),
+        };
+        let (group, delete) = (&source.surroundings.group, source.deletes());
+        link.cancelled(&source.keys, group, delete, &cancelling)
+            .await
     }
 }
 

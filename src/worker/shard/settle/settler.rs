@@ -137,6 +137,7 @@ impl Settler {
                 error,
                 nobodys: false,
             },
+            (_, Verdict::Cancel { .. }) => Step::Cancel,
             (owner, Verdict::Retry { delay, error }) => Step::Park {
                 delay,
                 released: false,
@@ -230,8 +231,12 @@ impl Settler {
                 Ok(outcome) => self.was_buried(job, outcome),
                 // It must not be acknowledged, and must not take up room here: it waits in Redis to be buried.
                 Err(Trouble::Refused(met)) => {
+                    let ends_as = match job.step {
+                        Step::Cancel => "cancelled",
+                        _ => "buried",
+                    };
                     self.hold_up.warn(format!(
-                        "{met}; the entry is kept and will be buried when this is mended"
+                        "{met}; the entry is kept and will be {ends_as} when this is mended"
                     ));
                     match job.doomed() {
                         Ok(parking) => self.others.push(parking),
@@ -284,6 +289,10 @@ impl Settler {
                 self.others.push(job);
             }
             Buried::Missing => self.was_trimmed(&job),
+            Buried::Done if matches!(job.step, Step::Cancel) => {
+                job.batch.source.was_cancelled(job.slot().id);
+                self.done(&job, Outcome::Cancelled);
+            }
             Buried::Done => {
                 count_letter(&job);
                 self.done(&job, Outcome::Dead);
