@@ -10,6 +10,8 @@ mod jobs;
 mod kind;
 #[path = "kit/messages.rs"]
 mod messages;
+#[path = "kit/random.rs"]
+mod random;
 #[path = "kit/scenarios.rs"]
 mod scenarios;
 #[path = "kit/server.rs"]

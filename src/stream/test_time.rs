@@ -10,8 +10,11 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// How a script asks what time it is.
-const ASKS: &str = "redis.call('TIME')";
+/// How a script asks what time it is, and how long something has been pending; and how it asks for that of a test.
+const ASKS: [(&str, &str); 2] = [
+    ("redis.call('TIME')", "test_time()"),
+    ("redis.call('XPENDING', ", "test_pending("),
+];
 const TIME: &str = include_str!("test_time/time.lua");
 
 thread_local! {
@@ -23,8 +26,12 @@ thread_local! {
 
 /// The text of a script in a test's time, if it has to do with time.
 pub(super) fn script(text: &str) -> Option<String> {
-    let asks = text.contains(ASKS);
-    asks.then(|| format!("{TIME}{}", text.replace(ASKS, "test_time()")))
+    let is_asked = ASKS.iter().any(|(asks, _)| text.contains(asks));
+    is_asked.then(|| {
+        let replaced = |text: String, (asks, of_test): &(&str, &str)| text.replace(asks, of_test);
+        let text = ASKS.iter().fold(text.to_owned(), replaced);
+        format!("{TIME}{text}")
+    })
 }
 
 pub(super) fn is_here() -> bool {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use streamhand::{Committed, Context, Effect, Event, Failure, FailureExt, Registry};
+use streamhand::{Committed, Context, Effect, Envelope, Event, Failure, FailureExt, Registry};
 
 /// What a job is to do, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,10 +24,13 @@ pub enum Does {
     RetryAfter(u32, u64),
     Later(u32, u64),
     /// Takes so many seconds.
-    #[allow(dead_code)]
     Sleep(u64),
     Panic(u32),
     Emit,
+    /// So many seconds later.
+    EmitLater(u64),
+    /// Cancels what the first job has emitted for later.
+    CancelLater,
     Count(i64),
     /// Takes one of what there is, and decides anew if there is none.
     Take,
@@ -129,6 +132,14 @@ async fn work(came: Came, job: Job, ctx: Context) -> Result<(), Failure> {
                     name: job.name.clone(),
                 },
             ),
+            Does::EmitLater(seconds) => {
+                let event = Envelope::new(Done::TYPE).json(&Done {
+                    name: job.name.clone(),
+                })?;
+                let event = event.with("id", format!("later {}", job.name));
+                ctx.emit_envelope_after("done", event, Duration::from_secs(*seconds));
+            }
+            Does::CancelLater => ctx.cancel("done", "later job 0"),
             Does::Count(by) => ctx.effect(Effect::incr_by("count", *by)),
             Does::Take => {
                 ctx.effect(Effect::incr_by("stock", -1).at_least(0));

@@ -384,6 +384,18 @@ scenarios! {
         w.handled::<Job>().once();
     }
 
+    nothing_that_is_replayed_runs_while_its_stream_is_paused(w) {
+        w.publish(JOBS, &job("a", [Does::NeverTimes(1)])).await;
+        w.run_until_idle().await;
+        w.pause(JOBS).await;
+        w.replay().await;
+        w.advance(s(60)).await;
+        w.attempts::<Job>().once();
+        w.resume(JOBS).await;
+        w.run_until_idle().await;
+        w.handled::<Job>().once();
+    }
+
     a_paused_handler_lets_others_run(w) {
         w.pause_handler::<Job>(JOBS).await;
         w.publish(JOBS, &job("a", [])).await;

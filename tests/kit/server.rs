@@ -168,6 +168,32 @@ fn a_program_that_is_no_server_is_said() {
 }
 
 #[test]
+fn what_can_t_be_published_is_said_in_the_same_words() {
+    let of = |builder: Builder| {
+        said(|| {
+            runtime().block_on(async {
+                let mut w = builder.streams(["jobs"]).start().await;
+                w.publish_once("jobs", "e-1", &job("a", []), HOUR).await;
+                w.publish_once("jobs", "e-1", &job("b", []), HOUR).await;
+            });
+        })
+    };
+    let said = [
+        of(testing::worker(jobs::registry())),
+        of(on(Kind::Redis)(jobs::registry())),
+        of(on(Kind::Valkey)(jobs::registry())),
+    ];
+    for said in said {
+        let begin = "an event job.asked with the id \"e-1\" was published before, as entry ";
+        assert!(said.starts_with(begin), "{said}");
+        assert!(
+            said.contains("with other data: what is another event needs another id"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn in_memory_a_handler_is_told_where_there_is_a_redis() {
     runtime().block_on(async {
         let registry = Registry::new().on(ask);

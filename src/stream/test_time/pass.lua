@@ -1,9 +1,9 @@
 -- Time passes in a test: what expires does so by as much sooner, and what is pending has been idle for as much longer. All
 -- keys of the server are the test's.
 -- ARGV: what time it is now (ms), by how much (ms) later than before
-local by = tonumber(ARGV[2])
+local by, before, noted = tonumber(ARGV[2]), redis.call('GET', 'streamhand:test:time'), {}
 redis.call('SET', 'streamhand:test:time', ARGV[1])
-if by == 0 then return 1 end
+if not before then return 1 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key)
   if left >= 0 and left <= by then
@@ -17,6 +17,8 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     while from do
       local pending = redis.call('XPENDING', key, group, from, '+', 1000)
       for _, p in ipairs(pending) do
+        local is = table.concat({ key, group, p[1], p[2], p[4] }, ' ')
+        noted[#noted + 1] = { is, redis.call('HGET', 'streamhand:test:since', is) or before }
         -- XCLAIM forgets what the stream has no more.
         if #redis.call('XRANGE', key, p[1], p[1]) == 1 then
           redis.call('XCLAIM', key, group, p[2], 0, p[1], 'IDLE', string.format('%.0f', p[3] + by), 'JUSTID')
@@ -26,4 +28,6 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
     end
   end
 end
+redis.call('DEL', 'streamhand:test:since')
+for _, of in ipairs(noted) do redis.call('HSET', 'streamhand:test:since', of[1], of[2]) end
 return 1

@@ -24,9 +24,6 @@ pub(super) struct Group {
     pub waiting: BTreeSet<(Vec<u8>, EntryId)>,
     guards: BTreeMap<EntryId, u64>,
     pub commits: HashMap<String, (u64, Vec<(EntryId, u32)>)>,
-    /// What is paused, and until when, if that is known.
-    pauses: BTreeMap<String, Option<u64>>,
-    pub marks: HashMap<String, Mark>,
 }
 
 pub(super) struct Pending {
@@ -77,21 +74,6 @@ impl Group {
         self.pending.insert(id, pending);
     }
 
-    /// What is paused now.
-    pub fn paused(&mut self, now: u64) -> Vec<String> {
-        self.pauses
-            .retain(|_, until| until.is_none_or(|until| until > now));
-        self.pauses.keys().cloned().collect()
-    }
-
-    pub fn pause(&mut self, what: &str, until: Option<u64>) {
-        self.pauses.insert(what.to_owned(), until);
-    }
-
-    pub fn resume(&mut self, what: &str) -> bool {
-        self.pauses.remove(what).is_some()
-    }
-
     /// The ids of parked entries that are due, the first due first.
     pub fn due(&self, now: u64, most: usize) -> Vec<EntryId> {
         let due = self.retry.iter().filter(|(_, at)| **at <= now);
@@ -101,8 +83,7 @@ impl Group {
     }
 
     pub fn next_due(&self) -> Option<u64> {
-        let pauses = self.pauses.values().flatten();
-        self.retry.values().chain(pauses).min().copied()
+        self.retry.values().min().copied()
     }
 
     pub fn has_waiting(&self) -> bool {

@@ -2,8 +2,8 @@
 //! and the keys that effects are on. Each step says what the script of its name says, and no more: what a worker makes of
 //! the answers is the worker's own code.
 //!
-//! `tests/kit.rs` runs the same scenarios here and on real servers, and what happens has to be the same line by line: who
-//! changes a script changes this.
+//! `tests/kit.rs` runs the same scenarios and random programs here and on real servers, and what happens has to be the same
+//! line by line: who changes a script changes this.
 
 mod effects;
 mod group;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::effects::{Not, Value, Values};
-use super::group::{Group, Woken};
+use super::group::{Group, Mark, Woken};
 use crate::testing::clock::Clock;
 use crate::testing::terms::{Due, How};
 
@@ -12,7 +12,8 @@ use crate::effects::Effect;
 use crate::event::{Entry, EntryId, Envelope};
 use crate::fields::Fields;
 use crate::identity::{self, Identity};
-use crate::stream::Keys;
+use crate::rfc3339;
+use crate::stream::{Keys, time};
 
 /// A server in memory.
 pub(in crate::testing) struct Memory {
@@ -21,13 +22,23 @@ pub(in crate::testing) struct Memory {
     /// By the stream that is read: that of replayed entries has one of its own.
     groups: HashMap<String, Group>,
     pub(super) values: Values,
+    /// What is paused of a stream, its replayed entries included, and until when, if that is known; by where that is kept.
+    pub(super) pauses: HashMap<String, BTreeMap<String, Option<u64>>>,
+    /// What is known of events that are to be handled once, by where that is kept.
+    pub(super) marks: HashMap<String, Mark>,
     /// Events that are to be added later, by stream and by which event it is.
     /// Each with its due time and its turn among those of one due time.
     scheduled: BTreeMap<String, BTreeMap<String, (u64, u64, Fields)>>,
     /// How many were scheduled.
     turns: u64,
     /// Which events were published once, and until when that is known.
-    once: HashMap<(String, String), (EntryId, String, u64)>,
+    once: HashMap<(String, String), (EntryId, Option<String>, u64)>,
+}
+
+/// As a publisher says it.
+fn differs(event: &Envelope, what: String) -> String {
+    let which = identity::named(event.fields());
+    format!("{which} {what} with other data: what is another event needs another id")
 }
 
 #[derive(Default)]
@@ -53,6 +64,8 @@ impl Memory {
             streams: BTreeMap::new(),
             groups: HashMap::new(),
             values: Values::default(),
+            pauses: HashMap::new(),
+            marks: HashMap::new(),
             scheduled: BTreeMap::new(),
             turns: 0,
             once: HashMap::new(),
@@ -84,30 +97,43 @@ impl Memory {
                 event.type_bytes(),
             )
         };
+        let data = |fields: &Fields| Identity::of(fields).map(|event| event.data().to_owned());
         let due = match how {
             How::Now => return Some(self.add(stream, event.fields().clone())),
             How::Once(window) => {
-                let data = Identity::of(event.fields()).map(|event| event.data().to_owned());
                 let mark = (stream.to_owned(), which());
-                if let Some((id, _, until)) = self.once.get(&mark)
+                if let Some((id, its, until)) = self.once.get(&mark)
                     && *until > now
                 {
+                    if *its != data(event.fields()) {
+                        panic!(
+                            "{}",
+                            differs(event, format!("was published before, as entry {id},"))
+                        );
+                    }
                     return Some(*id);
                 }
                 let id = self.add(stream, event.fields().clone());
                 let until = now + window.as_millis() as u64;
-                self.once
-                    .insert(mark, (id, data.unwrap_or_default(), until));
+                self.once.insert(mark, (id, data(event.fields()), until));
                 return Some(id);
             }
             How::At(ms) => ms,
             How::After(delay) => now + delay.as_millis() as u64,
         };
         let scheduled = self.scheduled.entry(stream.to_owned()).or_default();
+        if let Some((at, _, fields)) = scheduled.get(&which()) {
+            let at = rfc3339::millis(time(*at));
+            if data(fields) != data(event.fields()) {
+                panic!(
+                    "{}",
+                    differs(event, format!("is scheduled for {at} already,"))
+                );
+            }
+            return None;
+        }
         self.turns += 1;
-        scheduled
-            .entry(which())
-            .or_insert_with(|| (due, self.turns, event.fields().clone()));
+        scheduled.insert(which(), (due, self.turns, event.fields().clone()));
         None
     }
 
@@ -210,8 +236,8 @@ impl Memory {
     /// Takes parked entries whose time has come, and tells what else there is.
     pub fn wake(&mut self, keys: &Keys, me: &str, most: usize) -> Due {
         let now = self.now_ms();
+        let paused = self.paused(keys);
         let group = self.group(keys);
-        let paused = group.paused(now);
         let most = if paused.iter().any(|what| what == "stream") {
             0
         } else {

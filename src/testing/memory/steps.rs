@@ -204,30 +204,32 @@ impl Memory {
 
     /// As `claim.lua`.
     pub fn claim(&mut self, keys: &Keys, claims: &[Claim<'_>]) -> Vec<Claimed> {
-        let now = self.now_ms();
-        let group = self.group(keys);
-        let claim = |claim: &Claim<'_>| {
-            let key = claim.event.which().to_owned();
-            let mark = group.marks.get(&key).filter(|mark| mark.until > now);
-            match mark {
-                Some(mark) if !mark.is_done && mark.id == claim.id => Claimed::Run,
-                Some(mark) if mark.is_done && mark.data == claim.event.data() => Claimed::Done,
-                Some(mark) if mark.is_done => Claimed::DoneDiffers,
-                Some(mark) if group.pending.contains_key(&mark.id) => Claimed::Wait,
-                _ => {
-                    let kept = claim.lasts.as_millis().max(24 * 3_600_000) as u64;
-                    let mark = Mark {
-                        id: claim.id,
-                        is_done: false,
-                        data: claim.event.data().to_owned(),
-                        until: now + kept,
-                    };
-                    group.marks.insert(key, mark);
-                    Claimed::Run
-                }
-            }
+        let claims = claims.iter();
+        claims.map(|claim| self.claim_one(keys, claim)).collect()
+    }
+
+    fn claim_one(&mut self, keys: &Keys, claim: &Claim<'_>) -> Claimed {
+        let (now, key) = (self.now_ms(), keys.seen(claim.event.which()));
+        let mark = self.marks.get(&key).filter(|mark| mark.until > now);
+        match mark {
+            Some(mark) if mark.is_done && mark.data == claim.event.data() => return Claimed::Done,
+            Some(mark) if mark.is_done => return Claimed::DoneDiffers,
+            _ => {}
+        }
+        match mark.map(|mark| mark.id) {
+            Some(id) if id == claim.id => return Claimed::Run,
+            Some(id) if self.group(keys).pending.contains_key(&id) => return Claimed::Wait,
+            _ => {}
+        }
+        let kept = claim.lasts.as_millis().max(24 * 3_600_000) as u64;
+        let mark = Mark {
+            id: claim.id,
+            is_done: false,
+            data: claim.event.data().to_owned(),
+            until: now + kept,
         };
-        claims.iter().map(claim).collect()
+        self.marks.insert(key, mark);
+        Claimed::Run
     }
 
     /// Whether a burial may be written: none if another delivery has the entry, or it is nobody's; done if it was before.
@@ -250,9 +252,13 @@ impl Memory {
         let group = self.group(keys);
         group.guard(burial.id, now, lease_ms(burial.consumer));
         group.forget(burial.id);
-        group
-            .marks
-            .retain(|_, mark| mark.is_done || mark.id != burial.id);
+        if let Some(key) = &burial.mark
+            && let Some(mark) = self.marks.get(key)
+            && !mark.is_done
+            && mark.id == burial.id
+        {
+            self.marks.remove(key);
+        }
     }
 
     /// When an entry was first delivered, if that is noted.
@@ -286,8 +292,8 @@ impl Memory {
             None => {}
         }
         if let Some(mark) = &commit.mark {
-            let key = mark.event.which().to_owned();
-            let known = group.marks.get(&key).filter(|known| known.until > now);
+            let key = keys.seen(mark.event.which());
+            let known = self.marks.get(&key).filter(|known| known.until > now);
             if let Some(done) = known.filter(|known| mark.counts && known.is_done && known.id != id)
             {
                 let differs = done.data != mark.event.data();
@@ -326,7 +332,6 @@ impl Memory {
         for event in &commit.events {
             self.add(&event.key, event.fields.clone());
         }
-        let group = self.group(keys);
         if let Some(mark) = &commit.mark {
             let done = Mark {
                 id,
@@ -334,9 +339,10 @@ impl Memory {
                 data: mark.event.data().to_owned(),
                 until: now + mark.lasts.as_millis().max(1) as u64,
             };
-            group.marks.insert(mark.event.which().to_owned(), done);
+            self.marks.insert(keys.seen(mark.event.which()), done);
         }
         let done = (number, vec![(id, count)]);
+        let group = self.group(keys);
         group.commits.insert(me.to_owned(), done);
         self.leaves(keys, commit, delete);
         CommitOutcome::Done
@@ -354,13 +360,25 @@ impl Memory {
         }
     }
 
+    /// What is paused now.
+    pub(super) fn paused(&mut self, keys: &Keys) -> Vec<String> {
+        let now = self.now_ms();
+        let Some(pauses) = self.pauses.get_mut(&keys.paused) else {
+            return Vec::new();
+        };
+        pauses.retain(|_, until| until.is_none_or(|until| until > now));
+        pauses.keys().cloned().collect()
+    }
+
     /// Pauses something of a stream, until a time or until it is resumed.
     pub fn pause(&mut self, keys: &Keys, what: &str, until: Option<u64>) {
-        self.group(keys).pause(what, until);
+        let pauses = self.pauses.entry(keys.paused.clone()).or_default();
+        pauses.insert(what.to_owned(), until);
     }
 
     pub fn resume(&mut self, keys: &Keys, what: &str) -> bool {
-        self.group(keys).resume(what)
+        let pauses = self.pauses.get_mut(&keys.paused);
+        pauses.is_some_and(|pauses| pauses.remove(what).is_some())
     }
 
     /// What is parked, and until when.

@@ -35,7 +35,10 @@ impl Server {
             How::At(ms) => done(at_time(time(ms))),
             How::After(delay) => done(after(delay)),
         };
-        ask!(self, publisher.append_one(stream, &how, event.clone())).entry()
+        lock(&self.time).tell();
+        let step = self.publisher.append_one(stream, &how, event.clone());
+        let published = self.aside.wait(step);
+        published.unwrap_or_else(|error| panic!("{error}")).entry()
     }
 
     /// Forgets scheduled events of this id. Returns how many.
