@@ -23,6 +23,8 @@ pub(crate) mod check;
 #[cfg(feature = "config")]
 mod check_web;
 #[cfg(feature = "config")]
+mod cron;
+#[cfg(feature = "config")]
 mod environment;
 mod error;
 #[cfg(feature = "config")]
@@ -72,6 +74,10 @@ mod value;
 #[cfg(feature = "config")]
 pub(crate) mod web;
 
+#[cfg(feature = "config")]
+pub use self::cron::CronSettings;
+#[cfg(feature = "config")]
+pub use crate::cron::{CatchUp, Overlap};
 #[cfg(feature = "config")]
 pub use alerts::AlertSettings;
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};

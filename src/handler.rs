@@ -1,5 +1,7 @@
 //! Handlers: the function an event type is handled by, and the registry that finds it.
 
+mod crons;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -14,7 +16,8 @@ use tokio::runtime::Handle;
 use tower::{Layer, Service};
 
 use crate::classify::Classifiers;
-use crate::codec::{self, Decodable};
+use crate::codec::{self, Decodable, Encodable};
+use crate::config::CronSettings;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Envelope, Event, demand};
@@ -24,6 +27,9 @@ use crate::failure::{BoxError, Failure, FailureKind};
 use crate::middleware::{Handler, HandlerFuture};
 use crate::sync::{read, write};
 use crate::upcast::Upcasters;
+
+pub use crons::CronTime;
+pub(crate) use crons::{Cron, RegisteredCron, crons, event_of_spec};
 
 /// Which handler handles which type of event.
 ///
@@ -63,6 +69,7 @@ pub struct Registry {
     /// The handlers that are targets have been registered.
     has_targets: bool,
     companions: Vec<Arc<dyn Companion>>,
+    crons: Vec<RegisteredCron>,
 }
 
 /// What handlers need beside them as long as a worker works: processes, say.
@@ -492,6 +499,43 @@ impl Registry {
             .into_iter()
     }
 
+    /// Publishes an event again and again, at the times of a schedule: `event` makes it of each. The workers that declare
+    /// it so have it stand in Redis before it is due, and add it once, whichever of them are there then.
+    ///
+    /// The settings are those of `[cron."nightly"]`, but for the type and the data, which the event has. One of the same
+    /// name there is refused.
+    ///
+    /// ```
+    /// use streamhand::config::{CatchUp, CronSettings};
+    /// # use streamhand::{Context, Event, Failure, Registry};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct ReportDue { day: String }
+    /// # impl Event for ReportDue { const TYPE: &'static str = "report.due"; }
+    /// # async fn report(report: ReportDue, _ctx: Context) -> Result<(), Failure> { Ok(()) }
+    ///
+    /// # fn registry() -> Registry {
+    /// let at_night = CronSettings::new("30 2 * * *")
+    ///     .zone("Europe/Berlin")
+    ///     .catch_up(CatchUp::Last);
+    /// Registry::new()
+    ///     .on(report)
+    ///     .cron("nightly", at_night, |due| ReportDue { day: due.date().to_owned() })
+    /// # }
+    /// # registry().check().unwrap();
+    /// ```
+    #[track_caller]
+    pub fn cron<E: Event + Encodable>(
+        mut self,
+        name: &str,
+        settings: CronSettings,
+        event: impl Fn(&CronTime) -> E + Send + Sync + 'static,
+    ) -> Self {
+        const { demand::<E>() };
+        let place = Location::caller();
+        let cron = RegisteredCron::new(name, settings, event, place);
+        self.crons.push(cron);
+        self
+    }
+
     /// All that is wrong with the registrations, told at once.
     ///
     /// # Errors
@@ -530,6 +574,16 @@ impl Registry {
     /// The kinds of aggregates.
     pub(crate) fn aggregates(&self) -> &Registered {
         &self.aggregates
+    }
+
+    /// The same, taken away.
+    pub(crate) fn take_crons(&mut self) -> Vec<RegisteredCron> {
+        std::mem::take(&mut self.crons)
+    }
+
+    /// The crons that are declared in code.
+    pub(crate) fn crons(&self) -> &[RegisteredCron] {
+        &self.crons
     }
 
     /// The projections, in the order they were registered in.

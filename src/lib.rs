@@ -80,6 +80,8 @@ mod conflict;
 mod conformance;
 #[cfg(feature = "worker")]
 mod context;
+#[cfg(feature = "config")]
+mod cron;
 #[cfg(feature = "testing")]
 mod cuts;
 #[cfg(feature = "worker")]
@@ -211,6 +213,7 @@ mod book {
     pages! {
         Readme: "../README.md",
         Axum: "../docs/axum.md",
+        Cron: "../docs/cron.md",
         Deduplication: "../docs/deduplication.md",
         Effects: "../docs/effects.md",
         EventSourcing: "../docs/event-sourcing.md",

@@ -42,6 +42,7 @@ mod commits;
 mod configuration;
 mod conformance;
 mod crashes;
+mod cron;
 mod dead_letters;
 mod deduplication;
 mod delays;

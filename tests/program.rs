@@ -60,6 +60,7 @@ on_both_servers! {
           publish      Publish an event, or many
           scheduled    List events that are to be published later, or cancel them
           cancel       Cancel an event wherever it stands: scheduled, unread, parked, or with a worker, whose handler is told
+          cron         List what happens again and again, look ahead, pause it, run it by hand
           find         Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
           entry        Show the life of one entry: where it stands, its attempts, what caused it and what it has caused
           dlq          Look through dead letters, replay or delete them

@@ -16,6 +16,7 @@
 //! | [`Admin::servers`] | `redis` |
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::cancel`] | `cancel` |
+//! | [`Admin::crons`], [`Admin::cron`] and their like | `cron` |
 //! | [`Admin::grow`], [`Admin::growth`] | `topic` |
 //! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -40,6 +41,7 @@ mod aggregates;
 mod audit;
 mod cancel;
 mod conformance;
+mod cron;
 pub(crate) mod data;
 mod edit;
 mod entry;
@@ -75,6 +77,9 @@ pub use audit::Audited;
 pub(crate) use cancel::HEARD_WITHIN as CANCEL_HEARD_WITHIN;
 pub use cancel::{CancelOutcome, CancelRequest, Cancellation, CancelledOne};
 pub use conformance::{Conformance, JudgedStream};
+pub use cron::{
+    ClockChange, CronLast, CronOccurrence, CronPause, CronPauseRequest, CronRun, CronStatus,
+};
 pub use edit::{FieldChange, LetterEdit};
 pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relations};
 pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};
@@ -110,6 +115,7 @@ use crate::config::{RedisUrl, Settings, check};
 use crate::dead_letters::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EntryId;
+use crate::handler::Cron;
 use crate::publisher::Publisher;
 use crate::stream::{Connector, Line, Pool};
 
@@ -122,6 +128,8 @@ pub struct Admin {
     settings: Arc<Settings>,
     /// What it looks at: those of a partitioned topic one by one.
     streams: Arc<[String]>,
+    /// The crons of a program whose events it can make.
+    crons: Arc<[Arc<Cron>]>,
 }
 
 impl Admin {
@@ -203,6 +211,7 @@ impl Admin {
             pool,
             streams: settings.streams_of(&settings.worker.streams).into(),
             settings: Arc::new(settings.clone()),
+            crons: Arc::default(),
         }
     }
 

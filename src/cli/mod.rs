@@ -11,6 +11,7 @@ mod cancel;
 mod completions;
 mod config;
 mod conformance;
+mod cron;
 mod data;
 mod dlq;
 mod doctor;

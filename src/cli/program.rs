@@ -16,9 +16,9 @@ use super::globals::Globals;
 use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
-    CommandError, aggregate, alerts, cancel, completions, config, conformance, dlq, doctor, entry,
-    exporter, find, health, logging, pause, projection, publish, run, scheduled, server, status,
-    stderr, top, topic, web, worker,
+    CommandError, aggregate, alerts, cancel, completions, config, conformance, cron, dlq, doctor,
+    entry, exporter, find, health, logging, pause, projection, publish, run, scheduled, server,
+    status, stderr, top, topic, web, worker,
 };
 use crate::admin::topics::grown;
 use crate::called;
@@ -105,6 +105,9 @@ enum Builtin {
     Scheduled(scheduled::ScheduledCommand),
     /// Cancel an event wherever it stands: scheduled, unread, parked, or with a worker, whose handler is told
     Cancel(cancel::CancelArgs),
+    /// List what happens again and again, look ahead, pause it, run it by hand
+    #[command(subcommand)]
+    Cron(cron::CronCommand),
     /// Find events by what is in them: in streams, dead letters, what was replayed, what is scheduled
     #[command(after_help = FIND_HELP)]
     Find(find::FindArgs),
@@ -376,6 +379,14 @@ impl Program {
                 Builtin::Cancel(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
                     cancel::run(args, settings).await
+                }
+                Builtin::Cron(command) => {
+                    let settings = grown(globals.settings()?).await;
+                    let registry = match self.registry {
+                        Some(make) => Some(make(settings.clone()).await?),
+                        None => None,
+                    };
+                    cron::run(command, settings, registry.as_ref()).await
                 }
                 Builtin::Find(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;

@@ -115,6 +115,13 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         let unread = status.scheduled_unread?;
         Some(adding::line(&status.stream, unread))
     });
+    // Who may not look at them is not to be without the rest.
+    let crons = admin.crons().await.unwrap_or_default();
+    let crons = crons
+        .iter()
+        .filter(|cron| cron.is_suspended || cron.paused.is_some());
+    let crons =
+        crons.map(|cron| format!("cron {}: {}", shown(&cron.name), super::cron::state(cron)));
     let notes: Vec<String> =
         streams
             .iter()
@@ -126,6 +133,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
                 format!("{}: can't be looked at: {}", trouble.stream, trouble.error)
             }))
             .chain(unread)
+            .chain(crons)
             .chain(alone.iter().flat_map(|status| order_notes(status)))
             .chain(projections.iter().flat_map(projection::notes))
             .chain(eviction_warning)

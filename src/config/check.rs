@@ -68,6 +68,15 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         let path = KeyPath::plain("breakers").key(name);
         breaker(&path, settings, &mut findings);
     }
+    for (name, cron) in &settings.cron {
+        let path = KeyPath::plain("cron").key(name);
+        if let Err(refusal) = group_name(name) {
+            findings.add(path.clone(), format!("the cron's name {refusal}"));
+        }
+        for (key, message) in cron.problems(&settings.worker.streams, false) {
+            findings.add(path.key(key), message);
+        }
+    }
     for name in settings.projections.keys() {
         if let Err(refusal) = group_name(name) {
             let path = KeyPath::plain("projections").key(name);

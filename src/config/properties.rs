@@ -357,6 +357,55 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+fn cron() -> impl Strategy<Value = CronSettings> {
+    let lines = select(vec![
+        "30 2 * * *",
+        "@daily",
+        "every 15m",
+        "0 9-17 * * MON-FRI",
+    ]);
+    let zone = select(vec!["UTC", "Europe/Berlin", "Pacific/Apia"]);
+    let catch_up = select(vec![CatchUp::None, CatchUp::Last]);
+    let overlap = select(vec![Overlap::Allow, Overlap::Skip, Overlap::Queue]);
+    let more = (
+        zone,
+        catch_up,
+        overlap,
+        select(vec![0, 600_u64]),
+        proptest::option::of(any_wait()),
+    );
+    (lines, proptest::option::of(Just("@yearly")), more).prop_map(
+        |(line, other, (zone, catch_up, overlap, jitter, within))| {
+            let cron = CronSettings::new(line)
+                .zone(zone)
+                .event_type("report.due")
+                .catch_up(catch_up)
+                .overlap(overlap)
+                .jitter(Duration::from_secs(jitter));
+            let cron = match other {
+                // Two lines close together leave no room for jitter.
+                Some(other) => cron.and(other).jitter(Duration::ZERO),
+                None => cron,
+            };
+            match within.filter(|_| catch_up == CatchUp::Last) {
+                Some(within) => cron.catch_up_within(within),
+                None => cron,
+            }
+        },
+    )
+}
+
+fn cron_data() -> impl Strategy<Value = BTreeMap<String, Value>> {
+    // A date is none any more once it has gone through serde.
+    let value = prop_oneof![
+        any::<i64>().prop_map(Value::Integer),
+        ".{0,8}".prop_map(Value::String),
+        proptest::collection::vec(any::<bool>().prop_map(Value::Boolean), 0..3)
+            .prop_map(Value::Array),
+    ];
+    proptest::collection::btree_map(".{0,6}", value, 0..3)
+}
+
 fn settings() -> impl Strategy<Value = Settings> {
     let event_type = r"[a-z][a-z0-9_-]{0,3}(\.[a-z0-9][a-z0-9_-]{0,3}){1,2}";
     (
@@ -367,7 +416,11 @@ fn settings() -> impl Strategy<Value = Settings> {
         proptest::collection::btree_map(event_type, handler(), 0..3),
         proptest::collection::btree_map("[a-z.]{1,6}", breaker(), 0..3),
         proptest::collection::btree_map("[a-z]{1,6}", projection(), 0..3),
-        proptest::collection::btree_map(stream(), stream_settings(), 0..3).prop_map(without_tags),
+        (
+            proptest::collection::btree_map(stream(), stream_settings(), 0..3)
+                .prop_map(without_tags),
+            proptest::collection::btree_map("[a-z.]{1,6}", (cron(), cron_data()), 0..3),
+        ),
         (dead_letters(), telemetry(), alerts(), pulse()),
         proptest::collection::btree_map(".{0,6}", value(), 0..4),
     )
@@ -380,10 +433,15 @@ fn settings() -> impl Strategy<Value = Settings> {
                 handlers,
                 breakers,
                 projections,
-                streams,
+                (streams, crons),
                 (dead_letters, telemetry, alerts, pulse),
                 app,
             )| {
+                let cron = crons.into_iter().map(|(name, (cron, data))| {
+                    let stream = worker.streams[0].clone();
+                    (name, cron.stream(stream).data(data.into_iter().collect()))
+                });
+                let cron = cron.collect();
                 Settings {
                     redis,
                     worker,
@@ -401,6 +459,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     handlers,
                     targets: BTreeMap::new(),
                     breakers,
+                    cron,
                     projections,
                     streams,
                     dead_letters,

@@ -5,8 +5,8 @@ use super::error::Problem;
 use super::section::{Reader, Section};
 use super::tree::{KeyPath, Tree};
 use super::{
-    BreakerSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings, TargetSettings,
-    WebSettings, WebUser,
+    BreakerSettings, CronSettings, HandlerSettings, ProjectionSettings, Settings, StreamSettings,
+    TargetSettings, WebSettings, WebUser,
 };
 use crate::retry::Backoff;
 
@@ -112,6 +112,11 @@ impl Reader<'_> {
             let mut breaker = BreakerSettings::default();
             section.breaker(&mut breaker);
             read.breakers.insert(name.to_owned(), breaker);
+        });
+        root.sections("cron", |name, section| {
+            let mut cron = CronSettings::default();
+            cron.read(section);
+            read.cron.insert(name.to_owned(), cron);
         });
         root.sections("projections", |name, section| {
             let mut projection = ProjectionSettings::default();

@@ -92,8 +92,12 @@ impl<'t> Section<'_, 't> {
     /// Catches `[handlers.order.created]`, which TOML takes for `created` within `order`.
     pub(super) fn is_unquoted(&mut self, name: &str, value: &Value) -> bool {
         let within = value.as_table().into_iter().flatten();
-        let of_its_own =
-            |key: &str| matches!(key, "backoff" | "circuit_breaker" | "streams" | "env");
+        let of_its_own = |key: &str| {
+            matches!(
+                key,
+                "backoff" | "circuit_breaker" | "streams" | "env" | "data"
+            )
+        };
         let mut inner = within.filter(|(key, value)| value.is_table() && !of_its_own(key));
         let Some((inner, _)) = inner.next().filter(|_| !name.contains('.')) else {
             return false;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::alerts::AlertSettings;
+use super::cron::CronSettings;
 use super::hidden;
 use super::keep::{Keep, Retention};
 use super::redis::RedisSettings;
@@ -45,6 +46,9 @@ pub struct Settings {
     /// `[breakers.payments]`: circuit breakers for calls from within handlers, by the name they are asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub breakers: BTreeMap<String, BreakerSettings>,
+    /// `[cron."nightly"]`: events that are published again and again, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cron: BTreeMap<String, CronSettings>,
     /// `[projections."orders-by-status"]`: single projections, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub projections: BTreeMap<String, ProjectionSettings>,
@@ -189,6 +193,7 @@ impl Default for Settings {
             handlers: BTreeMap::new(),
             targets: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            cron: BTreeMap::new(),
             projections: BTreeMap::new(),
             streams: BTreeMap::new(),
             dead_letters: DeadLetterSettings::default(),
@@ -211,6 +216,7 @@ impl fmt::Debug for Settings {
             .field("handlers", &self.handlers)
             .field("targets", &self.targets)
             .field("breakers", &self.breakers)
+            .field("cron", &self.cron)
             .field("projections", &self.projections)
             .field("streams", &self.streams)
             .field("dead_letters", &self.dead_letters)
@@ -496,6 +502,12 @@ impl Settings {
     /// The same settings, with these for the circuit breaker of that name.
     pub fn breaker(mut self, name: impl Into<String>, settings: BreakerSettings) -> Self {
         self.breakers.insert(name.into(), settings);
+        self
+    }
+
+    /// The same settings, with this cron.
+    pub fn cron(mut self, name: impl Into<String>, settings: CronSettings) -> Self {
+        self.cron.insert(name.into(), settings);
         self
     }
 

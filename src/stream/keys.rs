@@ -9,6 +9,8 @@ pub(crate) struct StreamKeys {
     pub scheduled: String,
     /// Those events' fields, by their ids.
     pub events: String,
+    /// What is kept of its crons.
+    pub cron: String,
     /// The highest position it ever gave an event of an aggregate, or a view has passed: it outlives the stream.
     pub reached: String,
     /// What its handlers have emitted to streams of other slots.
@@ -193,6 +195,7 @@ impl StreamKeys {
             stream: stream.to_owned(),
             scheduled: format!("{prefix}:scheduled"),
             events: format!("{prefix}:scheduled:events"),
+            cron: format!("{prefix}:cron"),
             reached: format!("{prefix}:reached"),
             outbox: OutboxKeys::new(&prefix),
             prefix,

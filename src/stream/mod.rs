@@ -26,6 +26,8 @@ mod commit;
 #[cfg(feature = "worker")]
 mod commit_lines;
 mod connection;
+#[cfg(feature = "worker")]
+mod cron;
 mod deduplication;
 mod dial;
 #[cfg(feature = "worker")]
@@ -128,6 +130,8 @@ pub(crate) use commit_lines::Placed;
 #[cfg(feature = "worker")]
 pub(crate) use connection::OLDEST as OLDEST_SERVER;
 pub(crate) use connection::{Connector, Link};
+#[cfg(feature = "worker")]
+pub(crate) use cron::KeptCron;
 pub(crate) use deduplication::{Claim, Claimed};
 #[cfg(feature = "worker")]
 pub(crate) use entry::EntryStand;

@@ -14,7 +14,10 @@ use super::script::script;
 use crate::error::Result;
 use crate::identity::which;
 
-script!(ADD_DUE, "add_due", behind "common/scheduled", behind "common/rights");
+script!(
+    ADD_DUE, "add_due",
+    behind "common/scheduled", behind "common/rights", behind "common/ids", behind "common/reading", behind "common/cron"
+);
 script!(LIST, "list_scheduled", behind "common/scheduled");
 script!(CANCEL, "cancel", behind "common/scheduled", behind "common/on_schedule");
 
@@ -30,6 +33,8 @@ pub(crate) struct Due {
     pub added: u64,
     /// Ids whose event other hands have deleted.
     pub gone: Vec<String>,
+    /// What time it was, in ms.
+    pub now_ms: u64,
     /// When the next event is due, from now; zero where some are due already.
     pub next: Option<Duration>,
 }
@@ -71,7 +76,12 @@ pub(crate) enum Cancelled {
 
 impl Link {
     /// Adds events to their stream whose time has come, some at a time.
-    pub async fn add_due(&mut self, keys: &StreamKeys) -> Result<Due, Trouble> {
+    /// The event of a cron's next occurrence is late, and its cron undeclared, after those times: then it is not added.
+    pub async fn add_due(
+        &mut self,
+        keys: &StreamKeys,
+        crons: (Duration, Duration),
+    ) -> Result<Due, Trouble> {
         let doing = || {
             format!(
                 "adding events that are due to {:?} from {}",
@@ -82,8 +92,11 @@ impl Link {
             .key(&keys.stream)
             .key(&keys.scheduled)
             .key(&keys.events)
+            .key(&keys.cron)
             .arg(EVENTS)
             .arg(BYTES)
+            .arg(crons.0.as_millis() as u64)
+            .arg(crons.1.as_millis() as u64)
             .invoke_async(&mut self.conn)
             .await;
         let needs = || {
@@ -91,6 +104,7 @@ impl Link {
                 need(&keys.stream, "stream", "XLEN XADD"),
                 need(&keys.scheduled, "zset", "ZRANGEBYSCORE ZRANGE ZREM"),
                 need(&keys.events, "hash", "HLEN HGET HDEL"),
+                need(&keys.cron, "hash", "HGET HSET"),
             ]
         };
         let value: Value = self.answered(doing, answer, needs).await?;
@@ -102,6 +116,7 @@ impl Link {
                     .into_iter()
                     .map(lossy)
                     .collect::<Option<_>>()?,
+                now_ms: reply::int(&now)? as u64,
                 next: reply::until(next, reply::int(&now)? as u64),
             })
         };

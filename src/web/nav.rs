@@ -9,6 +9,7 @@ pub(super) const ENTRIES: &[(&str, &str)] = &[
     ("/dead", "Dead letters"),
     ("/find", "Find"),
     ("/scheduled", "Scheduled"),
+    ("/crons", "Crons"),
     ("/projections", "Projections"),
     ("/aggregates", "Aggregates"),
     ("/limits", "Limits"),

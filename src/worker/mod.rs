@@ -38,7 +38,7 @@ pub use observer::{Observer, Outcome, Settled, Unstarted};
 use crate::config::{Settings, TraceMode};
 use crate::context::Cancelled;
 use crate::error::{ErrorKind, Result};
-use crate::handler::Registry;
+use crate::handler::{self, Cron, Registry};
 use crate::metrics::Metrics;
 use crate::metrics::entries::ServerTime;
 #[cfg(feature = "telemetry")]
@@ -61,6 +61,7 @@ use preflight::preflight;
 use run::routes::Routes;
 use runtime::Fetching;
 use shard::maintain::Maintenance;
+use shard::maintain::crons::home;
 use shard::maintain::projections::Projections;
 use shard::maintain::pulse::Told;
 use state::capacity::Capacity;
@@ -179,7 +180,7 @@ impl Worker {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
         let Worker {
             settings,
-            registry,
+            mut registry,
             connector,
             warnings,
             observer,
@@ -209,6 +210,7 @@ impl Worker {
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
         let companions = registry.companions().to_vec();
+        let registered_crons = registry.take_crons();
         let routes = Routes::new(&settings, registry, &breakers);
         let counts = metrics.as_ref().map(|metrics| {
             let streams = settings.worker.streams.iter().map(|stream| &stream[..]);
@@ -221,6 +223,7 @@ impl Worker {
             )
         });
         let identity = Arc::new(Identity::new(&settings));
+        let crons = handler::crons(&settings, &registered_crons, &version)?;
         tracing::info!(
             group = identity.group,
             streams = settings.worker.streams.join(", "),
@@ -282,6 +285,8 @@ impl Worker {
         if by_slot.len() > 1 {
             slots.share();
         }
+        let homes = crons.into_iter().map(|cron| (home(&cron, &topics), cron));
+        let crons: Arc<[(String, Arc<Cron>)]> = homes.collect();
         let capacity = Capacity::new(slots.clone(), 2 * LOOK);
         let common = Common::new(identity, routes, capacity, counts);
         let spans = tracer.clone().map(|tracer| {
@@ -357,7 +362,7 @@ impl Worker {
         let (mut parts, mut inlined, mut executors) = (Vec::new(), Vec::new(), JoinSet::new());
         let all = shards.all();
         for (shard, asking) in ways {
-            let mut maintenance = Maintenance::new(&shard, &settings, &breakers);
+            let mut maintenance = Maintenance::new(&shard, &settings, &breakers, &crons);
             if let Some(told) = told.take() {
                 let held = &common.capacity.held;
                 maintenance = maintenance.once(&all, held, &settings, &breakers, &slots, told);
@@ -394,7 +399,7 @@ impl Worker {
             share_out(&by_slot, &all_signals);
             for (streams, signals) in by_slot.iter().zip(all_signals) {
                 let (shard, asking) = add(&wiring, &shards, streams, signals);
-                let maintenance = Maintenance::new(&shard, &settings, &breakers);
+                let maintenance = Maintenance::new(&shard, &settings, &breakers, &crons);
                 let wired = wiring.parts(&shard, maintenance, asking);
                 executors.spawn(wired.executing);
                 io.add(wired.parts, wired.inlined.fetcher);

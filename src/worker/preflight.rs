@@ -4,7 +4,7 @@
 use crate::config::{Settings, nearest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eventstore::projection::Registered;
-use crate::handler::Registry;
+use crate::handler::{self, Registry};
 use crate::stream::Connector;
 
 /// What was found.
@@ -27,6 +27,7 @@ pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
         ),
         registry.check(),
         registry.aggregates().check_group(&settings.worker),
+        handler::crons(settings, registry.crons(), "").map(drop),
         can_tell(settings),
         can_call(settings),
         Connector::new(&settings.redis).map(drop),
@@ -129,6 +130,15 @@ fn idle(settings: &Settings, registry: &Registry) -> Vec<String> {
             let meant = meant(nearest::of(name, projections()));
             warnings.push(format!(
                 "[projections.{name:?}] has no effect here: no such projection is registered{meant}"
+            ));
+        }
+    }
+    for (name, cron) in &settings.cron {
+        let event_type = &cron.event_type;
+        if registry.route(event_type).is_none() && !registry.is_ignored(event_type) {
+            let meant = meant(nearest::of(event_type, registry.event_types()));
+            warnings.push(format!(
+                "[cron.{name:?}] publishes {event_type}, and no handler is registered for that type{meant}"
             ));
         }
     }

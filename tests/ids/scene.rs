@@ -172,6 +172,57 @@ impl Scene<'_> {
         answer
     }
 
+    /// A cron on this stream, whose last event has the id at place 3: while the group has it, while it has yet to read it,
+    /// and once it is done with it.
+    async fn crons(&mut self, stream: &str) {
+        let keys = [stream, "due", "events", "cron"];
+        self.by_hand(&format!("XGROUP CREATE {stream} readers @2 MKSTREAM"))
+            .await;
+        self.by_hand(&format!("XADD {stream} @3 type t")).await;
+        let record = |state: &str, entry: &str, paused: &str| {
+            format!(
+                r#"{{"next":"n","names":"n","due":"9000000000000","declared":"9000000000000","overlap":"skip","group":"readers","state":"{state}","entry":"{entry}","paused":"{paused}","paused_until":""}}"#
+            )
+        };
+        let first = self.of(&record("done", "@3", ""));
+        let write = ["nightly", "", &first, "", "n", "1", "", "type", "t"];
+        self.looked_at(&keys, &write).await;
+        for typed in [
+            format!("XREADGROUP GROUP readers {ME} COUNT 1 STREAMS {stream} >"),
+            format!("XACK {stream} readers @3"),
+        ] {
+            self.looked_at(&keys, &["nightly"]).await;
+            self.by_hand(&typed).await;
+        }
+        self.looked_at(&keys, &["nightly"]).await;
+        self.step(
+            "cron_pause",
+            &[stream, "cron"],
+            &["nightly", "pause", "me", "", ""],
+        )
+        .await;
+        self.step(
+            "cron_pause",
+            &[stream, "cron"],
+            &["nightly", "resume", "me", "", ""],
+        )
+        .await;
+        let list = self.step("cron_list", &[stream, "cron"], &[]).await;
+        self.said.pop();
+        assert!(self.shown(&list).contains("nightly"));
+        self.by_hand(&format!("DEL due events cron {stream}")).await;
+    }
+
+    /// What is looked at of a cron: whether its event stands, and whether the one before is out.
+    async fn looked_at(&mut self, keys: &[&str], args: &[&str]) {
+        let looked = self.step("plan_cron", keys, args).await;
+        self.said.pop();
+        let Value::Array(items) = &looked else {
+            panic!("{looked:?}");
+        };
+        self.note("plan_cron", &Value::Array(items[3..].to_vec()));
+    }
+
     fn note(&mut self, what: &str, answer: &Value) {
         let said = format!("{what}: {}", self.shown(answer));
         self.said.push(said);
@@ -693,14 +744,16 @@ impl Scene<'_> {
                     }
                 }
                 _ => {
-                    let keys = [&stream[..], "due", "events"];
+                    let keys = [&stream[..], "due", "events", "cron"];
                     self.step(
                         "schedule",
-                        &keys,
+                        &keys[..3],
                         &["e", &"a".repeat(32), "1", "", "1", "type", "t"],
                     )
                     .await;
-                    self.step(script, &keys, &["10", "10000"]).await;
+                    self.step(script, &keys, &["10", "10000", "60000", "600000"])
+                        .await;
+                    self.crons("cronned").await;
                 }
             }
             let stands = self

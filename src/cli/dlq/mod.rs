@@ -15,6 +15,8 @@ mod show;
 mod stats;
 mod undo;
 
+pub(super) use select::confirm;
+
 use clap::{Args, Subcommand};
 
 use super::CommandError;

@@ -233,7 +233,7 @@ pub(super) fn say_strangers(strangers: u64) {
 }
 
 /// Asks a yes-or-no question on the terminal. `unasked` is what to say where there is no terminal to ask on.
-pub(super) fn confirm(question: &str, unasked: &str) -> Result<bool, CommandError> {
+pub(in crate::cli) fn confirm(question: &str, unasked: &str) -> Result<bool, CommandError> {
     if !io::stdin().is_terminal() {
         return Err(CommandError::usage(unasked));
     }

@@ -299,7 +299,7 @@ fn columns_are_counted_in_characters() {
     insta::assert_snapshot!(refusal("app = { \"größe\" = 1 }\nworker = { \"größe\" = 1 }\r\nx = 1"), @r#"
     2 problems in the configuration:
       line 2, column 12: worker."größe": unknown key; known here: group, streams, concurrency, prefetch, lease, drain, unhandled, unhandled_after, start
-      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, targets, breakers, projections, streams, dead_letters, telemetry, web, alerts, pulse, app
+      line 3, column 1: x: unknown key; known here: redis, worker, retry, defaults, handlers, targets, breakers, cron, projections, streams, dead_letters, telemetry, web, alerts, pulse, app
     "#);
 }
 
@@ -635,4 +635,67 @@ fn an_address_of_a_target_is_shown_without_what_may_be_secret_in_it() {
     let url = settings.targets["b"].address().expect("an address");
     assert_eq!(url.expect("an address").expose().path(), "/hunter2");
     let _ = Settings::from_toml_str(&settings.to_toml()).expect("what is shown can be read");
+}
+
+#[test]
+fn crons_that_can_not_work_are_told_with_their_lines_and_what_would_be_right() {
+    let refused = |cron: &str| {
+        let toml = format!(
+            "[worker]\nstreams = [\"orders\"]\n[cron.nightly]\ntype = \"report.due\"\n{cron}\n"
+        );
+        let error = Settings::from_toml_str(&toml).expect_err(cron).to_string();
+        // The next times go by today.
+        let error = error.split("; its next times are ").next().unwrap();
+        error.to_owned()
+    };
+    let with = |line: &str| refused(&format!("schedule = \"@daily\"\n{line}"));
+    let said = [
+        refused(""),
+        refused("schedule = []"),
+        refused("schedule = \"0 30 2 * * *\""),
+        refused("schedule = \"0 0 30 2 *\""),
+        refused("schedule = [\"@daily\", \"61 * * * *\"]"),
+        refused("schedule = \"every 0s\""),
+        refused("schedule = \"@nightly\""),
+        with("zone = \"Europe/Berln\""),
+        with("jitter = \"25h\""),
+        with("catch_up_within = \"1h\""),
+        with("stream = \"invoices\""),
+        with("catch_up = \"most\""),
+        with("overlap = \"replace\""),
+        with("subject = \"\""),
+        refused("schedule = \"every 1m\"\ncatch_up = \"all\""),
+        Settings::from_toml_str("[cron.\"a:b\"]\nschedule = \"@daily\"\n")
+            .expect_err("a name")
+            .to_string(),
+    ];
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    line 3, column 1: cron.nightly.schedule: an empty list: a schedule says at least one time
+    line 5, column 12: cron.nightly.schedule: an empty list: a schedule says at least one time
+    line 5, column 12: cron.nightly.schedule: `0 30 2 * * *`: 6 fields: a pattern has five, and none for seconds; write `every 30s` for what is more often than each minute
+    line 5, column 12: cron.nightly.schedule: `0 0 30 2 *`: a date that never comes: no month of `2` has a day `30`
+    line 5, column 12: cron.nightly.schedule: `61 * * * *`: `61`: the minute is 0 to 59
+    line 5, column 12: cron.nightly.schedule: `every 0s`: an interval is whole seconds, from 1s to 365d, as `every 15m`
+    line 5, column 12: cron.nightly.schedule: `@nightly`: unknown name; known are @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually
+    line 6, column 8: cron.nightly.zone: "Europe/Berln" is an unknown time zone; did you mean "Europe/Berlin"?
+    line 6, column 10: cron.nightly.jitter: 1d 1h is longer than the 1d between two of its times
+    line 6, column 19: cron.nightly.catch_up_within: has no effect with catch_up = "none"; set that to "last" or "all"
+    line 6, column 10: cron.nightly.stream: "invoices" is none that the worker reads; put it into worker.streams
+    line 6, column 12: cron.nightly.catch_up: expected "none" or "last" or "all", found "most"
+    line 6, column 11: cron.nightly.overlap: expected "allow" or "skip" or "queue", found "replace"
+    line 6, column 11: cron.nightly.subject: is empty; leave it out where there is none
+    line 6, column 12: cron.nightly.catch_up: "all" within 1d would catch up with more than 1000 of its times; set a shorter catch_up_within, or "last"
+    2 problems in the configuration:
+      line 1, column 1: cron."a:b": the cron's name has a ':', which parts the names of its keys
+      line 1, column 1: cron."a:b".type: is not set; say of which type its events are, as "report.due"
+    "#);
+}
+
+#[test]
+fn a_refused_jitter_shows_the_next_five_times() {
+    let toml = "[cron.often]\ntype = \"a.b\"\nschedule = \"*/5 * * * *\"\njitter = \"6m\"\n";
+    let error = Settings::from_toml_str(toml)
+        .expect_err("jitter")
+        .to_string();
+    assert_eq!(error.matches("[UTC]").count(), 5, "{error}");
 }

@@ -2,6 +2,7 @@
 
 use super::{Server, done};
 use crate::config::Start;
+use crate::cron::{GRACE, SUSPENDED};
 use crate::effects::Effect;
 use crate::event::{Entry, EntryId, Envelope};
 use crate::outbox::Line;
@@ -51,7 +52,7 @@ impl Server {
     /// Adds what is due to its stream. Returns how many.
     pub fn add_due(&mut self, stream: &str) -> usize {
         let keys = StreamKeys::new(stream);
-        ask!(self, link.add_due(&keys)).added as usize
+        ask!(self, link.add_due(&keys, (GRACE, SUSPENDED))).added as usize
     }
 
     /// Makes sure that there is a group.

@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod audit;
+mod crons;
 mod dead;
 mod entry;
 mod find;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Vec<Route> {
         find::routes(),
         entry::routes(),
         scheduled::routes(),
+        crons::routes(),
         projections::routes(),
         aggregates::routes(),
         limits::routes(),

@@ -1,6 +1,7 @@
 //! Keeps things as they should be: leases, due events, the length of streams, what others have broken.
 
 mod breaker_report;
+pub(crate) mod crons;
 mod lease_renewer;
 mod orders;
 mod ownership;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::unit::Shard;
 use crate::config::Settings;
+use crate::handler::Cron;
 use crate::policy::Breakers;
 use crate::worker::state::held::Held;
 use crate::worker::state::slots::Slots;
@@ -55,8 +57,13 @@ pub(crate) struct Maintaining {
 }
 
 impl Maintenance {
-    /// That of one shard.
-    pub fn new(shard: &Shard, settings: &Settings, breakers: &Arc<Breakers>) -> Self {
+    /// That of one shard. Each cron comes with the stream on whose schedule its occurrences stand.
+    pub fn new(
+        shard: &Shard,
+        settings: &Settings,
+        breakers: &Arc<Breakers>,
+        crons: &Arc<[(String, Arc<Cron>)]>,
+    ) -> Self {
         let identity = || shard.identity.clone();
         let signals = || shard.signals.clone();
         let sources = || shard.sources.clone();
@@ -100,7 +107,7 @@ impl Maintenance {
                 breakers,
                 is_home,
             ),
-            scheduler: Scheduler::new(signals(), sources(), links()),
+            scheduler: Scheduler::new(signals(), sources(), links(), crons.clone()),
             ownership,
             relay: Relay::new(identity(), signals(), sources(), links()),
             once: None,

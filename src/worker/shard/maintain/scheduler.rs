@@ -8,7 +8,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::crons::Crons;
+use crate::cron::{GRACE, SUSPENDED};
 use crate::error::Result;
+use crate::handler::Cron;
 use crate::names::shown;
 use crate::reconnect::sleep_until;
 use crate::reconnect::{Complaint, Pause};
@@ -35,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 struct Stream {
     source: Arc<Source>,
     keys: StreamKeys,
+    /// Those whose occurrences stand on its schedule.
+    crons: Crons,
     pause: Pause,
     complaint: Complaint,
 }
@@ -44,31 +49,38 @@ pub(crate) struct Scheduler {
     signals: Arc<Signals>,
     sources: Arc<Sources>,
     link: KeptLink,
+    crons: Arc<[(String, Arc<Cron>)]>,
 }
 
 impl Scheduler {
-    pub fn new(signals: Arc<Signals>, sources: Arc<Sources>, links: Arc<Links>) -> Self {
+    pub fn new(
+        signals: Arc<Signals>,
+        sources: Arc<Sources>,
+        links: Arc<Links>,
+        crons: Arc<[(String, Arc<Cron>)]>,
+    ) -> Self {
         Scheduler {
             signals,
             sources,
             link: KeptLink::new(links, "schedule", ANSWER),
+            crons,
         }
     }
 
     /// Adds what is due until it is dropped.
     pub async fn run(mut self) {
         self.signals.joined().await;
-        let mut streams: Vec<Stream> = self.sources.named().iter().map(Stream::new).collect();
+        let crons = self.crons.clone();
+        let stream = |source: &Arc<Source>| Stream::new(source, &crons);
+        let mut streams: Vec<Stream> = self.sources.named().iter().map(stream).collect();
         let mut pause = Pause::new();
         loop {
             // More come when a topic grows.
             let named = self.sources.named();
             if named.len() > streams.len() {
-                streams.extend(named[streams.len()..].iter().map(Stream::new));
+                streams.extend(named[streams.len()..].iter().map(stream));
             }
-            let next = streams
-                .iter()
-                .filter_map(|stream| stream.source.schedule.next());
+            let next = streams.iter().filter_map(Stream::next);
             tokio::select! {
                 () = sleep_until(next.min()) => {}
                 () = self.signals.scheduled_sooner() => continue,
@@ -90,7 +102,7 @@ impl Scheduler {
 /// Looks at every stream whose time it is. Fails where the connection is of no more use.
 async fn round(link: &mut KeptLink, streams: &mut [Stream]) -> std::result::Result<(), Trouble> {
     for stream in streams {
-        if stream.source.schedule.next() > Some(Instant::now()) {
+        if stream.next() > Some(Instant::now()) {
             continue;
         }
         stream.look(link.get().await?).await?;
@@ -99,24 +111,36 @@ async fn round(link: &mut KeptLink, streams: &mut [Stream]) -> std::result::Resu
 }
 
 impl Stream {
-    fn new(source: &Arc<Source>) -> Self {
+    fn new(source: &Arc<Source>, crons: &[(String, Arc<Cron>)]) -> Self {
         let now = Instant::now();
         // The first wake is about to come, or has.
         source.schedule.known().look.get_or_insert(now + SILENCE);
         Stream {
             source: source.clone(),
+            crons: Crons::of(crons, &source.keys.stream),
             keys: StreamKeys::new(&source.keys.stream),
             pause: Pause::new(),
             complaint: Complaint::default(),
         }
     }
 
+    /// When to look next.
+    fn next(&self) -> Option<Instant> {
+        let next = self.source.schedule.next();
+        next.into_iter().chain(self.crons.next()).min()
+    }
+
     async fn look(&mut self, link: &mut Link) -> std::result::Result<(), Trouble> {
         let stream = &self.keys.stream;
-        let due = match link.add_due(&self.keys).await {
+        // What a worker declares is known before it adds anything: it may have been suspended.
+        let planned = self.crons.plan(link, &self.keys).await?;
+        let due = match link.add_due(&self.keys, (GRACE, SUSPENDED)).await {
             Ok(due) => due,
             Err(trouble) if trouble.ends_the_link() => return Err(trouble),
             Err(sealed) if sealed.is_sealed() => {
+                // What is paused is taken off before the rest is moved on.
+                self.crons.look();
+                self.crons.plan(link, &self.keys).await?;
                 let moved = self.move_on().await;
                 if let Err(refused) = &moved {
                     self.complaint.warn(refused.to_string());
@@ -153,9 +177,12 @@ impl Stream {
                 self.keys.events
             );
         }
-        let more = due.added > 0 && due.next == Some(Duration::ZERO);
+        self.crons.added(due.now_ms);
+        let again = self.crons.plan(link, &self.keys).await?;
+        let next = due.next.into_iter().chain(planned).chain(again).min();
+        let more = due.added > 0 && next == Some(Duration::ZERO);
         let mut known = self.source.schedule.known();
-        known.learn(due.next, LOOK);
+        known.learn(next, LOOK);
         known.not_before = Some(Instant::now() + if more { BETWEEN } else { LEAST });
         Ok(())
     }
