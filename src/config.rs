@@ -19,6 +19,8 @@
 #[cfg(feature = "config")]
 pub(crate) mod alerts;
 #[cfg(feature = "config")]
+pub(crate) mod batch;
+#[cfg(feature = "config")]
 pub(crate) mod check;
 #[cfg(feature = "config")]
 mod check_web;
@@ -80,6 +82,10 @@ pub use self::cron::CronSettings;
 pub use crate::cron::{CatchUp, Overlap};
 #[cfg(feature = "config")]
 pub use alerts::AlertSettings;
+#[cfg(feature = "config")]
+pub(crate) use batch::BatchLimits;
+#[cfg(feature = "config")]
+pub use batch::BatchSettings;
 pub use error::{ConfigError, Origin, Position, Problem, ProblemKind};
 #[cfg(feature = "config")]
 pub use keep::{Keep, Retention};

@@ -1,21 +1,26 @@
 //! What a handler is given beside its event: the envelope, the attempt, a way to hear that it should stop, and Redis.
 
+pub(crate) mod notes;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::notes::Notes;
 use crate::effects::{CommitError, Committed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Envelope;
+use crate::identity::which;
 use crate::outbox::{Items, Outbox};
 use crate::partition::epoch;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
 use crate::stream::{Pool, PooledConnection};
+use crate::sync::lock;
 use crate::trace::{Run, TraceContext, Tracer};
 
 /// What a handler is given beside its event. Cheap to clone.
@@ -106,6 +111,8 @@ struct Inner {
     /// Made when something is emitted, or an effect asked for: most handlers never do.
     outbox: OnceLock<Box<Outbox>>,
     traced: OnceLock<Box<Traced>>,
+    /// The events that are handled at once, if these are several.
+    members: Option<Box<Members>>,
 }
 
 impl Context {
@@ -132,6 +139,31 @@ impl Context {
         surroundings: Arc<Surroundings>,
         place: Place,
     ) -> Self {
+        Self::made(envelope, (attempt, max_attempts), surroundings, place, None)
+    }
+
+    /// The one context of all these, which are handled at once. Its event is the first of them.
+    pub(crate) fn of_batch(members: Vec<Context>) -> Self {
+        let first = &members[0].inner;
+        let lease = members.iter().map(|ctx| ctx.inner.place.lease).min();
+        let place = Place {
+            lease: lease.unwrap_or_default(),
+            ..first.place
+        };
+        let (envelope, surroundings) = (first.envelope.clone(), first.surroundings.clone());
+        let attempts = (first.attempt, first.max_attempts);
+        let members = Some(Box::new(Members::new(members)));
+        Self::made(envelope, attempts, surroundings, place, members)
+    }
+
+    #[inline]
+    fn made(
+        envelope: Envelope,
+        (attempt, max_attempts): (u32, u32),
+        surroundings: Arc<Surroundings>,
+        place: Place,
+        members: Option<Box<Members>>,
+    ) -> Self {
         let (cancelled, waits_since) = (AtomicU8::new(0), AtomicU64::new(0));
         let (token, outbox) = (OnceLock::new(), OnceLock::new());
         let traced = OnceLock::new();
@@ -147,6 +179,7 @@ impl Context {
                 token,
                 outbox,
                 traced,
+                members,
             }),
         }
     }
@@ -371,6 +404,11 @@ impl Context {
         self.inner.outbox.get_or_init(Box::default)
     }
 
+    /// The events that are handled at once, in a batch handler.
+    pub(crate) fn members(&self) -> Option<&Members> {
+        self.inner.members.as_deref()
+    }
+
     pub(crate) fn surroundings(&self) -> &Surroundings {
         &self.inner.surroundings
     }
@@ -432,6 +470,57 @@ impl Context {
             token.cancel();
         }
         noted.is_ok()
+    }
+}
+
+/// The events that a batch handler is given at once, each with a context of its own. The handler has one context for all of
+/// them, which knows them.
+pub(crate) struct Members {
+    all: Box<[Context]>,
+    notes: Mutex<Notes>,
+    /// Which events these are, made when something is emitted.
+    seed: OnceLock<String>,
+}
+
+impl Members {
+    pub fn new(all: Vec<Context>) -> Self {
+        Members {
+            all: all.into(),
+            notes: Mutex::default(),
+            seed: OnceLock::new(),
+        }
+    }
+
+    pub fn all(&self) -> &[Context] {
+        &self.all
+    }
+
+    pub fn notes(&self) -> MutexGuard<'_, Notes> {
+        lock(&self.notes)
+    }
+
+    pub fn take_notes(&self) -> Notes {
+        std::mem::take(&mut self.notes())
+    }
+
+    /// What stands for all of them: the same events have the same, others another.
+    pub fn seed(&self) -> &str {
+        self.seed.get_or_init(|| {
+            let of_one = |ctx: &Context| {
+                let envelope = ctx.envelope();
+                let (id, of) = (envelope.id(), envelope.type_bytes());
+                which(envelope.source_bytes(), id.as_bytes(), of)
+            };
+            let all: Vec<String> = self.all.iter().map(of_one).collect();
+            which(b"", all.join(" ").as_bytes(), b"")
+        })
+    }
+
+    /// What all of them have in common, if they have.
+    pub fn shared<'a>(&'a self, of: impl Fn(&'a Context) -> Option<&'a str>) -> Option<&'a str> {
+        let mut all = self.all.iter().map(of);
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then_some(first)
     }
 }
 

@@ -169,7 +169,13 @@ impl Context {
         let envelope = add(envelope, "time", || Some(now()));
         let envelope = add(envelope, "datacontenttype", || Some(codec::JSON.to_owned()));
         let envelope = add(envelope, "source", || Some(self.group().to_owned()));
-        let envelope = add(envelope, "subject", || cause.subject().map(str::to_owned));
+        let envelope = add(envelope, "subject", || {
+            let subject = match self.members() {
+                Some(members) => members.shared(|ctx| ctx.envelope().subject()),
+                None => cause.subject(),
+            };
+            subject.map(str::to_owned)
+        });
         let envelope = self.caused(envelope);
         if envelope.fields().len() > MOST_FIELDS {
             return Err(format!("an event of more than {MOST_FIELDS} fields"));
@@ -187,6 +193,10 @@ impl Context {
         });
         let envelope = add(envelope, "causationid", || Some(cause_id.to_string()));
         add(envelope, "correlationid", || {
+            if let Some(members) = self.members() {
+                let shared = members.shared(|ctx| ctx.envelope().field("correlationid"));
+                return shared.filter(|id| !id.is_empty()).map(str::to_owned);
+            }
             let first = cause.field("correlationid").filter(|id| !id.is_empty());
             Some(first.unwrap_or(&cause_id).to_owned())
         })
@@ -208,6 +218,13 @@ impl Context {
     }
 
     fn id_at(&self, place: usize) -> String {
+        if let Some(members) = self.members() {
+            // The same batch emits the same once more; another one, which may begin with the same event, something else.
+            let (stream, group) = (self.stream(), self.group());
+            let name = format!("{stream}\0{}\0{group}\0{place}\0batch", members.seed());
+            let id = Uuid::new_v5(&NAMESPACE, name.as_bytes());
+            return id.hyphenated().to_string();
+        }
         emitted_id(self.stream(), self.group(), self.envelope(), place)
     }
 }

@@ -1,6 +1,11 @@
 //! Handlers: the function an event type is handled by, and the registry that finds it.
 
+mod batch;
 mod crons;
+mod on_batch;
+
+pub use batch::{Batch, BatchBytes, BatchWait, Batches};
+pub(crate) use batch::{BatchRoute, KeyOf};
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -88,7 +93,9 @@ pub(crate) struct Route {
     pub handler: Handler,
     /// Decodes an event as the handler would, and hands it to nobody; None for one that takes whatever comes.
     decodes: Option<Decodes>,
-    place: &'static Location<'static>,
+    /// If it takes many events at once.
+    pub batch: Option<BatchRoute>,
+    pub place: &'static Location<'static>,
 }
 
 type Decodes = Box<dyn Fn(&Envelope) -> Result<(), Failure> + Send + Sync>;
@@ -125,25 +132,14 @@ impl Registry {
         let place = Location::caller();
         let upcasters = self.upcasters.clone();
         let of_older = upcasters.clone();
-        let decodes: Decodes = Box::new(move |envelope| {
-            if envelope.version() < E::VERSION {
-                return decode_older::<E>(&of_older, envelope).map(drop);
-            }
-            let data = envelope.decode_data::<E>();
-            data.map(drop).map_err(Failure::undecodable)
-        });
+        let decodes: Decodes = Box::new(move |envelope| decode::<E>(&of_older, envelope).map(drop));
         self.add(
             E::TYPE,
             E::VERSION,
             place,
             Some(decodes),
             move |ctx: Context| {
-                let envelope = ctx.envelope();
-                let event: E = if envelope.version() < E::VERSION {
-                    decode_older(&upcasters, envelope)?
-                } else {
-                    envelope.decode_data().map_err(Failure::undecodable)?
-                };
+                let event: E = decode(&upcasters, ctx.envelope())?;
                 Ok(Box::pin(handler(event, ctx)) as HandlerFuture)
             },
         )
@@ -621,6 +617,21 @@ impl Registry {
         self.routes.get(event_type)
     }
 
+    /// The handlers that take many events at once, by their types, and where they were registered.
+    pub(crate) fn batches(
+        &self,
+    ) -> impl Iterator<Item = (&str, &BatchRoute, &'static Location<'static>)> {
+        let mut all: Vec<_> = self.routes.iter().collect();
+        all.sort_by_key(|(event_type, _)| *event_type);
+        let all: Vec<_> = all
+            .into_iter()
+            .filter_map(|(event_type, route)| {
+                Some((&event_type[..], route.batch.as_ref()?, route.place))
+            })
+            .collect();
+        all.into_iter()
+    }
+
     pub(crate) fn is_ignored(&self, event_type: &str) -> bool {
         !self.ignored.is_empty() && self.ignored.contains_key(event_type)
     }
@@ -639,6 +650,7 @@ impl Registry {
                 version: route.version,
                 handler: route.handler.clone(),
                 decodes: None,
+                batch: route.batch.clone(),
                 place: route.place,
             };
             (event_type.clone(), route)
@@ -675,6 +687,7 @@ impl Registry {
                         .iter()
                         .fold(handler, |inner, layer| layer(inner)),
                     decodes,
+                    batch: None,
                     place,
                 });
             }
@@ -695,6 +708,18 @@ impl<A: Aggregate, S: EventStore> Repository<A, S> {
     pub fn upcasters_of(self, registry: &Registry) -> Self {
         self.with_upcasters(registry.upcasters.clone())
     }
+}
+
+/// An event's data, brought to the handler's version.
+#[inline]
+fn decode<E: Event + Decodable>(
+    upcasters: &RwLock<Upcasters>,
+    envelope: &Envelope,
+) -> Result<E, Failure> {
+    if envelope.version() < E::VERSION {
+        return decode_older(upcasters, envelope);
+    }
+    envelope.decode_data().map_err(Failure::undecodable)
 }
 
 /// Out of the way of the events that need no upcasting.

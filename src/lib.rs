@@ -167,7 +167,7 @@ pub use event::{Entry, EntryId, Envelope, Event};
 pub use failure::{Failure, FailureExt, FailureKind, FailureReason};
 pub use fields::Fields;
 #[cfg(feature = "worker")]
-pub use handler::{Registry, Validity};
+pub use handler::{Batch, BatchBytes, BatchWait, Batches, Registry, Validity};
 #[cfg(feature = "worker")]
 pub use middleware::{Handler, Handling};
 #[cfg(feature = "telemetry")]
@@ -213,6 +213,7 @@ mod book {
     pages! {
         Readme: "../README.md",
         Axum: "../docs/axum.md",
+        Batches: "../docs/batches.md",
         Cron: "../docs/cron.md",
         Deduplication: "../docs/deduplication.md",
         Effects: "../docs/effects.md",

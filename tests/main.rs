@@ -23,6 +23,7 @@ mod alerts;
 mod architecture;
 mod at_most_once;
 mod bad_input;
+mod batch_handlers;
 mod batches;
 mod begins_again;
 mod book;

@@ -10,7 +10,8 @@ use super::stream_name::stream_name;
 use super::tree::KeyPath;
 use super::{
     BreakerSettings, Counts, HandlerSettings, Keep, OtlpSettings, RedisSettings, Retention,
-    Settings, StreamSettings, TelemetrySettings, WorkerSettings, check_web, targets, tls, topology,
+    Settings, StreamSettings, TelemetrySettings, WorkerSettings, batch, check_web, targets, tls,
+    topology,
 };
 use crate::delay::LONGEST;
 use crate::duration;
@@ -53,12 +54,14 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         &mut findings,
     );
     defaults(&settings.defaults, &mut findings);
-    for (name, settings) in &settings.handlers {
+    for (name, own) in &settings.handlers {
         let path = KeyPath::plain("handlers").key(name);
         if let Err(refusal) = event_type::check(name) {
             findings.add(path.clone(), format!("the event type {refusal}"));
         }
-        handler(&path, settings, &mut findings);
+        handler(&path, own, &mut findings);
+        let worker = (settings.worker.lease, settings.worker.prefetch);
+        batch::check(&path, own.batch, worker, &mut findings);
     }
     let of_targets = settings.handlers.iter();
     let of_targets = of_targets
@@ -354,6 +357,10 @@ fn defaults(defaults: &HandlerSettings, findings: &mut Findings) {
     if defaults.on_crash.is_some() {
         let with = "has no effect here; set retry.on_crash";
         findings.add(path.key("on_crash"), with);
+    }
+    if !defaults.batch.is_unset() {
+        let with = "has no effect here; set it for the handler of one event type";
+        findings.add(path.key("batch"), with);
     }
     handler(&path, defaults, findings);
 }

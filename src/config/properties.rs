@@ -149,6 +149,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
         of(select(vec![RateScope::Worker, RateScope::Group])),
         of(breaker()),
         of(wait(Duration::ZERO, Duration::from_secs(24 * 3600))),
+        of(1..=8_u64 << 10),
     )
         .prop_map(
             |(
@@ -162,6 +163,7 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                 rate_scope,
                 breaker,
                 window,
+                bytes,
             )| {
                 HandlerSettings {
                     target: None,
@@ -175,6 +177,10 @@ fn handler() -> impl Strategy<Value = HandlerSettings> {
                     rate_scope,
                     circuit_breaker: breaker,
                     deduplicate: window,
+                    batch: BatchSettings {
+                        bytes: bytes.map(|kib| ByteSize::new(kib << 10)),
+                        ..BatchSettings::default()
+                    },
                 }
             },
         )

@@ -232,6 +232,11 @@ impl Section<'_, '_> {
         self.setting("max_attempts", &mut handler.max_attempts);
         self.setting("on_crash", &mut handler.on_crash);
         self.limits(&mut handler);
+        self.section("batch", |batch| {
+            batch.setting("size", &mut handler.batch.size);
+            batch.setting("bytes", &mut handler.batch.bytes);
+            batch.setting("wait", &mut handler.batch.wait);
+        });
         if self.has("backoff") {
             let mut backoff = inherited.0;
             self.backoff(&mut backoff);

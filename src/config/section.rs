@@ -95,7 +95,7 @@ impl<'t> Section<'_, 't> {
         let of_its_own = |key: &str| {
             matches!(
                 key,
-                "backoff" | "circuit_breaker" | "streams" | "env" | "data"
+                "backoff" | "batch" | "circuit_breaker" | "streams" | "env" | "data"
             )
         };
         let mut inner = within.filter(|(key, value)| value.is_table() && !of_its_own(key));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::alerts::AlertSettings;
+use super::batch::{BatchLimits, BatchSettings};
 use super::cron::CronSettings;
 use super::hidden;
 use super::keep::{Keep, Retention};
@@ -114,6 +115,12 @@ impl Settings {
                 .or(defaults.deduplicate)
                 .filter(|window| !window.is_zero()),
         }
+    }
+
+    /// How many events of a type its batch handler is given at once, which was registered with these limits.
+    pub(crate) fn batch(&self, event_type: &str, registered: BatchLimits) -> BatchLimits {
+        let own = self.handlers.get(event_type);
+        own.map_or(registered, |own| own.batch.over(registered))
     }
 
     /// What becomes of events that a projection can't apply.
@@ -367,6 +374,9 @@ pub struct HandlerSettings {
     /// turns it off.
     #[serde(serialize_with = "duration::serialize_option")]
     pub deduplicate: Option<Duration>,
+    /// How many of its events a batch handler is given at once; as it was registered with.
+    #[serde(skip_serializing_if = "BatchSettings::is_unset")]
+    pub batch: BatchSettings,
 }
 
 /// `[streams.orders]`: what is unset is inherited from `[worker]`.
@@ -561,6 +571,7 @@ setters!(HandlerSettings {
     some rate_scope: RateScope,
     some circuit_breaker: BreakerSettings,
     some deduplicate: Duration,
+    plain batch: BatchSettings,
 });
 
 setters!(StreamSettings {

@@ -75,17 +75,26 @@ impl Gate {
 
     /// Asks for one entry to be let through.
     pub fn pass(&self) -> Result<Pass, Held> {
-        let ticket = match &self.breaker {
-            Some(breaker) => Some(breaker.admit()?),
-            None => None,
-        };
+        let pass = self.pass_call()?;
+        self.pass_event().inspect_err(|_| self.give_back(pass))?;
+        Ok(pass)
+    }
+
+    /// Asks the breaker alone: for one call, of however many entries.
+    pub fn pass_call(&self) -> Result<Pass, Held> {
+        let breaker = self.breaker.as_ref();
+        let ticket = breaker.map(|breaker| breaker.admit()).transpose()?;
+        Ok(Pass(ticket))
+    }
+
+    /// Asks the rate alone: for one entry.
+    pub fn pass_event(&self) -> Result<(), Held> {
         let admitted = match &self.rate {
             None => Ok(()),
             Some(Limit::Local(local)) => local.admit(),
             Some(Limit::Group(granted)) => granted.admit(),
         };
         if let Err(wait) = admitted {
-            self.give_back(Pass(ticket));
             if self.granted().is_some_and(Granted::is_refused) {
                 return Err(Held {
                     why: Why::Uncounted,
@@ -97,7 +106,7 @@ impl Gate {
                 wait: delay::bounded(wait),
             });
         }
-        Ok(Pass(ticket))
+        Ok(())
     }
 
     /// What came of an entry that was let through.

@@ -24,6 +24,8 @@ mod clock;
 #[cfg(feature = "worker")]
 mod commit;
 #[cfg(feature = "worker")]
+mod commit_batch;
+#[cfg(feature = "worker")]
 mod commit_lines;
 mod connection;
 #[cfg(feature = "worker")]
@@ -125,6 +127,8 @@ pub(crate) use claim::{Delivered, Died, Kind, LostWhy, MetAgain, Reclaim, Reclai
 pub(crate) use clock::Expected;
 #[cfg(feature = "worker")]
 pub(crate) use commit::{Commit, CommitOutcome, Leaving, Mark};
+#[cfg(feature = "worker")]
+pub(crate) use commit_batch::{BatchCommit, BatchEntry, BatchOutcome, NotOurs};
 #[cfg(feature = "worker")]
 pub(crate) use commit_lines::Placed;
 #[cfg(feature = "worker")]

@@ -26,6 +26,7 @@ const SCRIPTS: &[(&str, &str)] = &sources![
     "claim"
     "clock_set"
     "commit"
+    "commit_batch"
     "commit_more"
     "cron_list"
     "cron_pause"

@@ -161,6 +161,7 @@ impl Process {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, committing) = mpsc::unbounded_channel();
+        let (commit_batch, _) = mpsc::unbounded_channel();
         let (question, questions) = mpsc::unbounded_channel();
         let outcomes = Outcomes::new(inflight.clone(), acknowledge.clone(), settle.clone());
         let is_dead = Arc::<AtomicBool>::default();
@@ -217,10 +218,12 @@ impl Process {
                 reporter.clone(),
                 outcomes.clone(),
                 commit,
+                commit_batch,
                 ask,
             ),
         };
-        let executor = Executor::new(attempts, routes.clone(), recent_acks, capacity);
+        // Batch handlers are given one event after the other here.
+        let executor = Executor::new(attempts, routes.clone(), recent_acks, capacity, None);
         let (to_executor, runs) = Dispatcher::to_deduplicator();
         let (dispatcher, door) = if windows.is_empty() {
             (to_executor, None)

@@ -22,6 +22,7 @@ use crate::metrics::table::Id;
 use crate::policy::Breakers;
 use crate::stream::Connector;
 use crate::stream::instructions::entries;
+use crate::worker::run::batches::Keepers;
 use crate::worker::run::dispatch::Dispatcher;
 use crate::worker::run::outcome::Acks;
 use crate::worker::run::outcome::Outcomes;
@@ -181,6 +182,7 @@ impl Worker {
         let (dispatcher, at_executor, _inline) =
             Dispatcher::to_executor(self.capacity.inline.clone());
         let (commit, _jobs) = mpsc::unbounded_channel();
+        let (commit_batch, _batches) = mpsc::unbounded_channel();
         let (ask, _asks) = mpsc::unbounded_channel();
         let reporter = Arc::new(Reporter::new(
             None,
@@ -194,8 +196,8 @@ impl Worker {
             self.capacity.clone(),
             reporter,
             outcomes,
-            commit,
-            ask,
+            (commit, commit_batch, ask),
+            Keepers::gathers(1_000, Duration::ZERO),
         );
         let (settle, _) = mpsc::unbounded_channel();
         let downstream = Downstream {

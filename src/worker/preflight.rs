@@ -30,6 +30,7 @@ pub(crate) fn preflight(settings: &Settings, registry: &Registry) -> Preflight {
         handler::crons(settings, registry.crons(), "").map(drop),
         can_tell(settings),
         can_call(settings),
+        can_batch(settings, registry),
         Connector::new(&settings.redis).map(drop),
         #[cfg(feature = "telemetry")]
         crate::otlp::check(&settings.telemetry.otlp),
@@ -97,6 +98,32 @@ fn can_call(settings: &Settings) -> Result<()> {
         "handlers.{event_type:?}.target is set, and this program was built without the feature `telemetry` of streamhand"
     );
     Err(Error::new(ErrorKind::Invalid, message))
+}
+
+/// Refuses batches that can't be, and those of handlers that take events one by one.
+fn can_batch(settings: &Settings, registry: &Registry) -> Result<()> {
+    let mut wrong = Vec::new();
+    for (event_type, own) in &settings.handlers {
+        let route = registry.route(event_type);
+        if !own.batch.is_unset() && route.is_some_and(|route| route.batch.is_none()) {
+            wrong.push(format!(
+                "[handlers.{event_type:?}] batch has no effect: its handler takes events one by one; a function that takes \
+                 many is registered by on_batch"
+            ));
+        }
+    }
+    for (event_type, batch, place) in registry.batches() {
+        let limits = settings.batch(event_type, batch.limits);
+        for (key, why) in limits.wrong(settings.worker.lease, settings.worker.prefetch) {
+            wrong.push(format!(
+                "{place}: the batches of {event_type}: {key}: {why}"
+            ));
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Invalid, wrong.join("\n"))),
+    }
 }
 
 fn check_projection(projection: &Registered, group: &str) -> Result<()> {

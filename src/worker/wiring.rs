@@ -10,15 +10,17 @@ use tokio::sync::mpsc;
 use super::gauges;
 use super::observer::Observer;
 use super::run::attempt::Attempts;
+use super::run::batches::Keepers;
 use super::run::commit_handle::CommitHandle;
 use super::run::dedup::Deduplicator;
 use super::run::dedup_windows::Windows;
 use super::run::dispatch::Dispatcher;
 use super::run::executor::Executor;
 use super::run::orderer::Ordered;
-use super::run::outcome::{Acks, Committing, Outcomes, Settlement};
+use super::run::outcome::{Acks, Committing, CommittingBatch, Outcomes, Settlement};
 use super::run::report::Reporter;
 use super::run::spans::Spans;
+use super::run::starter::Gathers;
 use super::runtime;
 use super::shard::claims::Claims;
 use super::shard::fetch::fetcher::Fetcher;
@@ -149,6 +151,7 @@ impl Wiring<'_> {
         let (acknowledge, acks) = mpsc::unbounded_channel();
         let (settle, settlements) = mpsc::unbounded_channel();
         let (commit, jobs) = mpsc::unbounded_channel();
+        let (commit_batch, batches) = mpsc::unbounded_channel();
         let outcomes = Outcomes::new(shard.inflight.clone(), acknowledge.clone(), settle.clone());
         let reporter = Arc::new(Reporter::new(
             self.observer.cloned(),
@@ -158,13 +161,23 @@ impl Wiring<'_> {
         ));
         let committing = self
             .committer(shard, reporter.clone(), settle.clone())
-            .run(jobs, asks);
+            .run(jobs, batches, asks);
         let settler = self.settler(shard, acknowledge);
         let capacity = self.common.capacity.of_shard(2 * LOOK);
         let (to_executor, at_executor, runs) = Dispatcher::to_executor(capacity.inline.clone());
         let lanes = to_executor.lanes();
         let (dispatcher, door) = self.door(shard, to_executor, &outcomes, &reporter);
-        let executor = executor(shard, capacity.clone(), reporter, outcomes, commit, ask);
+        let worker = &self.settings.worker;
+        let gatherer = Keepers::gathers(worker.prefetch, worker.drain);
+        let commits = (commit, commit_batch, ask);
+        let executor = executor(
+            shard,
+            capacity.clone(),
+            reporter,
+            outcomes,
+            commits,
+            gatherer,
+        );
         let carrying = ordered.map(|ordered| {
             let Ordered { orderer, tasks } = ordered;
             Carrier::new(shard, orderer, dispatcher.beside(), settle.clone()).run(tasks)
@@ -293,9 +306,14 @@ pub(super) fn executor(
     capacity: Capacity,
     reporter: Arc<Reporter>,
     outcomes: Outcomes,
-    commit: mpsc::UnboundedSender<Committing>,
-    asks: mpsc::UnboundedSender<Ask>,
+    commits: (
+        mpsc::UnboundedSender<Committing>,
+        mpsc::UnboundedSender<CommittingBatch>,
+        mpsc::UnboundedSender<Ask>,
+    ),
+    gatherer: Box<dyn Gathers>,
 ) -> Arc<Executor> {
+    let (commit, batches, asks) = commits;
     let routes = shard.routes.clone();
     let (reports, leaves) = (reporter.clone(), outcomes.clone());
     let attempts = Attempts {
@@ -303,8 +321,15 @@ pub(super) fn executor(
         inflight: shard.inflight.clone(),
         reporter,
         outcomes,
-        commit_handle: CommitHandle::new(routes.clone(), reports, leaves, commit, asks),
+        commit_handle: CommitHandle::new(routes.clone(), reports, leaves, commit, batches, asks),
     };
     let recent_acks = shard.recent_acks.clone();
-    Arc::new(Executor::new(attempts, routes, recent_acks, capacity))
+    let gatherer = Some(gatherer);
+    Arc::new(Executor::new(
+        attempts,
+        routes,
+        recent_acks,
+        capacity,
+        gatherer,
+    ))
 }

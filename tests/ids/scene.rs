@@ -762,6 +762,7 @@ impl Scene<'_> {
             self.note(&stream, &stands);
         }
         self.commits_more().await;
+        self.commits_batch().await;
         for place in [1, 3] {
             let version = self.ids.0[place].0.to_string();
             if self.ids.0[place].1 == 0 {
@@ -829,6 +830,37 @@ impl Scene<'_> {
             "XREVRANGE {a}:3 + - COUNT 1",
             "GET top-more",
         ] {
+            let stands = self.by_hand(look).await;
+            self.note(look, &stands);
+        }
+    }
+
+    /// A batch of two such entries, one of which is another's at first; then of both; and the same once more.
+    async fn commits_batch(&mut self) {
+        for place in [1, 2] {
+            self.by_hand(&format!("XADD batch @{place} type t")).await;
+        }
+        self.by_hand("XGROUP CREATE batch workers 0").await;
+        self.by_hand(&format!("XREADGROUP GROUP workers {ME} STREAMS batch >"))
+            .await;
+        let keys = [
+            "batch",
+            "batch-retry",
+            "batch-failures",
+            "batch-commits",
+            "batch-guards",
+            "batch-emitted",
+            "batch-counted",
+        ];
+        for (number, count) in [("1", 2), ("2", 1), ("3", 1)] {
+            let entries = format!("@1 1 0 0 0  0\n@2 {count} 0 0 0  0\n");
+            let (event, effect) = ("4:type1:t", "6:INCRBY0:0:0:0:1:1");
+            let commit = [
+                "workers", ME, number, "0", "0", "1", &entries, event, effect,
+            ];
+            self.step("commit_batch", &keys, &commit).await;
+        }
+        for look in ["XPENDING batch workers", "GET batch-counted"] {
             let stands = self.by_hand(look).await;
             self.note(look, &stands);
         }

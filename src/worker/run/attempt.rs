@@ -131,6 +131,24 @@ impl Attempts {
                 return Launched::Done(Done::HandedOver);
             }
         };
+        self.begin(attempt, ctx, pass, classifiers)
+    }
+
+    /// The same of an entry that its handler's limits have let through.
+    #[inline]
+    pub fn begin(
+        &self,
+        attempt: Attempt<'_>,
+        ctx: Context,
+        pass: Pass,
+        classifiers: &Classifiers,
+    ) -> Launched {
+        let Attempt {
+            batch,
+            index,
+            bound,
+            ..
+        } = attempt;
         let at = self.reporter.started(&ctx);
         if let Some(spans) = &self.reporter.spans {
             spans.begin(batch, index, &ctx);

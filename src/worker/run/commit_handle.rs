@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::outcome::{Body, Committing, Outcomes, Settlement, Who};
+use super::outcome::{Body, Committing, CommittingBatch, Outcomes, Settlement, Who};
 use super::report::Reporter;
 use super::routes::Routes;
 use super::verdict;
@@ -28,6 +28,7 @@ pub(crate) struct CommitHandle {
     reporter: Arc<Reporter>,
     outcomes: Outcomes,
     jobs: mpsc::UnboundedSender<Committing>,
+    batches: mpsc::UnboundedSender<CommittingBatch>,
     /// While it is there handlers can ask.
     _asks: mpsc::UnboundedSender<Ask>,
 }
@@ -38,6 +39,7 @@ impl CommitHandle {
         reporter: Arc<Reporter>,
         outcomes: Outcomes,
         jobs: mpsc::UnboundedSender<Committing>,
+        batches: mpsc::UnboundedSender<CommittingBatch>,
         asks: mpsc::UnboundedSender<Ask>,
     ) -> Self {
         CommitHandle {
@@ -45,6 +47,7 @@ impl CommitHandle {
             reporter,
             outcomes,
             jobs,
+            batches,
             _asks: asks,
         }
     }
@@ -112,6 +115,11 @@ impl CommitHandle {
                 None
             }
         }
+    }
+
+    /// A batch handler has come to its end, and leaves something with its acknowledgements.
+    pub fn commit_batch(&self, batch: CommittingBatch) {
+        let _ = self.batches.send(batch);
     }
 
     /// What is to become of a handler that was dropped: returns it if no commit decides.

@@ -11,7 +11,7 @@ use super::dispatch::Arrivals;
 use super::outcome::Acks;
 use super::queue::Receiver;
 use super::routes::Routes;
-use super::starter::{Handlers, Starter};
+use super::starter::{Gathers, Handlers, Starter};
 use super::work::Run;
 use crate::worker::state::capacity::Capacity;
 use crate::worker::state::inline::Inline;
@@ -39,6 +39,7 @@ impl Executor {
         routes: Arc<Routes>,
         recent_acks: Arc<RecentAcks>,
         capacity: Capacity,
+        gatherer: Option<Box<dyn Gathers>>,
     ) -> Self {
         let Capacity {
             slots,
@@ -48,6 +49,10 @@ impl Executor {
             held: _,
         } = capacity;
         routes.sharing.of(&slots);
+        let gatherer = gatherer.filter(|_| routes.has_batches());
+        if gatherer.is_some() {
+            slots.batch();
+        }
         Executor {
             handlers: Arc::new(Handlers {
                 routes,
@@ -56,6 +61,7 @@ impl Executor {
                 quarantine,
                 slots,
                 tasks: TaskTracker::new(),
+                gatherer,
             }),
             inline,
             precedence,

@@ -2,6 +2,7 @@
 //! Redis: outcomes leave by channels.
 
 pub(crate) mod attempt;
+pub(crate) mod batches;
 pub(crate) mod commit_handle;
 pub(crate) mod concurrency;
 pub(crate) mod dedup;

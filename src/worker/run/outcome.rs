@@ -1,14 +1,16 @@
 //! What has become of an entry, and the ways out to those who carry it out in Redis.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::verdict::Verdict;
 use crate::context::Context;
+use crate::context::notes::Gone;
 use crate::effects::{CommitError, Committed};
 use crate::event::Entry;
+use crate::failure::Failure;
 use crate::outbox::Items;
 use crate::worker::state::inflight::{Batch, Inflight};
 
@@ -61,6 +63,35 @@ pub(crate) enum Who {
     Returned(Option<Instant>),
     /// A handler that waits for it.
     Asked(oneshot::Sender<Result<Committed, CommitError>>),
+}
+
+/// What a batch handler leaves with the acknowledgement of its entries, which are of one stream.
+pub(crate) struct CommittingBatch {
+    /// Where each is held, its context, and its place among those that the handler was given.
+    pub members: Vec<(Arc<Batch>, u32, Context, usize)>,
+    /// That of the batch.
+    pub ctx: Context,
+    pub items: Items,
+    pub who: WhoseBatch,
+}
+
+/// Who wants to know what becomes of it.
+pub(crate) enum WhoseBatch {
+    /// Who called the handler, which has returned.
+    Returned(oneshot::Sender<BatchFate>),
+    /// A handler that waits for it.
+    Asked(oneshot::Sender<Result<Committed, CommitError>>),
+}
+
+/// What became of a batch that was to be committed.
+pub(crate) enum BatchFate {
+    Done,
+    /// Nothing was done, for these, by their places, are not ours any more.
+    Gone(Vec<(usize, Gone)>),
+    /// Nothing was done, and the handler has failed.
+    Failed(Failure),
+    /// Nothing can be committed for so long.
+    Refusing(Duration),
 }
 
 /// The ways out. Who carries out ends once all of these are gone; if that has ended before, the worker ends with an

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::batches::Together;
 use super::concurrency::ConcurrencyLimit;
 use super::outcome::Body;
 use super::sharing::Sharing;
@@ -37,6 +38,8 @@ pub(crate) struct Bound {
     pub policy: HandlerPolicy,
     pub gate: Gate,
     pub concurrency_limit: Option<ConcurrencyLimit>,
+    /// If it takes many events at once.
+    pub batch: Option<Together>,
     /// Its place among all handlers.
     pub place: usize,
     /// Its entries among those that wait for a worker that can handle them.
@@ -78,12 +81,19 @@ impl Routes {
                 grace: policy.grace,
             };
             let gate = Gate::new(&event_type, &policy, breakers);
+            // Its batches are limited, and not its entries.
+            let single = policy.concurrency.filter(|_| route.batch.is_none());
+            let batch = route.batch.map(|batch| {
+                let limits = settings.batch(&event_type, batch.limits);
+                Together::new(limits, batch.key, policy.concurrency)
+            });
             handlers.push(Bound {
                 version: route.version,
                 handler: route.handler,
                 around,
                 gate,
-                concurrency_limit: policy.concurrency.map(ConcurrencyLimit::new),
+                concurrency_limit: single.map(ConcurrencyLimit::new),
+                batch,
                 policy,
                 place,
                 waiting: waiting::of(&event_type, Some(route.version)),
@@ -96,7 +106,8 @@ impl Routes {
             let names = handlers.iter().map(|bound: &Bound| &bound.gate.name[..]);
             unbound = waiting::of_others(names);
         }
-        let is_limited = |bound: &Bound| !bound.gate.is_none() || bound.concurrency_limit.is_some();
+        let is_limited =
+            |bound: &Bound| !bound.gate.is_none() || bound.policy.concurrency.is_some();
         Routes {
             classifiers,
             is_limited: handlers.iter().any(is_limited),
@@ -129,6 +140,11 @@ impl Routes {
 
     pub fn all(&self) -> &[Bound] {
         &self.handlers
+    }
+
+    /// Whether any handler takes many events at once.
+    pub fn has_batches(&self) -> bool {
+        self.handlers.iter().any(|bound| bound.batch.is_some())
     }
 
     /// Whether any handler is limited by more than its time and `worker.concurrency`.
@@ -269,11 +285,21 @@ impl Bound {
         version <= self.version
     }
 
+    /// How many entries so many runs take.
+    pub fn entries_of(&self, runs: Room) -> Room {
+        match (runs, &self.batch) {
+            (Room::Some(runs), Some(batch)) => Room::Some(runs.saturating_mul(batch.limits.size)),
+            (runs, _) => runs,
+        }
+    }
+
     /// How many more of its entries may come.
     pub fn room(&self) -> Room {
         let concurrency_limit = self.concurrency_limit.as_ref();
+        let batch = self.batch.as_ref();
         self.gate
             .room()
+            .and(batch.map_or(Room::Any, Together::room))
             .and(concurrency_limit.map_or(Room::Any, ConcurrencyLimit::room))
     }
 }

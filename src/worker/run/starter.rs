@@ -11,7 +11,7 @@ use super::outcome::Body;
 use super::report::log;
 use super::routes::{Admission, Bound, Routes};
 use super::verdict::{self, Verdict};
-use super::work::Item;
+use super::work::{Item, Member};
 use crate::about::About;
 use crate::context::Context;
 use crate::metrics::entries::{HeldBy, Outcome};
@@ -31,6 +31,29 @@ pub(crate) struct Handlers {
     pub slots: Arc<Slots>,
     /// Handlers that wait.
     pub tasks: TaskTracker,
+    /// What collects entries for handlers that take many at once. Without it they take one.
+    pub gatherer: Option<Box<dyn Gathers>>,
+}
+
+/// What collects entries for handlers that take many at once.
+pub(crate) trait Gathers: Send + Sync {
+    /// An entry comes that was admitted and is to be handled together with others. If it makes a batch whole that takes the
+    /// slot along.
+    fn join(
+        &self,
+        of: &Arc<Handlers>,
+        bound: &Bound,
+        member: Member,
+        permit: &mut Option<Permit>,
+    ) -> Joined;
+}
+
+/// What becomes of an entry of a batch handler.
+pub(crate) enum Joined {
+    /// It is collected, or goes back.
+    Yes,
+    /// It is handled alone: it has no key.
+    Alone(Member),
 }
 
 /// Starts handlers, one after the other.
@@ -48,7 +71,7 @@ impl<'a> Starter<'a> {
         Starter::with(of, None)
     }
 
-    fn with(of: &'a Arc<Handlers>, permit: Option<Permit>) -> Self {
+    pub fn with(of: &'a Arc<Handlers>, permit: Option<Permit>) -> Self {
         Starter {
             of,
             permit,
@@ -145,6 +168,33 @@ impl<'a> Starter<'a> {
         }
     }
 
+    /// Waits until all of these may start together. Returns whether they may: not if the worker stops.
+    pub async fn until_all_may_start(&mut self, members: &[Member]) -> bool {
+        while let Some(first) = members.first() {
+            let now = first.batch.now();
+            let mut all = members.iter().map(|member| &member.batch);
+            let batch = all
+                .find(|batch| batch.is_lapsed_at(now))
+                .unwrap_or(&first.batch);
+            let may_start = self.may_start(batch, now);
+            if self.of.attempts.signals.is_stopping() {
+                return false;
+            }
+            if may_start {
+                break;
+            }
+            self.until_it_may_start(batch).await;
+        }
+        true
+    }
+
+    /// Waits for a slot, whatever else is in the way.
+    pub async fn until_slot(&mut self) {
+        if self.permit.is_none() {
+            self.permit = self.of.slots.take().await;
+        }
+    }
+
     /// One entry: decides whether it is to be handled, and starts its handler. It is `now` by the batch's clock.
     #[inline]
     pub fn start(&mut self, batch: &Arc<Batch>, item: Item, now: u64) {
@@ -229,12 +279,16 @@ impl<'a> Starter<'a> {
             bound,
             since: now,
         };
-        // What runs alone is in nobody's way.
-        if !batch.alone && !self.of.routes.sharing.admits(bound.place) {
+        // What runs alone is in nobody's way, and of a batch the slot is another one.
+        if !batch.alone && !self.of.routes.sharing.admits(bound.place) && bound.batch.is_none() {
             self.of.attempts.release_at_limit(attempt, ctx, Why::Share);
             return false;
         }
         match &bound.concurrency_limit {
+            None if bound.batch.is_some() => {
+                self.gather(attempt, ctx);
+                false
+            }
             None => {
                 if let Some(Done::Succeeded) = self.launch(attempt, ctx) {
                     self.acks.push(index);
@@ -242,6 +296,32 @@ impl<'a> Starter<'a> {
                 true
             }
             Some(limit) => self.enter_limited(limit, attempt, ctx),
+        }
+    }
+
+    /// The same if its handler takes many entries at once. One that may have killed its worker it takes alone.
+    #[inline(never)]
+    fn gather(&mut self, attempt: Attempt<'_>, ctx: Context) {
+        let Attempt {
+            batch,
+            index,
+            bound,
+            ..
+        } = attempt;
+        let gatherer = self.of.gatherer.as_ref().filter(|_| !batch.alone);
+        let ctx = match gatherer {
+            None => ctx,
+            Some(gatherer) => {
+                let batch = batch.clone();
+                let member = Member { batch, index, ctx };
+                match gatherer.join(self.of, bound, member, &mut self.permit) {
+                    Joined::Yes => return,
+                    Joined::Alone(Member { ctx, .. }) => ctx,
+                }
+            }
+        };
+        if let Some(Done::Succeeded) = self.launch(attempt, ctx) {
+            self.acks.push(index);
         }
     }
 

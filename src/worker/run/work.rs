@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::context::Context;
 use crate::event::Entry;
 use crate::stream::Record;
 use crate::worker::state::inflight::Batch;
@@ -30,4 +31,11 @@ pub(crate) struct Past {
     pub record: Option<Record>,
     /// Since its first delivery.
     pub age: Duration,
+}
+
+/// An entry that is handled together with others.
+pub(crate) struct Member {
+    pub batch: Arc<Batch>,
+    pub index: u32,
+    pub ctx: Context,
 }

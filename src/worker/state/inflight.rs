@@ -52,6 +52,10 @@ pub(crate) struct Inflight {
     succeeded: AtomicUsize,
     /// Those that only wait for the server to settle them, which it refuses to do.
     stuck: AtomicUsize,
+    /// Those that batch handlers have, or that are collected for them.
+    batched: AtomicUsize,
+    /// How many more would make the batch whole that is collected.
+    wanted: AtomicUsize,
     bytes: AtomicUsize,
     settled: AtomicU64,
     /// Entries that have succeeded and that the acker has not taken in.
@@ -158,6 +162,19 @@ impl Slot {
         self.state
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, begin)
             .is_ok()
+    }
+
+    /// It was to start, and waits for others to start with.
+    pub fn waits_again(&self) {
+        let wait = |state| (state & PHASE == RUNNING).then_some((state & !PHASE) | WAITING);
+        let (Ok(_) | Err(_)) = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, wait);
+    }
+
+    /// How many bytes its fields have.
+    pub fn size(&self) -> usize {
+        self.size as usize
     }
 
     /// From now on it only has to be settled. Answers whose it is.
@@ -390,6 +407,8 @@ impl Inflight {
             entries: AtomicUsize::new(0),
             succeeded: AtomicUsize::new(0),
             stuck: AtomicUsize::new(0),
+            batched: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             settled: AtomicU64::new(0),
             untaken: AtomicUsize::new(0),
@@ -623,6 +642,32 @@ impl Inflight {
 
     pub fn is_tried_again(&self, entries: usize) {
         self.stuck.fetch_sub(entries, Ordering::SeqCst);
+    }
+
+    /// One more is collected for a batch handler; so many more would make its batch whole.
+    pub fn collect(&self, wanted: usize) {
+        self.batched.fetch_add(1, Ordering::SeqCst);
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Nothing is collected any more of a batch that wanted more.
+    pub fn wants_no_more(&self) {
+        self.wanted.store(0, Ordering::Relaxed);
+    }
+
+    /// So many are no longer a batch's.
+    pub fn leave_batch(&self, entries: usize) {
+        self.batched.fetch_sub(entries, Ordering::SeqCst);
+    }
+
+    /// How many are in batches or collected for some: they wait for each other, and not for a slot each.
+    pub fn batched(&self) -> usize {
+        self.batched.load(Ordering::SeqCst)
+    }
+
+    /// How many more are worth reading for the sake of a batch that is collected.
+    pub fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// How many the server refuses to settle.

@@ -20,6 +20,8 @@ pub(crate) struct Slots {
     waiting: AtomicUsize,
     /// Several shards share them.
     shared: AtomicBool,
+    /// Batches wait for some.
+    for_batches: AtomicBool,
 }
 
 impl Slots {
@@ -28,10 +30,16 @@ impl Slots {
         self.shared.store(true, Ordering::SeqCst);
     }
 
+    /// Batches wait for some from now on.
+    pub fn batch(&self) {
+        self.for_batches.store(true, Ordering::SeqCst);
+    }
+
     pub fn new(all: usize) -> Self {
         Slots {
             waiting: AtomicUsize::new(0),
             shared: AtomicBool::new(false),
+            for_batches: AtomicBool::new(false),
             all: AtomicUsize::new(all),
             there: AtomicUsize::new(all),
             permits: Arc::new(Semaphore::new(all)),
@@ -53,10 +61,12 @@ impl Slots {
         permit
     }
 
-    /// Whether one that is kept from one handler to the next is to be left, because another shard may be waiting for it.
+    /// Whether one that is kept from one handler to the next is to be left, because another shard, or a batch, may be
+    /// waiting for it.
     #[inline]
     pub fn is_wanted(&self) -> bool {
-        self.is_shared() && self.waiting.load(Ordering::Relaxed) > 0
+        let may_be = self.is_shared() || self.for_batches.load(Ordering::Relaxed);
+        may_be && self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Whether several shards share them.

@@ -165,7 +165,8 @@ pub(crate) fn room_of(routes: &Routes, source: &Source, bound: &Bound) -> Room {
     if source.pauses.handler(&bound.gate.name) {
         return Room::None(LOOK);
     }
-    match bound.room().and(routes.sharing.room(bound.place)) {
+    let share = bound.entries_of(routes.sharing.room(bound.place));
+    match bound.room().and(share) {
         Room::Some(room) => match room.saturating_sub(source.on_the_way()) {
             0 => Room::None(TURN),
             room => Room::Some(room),

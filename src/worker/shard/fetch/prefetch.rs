@@ -151,7 +151,8 @@ impl Prefetch {
         let held = all - self.inflight.stuck().min(all);
         // And so does what waits for an earlier event of its subject.
         let in_line = self.orderer.as_ref().map_or(0, |of| of.waiting());
-        let held = held.saturating_sub(in_line);
+        // What is in a batch takes one slot with all others of it, and what is collected none.
+        let held = held.saturating_sub(in_line + self.inflight.batched());
         // What only waits to be acknowledged is not in the way of what may be finished next.
         let open = held - self.inflight.succeeded().min(held);
         let (prefetch, free) = (self.most_held, self.slots.free());
@@ -168,6 +169,8 @@ impl Prefetch {
             // Else another shard's lanes would have every slot as soon as it is free: one has to wait for the next.
             by_slots = by_slots.max(1);
         }
+        // Nobody waits for events that are there.
+        by_slots = by_slots.max(self.inflight.wanted().saturating_sub(open));
         let mut budget = by_slots
             .max(ahead.saturating_sub(open))
             .min(prefetch.saturating_sub(all));
@@ -189,7 +192,8 @@ impl Prefetch {
 
     /// How many are held that need a slot and have none.
     pub fn unstarted(&self) -> usize {
-        let not_waiting = self.slots.running() + self.inflight.succeeded();
+        let of_batches = self.inflight.batched();
+        let not_waiting = self.slots.running() + self.inflight.succeeded() + of_batches;
         self.inflight.entries().saturating_sub(not_waiting)
     }
 

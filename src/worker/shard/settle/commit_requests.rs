@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::context::Context;
+use crate::event::EntryId;
 use crate::identity::{self, Identity};
 use crate::outbox::{Emitted, Items, Line, What};
 use crate::stream::{Commit, CommitOutcome, Leaving, Link, Mark, Placed, Trouble};
@@ -26,6 +27,8 @@ pub(crate) struct Job {
     pub who: Who,
     /// It is pending with nobody, and its end is ours to write.
     pub nobodys: bool,
+    /// Whether it was done is not known.
+    pub unknown: bool,
     /// It goes by itself: a request with others was refused, and it may have been for its sake.
     pub alone: bool,
     /// When it came here, if its run is traced.
@@ -50,8 +53,14 @@ impl Job {
             items,
             who,
             nobodys: false,
+            unknown: false,
             alone: false,
         }
+    }
+
+    /// Whether it is an entry of this stream.
+    pub fn is_of(&self, source: &Arc<Source>) -> bool {
+        Arc::ptr_eq(&self.batch.source, source)
     }
 
     pub fn slot(&self) -> &Slot {
@@ -93,14 +102,8 @@ impl Job {
         left.map_or(0, |left| clock.shows_in(left))
     }
 
-    /// An event without an id of its own is like no other. A replayed one runs whatever the marks say.
     fn mark(&self, windows: &Windows) -> Option<Mark> {
-        let envelope = self.ctx.envelope();
-        Some(Mark {
-            lasts: windows.lasts(envelope.type_bytes())?,
-            event: Identity::of(envelope.fields())?,
-            counts: !self.batch.source.deletes(),
-        })
+        mark_of(&self.ctx, &self.batch.source, windows)
     }
 
     /// An event that leaves, the one emitted at this place.
@@ -110,42 +113,70 @@ impl Job {
         event: &'a Emitted,
         reaches: impl Fn(&str, &str) -> bool,
     ) -> Leaving<'a> {
-        let (keys, fields) = (&self.batch.source.keys, event.envelope.fields());
-        let stream = &event.stream[..];
-        if reaches(&keys.stream, stream) {
-            let (key, mark) = (Cow::Borrowed(stream), None);
-            return Leaving {
-                stream,
-                key,
-                fields,
-                mark,
-            };
-        }
         let cause = self.ctx.envelope();
+        let by = || {
+            let (source, id) = (cause.source_bytes(), cause.id());
+            identity::which(source, id.as_bytes(), cause.type_bytes())
+        };
         // Of this entry of this event: whoever handles it again after a failover emits the same.
-        let id = self.slot().id.to_string();
-        let of_cause = identity::which(
-            cause.source_bytes(),
-            cause.id().as_bytes(),
-            cause.type_bytes(),
-        );
-        let group = &self.batch.source.surroundings.group;
-        let place = place.to_string();
-        let emitted = [&keys.stream, &id, &of_cause, group, &place, stream];
-        Leaving {
+        leaving(
+            &self.batch.source,
+            self.slot().id,
+            by,
+            place,
+            event,
+            reaches,
+        )
+    }
+}
+
+/// The mark of an event that is to be known as done. One without an id of its own is like no other. A replayed one runs
+/// whatever the marks say.
+pub(super) fn mark_of(ctx: &Context, source: &Source, windows: &Windows) -> Option<Mark> {
+    let envelope = ctx.envelope();
+    Some(Mark {
+        lasts: windows.lasts(envelope.type_bytes())?,
+        event: Identity::of(envelope.fields())?,
+        counts: !source.deletes(),
+    })
+}
+
+/// An event that leaves with the acknowledgement of entry `id`, emitted at `place` by what `by` says.
+pub(super) fn leaving<'a>(
+    source: &Source,
+    id: EntryId,
+    by: impl Fn() -> String,
+    place: usize,
+    event: &'a Emitted,
+    reaches: impl Fn(&str, &str) -> bool,
+) -> Leaving<'a> {
+    let (keys, fields) = (&source.keys, event.envelope.fields());
+    let stream = &event.stream[..];
+    if reaches(&keys.stream, stream) {
+        let (key, mark) = (Cow::Borrowed(stream), None);
+        return Leaving {
             stream,
-            key: Cow::Owned(keys.outbox.waiting(stream)),
+            key,
             fields,
-            mark: Some(identity::emitted(&emitted, fields)),
-        }
+            mark,
+        };
+    }
+    let group = &source.surroundings.group;
+    let (id, place) = (id.to_string(), place.to_string());
+    let emitted = [&keys.stream, &id, &by(), group, &place, stream];
+    Leaving {
+        stream,
+        key: Cow::Owned(keys.outbox.waiting(stream)),
+        fields,
+        mark: Some(identity::emitted(&emitted, fields)),
     }
 }
 
 /// What these requests are made by.
 pub(crate) struct CommitRequests {
-    worker: Arc<Worker>,
+    pub worker: Arc<Worker>,
     pub clock: Arc<ServerClock>,
-    windows: Arc<Windows>,
+    pub windows: Arc<Windows>,
 }
 
 impl CommitRequests {
@@ -202,7 +233,8 @@ impl CommitRequests {
         let mut lot: Vec<_> = lot.into_iter().zip(outcomes).collect();
         for (job, outcome) in &mut lot {
             // It goes once more, to where its topics have grown to.
-            if *outcome == Some(CommitOutcome::Sealed) && follow_growth(job).await {
+            let is_sealed = *outcome == Some(CommitOutcome::Sealed);
+            if is_sealed && follow_growth(&job.batch.source, &mut job.items).await {
                 *outcome = None;
             }
         }
@@ -221,15 +253,14 @@ impl CommitRequests {
 
 /// Gives events that go to sealed streams the streams that their topics have for them by now. Returns whether any has
 /// another one.
-async fn follow_growth(job: &mut Job) -> bool {
-    let Some(pool) = &job.batch.source.surroundings.pool else {
+pub(super) async fn follow_growth(source: &Source, items: &mut Items) -> bool {
+    let Some(pool) = &source.surroundings.pool else {
         return false;
     };
     let mut has_another = false;
-    let now = job.items.events.iter_mut();
+    let now = items.events.iter_mut();
     let now = now.map(|event| (&mut event.stream, &event.envelope));
-    let later = job
-        .items
+    let later = items
         .lines
         .iter_mut()
         .filter_map(|line| match &mut line.what {

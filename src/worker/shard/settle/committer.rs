@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
+use super::batch_commits::BatchQueue;
 use super::commit_requests::{CommitRequests, Job};
 use crate::about::{About, tell};
 use crate::conflict::{Conflict, Overlap};
@@ -19,10 +20,9 @@ use crate::identity;
 use crate::outbox::{Known, Line};
 use crate::reconnect::sleep_until;
 use crate::stream::{ARGUMENTS, CommitOutcome, Trouble};
-use crate::worker::run::outcome::Body;
-use crate::worker::run::outcome::Committing;
 use crate::worker::run::outcome::Settlement;
 use crate::worker::run::outcome::Who;
+use crate::worker::run::outcome::{BatchFate, Body, Committing, CommittingBatch};
 use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
 use crate::worker::run::verdict::{self, Verdict};
@@ -54,6 +54,7 @@ pub(crate) struct Committer {
     reporter: Arc<Reporter>,
     settle: mpsc::UnboundedSender<Settlement>,
     queue: Vec<Job>,
+    batches: BatchQueue,
     /// Of the last request.
     number: u64,
     hold_up: HoldUp,
@@ -93,6 +94,7 @@ impl Committer {
             reporter,
             settle,
             queue: Vec::new(),
+            batches: BatchQueue::default(),
             number: 0,
             hold_up,
             refusals: Refusals::default(),
@@ -103,13 +105,14 @@ impl Committer {
     pub async fn run(
         mut self,
         mut returned: mpsc::UnboundedReceiver<Committing>,
+        mut batches: mpsc::UnboundedReceiver<CommittingBatch>,
         mut asked: mpsc::UnboundedReceiver<Ask>,
     ) {
         let signals = self.signals.clone();
-        let (mut no_more, mut no_more_asked) = (false, false);
+        let (mut no_more, mut no_more_asked, mut no_more_batches) = (false, false, false);
         loop {
-            let idle = self.queue.is_empty();
-            if idle && no_more && no_more_asked {
+            let idle = self.queue.is_empty() && self.batches.is_empty();
+            if idle && no_more && no_more_asked && no_more_batches {
                 return;
             }
             let later = self.hold_up.until().filter(|_| !idle);
@@ -121,6 +124,10 @@ impl Committer {
                     Some(job) => self.queue.push(Job::new(job)),
                     None => no_more = true,
                 },
+                batch = batches.recv(), if !no_more_batches && waits => match batch {
+                    Some(batch) => self.batches.add(batch),
+                    None => no_more_batches = true,
+                },
                 ask = asked.recv(), if !no_more_asked && waits => match ask {
                     Some(ask) => self.asked(ask),
                     None => no_more_asked = true,
@@ -131,10 +138,14 @@ impl Committer {
             while let Ok(job) = returned.try_recv() {
                 self.queue.push(Job::new(job));
             }
+            while let Ok(batch) = batches.try_recv() {
+                self.batches.add(batch);
+            }
             while let Ok(ask) = asked.try_recv() {
                 self.asked(ask);
             }
-            if self.hold_up.until().is_none() && !self.queue.is_empty() {
+            let idle = self.queue.is_empty() && self.batches.is_empty();
+            if self.hold_up.until().is_none() && !idle {
                 tokio::select! {
                     biased;
                     () = self.step() => {}
@@ -147,6 +158,9 @@ impl Committer {
     /// A handler that runs asks: where its entry is held is found again.
     pub fn asked(&mut self, ask: Ask) {
         let Ask { ctx, items, reply } = ask;
+        if ctx.members().is_some() {
+            return self.batches.asked(ctx, items, reply, &self.inflight);
+        }
         let place = ctx.place();
         let batch = self.inflight.at(place).filter(|batch| {
             let slot = batch.slots.get(place.index as usize);
@@ -181,13 +195,37 @@ impl Committer {
             Ok(link) => link,
             Err(error) => return self.hold_up.begin(&Trouble::Broken(error)),
         };
-        let queue = std::mem::take(&mut self.queue);
+        let mut queue = std::mem::take(&mut self.queue);
+        // What may be done goes before all else: only the very next request of a stream finds out whether it was.
+        if queue.iter().any(|job| job.unknown) {
+            queue.sort_by_key(|job| !job.unknown);
+        }
         let mut trouble = None;
         let mut lots: Vec<(Arc<Source>, Vec<Job>, u64)> = Vec::new();
         let mut rest: Vec<Option<Job>> = Vec::new();
         let places = by_source(&queue, |job| &job.batch.source);
+        let has_singles = |source: &Arc<Source>| {
+            let mut of_it = queue.iter().filter(|job| job.is_of(source));
+            of_it.next().map(|job| job.unknown)
+        };
+        let mut batches = Vec::new();
+        for job in self.batches.take_turn(has_singles) {
+            match self.refusals.wait(Chore::Commit, &job.source.keys.stream) {
+                Some(wait) => job.tell(BatchFate::Refusing(wait)),
+                None => {
+                    self.number += 1;
+                    batches.push((job, self.number));
+                }
+            }
+        }
         rest.extend(queue.into_iter().map(Some));
         for (source, places) in places {
+            if batches
+                .iter()
+                .any(|(job, _)| Arc::ptr_eq(&job.source, &source))
+            {
+                continue;
+            }
             if let Some(wait) = self.refusals.wait(Chore::Commit, &source.keys.stream) {
                 let refused = places.into_iter().filter_map(|at| rest[at].take());
                 refused.for_each(|job| self.tell(job, Fate::Refusing(wait)));
@@ -221,7 +259,17 @@ impl Committer {
             let (lot, met) = requests.commit(link.clone(), source, lot, number).await;
             (of, lot, met)
         });
-        for (source, lot, met) in join_all(steps).await {
+        let batches = batches.into_iter().map(|(job, number)| {
+            let link = link.clone();
+            async move { job.step(requests, link, number).await }
+        });
+        let (lots, batches) = tokio::join!(join_all(steps), join_all(batches));
+        for (job, outcome) in batches {
+            if let Some(met) = self.batches.came(job, outcome, &self.requests.clock) {
+                trouble.get_or_insert(met);
+            }
+        }
+        for (source, lot, met) in lots {
             let stream = &source.keys.stream;
             let lasts = met.as_ref().is_some_and(Trouble::is_lasting);
             let met = match met {
@@ -250,8 +298,10 @@ impl Committer {
 
     /// What became of an entry, or None where it is not known. Answers why it has to be tried again, if it has.
     pub fn came(&mut self, mut job: Job, outcome: Option<CommitOutcome>) -> Option<Trouble> {
+        job.unknown = false;
         let fate = match outcome {
             None => {
+                job.unknown = true;
                 self.queue.push(job);
                 return None;
             }
