@@ -16,6 +16,8 @@ mod random;
 mod scenarios;
 #[path = "kit/server.rs"]
 mod server;
+#[path = "kit/shop.rs"]
+mod shop;
 #[path = "kit/speed.rs"]
 mod speed;
 

@@ -1,4 +1,5 @@
-//! The shop that people copy: stock is reserved once for each order, whatever is delivered twice or out of turn.
+//! The shop that people copy, with its program and a fleet of its workers. What its handlers do event by event is tested in
+//! the kit: `tests/kit/shop.rs`.
 
 #[path = "../handlers/events.rs"]
 mod events;
@@ -11,10 +12,9 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
-use streamhand::{Event, Publisher};
 
-use crate::support::{Entry, InProcess, Server, Setup, entries, eventually, publisher, settled};
-use events::{INVENTORY, Item, ORDERS, OrderCancelled, OrderCreated};
+use crate::support::{Server, Setup, eventually, publisher, settled};
+use events::{INVENTORY, Item, ORDERS, OrderCreated};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -28,50 +28,6 @@ fn order(id: &str, items: &[(&str, u32)]) -> OrderCreated {
         customer_id: "c-1".to_owned(),
         amount: 100,
         items: items.iter().map(item).collect(),
-    }
-}
-
-/// The inventory at work, one attempt for each event.
-struct Inventory {
-    redis: MultiplexedConnection,
-    publisher: Publisher,
-    worker: InProcess,
-}
-
-impl Inventory {
-    async fn open(server: &Server) -> Self {
-        let setup = Setup::new(server).worker("streams = [\"orders\"]");
-        Inventory {
-            redis: server.connect().await,
-            publisher: publisher(&server.url()),
-            worker: setup
-                .retry("max_attempts = 1")
-                .start_with(inventory::registry()),
-        }
-    }
-
-    /// Publishes an event and waits until it is settled. Answers why it is dead, if it is.
-    async fn handle<E: Event + serde::Serialize>(
-        &mut self,
-        event: &E,
-        id: &str,
-    ) -> Option<(String, String)> {
-        let envelope = self.publisher.envelope(event).unwrap().with("id", id);
-        let entry = self
-            .publisher
-            .publish_envelope(ORDERS, envelope)
-            .await
-            .unwrap();
-        settled(&mut self.redis, ORDERS, PATIENCE).await;
-        let letters = entries(&mut self.redis, "{orders}:workers:dead").await;
-        let field = |letter: &Entry, name: &str| {
-            let (_, value) = letter.fields.iter().find(|(n, _)| n == name).unwrap();
-            String::from_utf8(value.to_vec()).unwrap()
-        };
-        let dead = letters
-            .iter()
-            .find(|letter| field(letter, "dead.entry") == entry.to_string())?;
-        Some((field(dead, "dead.reason"), field(dead, "dead.error")))
     }
 }
 
@@ -107,79 +63,6 @@ fn streamhand(server: &Server, args: &[&str]) -> Output {
 }
 
 on_both_servers! {
-    async fn an_order_that_is_published_twice_reserves_once_and_is_answered_once(server: Server) {
-        let mut redis = server.connect().await;
-        let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
-        let mut inventory = Inventory::open(&server).await;
-        for _ in 0..2 {
-            assert_eq!(inventory.handle(&order("o-1", &[("tea", 2), ("tea", 1)]), "e-1").await, None);
-        }
-        assert_eq!(stock(&mut redis).await["tea"], 7);
-        let held: BTreeMap<String, i64> = redis.hgetall("{orders}:reserved:o-1").await.unwrap();
-        assert_eq!(held, BTreeMap::from([("tea".to_owned(), 3)]));
-        assert_eq!(answers(&mut redis).await, [("inventory.reserved".to_owned(), "e-1".to_owned())]);
-        inventory.worker.stop().await;
-    }
-
-    async fn too_little_stock_is_an_answer_and_takes_nothing(server: Server) {
-        let mut redis = server.connect().await;
-        let _: () = redis.hset_multiple("{orders}:stock", &[("tea", 10), ("pot", 1)]).await.unwrap();
-        let mut inventory = Inventory::open(&server).await;
-        assert_eq!(inventory.handle(&order("o-1", &[("tea", 2), ("pot", 2)]), "e-1").await, None);
-        assert_eq!(stock(&mut redis).await, BTreeMap::from([("tea".to_owned(), 10), ("pot".to_owned(), 1)]));
-        // The answer stays what it was when stock has come in and the event comes again.
-        let _: () = redis.hset("{orders}:stock", "pot", 5).await.unwrap();
-        assert_eq!(inventory.handle(&order("o-1", &[("tea", 2), ("pot", 2)]), "e-1").await, None);
-        assert_eq!(answers(&mut redis).await, [("inventory.reservation.failed".to_owned(), "e-1".to_owned())]);
-        inventory.worker.stop().await;
-    }
-
-    async fn an_unknown_sku_is_a_permanent_failure_that_can_be_mended(server: Server) {
-        let mut redis = server.connect().await;
-        let mut inventory = Inventory::open(&server).await;
-        let dead = inventory.handle(&order("o-1", &[("unicorn", 1)]), "e-1").await;
-        assert_eq!(dead, Some(("permanent".to_owned(), "no sku is called \"unicorn\"".to_owned())));
-        let _: () = redis.hset("{orders}:stock", "unicorn", 1).await.unwrap();
-        assert_eq!(inventory.handle(&order("o-1", &[("unicorn", 1)]), "e-1").await, None);
-        assert_eq!(stock(&mut redis).await["unicorn"], 0);
-        inventory.worker.stop().await;
-    }
-
-    async fn a_stock_that_is_no_number_is_tried_again_and_takes_nothing(server: Server) {
-        let mut redis = server.connect().await;
-        let _: () = redis.hset_multiple("{orders}:stock", &[("tea", "10"), ("kettle", "1.5")]).await.unwrap();
-        let mut inventory = Inventory::open(&server).await;
-        for items in [[("tea", 1), ("kettle", 1)], [("kettle", 1), ("tea", 1)]] {
-            let (reason, error) = inventory.handle(&order("o-1", &items), "e-1").await.unwrap();
-            assert_eq!(reason, "failed");
-            assert!(error.contains("HINCRBY {orders}:stock kettle: there is no whole number"), "{error}");
-        }
-        assert_eq!(redis.hget::<_, _, String>("{orders}:stock", "tea").await.unwrap(), "10");
-        let _: () = redis.hset("{orders}:stock", "kettle", 1).await.unwrap();
-        assert_eq!(inventory.handle(&order("o-1", &[("tea", 1), ("kettle", 1)]), "e-1").await, None);
-        assert_eq!(stock(&mut redis).await, BTreeMap::from([("tea".to_owned(), 9), ("kettle".to_owned(), 0)]));
-        inventory.worker.stop().await;
-    }
-
-    async fn a_cancelled_order_gives_back_once_and_reserves_nothing_afterwards(server: Server) {
-        let mut redis = server.connect().await;
-        let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
-        let mut inventory = Inventory::open(&server).await;
-        let cancelled = |id: &str| OrderCancelled { order_id: id.to_owned() };
-        assert_eq!(inventory.handle(&order("o-1", &[("tea", 4)]), "e-1").await, None);
-        for _ in 0..2 {
-            assert_eq!(inventory.handle(&cancelled("o-1"), "e-2").await, None);
-        }
-        assert_eq!(stock(&mut redis).await["tea"], 10);
-        // An order's creation that comes after its end.
-        assert_eq!(inventory.handle(&cancelled("o-2"), "e-3").await, None);
-        assert_eq!(inventory.handle(&order("o-2", &[("tea", 4)]), "e-4").await, None);
-        assert_eq!(stock(&mut redis).await["tea"], 10);
-        let last = answers(&mut redis).await.pop();
-        assert_eq!(last, Some(("inventory.reservation.failed".to_owned(), "e-4".to_owned())));
-        inventory.worker.stop().await;
-    }
-
     async fn a_fleet_never_sells_more_than_there_is(server: Server) {
         let mut redis = server.connect().await;
         let _: () = redis.hset("{orders}:stock", "tea", 150).await.unwrap();
@@ -233,7 +116,7 @@ on_both_servers! {
     async fn an_order_that_is_stored_reaches_the_inventory(server: Server) {
         let mut redis = server.connect().await;
         let _: () = redis.hset("{orders}:stock", "tea", 10).await.unwrap();
-        let inventory = Inventory::open(&server).await;
+        let inventory = Setup::new(&server).worker("streams = [\"orders\"]").start_with(inventory::registry());
         let done = |args: &[&str]| assert!(streamhand(&server, args).status.success(), "{args:?}");
         done(&["order", "create", "o-1", "--item", "tea=4"]);
         done(&["order", "create", "o-2", "--item", "tea=3"]);
@@ -243,6 +126,6 @@ on_both_servers! {
         done(&["order", "ship", "o-2"]);
         settled(&mut redis, ORDERS, PATIENCE).await;
         assert_eq!(stock(&mut redis).await["tea"], 7);
-        inventory.worker.stop().await;
+        inventory.stop().await;
     }
 }

@@ -127,7 +127,7 @@ impl Builder {
         stop_time();
         let clock = Clock::of_tokio();
         let (store, pool) = match place {
-            Place::Memory => (Store::Memory(Memory::new(clock.clone())), None),
+            Place::Memory => (Store::Memory(Box::new(Memory::new(clock.clone()))), None),
             Place::Server(program) => {
                 let server = Server::start(program.as_deref(), &mut settings, clock.clone());
                 let pool = Server::pool_of_handlers(&settings);

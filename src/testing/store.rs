@@ -15,7 +15,7 @@ use crate::stream::{
 
 /// Where streams are kept.
 pub(super) enum Store {
-    Memory(Memory),
+    Memory(Box<Memory>),
     Server(Box<Server>),
 }
 
