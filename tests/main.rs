@@ -69,6 +69,7 @@ mod fixture;
 mod fleet;
 mod fleets;
 mod forgetting;
+mod group_limits;
 mod groups;
 mod growth;
 mod half_done;

@@ -72,6 +72,7 @@ on_both_servers! {
           doctor       Look for what will go wrong, or does: the server, its settings and rights, the group, its workers
           conformance  Hold what publishers wrote, in any language, against what workers read
           pause        Stop handling a stream, or one type of its events, in the whole group until it is resumed
+          limit        Limit how often a handler starts, or how many of it run, in the whole group, until it is cleared
           resume       Go on with what was paused
           topic        Show how many partitions a topic has, or spread it over more
           top          Watch the group work: streams, types, workers, and what is wrong, in the terminal
@@ -118,6 +119,8 @@ on_both_servers! {
               --replicas <NUMBER>        Acknowledge events once so many replicas have them [default: redis.replicas]
               --delay <DURATION>         Publish so much later than Redis gets the events: 90s, 10m, 1d
               --at <TIME>                Publish at this time: 2026-01-31T12:00:00Z, 2026-01-31T13:00:00+01:00
+              --replace                  Take the place of what waits for its time under the same id, its data and its time; with --delay or --at
+              --debounce <DURATION>      As --delay with --replace: each call puts the event off, and it comes so long after the last one
               --once                     Publish nothing whose id was published by --once before; for --id and --envelopes
               --once-within <DURATION>   How long ago "before" is at most [default: 1d]
               --json-data                Keep the data as JSON instead of encoding it as MessagePack
@@ -135,6 +138,7 @@ on_both_servers! {
           shop publish orders --envelopes --file events.ndjson
           shop publish orders order.overdue '{"order_id":"o-1"}' --delay 10m
           shop publish orders order.created '{"order_id":"o-1"}' --id o-1-created --once
+          shop publish carts cart.changed '{"items":3}' --id cart-7 --debounce 5s
 
         A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
         `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}

@@ -17,6 +17,7 @@
 //! | [`Admin::scheduled`], [`Admin::cancel_scheduled`] | `scheduled` |
 //! | [`Admin::cancel`] | `cancel` |
 //! | [`Admin::crons`], [`Admin::cron`] and their like | `cron` |
+//! | [`Admin::limit`], [`Admin::clear_limit`], [`Admin::limits`] | `limit` |
 //! | [`Admin::grow`], [`Admin::growth`] | `topic` |
 //! | [`Admin::dead_letters`], [`Admin::edit`], [`Admin::redirect`] | `dlq` |
 //! | [`Admin::projections`] | `projection` |
@@ -49,6 +50,7 @@ mod fleet;
 mod flow;
 mod history;
 mod known;
+mod limits;
 mod list;
 mod load;
 mod orders;
@@ -85,6 +87,7 @@ pub use entry::{AttemptError, Caused, EntryLife, EntryStanding, GroupLife, Relat
 pub use fleet::{Fleet, FleetWorker, LongRun, WorkerBreaker, WorkerState};
 pub use flow::{Deploy, GroupHistory, HistorySlot, Resolution};
 pub use history::{History, HistoryEvent};
+pub use limits::{LimitRequest, StandingLimit};
 pub use list::List;
 pub use orders::{StandingOrder, WorkerOrder};
 pub use pause::{PauseRequest, Paused, Resumed};

@@ -31,6 +31,9 @@ pub struct Status {
     /// Partitioned topics among them, as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<TopicStatus>,
+    /// Limits of handlers that operators have set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<super::StandingLimit>,
     /// Those that can't, because the server refuses it, or the node of a cluster is away that they lie at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub in_trouble: Vec<StreamTrouble>,
@@ -309,7 +312,10 @@ impl Admin {
         let projections = self.projections_on(&seen).await?;
         let eviction = self.pool.eviction().await?;
         let policy = eviction.policy();
+        // Who may look at all the rest may not at this.
+        let limits = self.limits().await.unwrap_or_default();
         Ok(Status {
+            limits,
             group: self.group().to_owned(),
             topics: TopicStatus::all(streams.iter().map(StreamStatus::part)),
             streams,

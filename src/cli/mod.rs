@@ -21,6 +21,7 @@ mod failure;
 mod find;
 mod globals;
 mod health;
+mod limit;
 mod logging;
 mod moment;
 mod pause;

@@ -17,8 +17,8 @@ use super::run::{CommandFuture, Hooks};
 use super::terminal::{closed, say};
 use super::{
     CommandError, aggregate, alerts, cancel, completions, config, conformance, cron, dlq, doctor,
-    entry, exporter, find, health, logging, pause, projection, publish, run, scheduled, server,
-    status, stderr, top, topic, web, worker,
+    entry, exporter, find, health, limit, logging, pause, projection, publish, run, scheduled,
+    server, status, stderr, top, topic, web, worker,
 };
 use crate::admin::topics::grown;
 use crate::called;
@@ -132,6 +132,8 @@ enum Builtin {
     Conformance(conformance::ConformanceArgs),
     /// Stop handling a stream, or one type of its events, in the whole group until it is resumed
     Pause(pause::NewPauseArgs),
+    /// Limit how often a handler starts, or how many of it run, in the whole group, until it is cleared
+    Limit(limit::LimitArgs),
     /// Go on with what was paused
     Resume(pause::PauseArgs),
     /// Show how many partitions a topic has, or spread it over more
@@ -387,6 +389,10 @@ impl Program {
                         None => None,
                     };
                     cron::run(command, settings, registry.as_ref()).await
+                }
+                Builtin::Limit(args) => {
+                    let settings = grown(globals.of_a_group(args.group.as_ref())?).await;
+                    limit::run(args, settings).await
                 }
                 Builtin::Find(args) => {
                     let settings = grown(globals.of_a_group(args.group.as_ref())?).await;

@@ -9,7 +9,7 @@ use super::text::{rough, table, time};
 use super::{CommandError, adding, projection, retention};
 use crate::admin::{
     Admin, BreakerStatus, ConsumerStatus, GroupStatus, OutboxStatus, PROTOCOL, Pause, Standing,
-    Status, StreamStatus, TopicStatus,
+    StandingLimit, Status, StreamStatus, TopicStatus,
 };
 use crate::called;
 use crate::config::Settings;
@@ -45,6 +45,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
         group,
         streams,
         topics,
+        limits,
         in_trouble,
         projections,
         eviction_warning,
@@ -134,6 +135,7 @@ pub(super) async fn run(args: StatusArgs, settings: Settings) -> Result<(), Comm
             }))
             .chain(unread)
             .chain(crons)
+            .chain(limits.iter().map(limit_note))
             .chain(alone.iter().flat_map(|status| order_notes(status)))
             .chain(projections.iter().flat_map(projection::notes))
             .chain(eviction_warning)
@@ -418,6 +420,19 @@ fn notes(group: &str, status: &StreamStatus) -> Vec<String> {
 }
 
 /// What waits for a stream of another slot. A moment of it is as it should be.
+/// A limit that holds in place of what is configured.
+fn limit_note(limit: &StandingLimit) -> String {
+    let (handler, by) = (shown(&limit.handler), shown(&limit.by));
+    let (since, clear) = (
+        time(limit.since),
+        format!("limit {} --clear", limit.handler),
+    );
+    let clear = called::command(clear);
+    format!(
+        "limit of {handler}: {limit}, set by {by} at {since}: {clear} has it as configured again"
+    )
+}
+
 /// What operators have cancelled of it.
 fn cancelled(status: &StreamStatus) -> Option<String> {
     let said = match (status.to_be_cancelled, status.cancelled) {

@@ -192,6 +192,7 @@ impl Section<'_, '_> {
 
     fn limits(&mut self, into: &mut HandlerSettings) {
         self.setting("concurrency", &mut into.concurrency);
+        self.setting("concurrency_scope", &mut into.concurrency_scope);
         self.setting("rate", &mut into.rate);
         self.setting("rate_scope", &mut into.rate_scope);
     }

@@ -187,7 +187,7 @@ impl Rate {
         "write a number and a time, as in \"100/s\", \"30/m\" or \"5/10s\"";
 
     /// Reads a rate; an error completes a sentence about the text and says what to write.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let refused = || format!("{text:?} is not a rate; {}", Self::ADVICE);
         let (count, per) = text.split_once('/').ok_or_else(refused)?;
         let count: u32 = count.trim().parse().map_err(|_| refused())?;
@@ -223,7 +223,7 @@ impl Serialize for Rate {
     }
 }
 
-/// Whose starts a handler's rate counts.
+/// Whose starts a handler's rate counts, and whose runs its concurrency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

@@ -101,6 +101,10 @@ impl Settings {
                 .and_then(|own| own.on_crash)
                 .unwrap_or(self.retry.on_crash),
             concurrency: own.and_then(|own| own.concurrency).or(defaults.concurrency),
+            concurrency_scope: own
+                .and_then(|own| own.concurrency_scope)
+                .or(defaults.concurrency_scope)
+                .unwrap_or_default(),
             rate: own.and_then(|own| own.rate).or(defaults.rate),
             rate_scope: own
                 .and_then(|own| own.rate_scope)
@@ -361,8 +365,10 @@ pub struct HandlerSettings {
     pub backoff: Option<Backoff>,
     /// What becomes of an entry whose worker dies in its last attempt.
     pub on_crash: Option<OnCrash>,
-    /// Runs of this handler at once in this process; as many as `worker.concurrency` allows.
+    /// Runs of this handler at once, in this process or in the whole group; as many as `worker.concurrency` allows.
     pub concurrency: Option<usize>,
+    /// Whose runs `concurrency` counts; this worker's.
+    pub concurrency_scope: Option<RateScope>,
     /// How often it may start; as often as there is something to handle.
     pub rate: Option<Rate>,
     /// Whose starts `rate` counts; this worker's.
@@ -567,6 +573,7 @@ setters!(HandlerSettings {
     some backoff: Backoff,
     some on_crash: OnCrash,
     some concurrency: usize,
+    some concurrency_scope: RateScope,
     some rate: Rate,
     some rate_scope: RateScope,
     some circuit_breaker: BreakerSettings,
@@ -611,8 +618,10 @@ pub struct HandlerPolicy {
     pub backoff: Backoff,
     /// What becomes of an entry whose worker dies in its last attempt.
     pub on_crash: OnCrash,
-    /// Runs at once in this process, if that is limited beyond `worker.concurrency`.
+    /// Runs at once, if that is limited beyond `worker.concurrency`.
     pub concurrency: Option<usize>,
+    /// Whose runs `concurrency` counts.
+    pub concurrency_scope: RateScope,
     /// How often it may start, if that is limited.
     pub rate: Option<Rate>,
     /// Whose starts `rate` counts.

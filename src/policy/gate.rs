@@ -3,7 +3,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::breaker::{Held, Ticket, Why};
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::config::{HandlerPolicy, Rate, RateScope};
 use crate::delay;
 use crate::failure::Failure;
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 
 /// Most entries of one handler that wait in Redis because it found a service's breaker open. Where there are so many, no
 /// more of its are read until some of them are due.
@@ -24,15 +25,18 @@ pub(crate) struct Gate {
     /// The handler's event type.
     pub name: String,
     breaker: Option<Arc<Circuit>>,
-    rate: Option<Limit>,
-    pub rate_setting: Option<Rate>,
+    /// Whether there is a rate: all else is looked at only then.
+    has_rate: AtomicBool,
+    rate: RwLock<Option<(Rate, Limit)>>,
+    configured: Option<(Rate, RateScope)>,
     /// When each of those falls due that wait in Redis because they were released.
     released: Mutex<BinaryHeap<Reverse<Instant>>>,
 }
 
+#[derive(Clone)]
 enum Limit {
-    Local(Local),
-    Group(Granted),
+    Local(Arc<Local>),
+    Group(Arc<Granted>),
 }
 
 /// How many more entries may come.
@@ -55,22 +59,48 @@ impl Gate {
         let breaker = policy
             .circuit_breaker
             .map(|settings| breakers.make(name, settings));
-        let rate = policy.rate.map(|rate| match policy.rate_scope {
-            RateScope::Worker => Limit::Local(Local::new(rate)),
-            RateScope::Group => Limit::Group(Granted::new()),
-        });
+        let configured = policy.rate.map(|rate| (rate, policy.rate_scope));
         Gate {
             name: name.to_owned(),
             breaker,
-            rate,
-            rate_setting: policy.rate,
+            has_rate: AtomicBool::new(configured.is_some()),
+            rate: RwLock::new(configured.map(limit)),
+            configured,
             released: Mutex::default(),
+        }
+    }
+
+    /// The whole group is limited to this rate, in place of what is configured; to that again if it is none.
+    pub fn set_rate(&self, rate: Option<Rate>) {
+        let wanted = rate
+            .map(|rate| (rate, RateScope::Group))
+            .or(self.configured);
+        let mut now = write(&self.rate);
+        let is = now.as_ref().map(|(rate, limit)| match limit {
+            Limit::Local(_) => (*rate, RateScope::Worker),
+            Limit::Group(_) => (*rate, RateScope::Group),
+        });
+        if is != wanted {
+            *now = wanted.map(limit);
+            self.has_rate.store(wanted.is_some(), Ordering::Release);
+        }
+    }
+
+    /// Its rate, if it has one.
+    pub fn rate(&self) -> Option<Rate> {
+        read(&self.rate).as_ref().map(|(rate, _)| *rate)
+    }
+
+    fn limit(&self) -> Option<Limit> {
+        match self.has_rate.load(Ordering::Acquire) {
+            true => read(&self.rate).as_ref().map(|(_, limit)| limit.clone()),
+            false => None,
         }
     }
 
     /// Whether it lets everything through at all times.
     pub fn is_none(&self) -> bool {
-        self.breaker.is_none() && self.rate.is_none()
+        self.breaker.is_none() && !self.has_rate.load(Ordering::Relaxed)
     }
 
     /// Asks for one entry to be let through.
@@ -89,13 +119,14 @@ impl Gate {
 
     /// Asks the rate alone: for one entry.
     pub fn pass_event(&self) -> Result<(), Held> {
-        let admitted = match &self.rate {
+        let limit = self.limit();
+        let admitted = match &limit {
             None => Ok(()),
             Some(Limit::Local(local)) => local.admit(),
             Some(Limit::Group(granted)) => granted.admit(),
         };
         if let Err(wait) = admitted {
-            if self.granted().is_some_and(Granted::is_refused) {
+            if self.granted().is_some_and(|granted| granted.is_refused()) {
                 return Err(Held {
                     why: Why::Uncounted,
                     wait,
@@ -124,8 +155,8 @@ impl Gate {
     }
 
     /// The share of the group's rate, where it has one.
-    pub fn granted(&self) -> Option<&Granted> {
-        match &self.rate {
+    pub fn granted(&self) -> Option<Arc<Granted>> {
+        match self.limit() {
             Some(Limit::Group(granted)) => Some(granted),
             _ => None,
         }
@@ -138,7 +169,7 @@ impl Gate {
             Some(0) => Room::None(self.breaker_wait()),
             Some(probes) => Room::Some(probes),
         };
-        let rate = match &self.rate {
+        let rate = match self.limit() {
             None => Room::Any,
             Some(Limit::Local(local)) => match local.room() {
                 (0, wait) => Room::None(wait),
@@ -192,6 +223,14 @@ impl Gate {
             _ => Duration::from_millis(250),
         }
     }
+}
+
+fn limit((rate, scope): (Rate, RateScope)) -> (Rate, Limit) {
+    let limit = match scope {
+        RateScope::Worker => Limit::Local(Arc::new(Local::new(rate))),
+        RateScope::Group => Limit::Group(Arc::new(Granted::new())),
+    };
+    (rate, limit)
 }
 
 impl Room {

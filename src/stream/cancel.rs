@@ -99,7 +99,7 @@ pub(crate) struct Cancelling<'a> {
 
 impl Link {
     /// Which entries of a stream are to be cancelled.
-    pub async fn to_be_cancelled(&mut self, keys: &Keys) -> Result<HashSet<EntryId>, Trouble> {
+    pub async fn marked_for_cancel(&mut self, keys: &Keys) -> Result<HashSet<EntryId>, Trouble> {
         let doing = || format!("asking what is to be cancelled in {}", keys.cancelled);
         let mut hgetall = redis::cmd("HGETALL");
         let answer = hgetall.arg(&keys.cancelled).query_async(&mut self.conn);

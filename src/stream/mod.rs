@@ -53,6 +53,8 @@ mod letter_notes;
 mod letter_runs;
 mod letters;
 mod life;
+#[cfg(feature = "worker")]
+mod limits;
 mod line;
 mod look_ahead;
 mod obstacle;
@@ -159,6 +161,8 @@ pub(crate) use letter_notes::{Noted as NotedLetter, Notes};
 pub(crate) use letter_runs::{RunRecord, RunState, RunTurn, TurnOf};
 pub(crate) use letters::{Browse, DEATH, Head, Page, Purged, Ticket, split_death};
 pub(crate) use life::ServerIdentity;
+#[cfg(feature = "worker")]
+pub(crate) use limits::{PermitsAsked, permits_key};
 pub(crate) use line::{Line, ONE_TOO_LARGE};
 #[cfg(test)]
 pub(crate) use look_ahead::Run;

@@ -457,6 +457,7 @@ mod tests {
             error: "it is away".to_owned(),
         };
         let of = |streams: &[&str]| Status {
+            limits: Vec::new(),
             group: "fulfilment".to_owned(),
             streams: Vec::new(),
             topics: Vec::new(),

@@ -349,6 +349,17 @@ fn settings_made_by_a_program_are_checked_too() {
 }
 
 #[test]
+fn whose_runs_are_counted_is_one_of_two() {
+    let text = "[defaults]\nconcurrency = 8\nconcurrency_scope = \"grupp\"\n";
+    let expected = "line 3, column 21: defaults.concurrency_scope: expected \"worker\" or \"group\", found \"grupp\"";
+    assert!(
+        refusal(text).to_string().contains(expected),
+        "{}",
+        refusal(text)
+    );
+}
+
+#[test]
 fn limits_that_cannot_work_are_told_with_what_would() {
     let text = "[defaults]\nconcurrency = 0\nrate = \"often\"\nrate_scope = \"grupp\"\n\
                 [defaults.circuit_breaker]\nfailures = 0\nprobes = 0\ncounts = [\"panics\"]\n\

@@ -78,12 +78,7 @@ impl Executor {
         let shared = self.handlers.slots.is_shared();
         // Entries of several shards go to lanes: which of them is read next is not for one of their handlers to say.
         let _inline = (!shared).then(|| self.inline.open());
-        let Handlers {
-            slots,
-            routes,
-            tasks,
-            ..
-        } = &*self.handlers;
+        let Handlers { slots, tasks, .. } = &*self.handlers;
         let lanes = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(slots.all());
@@ -91,14 +86,18 @@ impl Executor {
             tasks.spawn(self.clone().lane(runs.clone()));
         }
         tasks.spawn(quarantine(self.handlers.clone(), suspects));
-        let mut all = routes.all().iter();
-        if all.any(|bound| bound.concurrency_limit.is_some()) {
-            let handlers = self.handlers.clone();
-            tokio::spawn(async move {
-                handlers.attempts.signals.stopped().await;
-                handlers.release_what_waits();
-            });
-        }
+        let handlers = self.handlers.clone();
+        tokio::spawn(async move {
+            let signals = &handlers.attempts.signals;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = signals.stopped() => break,
+                    () = handlers.routes.limits.changed() => handlers.start_what_waits(),
+                }
+            }
+            handlers.release_what_waits();
+        });
         tasks.close();
         let seek = async {
             let handlers = &self.handlers;

@@ -9,6 +9,7 @@ pub(crate) mod dedup;
 pub(crate) mod dedup_windows;
 pub(crate) mod dispatch;
 pub(crate) mod executor;
+mod limits;
 pub(crate) mod line;
 pub(crate) mod orderer;
 pub(crate) mod outcome;

@@ -1,12 +1,14 @@
 //! Admission: what an entry needs before its handler runs, and which entries need none.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use super::batches::Together;
 use super::concurrency::ConcurrencyLimit;
+use super::limits::Limits;
 use super::outcome::Body;
 use super::sharing::Sharing;
 use super::verdict::{self, Reason, Verdict};
@@ -21,7 +23,7 @@ use crate::handler::Registry;
 use crate::middleware::{
     CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
 };
-use crate::policy::{Breakers, Gate, Room};
+use crate::policy::{Breakers, Gate, Room, SetLimit};
 use crate::stream::waiting::{self, Range};
 use crate::worker::state::inflight::Batch;
 use crate::worker::state::recent_acks::RecentAcks;
@@ -37,7 +39,7 @@ pub(crate) struct Bound {
     around: TimeoutLayer,
     pub policy: HandlerPolicy,
     pub gate: Gate,
-    pub concurrency_limit: Option<ConcurrencyLimit>,
+    pub concurrency_limit: ConcurrencyLimit,
     /// If it takes many events at once.
     pub batch: Option<Together>,
     /// Its place among all handlers.
@@ -61,8 +63,10 @@ pub(crate) struct Routes {
     default_policy: HandlerPolicy,
     unhandled: Unhandled,
     unhandled_after: Duration,
-    is_limited: bool,
-    has_group_rates: bool,
+    is_limited: AtomicBool,
+    has_group_rates: AtomicBool,
+    /// What operators have set.
+    pub limits: Limits,
     unbound: Vec<Range>,
     /// How the slots are shared by all of them.
     pub sharing: Sharing,
@@ -74,6 +78,7 @@ impl Routes {
     pub fn new(settings: &Settings, registry: Registry, breakers: &Breakers) -> Self {
         let (routes, ignored, classifiers) = registry.into_parts();
         let (mut handlers, mut places) = (Vec::new(), FxHashMap::default());
+        let limits = Limits::default();
         for (place, (event_type, route)) in routes.into_iter().enumerate() {
             let policy = settings.policy(&event_type);
             let around = TimeoutLayer {
@@ -92,7 +97,10 @@ impl Routes {
                 handler: route.handler,
                 around,
                 gate,
-                concurrency_limit: single.map(ConcurrencyLimit::new),
+                concurrency_limit: ConcurrencyLimit::new(
+                    single.map(|most| (most, policy.concurrency_scope)),
+                    limits.wants(),
+                ),
                 batch,
                 policy,
                 place,
@@ -106,14 +114,13 @@ impl Routes {
             let names = handlers.iter().map(|bound: &Bound| &bound.gate.name[..]);
             unbound = waiting::of_others(names);
         }
-        let is_limited =
-            |bound: &Bound| !bound.gate.is_none() || bound.policy.concurrency.is_some();
         Routes {
             classifiers,
-            is_limited: handlers.iter().any(is_limited),
             sharing: Sharing::new(handlers.len()),
+            limits,
+            is_limited: AtomicBool::new(handlers.iter().any(Bound::is_limited)),
             unbound,
-            has_group_rates: handlers.iter().any(|bound| bound.gate.granted().is_some()),
+            has_group_rates: AtomicBool::new(handlers.iter().any(Bound::has_group_rate)),
             handlers,
             places,
             ignored,
@@ -149,12 +156,51 @@ impl Routes {
 
     /// Whether any handler is limited by more than its time and `worker.concurrency`.
     pub fn is_limited(&self) -> bool {
+        self.is_limited.load(Ordering::Relaxed)
+    }
+
+    /// What operators have set for a stream's handlers. Returns whether that changes anything.
+    pub fn learn_limits(&self, stream: &str, set: Vec<SetLimit>) -> bool {
+        let Some(now) = self.limits.learn(stream, set) else {
+            return false;
+        };
+        for bound in &self.handlers {
+            let set = now.iter().find(|set| set.handler == bound.gate.name);
+            bound.gate.set_rate(set.and_then(|set| set.rate));
+            // Batches of a handler are each worker's own.
+            if bound.batch.is_none() {
+                let most = set.and_then(|set| set.concurrency);
+                bound.concurrency_limit.set(most);
+            }
+            if let Some(set) = set {
+                let or_none =
+                    |text: Option<String>| text.unwrap_or_else(|| "as configured".to_owned());
+                let handler = &bound.gate.name;
+                let rate = or_none(set.rate.map(|rate| rate.to_string()));
+                let concurrency = or_none(set.concurrency.map(|most| most.to_string()));
+                tracing::info!(
+                    handler,
+                    rate,
+                    concurrency,
+                    "the group's limits are set by an operator"
+                );
+            }
+        }
+        if now.is_empty() {
+            tracing::info!("limits are as they are configured");
+        }
+        let any = |of: fn(&Bound) -> bool| self.handlers.iter().any(of);
         self.is_limited
+            .store(any(Bound::is_limited), Ordering::Relaxed);
+        let group_rates = any(Bound::has_group_rate);
+        self.has_group_rates.store(group_rates, Ordering::Relaxed);
+        self.limits.change();
+        true
     }
 
     /// Whether any handler's rate is counted for the whole group.
     pub fn has_group_rates(&self) -> bool {
-        self.has_group_rates
+        self.has_group_rates.load(Ordering::Relaxed)
     }
 
     /// What is acknowledged here without a handler, among entries that wait for a worker that can handle them.
@@ -295,12 +341,20 @@ impl Bound {
 
     /// How many more of its entries may come.
     pub fn room(&self) -> Room {
-        let concurrency_limit = self.concurrency_limit.as_ref();
         let batch = self.batch.as_ref();
         self.gate
             .room()
             .and(batch.map_or(Room::Any, Together::room))
-            .and(concurrency_limit.map_or(Room::Any, ConcurrencyLimit::room))
+            .and(self.concurrency_limit.room())
+    }
+
+    fn is_limited(&self) -> bool {
+        let of_batches = self.batch.is_some() && self.policy.concurrency.is_some();
+        !self.gate.is_none() || self.concurrency_limit.is_on() || of_batches
+    }
+
+    fn has_group_rate(&self) -> bool {
+        self.gate.granted().is_some()
     }
 }
 

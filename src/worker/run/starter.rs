@@ -284,19 +284,18 @@ impl<'a> Starter<'a> {
             self.of.attempts.release_at_limit(attempt, ctx, Why::Share);
             return false;
         }
-        match &bound.concurrency_limit {
-            None if bound.batch.is_some() => {
-                self.gather(attempt, ctx);
-                false
-            }
-            None => {
-                if let Some(Done::Succeeded) = self.launch(attempt, ctx) {
-                    self.acks.push(index);
-                }
-                true
-            }
-            Some(limit) => self.enter_limited(limit, attempt, ctx),
+        if bound.batch.is_some() {
+            self.gather(attempt, ctx);
+            return false;
         }
+        let limit = &bound.concurrency_limit;
+        if limit.is_on() {
+            return self.enter_limited(limit, attempt, ctx);
+        }
+        if let Some(Done::Succeeded) = self.launch(attempt, ctx) {
+            self.acks.push(index);
+        }
+        true
     }
 
     /// The same if its handler takes many entries at once. One that may have killed its worker it takes alone.
@@ -339,6 +338,7 @@ impl<'a> Starter<'a> {
             bound,
             ..
         } = attempt;
+        batch.slots[index as usize].takes_a_place();
         let waiting = Waiting {
             batch: batch.clone(),
             index,
@@ -402,9 +402,7 @@ impl<'a> Starter<'a> {
     fn leave(&mut self, bound: &Bound, mut ended: Option<Attempt<'_>>) -> bool {
         let of = self.of;
         let mut any = false;
-        let Some(limit) = &bound.concurrency_limit else {
-            return any;
-        };
+        let limit = &bound.concurrency_limit;
         while let Some(waiting) = limit.leave() {
             any = true;
             let now = waiting.batch.now();
@@ -464,7 +462,11 @@ async fn wait(
     if waiting == Done::Succeeded {
         of.attempts.outcomes.acknowledge(&batch, vec![index]);
     }
-    Starter::with(&of, permit).leave(bound, None);
+    if batch.slots[index as usize].has_a_place() {
+        Starter::with(&of, permit).leave(bound, None);
+    } else {
+        drop(permit);
+    }
     if of.routes.sharing.ends(bound.place) && of.attempts.signals.has_released() {
         // There is a slot for one that waits in Redis.
         of.attempts.signals.replan_all();
@@ -499,10 +501,29 @@ impl Handlers {
     /// A worker that stops releases at once what waits for its handler's limits.
     pub fn release_what_waits(&self) {
         let limits = self.routes.all().iter();
-        let limits = limits.filter_map(|bound| bound.concurrency_limit.as_ref());
         limits
-            .flat_map(ConcurrencyLimit::drain)
+            .flat_map(|bound| bound.concurrency_limit.drain())
             .for_each(|waiting| self.release_unstarted(waiting));
+    }
+
+    /// There are more places than there were: what waits has them.
+    pub fn start_what_waits(self: &Arc<Self>) {
+        for bound in self.routes.all() {
+            while let Some(waiting) = bound.concurrency_limit.next() {
+                self.tasks.spawn(start_later(self.clone(), waiting, None));
+            }
+            for Waiting { batch, index, ctx } in bound.concurrency_limit.give_back() {
+                let attempt = Attempt {
+                    batch: &batch,
+                    index,
+                    bound,
+                    since: 0,
+                };
+                self.attempts
+                    .release_at_limit(attempt, ctx, Why::Concurrency);
+            }
+        }
+        self.attempts.signals.replan_all();
     }
 
     fn release_unstarted(&self, waiting: Waiting) {

@@ -33,6 +33,8 @@ const TAKEN: u8 = 0b100;
 const NOBODYS: u8 = 0b1000;
 /// Redis has settled it, and its handler still runs.
 const COMMITTED: u8 = 0b1_0000;
+/// It has a place, or waits for one, of those that its handler's runs may take.
+const PLACED: u8 = 0b10_0000;
 
 /// For how long at most it can be said of an entry that is nobody's, once an answer got lost, that its end is ours to
 /// write. Longer than a server is away for a moment; what others did is known for twice as long: see
@@ -184,6 +186,15 @@ impl Slot {
             self.state
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, finish);
         owner(state)
+    }
+
+    /// It has a place of its handler's, or waits for one.
+    pub fn takes_a_place(&self) {
+        self.state.fetch_or(PLACED, Ordering::SeqCst);
+    }
+
+    pub fn has_a_place(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & PLACED != 0
     }
 
     /// It has succeeded, and will be acknowledged as the event with this mark.

@@ -10,7 +10,7 @@ use super::delivery::{Begin, Deliveries, Delivery, Taken};
 use super::flow_control::room_to_wake;
 use super::prefetch::Prefetch;
 use crate::metrics::entries::Via;
-use crate::policy::Room;
+use crate::policy::{Room, SetLimit};
 use crate::stream::{Link, Trouble, cancel_flag};
 use crate::worker::pace::due::{DueTimes, POLL, Turn};
 use crate::worker::run::attempt::cancel_run;
@@ -182,6 +182,12 @@ impl DueRetries {
 
     /// What is paused of a stream, as Redis says.
     fn learn_pauses(&self, source: &Source, paused: &[String]) {
+        // The same hash has limits that operators have set.
+        let set = paused.iter().filter_map(|what| SetLimit::parse(what));
+        let stream = &source.surroundings.stream;
+        if self.routes.learn_limits(stream, set.collect()) {
+            self.signals.replan_all();
+        }
         let handlers = paused
             .iter()
             .filter_map(|what| what.strip_prefix("handler:"));
@@ -211,7 +217,7 @@ impl DueRetries {
         if self.refusals.wait(Chore::Cancel, stream).is_some() {
             return Ok(());
         }
-        let ids = link.to_be_cancelled(&source.keys).await;
+        let ids = link.marked_for_cancel(&source.keys).await;
         let Some(ids) = self.refusals.heard(Chore::Cancel, stream, ids)? else {
             return Ok(());
         };

@@ -53,7 +53,7 @@ impl GroupRates {
             .into_iter()
             .filter_map(|(event_type, wanted)| {
                 let gate = &routes.find(event_type)?.gate;
-                let (granted, rate) = (gate.granted()?, gate.rate_setting?);
+                let (granted, rate) = (gate.granted()?, gate.rate()?);
                 if granted.is_refused() && granted.dry_for().is_some() {
                     return None;
                 }
@@ -66,7 +66,7 @@ impl GroupRates {
             .filter(|(_, request)| request.wanted > 0)
             .collect();
         for (granted, request) in requests {
-            self.take(link, granted, &request).await?;
+            self.take(link, &granted, &request).await?;
         }
         Ok(())
     }
@@ -79,9 +79,9 @@ impl GroupRates {
         wanted: u32,
     ) -> Result<(), Trouble> {
         let gate = &bound.gate;
-        if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate_setting) {
+        if let (Some(granted), Some(rate)) = (gate.granted(), gate.rate()) {
             let request = RateRequest::new(&self.identity.group, &gate.name, rate, wanted);
-            self.take(link, granted, &request).await?;
+            self.take(link, &granted, &request).await?;
         }
         Ok(())
     }

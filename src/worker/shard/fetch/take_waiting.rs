@@ -205,7 +205,7 @@ async fn room(
     bound: &Bound,
 ) -> Result<Room, Trouble> {
     let room = room_of(routes, source, bound);
-    let (Some(granted), Some(rate)) = (bound.gate.granted(), bound.gate.rate_setting) else {
+    let (Some(granted), Some(rate)) = (bound.gate.granted(), bound.gate.rate()) else {
         return Ok(room);
     };
     if matches!(room, Room::None(_)) {

@@ -5,6 +5,7 @@ pub(crate) mod crons;
 mod lease_renewer;
 mod orders;
 mod ownership;
+mod permits;
 pub(crate) mod projections;
 pub(crate) mod pulse;
 mod relay;
@@ -29,6 +30,7 @@ use breaker_report::BreakerReport;
 use lease_renewer::LeaseRenewer;
 use orders::Orders;
 use ownership::{Owner, Ownership};
+use permits::Permits;
 use pulse::{Pulses, Told, Watched};
 use relay::Relay;
 use repair::Repair;
@@ -45,7 +47,7 @@ pub(crate) struct Maintenance {
     ownership: Ownership,
     relay: Relay,
     /// What a worker does once, however many shards it has.
-    once: Option<(Orders, Pulses)>,
+    once: Option<(Orders, Permits, Pulses)>,
 }
 
 /// All of that, at work until it is dropped.
@@ -143,7 +145,14 @@ impl Maintenance {
         let types = shard.routes.all().iter();
         let types = types.map(|bound| bound.gate.name.clone()).collect();
         let pulses = Pulses::new(watched, &shard.links, types, settings, told);
-        self.once = Some((orders, pulses));
+        let permits = Permits::new(
+            shard.identity.clone(),
+            shard.signals.clone(),
+            shard.routes.clone(),
+            &shard.links,
+            settings.worker.lease,
+        );
+        self.once = Some((orders, permits, pulses));
         self
     }
 
@@ -158,8 +167,9 @@ impl Maintenance {
         running.spawn(self.ownership.run());
         running.spawn(self.relay.run());
         let end = CancellationToken::new();
-        let pulsing = self.once.map(|(orders, pulses)| {
+        let pulsing = self.once.map(|(orders, permits, pulses)| {
             running.spawn(orders.run());
+            running.spawn(permits.run());
             tokio::spawn(pulses.run(end.clone()))
         });
         Maintaining {
