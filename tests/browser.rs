@@ -25,7 +25,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("/dead", "2 in 2 groups"),
     ("/find?q=type:order.created", "found"),
     ("/scheduled", "order.reminded"),
-    ("/crons", "No worker of these streams"),
+    ("/crons", "nightly"),
     ("/projections", "No projection reads"),
     ("/aggregates", "knows no aggregates"),
     ("/limits", "by alice"),

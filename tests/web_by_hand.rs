@@ -190,6 +190,14 @@ async fn everything(server: Server, hand: Hand) {
         "will not be published",
     )
     .await;
+    by.goto("/crons").await;
+    let fields = [("for", "1h")];
+    by.act("/crons/pause?stream=orders", &fields, "nightly is paused")
+        .await;
+    by.act("/crons/resume?stream=orders", &[], "nightly goes on")
+        .await;
+    by.act("/crons/trigger?stream=orders", &[], "is published")
+        .await;
     by.goto("/limits").await;
     let fields = [("handler", "order.created"), ("lasts", "2h")];
     by.act(

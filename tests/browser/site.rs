@@ -73,6 +73,18 @@ impl Site {
                 publish(&mut redis, stream, &data).await;
             }
         }
+        let spec = r#"{"schedule":["30 2 * * *"],"zone":"Europe/Berlin","type":"order.reminded","data":{}}"#;
+        let cron = serde_json::json!({ "spec": spec, "release": "1.0.0", "declared": "1780000000000", "group": "fulfilment" });
+        let log = "1780000000000 added 1780000000000 1780000000000-0 2026-05-28T02:30:00[Europe/Berlin]\n";
+        let _: () = redis::cmd("HSET")
+            .arg("{orders}:cron")
+            .arg(&[
+                ("nightly", cron.to_string()),
+                ("nightly:log", log.to_owned()),
+            ])
+            .query_async(&mut redis)
+            .await
+            .expect("a cron");
         let admin = self.admin();
         admin.pause("payments", "alice").await.expect("a pause");
         let order = |id| {
