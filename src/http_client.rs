@@ -474,10 +474,16 @@ impl Failed {
     }
 
     fn too_slow(to: &Target, deadline: Duration) -> Self {
-        let deadline = crate::duration::format(deadline);
+        let message = match deadline < Duration::from_millis(1) {
+            true => format!("no time was left for {} to answer", to.shown),
+            false => {
+                let deadline = crate::duration::format(deadline);
+                format!("{} has not answered within {deadline}", to.shown)
+            }
+        };
         Failed {
             kind: FailedKind::TooSlow,
-            message: format!("{} has not answered within {deadline}", to.shown),
+            message,
         }
     }
 }

@@ -57,7 +57,7 @@ on_both_servers! {
         let server = Server::builder(kind).clock(&clock).start().await;
         let mut redis = server.connect().await;
         let setup = Setup::new(&server)
-            .worker("lease = \"1s\"")
+            .worker("lease = \"3s\"")
             .retry("backoff = { initial = \"3s\", factor = 1.0, jitter = 0.0 }");
         let mut first = setup.process();
         jobs::publish(&mut redis, "jobs", &[Job::new("held", Action::TakeOrLess(60_000, 10))]).await;
@@ -67,7 +67,7 @@ on_both_servers! {
         clock.ahead(HOUR);
         let since = Instant::now();
         second.wait_for_log("was set ahead", PATIENCE).await;
-        eventually(PATIENCE, "a few leases to pass", async || since.elapsed() > Duration::from_millis(3_500)).await;
+        pass(Duration::from_millis(7_500), since).await;
         assert_eq!(jobs::starts_of(&mut redis, "held").await, 1, "its worker is alive");
         jobs::publish(&mut redis, "jobs", &[Job::new("retried", Action::Fail(1))]).await;
         eventually(PATIENCE, "it to be parked", async || parked(&mut redis).await == 1).await;
@@ -78,10 +78,10 @@ on_both_servers! {
         eventually(PATIENCE, "both to be handled", async || jobs::handled(&mut redis).await.len() == 2).await;
         let took = since.elapsed();
         println!("both handled {took:?} after the step back");
-        assert!(took < Duration::from_secs(12), "{took:?}");
+        assert!(took < Duration::from_secs(18), "{took:?}");
         // Of the dead it is not known when they were seen last, but from now on they grow old.
         eventually(PATIENCE, "the dead not to look alive", async || {
-            consumers(&mut redis).await.iter().filter(|(_, idle)| *idle < 1_200).count() <= 1
+            consumers(&mut redis).await.iter().filter(|(_, idle)| *idle < 3_500).count() <= 1
         })
         .await;
         drop(second);

@@ -186,11 +186,12 @@ on_both_servers! {
             takeover(&server, "short", SHORT, LONG),
             takeover(&server, "long", LONG, SHORT),
         );
-        let second = Duration::from_secs(1);
-        assert!(from_short.1 <= SHORT + second, "{from_short:?}");
+        // A look takes a second at most, and a busy machine some more.
+        let look = Duration::from_secs(3);
+        assert!(from_short.1 <= SHORT + look, "{from_short:?}");
         // The last renewal may have been a third of the lease before the death.
         let least = LONG * 2 / 3 - Duration::from_millis(300);
-        assert!(from_long.0 >= least && from_long.1 <= LONG + second, "{from_long:?}");
+        assert!(from_long.0 >= least && from_long.1 <= LONG + look, "{from_long:?}");
     }
 
     /// The older workers are replaced one by one while such entries come in.
