@@ -283,6 +283,7 @@ on_both_servers! {
             case(":workers:again", ""),
             case(":scheduled", "{s}:scheduled is a string and should be a zset"),
             case(":workers:tidied", ""),
+            case(":workers:tidied_to", ""),
             case(":workers:kept", ""),
             case(":workers:breakers", ""),
         ];

@@ -314,7 +314,7 @@ fn same_keys(a: &str, b: &str) -> bool {
 }
 
 /// What a group's keys are called, behind the stream and the group.
-pub(crate) const OWN: [&str; 15] = [
+pub(crate) const OWN: [&str; 16] = [
     "retry",
     "dead",
     "again",
@@ -325,6 +325,7 @@ pub(crate) const OWN: [&str; 15] = [
     "protocol",
     "breakers",
     "tidied",
+    "tidied_to",
     "clock",
     "commits",
     "guards",

@@ -59,6 +59,8 @@ pub(crate) struct Keys {
     pub breakers: String,
     /// There while it is nobody's turn to look for what other hands have broken.
     pub tidied: String,
+    /// How far those looks have come.
+    pub tidied_to: String,
     /// When the server's clock was last seen to have been set, and how far what follows from it is done.
     pub clock: String,
     /// Whose turn it was to drop dead letters, and how many were.
@@ -282,6 +284,7 @@ impl Keys {
             cancelled: format!("{prefix}:cancelled"),
             breakers: format!("{prefix}:breakers"),
             tidied: format!("{prefix}:tidied"),
+            tidied_to: format!("{prefix}:tidied_to"),
             clock: format!("{prefix}:clock"),
             kept: format!("{prefix}:kept"),
             notes: format!("{prefix}:dead:notes"),

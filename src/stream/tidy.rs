@@ -37,6 +37,40 @@ impl Link {
         Ok(answer != Value::Nil)
     }
 
+    /// How far the thorough looks have come: what [`mend`](Self::mend) and [`sweep`](Self::sweep) go on at.
+    pub async fn tidied_to(&mut self, keys: &Keys) -> Result<Option<(String, String)>, Trouble> {
+        let doing = || "going on with tidying".to_owned();
+        let answer = redis::cmd("GET")
+            .arg(&keys.tidied_to)
+            .query_async(&mut self.conn)
+            .await;
+        let needs = || vec![need(&keys.tidied_to, "string", "GET")];
+        let at: Option<String> = self.answered(doing, answer, needs).await?;
+        Ok(at.and_then(|at| {
+            let (mend, sweep) = at.split_once(' ')?;
+            Some((mend.to_owned(), sweep.to_owned()))
+        }))
+    }
+
+    /// The next thorough look goes on there, if there is one within that time.
+    pub async fn note_tidied(
+        &mut self,
+        keys: &Keys,
+        (mend, sweep): (&str, &str),
+        lasts: Duration,
+    ) -> Result<(), Trouble> {
+        let doing = || "going on with tidying".to_owned();
+        let mut call = redis::cmd("SET");
+        call.arg(&keys.tidied_to)
+            .arg(format!("{mend} {sweep}"))
+            .arg("PX")
+            .arg(lasts.as_millis() as u64);
+        let answer = call.query_async(&mut self.conn).await;
+        let needs = || vec![need(&keys.tidied_to, "string", "SET")];
+        let _: Value = self.answered(doing, answer, needs).await?;
+        Ok(())
+    }
+
     /// The server's clock was set, so many ms ahead, or back, within `since`: has what is parked wait as long as it was to,
     /// and what lies in the future now count from now on, a chunk at a time. Returns whether there is more.
     pub async fn clock_set(
@@ -126,7 +160,7 @@ impl Link {
         let needs = || {
             vec![
                 need(&keys.stream, "stream", "XPENDING"),
-                need(&keys.retry, "zset", "ZSCORE"),
+                need(&keys.retry, "zset", "ZMSCORE"),
                 need(&keys.failures, "hash", "HLEN HSCAN HDEL"),
             ]
         };

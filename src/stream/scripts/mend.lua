@@ -1,5 +1,6 @@
 -- Gives every parked entry that no due time names one: now. Where no more are parked than have due times, only a
--- thorough look goes through them (due times of entries that are no longer parked may stand in for missing ones).
+-- thorough look goes through them (due times of entries that are no longer parked may stand in for missing ones), a slice
+-- at a time.
 -- Behind: common/ids
 -- KEYS: stream, retry
 -- ARGV: group, id to begin at, most entries, thorough (0|1)
@@ -14,6 +15,7 @@ end
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], '+', ARGV[3], '(parked)')
 local t = redis.call('TIME')
 local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
-local mended = 0
-for _, p in ipairs(pending) do mended = mended + redis.call('ZADD', KEYS[2], 'NX', now, p[1]) end
+local due, mended = { 'ZADD', KEYS[2], 'NX' }, 0
+for _, p in ipairs(pending) do due[#due + 1], due[#due + 2] = now, p[1] end
+if #pending > 0 then mended = redis.call(unpack(due)) end
 return { #pending == tonumber(ARGV[3]) and just_above(pending[#pending][1]) or false, mended }

@@ -8,10 +8,12 @@ if ARGV[2] == '0' and ARGV[4] == '0'
   return { '0', 0 }
 end
 local scan = redis.call('HSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[3])
-local removed = 0
-for i = 1, #scan[2], 2 do
-  local id = scan[2][i]
-  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0 and not redis.call('ZSCORE', KEYS[2], id) then
+local ids, removed = {}, 0
+for i = 1, #scan[2], 2 do ids[#ids + 1] = scan[2][i] end
+-- Most are parked.
+local due = #ids > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids)) or {}
+for i, id in ipairs(ids) do
+  if not due[i] and #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) == 0 then
     removed = removed + redis.call('HDEL', KEYS[3], id)
   end
 end

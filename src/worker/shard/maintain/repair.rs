@@ -14,9 +14,14 @@ use crate::worker::state::identity::Identity;
 use crate::worker::state::signals::Signals;
 use crate::worker::state::source::{Source, Sources};
 
-/// Once in so many leases one worker of the group goes through everything, whether something seems to be missing or
-/// not: with a million parked entries that takes Redis seconds.
+/// Once in so many leases one worker of the group looks whether something is missing though nothing seems to be,
 const THOROUGH: u32 = 10;
+/// in so many steps: the next one goes on behind them. A million parked entries are gone through in a hundred looks.
+const SLICE: usize = 10;
+/// How many records are swept by as many steps as ten thousand entries are mended by.
+const SWEEPS: usize = 5 * SLICE;
+/// Between two steps: what is long is gone through at leisure.
+const BREATH: Duration = Duration::from_millis(10);
 /// The others say what is wrong with the server; here nothing is in a hurry.
 const AFTER_TROUBLE: Duration = Duration::from_secs(2);
 
@@ -102,10 +107,29 @@ impl Repair {
                     .await;
                 refusals.heard(Chore::Turn, stream, taken)?.unwrap_or(false)
             };
-            let mended = mend(&self.signals, link, &source, thorough).await;
-            refusals.heard(Chore::Mend, stream, mended)?;
-            let swept = sweep(link, &source, thorough).await;
-            refusals.heard(Chore::Sweep, stream, swept)?;
+            let to = match thorough {
+                true => {
+                    let to = link.tidied_to(&source.keys).await;
+                    refusals.heard(Chore::Turn, stream, to)?.flatten()
+                }
+                false => None,
+            };
+            let (from, cursor) = to.unwrap_or_else(|| ("-".to_owned(), "0".to_owned()));
+            let mended = mend(&self.signals, link, &source, thorough.then_some(from)).await;
+            let next = refusals.heard(Chore::Mend, stream, mended)?.flatten();
+            let swept = sweep(link, &source, thorough.then_some(cursor)).await;
+            let cursor = refusals.heard(Chore::Sweep, stream, swept)?;
+            if thorough {
+                let next = (
+                    next.unwrap_or("-".to_owned()),
+                    cursor.unwrap_or("0".to_owned()),
+                );
+                let lasts = self.identity.lease * THOROUGH * 10;
+                let noted = link
+                    .note_tidied(&source.keys, (&next.0, &next.1), lasts)
+                    .await;
+                refusals.heard(Chore::Turn, stream, noted)?;
+            }
             let unlisted = unlist(link, &source).await;
             refusals.heard(Chore::Unlist, stream, unlisted)?;
         }
@@ -158,17 +182,25 @@ impl TidyLine {
     }
 }
 
+/// Mends everything if something seems to be missing; `from` somewhere on a slice, whether it does or not. Returns where
+/// the next slice begins.
 async fn mend(
     signals: &Signals,
     link: &mut Link,
     source: &Source,
-    thorough: bool,
-) -> Result<(), Trouble> {
+    from: Option<String>,
+) -> Result<Option<String>, Trouble> {
     let (group, stream) = (&source.surroundings.group, &source.keys.stream);
-    let (mut from, mut mended) = (Some("-".to_owned()), 0);
-    while let Some(at) = from {
+    let thorough = from.is_some();
+    let steps = if thorough { SLICE } else { usize::MAX };
+    let (mut from, mut mended) = (from.or_else(|| Some("-".to_owned())), 0);
+    for _ in 0..steps {
+        let Some(at) = from else { break };
         let (next, count) = link.mend(&source.keys, group, &at, thorough).await?;
         (from, mended) = (next, mended + count);
+        if from.is_some() {
+            tokio::time::sleep(BREATH).await;
+        }
     }
     if mended > 0 {
         tracing::warn!(
@@ -178,19 +210,24 @@ async fn mend(
         );
         signals.due_in(Duration::ZERO);
     }
-    Ok(())
+    Ok(from)
 }
 
-async fn sweep(link: &mut Link, source: &Source, thorough: bool) -> Result<(), Trouble> {
-    let (group, mut cursor) = (&source.surroundings.group, "0".to_owned());
-    loop {
+/// Sweeps everything if there seem to be too many records; `from` somewhere on a slice, whether there do or not. Returns
+/// where the next slice begins.
+async fn sweep(link: &mut Link, source: &Source, from: Option<String>) -> Result<String, Trouble> {
+    let group = &source.surroundings.group;
+    let thorough = from.is_some();
+    let steps = if thorough { SWEEPS } else { usize::MAX };
+    let mut cursor = from.unwrap_or_else(|| "0".to_owned());
+    for _ in 0..steps {
         cursor = link.sweep(&source.keys, group, &cursor, thorough).await?;
         if cursor == "0" {
-            return Ok(());
+            break;
         }
-        // A long hash is gone through at leisure.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(BREATH).await;
     }
+    Ok(cursor)
 }
 
 async fn unlist(link: &mut Link, source: &Source) -> Result<(), Trouble> {
@@ -200,7 +237,7 @@ async fn unlist(link: &mut Link, source: &Source) -> Result<(), Trouble> {
         if cursor == "0" {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(BREATH).await;
     }
     Ok(())
 }
