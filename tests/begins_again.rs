@@ -264,7 +264,9 @@ on_both_servers! {
             .arg(scripts::text("park"))
             .arg(4)
             .arg(&["jobs", &g("retry"), &g("failures"), &g("waiting")])
-            .arg(&["workers", &ids[0], dead, "1", "0", "0", "5", "-", "late", "-"])
+            .arg(scripts::packed(&[
+                "workers", dead, &ids[0], &ids[0], "", "", "", &ids[0], dead, "1", "0", "0", "5", "-", "late", "-",
+            ]))
             .query_async(&mut redis)
             .await
             .unwrap();

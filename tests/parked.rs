@@ -163,16 +163,32 @@ async fn park(redis: &mut MultiplexedConnection, delay: Duration) -> Vec<String>
         pipe.arg("jobs")
             .arg(RETRY)
             .arg("{jobs}:workers:failures")
-            .arg("{jobs}:workers:waiting")
-            .arg("workers");
+            .arg("{jobs}:workers:waiting");
+        let delay = delay.as_millis().to_string();
+        let mut args = vec![
+            "workers",
+            worker,
+            &chunk[0],
+            &chunk[chunk.len() - 1],
+            "",
+            "",
+            "",
+        ];
         for id in chunk {
             // At its first delivery, a moment ago; the attempt counts, and it is not doomed.
-            pipe.arg(id)
-                .arg(worker)
-                .arg(1)
-                .arg(delay.as_millis() as u64);
-            pipe.arg(0).arg(1).arg("-").arg("asked to fail").arg("-");
+            args.extend([
+                &id[..],
+                worker,
+                "1",
+                &delay,
+                "0",
+                "1",
+                "-",
+                "asked to fail",
+                "-",
+            ]);
         }
+        pipe.arg(scripts::packed(&args));
         let (outcomes,): (Vec<String>,) = pipe.query_async(redis).await.unwrap();
         assert!(
             outcomes.iter().all(|outcome| outcome == "ok"),

@@ -48,20 +48,22 @@ async fn bury(redis: &mut MultiplexedConnection, id: &str) -> String {
 }
 
 async fn bury_until(redis: &mut MultiplexedConnection, id: &str, own_until: &str) -> String {
-    let script = crate::support::scripts::named("bury");
+    let script = scripts::named("bury");
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("dead"))
         .key(key("failures"))
         .key(key("guards"))
+        .key(key("notes"))
         .key("jobs");
-    // Group, consumer, id, count, own until, age, delete, reason, error, attempts, handler, stream, replays.
-    for argument in [
-        GROUP, ME, id, "1", own_until, "0", "0", "failed", "no", "1", "test.job", "jobs", "0",
-    ] {
-        call.arg(argument);
-    }
-    call.invoke_async(redis).await.unwrap()
+    // Of all: group, delete, stream, consumer, first and last id. Then consumer, id, count, own until, age, reason, error,
+    // attempts, handler, replays, crash checks, letters, strings.
+    call.arg(scripts::packed(&[
+        GROUP, "0", "jobs", ME, id, id, ME, id, "1", own_until, "0", "failed", "no", "1",
+        "test.job", "0", "0", "", "0",
+    ]));
+    let said: Vec<String> = call.invoke_async(redis).await.unwrap();
+    said[0].clone()
 }
 
 async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
@@ -69,11 +71,10 @@ async fn park(redis: &mut MultiplexedConnection, id: &str) -> Vec<String> {
     let mut call = script.key("jobs");
     call.key(key("retry"))
         .key(key("failures"))
-        .key(key("waiting"))
-        .arg(GROUP);
-    for argument in [id, ME, "1", "0", "0", "0", "-", "no", "-"] {
-        call.arg(argument);
-    }
+        .key(key("waiting"));
+    call.arg(scripts::packed(&[
+        GROUP, ME, id, id, "", "", "", id, ME, "1", "0", "0", "0", "-", "no", "-",
+    ]));
     call.invoke_async(redis).await.unwrap()
 }
 
@@ -85,12 +86,12 @@ async fn bring_back(redis: &mut MultiplexedConnection, id: &str, nobodys: [&str;
     call.key(key("retry"))
         .key(key("failures"))
         .key(key("waiting"))
-        .key(key("guards"))
-        .arg(GROUP);
-    for argument in [id, ME, "3", "600000", "1", "0", "-", "", "-"] {
-        call.arg(argument);
-    }
-    call.arg(&nobodys);
+        .key(key("guards"));
+    let [own_until, released, has_more] = nobodys;
+    call.arg(scripts::packed(&[
+        GROUP, ME, id, id, own_until, released, has_more, id, ME, "3", "600000", "1", "0", "-", "",
+        "-",
+    ]));
     let said: Vec<String> = call.invoke_async(redis).await.unwrap();
     said[0].clone()
 }

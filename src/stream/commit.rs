@@ -14,6 +14,7 @@ use super::obstacle::{Need, need};
 use super::outbox::MARK;
 use super::reply;
 use super::script::script;
+use super::settle::ends;
 use super::topology::Slot;
 use crate::effects::{Effect, Presence};
 use crate::event::EntryId;
@@ -23,6 +24,7 @@ use crate::identity::Identity;
 script!(
     COMMIT,
     "commit",
+    behind "common/packed",
     behind "common/effects",
     behind "common/rights",
     behind "common/guards",
@@ -32,6 +34,7 @@ script!(
 script!(
     COMMIT_MORE,
     "commit_more",
+    behind "common/packed",
     behind "common/effects",
     behind "common/rights",
     behind "common/guards",
@@ -141,7 +144,7 @@ impl Commit<'_> {
         events.sum::<usize>() + args.map(Vec::len).sum::<usize>() + lines.sum::<usize>()
     }
 
-    /// How many arguments it takes, keys included: some services refuse a call with many.
+    /// How many strings it takes, keys included: a script can't hold any number of them.
     pub fn arguments(&self) -> usize {
         let events = self.events.iter();
         let events = events.map(|event| 4 + 2 * event.fields.len());
@@ -179,25 +182,47 @@ impl Link {
             .key(&keys.failures)
             .key(&keys.commits)
             .key(&keys.guards);
+        // What is the same of most of them is said once.
+        let usual = commits.first().map_or("", |commit| commit.consumer);
+        let is_plain = |commit: &Commit<'_>| !commit.recorded && commit.nobodys_until == 0;
+        let more = if commits.iter().all(is_plain) {
+            ""
+        } else {
+            "1"
+        };
+        let (first, last) = ends(commits.iter().map(|commit| commit.id));
         call.arg(group).arg(me).arg(number).arg(u8::from(delete));
+        call.arg(usual).arg(more).arg(first).arg(last);
+        call.arg(2 * commits.len());
         for commit in commits {
-            let id = commit.id.to_string();
-            match &commit.mark {
-                Some(mark) => call.key(keys.seen(mark.event.which())),
-                None => call.key(&keys.stream),
-            };
             let mark = commit.mark.as_ref();
+            if let Some(mark) = mark {
+                call.key(keys.seen(mark.event.which()));
+            }
             let far = commit.far();
-            call.arg(id)
-                .arg(commit.consumer)
+            let letters = [
+                ("r", commit.recorded),
+                ("k", mark.is_some_and(|mark| mark.counts)),
+                ("c", commit.consumer != usual),
+                ("o", commit.nobodys_until != 0),
+                ("m", mark.is_some()),
+            ];
+            let letters = letters.into_iter().filter(|(_, is)| *is);
+            call.arg(commit.id.to_string())
                 .arg(commit.count)
-                .arg(commit.nobodys_until)
-                .arg(u8::from(commit.recorded))
-                .arg(mark.map_or(0, |mark| mark.lasts.as_millis().max(1) as u64))
-                .arg(mark.map_or("", |mark| mark.event.data()))
-                .arg(u8::from(mark.is_some_and(|mark| mark.counts)))
+                .arg(letters.map(|(letter, _)| letter).collect::<String>())
                 .arg(commit.events.len())
                 .arg(commit.effects.len() + commit.lines.len() + far.len());
+            if commit.consumer != usual {
+                call.arg(commit.consumer);
+            }
+            if commit.nobodys_until != 0 {
+                call.arg(commit.nobodys_until);
+            }
+            if let Some(mark) = mark {
+                call.arg(mark.lasts.as_millis().max(1) as u64)
+                    .arg(mark.event.data());
+            }
             for event in &commit.events {
                 let fields = event.fields;
                 let marks = usize::from(event.mark.is_some());
@@ -217,13 +242,17 @@ impl Link {
                     Presence::Exists => ("exists", b""),
                     Presence::Equals(value) => ("equals", value),
                 };
-                let number = |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
-                call.arg(effect.command)
-                    .arg(presence)
-                    .arg(value)
-                    .arg(number(effect.at_least))
-                    .arg(number(effect.at_most))
-                    .arg(effect.args.len());
+                call.arg(effect.command);
+                if presence.is_empty() && effect.at_least.is_none() && effect.at_most.is_none() {
+                    call.arg("");
+                } else {
+                    let number =
+                        |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
+                    call.arg("=").arg(presence).arg(value);
+                    call.arg(number(effect.at_least))
+                        .arg(number(effect.at_most));
+                }
+                call.arg(effect.args.len());
                 effect.args.iter().for_each(|arg| {
                     call.arg(&arg[..]);
                 });
@@ -232,9 +261,10 @@ impl Link {
             // Behind the handler's own, whose places are answered. A relay finds by these what waits.
             for stream in far {
                 call.key(&keys.outbox.targets);
-                call.arg("SADD").arg(&["", "", "", ""]).arg(1).arg(stream);
+                call.arg("SADD").arg("").arg(1).arg(stream);
             }
         }
+        call.pack();
         let answer = call.invoke_async(&mut self.conn).await;
         let needs = || {
             vec![
@@ -268,6 +298,9 @@ impl Link {
 }
 
 fn outcome(value: Value, of: &Commit<'_>) -> Option<CommitOutcome> {
+    if let Value::Int(1) = value {
+        return Some(CommitOutcome::Done);
+    }
     let mut parts = reply::array(value)?.into_iter();
     // Lines stand behind the effects.
     let line = |place: i64| {
@@ -277,7 +310,6 @@ fn outcome(value: Value, of: &Commit<'_>) -> Option<CommitOutcome> {
     };
     let version = |version: i64| u64::try_from(version).ok();
     let outcome = match &reply::bytes(parts.next()?)?[..] {
-        b"done" => CommitOutcome::Done,
         b"duplicate" => CommitOutcome::Duplicate {
             differs: reply::int(&parts.next()?)? == 1,
         },

@@ -128,7 +128,7 @@ impl<'a> Placed<'a> {
                         (since.unwrap_or_default().as_millis().to_string(), 0)
                     }
                 };
-                call.arg("SCHEDULE").arg(stands).arg(&*event.id());
+                call.arg("SCHEDULE").arg("=").arg(stands).arg(&*event.id());
                 call.arg(which).arg(due);
                 call.arg(1 + 2 * event.fields().len()).arg(delay);
                 put(event.fields(), call);
@@ -143,12 +143,12 @@ impl<'a> Placed<'a> {
                     .of
                     .is_some()
                     .then(|| which(source.as_bytes(), id.as_bytes(), event_type.as_bytes()));
-                call.arg("CANCEL").arg(stands).arg(id);
+                call.arg("CANCEL").arg("=").arg(stands).arg(id);
                 call.arg(of.unwrap_or_default()).arg("");
                 call.arg(2).arg(event_type).arg(source);
             }
             What::Append(append) => {
-                call.arg("APPEND").arg(stands);
+                call.arg("APPEND").arg("=").arg(stands);
                 match append.expected.into() {
                     At::Version(version) => call.arg(version),
                     At::Exists => call.arg("exists"),

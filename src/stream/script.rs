@@ -113,6 +113,21 @@ impl ScriptInvocation<'_> {
         self
     }
 
+    /// Has the arguments travel as one, for a script behind `common/packed`.
+    pub fn pack(&mut self) -> &mut Self {
+        let bytes = self.args.iter().map(|arg| 5 + arg.len()).sum::<usize>();
+        let mut packed = Vec::with_capacity(5 + bytes);
+        let count = self.args.len() as u32;
+        // To a vector it can be written.
+        let _ = rmp::encode::write_array_len(&mut packed, count);
+        for arg in &self.args {
+            let _ = rmp::encode::write_str_len(&mut packed, arg.len() as u32);
+            packed.extend_from_slice(arg);
+        }
+        self.args = vec![packed];
+        self
+    }
+
     /// What the script answers; it is loaded if the server has not seen it yet.
     pub async fn invoke_async<T: FromRedisValue>(
         &self,

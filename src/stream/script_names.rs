@@ -111,6 +111,7 @@ const COMMON: &[(&str, &str)] = &sources![
     "common/left"
     "common/letter"
     "common/on_schedule"
+    "common/packed"
     "common/projection"
     "common/reached"
     "common/reading"

@@ -19,6 +19,7 @@ script!(ACK, "ack", behind "common/rights", behind "common/guards");
 script!(
     PARK,
     "park",
+    behind "common/packed",
     behind "common/errors",
     behind "common/rights",
     behind "common/ids",
@@ -28,6 +29,7 @@ script!(
 script!(
     BURY,
     "bury",
+    behind "common/packed",
     behind "common/letter",
     behind "common/errors",
     behind "common/rights",
@@ -37,6 +39,8 @@ script!(
 /// Most entries that one call acknowledges, and parks, by how many arguments each takes.
 const ACKS: usize = at_once(3);
 const PARKINGS: usize = at_once(9);
+/// Most entries that one call buries, and about how many bytes they may have: the script copies each of them.
+const BURIALS: (usize, usize) = (100, 1 << 20);
 
 /// One entry to be acknowledged by the script.
 #[derive(Clone, Copy)]
@@ -283,11 +287,26 @@ impl Link {
         nobodys: Option<(u64, Option<u32>, bool)>,
     ) -> Result<Vec<Vec<u8>>, Trouble> {
         let doing = || parking_in(keys);
+        let usual = parkings.first().map_or("", |parking| parking.consumer);
+        let (first, last) = ends(parkings.iter().map(|parking| parking.id));
         let mut call = PARK.key(&keys.stream);
         call.key(&keys.retry)
             .key(&keys.failures)
             .key(&keys.waiting)
-            .arg(group);
+            .arg(group)
+            .arg(usual)
+            .arg(first)
+            .arg(last);
+        match nobodys {
+            None => call.arg(&["", "", ""]),
+            Some((own_until, released, has_more)) => {
+                let released = released.map_or("-".to_owned(), |released| released.to_string());
+                call.key(&keys.guards)
+                    .arg(own_until)
+                    .arg(released)
+                    .arg(u8::from(has_more))
+            }
+        };
         for parking in parkings {
             call.arg(parking.id.to_string())
                 .arg(parking.consumer)
@@ -299,20 +318,13 @@ impl Link {
                 .arg(parking.error)
                 .arg(parking.listed.as_deref().unwrap_or(b"-"));
         }
-        if let Some((own_until, released, has_more)) = nobodys {
-            call.key(&keys.guards).arg(own_until);
-            match released {
-                Some(released) => call.arg(released),
-                None => call.arg("-"),
-            };
-            call.arg(u8::from(has_more));
-        }
+        call.pack();
         let answer = call.invoke_async(&mut self.conn).await;
         let needs = || {
             let mut needs = vec![
                 need(&keys.stream, "stream", "XPENDING XCLAIM"),
                 need(&keys.retry, "zset", "ZCARD ZADD"),
-                need(&keys.failures, "hash", "HLEN HGET HSET HDEL"),
+                need(&keys.failures, "hash", "HLEN HMGET HSET HDEL"),
             ];
             if nobodys.is_some() {
                 needs.push(need(&keys.stream, "stream", "XRANGE XINFO|GROUPS"));
@@ -326,75 +338,159 @@ impl Link {
         outcomes.ok_or_else(|| Trouble::garbled(&doing()))
     }
 
-    /// Moves an entry to the dead letters.
+    /// Moves entries of one stream to the dead letters; answers for each what became of it.
     pub async fn bury(
         &mut self,
         keys: &Keys,
         group: &str,
         delete: bool,
+        burials: &[Burial<'_>],
+    ) -> Vec<Result<Buried, Trouble>> {
+        let mut outcomes = Vec::with_capacity(burials.len());
+        let mut left = burials;
+        while !left.is_empty() {
+            let (lot, others) = left.split_at(lot_of(left));
+            left = others;
+            match self.bury_some(keys, group, delete, lot, false).await {
+                Err(trouble) => outcomes.extend(lot.iter().map(|_| Err(trouble.again()))),
+                Ok(answers) => {
+                    for (burial, answer) in lot.iter().zip(answers) {
+                        let is_missing = answer == "missing" && !burial.fields.is_empty();
+                        outcomes.push(match is_missing || answer == "refused" {
+                            true => {
+                                self.bury_alone(keys, group, delete, burial, is_missing)
+                                    .await
+                            }
+                            false => {
+                                buried(&answer).ok_or_else(|| Trouble::garbled(&burying_in(keys)))
+                            }
+                        });
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Moves one that could not be moved with others, with its fields if the stream has it no longer.
+    async fn bury_alone(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        delete: bool,
         burial: &Burial<'_>,
+        with_fields: bool,
     ) -> Result<Buried, Trouble> {
-        let doing = || format!("writing a dead letter to {}", keys.dead);
-        let id = burial.id.to_string();
-        let mut with_fields = false;
-        loop {
-            let mut call = BURY.key(&keys.stream);
-            call.key(&keys.retry)
-                .key(&keys.dead)
-                .key(&keys.failures)
-                .key(&keys.guards)
-                .key(burial.mark.as_ref().unwrap_or(&keys.stream))
-                .key(&keys.notes)
-                .key(if burial.holds {
-                    &keys.held
-                } else {
-                    &keys.stream
-                });
-            call.arg(group)
-                .arg(burial.consumer)
-                .arg(&id)
+        let one = std::slice::from_ref(burial);
+        let answers = self
+            .bury_some(keys, group, delete, one, with_fields)
+            .await?;
+        let answer = answers.first().and_then(|answer| buried(answer));
+        answer.ok_or_else(|| Trouble::garbled(&burying_in(keys)))
+    }
+
+    async fn bury_some(
+        &mut self,
+        keys: &Keys,
+        group: &str,
+        delete: bool,
+        burials: &[Burial<'_>],
+        with_fields: bool,
+    ) -> Result<Vec<String>, Trouble> {
+        let holds = burials.iter().any(|burial| burial.holds);
+        let of_all = burials.first();
+        let (first, last) = ends(burials.iter().map(|burial| burial.id));
+        let mut call = BURY.key(&keys.stream);
+        call.key(&keys.retry)
+            .key(&keys.dead)
+            .key(&keys.failures)
+            .key(&keys.guards)
+            .key(&keys.notes)
+            .key(if holds { &keys.held } else { &keys.stream });
+        call.arg(group)
+            .arg(u8::from(delete))
+            .arg(of_all.map_or("", |burial| burial.stream))
+            .arg(of_all.map_or("", |burial| burial.consumer))
+            .arg(first)
+            .arg(last);
+        for burial in burials {
+            if let Some(mark) = &burial.mark {
+                call.key(mark);
+            }
+            let letters = match (burial.mark.is_some(), burial.holds) {
+                (true, true) => "mh",
+                (true, false) => "m",
+                (false, true) => "h",
+                (false, false) => "",
+            };
+            let fields = with_fields.then_some(burial.fields);
+            call.arg(burial.consumer)
+                .arg(burial.id.to_string())
                 .arg(burial.count)
                 .arg(burial.own_until)
                 .arg(burial.age.as_millis() as u64)
-                .arg(u8::from(delete))
                 .arg(burial.reason)
                 .arg(burial.error)
                 .arg(burial.attempts)
                 .arg(burial.handler)
-                .arg(burial.stream)
                 .arg(burial.replays)
-                .arg(burial.crash_checks);
-            if with_fields {
-                for (name, value) in burial.fields {
-                    call.arg(name).arg(value);
-                }
-            }
-            let answer = call.invoke_async(&mut self.conn).await;
-            let needs = || {
-                vec![
-                    need(&keys.stream, "stream", "XPENDING XRANGE XACK XDEL"),
-                    need(&keys.dead, "stream", "XLEN XADD"),
-                    need(&keys.retry, "zset", "ZCARD ZREM"),
-                    need(&keys.failures, "hash", "HGET HDEL"),
-                    need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
-                    need(&keys.held, "hash", "HLEN HSET"),
-                ]
-            };
-            let answer: String = self.answered(doing, answer, needs).await?;
-            match &answer[..] {
-                "ok" => return Ok(Buried::Done),
-                "taken" => return Ok(Buried::Taken),
-                "nobody" => return Ok(Buried::Nobody),
-                "missing" if burial.fields.is_empty() => return Ok(Buried::Missing),
-                "missing" if !with_fields => with_fields = true,
-                other => {
-                    return late(other)
-                        .map(Buried::Late)
-                        .ok_or_else(|| Trouble::garbled(&doing()));
-                }
+                .arg(burial.crash_checks)
+                .arg(letters)
+                .arg(fields.map_or(0, |fields| 2 * fields.len()));
+            for (name, value) in fields.into_iter().flatten() {
+                call.arg(name).arg(value);
             }
         }
+        call.pack();
+        let answer = call.invoke_async(&mut self.conn).await;
+        let needs = || {
+            vec![
+                need(&keys.stream, "stream", "XPENDING XRANGE XACK XDEL"),
+                need(&keys.dead, "stream", "XLEN XADD"),
+                need(&keys.retry, "zset", "ZCARD ZREM"),
+                need(&keys.failures, "hash", "HMGET HDEL"),
+                need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
+                need(&keys.held, "hash", "HLEN HSET"),
+            ]
+        };
+        let answers: Vec<String> = self.answered(|| burying_in(keys), answer, needs).await?;
+        match answers.len() == burials.len() {
+            true => Ok(answers),
+            false => Err(Trouble::garbled(&burying_in(keys))),
+        }
     }
+}
+
+/// How many of these are buried by one call: one at least.
+fn lot_of(burials: &[Burial<'_>]) -> usize {
+    let mut bytes = 0;
+    let fit = burials.iter().take(BURIALS.0).take_while(|burial| {
+        bytes += burial.fields.size();
+        bytes <= BURIALS.1
+    });
+    fit.count().max(1)
+}
+
+/// What became of a burial.
+fn buried(answer: &str) -> Option<Buried> {
+    Some(match answer {
+        "ok" => Buried::Done,
+        "taken" => Buried::Taken,
+        "nobody" => Buried::Nobody,
+        "missing" => Buried::Missing,
+        other => Buried::Late(late(other)?),
+    })
+}
+
+fn burying_in(keys: &Keys) -> String {
+    format!("writing a dead letter to {}", keys.dead)
+}
+
+/// The first and the last of these ids.
+pub(super) fn ends(ids: impl Iterator<Item = EntryId> + Clone) -> (String, String) {
+    let (first, last) = (ids.clone().min(), ids.max());
+    let text = |id: Option<EntryId>| id.unwrap_or_default().to_string();
+    (text(first), text(last))
 }
 
 fn parking_in(keys: &Keys) -> String {

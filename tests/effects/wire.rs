@@ -205,10 +205,10 @@ on_both_servers! {
         let mut group = redis::cmd("XGROUP");
         group.arg("CREATE").arg("jobs").arg("workers").arg("0").arg("MKSTREAM");
         let _: () = group.query_async(&mut redis).await.unwrap();
-        let script = crate::support::scripts::named("commit");
+        let script = scripts::named("commit");
         let guards = "{jobs}:workers:guards";
         let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
-        for (number, guarded, outcome) in [(1, true, "done"), (2, false, "done"), (3, true, "done")] {
+        for (number, guarded) in [(1, true), (2, false), (3, true)] {
             if guarded {
                 let _: () = redis.zadd(guards, "1-1", (seconds + 60) * 1000).await.unwrap();
             } else {
@@ -216,13 +216,16 @@ on_both_servers! {
             }
             let mut call = script.key("jobs");
             call.key("{jobs}:workers:retry").key("{jobs}:workers:failures").key("{jobs}:workers:commits");
-            call.key(guards).key("jobs").key("counter").arg("workers").arg("me").arg(number).arg(0);
-            // Id, consumer, count, nobody's until, recorded, no mark of no data, no events, one effect: command, no guards, one argument.
-            for argument in ["1-1", "me", &number.to_string(), "4000000000000", "0", "0", "", "0", "0", "1", "INCRBY", "", "", "", "", "1", "1"] {
-                call.arg(argument);
-            }
-            let answer: Vec<Vec<String>> = call.invoke_async(&mut redis).await.unwrap();
-            assert_eq!(answer, [[outcome]]);
+            call.key(guards).key("counter");
+            let count = number.to_string();
+            // Of all: group, worker, number, delete, consumer, not all are plain, first and last id, how many to look for. Then
+            // id, count, letters, no events, one effect, nobody's until; the effect: command, no guards, one argument.
+            call.arg(scripts::packed(&[
+                "workers", "me", &count, "0", "me", "1", "1-1", "1-1", "2", "1-1", &count, "o", "0", "1", "4000000000000",
+                "INCRBY", "", "1", "1",
+            ]));
+            let answer: Vec<u64> = call.invoke_async(&mut redis).await.unwrap();
+            assert_eq!(answer, [1], "it is done");
         }
         assert_eq!(redis.get::<_, u64>("counter").await.unwrap(), 1);
     }

@@ -163,9 +163,12 @@ impl Scene<'_> {
         };
         let count = keys.len() + never.len();
         call.arg(text).arg(count).arg(keys).arg(never);
-        for arg in args {
-            call.arg(self.of(arg));
-        }
+        let args: Vec<String> = args.iter().map(|arg| self.of(arg)).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match scripts::is_packed(script) {
+            true => call.arg(scripts::packed(&args)),
+            false => call.arg(args),
+        };
         let answer: Value = call
             .query_async(self.redis)
             .await
@@ -308,8 +311,8 @@ impl Scene<'_> {
         )
         .await;
         let park = [
-            "workers", "@0", GONE, "1", "0", "0", "5", "-", "no", "-", "@1", GONE, "1", "0", "1",
-            "5", "-", "later", "-",
+            "workers", GONE, "@0", "@1", "", "", "", "@0", GONE, "1", "0", "0", "5", "-", "no",
+            "-", "@1", GONE, "1", "0", "1", "5", "-", "later", "-",
         ];
         self.step("park", &["jobs", retry, failures, &g("waiting")], &park)
             .await;
@@ -472,7 +475,7 @@ impl Scene<'_> {
         }
         let g = |name: &str| format!("{{waits}}:workers:{name}");
         let (retry, failures, waiting) = (&g("retry")[..], &g("failures")[..], &g("waiting")[..]);
-        let mut park = vec!["workers"];
+        let mut park = vec!["workers", OTHER, "@0", "@2", "", "", ""];
         for id in ["@0", "@1", "@2"] {
             let name = "8:test.job:0000000002:";
             park.extend([id, OTHER, "1", "600000", "1", "5", "-", "not known", name]);
@@ -512,22 +515,28 @@ impl Scene<'_> {
             .await;
         let bury = [
             "workers",
+            "0",
+            "jobs",
+            ME,
+            "@1",
+            "@1",
             ME,
             "@1",
             "2",
             "4000000000000",
             "5",
-            "0",
             "failed",
             "no",
             "2",
             "test.job",
-            "jobs",
+            "0",
+            "0",
+            "",
             "0",
         ];
         self.step(
             "bury",
-            &["jobs", retry, dead, failures, guards, "jobs"],
+            &["jobs", retry, dead, failures, guards, "notes", "jobs"],
             &bury,
         )
         .await;
@@ -539,7 +548,8 @@ impl Scene<'_> {
         )
         .await;
         let commit = [
-            "workers", ME, "1", "0", "@3", ME, "1", "0", "0", "60000", "d", "1", "0", "0",
+            "workers", ME, "1", "0", ME, "", "@3", "@3", "2", "@3", "1", "km", "0", "0", "60000",
+            "d",
         ];
         let seen = "{jobs}:workers:seen:e";
         self.step(
@@ -805,11 +815,11 @@ impl Scene<'_> {
         self.by_hand("XADD public-more @2 type t").await;
         let which = "a".repeat(32);
         let mut commit = vec![
-            "workers", ME, "1", "0", "@1", ME, "1", "0", "0", "0", "", "0", "0", "2",
+            "workers", ME, "1", "0", ME, "", "@1", "@1", "2", "@1", "1", "", "0", "2",
         ];
-        commit.extend(["SCHEDULE", "", "e", &which, "1", "3", "0", "type", "t"]);
+        commit.extend(["SCHEDULE", "=", "", "e", &which, "1", "3", "0", "type", "t"]);
         commit.extend([
-            "APPEND", "", "3", "1", "", "5", "4", "id", "v4", "type", "t",
+            "APPEND", "=", "", "3", "1", "", "5", "4", "id", "v4", "type", "t",
         ]);
         let keys = [
             "more",
@@ -817,7 +827,6 @@ impl Scene<'_> {
             "more-failures",
             "more-commits",
             "more-guards",
-            "more",
             "more",
             "more-due",
             "more-events",

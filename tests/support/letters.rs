@@ -9,21 +9,12 @@ use streamhand::{Registry, Settings, Summary, Worker};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Fields, Server, add};
+use super::{Fields, Server, add, scripts};
 
 /// The keys of the stream `orders` in the group `fulfilment`.
 pub const DEAD: &str = "{orders}:fulfilment:dead";
 pub const AGAIN: &str = "{orders}:fulfilment:again";
 pub const PROTOCOL: &str = "{orders}:fulfilment:protocol";
-
-/// The step that moves an entry to the dead letters.
-const BURY: &str = concat!(
-    include_str!("../../src/stream/scripts/common/letter.lua"),
-    include_str!("../../src/stream/scripts/common/errors.lua"),
-    include_str!("../../src/stream/scripts/common/rights.lua"),
-    include_str!("../../src/stream/scripts/common/guards.lua"),
-    include_str!("../../src/stream/scripts/bury.lua")
-);
 
 /// The default settings for a server, with further lines; the group `fulfilment` of the stream `orders`, unless they say
 /// something else.
@@ -107,26 +98,42 @@ impl Delivery {
         };
         let prefix = format!("{tag}:fulfilment");
         let mut call = redis::cmd("EVAL");
-        call.arg(BURY).arg(6).arg(&self.stream);
-        for key in ["retry", "dead", "failures", "guards"] {
+        call.arg(scripts::text("bury")).arg(7).arg(&self.stream);
+        for key in ["retry", "dead", "failures", "guards", "notes"] {
             call.arg(format!("{prefix}:{key}"));
         }
         call.arg(&self.stream);
-        call.arg("fulfilment")
-            .arg(&self.consumer)
-            .arg(&self.id)
-            .arg(self.count)
-            .arg(if own { u64::MAX >> 12 } else { 0 });
-        // Delivered 100 ms ago, not to be deleted, the reason, and what was known of it.
-        call.arg(100)
-            .arg(0)
-            .arg(reason)
-            .arg(error)
-            .arg(5)
-            .arg("order.created")
-            .arg(&self.stream)
-            .arg(0);
-        call.query_async(redis).await.expect("an answer")
+        let (count, until) = (
+            self.count.to_string(),
+            if own { u64::MAX >> 12 } else { 0 }.to_string(),
+        );
+        let of_all = [
+            "fulfilment",
+            "0",
+            &self.stream,
+            &self.consumer,
+            &self.id,
+            &self.id,
+        ];
+        // Delivered 100 ms ago, the reason, and what was known of it.
+        let of_it = [
+            &self.consumer[..],
+            &self.id,
+            &count,
+            &until,
+            "100",
+            reason,
+            error,
+            "5",
+            "order.created",
+            "0",
+            "0",
+            "",
+            "0",
+        ];
+        call.arg(scripts::packed(&[&of_all[..], &of_it[..]].concat()));
+        let said: Vec<String> = call.query_async(redis).await.expect("an answer");
+        said[0].clone()
     }
 }
 

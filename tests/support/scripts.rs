@@ -28,6 +28,16 @@ pub fn text(name: &str) -> String {
     whole(&folder().join(format!("{name}.lua")))
 }
 
+/// Whether its arguments travel as one.
+pub fn is_packed(name: &str) -> bool {
+    text(name).contains("cmsgpack.unpack(ARGV[1])")
+}
+
+/// Arguments as such a script takes them.
+pub fn packed(args: &[&str]) -> Vec<u8> {
+    rmp_serde::to_vec(args).expect("strings")
+}
+
 /// The names of all scripts.
 pub fn names() -> Vec<String> {
     let files = std::fs::read_dir(folder()).expect("the scripts");

@@ -1,14 +1,16 @@
 -- Commits what succeeded: adds the events it emitted, does its effects, notes that its event is done, and acknowledges
 -- it. Entry by entry, each wholly or not at all.
--- Behind: common/effects, common/rights, common/guards, common/sealed, common/commit
--- KEYS: stream, retry, failures, commits, guards, then of every entry: mark of its event (the stream where there is
---       none), the stream of each event, the key of each effect
--- ARGV: group, me, number of this request, delete (0|1), then of every entry: id, consumer, count, time (ms) until which
---       it is the consumer's to commit though it is nobody's (0: it is not), recorded (0|1), how long the mark lasts in
---       ms (0: none), a hash of the event's data for it, whether another's mark counts (0|1), number of events, number
---       of effects; then of every event: number of strings, strings; then of every effect: command, presence
---       (''|absent|exists|equals), value, at least, at most (or ''), number of arguments, arguments
--- Answers, for each: {done}, {duplicate, with other data (0|1)} (another copy of the event has succeeded: acknowledged,
---       nothing else), {taken}, {nobody}, {late, now} (it is nobody's, and that time is over), {refused, place of the
---       effect, current value or false}, {failed, why}, {sealed} (the topic that an event goes to has grown)
+-- Behind: common/packed, common/effects, common/rights, common/guards, common/sealed, common/commit
+-- KEYS: stream, retry, failures, commits, guards, then of every entry: mark of its event, if there is one; the stream of
+--       each event, the key of each effect
+-- ARGV, packed: group, me, number of this request, delete (0|1), the consumer that most entries are with, '' if no entry has
+--       a record or may be nobody's, the first and the last id, how many to look for between them; then of every entry: id,
+--       count, letters of what comes behind (c: consumer, if it is another; o: time (ms) until which it is the consumer's
+--       to commit though it is nobody's; m: how long its mark lasts in ms, and a hash of the event's data) and of what it is
+--       (r: it has a record; k: another's mark counts), number of events, number of effects, what those letters say; then
+--       of every event: number of strings, strings; then of every effect: command, '' or (if it asks for anything) '=',
+--       presence (''|absent|exists|equals), value, at least, at most (or ''); number of arguments, arguments
+-- Answers, for each: 1: it is done; {duplicate, with other data (0|1)} (another copy of the event has succeeded:
+--       acknowledged, nothing else), {taken}, {nobody}, {late, now} (it is nobody's, and that time is over), {refused, place
+--       of the effect, current value or false}, {failed, why}, {sealed} (the topic that an event goes to has grown)
 return commit({})

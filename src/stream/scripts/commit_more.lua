@@ -1,6 +1,6 @@
 -- As commit, if any of what succeeded schedules events, cancels some, or appends some to aggregates. Few do: so commit
 -- itself has nothing of it.
--- Behind: common/effects, common/rights, common/guards, common/sealed, common/scheduled, common/on_schedule, common/ids, common/reached, common/appending, common/commit
+-- Behind: common/packed, common/effects, common/rights, common/guards, common/sealed, common/scheduled, common/on_schedule, common/ids, common/reached, common/appending, common/commit
 -- KEYS and ARGV: as commit. Among the effects, behind the handler's own, are lines:
 --       SCHEDULE of the keys stream, scheduled, events: presence ('stands' if it is known to be scheduled, as itself),
 --       value (the event's id), at least (which event it is), at most (due time in ms, or ''), how long it has from now
@@ -88,6 +88,7 @@ function cancel.write(e)
   local err = write('ZREM', scheduled, e.name)
   if err then return err end
   take_off(scheduled, KEYS[e.at + 2], e.name)
+  kinds[scheduled], kinds[KEYS[e.at + 2]] = nil, nil
 end
 
 -- What is known of public streams that were appended to in this step.

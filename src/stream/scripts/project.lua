@@ -48,7 +48,7 @@ local function one(id)
     local fields, n = {}, tonumber(ARGV[a + 9])
     for j = 1, n do fields[j] = ARGV[a + 9 + j] end
     death = letter(fields, { reason = ARGV[a + 3], error = ARGV[a + 4], attempts = ARGV[a + 5], handler = name,
-      stream = ARGV[a + 6], group = name, entry = id, consumer = me, first = now - ARGV[a + 8], now = now,
+      stream = ARGV[a + 6], group = name, entry = id, consumer = me, first = rfc3339(now - ARGV[a + 8]), at = rfc3339(now),
       replays = ARGV[a + 7] })
     a = a + 10 + n
   end

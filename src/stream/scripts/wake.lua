@@ -39,41 +39,82 @@ local first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]
 local ids = {}
 if most > 0 and first and tonumber(first) <= now then
   redis.call('HLEN', failures) -- WRONGTYPE surfaces before the first write
-  local no = lacks(stream, 'XCLAIM XRANGE', failures, 'HGET HDEL', retry, 'ZREM')
+  local no = lacks(stream, 'XCLAIM XRANGE', failures, 'HGET HMGET HDEL', retry, 'ZREM')
   if no then return no end
   ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
 end
 local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
-for _, id in ipairs(ids) do
-  if bytes > tonumber(ARGV[4]) then break end
-  local p = redis.call('XPENDING', stream, group, id, id, 1) -- NOGROUP is raised here, before the first write
-  local count, take = 1, false
-  last = last or read_up_to(stream, group)
-  if #p == 1 then
-    -- Were one that is yet to be delivered taken now, its delivery would take it from whoever has it then. It goes on
-    -- when it is delivered: see known.lua.
-    take = p[1][2] == '(parked)' and not above(id, last)
-    count = p[1][4] + 1
-  else
-    -- An id above the last delivered one will be delivered as new, unless it is gone.
-    take = not above(id, last) or #redis.call('XRANGE', stream, id, id) == 0
-    -- It goes on at the count it was parked with, or its attempts would begin again.
-    local record = redis.call('HGET', failures, id)
-    local parked_at = record and tonumber(string.match(record, '^%d+ %d+ (%d+) ')) or 0
-    count = parked_at + 1
+-- Asked of all of them at once: a storm's entries stand side by side. What is not found here is asked for alone. Which are
+-- the first and the last need not be right for that, so they go by their letters.
+local parked = {}
+if #ids > 1 then
+  local from, to = ids[1], ids[1]
+  for _, id in ipairs(ids) do
+    if id < from then from = id elseif id > to then to = id end
   end
-  if take then
-    local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'FORCE', 'RETRYCOUNT', count)
-    if #claimed == 1 then
-      out[#out + 1] = { id, count, claimed[1][2], redis.call('HGET', failures, id) }
-      for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
+  for _, p in ipairs(redis.call('XPENDING', stream, group, from, to, 2 * #ids, '(parked)')) do parked[p[1]] = p[4] end
+end
+-- Takes what is with (parked), so many at once: XCLAIM adds one to their counts.
+local claim, counts, largest, limit = {}, {}, 0, tonumber(ARGV[4])
+local function take_them()
+  if #claim == 0 then return end
+  local records, found = redis.call('HMGET', failures, unpack(claim)), {}
+  for _, entry in ipairs(redis.call('XCLAIM', stream, group, me, 0, unpack(claim))) do found[entry[1]] = entry[2] end
+  local gone = {}
+  for i, id in ipairs(claim) do
+    local fields, size = found[id], 0
+    if fields then
+      out[#out + 1] = { id, counts[i], fields, records[i] }
+      for _, v in ipairs(fields) do size = size + #v end
+      bytes, largest = bytes + size, math.max(largest, size)
     else
-      trimmed[#trimmed + 1] = id
-      redis.call('HDEL', failures, id)
+      trimmed[#trimmed + 1], gone[#gone + 1] = id, id
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', failures, unpack(gone)) end
+  claim, counts = {}, {}
+end
+for _, id in ipairs(ids) do
+  if bytes > limit then break end
+  last = last or read_up_to(stream, group)
+  local is_above = not (id <= last and #id <= #last) and above(id, last)
+  local count = parked[id]
+  if count and not is_above then
+    -- At first one by one: how large they are is seen by those before.
+    claim[#claim + 1], counts[#counts + 1] = id, count + 1
+    if #claim > #out or #claim >= 100 or bytes + #claim * largest > limit then take_them() end
+  else
+    take_them()
+    local p = redis.call('XPENDING', stream, group, id, id, 1) -- NOGROUP is raised before the first write
+    local take
+    count = 1
+    if #p == 1 then
+      -- Were one that is yet to be delivered taken now, its delivery would take it from whoever has it then. It goes on
+      -- when it is delivered: see known.lua.
+      take = p[1][2] == '(parked)' and not is_above
+      count = p[1][4] + 1
+    else
+      -- An id above the last delivered one will be delivered as new, unless it is gone.
+      take = not is_above or #redis.call('XRANGE', stream, id, id) == 0
+      -- It goes on at the count it was parked with, or its attempts would begin again.
+      local record = redis.call('HGET', failures, id)
+      local parked_at = record and tonumber(string.match(record, '^%d+ %d+ (%d+) ')) or 0
+      count = parked_at + 1
+    end
+    if take then
+      local claimed = redis.call('XCLAIM', stream, group, me, 0, id, 'FORCE', 'RETRYCOUNT', count)
+      if #claimed == 1 then
+        out[#out + 1] = { id, count, claimed[1][2], redis.call('HGET', failures, id) }
+        for _, v in ipairs(claimed[1][2]) do bytes = bytes + #v end
+      else
+        trimmed[#trimmed + 1] = id
+        redis.call('HDEL', failures, id)
+      end
     end
   end
   done[#done + 1] = id
 end
+take_them()
 if #done > 0 then
   redis.call('ZREM', retry, unpack(done))
   first = redis.call('ZRANGE', retry, 0, 0, 'WITHSCORES')[2]

@@ -133,7 +133,10 @@ impl Server {
 
     /// Moves to the dead letters.
     pub fn bury(&mut self, keys: &Keys, group: &str, delete: bool, burial: &Burial<'_>) -> Buried {
-        ask!(self, link.bury(keys, group, delete, burial))
+        lock(&self.time).tell();
+        let one = std::slice::from_ref(burial);
+        let outcomes = self.aside.wait(self.link.bury(keys, group, delete, one));
+        outcomes.into_iter().next().map_or(Buried::Missing, done)
     }
 
     /// Commits.

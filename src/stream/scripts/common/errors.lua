@@ -26,14 +26,15 @@ end
 -- The same with one more before them.
 local function with_error(list, text, attempt, now)
   text = string.gsub(text, SEPARATOR, ' ')
+  now = string.format('%.0f', now)
   local latest = list[1]
   if latest and latest.text == text then
-    latest.attempt, latest.at = attempt, string.format('%.0f', now)
+    latest.attempt, latest.at = attempt, now
     latest.times = string.format('%.0f', latest.times + 1)
     return list
   end
   if latest and #latest.text > LONGEST then latest.text = string.sub(latest.text, 1, LONGEST) .. '…' end
-  table.insert(list, 1, { attempt = attempt, at = string.format('%.0f', now), times = '1', text = text })
+  table.insert(list, 1, { attempt = attempt, at = now, times = '1', text = text })
   list[ERRORS + 1] = nil
   return list
 end
@@ -53,4 +54,12 @@ local function as_tail(list)
   local parts = error_parts(list, 2)
   table.insert(parts, 1, table.concat({ latest.attempt, latest.at, latest.times }, ' '))
   return latest.text .. SEPARATOR .. table.concat(parts, SEPARATOR)
+end
+
+-- What a record ends in, with one more error. Most have none before it.
+local function with_one_more(tail, text, attempt, now)
+  if tail == '' and not string.find(text, SEPARATOR, 1, true) then
+    return text .. SEPARATOR .. attempt .. ' ' .. now .. ' 1'
+  end
+  return as_tail(with_error(errors_of(tail), text, attempt, now))
 end

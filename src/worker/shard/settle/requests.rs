@@ -21,10 +21,11 @@ use crate::worker::shard::clock::ServerClock;
 use crate::worker::state::identity::Identity as Worker;
 use crate::worker::state::inflight::{Batch, OWN_FOR, Slot};
 use crate::worker::state::signals::Signals;
-use crate::worker::state::source::by_source;
+use crate::worker::state::source::{Source, by_source};
 
-/// Most burials, and most entries of nobody's that are brought back, under way at once.
-const AT_ONCE: usize = 32;
+/// Most burials after which it is looked whether there is any sense in more, and most entries of nobody's that are brought
+/// back at once.
+const AT_ONCE: usize = 100;
 /// When the next attempt is made to bury what could not be buried.
 pub(crate) const DOOMED_WAIT: Duration = Duration::from_secs(5);
 /// So many burials refused, and none done, mean that none can be for a while.
@@ -279,13 +280,56 @@ impl Requests {
             .collect()
     }
 
-    /// Moves entries to the dead letters; returns for each what became of it.
+    /// Moves entries to the dead letters, and settles those that are cancelled; returns for each what became of it.
     pub async fn bury(&self, link: Link, jobs: Vec<Job>) -> Vec<(Job, Result<Buried, Trouble>)> {
-        let send = |mut link, job| async move {
-            let result = self.bury_one(&mut link, &job).await;
-            (job, result)
-        };
-        in_lots(link, jobs, send, hopeless).await
+        let mut results: Vec<Option<Result<Buried, Trouble>>> = jobs.iter().map(|_| None).collect();
+        for (source, places) in by_source(&jobs, |job| &job.batch.source) {
+            let (cancelled, places) = places
+                .into_iter()
+                .partition::<Vec<_>, _>(|at| matches!(jobs[*at].step, Step::Cancel));
+            for places in cancelled.chunks(AT_ONCE) {
+                let sent = places
+                    .iter()
+                    .map(|at| self.cancel_one(link.clone(), &jobs[*at]));
+                let outcomes = join_all(sent).await;
+                let outcomes = places.iter().zip(outcomes);
+                outcomes.for_each(|(at, outcome)| results[*at] = Some(outcome));
+            }
+            self.bury_lots(link.clone(), &source, (&jobs, &places), &mut results)
+                .await;
+        }
+        let missing = || Err(Trouble::garbled("writing a dead letter"));
+        jobs.into_iter()
+            .zip(results)
+            .map(|(job, result)| (job, result.unwrap_or_else(missing)))
+            .collect()
+    }
+
+    /// Moves those at these places to the dead letters, until a lot tells that none can be for a while.
+    async fn bury_lots(
+        &self,
+        mut link: Link,
+        source: &Source,
+        (jobs, places): (&[Job], &[usize]),
+        results: &mut [Option<Result<Buried, Trouble>>],
+    ) {
+        let (keys, group) = (&source.keys, &source.surroundings.group);
+        let mut refused: Option<Trouble> = None;
+        for places in places.chunks(AT_ONCE) {
+            if let Some(refused) = &refused {
+                let again = || Some(Err(refused.again()));
+                places.iter().for_each(|at| results[*at] = again());
+                continue;
+            }
+            let burials = places
+                .iter()
+                .filter_map(|at| Some((*at, self.burial(&jobs[*at])?)));
+            let (places, burials): (Vec<usize>, Vec<Burial>) = burials.unzip();
+            let outcomes = link.bury(keys, group, source.deletes(), &burials).await;
+            refused = hopeless(outcomes.iter());
+            let outcomes = places.into_iter().zip(outcomes);
+            outcomes.for_each(|(at, outcome)| results[at] = Some(outcome));
+        }
     }
 
     /// What waits for its handler comes before new entries of its type.
@@ -338,7 +382,7 @@ impl Requests {
             let result = self.bring_one_back(&mut link, &job).await;
             (job, result)
         };
-        in_lots(link, jobs, send, |_| None).await
+        in_lots(link, jobs, send).await
     }
 
     async fn bring_one_back(&self, link: &mut Link, job: &Job) -> Result<BroughtBack, Trouble> {
@@ -403,26 +447,7 @@ impl Requests {
         })
     }
 
-    async fn bury_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
-        if matches!(job.step, Step::Cancel) {
-            return self.cancel_one(link, job).await;
-        }
-        let Some(burial) = self.burial(job) else {
-            return Err(Trouble::garbled("writing a dead letter"));
-        };
-        let source = &job.batch.source;
-        link.bury(
-            &source.keys,
-            &source.surroundings.group,
-            source.deletes(),
-            &burial,
-        )
-        .await
-    }
-}
-
-impl Requests {
-    async fn cancel_one(&self, link: &mut Link, job: &Job) -> Result<Buried, Trouble> {
+    async fn cancel_one(&self, mut link: Link, job: &Job) -> Result<Buried, Trouble> {
         let source = &job.batch.source;
         let cancelling = Cancelling {
             id: job.slot().id,
@@ -437,35 +462,32 @@ impl Requests {
     }
 }
 
-/// Sends a request for each job, so many at once, until a lot tells that none can be carried out for a while.
+/// Sends a request for each job, so many at once.
 async fn in_lots<T, F: Future<Output = (Job, Result<T, Trouble>)>>(
     link: Link,
     jobs: Vec<Job>,
     send: impl Fn(Link, Job) -> F,
-    in_vain: impl Fn(&[(Job, Result<T, Trouble>)]) -> Option<Trouble>,
 ) -> Vec<(Job, Result<T, Trouble>)> {
     let mut out = Vec::with_capacity(jobs.len());
     let mut jobs = jobs.into_iter().peekable();
     while jobs.peek().is_some() {
         let lot = jobs.by_ref().take(AT_ONCE);
         let lot = join_all(lot.map(|job| send(link.clone(), job))).await;
-        let refused = in_vain(&lot);
         out.extend(lot);
-        if let Some(refused) = refused {
-            out.extend(jobs.by_ref().map(|job| (job, Err(refused.again()))));
-        }
     }
     out
 }
 
 /// What stood in the way of every burial, where there were enough to tell.
-pub(crate) fn hopeless(tried: &[(Job, Result<Buried, Trouble>)]) -> Option<Trouble> {
-    let mut why = None;
-    for (_, result) in tried {
+pub(crate) fn hopeless<'a>(
+    tried: impl ExactSizeIterator<Item = &'a Result<Buried, Trouble>>,
+) -> Option<Trouble> {
+    let (mut why, count) = (None, tried.len());
+    for result in tried {
         match result {
             Err(refused) if refused.is_a_refusal() => why = Some(refused.again()),
             _ => return None,
         }
     }
-    why.filter(|_| tried.len() >= HOPELESS)
+    why.filter(|_| count >= HOPELESS)
 }

@@ -208,7 +208,7 @@ impl Settler {
             self.requests.bring_back(link.clone(), nobodys),
             self.requests.bury(link.clone(), burials),
         );
-        if let Some(Trouble::Refused(_)) = hopeless(&buried) {
+        if let Some(Trouble::Refused(_)) = hopeless(buried.iter().map(|(_, result)| result)) {
             // At random, so that no entry is always one of those that are not tried.
             let wait = DOOMED_WAIT.mul_f64(0.2 + 0.6 * fastrand::f64());
             self.no_burial_before = Some(Instant::now() + wait);
