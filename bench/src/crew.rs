@@ -225,6 +225,7 @@ impl Member {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("bench-worker").arg(job.way.name());
         command.arg("--config").arg(configuration);
+        command.arg("--path").arg(job.path.name());
         if let Some(wait) = job.wait {
             command.arg("--wait").arg(wait.as_millis().to_string());
         }

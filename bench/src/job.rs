@@ -16,6 +16,7 @@ pub(super) struct Job {
     pub wait: Option<Duration>,
     /// Every handler fails.
     pub fails: bool,
+    pub path: Path,
     /// The events tell when they were due.
     pub due: bool,
     pub watch: Watch,
@@ -30,6 +31,22 @@ pub(super) enum Watch {
     Pulse,
     /// Whoever asks for its metrics at this address, too.
     Metrics(SocketAddr),
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Path {
+    /// It is acknowledged.
+    Handled,
+    /// It is committed, with one event emitted, a guarded counter and two writes.
+    Committed,
+    /// Its first attempt fails: it is parked, woken, handled and acknowledged.
+    Retried,
+    /// It is moved to the dead letters.
+    Buried,
+    /// It is claimed for its event, and that is noted as done.
+    Deduplicated,
 }
 
 /// A way to work through a stream.
@@ -55,8 +72,29 @@ impl Job {
             lease: None,
             wait: None,
             fails: false,
+            path: Path::Handled,
             due: false,
             watch: Watch::Pulse,
+        }
+    }
+}
+
+impl Path {
+    pub const ALL: [Path; 5] = [
+        Path::Handled,
+        Path::Committed,
+        Path::Retried,
+        Path::Buried,
+        Path::Deduplicated,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Handled => "handled",
+            Path::Committed => "committed",
+            Path::Retried => "retried",
+            Path::Buried => "buried",
+            Path::Deduplicated => "deduplicated",
         }
     }
 }

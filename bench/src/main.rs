@@ -13,6 +13,7 @@ mod load;
 mod loops;
 mod measure;
 mod pacer;
+mod paths;
 mod places;
 mod progress;
 mod publish;
@@ -151,6 +152,8 @@ enum Part {
     Throughput,
     /// A backlog by a worker that nobody watches, one with its pulse, and one whose metrics are scraped
     Watched,
+    /// What entries cost that are committed, retried, buried, deduplicated, against the same commands in pipelines
+    Paths,
     /// From publication to the start of the handler, against a loop on a blocking socket
     Latency,
     /// What a message costs at 10,000 a second, against reading and acknowledging one by one
@@ -216,6 +219,7 @@ async fn measure(
     Ok(match args.part {
         Part::Throughput => Box::new(throughput::run(rig, sizes).await?),
         Part::Watched => Box::new(watched::run(rig, sizes).await?),
+        Part::Paths => Box::new(paths::run(rig, sizes).await?),
         Part::Latency => Box::new(latency::run(rig, sizes).await?),
         Part::Load => Box::new(load::run(rig, sizes).await?),
         Part::Scale => Box::new(scale::run(rig, sizes, &args.only).await?),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::job::{Job, Watch};
+use super::job::{Job, Path as EntryPath, Watch};
 use super::measure::{Meter, field};
 use super::progress::Progress;
 use streamhand::cli::CommandError;
@@ -234,6 +234,21 @@ impl Rig {
             let mut retry = toml::Table::new();
             retry.insert("backoff".to_owned(), backoff.into());
             root.insert("retry".to_owned(), retry.into());
+        }
+        if job.path == EntryPath::Retried {
+            // At once, so that nothing but the path itself takes time.
+            let backoff = toml::toml! {
+                initial = "1ms"
+                max = "1ms"
+                jitter = 0.0
+            };
+            let mut retry = toml::Table::new();
+            retry.insert("backoff".to_owned(), backoff.into());
+            root.insert("retry".to_owned(), retry.into());
+        }
+        if job.path == EntryPath::Deduplicated {
+            let defaults = toml::toml! { deduplicate = "1h" };
+            root.insert("defaults".to_owned(), defaults.into());
         }
         match job.watch {
             Watch::Pulse => {}

@@ -8,11 +8,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::events::Sample;
-use super::job::Way;
+use super::job::{Path, Way};
 use super::loops;
 use super::measure::memory_mb;
 use super::tally::{Stop, Tally};
 use streamhand::Context;
+use streamhand::Effect;
 use streamhand::Failure;
 use streamhand::Registry;
 use streamhand::Settings;
@@ -32,6 +33,9 @@ pub(super) struct BenchWorkerArgs {
     /// Handlers fail
     #[arg(long)]
     fail: bool,
+    /// What becomes of an entry
+    #[arg(long, value_enum, default_value_t = Path::Handled)]
+    path: Path,
     /// Events tell when they were due
     #[arg(long)]
     due: bool,
@@ -85,6 +89,30 @@ pub(super) async fn run(args: &BenchWorkerArgs, settings: Settings) -> Result<()
 fn registry(args: &BenchWorkerArgs, tally: &Arc<Tally>) -> Registry {
     let tally = tally.clone();
     let registry = Registry::new();
+    match args.path {
+        Path::Handled | Path::Deduplicated => {}
+        Path::Committed => return committing(tally),
+        Path::Retried => {
+            return registry.on(move |sample: Sample, ctx: Context| {
+                let is_last = ctx.attempt() > 1;
+                if is_last {
+                    tally.handled(sample.amount());
+                }
+                async move {
+                    match is_last {
+                        true => Ok(()),
+                        false => Err(Failure::retry("it is to fail once")),
+                    }
+                }
+            });
+        }
+        Path::Buried => {
+            return registry.on(move |sample: Sample, _: Context| {
+                tally.handled(sample.amount());
+                async { Err::<(), _>(Failure::permanent("it is to be buried")) }
+            });
+        }
+    }
     if args.fail {
         return registry.on(move |sample: Sample, _: Context| {
             tally.handled(sample.amount());
@@ -105,6 +133,20 @@ fn registry(args: &BenchWorkerArgs, tally: &Arc<Tally>) -> Registry {
     }
     registry.on(move |sample: Sample, _: Context| {
         tally.handled(sample.amount());
+        async { Ok(()) }
+    })
+}
+
+/// One event, a guarded counter and two writes; named after the stream, so that they go with it.
+fn committing(tally: Arc<Tally>) -> Registry {
+    Registry::new().on(move |sample: Sample, ctx: Context| {
+        let stream = ctx.stream().to_owned();
+        let (key, n) = (|name: &str| format!("{{{stream}}}:{name}"), sample.amount());
+        ctx.emit(&key("out"), Sample::numbered(n));
+        ctx.effect(Effect::hincr_by(key("stock"), format!("s{}", n % 50), 1).at_least(0));
+        ctx.effect(Effect::hset(key("orders"), format!("o-{n}"), "x"));
+        ctx.effect(Effect::set(key(&format!("last:{n}")), "1"));
+        tally.handled(n);
         async { Ok(()) }
     })
 }

@@ -54,6 +54,16 @@ fn figure(report: &Value, path: &str) -> f64 {
 }
 
 on_both_servers! {
+    async fn it_measures_what_entries_cost_by_what_becomes_of_them(server: Server) {
+        let report = measured(&server, &["paths"]).await;
+        for path in ["handled", "committed", "retried", "buried", "deduplicated"] {
+            for name in ["runtime.redis_us", "runtime.per_second", "plain_redis_us", "redis_cpu_ratio", "to_handled"] {
+                figure(&report, &format!("paths.{path}.{name}"));
+            }
+        }
+        assert!(figure(&report, "paths.retried.runtime.redis_us") > figure(&report, "paths.handled.runtime.redis_us"), "{report}");
+    }
+
     async fn it_measures_throughput_unless_told_otherwise(server: Server) {
         let mut redis = server.connect().await;
         let cli = Cli::new(&server, "");
