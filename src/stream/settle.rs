@@ -250,6 +250,11 @@ impl Link {
         Ok(outcomes)
     }
 
+    /// Whether entries can be parked, as far as rights and keys go.
+    pub async fn can_park(&mut self, keys: &Keys, group: &str) -> Result<(), Trouble> {
+        self.park_some(keys, group, &[], None).await.map(drop)
+    }
+
     /// Parks an entry that is nobody's. Until `own_until` (ms, by the server's clock) its end is this worker's to write;
     /// `released`: so many attempts had been given back when it was delivered, if it had a failure record; and whether it has
     /// more.

@@ -7,14 +7,16 @@
 --       then of every entry: id, consumer, count, delay in ms, released (0|1), ms since its delivery, doomed ('-', or the
 --       reason it is to be buried for), error, what it waits for ('-', or its type and version as they are listed: a worker
 --       that can handle it may take it before)
+--       (or nothing: it is only asked whether any could be parked)
 -- Answers, for each: ok, taken (another delivery owns it), nobody (not pending), trimmed; of what is nobody's: settled (it
 --       came to its end elsewhere), unread (it will come as a new one), missing (it is not in the stream), unknown (its record
 --       is gone, and it has no attempts left), or late <now> (that time is over): nothing was done
 local stream, retry, failures, waiting, group, usual = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], ARGV[2]
 redis.call('ZCARD', retry) -- WRONGTYPE surfaces before the first write
 redis.call('HLEN', failures)
-local no = lacks(stream, 'XCLAIM', retry, 'ZADD', failures, 'HSET HDEL')
+local no = lacks(stream, 'XPENDING XCLAIM', retry, 'ZADD', failures, 'HMGET HSET HDEL')
 if no then return no end
+if #ARGV == 7 then return {} end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local stamp = string.format('%.0f', now)

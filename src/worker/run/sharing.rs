@@ -7,7 +7,8 @@
 //! sixteen stays free for those of them that have less.
 //!
 //! What is above its share goes back to Redis and waits there, as at a limit of its handler: see
-//! [`crate::worker::state::look_ahead`].
+//! [`crate::worker::state::look_ahead`]. Only if entries are known to be able to wait there, though: what a user may not
+//! park, or a key that is in the way, is to hold up nothing that has no need of it.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -33,6 +34,14 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How soon it is if entries are on their way.
 const TURN: Duration = Duration::from_millis(2);
 
+/// How long it is known that entries can be parked, how long before its end it is asked again, and how long it is known
+/// that they can't.
+const PROOF: (Duration, Duration, Duration) = (
+    Duration::from_secs(1),
+    Duration::from_millis(500),
+    Duration::from_secs(10),
+);
+
 /// Nothing is shared out.
 const OFF: usize = 0;
 /// Slots are scarce, and one type alone has work as far as is known.
@@ -53,6 +62,9 @@ pub(crate) struct Sharing {
     began: Instant,
     /// When it was looked last, in ms since it began.
     now: AtomicU64,
+    /// Until when it is known that entries can be parked, and that they can't, likewise.
+    proved: (AtomicU64, AtomicU64),
+    wants_proof: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -97,6 +109,8 @@ impl Sharing {
             unstarted: AtomicUsize::new(0),
             began: now,
             now: AtomicU64::new(1),
+            proved: Default::default(),
+            wants_proof: AtomicBool::new(false),
             state: Mutex::new(State {
                 next: now,
                 until: None,
@@ -178,6 +192,36 @@ impl Sharing {
         !matches!(self.share.load(Relaxed), OFF | ALONE)
     }
 
+    /// Whether it is to be found out if entries can be parked: see [`proved`](Self::proved).
+    pub fn wants_proof(&self) -> bool {
+        self.wants_proof.load(Relaxed)
+    }
+
+    /// It was found out.
+    pub fn proved(&self, can_be_parked: bool, now: Instant) {
+        let now = self.since_it_began(now);
+        let (can, can_not) = match can_be_parked {
+            true => (now + ms(PROOF.0), 0),
+            false => (0, now + ms(PROOF.2)),
+        };
+        self.proved.0.store(can, Relaxed);
+        self.proved.1.store(can_not, Relaxed);
+        self.wants_proof.store(false, Relaxed);
+    }
+
+    /// Whether what is over its share can wait in Redis, as far as is known.
+    fn can_wait(&self, now: u64) -> bool {
+        let (can, can_not) = (self.proved.0.load(Relaxed), self.proved.1.load(Relaxed));
+        if now + ms(PROOF.1) >= can && now >= can_not {
+            self.wants_proof.store(true, Relaxed);
+        }
+        now < can
+    }
+
+    fn since_it_began(&self, now: Instant) -> u64 {
+        ms(now.saturating_duration_since(self.began)) + 1
+    }
+
     /// How many more entries of a handler may come.
     pub fn room(&self, place: usize) -> Room {
         let share = self.share.load(Relaxed);
@@ -218,8 +262,7 @@ impl Sharing {
             return;
         }
         state.next = now + LOOK;
-        let ms = |time: Duration| time.as_millis() as u64;
-        let now_ms = ms(now.saturating_duration_since(self.began)) + 1;
+        let now_ms = self.since_it_began(now);
         self.now.store(now_ms, Relaxed);
         let has_work = (HAS_WORK.0 * all.min(1000) as u32).min(HAS_WORK.1);
         let is_new = now.saturating_duration_since(state.looked) > SPAN.1;
@@ -267,10 +310,19 @@ impl Sharing {
         } else {
             0
         };
+        let share = match share {
+            OFF | ALONE => share,
+            _ if self.can_wait(now_ms) => share,
+            _ => ALONE,
+        };
         self.for_quick.store(for_quick, Relaxed);
         self.for_others.store(for_others, Relaxed);
         self.share.store(share, Relaxed);
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
 }
 
 /// How many of so many slots are kept for others.
@@ -291,6 +343,7 @@ mod tests {
         slots: Arc<Slots>,
         taken: Vec<(usize, Permit)>,
         now: Instant,
+        can_be_parked: bool,
     }
 
     impl Rig {
@@ -303,6 +356,7 @@ mod tests {
                 sharing,
                 slots,
                 taken: Vec::new(),
+                can_be_parked: true,
             }
         }
 
@@ -331,6 +385,10 @@ mod tests {
             for _ in 0..ms.div_ceil(20) {
                 self.now += 20 * MS;
                 self.sharing.look(0, self.now);
+                if self.sharing.wants_proof() {
+                    self.sharing.proved(self.can_be_parked, self.now);
+                    self.sharing.look(0, self.now + LOOK);
+                }
             }
         }
 
@@ -369,6 +427,30 @@ mod tests {
         assert_eq!(rig.start(0, 100), 1);
         rig.pass(9_000);
         assert_eq!(rig.start(0, 100), 1);
+    }
+
+    #[test]
+    fn what_can_not_be_parked_is_not_held_back() {
+        let mut rig = Rig::new(16, 2);
+        rig.can_be_parked = false;
+        rig.start(0, 100);
+        rig.pass(200);
+        rig.sharing.saw(1);
+        for _ in 0..100 {
+            rig.pass(20);
+            rig.end(0);
+            assert_eq!((rig.start(0, 100), rig.sharing.room(0)), (1, Room::Any));
+        }
+        rig.can_be_parked = true;
+        rig.pass(11_000);
+        rig.sharing.saw(1);
+        rig.pass(40);
+        rig.end(0);
+        assert_eq!(
+            (rig.start(0, 100), rig.running(0)),
+            (0, 15),
+            "it is asked again"
+        );
     }
 
     #[test]

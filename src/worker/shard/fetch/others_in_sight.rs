@@ -43,6 +43,21 @@ impl OthersInSight {
         }
     }
 
+    /// Finds out whether entries of all these streams can be parked, as those do that are over their share.
+    pub async fn prove(&mut self, link: &Link) -> Result<(), Trouble> {
+        let mut can_be_parked = true;
+        for source in self.sources.fetched() {
+            let group = &source.surroundings.group;
+            match link.clone().can_park(&source.keys, group).await {
+                Ok(()) => {}
+                Err(trouble) if trouble.is_a_refusal() => can_be_parked = false,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        self.routes.sharing.proved(can_be_parked, Instant::now());
+        Ok(())
+    }
+
     /// Looks, if slots are scarce and it is time to.
     pub async fn look(&mut self, link: &Link) -> Result<(), Trouble> {
         if !self.routes.sharing.is_scarce() || Instant::now() < self.next {

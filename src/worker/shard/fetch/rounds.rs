@@ -213,6 +213,9 @@ impl Rounds {
         self.reclaimer.tend_quarantine(self.inflight.entries());
         let sharing = &self.routes.sharing;
         sharing.look(self.prefetch.unstarted(), Instant::now());
+        if sharing.wants_proof() {
+            self.others_in_sight.prove(link).await?;
+        }
         let budget = self.prefetch.entries(0);
         let offered = self.prefetch.offered();
         let room = self.shares.reclaimed(budget).max(offered);
