@@ -89,7 +89,7 @@ async fn stays_small(server: &Server, streams: &[&str]) {
     // Most of it is code, that of the pages and the terminal among it, and what is not optimised has more than twice as
     // much: then the limit is the worker's own memory's.
     let (limit, own_limit) = match cfg!(debug_assertions) {
-        true => (40, 5),
+        true => (40, 6),
         false => (15, 4),
     };
     assert!(resident < limit * 1024, "{resident} KiB resident");

@@ -159,7 +159,7 @@ on_both_servers! {
         let began = runs.began();
         let took = *began.iter().max().unwrap() - *began.iter().min().unwrap();
         println!("300 at 100 a second took {took:?}, {} were parked at the end", parked(&mut redis).await);
-        assert!(took >= Duration::from_millis(2_800) && took < Duration::from_millis(6_000), "{took:?}");
+        assert!(took >= Duration::from_millis(2_800) && took < Duration::from_millis(9_000), "{took:?}");
         assert!(runs.most_within(Duration::from_secs(1)) <= 112, "{} in a second", runs.most_within(Duration::from_secs(1)));
         assert!(runs.attempts.lock().unwrap().iter().all(|attempt| *attempt == 1));
         worker.stop().await;
@@ -177,7 +177,7 @@ on_both_servers! {
         let took = *began.iter().max().unwrap() - *began.iter().min().unwrap();
         let most = runs.most_within(Duration::from_secs(1));
         println!("300 at 100 a second by three workers took {took:?}, at most {most} in a second");
-        assert!(took >= Duration::from_millis(2_700) && took < Duration::from_millis(6_000), "{took:?}");
+        assert!(took >= Duration::from_millis(2_700) && took < Duration::from_millis(9_000), "{took:?}");
         assert!(most <= 115, "{most} in a second");
         assert_eq!(began.len(), 300);
         for worker in workers {
