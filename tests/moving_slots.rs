@@ -293,15 +293,16 @@ on_both_servers! {
             schedule.at(&mut redis).await.unwrap();
         }
         let _: Value = redis::cmd("XADD").arg(&["jobs", "*", "type", "t"]).query_async(&mut redis).await.unwrap();
+        let _: Value = redis::cmd("HSET").arg(&["{jobs}:cron", "of", "no cron"]).query_async(&mut redis).await.unwrap();
         let migration = cluster.begin_migration(slot("jobs"), 1 - from).await;
-        let add = ["100", "100000"];
-        let error = call("add_due", &["{jobs}:never"], &add).at(&mut redis).await.unwrap_err();
+        let add = ["100", "100000", "60000", "600000"];
+        let error = call("add_due", &["{jobs}:cron", "{jobs}:never"], &add).at(&mut redis).await.unwrap_err();
         assert_eq!(error.code(), Some("TRYAGAIN"), "{error}");
         let length = async |redis: &mut MultiplexedConnection| -> usize {
             redis::cmd("XLEN").arg("jobs").query_async(redis).await.unwrap()
         };
         assert_eq!(length(&mut redis).await, 1);
-        let answer = call("add_due", &[], &add).at(&mut redis).await;
+        let answer = call("add_due", &["{jobs}:cron"], &add).at(&mut redis).await;
         println!("without it: {answer:?}, {} entries", length(&mut redis).await);
         assert!(answer.unwrap_err().to_string().contains("non local key"));
         assert!(length(&mut redis).await > 1, "what was written before stayed");
