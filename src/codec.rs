@@ -103,7 +103,9 @@ pub(crate) struct Known {
     pub content_type: Option<u16>,
     pub traceparent: Option<u16>,
     pub data: Option<u16>,
+    pub expires: Option<u16>,
     pub version: Option<u32>,
+    pub max_attempts: Option<u32>,
 }
 
 /// Finds the fields with a meaning. Where a name stands twice the first one that says something counts; an empty `id`,
@@ -129,6 +131,7 @@ impl Known {
             "source" => self.source,
             "subject" => self.subject,
             "traceparent" => self.traceparent,
+            "expires" => self.expires,
             "datacontenttype" => self.content_type,
             _ => return None,
         })
@@ -147,6 +150,18 @@ impl Known {
             }
             (6, b"source") => (&mut self.source, "source"),
             (7, b"subject") => (&mut self.subject, "subject"),
+            (7, b"expires") => {
+                // What can't be read is none, as with a time.
+                if self.expires.is_none() && !value.is_empty() && std::str::from_utf8(value).is_ok()
+                {
+                    self.expires = Some(at);
+                }
+                return Ok(());
+            }
+            (11, b"maxattempts") => {
+                self.max_attempts = self.max_attempts.or_else(|| max_attempts(value));
+                return Ok(());
+            }
             (11, b"traceparent") => (&mut self.traceparent, "traceparent"),
             (13, b"schemaversion") => {
                 if self.version.is_none() {
@@ -177,6 +192,13 @@ fn version(value: &[u8]) -> Result<u32, DecodeError> {
     }
 }
 
+/// How many attempts a value says; none if that is no whole number from 1.
+pub(crate) fn max_attempts(value: &[u8]) -> Option<u32> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
+    text.parse().ok().filter(|number| *number > 0)
+}
+
 /// Whether a field's name has a meaning of its own.
 pub(crate) fn is_known(name: &[u8]) -> bool {
     matches!(
@@ -188,6 +210,8 @@ pub(crate) fn is_known(name: &[u8]) -> bool {
             | b"source"
             | b"subject"
             | b"traceparent"
+            | b"expires"
+            | b"maxattempts"
             | b"schemaversion"
             | b"datacontenttype"
     )

@@ -184,6 +184,18 @@ impl Context {
         }
     }
 
+    /// The same of another attempt, for an entry whose handler does not start.
+    pub(crate) fn with_attempt(&self, attempt: u32) -> Self {
+        let inner = &self.inner;
+        Self::placed(
+            inner.envelope.clone(),
+            attempt,
+            inner.max_attempts,
+            inner.surroundings.clone(),
+            inner.place,
+        )
+    }
+
     /// A context for a handler's unit test: first attempt of five, an event without data, no Redis.
     ///
     /// ```

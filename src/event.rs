@@ -210,8 +210,8 @@ impl Envelope {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the field has a meaning and the value can't have it: a
-    /// `schemaversion` that is no whole number from 1, a `time` that is not as RFC 3339 writes it or does not say its
-    /// offset from UTC, a `traceparent` that is none by the W3C's trace context, or a text that is not UTF-8. An empty
+    /// `schemaversion` or `maxattempts` that is no whole number from 1, a `time` or `expires` that is not as RFC 3339 writes it or does not
+    /// say its offset from UTC, a `traceparent` that is none by the W3C's trace context, or a text that is not UTF-8. An empty
     /// value says nothing, and is none.
     pub fn try_with(self, name: &str, value: impl AsRef<[u8]>) -> crate::Result<Self> {
         let wrong = match (name, value.as_ref()) {
@@ -220,6 +220,14 @@ impl Envelope {
                 Ok(Err(why)) => Some(why.to_string()),
                 _ => None,
             },
+            ("expires", time) => match std::str::from_utf8(time).map(rfc3339::parse) {
+                Ok(Ok(_)) => None,
+                Ok(Err(why)) => Some(why.to_string()),
+                Err(_) => Some("is not UTF-8".to_owned()),
+            },
+            ("maxattempts", number) if codec::max_attempts(number).is_none() => {
+                Some("is no whole number from 1".to_owned())
+            }
             ("traceparent", text) if !traceparent::is_valid(text) => Some(format!(
                 "is none by the W3C's trace context; write it like {}",
                 traceparent::EXAMPLE
@@ -239,6 +247,26 @@ impl Envelope {
     #[must_use]
     pub fn with_time(self, time: SystemTime) -> Self {
         self.with_known("time", rfc3339::millis(time))
+    }
+
+    /// The same event with a deadline: no handler starts for it from `time` on, by the clock of Redis. It is then a dead letter, for
+    /// which it says `expired`.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use streamhand::Envelope;
+    /// let code = Envelope::new("code.sent").with_expires(SystemTime::now() + Duration::from_secs(600));
+    /// assert!(code.expires().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_expires(self, time: SystemTime) -> Self {
+        self.with_known("expires", rfc3339::millis(time))
+    }
+
+    /// The same event with at most so many attempts, one at least. Its handler's `max_attempts` holds if that is less.
+    #[must_use]
+    pub fn with_max_attempts(self, most: u32) -> Self {
+        self.with_known("maxattempts", most.max(1).to_string())
     }
 
     /// As [`with`](Self::with), of a value that was made here: a time or a trace context is not looked at.
@@ -315,6 +343,18 @@ impl Envelope {
         self.known.version.unwrap_or(1)
     }
 
+    /// Its deadline: the field `expires` (RFC 3339, with any offset; in UTC if it says none). From then on no handler starts
+    /// for it. None if there is none, or it can't be read.
+    pub fn expires(&self) -> Option<SystemTime> {
+        rfc3339::parse_or_utc(self.text(self.known.expires)?)
+    }
+
+    /// How many attempts it has at most by its own field `maxattempts`; none if there is none, or it is no whole number
+    /// from 1.
+    pub fn max_attempts(&self) -> Option<u32> {
+        self.known.max_attempts
+    }
+
     /// The W3C trace context it was published in; none if the field is no such thing, as the W3C wants it. What it
     /// says all the same is its [`field`](Self::field).
     pub fn traceparent(&self) -> Option<&str> {
@@ -376,6 +416,12 @@ impl Envelope {
     #[inline]
     pub(crate) fn traceparent_as_it_came(&self) -> Option<&[u8]> {
         self.known.traceparent.map(|at| self.bytes(at))
+    }
+
+    /// Whether it says a deadline.
+    #[inline]
+    pub(crate) fn may_expire(&self) -> bool {
+        self.known.expires.is_some()
     }
 
     /// The field `id`, likewise.

@@ -112,6 +112,12 @@ fn registry(seen: &Seen) -> Registry {
                 noted[name] = value.into();
             }
         }
+        if let Some(expires) = envelope.expires() {
+            noted["expires"] = humantime::format_rfc3339(expires).to_string().into();
+        }
+        if let Some(most) = envelope.max_attempts() {
+            noted["max_attempts"] = most.into();
+        }
         let entry = envelope.entry_id().to_string();
         seen.lock().expect("the notes").insert(entry, noted);
         Ok(())

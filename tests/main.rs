@@ -62,6 +62,7 @@ mod effects;
 mod entry_life;
 mod eventstore;
 mod eviction;
+mod expiring;
 mod exporter;
 mod failover;
 mod find;

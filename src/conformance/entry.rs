@@ -1,6 +1,8 @@
 //! One entry against the rules. What comes of it is asked of the code that reads entries for workers; what is beside
 //! that is looked for here.
 
+use std::borrow::Cow;
+
 use super::data;
 use super::rule::Rule;
 use crate::codec::{self, DecodeError};
@@ -112,6 +114,24 @@ fn event(envelope: &Envelope, found: Found, broken: &mut Vec<Broken>) {
             }
         }
     }
+    if let Some(deadline) = set(envelope, "expires")
+        && rfc3339::parse(&deadline).is_err()
+    {
+        let what = format!(
+            "the deadline \"{}\" is no time with an offset by RFC 3339",
+            shown(&deadline)
+        );
+        put(broken, Rule::Expires, what);
+    }
+    if let Some(number) = set(envelope, "maxattempts")
+        && codec::max_attempts(number.as_bytes()).is_none()
+    {
+        let what = format!(
+            "the maxattempts \"{}\" is no whole number from 1",
+            shown(&number)
+        );
+        put(broken, Rule::MaxAttempts, what);
+    }
     if let Some(text) = envelope.traceparent_as_it_came()
         && !traceparent::is_valid(text)
     {
@@ -130,6 +150,12 @@ fn event(envelope: &Envelope, found: Found, broken: &mut Vec<Broken>) {
             }
         }
     }
+}
+
+/// What a field says, if it says something.
+fn set<'a>(envelope: &'a Envelope, name: &str) -> Option<Cow<'a, str>> {
+    let value = envelope.fields().value(name)?;
+    (!value.is_empty()).then(|| String::from_utf8_lossy(value))
 }
 
 /// Names that are reserved, stand there twice, or were meant to be others.
@@ -167,7 +193,7 @@ fn names(fields: &Fields, broken: &mut Vec<Broken>) {
 
 /// The name that was meant by one that is none: in capitals, with hyphens, or as CloudEvents' other bindings write it.
 fn spelt(name: &[u8]) -> Option<&'static str> {
-    const MEANT: [(&str, &str); 12] = [
+    const MEANT: [(&str, &str); 15] = [
         ("id", "id"),
         ("type", "type"),
         ("time", "time"),
@@ -176,6 +202,9 @@ fn spelt(name: &[u8]) -> Option<&'static str> {
         ("subject", "subject"),
         ("traceparent", "traceparent"),
         ("schemaversion", "schemaversion"),
+        ("expires", "expires"),
+        ("expirytime", "expires"),
+        ("maxattempts", "maxattempts"),
         ("datacontenttype", "datacontenttype"),
         ("contenttype", "datacontenttype"),
         ("eventtype", "type"),

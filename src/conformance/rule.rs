@@ -46,6 +46,8 @@ pub(crate) enum Rule {
     OtherData,
     Time,
     TimeWithoutOffset,
+    Expires,
+    MaxAttempts,
     Traceparent,
     Integer,
     Array,
@@ -61,7 +63,7 @@ pub(crate) enum Rule {
 impl Rule {
     /// All of them, the worst first.
     #[cfg(test)]
-    pub const ALL: [Rule; 27] = [
+    pub const ALL: [Rule; 29] = [
         Rule::Topic,
         Rule::Unread,
         Rule::Type,
@@ -79,6 +81,8 @@ impl Rule {
         Rule::OtherData,
         Rule::Time,
         Rule::TimeWithoutOffset,
+        Rule::Expires,
+        Rule::MaxAttempts,
         Rule::Traceparent,
         Rule::Integer,
         Rule::Array,
@@ -110,6 +114,8 @@ impl Rule {
             Rule::OtherData => "other-data",
             Rule::Time => "time",
             Rule::TimeWithoutOffset => "time-without-offset",
+            Rule::Expires => "expires",
+            Rule::MaxAttempts => "maxattempts",
             Rule::Traceparent => "traceparent",
             Rule::Integer => "integer",
             Rule::Array => "array",
@@ -182,6 +188,12 @@ impl Rule {
             }
             Rule::TimeWithoutOffset => {
                 "2026-01-31T12:00:00Z, or an offset such as +01:00; until then it is taken to be in UTC"
+            }
+            Rule::Expires => {
+                "2026-01-31T12:00:00Z, with an offset, or no field `expires`; until then one without an offset is taken to be in UTC, and what is no time is no deadline"
+            }
+            Rule::MaxAttempts => {
+                "a whole number from 1, or no field `maxattempts`; until then the event has its handler's attempts"
             }
             Rule::Traceparent => {
                 "a traceparent as the W3C's trace context has it, in lower case, or none; until then the event begins a trace of its own"

@@ -24,17 +24,20 @@ pub enum Reason {
     Unhandled,
     /// The server lets no answer with it through.
     TooLarge,
+    /// Its own deadline had passed before a handler could start.
+    Expired,
 }
 
 impl Reason {
     /// All that there are.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::Failed,
         Reason::Permanent,
         Reason::Crashed,
         Reason::Undecodable,
         Reason::Unhandled,
         Reason::TooLarge,
+        Reason::Expired,
     ];
 
     /// As a dead letter has it: `failed`, `too_large`.
@@ -46,6 +49,7 @@ impl Reason {
             Reason::Undecodable => "undecodable",
             Reason::Unhandled => "unhandled",
             Reason::TooLarge => "too_large",
+            Reason::Expired => "expired",
         }
     }
 }

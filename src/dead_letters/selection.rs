@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::letter::DeadLetter;
 use super::letters::{Letters, What};
 use super::of_group::DeadLetters;
-use super::reason::BuriedFor;
+use super::reason::{BuriedFor, Reason};
 use crate::error::Result;
 use crate::event::EntryId;
 use crate::rfc3339;
@@ -41,6 +41,9 @@ pub struct Counted {
     /// Entries passed over because no worker wrote them.
     #[serde(skip)]
     pub strangers: u64,
+    /// Letters whose own deadline had passed, before they were edited. Replayed with it they are dead letters again.
+    #[serde(skip)]
+    pub expired: u64,
 }
 
 /// What a replay did.
@@ -174,15 +177,17 @@ impl Selection {
     /// # Errors
     /// If Redis can't be reached.
     pub async fn count(&self, mut progress: impl FnMut(u64)) -> Result<Counted> {
-        let (mut letters, mut found) = (self.letters(), 0);
-        while letters.next().await?.is_some() {
+        let (mut letters, mut found, mut expired) = (self.letters(), 0, 0);
+        while let Some(letter) = letters.next().await? {
             found += 1;
+            expired += u64::from(letter.reason == BuriedFor::Known(Reason::Expired));
             progress(found);
         }
         Ok(Counted {
             found,
             missing: letters.missing().to_vec(),
             strangers: letters.strangers(),
+            expired,
         })
     }
 

@@ -94,6 +94,7 @@ values! {
         Undecodable = "undecodable",
         Unhandled = "unhandled",
         TooLarge = "too_large",
+        Expired = "expired",
     }
 }
 

@@ -49,6 +49,11 @@ struct Inner {
 }
 
 impl Log {
+    /// The test's.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
     pub fn new(clock: Clock, seed: u64) -> Self {
         Log {
             inner: Arc::default(),

@@ -134,6 +134,8 @@ impl Process {
         let capacity = Capacity::new(slots.clone(), LEASE);
         let signals = Signals::of_worker();
         let inflight = Arc::new(Inflight::new(capacity.quarantine.clone(), signals.clone()));
+        let told = log.clock();
+        inflight.tells_time(move || told.now_ms());
         let recent_acks = Arc::<RecentAcks>::default();
         let links = Arc::new(Links::new(
             Connector::new(&settings.redis)?,

@@ -137,6 +137,26 @@ scenarios! {
         assert_eq!(letter.event::<Job>().name, "a");
     }
 
+    #[config = EVERY_SECOND]
+    an_event_is_not_started_after_its_deadline(w) {
+        let deadline = w.now() + s(10);
+        let event = |name| Envelope::new("job.asked").json(&job(name, [Does::Fail(9)])).unwrap();
+        let event = |name| event(name).with("schemaversion", "2").with_expires(deadline);
+        w.publish_envelope(JOBS, event("a").with_max_attempts(2)).await;
+        w.advance(s(5)).await;
+        let letter = w.dead_letters().only().reason(Reason::Failed).attempts(2);
+        assert_eq!(letter.event::<Job>().name, "a");
+        w.pause(JOBS).await;
+        w.publish_envelope(JOBS, event("b")).await;
+        w.advance(s(6)).await;
+        w.resume(JOBS).await;
+        w.advance(s(5)).await;
+        w.attempts::<Job>().times(2);
+        let letters = w.dead_letters();
+        let last = letters.all().last().unwrap();
+        assert_eq!((last.head.reason.known(), last.head.attempts), (Some(Reason::Expired), 0));
+    }
+
     a_permanent_failure_is_buried_at_once(w) {
         w.publish(JOBS, &job("a", [Does::Never])).await;
         w.run_until_idle().await;

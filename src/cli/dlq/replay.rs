@@ -217,6 +217,13 @@ pub(super) async fn run(
 ) -> Result<(), CommandError> {
     let meant = args.which.resolve(dead, "replay").await?;
     let mut run = Replayed::default();
+    if meant.counted.expired > 0 {
+        let expired = count(meant.counted.expired, "dead letter");
+        say(format_args!(
+            "{expired} had expired: what still has its deadline does not run, and is a dead letter again; take it away \
+             by: dlq edit ID --set expires="
+        ));
+    }
     if !args.dry_run && meant.counted.found > 0 {
         if meant.counted.found > ASK && !args.yes {
             let (count, place) = (meant.counted.found, &meant.place);

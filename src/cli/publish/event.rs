@@ -1,6 +1,7 @@
 //! One JSON value into one event. What is wrong is said as the end of a sentence about the line it stood on.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,6 +19,8 @@ pub(super) struct Template {
     pub id: Option<String>,
     pub subject: Option<String>,
     pub version: Option<u32>,
+    pub expires: Option<SystemTime>,
+    pub max_attempts: Option<u32>,
     /// The data stays the JSON it is.
     pub keep_json: bool,
     /// Each value stands on a line of its own.
@@ -40,6 +43,12 @@ impl Template {
         }
         if let Some(version) = self.version {
             envelope = envelope.with("schemaversion", version.to_string());
+        }
+        if let Some(expires) = self.expires {
+            envelope = envelope.with_expires(expires);
+        }
+        if let Some(most) = self.max_attempts {
+            envelope = envelope.with_max_attempts(most);
         }
         Ok(envelope)
     }
@@ -125,6 +134,7 @@ impl Template {
             let value = match &name[..] {
                 "type" | "data" | "datacontenttype" => continue,
                 "schemaversion" => version(value)?,
+                "maxattempts" => max_attempts(value)?,
                 "time" => time(&string(name, value)?)?,
                 "traceparent" => trace_context(&string(name, value)?)?,
                 "data_base64" => {
@@ -216,6 +226,16 @@ fn version(value: &RawValue) -> Result<String, String> {
     }
 }
 
+fn max_attempts(value: &RawValue) -> Result<String, String> {
+    let text = value.get().trim_matches('"');
+    codec::max_attempts(text.as_bytes())
+        .map(|number| number.to_string())
+        .ok_or_else(|| {
+            let text: String = value.get().chars().take(40).collect();
+            format!("has the maxattempts {text}, which is no whole number from 1")
+        })
+}
+
 fn time(text: &str) -> Result<String, String> {
     match rfc3339::parse(text) {
         // An empty one is none.
@@ -287,6 +307,8 @@ mod tests {
             event_type: event_type.map(str::to_owned),
             id: None,
             subject: Some("o-1".to_owned()),
+            expires: None,
+            max_attempts: None,
             version: Some(3),
             keep_json: false,
             lines: true,

@@ -62,6 +62,13 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "envelopes",
           value_parser = clap::value_parser!(u32).range(1..))]
     schema_version: Option<u32>,
+    /// Start no handler for them after this: a time, or so long from now (10m)
+    #[arg(long, value_name = "TIME", value_parser = when::Deadline::parse, conflicts_with = "envelopes")]
+    expires: Option<when::Deadline>,
+    /// At most so many attempts, within those that their handler has
+    #[arg(long, value_name = "NUMBER", conflicts_with = "envelopes",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
     /// Acknowledge events once so many replicas have them [default: redis.replicas]
     #[arg(long, value_name = "NUMBER")]
     replicas: Option<u32>,
@@ -86,7 +93,7 @@ Examples:
   streamhand publish carts cart.changed '{\"items\":3}' --id cart-7 --debounce 5s
 
 A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
-`traceparent` and fields of your own: {\"type\":\"order.created\",\"data\":{\"order_id\":\"o-1\"}}";
+`traceparent`, `expires`, `maxattempts` and fields of your own: {\"type\":\"order.created\",\"data\":{\"order_id\":\"o-1\"}}";
 
 /// What has been published so far, or scheduled, by Redis' answers.
 #[derive(Default)]
@@ -150,6 +157,11 @@ async fn publish(mut args: PublishArgs, mut publisher: Publisher) -> Result<(), 
         id: args.id.clone(),
         subject: args.subject.clone(),
         version: args.schema_version,
+        expires: match args.expires {
+            Some(deadline) => Some(deadline.time(&publisher).await?),
+            None => None,
+        },
+        max_attempts: args.max_attempts,
         keep_json: args.json_data,
         lines: args.data.as_deref().is_none_or(|data| data == "-"),
         needs_id: args.when.once || args.when.replaces(),

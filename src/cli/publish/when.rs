@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::CommandError;
+use crate::delay;
 use crate::duration;
 use crate::publisher::{Publisher, after, at_time, once_within, replacing};
 use crate::rfc3339;
@@ -93,6 +94,45 @@ impl WhenArgs {
                 .map_err(|error| CommandError::usage(format!("--once-within: {error}")));
         }
         Ok(How::Now)
+    }
+}
+
+/// Until when a handler may start for an event.
+#[derive(Clone, Copy)]
+pub(super) enum Deadline {
+    At(SystemTime),
+    In(Duration),
+}
+
+impl Deadline {
+    /// Reads `2026-01-31T12:00:00Z`, with any offset, or `10m`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(time) = duration::parse(text) {
+            return Ok(Deadline::In(time));
+        }
+        rfc3339::parse(text)
+            .map(Deadline::At)
+            .map_err(|why| format!("it {why}, or how long from now (90s, 10m, 1d)"))
+    }
+
+    /// When that is, by the server's clock.
+    ///
+    /// # Errors
+    /// Where it has passed.
+    pub async fn time(self, publisher: &Publisher) -> Result<SystemTime, CommandError> {
+        let now = publisher.pool().now().await?;
+        let at = match self {
+            Deadline::At(at) => at,
+            Deadline::In(time) => now + delay::bounded(time),
+        };
+        if at <= now {
+            return Err(CommandError::usage(format!(
+                "--expires {} has passed (it is {} now at the server): no handler would start",
+                rfc3339::written(at),
+                rfc3339::seconds(now),
+            )));
+        }
+        Ok(at)
     }
 }
 

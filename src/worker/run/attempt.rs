@@ -124,6 +124,10 @@ impl Attempts {
             self.settle_cancelled(batch, index, Body::Event(ctx), number);
             return Launched::Done(Done::HandedOver);
         }
+        if ctx.envelope().may_expire() && self.has_expired(&ctx) {
+            self.bury_expired(attempt, ctx);
+            return Launched::Done(Done::HandedOver);
+        }
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
             Err(closed) => {
@@ -255,7 +259,7 @@ impl Attempts {
                 bound.gate.give_back(pass);
                 let verdict = match ctx.cancellation() {
                     Some(Cancelled::Requested) => verdict::cancelled(),
-                    _ => verdict::of_cut_off(ctx.attempt(), &bound.policy),
+                    _ => verdict::of_cut_off((ctx.attempt(), ctx.max_attempts()), &bound.policy),
                 };
                 self.settle_cut_off(batch, index, verdict, ctx, since);
                 Done::HandedOver
@@ -301,6 +305,31 @@ impl Attempts {
         self.reporter
             .unstarted(batch, index, &body, &verdict, owner);
         self.settle(batch, index, verdict, body, attempt);
+    }
+
+    /// Whether an event's own deadline has passed, by the server's clock.
+    #[cold]
+    fn has_expired(&self, ctx: &Context) -> bool {
+        let expires = ctx.envelope().expires();
+        let (Some(expires), Some(now)) = (expires, self.inflight.server_time()) else {
+            return false;
+        };
+        expires <= now
+    }
+
+    /// No handler starts for it any more.
+    #[cold]
+    fn bury_expired(&self, attempt: Attempt<'_>, ctx: Context) {
+        let Attempt { batch, index, .. } = attempt;
+        let owner = batch.slots[index as usize].finish();
+        let number = ctx.attempt();
+        let verdict = verdict::of_expired(ctx.envelope(), number);
+        log(&verdict, owner, &About::of(&ctx, &batch.source.keys.stream));
+        let before = number.saturating_sub(1);
+        let body = Body::Event(ctx.with_attempt(before));
+        self.reporter
+            .unstarted(batch, index, &body, &verdict, owner);
+        self.settle(batch, index, verdict, body, before);
     }
 
     /// Hands over what becomes of an entry.

@@ -267,7 +267,9 @@ impl Routes {
             }
             return Admission::Settle(Verdict::Ack, body, attempt);
         }
-        if let Some(error) = died.and_then(|died| verdict::of_death(died, attempt, policy)) {
+        let most = verdict::most_attempts(&envelope, policy);
+        let of_death = |died| verdict::of_death(died, (attempt, most), policy);
+        if let Some(error) = died.and_then(of_death) {
             let attempts = attempt - 1;
             let verdict = Verdict::Bury {
                 reason: Reason::Crashed,
@@ -287,8 +289,8 @@ impl Routes {
                 // Beyond the last attempt an entry runs to find out whether it kills its worker, or because it had
                 // more attempts when they were made.
                 let most = match died {
-                    Some(_) => policy.max_attempts,
-                    None => policy.max_attempts.max(attempt),
+                    Some(_) => most,
+                    None => most.max(attempt),
                 };
                 return Admission::Handle(
                     bound,

@@ -7,6 +7,7 @@ use crate::config::{HandlerPolicy, OnCrash};
 use crate::context::{Cancelled, Context};
 pub(crate) use crate::dead_letters::Reason;
 use crate::delay;
+use crate::event::Envelope;
 use crate::failure::{Cause, Failure, FailureVerdict};
 use crate::names::shown;
 use crate::policy::Why;
@@ -54,13 +55,13 @@ impl Verdict {
 /// What a handler's failure at `attempt` leads to; `random` is uniform from 0 to 1.
 pub(crate) fn of_failure(
     failure: &Failure,
-    attempt: u32,
+    (attempt, most): (u32, u32),
     policy: &HandlerPolicy,
     random: f64,
 ) -> Verdict {
     let error = bounded(failure.to_string());
     let retry = |delay: Duration, error: String| {
-        if attempt >= policy.max_attempts {
+        if attempt >= most {
             Verdict::Bury {
                 reason: Reason::Failed,
                 error,
@@ -103,7 +104,8 @@ pub(crate) fn of_end(failure: &Failure, ctx: &Context, policy: &HandlerPolicy) -
             error: "its handler was told to stop".to_owned(),
         };
     }
-    of_failure(failure, ctx.attempt(), policy, fastrand::f64())
+    let attempts = (ctx.attempt(), ctx.max_attempts());
+    of_failure(failure, attempts, policy, fastrand::f64())
 }
 
 /// What becomes of an entry that an operator has cancelled.
@@ -115,11 +117,11 @@ pub(crate) fn cancelled() -> Verdict {
 
 /// What becomes of an entry whose handler is cut off when the worker's drain time is over. It may have done what it is
 /// there for.
-pub(crate) fn of_cut_off(attempt: u32, policy: &HandlerPolicy) -> Verdict {
+pub(crate) fn of_cut_off((attempt, most): (u32, u32), policy: &HandlerPolicy) -> Verdict {
     let error = "cut off when the worker's drain time was over".to_owned();
     match policy.on_crash {
         OnCrash::RunAgain => Verdict::release(Duration::ZERO, error),
-        OnCrash::Bury if attempt >= policy.max_attempts => Verdict::Bury {
+        OnCrash::Bury if attempt >= most => Verdict::Bury {
             reason: Reason::Crashed,
             error,
         },
@@ -132,8 +134,16 @@ pub(crate) fn of_cut_off(attempt: u32, policy: &HandlerPolicy) -> Verdict {
 
 /// Whether an entry that comes after its worker's death is buried without running: what is told of it then. This
 /// delivery, the `attempt`, brought it to where it can be; what counts are those before it.
-pub(crate) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Option<String> {
-    let most = policy.max_attempts;
+pub(crate) fn of_death(
+    died: Died,
+    (attempt, most): (u32, u32),
+    policy: &HandlerPolicy,
+) -> Option<String> {
+    let most = match policy.on_crash {
+        // It is taken over alone by what its handler has, and only that tells whether it is guilty.
+        OnCrash::RunAgain => most.max(2).min(policy.max_attempts),
+        OnCrash::Bury => most,
+    };
     let deaths = attempt.saturating_sub(1);
     match (policy.on_crash, died) {
         _ if attempt <= most => None,
@@ -149,6 +159,28 @@ pub(crate) fn of_death(died: Died, attempt: u32, policy: &HandlerPolicy) -> Opti
             "its worker died {deaths} times while it ran, at last in the run behind its last attempt"
         )),
         (OnCrash::RunAgain, Died::InCompany) => None,
+    }
+}
+
+/// How many attempts an event has at most: its own, within those of its handler.
+pub(crate) fn most_attempts(event: &Envelope, policy: &HandlerPolicy) -> u32 {
+    let own = event.max_attempts().unwrap_or(u32::MAX);
+    policy.max_attempts.min(own)
+}
+
+/// What becomes of an event whose own deadline has passed before its handler could start.
+pub(crate) fn of_expired(event: &Envelope, attempt: u32) -> Verdict {
+    let expires = event.field("expires").unwrap_or_default();
+    let expires = shown(expires);
+    let error = match attempt {
+        1 => format!("it was to be started before {expires}, and was not"),
+        _ => format!(
+            "it was to be started before {expires}: there was no time for attempt {attempt}"
+        ),
+    };
+    Verdict::Bury {
+        reason: Reason::Expired,
+        error: bounded(error),
     }
 }
 
@@ -212,15 +244,15 @@ mod tests {
         let policy = Settings::default().policy("order.created");
         let failure = || Failure::retry("no");
         assert!(matches!(
-            of_failure(&failure(), 1, &policy, 0.5),
+            of_failure(&failure(), (1, 5), &policy, 0.5),
             Verdict::Retry { delay, .. } if delay == Duration::from_secs(1)
         ));
         assert!(matches!(
-            of_failure(&failure(), 4, &policy, 0.5),
+            of_failure(&failure(), (4, 5), &policy, 0.5),
             Verdict::Retry { .. }
         ));
         assert_eq!(
-            of_failure(&failure(), 5, &policy, 0.5),
+            of_failure(&failure(), (5, 5), &policy, 0.5),
             Verdict::Bury {
                 reason: Reason::Failed,
                 error: "no".to_owned()
@@ -228,12 +260,12 @@ mod tests {
         );
         let later = Failure::later(Duration::from_secs(9), "not yet");
         assert!(matches!(
-            of_failure(&later, 99, &policy, 0.5),
+            of_failure(&later, (99, 5), &policy, 0.5),
             Verdict::Release { .. }
         ));
         let never = Failure::permanent("never");
         assert!(matches!(
-            of_failure(&never, 1, &policy, 0.5),
+            of_failure(&never, (1, 5), &policy, 0.5),
             Verdict::Bury {
                 reason: Reason::Permanent,
                 ..
@@ -249,7 +281,7 @@ mod tests {
             let mut policy = Settings::default().policy("order.created");
             policy.max_attempts = u32::MAX;
             policy.backoff = Backoff { initial, max, ..Backoff::default() };
-            if let Verdict::Retry { delay, .. } = of_failure(&Failure::retry("no"), attempt, &policy, random) {
+            if let Verdict::Retry { delay, .. } = of_failure(&Failure::retry("no"), (attempt, u32::MAX), &policy, random) {
                 prop_assert!(delay <= delay::LONGEST);
             }
         }
@@ -259,7 +291,7 @@ mod tests {
     fn after_a_death_in_the_last_attempt_there_is_one_run_more_or_none() {
         let mut policy = Settings::default().policy("order.created");
         policy.max_attempts = 2;
-        let buried = |died, attempt, policy: &_| of_death(died, attempt, policy).is_some();
+        let buried = |died, attempt, policy: &_| of_death(died, (attempt, 2), policy).is_some();
         for died in [Died::Alone, Died::InCompany] {
             assert!(!buried(died, 2, &policy), "it has an attempt left");
             assert_eq!(buried(died, 3, &policy), died == Died::Alone);
@@ -273,14 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_allows_one_attempt_is_found_guilty_alone_all_the_same() {
+        let mut policy = Settings::default().policy("order.created");
+        let buried = |died, attempt, policy: &_| of_death(died, (attempt, 1), policy).is_some();
+        // In company it may have been another; from the third attempt on it is alone.
+        assert!((1..=3).all(|attempt| !buried(Died::InCompany, attempt, &policy)));
+        assert!(buried(Died::Alone, 4, &policy));
+        policy.on_crash = OnCrash::Bury;
+        assert!(buried(Died::InCompany, 2, &policy));
+    }
+
+    #[test]
     fn what_must_not_run_again_is_not_released_by_a_worker_that_stops() {
         let mut policy = Settings::default().policy("order.created");
         policy.max_attempts = 2;
-        assert!(matches!(of_cut_off(2, &policy), Verdict::Release { .. }));
-        policy.on_crash = OnCrash::Bury;
-        assert!(matches!(of_cut_off(1, &policy), Verdict::Retry { .. }));
         assert!(matches!(
-            of_cut_off(2, &policy),
+            of_cut_off((2, 2), &policy),
+            Verdict::Release { .. }
+        ));
+        policy.on_crash = OnCrash::Bury;
+        assert!(matches!(of_cut_off((1, 2), &policy), Verdict::Retry { .. }));
+        assert!(matches!(
+            of_cut_off((2, 2), &policy),
             Verdict::Bury {
                 reason: Reason::Crashed,
                 ..

@@ -111,6 +111,9 @@ impl Shard {
         let recent_acks = Arc::<RecentAcks>::default();
         let counts = common.counts.as_ref();
         let server_began_ms = counts.map(|counts| counts.server_began_ms().clone());
+        let clock = Arc::new(ServerClock::new(server_began_ms.unwrap_or_default()));
+        let told = clock.clone();
+        inflight.tells_time(move || told.get().now());
         Shard {
             links: Arc::new(Links::new(
                 connector,
@@ -121,7 +124,7 @@ impl Shard {
             )),
             orderer,
             health: Arc::new(ServerHealth::new(identity.lease)),
-            clock: Arc::new(ServerClock::new(server_began_ms.unwrap_or_default())),
+            clock,
             identity: identity.clone(),
             signals,
             sources: Arc::new(sources),

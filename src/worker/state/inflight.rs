@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -69,6 +69,7 @@ pub(crate) struct Inflight {
     /// Signalled when a renewal has been answered.
     renewed: Notify,
     epoch: Instant,
+    server_ms: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
     quarantine: Arc<Quarantine>,
     signals: Arc<Signals>,
 }
@@ -427,9 +428,21 @@ impl Inflight {
             freed: Notify::new(),
             renewed: Notify::new(),
             epoch: Instant::now(),
+            server_ms: OnceLock::new(),
             quarantine,
             signals,
         }
+    }
+
+    /// The server's clock is asked this way, in ms since 1970; 0 where it is not known yet.
+    pub fn tells_time(&self, server_ms: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.server_ms.set(Box::new(server_ms));
+    }
+
+    /// What the server's clock shows, as far as is known.
+    pub fn server_time(&self) -> Option<SystemTime> {
+        let ms = self.server_ms.get()?();
+        (ms > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
     }
 
     /// Takes a batch in; its lease runs from `since`, when the request was sent that brought it.

@@ -399,7 +399,12 @@ impl Requests {
             .fields()
             .value("type")
             .and_then(|name| self.routes.find(name));
-        let has_more = bound.is_none_or(|bound| attempts < bound.policy.max_attempts);
+        let own = match &job.body {
+            Body::Event(ctx) => ctx.envelope().max_attempts(),
+            Body::Raw(_) => None,
+        };
+        let own = own.unwrap_or(u32::MAX);
+        let has_more = bound.is_none_or(|bound| attempts < bound.policy.max_attempts.min(own));
         let nobodys = (self.own_until(job), released, has_more);
         let outcome = link
             .bring_back(&source.keys, group, parking, nobodys)

@@ -398,6 +398,7 @@ fn count_letter(job: &Job) {
         Reason::Undecodable => Why::Undecodable,
         Reason::Unhandled => Why::Unhandled,
         Reason::TooLarge => Why::TooLarge,
+        Reason::Expired => Why::Expired,
     };
     counts.buried(place.unwrap_or(counts.other()), reason);
 }
