@@ -2,10 +2,13 @@
 
 mod batch;
 mod crons;
+mod hooks;
 mod on_batch;
 
 pub use batch::{Batch, BatchBytes, BatchWait, Batches};
 pub(crate) use batch::{BatchRoute, KeyOf};
+pub(crate) use hooks::Hooks;
+pub use hooks::{BuriedEvent, FailedAttempt};
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -75,6 +78,7 @@ pub struct Registry {
     has_targets: bool,
     companions: Vec<Arc<dyn Companion>>,
     crons: Vec<RegisteredCron>,
+    hooks: Hooks,
 }
 
 /// What handlers need beside them as long as a worker works: processes, say.
@@ -241,6 +245,44 @@ impl Registry {
                 std::any::type_name::<E>()
             ));
         }
+        self
+    }
+
+    /// Calls `hook` once for every attempt that fails, of any handler, with the error: to report it, say. What comes back
+    /// without using up an attempt has not failed.
+    ///
+    /// Hooks are called one after the other on a task of their own, and no entry waits for them. If more than 1024 things wait
+    /// to be told, what comes then is not, and a warning says so. A panic is caught and logged. What a worker that is killed had
+    /// not told yet is told by nobody. Several hooks are called in the order in which they were added.
+    ///
+    /// ```
+    /// # use streamhand::Registry;
+    /// let registry = Registry::new()
+    ///     .on_failure(|failed| async move {
+    ///         eprintln!("{} failed at attempt {}: {}", failed.event.id(), failed.attempt, failed.error);
+    ///     })
+    ///     .on_dead(|dead| async move {
+    ///         eprintln!("{} of {} is a dead letter ({}): {}", dead.entry, dead.stream, dead.reason, dead.error);
+    ///     });
+    /// # registry.check().unwrap();
+    /// ```
+    pub fn on_failure<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(FailedAttempt) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.on_failure(hook);
+        self
+    }
+
+    /// Calls `hook` once for every event that this worker has made a dead letter, when the letter is there. It is called as
+    /// the hooks of [`on_failure`](Self::on_failure) are.
+    pub fn on_dead<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(BuriedEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.on_dead(hook);
         self
     }
 
@@ -592,6 +634,11 @@ impl Registry {
         &self.companions
     }
 
+    /// Who is told of failures and dead letters.
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
     /// The same, with another one.
     pub(crate) fn with_companion(mut self, companion: Arc<dyn Companion>) -> Self {
         self.companions.push(companion);
@@ -660,6 +707,7 @@ impl Registry {
             ignored: self.ignored.clone(),
             upcasters: self.upcasters.clone(),
             classifiers: self.classifiers.clone(),
+            hooks: self.hooks.copy(),
             ..Registry::default()
         }
     }

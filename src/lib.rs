@@ -167,7 +167,9 @@ pub use event::{Entry, EntryId, Envelope, Event};
 pub use failure::{Failure, FailureExt, FailureKind, FailureReason};
 pub use fields::Fields;
 #[cfg(feature = "worker")]
-pub use handler::{Batch, BatchBytes, BatchWait, Batches, Registry, Validity};
+pub use handler::{
+    Batch, BatchBytes, BatchWait, Batches, BuriedEvent, FailedAttempt, Registry, Validity,
+};
 #[cfg(feature = "worker")]
 pub use middleware::{Handler, Handling};
 #[cfg(feature = "telemetry")]

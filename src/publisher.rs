@@ -54,7 +54,11 @@ pub struct Publisher {
     metrics: Option<Metrics>,
     traced: Option<Traced>,
     topics: Topics,
+    layers: Vec<EventLayer>,
 }
+
+/// What every event passes before it is written.
+type EventLayer = Arc<dyn Fn(&str, Envelope) -> Envelope + Send + Sync>;
 
 impl Publisher {
     /// A publisher for the server at `url`, which is asked for its version now.
@@ -100,6 +104,7 @@ impl Publisher {
             metrics: None,
             traced: None,
             topics: Topics::default(),
+            layers: Vec::new(),
         }
     }
 
@@ -254,7 +259,7 @@ impl Publisher {
         stream: &str,
         envelopes: impl IntoIterator<Item = Envelope>,
     ) -> Result<Vec<EntryId>, PublishError> {
-        let envelopes: Vec<Envelope> = envelopes.into_iter().collect();
+        let envelopes = self.layered(stream, envelopes);
         if let Err(error) = check_all(stream, &envelopes) {
             return Err(PublishError::before(error, envelopes));
         }
@@ -276,7 +281,7 @@ impl Publisher {
         stop: &CancellationToken,
         appended: &mut Appended,
     ) -> Result<()> {
-        let envelopes: Vec<Envelope> = envelopes.into_iter().collect();
+        let envelopes = self.layered(stream, envelopes);
         check_all(stream, &envelopes)?;
         let (envelopes, sending) = self.complete(stream, envelopes);
         self.send(stream, how, &envelopes, stop, appended).await;
@@ -390,6 +395,38 @@ impl Publisher {
             placed = Some(grown.await?);
             generation = newest + 1;
         }
+    }
+
+    /// Has every event pass `layer` before it is written, with the stream's or the topic's name: to look at it, or to add fields. Those added
+    /// earlier come first. What is published again after an error passes them again. What handlers emit does not pass them.
+    ///
+    /// ```no_run
+    /// # use streamhand::{Envelope, Publisher};
+    /// # async fn example() -> streamhand::Result<()> {
+    /// let publisher = Publisher::connect("redis://127.0.0.1:6379").await?
+    ///     .layer(|_stream, event| event.with("tenant", "acme"));
+    /// # Ok(()) }
+    /// ```
+    pub fn layer(
+        mut self,
+        layer: impl Fn(&str, Envelope) -> Envelope + Send + Sync + 'static,
+    ) -> Self {
+        self.layers.push(Arc::new(layer));
+        self
+    }
+
+    fn layered(
+        &self,
+        stream: &str,
+        envelopes: impl IntoIterator<Item = Envelope>,
+    ) -> Vec<Envelope> {
+        let layers = &self.layers;
+        let pass = |event| {
+            layers
+                .iter()
+                .fold(event, |event, layer| layer(stream, event))
+        };
+        envelopes.into_iter().map(pass).collect()
     }
 
     /// The envelope that [`publish`](Self::publish) would make of an event. It has an id, so that publishing it once

@@ -210,7 +210,9 @@ on_both_servers! {
         let admin = Admin::new(&settings).unwrap();
         let registry = registry(&Seen::default());
         let judged = admin.conformance("orders", u64::MAX, None, Some(&registry)).await.unwrap();
-        assert_eq!((judged.looked_at, judged.dead_letters), (added.len() as u64, letters.len() as u64));
+        // That a deadline has passed is nobody's fault.
+        let wrong = letters.values().filter(|(reason, _)| reason != "expired").count();
+        assert_eq!((judged.looked_at, judged.dead_letters), (added.len() as u64, wrong as u64));
         // Without it knows those that no handler could take, and says of the others nothing that is wrong.
         let judged = admin.conformance("orders", u64::MAX, None, None).await.unwrap();
         assert!(judged.is_bad() && judged.dead_letters < letters.len() as u64 && judged.dead_letters > 20, "{judged:?}");

@@ -360,7 +360,7 @@ on_both_servers! {
         $ dlq list --stream ordres
         error: the stream "ordres" is none of those that the group "fulfilment" reads: "orders", "payments"
         $ dlq list --reason broken
-        error: "broken" is no reason to be buried for; there are failed, permanent, crashed, undecodable, unhandled, too_large
+        error: "broken" is no reason to be buried for; there are failed, permanent, crashed, undecodable, unhandled, too_large, expired
         $ dlq list --error (
         error: "(" is no regular expression: regex parse error:
             (

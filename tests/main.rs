@@ -65,6 +65,7 @@ mod eviction;
 mod expiring;
 mod exporter;
 mod failover;
+mod failure_hooks;
 mod find;
 mod fixture;
 mod fleet;

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::context::{Ask, Surroundings};
 use crate::error::Result;
 use crate::event::EntryId;
-use crate::handler::Registry;
+use crate::handler::{Companion, Registry};
 use crate::identity::Identity as Event;
 use crate::policy::Breakers;
 use crate::publisher::Publisher;
@@ -129,6 +129,7 @@ impl Process {
         log.calls(&identity.name, number);
         let breakers = Arc::new(Breakers::new(settings.breakers.clone()));
         let windows = Arc::new(Windows::new(settings, &registry));
+        registry.hooks().start(&tokio::runtime::Handle::current());
         let routes = Arc::new(Routes::new(settings, registry, &breakers));
         let slots = Arc::new(Slots::new(settings.worker.concurrency));
         let capacity = Capacity::new(slots.clone(), LEASE);

@@ -209,7 +209,10 @@ impl Worker {
         }
         let windows = Arc::new(Windows::new(&settings, &registry));
         let projections = registry.projections().to_vec();
-        let companions = registry.companions().to_vec();
+        let mut companions = registry.companions().to_vec();
+        if !registry.hooks().is_empty() {
+            companions.push(Arc::new(registry.hooks().clone()));
+        }
         let registered_crons = registry.take_crons();
         let routes = Routes::new(&settings, registry, &breakers);
         let counts = metrics.as_ref().map(|metrics| {

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::duration;
 use crate::event::EntryId;
 use crate::fields::Fields;
+use crate::handler::FailedAttempt;
 use crate::metrics::entries::Outcome as Counted;
 use crate::worker::observer::{Observer, Outcome, Settled, Unstarted};
 use crate::worker::state::debugged;
@@ -81,6 +82,9 @@ impl Reporter {
         if let Some(spans) = &self.spans {
             spans.end(batch, ctx, verdict, owner);
         }
+        if !matches!(verdict, Verdict::Ack) && owner != Owner::Another {
+            self.tell_hooks(ctx, verdict);
+        }
         if let Some(observer) = &self.observer {
             let (outcome, error, reason, delay) = told(verdict);
             let started = started.unwrap_or_else(Instant::now);
@@ -95,6 +99,27 @@ impl Reporter {
                 ran: started.elapsed(),
             });
         }
+    }
+
+    /// An attempt is over, and did not succeed.
+    #[cold]
+    fn tell_hooks(&self, ctx: &Context, verdict: &Verdict) {
+        let (error, retry_in) = match verdict {
+            Verdict::Retry { delay, error } => (error, Some(*delay)),
+            Verdict::Bury { error, .. } => (error, None),
+            Verdict::Ack
+            | Verdict::Release { .. }
+            | Verdict::Wait { .. }
+            | Verdict::Cancel { .. } => return,
+        };
+        self.routes.hooks.failed(|| FailedAttempt {
+            stream: ctx.stream().to_owned(),
+            group: ctx.group().to_owned(),
+            event: ctx.envelope().clone(),
+            attempt: ctx.attempt(),
+            error: error.clone(),
+            retry_in,
+        });
     }
 
     /// Tells the observer of an entry that leaves without its handler having started.

@@ -19,7 +19,7 @@ use crate::config::{HandlerPolicy, Settings, Unhandled};
 use crate::context::{Context, Place};
 use crate::event::Envelope;
 use crate::fields::Fields;
-use crate::handler::Registry;
+use crate::handler::{Hooks, Registry};
 use crate::middleware::{
     CatchPanics, CaughtFuture, Handler, HandlerFuture, TimedFuture, TimeoutLayer,
 };
@@ -68,6 +68,8 @@ pub(crate) struct Routes {
     /// What operators have set.
     pub limits: Limits,
     unbound: Vec<Range>,
+    /// Who is told of failures and dead letters.
+    pub hooks: Hooks,
     /// How the slots are shared by all of them.
     pub sharing: Sharing,
     /// What errors mean whose handlers do not say so.
@@ -76,6 +78,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub fn new(settings: &Settings, registry: Registry, breakers: &Breakers) -> Self {
+        let hooks = registry.hooks().clone();
         let (routes, ignored, classifiers) = registry.into_parts();
         let (mut handlers, mut places) = (Vec::new(), FxHashMap::default());
         let limits = Limits::default();
@@ -119,6 +122,7 @@ impl Routes {
             sharing: Sharing::new(handlers.len()),
             limits,
             is_limited: AtomicBool::new(handlers.iter().any(Bound::is_limited)),
+            hooks,
             unbound,
             has_group_rates: AtomicBool::new(handlers.iter().any(Bound::has_group_rate)),
             handlers,

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use crate::about::About;
 use crate::clock;
 use crate::fields::Fields;
+use crate::handler::BuriedEvent;
 use crate::identity::Identity;
 use crate::stream::{
     BroughtBack, Burial, Buried, Cancelling, Link, ParkOutcome, Parking, Trouble, waiting,
@@ -67,6 +68,23 @@ pub(crate) enum Step {
 impl Job {
     pub fn slot(&self) -> &Slot {
         &self.batch.slots[self.index as usize]
+    }
+
+    /// Tells hooks that it is a dead letter now.
+    pub fn tell_hooks(&self, routes: &Routes) {
+        let Step::Bury { reason, error, .. } = &self.step else {
+            return;
+        };
+        let source = &self.batch.source;
+        routes.hooks.died(|| BuriedEvent {
+            stream: source.surroundings.stream.clone(),
+            group: source.surroundings.group.clone(),
+            entry: self.slot().id,
+            fields: self.fields().clone(),
+            reason: *reason,
+            error: error.clone(),
+            attempts: self.attempts(routes).0,
+        });
     }
 
     /// The entry, for a line of the log.
@@ -219,7 +237,7 @@ pub(crate) fn gone(step: Step) -> Step {
 pub(crate) struct Requests {
     worker: Arc<Worker>,
     signals: Arc<Signals>,
-    routes: Arc<Routes>,
+    pub routes: Arc<Routes>,
     pub clock: Arc<ServerClock>,
     windows: Arc<Windows>,
 }

@@ -295,6 +295,7 @@ impl Settler {
             }
             Buried::Done => {
                 count_letter(&job);
+                job.tell_hooks(&self.requests.routes);
                 self.done(&job, Outcome::Dead);
             }
             outcome => {
