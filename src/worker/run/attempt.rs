@@ -125,7 +125,7 @@ impl Attempts {
             return Launched::Done(Done::HandedOver);
         }
         if ctx.envelope().may_expire() && self.has_expired(&ctx) {
-            self.bury_expired(attempt, ctx);
+            self.bury_expired(batch, index, ctx);
             return Launched::Done(Done::HandedOver);
         }
         let pass = match bound.gate.pass() {
@@ -309,7 +309,7 @@ impl Attempts {
 
     /// Whether an event's own deadline has passed, by the server's clock.
     #[cold]
-    fn has_expired(&self, ctx: &Context) -> bool {
+    pub fn has_expired(&self, ctx: &Context) -> bool {
         let expires = ctx.envelope().expires();
         let (Some(expires), Some(now)) = (expires, self.inflight.server_time()) else {
             return false;
@@ -319,8 +319,7 @@ impl Attempts {
 
     /// No handler starts for it any more.
     #[cold]
-    fn bury_expired(&self, attempt: Attempt<'_>, ctx: Context) {
-        let Attempt { batch, index, .. } = attempt;
+    pub fn bury_expired(&self, batch: &Arc<Batch>, index: u32, ctx: Context) {
         let owner = batch.slots[index as usize].finish();
         let number = ctx.attempt();
         let verdict = verdict::of_expired(ctx.envelope(), number);

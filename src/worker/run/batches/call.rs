@@ -105,6 +105,12 @@ impl<'a> Calls<'a> {
                 attempts.inflight.leave_batch(1);
                 continue;
             }
+            if member.ctx.envelope().may_expire() && attempts.has_expired(&member.ctx) {
+                let Member { batch, index, ctx } = member;
+                attempts.bury_expired(&batch, index, ctx);
+                attempts.inflight.leave_batch(1);
+                continue;
+            }
             let runs_again = slot.is_running() && slot.owner() != Owner::Another;
             if runs_again || slot.start() {
                 ours.push(member);
@@ -500,7 +506,8 @@ impl<'a> Calls<'a> {
                 continue;
             }
             let owner = batch.slots[index as usize].finish();
-            let verdict = verdict::of_cut_off(ctx.attempt(), &self.bound.policy);
+            let verdict =
+                verdict::of_cut_off((ctx.attempt(), ctx.max_attempts()), &self.bound.policy);
             attempts
                 .reporter
                 .settled(&batch, &ctx, &verdict, owner, call.at);
