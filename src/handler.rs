@@ -1,12 +1,14 @@
 //! Handlers: the function an event type is handled by, and the registry that finds it.
 
 mod batch;
+mod companion;
 mod crons;
 mod hooks;
 mod on_batch;
 
 pub use batch::{Batch, BatchBytes, BatchWait, Batches};
 pub(crate) use batch::{BatchRoute, KeyOf};
+pub(crate) use companion::Companion;
 pub(crate) use hooks::Hooks;
 pub use hooks::{BuriedEvent, FailedAttempt};
 
@@ -17,10 +19,8 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 use tower::{Layer, Service};
 
 use crate::classify::Classifiers;
@@ -79,15 +79,6 @@ pub struct Registry {
     companions: Vec<Arc<dyn Companion>>,
     crons: Vec<RegisteredCron>,
     hooks: Hooks,
-}
-
-/// What handlers need beside them as long as a worker works: processes, say.
-pub(crate) trait Companion: Send + Sync {
-    /// Is called before the first handler runs. What it starts is to live on `runtime`.
-    fn start(&self, runtime: &Handle);
-
-    /// Is called when no handler runs any more.
-    fn stop(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The handler of one event type.

@@ -155,8 +155,10 @@ end
 -- and what is new belongs elsewhere. Of who may not look it counts as not sealed: the write itself is refused then.
 local sealed = {}
 local function is_sealed(key)
-  if not string.find(key, '^{.+:[%d.]+}$') then return false end
-  if sealed[key] == nil then
+  if sealed[key] ~= nil then return sealed[key] end
+  if not string.find(key, '^{.+:[%d.]+}$') then
+    sealed[key] = false
+  else
     local seal = '18446744073709551615-18446744073709551615'
     local found = redis.pcall('XRANGE', key, seal, seal)
     sealed[key] = not found.err and #found > 0

@@ -42,6 +42,8 @@ struct Expected {
     time: Option<String>,
     traceparent: Option<String>,
     content_type: String,
+    expires: Option<String>,
+    max_attempts: Option<u32>,
     data: Value,
 }
 
@@ -121,6 +123,11 @@ fn entries_are_read_as_the_vectors_say() {
             "{name}"
         );
         assert_eq!(event.content_type(), expected.content_type, "{name}");
+        let expires = expected
+            .expires
+            .map(|time| rfc3339::parse(&time).expect("a time"));
+        assert_eq!(event.expires(), expires, "{name}");
+        assert_eq!(event.max_attempts(), expected.max_attempts, "{name}");
         // An array is read by its handler alone.
         if !vector.rules.iter().any(|rule| rule == "array") {
             let data: Value = event.decode_data().expect(name);

@@ -100,6 +100,7 @@ const CALLS: &[(&str, &str)] = &[
     ("ZREMRANGEBYRANK", "ZREMRANGEBYRANK OWN 1 0"),
     ("ZREVRANGEBYSCORE", "ZREVRANGEBYSCORE OWN 0 0"),
     ("ZSCAN", "ZSCAN OWN 0"),
+    ("ZMSCORE", "ZMSCORE OWN m"),
     ("ZSCORE", "ZSCORE OWN m"),
 ];
 

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Companion;
+use super::companion::Companion;
 use crate::dead_letters::Reason;
 use crate::event::{EntryId, Envelope};
 use crate::fields::Fields;

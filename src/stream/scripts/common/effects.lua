@@ -22,7 +22,7 @@ end
 -- Many keys in few calls, before anything is done: those that are met once are new ones, as a rule.
 local function look_at_keys(from)
   local times, once, n = {}, {}, 0
-  for k = from, #KEYS do
+  for k = from, #KEYS - 1 do
     local key = KEYS[k]
     times[key] = (times[key] or 0) + 1
   end
