@@ -437,7 +437,7 @@ mod tests {
             let mut off = first.record;
             off.state = "late".into();
             let step = write(decide(&hourly, Some(&off), false, after));
-            assert_eq!(step.put.is_some(), true);
+            assert!(step.put.is_some());
             assert_eq!(added(&hourly, step.record, after), names, "{catch_up:?}");
         }
     }
