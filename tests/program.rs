@@ -116,6 +116,8 @@ on_both_servers! {
               --subject <SUBJECT>        What the events are about: the ordering key
               --source <SOURCE>          Who publishes them
               --schema-version <NUMBER>  The version of the data's schema
+              --expires <TIME>           Start no handler for them after this: a time, or so long from now (10m)
+              --max-attempts <NUMBER>    At most so many attempts, within those that their handler has
               --replicas <NUMBER>        Acknowledge events once so many replicas have them [default: redis.replicas]
               --delay <DURATION>         Publish so much later than Redis gets the events: 90s, 10m, 1d
               --at <TIME>                Publish at this time: 2026-01-31T12:00:00Z, 2026-01-31T13:00:00+01:00
@@ -141,7 +143,7 @@ on_both_servers! {
           shop publish carts cart.changed '{"items":3}' --id cart-7 --debounce 5s
 
         A whole event has `type` and `data`, and may have `id`, `source`, `subject`, `time`, `schemaversion`,
-        `traceparent` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
+        `traceparent`, `expires`, `maxattempts` and fields of your own: {"type":"order.created","data":{"order_id":"o-1"}}
         "##) };
         for command in ["run", "scheduled list", "scheduled cancel", "dlq list", "dlq show", "dlq stats", "dlq replay", "dlq purge", "status",
             "exporter", "health", "config check", "config show", "completions", "order create", "order ship", "order cancel", "order counts"] {
