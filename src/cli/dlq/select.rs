@@ -22,7 +22,7 @@ pub(super) struct FilterArgs {
     /// Only letters of this event type
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
-    /// Only of this reason: failed, permanent, crashed, undecodable, unhandled, too_large, expired
+    /// One of failed, permanent, crashed, undecodable, unhandled, too_large, expired
     #[arg(long)]
     reason: Option<String>,
     /// Only letters of this fingerprint, as dlq groups shows it
