@@ -86,8 +86,10 @@ impl Executor {
             tasks.spawn(self.clone().lane(runs.clone()));
         }
         tasks.spawn(quarantine(self.handlers.clone(), suspects));
-        let handlers = self.handlers.clone();
-        tokio::spawn(async move {
+        tasks.close();
+        // It ends with this: what handlers leave by would else stay open as long as the worker lives.
+        let follow = async {
+            let handlers = &self.handlers;
             let signals = &handlers.attempts.signals;
             loop {
                 tokio::select! {
@@ -97,8 +99,7 @@ impl Executor {
                 }
             }
             handlers.release_what_waits();
-        });
-        tasks.close();
+        };
         let seek = async {
             let handlers = &self.handlers;
             match shared {
@@ -112,7 +113,7 @@ impl Executor {
         };
         tokio::select! {
             () = tasks.wait() => {}
-            () = seek => tasks.wait().await,
+            _ = async { tokio::join!(seek, follow) } => tasks.wait().await,
         }
     }
 
