@@ -118,16 +118,9 @@ impl Attempts {
             self.release_at_limit(attempt, ctx, Why::Paused);
             return Launched::Done(Done::HandedOver);
         }
-        // While it waited here.
-        if batch.source.cancels(batch.slots[index as usize].id) {
-            let number = ctx.attempt();
-            self.settle_cancelled(batch, index, Body::Event(ctx), number);
+        let Some(ctx) = self.unless_it_is_over(batch, index, ctx) else {
             return Launched::Done(Done::HandedOver);
-        }
-        if ctx.envelope().may_expire() && self.has_expired(&ctx) {
-            self.bury_expired(batch, index, ctx);
-            return Launched::Done(Done::HandedOver);
-        }
+        };
         let pass = match bound.gate.pass() {
             Ok(pass) => pass,
             Err(closed) => {
@@ -136,6 +129,26 @@ impl Attempts {
             }
         };
         self.begin(attempt, ctx, pass, classifiers)
+    }
+
+    /// What was cancelled while it waited here, or whose deadline has passed, does not run: it is settled so.
+    #[inline]
+    pub fn unless_it_is_over(
+        &self,
+        batch: &Arc<Batch>,
+        index: u32,
+        ctx: Context,
+    ) -> Option<Context> {
+        if batch.source.cancels(batch.slots[index as usize].id) {
+            let number = ctx.attempt();
+            self.settle_cancelled(batch, index, Body::Event(ctx), number);
+            return None;
+        }
+        if ctx.envelope().may_expire() && self.has_expired(&ctx) {
+            self.bury_expired(batch, index, ctx);
+            return None;
+        }
+        Some(ctx)
     }
 
     /// The same of an entry that its handler's limits have let through.

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::work::Member;
 use crate::config::RateScope;
-use crate::context::Context;
 use crate::policy::Room;
 use crate::sync::lock;
-use crate::worker::state::inflight::Batch;
 use crate::worker::state::throughput::Throughput;
 
 /// How soon it is asked again where all places are taken; that one is free is told.
@@ -41,7 +40,7 @@ struct State {
     /// How many the whole group may run, if it is that which is limited.
     of_group: Option<usize>,
     running: usize,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Member>,
     /// When one came that had no place, if none has had one since.
     refused: Option<Instant>,
     /// Since when the group has had none for this worker.
@@ -50,21 +49,14 @@ struct State {
     throughput: Throughput,
 }
 
-/// An entry that has been admitted and does not run yet.
-pub(crate) struct Waiting {
-    pub batch: Arc<Batch>,
-    pub index: u32,
-    pub ctx: Context,
-}
-
 /// What becomes of an entry that comes.
 pub(crate) enum Entered {
     /// It runs, and [`ConcurrencyLimit::leave`] is to be called when it has ended.
-    Runs(Waiting),
+    Runs(Member),
     /// It will come back from [`ConcurrencyLimit::leave`].
     Waits,
     /// There is no room: it goes back to Redis.
-    Full(Waiting),
+    Full(Member),
 }
 
 impl ConcurrencyLimit {
@@ -135,7 +127,7 @@ impl ConcurrencyLimit {
     }
 
     /// What waits here in vain goes back to Redis, for a worker that has places.
-    pub fn give_back(&self) -> VecDeque<Waiting> {
+    pub fn give_back(&self) -> VecDeque<Member> {
         let mut state = self.lock();
         match state.is_to_give_back() {
             true => std::mem::take(&mut state.waiting),
@@ -152,7 +144,7 @@ impl ConcurrencyLimit {
     }
 
     /// The next that waits, if there is a place for it: it has that now.
-    pub fn next(&self) -> Option<Waiting> {
+    pub fn next(&self) -> Option<Member> {
         let mut state = self.lock();
         if state.running >= state.most {
             return None;
@@ -163,7 +155,7 @@ impl ConcurrencyLimit {
     }
 
     /// An entry comes.
-    pub fn enter(&self, entry: Waiting) -> Entered {
+    pub fn enter(&self, entry: Member) -> Entered {
         let mut state = self.lock();
         if state.running < state.most {
             state.running += 1;
@@ -187,7 +179,7 @@ impl ConcurrencyLimit {
     }
 
     /// A run has ended: its place goes to the next that waits, which is answered, or is free.
-    pub fn leave(&self) -> Option<Waiting> {
+    pub fn leave(&self) -> Option<Member> {
         let mut state = self.lock();
         state.ended += 1;
         // There may be fewer places than there were.
@@ -202,7 +194,7 @@ impl ConcurrencyLimit {
     }
 
     /// All that wait, which will not run.
-    pub fn drain(&self) -> VecDeque<Waiting> {
+    pub fn drain(&self) -> VecDeque<Member> {
         std::mem::take(&mut self.lock().waiting)
     }
 

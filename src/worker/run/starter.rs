@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::attempt::{Attempt, Attempts, Done, Launched, Started};
-use super::concurrency::{ConcurrencyLimit, Entered, Waiting};
+use super::concurrency::{ConcurrencyLimit, Entered};
 use super::outcome::Body;
 use super::report::log;
 use super::routes::{Admission, Bound, Routes};
@@ -339,7 +339,7 @@ impl<'a> Starter<'a> {
             ..
         } = attempt;
         batch.slots[index as usize].takes_a_place();
-        let waiting = Waiting {
+        let waiting = Member {
             batch: batch.clone(),
             index,
             ctx,
@@ -421,7 +421,7 @@ impl<'a> Starter<'a> {
                 of.tasks.spawn(task);
                 return any;
             }
-            let Waiting { batch, index, ctx } = waiting;
+            let Member { batch, index, ctx } = waiting;
             let attempt = Attempt {
                 batch: &batch,
                 index,
@@ -474,7 +474,7 @@ async fn wait(
 }
 
 /// An entry that has its place and waits for something else.
-async fn start_later(of: Arc<Handlers>, waiting: Waiting, permit: Option<Permit>) {
+async fn start_later(of: Arc<Handlers>, waiting: Member, permit: Option<Permit>) {
     let bound = of.routes.of(waiting.ctx.envelope());
     let mut starter = Starter::with(&of, permit);
     while !starter.may_start(&waiting.batch, waiting.batch.now()) {
@@ -485,7 +485,7 @@ async fn start_later(of: Arc<Handlers>, waiting: Waiting, permit: Option<Permit>
         starter.leave(bound, None);
         return;
     }
-    let Waiting { batch, index, ctx } = waiting;
+    let Member { batch, index, ctx } = waiting;
     let attempt = Attempt {
         batch: &batch,
         index,
@@ -512,22 +512,27 @@ impl Handlers {
             while let Some(waiting) = bound.concurrency_limit.next() {
                 self.tasks.spawn(start_later(self.clone(), waiting, None));
             }
-            for Waiting { batch, index, ctx } in bound.concurrency_limit.give_back() {
-                let attempt = Attempt {
-                    batch: &batch,
-                    index,
-                    bound,
-                    since: 0,
-                };
-                self.attempts
-                    .release_at_limit(attempt, ctx, Why::Concurrency);
+            for waiting in bound.concurrency_limit.give_back() {
+                self.release_at_limit(bound, waiting, Why::Concurrency);
             }
         }
         self.attempts.signals.replan_all();
     }
 
-    fn release_unstarted(&self, waiting: Waiting) {
-        let Waiting { batch, index, ctx } = waiting;
+    /// It goes back to Redis until its handler may run.
+    pub fn release_at_limit(&self, bound: &Bound, member: Member, why: Why) {
+        let Member { batch, index, ctx } = member;
+        let attempt = Attempt {
+            batch: &batch,
+            index,
+            bound,
+            since: 0,
+        };
+        self.attempts.release_at_limit(attempt, ctx, why);
+    }
+
+    fn release_unstarted(&self, waiting: Member) {
+        let Member { batch, index, ctx } = waiting;
         self.release(&batch, index, Body::Event(ctx), verdict::STOPPED);
     }
 

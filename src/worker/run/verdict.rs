@@ -18,6 +18,9 @@ const ERROR_BYTES: usize = 1000;
 
 /// What is noted of entries that are released without their handler having run.
 pub(crate) const STOPPED: &str = "released unstarted by a worker that stopped";
+/// What is told of an entry that waits because nothing of its stream can be committed.
+pub(crate) const REFUSING: &str =
+    "the server refuses to commit anything of this stream (the log says why)";
 pub(crate) const STREAM_PAUSED: &str = "released unstarted: the stream is paused";
 pub(crate) const COPY_RUNS: &str = "released while another copy of its event is handled";
 pub(crate) const COPIES_UNKNOWN: &str =

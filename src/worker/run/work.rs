@@ -33,7 +33,7 @@ pub(crate) struct Past {
     pub age: Duration,
 }
 
-/// An entry that is handled together with others.
+/// An entry that has been admitted and does not run yet: it waits for a place, or for others to be handled with.
 pub(crate) struct Member {
     pub batch: Arc<Batch>,
     pub index: u32,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::poll;
 use tokio::sync::oneshot;
 
-use super::release::{release, release_at_limit};
+use super::release::release;
 use super::too_much;
 use crate::about::{About, tell};
 use crate::context::notes::{Gone, Notes};
@@ -27,9 +27,6 @@ use crate::worker::run::verdict::{self, Verdict};
 use crate::worker::run::work::Member;
 use crate::worker::state::inflight::Owner;
 use crate::worker::state::recent_acks;
-
-/// What is told of entries that wait because nothing can be committed.
-const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
 
 /// Calls a handler with a batch and its parts.
 pub(super) struct Calls<'a> {
@@ -96,27 +93,17 @@ impl<'a> Calls<'a> {
     fn still_ours(&self, members: Vec<Member>) -> Vec<Member> {
         let attempts = &self.of.attempts;
         let mut ours = Vec::with_capacity(members.len());
-        for member in members {
-            let slot = &member.batch.slots[member.index as usize];
-            if member.batch.source.cancels(slot.id) {
-                let Member { batch, index, ctx } = member;
-                let number = ctx.attempt();
-                attempts.settle_cancelled(&batch, index, Body::Event(ctx), number);
+        for Member { batch, index, ctx } in members {
+            let Some(ctx) = attempts.unless_it_is_over(&batch, index, ctx) else {
                 attempts.inflight.leave_batch(1);
                 continue;
-            }
-            if member.ctx.envelope().may_expire() && attempts.has_expired(&member.ctx) {
-                let Member { batch, index, ctx } = member;
-                attempts.bury_expired(&batch, index, ctx);
-                attempts.inflight.leave_batch(1);
-                continue;
-            }
+            };
+            let slot = &batch.slots[index as usize];
             let runs_again = slot.is_running() && slot.owner() != Owner::Another;
             if runs_again || slot.start() {
-                ours.push(member);
+                ours.push(Member { batch, index, ctx });
                 continue;
             }
-            let Member { batch, index, ctx } = member;
             let why = "another worker has taken it over";
             let verdict = Verdict::release(Duration::ZERO, why);
             attempts
@@ -140,7 +127,7 @@ impl<'a> Calls<'a> {
             Err(why) => {
                 for member in members {
                     self.of.attempts.inflight.leave_batch(1);
-                    release_at_limit(self.of, bound, member, why);
+                    self.of.release_at_limit(bound, member, why);
                 }
                 return Called::Over;
             }
@@ -328,7 +315,7 @@ impl<'a> Calls<'a> {
                 for member in call.members {
                     self.bound.gate.released(wait);
                     self.of.attempts.inflight.leave_batch(1);
-                    release(self.of, member, wait, REFUSING);
+                    release(self.of, member, wait, verdict::REFUSING);
                 }
                 self.of.attempts.signals.released();
                 Called::Over

@@ -10,7 +10,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::call::Calls;
 use super::gatherer::{Came, Gathered, Gatherer, Kept};
-use super::release::{release, release_at_limit};
+use super::release::release;
 use crate::metrics::entries::HeldBy;
 use crate::policy::Why;
 use crate::worker::run::routes::Bound;
@@ -49,15 +49,15 @@ impl Gathers for Keepers {
             },
         };
         if member.batch.source.pauses.handler(&bound.gate.name) {
-            release_at_limit(of, bound, member, Why::Paused);
+            of.release_at_limit(bound, member, Why::Paused);
             return Joined::Yes;
         }
         if bound.batch.as_ref().is_some_and(|batch| batch.is_full()) {
-            release_at_limit(of, bound, member, Why::Concurrency);
+            of.release_at_limit(bound, member, Why::Concurrency);
             return Joined::Yes;
         }
         if let Err(closed) = bound.gate.pass_event() {
-            release_at_limit(of, bound, member, closed.why);
+            of.release_at_limit(bound, member, closed.why);
             return Joined::Yes;
         }
         member.batch.slots[member.index as usize].waits_again();

@@ -2,25 +2,10 @@
 
 use std::time::Duration;
 
-use crate::policy::Why;
-use crate::worker::run::attempt::Attempt;
 use crate::worker::run::outcome::Body;
-use crate::worker::run::routes::Bound;
 use crate::worker::run::starter::Handlers;
 use crate::worker::run::verdict::Verdict;
 use crate::worker::run::work::Member;
-
-/// It goes back to Redis until its handler may run.
-pub(super) fn release_at_limit(of: &Handlers, bound: &Bound, member: Member, why: Why) {
-    let Member { batch, index, ctx } = member;
-    let attempt = Attempt {
-        batch: &batch,
-        index,
-        bound,
-        since: 0,
-    };
-    of.attempts.release_at_limit(attempt, ctx, why);
-}
 
 /// It goes back to Redis for so long. No attempt is used up.
 pub(super) fn release(of: &Handlers, member: Member, delay: Duration, why: &str) {

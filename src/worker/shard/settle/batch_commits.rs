@@ -15,11 +15,10 @@ use crate::outbox::{Items, Known};
 use crate::stream::{BatchCommit, BatchEntry, BatchOutcome, Link, NotOurs, Trouble};
 use crate::worker::run::batches::too_much;
 use crate::worker::run::outcome::{BatchFate, CommittingBatch, WhoseBatch};
+use crate::worker::run::verdict::REFUSING;
 use crate::worker::shard::clock::ServerClock;
 use crate::worker::state::inflight::{Batch, Inflight};
 use crate::worker::state::source::Source;
-
-const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
 
 /// Batches that are to be committed.
 #[derive(Default)]

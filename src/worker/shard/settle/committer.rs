@@ -25,7 +25,7 @@ use crate::worker::run::outcome::Who;
 use crate::worker::run::outcome::{BatchFate, Body, Committing, CommittingBatch};
 use crate::worker::run::report::Reporter;
 use crate::worker::run::routes::Routes;
-use crate::worker::run::verdict::{self, Verdict};
+use crate::worker::run::verdict::{self, REFUSING, Verdict};
 use crate::worker::shard::hold_up::HoldUp;
 use crate::worker::shard::links::Links;
 use crate::worker::shard::refusals::{Chore, Refusals};
@@ -40,7 +40,6 @@ const LOT_BYTES: usize = 256 << 10;
 /// Arguments of a step that belong to no single entry.
 const FOR_ALL: usize = 32;
 /// What is told of entries that wait because nothing can be committed.
-const REFUSING: &str = "the server refuses to commit anything of this stream (the log says why)";
 /// An answer that can't be.
 const NOT_ASKED_FOR: &str = "something was refused that was not asked for";
 
