@@ -195,6 +195,21 @@ impl Effect {
         self
     }
 
+    /// What it asks for, as scripts have it: presence, value, at least, at most. None if it asks for nothing.
+    pub(crate) fn asks(&self) -> Option<[Cow<'_, [u8]>; 4]> {
+        let (presence, value): (&[u8], &[u8]) = match &self.presence {
+            Presence::Any if self.at_least.is_none() && self.at_most.is_none() => return None,
+            Presence::Any => (b"", b""),
+            Presence::Absent => (b"absent", b""),
+            Presence::Exists => (b"exists", b""),
+            Presence::Equals(value) => (b"equals", value),
+        };
+        let number = |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
+        let number = |limit| Cow::Owned(number(limit).into_bytes());
+        let (least, most) = (number(self.at_least), number(self.at_most));
+        Some([presence.into(), value.into(), least, most])
+    }
+
     /// The key it is on.
     pub fn key(&self) -> &str {
         &self.key

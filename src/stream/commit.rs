@@ -13,10 +13,10 @@ use super::keys::Keys;
 use super::obstacle::{Need, need};
 use super::outbox::MARK;
 use super::reply;
-use super::script::script;
+use super::script::{ScriptInvocation, script};
 use super::settle::ends;
 use super::topology::Slot;
-use crate::effects::{Effect, Presence};
+use crate::effects::Effect;
 use crate::event::EntryId;
 use crate::fields::Fields;
 use crate::identity::Identity;
@@ -151,14 +151,61 @@ impl Commit<'_> {
         let effects = self.effects.iter().map(|effect| 7 + effect.args.len());
         let lines = self.lines.iter().map(Placed::arguments);
         let own = events.sum::<usize>() + effects.sum::<usize>() + lines.sum::<usize>();
-        11 + own + 8 * self.far().len()
+        11 + own + 8 * far(&self.events).len()
     }
+}
 
-    /// The streams that something of it goes to by the outbox.
-    fn far(&self) -> BTreeSet<&str> {
-        let far = self.events.iter().filter(|event| event.mark.is_some());
-        far.map(|event| event.stream).collect()
+impl Leaving<'_> {
+    /// Adds it to a call, as commits have it.
+    pub(super) fn put(&self, call: &mut ScriptInvocation<'_>) {
+        let marks = usize::from(self.mark.is_some());
+        call.key(&*self.key).arg(2 * (self.fields.len() + marks));
+        if let Some(mark) = &self.mark {
+            call.arg(MARK).arg(mark);
+        }
+        for (name, value) in self.fields {
+            call.arg(name).arg(value);
+        }
     }
+}
+
+/// Adds an effect to a call, as commits have it.
+pub(super) fn put_effect(effect: &Effect, call: &mut ScriptInvocation<'_>) {
+    call.key(&effect.key).arg(effect.command);
+    match effect.asks() {
+        None => call.arg(""),
+        Some(asks) => call.arg("=").arg(&asks[..]),
+    };
+    call.arg(effect.args.len());
+    effect.args.iter().for_each(|arg| {
+        call.arg(&arg[..]);
+    });
+}
+
+/// The streams that some of these go to by the outbox.
+pub(super) fn far<'a>(events: &[Leaving<'a>]) -> BTreeSet<&'a str> {
+    let far = events.iter().filter(|event| event.mark.is_some());
+    far.map(|event| event.stream).collect()
+}
+
+/// Notes which streams are gone to by the outbox: behind the handler's own effects, whose places are answered. A relay finds
+/// by these what waits.
+pub(super) fn put_far(far: &BTreeSet<&str>, keys: &Keys, call: &mut ScriptInvocation<'_>) {
+    for stream in far {
+        call.key(&keys.outbox.targets);
+        call.arg("SADD").arg("").arg(1).arg(*stream);
+    }
+}
+
+/// What every commit needs.
+pub(super) fn needs_of(keys: &Keys) -> Vec<Need<'_>> {
+    vec![
+        need(&keys.stream, "stream", "XPENDING XACK XDEL"),
+        need(&keys.commits, "hash", "HGET HSET"),
+        need(&keys.retry, "zset", "ZCARD ZREM"),
+        need(&keys.failures, "hash", "HLEN HDEL"),
+        need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
+    ]
 }
 
 impl Link {
@@ -199,7 +246,7 @@ impl Link {
             if let Some(mark) = mark {
                 call.key(keys.seen(mark.event.which()));
             }
-            let far = commit.far();
+            let far = far(&commit.events);
             let letters = [
                 ("r", commit.recorded),
                 ("k", mark.is_some_and(|mark| mark.counts)),
@@ -223,59 +270,16 @@ impl Link {
                 call.arg(mark.lasts.as_millis().max(1) as u64)
                     .arg(mark.event.data());
             }
-            for event in &commit.events {
-                let fields = event.fields;
-                let marks = usize::from(event.mark.is_some());
-                call.key(&*event.key).arg(2 * (fields.len() + marks));
-                if let Some(mark) = &event.mark {
-                    call.arg(MARK).arg(mark);
-                }
-                for (name, value) in fields {
-                    call.arg(name).arg(value);
-                }
-            }
+            commit.events.iter().for_each(|event| event.put(&mut call));
             for effect in commit.effects {
-                call.key(&effect.key);
-                let (presence, value): (&str, &[u8]) = match &effect.presence {
-                    Presence::Any => ("", b""),
-                    Presence::Absent => ("absent", b""),
-                    Presence::Exists => ("exists", b""),
-                    Presence::Equals(value) => ("equals", value),
-                };
-                call.arg(effect.command);
-                if presence.is_empty() && effect.at_least.is_none() && effect.at_most.is_none() {
-                    call.arg("");
-                } else {
-                    let number =
-                        |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
-                    call.arg("=").arg(presence).arg(value);
-                    call.arg(number(effect.at_least))
-                        .arg(number(effect.at_most));
-                }
-                call.arg(effect.args.len());
-                effect.args.iter().for_each(|arg| {
-                    call.arg(&arg[..]);
-                });
+                put_effect(effect, &mut call);
             }
             commit.lines.iter().for_each(|line| line.put(&mut call));
-            // Behind the handler's own, whose places are answered. A relay finds by these what waits.
-            for stream in far {
-                call.key(&keys.outbox.targets);
-                call.arg("SADD").arg("").arg(1).arg(stream);
-            }
+            put_far(&far, keys, &mut call);
         }
         call.pack();
         let answer = call.invoke_async(&mut self.conn).await;
-        let needs = || {
-            vec![
-                need(&keys.stream, "stream", "XPENDING XACK XDEL"),
-                need(&keys.commits, "hash", "HGET HSET"),
-                need(&keys.retry, "zset", "ZCARD ZREM"),
-                need(&keys.failures, "hash", "HLEN HDEL"),
-                need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
-            ]
-        };
-        let value: Value = self.answered(doing, answer, needs).await?;
+        let value: Value = self.answered(doing, answer, || needs_of(keys)).await?;
         let outcomes: Option<Vec<_>> = reply::array(value)
             .filter(|answers| answers.len() == commits.len())
             .and_then(|answers| {

@@ -1,24 +1,21 @@
 //! How a batch leaves a worker: its entries together, with what their handler emitted and wants to take effect.
 
-use std::collections::BTreeSet;
-
 use redis::Value;
 
 use super::call::ARGUMENTS;
-use super::commit::{Leaving, Mark};
+use super::commit::{Leaving, Mark, far, needs_of, put_effect, put_far};
 use super::connection::Link;
 use super::error::{Trouble, is_for_now};
 use super::keys::Keys;
-use super::obstacle::need;
-use super::outbox::MARK;
 use super::reply;
 use super::script::script;
-use crate::effects::{Effect, Presence};
+use crate::effects::Effect;
 use crate::event::EntryId;
 
 script!(
     COMMIT_BATCH,
     "commit_batch",
+    behind "common/packed",
     behind "common/effects",
     behind "common/rights",
     behind "common/guards",
@@ -83,14 +80,8 @@ impl BatchCommit<'_> {
     pub fn is_too_large(&self) -> bool {
         let marks = self.entries.iter().filter(|entry| entry.mark.is_some());
         let marks = marks.count().min(1) * self.entries.len();
-        let rest = self.events.len() + self.effects.len() + self.far().len();
+        let rest = self.events.len() + self.effects.len() + far(&self.events).len();
         marks + 2 * rest + FOR_ALL > ARGUMENTS
-    }
-
-    /// The streams that something of it goes to by the outbox.
-    fn far(&self) -> BTreeSet<&str> {
-        let far = self.events.iter().filter(|event| event.mark.is_some());
-        far.map(|event| event.stream).collect()
     }
 }
 
@@ -134,68 +125,20 @@ impl Link {
             entries += &format!("{id} {count} {until} {recorded} {lasts} {data} {counts}\n");
         }
         call.arg(entries);
-        for event in &commit.events {
-            let mark = event.mark.as_ref();
-            let mark = mark.map(|mark| (MARK.as_bytes(), mark.as_bytes()));
-            let fields = mark.into_iter().chain(event.fields);
-            call.key(&*event.key);
-            call.arg(packed(fields.flat_map(|(name, value)| [name, value])));
-        }
+        commit.events.iter().for_each(|event| event.put(&mut call));
         for effect in commit.effects {
-            let (presence, value): (&str, &[u8]) = match &effect.presence {
-                Presence::Any => ("", b""),
-                Presence::Absent => ("absent", b""),
-                Presence::Exists => ("exists", b""),
-                Presence::Equals(value) => ("equals", value),
-            };
-            let number = |limit: Option<i64>| limit.map_or(String::new(), |n| n.to_string());
-            let (least, most) = (number(effect.at_least), number(effect.at_most));
-            let first = [
-                effect.command.as_bytes(),
-                presence.as_bytes(),
-                value,
-                least.as_bytes(),
-                most.as_bytes(),
-            ];
-            let args = effect.args.iter().map(|arg| &arg[..]);
-            call.key(&effect.key);
-            call.arg(packed(first.into_iter().chain(args)));
+            put_effect(effect, &mut call);
         }
-        // Behind the handler's own, whose places are answered. A relay finds by these what waits.
-        for stream in commit.far() {
-            let effect = [&b"SADD"[..], b"", b"", b"", b"", stream.as_bytes()];
-            call.key(&keys.outbox.targets);
-            call.arg(packed(effect.into_iter()));
-        }
+        put_far(&far(&commit.events), keys, &mut call);
+        call.pack();
         let answer = call.invoke_async(&mut self.conn).await;
-        let needs = || {
-            vec![
-                need(&keys.stream, "stream", "XPENDING XACK XDEL"),
-                need(&keys.commits, "hash", "HGET HSET"),
-                need(&keys.retry, "zset", "ZCARD ZREM"),
-                need(&keys.failures, "hash", "HLEN HDEL"),
-                need(&keys.guards, "zset", "ZCARD ZSCORE ZADD"),
-            ]
-        };
-        let value: Value = self.answered(doing, answer, needs).await?;
+        let value: Value = self.answered(doing, answer, || needs_of(keys)).await?;
         let outcome = outcome(value).ok_or_else(|| Trouble::garbled(&doing()))?;
         if let BatchOutcome::NotNow(why) = &outcome {
             self.conn.caught(why);
         }
         Ok(outcome)
     }
-}
-
-/// Strings as one argument, each behind its length and a colon.
-fn packed<'a>(strings: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut packed = Vec::new();
-    let mut length = itoa::Buffer::new();
-    for string in strings {
-        packed.extend_from_slice(length.format(string.len()).as_bytes());
-        packed.push(b':');
-        packed.extend_from_slice(string);
-    }
-    packed
 }
 
 fn outcome(value: Value) -> Option<BatchOutcome> {

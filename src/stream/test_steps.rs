@@ -9,7 +9,7 @@ use super::obstacle::need;
 use super::read::Read;
 use super::reply;
 use super::script::script;
-use crate::effects::{Effect, Presence};
+use crate::effects::Effect;
 use crate::event::{Entry, EntryId};
 
 script!(PASS, "../test_time/pass");
@@ -141,18 +141,8 @@ impl Link {
     pub async fn apply(&mut self, effect: &Effect) -> Result<Applied, Trouble> {
         let doing = || format!("the effect {effect}");
         let mut call = APPLY.key(&effect.key);
-        let (presence, value): (&str, &[u8]) = match &effect.presence {
-            Presence::Any => ("", b""),
-            Presence::Absent => ("absent", b""),
-            Presence::Exists => ("exists", b""),
-            Presence::Equals(value) => ("equals", value),
-        };
-        let number = |limit: Option<i64>| limit.map_or(String::new(), |limit| limit.to_string());
-        call.arg(effect.command)
-            .arg(presence)
-            .arg(value)
-            .arg(number(effect.at_least))
-            .arg(number(effect.at_most));
+        let asks = effect.asks().unwrap_or_default();
+        call.arg(effect.command).arg(&asks[..]);
         effect.args.iter().for_each(|arg| {
             call.arg(&arg[..]);
         });

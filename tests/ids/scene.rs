@@ -865,9 +865,9 @@ impl Scene<'_> {
         ];
         for (number, count) in [("1", 2), ("2", 1), ("3", 1)] {
             let entries = format!("@1 1 0 0 0  0\n@2 {count} 0 0 0  0\n");
-            let (event, effect) = ("4:type1:t", "6:INCRBY0:0:0:0:1:1");
             let commit = [
-                "workers", ME, number, "0", "0", "1", &entries, event, effect,
+                "workers", ME, number, "0", "0", "1", &entries, "2", "type", "t", "INCRBY", "",
+                "1", "1",
             ];
             self.step("commit_batch", &keys, &commit).await;
         }

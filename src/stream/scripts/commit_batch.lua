@@ -1,14 +1,12 @@
 -- Commits a batch: in one step it adds the events that its handler emitted, does its effects, notes that its own events are
 -- done, and acknowledges all of them, if all of them are still ours. If not, it does nothing, and says which are not.
--- Behind: common/effects, common/rights, common/guards, common/sealed
+-- Behind: common/packed, common/effects, common/rights, common/guards, common/sealed
 -- KEYS: stream, retry, failures, commits, guards, then where marks are kept the mark of every entry's event, then the stream
 --       of each event, the key of each effect
--- ARGV: group, me, number of this request, delete (0|1), whether marks are kept (0|1), number of events, the entries, then
---       every event, every effect. The entries are lines of: id, count, time (ms) until which it is ours to commit though
---       it is nobody's (0: it is not), recorded (0|1), how long its mark lasts in ms (0: none), a hash of its event's data
---       for that, whether another's mark counts (0|1), with a space between two. An event is its strings, each behind its
---       length and a colon; so is an effect: command, presence (''|absent|exists|equals), value, at least, at most, and
---       its arguments.
+-- ARGV, packed: group, me, number of this request, delete (0|1), whether marks are kept (0|1), number of events, the entries,
+--       then every event, every effect, both as commit has them. The entries are lines of: id, count, time (ms) until which
+--       it is ours to commit though it is nobody's (0: it is not), recorded (0|1), how long its mark lasts in ms (0: none), a
+--       hash of its event's data for that, whether another's mark counts (0|1), with a space between two
 -- Answers {done}, {gone, then of every entry that is not ours {its place, why}, where why is taken, nobody, late or copy},
 --       followed by the server's time (ms) where it is late, and by whether it has other data (0|1) where it is a copy of one
 --       that has succeeded}, {refused, place of the effect, current value or false}, {failed, why}, {sealed} (the topic
@@ -26,18 +24,6 @@ if tonumber(string.match(record, '^%d+')) >= tonumber(number) then
   return redis.error_reply('STALE a later commit of this worker has been answered')
 end
 
--- The strings of one argument.
-local function strings(packed)
-  local all, at = {}, 1
-  while at <= #packed do
-    local _, colon, length = string.find(packed, '^(%d+):', at)
-    at = colon + 1 + length
-    all[#all + 1] = string.sub(packed, colon + 1, at - 1)
-  end
-  return all
-end
-
-kinds, cells, wiped = {}, {}, {}
 local has_marks, of_events = ARGV[5] == '1', tonumber(ARGV[6])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -66,7 +52,7 @@ for id, count, own_until, has_record, lasts, data, counts in
     end
     local other, its = string.match(counts == '1' and redis.call('GET', mark) or '', '^done (%S+) ?(%x*)$')
     if other and other ~= id then why, more = 'copy', its ~= '' and its ~= data and 1 or 0 end
-    marks[#marks + 1] = { command = 'SET', key = mark, args = { 'done ' .. id .. ' ' .. data, 'PX', lasts } }
+    marks[#marks + 1] = { key = mark, value = 'done ' .. id .. ' ' .. data, lasts = lasts }
   end
   if why then gone[#gone + 1] = { at, why, more } end
   acked[at], done[at + 1] = id, this
@@ -74,7 +60,7 @@ for id, count, own_until, has_record, lasts, data, counts in
 end
 if #gone > 0 then return { 'gone', unpack(gone) } end
 
-local events, effects = {}, {}
+local events, effects, a = {}, {}, 8
 for i = 1, of_events do
   local key = KEYS[k + i]
   if kind(key) ~= 'none' and kind(key) ~= 'stream' then
@@ -85,15 +71,21 @@ for i = 1, of_events do
   end
   if is_sealed(key) then return { 'sealed' } end
   kinds[key] = 'stream'
-  events[i] = { key = key, fields = strings(ARGV[7 + i]) }
+  events[i] = { key = key, from = a + 1, to = a + ARGV[a] }
+  a = a + ARGV[a] + 1
 end
-for i = 1, #ARGV - 7 - of_events do
-  local of, args = strings(ARGV[7 + of_events + i]), {}
-  for j = 6, #of do args[j - 5] = of[j] end
-  effects[i] = { command = of[1], key = KEYS[k + of_events + i], presence = of[2], value = of[3], least = of[4],
-    most = of[5], args = args }
-  local stands_in_the_way = look(effects[i], i)
+while a <= #ARGV do
+  local place, from = #effects + 1, ARGV[a + 1] == '' and a + 3 or a + 7
+  local key, to = KEYS[k + of_events + place], from - 1 + ARGV[from - 1]
+  local stands_in_the_way
+  if from == a + 3 then
+    stands_in_the_way = look_at_effect(place, ARGV[a], key, ARGV, from, to, '', '', '', '')
+  else
+    stands_in_the_way = look_at_effect(place, ARGV[a], key, ARGV, from, to, ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5])
+  end
   if stands_in_the_way then return stands_in_the_way end
+  effects[place] = { command = ARGV[a], key = key, from = from, to = to }
+  a = to + 1
 end
 
 -- Of all writes only the very first can be refused, for want of memory: then nothing was done.
@@ -104,14 +96,16 @@ local function does(...)
   begun = true
 end
 for _, e in ipairs(events) do
-  no = does('XADD', e.key, '*', unpack(e.fields))
+  no = does('XADD', e.key, '*', unpack(ARGV, e.from, e.to))
   if no then return no end
 end
-for _, of in ipairs({ effects, marks }) do
-  for _, e in ipairs(of) do
-    no = does(e.command, e.key, unpack(e.args))
-    if no then return no end
-  end
+for _, e in ipairs(effects) do
+  no = does(e.command, e.key, unpack(ARGV, e.from, e.to))
+  if no then return no end
+end
+for _, mark in ipairs(marks) do
+  no = does('SET', mark.key, mark.value, 'PX', mark.lasts)
+  if no then return no end
 end
 done[#done + 1] = ''
 redis.call('HSET', commits, me, table.concat(done, ' '))
