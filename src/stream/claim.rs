@@ -15,7 +15,7 @@ use super::script::script;
 use super::waiting::Range;
 use crate::event::{Entry, EntryId};
 
-script!(WAKE, "wake", behind "common/ids", behind "common/rights", behind "common/reading", behind "common/clock");
+script!(WAKE, "wake", behind "common/pending", behind "common/ids", behind "common/rights", behind "common/reading", behind "common/clock");
 script!(TAKE_WAITING, "take_waiting", behind "common/ids", behind "common/rights", behind "common/reading");
 script!(RECLAIM, "reclaim", behind "common/ids", behind "common/rights", behind "common/known", behind "common/clock");
 script!(ADOPT, "adopt", behind "common/ids", behind "common/rights", behind "common/known");

@@ -112,6 +112,7 @@ const COMMON: &[(&str, &str)] = &sources![
     "common/letter"
     "common/on_schedule"
     "common/packed"
+    "common/pending"
     "common/projection"
     "common/reached"
     "common/reading"

@@ -1,5 +1,5 @@
 -- Moves entries, whole, to the dead letters.
--- Behind: common/packed, common/letter, common/errors, common/rights, common/guards
+-- Behind: common/packed, common/pending, common/letter, common/errors, common/rights, common/guards
 -- KEYS: stream, retry, dead, failures, guards, notes of dead letters, which letters hold their subjects (the stream if none
 --       do), then the mark of each event that has one
 -- ARGV, packed: group, delete (0|1), name of the stream, the consumer that most entries are with, the first and the last id,
@@ -26,7 +26,6 @@ local function value_of(fields, what)
   end
 end
 
--- Asked of all of them at once, as they stand side by side as a rule. What is not found here is asked for alone.
 local pending, entries, records, ids, number = {}, {}, nil, {}, 0
 local last, at_entry = #ARGV, 7
 while at_entry <= last do
@@ -35,9 +34,7 @@ while at_entry <= last do
   at_entry = at_entry + 13 + ARGV[at_entry + 12]
 end
 if number > 1 then
-  for _, p in ipairs(redis.call('XPENDING', stream, group, ARGV[5], ARGV[6], 2 * number, usual)) do
-    pending[p[1]] = p[4]
-  end
+  pending = pending_between(stream, group, ARGV[5], ARGV[6], 2 * number, usual)
   for _, entry in ipairs(redis.call('XRANGE', stream, ARGV[5], ARGV[6], 'COUNT', number)) do
     entries[entry[1]] = entry[2]
   end

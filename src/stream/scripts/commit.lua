@@ -1,6 +1,6 @@
 -- Commits what succeeded: adds the events it emitted, does its effects, notes that its event is done, and acknowledges
 -- it. Entry by entry, each wholly or not at all.
--- Behind: common/packed, common/effects, common/rights, common/guards, common/sealed, common/commit
+-- Behind: common/packed, common/pending, common/effects, common/rights, common/guards, common/sealed, common/commit
 -- KEYS: stream, retry, failures, commits, guards, then of every entry: mark of its event, if there is one; the stream of
 --       each event, the key of each effect
 -- ARGV, packed: group, me, number of this request, delete (0|1), the consumer that most entries are with, '' if no entry has

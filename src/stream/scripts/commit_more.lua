@@ -1,6 +1,6 @@
 -- As commit, if any of what succeeded schedules events, cancels some, or appends some to aggregates. Few do: so commit
 -- itself has nothing of it.
--- Behind: common/packed, common/effects, common/rights, common/guards, common/sealed, common/scheduled, common/on_schedule, common/ids, common/reached, common/appending, common/commit
+-- Behind: common/packed, common/pending, common/effects, common/rights, common/guards, common/sealed, common/scheduled, common/on_schedule, common/ids, common/reached, common/appending, common/commit
 -- KEYS and ARGV: as commit. Among the effects, behind the handler's own, are lines:
 --       SCHEDULE of the keys stream, scheduled, events: presence ('stands' if it is known to be scheduled, as itself),
 --       value (the event's id), at least (which event it is), at most (due time in ms, or ''), how long it has from now

@@ -1,5 +1,5 @@
 -- Parks entries until their due time: for a retry (the attempt counts) or as a release (the attempt does not count).
--- Behind: common/packed, common/errors, common/rights, common/ids, common/reading, common/guards
+-- Behind: common/packed, common/pending, common/errors, common/rights, common/ids, common/reading, common/guards
 -- KEYS: stream, retry, failures, waiting; of what is nobody's: guards
 -- ARGV, packed: group, the consumer that most entries are with, the first and the last id; then, if what is parked is
 --       nobody's (it is alone then): until when (ms) its end is the consumer's to write, how many attempts its record said
@@ -36,16 +36,13 @@ local function stands_in_the_way(id, count, record)
   return above(id, read_up_to(stream, group)) and 'unread'
 end
 
--- Asked of all of them at once, as they stand side by side as a rule. What is not found here is asked for alone.
 local ids, number, pending = {}, 0, {}
 for a = 8, #ARGV, 9 do
   number = number + 1
   ids[number] = ARGV[a]
 end
 if number > 1 then
-  for _, p in ipairs(redis.call('XPENDING', stream, group, ARGV[3], ARGV[4], 2 * number, usual)) do
-    pending[p[1]] = p[4]
-  end
+  pending = pending_between(stream, group, ARGV[3], ARGV[4], 2 * number, usual)
 end
 local records = redis.call('HMGET', failures, unpack(ids))
 

@@ -1,7 +1,7 @@
 -- Takes parked entries whose time has come: those with (parked), and those that are nobody's (the group or
 -- its pending list was deleted; FORCE brings them back). Other due times are stale and are dropped, and so are those of
 -- entries that are to be delivered as new: the group was set back below them.
--- Behind: common/ids, common/rights, common/reading, common/clock
+-- Behind: common/pending, common/ids, common/rights, common/reading, common/clock
 -- KEYS: stream, retry, failures, again (the stream of replayed entries; the stream itself where there is none),
 --       paused, scheduled, waiting, asked
 -- ARGV: group, consumer, most entries, most bytes, what the clock should show (ms) and how far it may be off: nothing
@@ -44,15 +44,14 @@ if most > 0 and first and tonumber(first) <= now then
   ids = redis.call('ZRANGEBYSCORE', retry, '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
 end
 local out, trimmed, done, last, bytes = {}, {}, {}, nil, 0
--- Asked of all of them at once: a storm's entries stand side by side. What is not found here is asked for alone. Which are
--- the first and the last need not be right for that, so they go by their letters.
+-- Which are the first and the last need not be right for that, so they go by their letters.
 local parked = {}
 if #ids > 1 then
   local from, to = ids[1], ids[1]
   for _, id in ipairs(ids) do
     if id < from then from = id elseif id > to then to = id end
   end
-  for _, p in ipairs(redis.call('XPENDING', stream, group, from, to, 2 * #ids, '(parked)')) do parked[p[1]] = p[4] end
+  parked = pending_between(stream, group, from, to, 2 * #ids, '(parked)')
 end
 -- Takes what is with (parked), so many at once: XCLAIM adds one to their counts.
 local claim, counts, largest, limit = {}, {}, 0, tonumber(ARGV[4])

@@ -26,9 +26,7 @@ local function commit(lines)
   end
   local pending, now = {}, nil
   if ARGV[7] ~= ARGV[8] then
-    for _, p in ipairs(redis.call('XPENDING', stream, group, ARGV[7], ARGV[8], ARGV[9], usual)) do
-      pending[p[1]] = p[4]
-    end
+    pending = pending_between(stream, group, ARGV[7], ARGV[8], ARGV[9], usual)
     look_at_keys(6)
   end
   if not is_plain then
