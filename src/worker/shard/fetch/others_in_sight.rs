@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use crate::event::EntryId;
 use crate::stream::{Link, Trouble};
 use crate::worker::run::routes::Routes;
@@ -45,10 +47,17 @@ impl OthersInSight {
 
     /// Finds out whether entries of all these streams can be parked, as those do that are over their share.
     pub async fn prove(&mut self, link: &Link) -> Result<(), Trouble> {
+        let sources = self.sources.fetched();
+        let asks = sources.iter().map(|source| {
+            let mut link = link.clone();
+            async move {
+                let group = &source.surroundings.group;
+                link.can_park(&source.keys, group).await
+            }
+        });
         let mut can_be_parked = true;
-        for source in self.sources.fetched() {
-            let group = &source.surroundings.group;
-            match link.clone().can_park(&source.keys, group).await {
+        for answer in join_all(asks).await {
+            match answer {
                 Ok(()) => {}
                 Err(trouble) if trouble.is_a_refusal() => can_be_parked = false,
                 Err(trouble) => return Err(trouble),
