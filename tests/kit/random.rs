@@ -1,5 +1,5 @@
-//! Random programs: what comes of them has to be the same in memory and on a server, line by line. A program follows from
-//! its seed, which is printed; `STREAMHAND_KIT_SEED=17` runs that one alone, and `STREAMHAND_KIT_PROGRAMS=1000` so many.
+//! Random programs: their traces have to be the same in memory and on a server, line by line. A program is made from its
+//! seed, which is printed. `STREAMHAND_KIT_SEED=17` runs that one alone; `STREAMHAND_KIT_PROGRAMS=1000` runs a thousand.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
